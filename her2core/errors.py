@@ -1,0 +1,80 @@
+"""Errors a user can act on: each names the file, the offending value and the remedy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a slide (or a number of it) is not what one hoped for; written to the tables as it stands here."""
+
+    # the file
+    FILE_MISSING = "file_missing"
+    FILE_EMPTY = "file_empty"
+    FILE_UNREADABLE = "file_unreadable"
+    FILE_TRUNCATED = "file_truncated"
+    FILE_ENCRYPTED = "file_encrypted"
+    FILE_HOSTILE = "file_hostile"  # declares more than it can hold, or more than we accept
+    NOT_A_SLIDE = "not_a_slide"
+    SCENE_AMBIGUOUS = "scene_ambiguous"
+    SCENE_UNKNOWN = "scene_unknown"
+    SCALE_UNKNOWN = "scale_unknown"
+    SCALE_IMPLAUSIBLE = "scale_implausible"
+    SCALE_ANISOTROPIC = "scale_anisotropic"
+    ASSAY_UNSUPPORTED = "assay_unsupported"
+    ROI_INVALID = "roi_invalid"
+    # the image
+    INSUFFICIENT_TISSUE = "insufficient_tissue"
+    BLUR = "blur"
+    ARTEFACT = "artefact"
+    BACKGROUND_DARK = "background_dark"
+    BACKGROUND_UNKNOWN = "background_unknown"
+    STAIN_FALLBACK = "stain_fallback"
+    SATURATION = "saturation"
+    RESOLUTION_LOW = "resolution_low"
+    # the score
+    INSUFFICIENT_TUMOUR = "insufficient_tumour"
+    LIMITED_TUMOUR = "limited_tumour"
+    LOW_END_UNRELIABLE = "low_end_unreliable"
+    UNCALIBRATED = "uncalibrated"
+    UNUSUAL_PATTERN = "unusual_pattern"
+    # the run
+    WORKER_LOST = "worker_lost"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal_error"
+
+
+class Her2Error(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(Her2Error):
+    """The configuration or an environment override cannot be used."""
+
+
+class ManifestError(Her2Error):
+    """One or more manifest rows cannot be used; the message lists every one with its row number."""
+
+
+class StoreError(Her2Error):
+    """The output store cannot be used as it is (unreachable, read-only, no conditional PUT)."""
+
+
+class SlideError(Her2Error):
+    """One slide cannot be scored. Becomes a row in the tables, never the end of a cohort.
+
+    Parameters
+    ----------
+    reason
+        Code written to the tables.
+    message
+        Names the file, the value found, what was expected and what to do.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"[{self.reason}] {self.message}"

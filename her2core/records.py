@@ -1,0 +1,203 @@
+"""Records that cross stage and process boundaries: small, frozen, picklable, without pixels or secrets.
+
+Lengths carry their unit as a suffix: ``_um``, ``_px0`` (pixels of level 0), ``_px`` (pixels of the level
+at hand), ``_od`` (optical density, base 10, against the slide's own background). Points and shapes are
+``(y, x)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Assay(StrEnum):
+    """What a slide was stained for; the manifest's ``assay`` column."""
+
+    IHC = "HER2-IHC"
+    DISH = "HER2-DISH"
+    FISH = "HER2-FISH"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Half-open pixel rectangle ``[y0, y1) x [x0, x1)``."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    def grown(self, by: int) -> Box:
+        """This box with ``by`` pixels more on every side."""
+        return Box(self.y0 - by, self.x0 - by, self.y1 + by, self.x1 + by)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """One manifest row after validation."""
+
+    slide_id: str
+    case_id: str
+    uri: str
+    assay: Assay
+    patient_id: str | None = None
+    specimen_id: str | None = None
+    block_id: str | None = None
+    site: str | None = None
+    collection_date: str | None = None
+    scanner: str | None = None
+    mpp: float | None = None
+    scene: str | None = None
+    roi_uri: str | None = None
+    reader_score: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LevelInfo:
+    """One resolution level as the source file stores it."""
+
+    height: int
+    width: int
+    downsample: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlideInfo:
+    """What a slide's header says, and nothing that could name a patient.
+
+    Attributes
+    ----------
+    identity
+        ``"<size>-<etag or sha256>"``: equal identity means equal pixels.
+    mpp
+        Micrometres per level-0 pixel, or None where neither manifest nor metadata tells.
+    mpp_source
+        ``manifest``, or the metadata field it was read from (``aperio``, ``ome``, ``tiff_resolution``, ...).
+    problems
+        Plain sentences: what is odd about the file without making it unusable.
+    """
+
+    uri: str
+    identity: str
+    size_bytes: int
+    format: str
+    reader: str
+    levels: tuple[LevelInfo, ...]
+    tile_height: int
+    tile_width: int
+    compression: str
+    mpp: float | None
+    mpp_source: str | None
+    scenes: tuple[str, ...]
+    scene: str | None
+    objective_power: float | None
+    assay_guess: str | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def height(self) -> int:
+        return self.levels[0].height
+
+    @property
+    def width(self) -> int:
+        return self.levels[0].width
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidRef:
+    """A published OME-Zarr pyramid.
+
+    Attributes
+    ----------
+    path
+        Place of the Zarr group, relative to the output store's root.
+    identity
+        Identity of the slide it was made from.
+    shapes
+        ``(height, width)`` of every level, finest first; each level halves the one above.
+    mpp
+        Micrometres per level-0 pixel.
+    """
+
+    path: str
+    identity: str
+    shapes: tuple[tuple[int, int], ...]
+    chunk: int
+    shard: int
+    mpp: float
+    codec: str
+    bytes_written: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class StainProfile:
+    """Slide-global colour, frozen before any chunk is scored.
+
+    Attributes
+    ----------
+    i0
+        Background intensity of R, G and B: the light that glass lets through.
+    hematoxylin, dab
+        Unit OD vectors of the two stains, (R, G, B).
+    source
+        ``estimated``, or ``reference`` with the reason in ``fallback``.
+    hematoxylin_low_od, hematoxylin_high_od
+        The slide's own hematoxylin range: its level between nuclei and inside a typical nucleus.
+    """
+
+    i0: tuple[float, float, float]
+    hematoxylin: tuple[float, float, float]
+    dab: tuple[float, float, float]
+    source: str
+    fallback: str | None
+    hematoxylin_angle_deg: float
+    dab_angle_deg: float
+    hematoxylin_low_od: float
+    hematoxylin_high_od: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Slide-level quality control: measures, verdict, and the reasons for it."""
+
+    verdict: str  # pass | warn | fail
+    reasons: tuple[str, ...]
+    tissue_area_mm2: float
+    sharp_fraction: float
+    pen_fraction: float
+    fold_fraction: float
+    bubble_fraction: float
+    saturated_fraction: float
+    residual_p95_od: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlideProfile:
+    """Everything slide-global. ``tissue_level`` is the pyramid level whose grid the tissue label shares."""
+
+    stain: StainProfile
+    quality: Quality
+    tissue_level: int
+    tissue_label: str
+
+
+class SlideState(StrEnum):
+    """How a slide of a cohort ended, or how far it is. Failed, skipped and quarantined are not the same."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SCORED = "scored"
+    INDETERMINATE = "indeterminate"  # read and measured, but no score can be given; see reasons
+    FAILED = "failed"  # an error that a retry may cure (worker lost, store unreachable)
+    QUARANTINED = "quarantined"  # the slide itself is the cause: broken, no scale, not a slide
+    SKIPPED = "skipped"  # not attempted: assay not supported by this version
