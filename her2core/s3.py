@@ -34,22 +34,19 @@ def region_from_environment() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
-def s3_filesystem(endpoint_url: str | None, *, asynchronous: bool = False, retries: int = RETRIES) -> Any:
+def s3_filesystem(endpoint_url: str | None, *, retries: int = RETRIES) -> Any:
     """The process's s3fs file system for an endpoint.
 
     It is shared by all threads (s3fs runs its requests on one event loop of its own) and opened anew in a
-    forked child, where the parent's loop does not run. ``asynchronous=True`` gives the flavour that Zarr
-    drives from its own loop.
+    forked child, where the parent's loop does not run.
     """
-    key = (os.getpid(), endpoint_url, asynchronous, retries)
+    key = (os.getpid(), endpoint_url, retries)
     with _lock:
         if key not in _filesystems:
             _filesystems[key] = fsspec.filesystem(
                 "s3",
                 endpoint_url=endpoint_url,
-                asynchronous=asynchronous,
                 use_listings_cache=False,
-                skip_instance_cache=True,
                 config_kwargs={
                     "retries": {"max_attempts": retries, "mode": "legacy"},
                     "connect_timeout": CONNECT_TIMEOUT_S,

@@ -241,12 +241,15 @@ class Store:
 
     def zarr_store(self, path: str = "", *, read_only: bool = True) -> Any:
         """A Zarr store rooted at a path."""
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
         from zarr.storage import FsspecStore, LocalStore
 
         full = self._full(path)
         if self.is_local:
             return LocalStore(full, read_only=read_only)
-        return FsspecStore(s3_filesystem(self.endpoint_url, asynchronous=True), read_only=read_only, path=full)
+        # Zarr runs its own event loop. The wrapper calls the process's one client from threads, where a second,
+        # asynchronous s3fs client would need its own connections and complain at exit that nobody closed them.
+        return FsspecStore(AsyncFileSystemWrapper(self.fs, asynchronous=True), read_only=read_only, path=full)
 
     def delta_uri(self, path: str) -> str:
         """What ``deltalake`` is given as the table's address."""
