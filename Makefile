@@ -1,0 +1,72 @@
+# Two commands: `make demo` and `make test`. Each alone makes .venv from the committed lock first.
+# Another interpreter: `make test PYTHON=python3.12`.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test bench lint format lock clean help
+
+help:
+	@echo "make demo    score a small synthetic cohort and print it beside its planted truth"
+	@echo "make test    run the tests"
+	@echo "make bench   measure against peers (minutes)"
+	@echo "make lint    ruff, mypy, import contracts"
+	@echo "make lock    resolve the locks anew (needs uv)"
+
+demo: $(VENV)/.runtime
+	$(BIN)/python -m flows.demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev
+	set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Debian's python3 comes without ensurepip, so the environment is made bare and filled by the pip outside it.
+$(VENV)/.python-$(VERSION):
+	@$(PYTHON) -m pip --version >/dev/null || { echo "$(PYTHON) has no pip; on Debian: apt-get install python3-pip"; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv --without-pip $(VENV)
+	touch $@
+
+INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --no-deps --quiet
+
+$(VENV)/.runtime: $(VENV)/.python-$(VERSION) requirements.lock pyproject.toml
+	@echo "installing the runtime into $(VENV) (a minute or two, once)"
+	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@echo "installing the test and lint tools into $(VENV)"
+	$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	touch $@
+
+# Exact versions and hashes for every Python and platform; no registry address and no machine's path inside.
+UV_COMPILE = python3 -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+lock:
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --output-file requirements.lock $(UPGRADE)
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --all-extras --constraint requirements.lock \
+		--output-file requirements-dev.lock $(UPGRADE)
+
+clean:
+	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
