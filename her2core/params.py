@@ -33,9 +33,56 @@ class ProfileParams:
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
     tissue_um_px: float = 8.0
-    """Working resolution of the tissue mask; the nearest pyramid level is used. Ours."""
-    min_tissue_mm2: float = 1.0
-    """Least tissue for a score (HistoQC-style gate; ours)."""
+    """Working resolution of the tissue mask; the nearest halving of level 0 is used. Ours."""
+    glass_flat_levels: int = 4
+    """Widest spread of grey levels in 3 x 3 coarse pixels that is still glass; tissue has 10 and more. Ours."""
+    glass_min_fraction: float = 0.005
+    """Least share of the slide that flat glass must take to give the background. Ours."""
+    tissue_od_min: float = 0.02
+    """Lower bound of the tissue threshold on the sum of the three ODs; glass noise is 0.004-0.008. Ours."""
+    tissue_od_max: float = 0.06
+    """Upper bound of it, so that strong stain does not hide pale tissue. Ours."""
+    tissue_spread_levels: int = 8
+    """Mean spread of grey levels that makes tissue of what is as bright as glass. Ours."""
+    min_object_um2: float = 10_000.0
+    """Smaller pieces are debris (a 100 µm square). Ours."""
+    max_hole_um2: float = 10_000.0
+    """Smaller holes are filled: lumina, fat cells, cracks. Ours."""
+    min_pen_um2: float = 10_000.0
+    """Smaller spots of ink colour are pigment. Ours."""
+    pen_margin_um: float = 50.0
+    """Ink is grown by this much before it is cut out of the tissue. Ours."""
+    sample_um_px: float = 0.5
+    """Resolution of the sampled tiles, where stains and focus are measured. Ours."""
+    sample_tile_um: float = 128.0
+    """Edge of the squares from which tiles are sampled, rounded to a power-of-two number of pixels. Ours."""
+    sample_tiles: int = 48
+    """Most tiles sampled from one slide. Ours."""
+    max_vector_angle_deg: float = 15.0
+    """Farthest an estimated stain vector may lie from the reference (specification 7)."""
+    min_vector_separation_deg: float = 20.0
+    """Least angle between the two stain vectors (specification 7)."""
+    min_dab_fraction: float = 0.01
+    """Least share of brown among stained pixels for a DAB vector of the slide's own. Ours."""
+    min_tissue_mm2: float = 0.1
+    """Less tissue than this fails. Ours: the specification's 1 mm² would refuse 0.6 mm tissue-array cores
+    (0.28 mm²); the number of tumour cells is what guards the score."""
+    small_tissue_mm2: float = 0.9
+    """Less tissue than this warns: the specification's 1 mm², less a tenth for the mask's own error."""
+    sharp_ratio: float = 0.15
+    """Least Laplacian variance over grey variance of a tile in focus, at 0.5 µm/px. Ours, measured."""
+    min_sharp_fraction: float = 0.8
+    """Least share of sampled tiles in focus; half of it fails (specification 7)."""
+    max_artefact_fraction: float = 0.2
+    """Most pen, fold or bubble on tissue (specification 7)."""
+    min_background: float = 200.0
+    """Least background intensity of each channel; half of it fails (specification 7)."""
+    max_residual_od: float = 0.15
+    """Largest 95th percentile of what the two stains do not explain (specification 7)."""
+    max_saturated_fraction: float = 0.05
+    """Most tissue pixels with a channel too dark to measure. Ours."""
+    max_mpp: float = 0.30
+    """Coarsest level 0, µm/px, at which thin membranes still show (specification 7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +106,50 @@ class ScoreParams:
     rules: str = "breast_asco_cap_2018"
     """Rule set by name: a file in her2core/guidelines."""
     detect_od: float = 0.10
+    """DAB OD from which a piece of membrane is stained; one of the ladder's cut-points. Ours."""
     weak_od: float = 0.20
+    """Membrane OD from which staining is weak; below it is faint (QuPath's 1+ default, on compartment means)."""
     moderate_od: float = 0.40
+    """Membrane OD from which staining is moderate (QuPath's 2+ default)."""
     strong_od: float = 0.60
-    complete_fraction: float = 0.90
+    """Membrane OD from which staining is strong (QuPath's 3+ default)."""
     detect_fraction: float = 0.10
+    """Stained fraction of the contour from which a cell is stained at all. Ours."""
+    lateral_fraction: float = 0.30
+    """Stained fraction from which a contour can be basolateral or lateral; matters to gastric rules. Ours."""
+    complete_fraction: float = 0.90
+    """Stained fraction from which a contour is complete. Ours."""
+    evaluable_fraction: float = 0.50
+    """Least fraction of the contour that must be evaluable for the cell to count. Ours."""
+    min_cells: int = 20
+    """Fewer evaluable tumour cells: indeterminate. Ours; guidelines give no number."""
+    full_cells: int = 100
+    """Fewer evaluable tumour cells: limited (the 95 % interval of 10 % is then 5.5-17.4 %). Ours."""
+    false_stain_ppm: int = 10_000
+    """Stained cells a million on a negative-reagent control, its upper 95 % bound. Not more than that is
+    null. 1 % until a control is measured; ours."""
+    calibration: str | None = None
+    """Name of the control measurement that the OD cut-points come from; none means ``uncalibrated``."""
+    low_end_mpp: float = 0.30
+    """Coarser level-0 pixels, in µm, do not resolve 1+ membranes (0.64 µm wide, Scheel 2018)."""
+    grid_od: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40, 0.50, 0.60, 0.80, 1.00, 1.20)
+    """Values of t at which P(t), the fraction of tumour cells with membrane OD >= t, is given. Ours."""
+
+    def __post_init__(self) -> None:
+        _ascending("detect_od, weak_od, moderate_od, strong_od",
+                   (self.detect_od, self.weak_od, self.moderate_od, self.strong_od))  # fmt: skip
+        _ascending("detect_fraction, lateral_fraction, complete_fraction",
+                   (self.detect_fraction, self.lateral_fraction, self.complete_fraction))  # fmt: skip
+        _ascending("grid_od", self.grid_od)
+        if not 1 <= self.min_cells <= self.full_cells:
+            raise ValueError(f"min_cells {self.min_cells}, full_cells {self.full_cells}: expected 1 <= min <= full")
+        if not 0 <= self.false_stain_ppm <= 1_000_000:
+            raise ValueError(f"false_stain_ppm {self.false_stain_ppm}: expected 0 to 1000000")
+        if not self.complete_fraction <= 1.0 or not 0.0 <= self.evaluable_fraction <= 1.0:
+            raise ValueError(f"complete_fraction {self.complete_fraction}, evaluable_fraction "
+                             f"{self.evaluable_fraction}: expected fractions of a contour, up to 1")  # fmt: skip
+
+
+def _ascending(names: str, values: tuple[float, ...]) -> None:
+    if not values or values[0] <= 0 or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        raise ValueError(f"{names}: found {values}, expected ascending numbers above 0")

@@ -150,9 +150,11 @@ class StainProfile:
     hematoxylin, dab
         Unit OD vectors of the two stains, (R, G, B).
     source
-        ``estimated``, or ``reference`` with the reason in ``fallback``.
+        ``estimated`` (both vectors), ``partly`` (one of them) or ``reference``; ``fallback`` says why.
     hematoxylin_low_od, hematoxylin_high_od
         The slide's own hematoxylin range: its level between nuclei and inside a typical nucleus.
+    i0_source
+        ``glass``; ``white`` where glass is overexposed; ``bright_end`` where no glass was seen.
     """
 
     i0: tuple[float, float, float]
@@ -164,6 +166,7 @@ class StainProfile:
     dab_angle_deg: float
     hematoxylin_low_od: float
     hematoxylin_high_od: float
+    i0_source: str = "glass"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,176 @@
+"""Slide quality: pen, folds, bubbles, focus, saturation, and the verdict with its reasons.
+
+The measures follow HistoQC's (Janowczyk et al. 2019, JCO Clin Cancer Inform 3:1) in kind, rebuilt for two
+stains of known colour. Pen, folds and bubbles are seen on the coarse picture (about 8 µm/px); focus and
+saturation on the sampled tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason
+from her2core.kernels.stain import Vector, optical_density, unmix
+from her2core.params import ProfileParams
+from her2core.records import Quality, StainProfile
+
+# Ink, by the direction of its optical density. Ours; checked against both stains at every mixture, which
+# all have red OD below twice the green one and blue OD above 0.4 of the red one.
+INK_OD = 0.35  # per-channel mean OD at 8 µm/px from which colour is judged
+BLACK_OD = 0.70  # black ink darkens every channel at least this much ...
+BLACK_SPREAD = 0.35  # ... and alike: (max - min) / max
+FOLD_GAIN = 1.5  # an 8 µm mean cannot hold more hematoxylin than nuclei do, unless tissue lies double
+FOLD_FLOOR_OD = 0.25  # ... and is dark at all
+BUBBLE_OD = 0.08  # the rim of an air bubble refracts: dark in every channel alike
+BUBBLE_MIN_UM = 150.0  # smaller rings are fat cells, glands and vessels
+SATURATED = 6  # grey level at and below which OD no longer tells amounts (1.6 OD and more)
+
+
+def find_pen(
+    rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float, params: ProfileParams
+) -> npt.NDArray[np.bool_]:
+    """Felt-pen ink (blue, green, red, black) on the coarse picture, grown by ``pen_margin_um``.
+
+    Parameters
+    ----------
+    rgb
+        (h, w, 3) coarse picture.
+    """
+    od = np.maximum(optical_density(rgb, i0), 0)
+    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
+    mean = od.mean(axis=2)
+    coloured = mean > INK_OD
+    green_ink = (mean > INK_OD / 2) & (green < 0.75 * red) & (green < 0.85 * blue)
+    blue_ink = coloured & (blue < 0.25 * red)
+    red_ink = coloured & (red < 0.12 * green) & (blue < 1.3 * green)
+    highest, lowest = od.max(axis=2), od.min(axis=2)
+    black_ink = (lowest > BLACK_OD) & (highest - lowest < BLACK_SPREAD * highest)
+    unscanned = (rgb <= 30).all(axis=2) & (rgb.max(axis=2) == rgb.min(axis=2))
+    ink = (green_ink | blue_ink | red_ink | black_ink) & ~unscanned
+    ink = _components(ink, least_pixels=params.min_pen_um2 / (um_px * um_px))
+    return _grown(ink, params.pen_margin_um / um_px)
+
+
+def find_folds(rgb: npt.NDArray[np.uint8], stain: StainProfile, um_px: float) -> npt.NDArray[np.bool_]:
+    """Tissue lying double: more hematoxylin over 8 µm than this slide's nuclei hold."""
+    hematoxylin = unmix(rgb, stain)[..., 0]
+    least = max(FOLD_GAIN * stain.hematoxylin_high_od, FOLD_FLOOR_OD)
+    return _components(hematoxylin > least, least_pixels=2000.0 / (um_px * um_px))
+
+
+def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.NDArray[np.bool_]:
+    """Air bubbles: thin, closed, roundish, colourless rims, filled in.
+
+    Bubbles without a rim, or cut by the edge of the slide, are not found.
+    """
+    od = optical_density(rgb, i0)
+    highest, lowest = od.max(axis=2), od.min(axis=2)
+    rim = (lowest > BUBBLE_OD) & (highest - lowest < 0.3 * highest)
+    found = np.zeros(rim.shape, np.bool_)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(rim.astype(np.uint8), connectivity=8)
+    for k in range(1, count):
+        x, y, w, h, area = (int(v) for v in stats[k])
+        if min(w, h) * um_px < BUBBLE_MIN_UM or not 0.6 <= w / h <= 1.67:
+            continue
+        ring = np.pad((labels[y : y + h, x : x + w] == k).astype(np.uint8), 1)
+        outside = ring.copy()
+        cv2.floodFill(outside, None, (0, 0), 1)
+        filled = (ring != 0) | (outside == 0)
+        if area < 0.4 * filled.sum() and 0.65 <= filled.sum() / (w * h) <= 0.9:
+            found[y : y + h, x : x + w] |= filled[1:-1, 1:-1]
+    return found
+
+
+def sharpness(rgb: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_]) -> float:
+    """Focus of one tile at about 0.5 µm/px: Laplacian variance over grey-level variance, on tissue.
+
+    Dividing takes out how strongly the tile is stained; what is left is how fine its detail is.
+    """
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    laplacian = cv2.Laplacian(grey, cv2.CV_16S, ksize=1)
+    if int(tissue.sum()) < 100:
+        return 0.0
+    detail = laplacian[tissue].astype(np.float64)
+    level = grey[tissue].astype(np.float64)
+    return float(detail.var() / max(level.var(), 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What `judge` weighs; fractions are of the tissue before artefacts were taken out."""
+
+    tissue_area_mm2: float
+    sharp_fraction: float
+    pen_fraction: float
+    fold_fraction: float
+    bubble_fraction: float
+    saturated_fraction: float
+    residual_p95_od: float
+    background_known: bool
+    vectors_distrusted: bool
+
+
+def judge(measures: Measures, i0: Vector, mpp: float, params: ProfileParams) -> Quality:
+    """Verdict and reasons: ``fail`` where no score can be given, ``warn`` where one reads it with care."""
+    m = measures
+    fail: list[Reason] = []
+    warn: list[Reason] = []
+    if m.tissue_area_mm2 < params.min_tissue_mm2:
+        fail.append(Reason.INSUFFICIENT_TISSUE)
+    elif m.tissue_area_mm2 < params.small_tissue_mm2:
+        warn.append(Reason.INSUFFICIENT_TISSUE)
+    if fail:  # nothing below was measured on anything
+        return _quality(m, fail, [])
+    if m.sharp_fraction < params.min_sharp_fraction / 2:
+        fail.append(Reason.BLUR)
+    elif m.sharp_fraction < params.min_sharp_fraction:
+        warn.append(Reason.BLUR)
+    artefacts = max(m.pen_fraction, m.fold_fraction, m.bubble_fraction)
+    if artefacts > params.max_artefact_fraction:
+        warn.append(Reason.ARTEFACT)
+    if min(i0) < params.min_background / 2:
+        fail.append(Reason.BACKGROUND_DARK)
+    elif min(i0) < params.min_background:
+        warn.append(Reason.BACKGROUND_DARK)
+    if not m.background_known:
+        warn.append(Reason.BACKGROUND_UNKNOWN)
+    if m.vectors_distrusted or m.residual_p95_od > params.max_residual_od:
+        warn.append(Reason.STAIN_FALLBACK)
+    if m.saturated_fraction > params.max_saturated_fraction:
+        warn.append(Reason.SATURATION)
+    if mpp > params.max_mpp:
+        warn.append(Reason.RESOLUTION_LOW)
+    return _quality(m, fail, warn)
+
+
+def _quality(m: Measures, fail: list[Reason], warn: list[Reason]) -> Quality:
+    return Quality(
+        verdict="fail" if fail else "warn" if warn else "pass",
+        reasons=tuple(str(reason) for reason in (*fail, *warn)),
+        tissue_area_mm2=m.tissue_area_mm2,
+        sharp_fraction=m.sharp_fraction,
+        pen_fraction=m.pen_fraction,
+        fold_fraction=m.fold_fraction,
+        bubble_fraction=m.bubble_fraction,
+        saturated_fraction=m.saturated_fraction,
+        residual_p95_od=m.residual_p95_od,
+    )
+
+
+def _components(mask: npt.NDArray[np.bool_], least_pixels: float) -> npt.NDArray[np.bool_]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = stats[:count, cv2.CC_STAT_AREA] >= least_pixels
+    keep[0] = False
+    kept: npt.NDArray[np.bool_] = keep[labels]
+    return kept
+
+
+def _grown(mask: npt.NDArray[np.bool_], pixels: float) -> npt.NDArray[np.bool_]:
+    radius = max(round(pixels), 0)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    grown: npt.NDArray[np.bool_] = cv2.dilate(mask.astype(np.uint8), disc) != 0
+    return grown
