@@ -1,0 +1,31 @@
+"""Synthetic HER2 IHC breast tissue with planted truth: every cell, contour and stain is chosen, then drawn.
+
+    spec = PhantomSpec(seed=1, height_px=2048, width_px=2048, mix=(0.2, 0.2, 0.0, 0.6, 0.0))
+    rgb, truth = render_field(spec)              # uint8 (h, w, 3) and a TRUTH_DTYPE array, one row a nucleus
+    tissue = plant(spec)                         # geometry alone: tissue.truth, tissue.contour(row)
+    rgb = render_region(tissue, Box(y0, x0, y1, x1))    # any part, pixel for pixel as in the whole
+
+`truth` columns: ``y_px0, x_px0`` (nucleus centre; 0 is the centre of the first pixel), ``kind`` (tumour,
+lymphocyte, stroma), ``cell_class`` ("0", "1", "2u", "2", "3" by the table of her2-spec section 1.2; "" where
+not tumour), ``nucleus_area_um2``, ``nucleus_od``, ``cell_area_um2``, ``nest``, ``completeness`` (arc-length
+fraction of the whole contour that carries stain, from whichever side), ``membrane_od`` (mean over that part)
+and ``completeness_00`` ... ``_07`` (fraction of the contour at or above each OD of `LADDER_OD`).
+
+Phantoms prove plumbing and arithmetic, not clinical validity.
+"""
+
+from her2core.phantom.render import render_field, render_region, stain_layers
+from her2core.phantom.tissue import CLASSES, LADDER_OD, TRUTH_DTYPE, PhantomSpec, Tissue, cell_class, plant
+
+__all__ = [
+    "CLASSES",
+    "LADDER_OD",
+    "TRUTH_DTYPE",
+    "PhantomSpec",
+    "Tissue",
+    "cell_class",
+    "plant",
+    "render_field",
+    "render_region",
+    "stain_layers",
+]
