@@ -1,0 +1,86 @@
+"""The few statistics of the tables, exact or in a fixed order: no result depends on how rows were cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % point of the standard normal distribution."""
+
+_PIECE = 65_536
+"""Values turned into Python floats at a time, so that a long column needs little memory."""
+
+
+def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson score interval of the fraction ``k / n``.
+
+    Parameters
+    ----------
+    k, n
+        Successes and trials; without trials nothing is known and the interval is (0, 1).
+    z
+        Normal quantile; 95 % two-sided by default.
+
+    Raises
+    ------
+    ValueError
+        Unless ``0 <= k <= n``.
+
+    References
+    ----------
+    Wilson EB. Probable inference, the law of succession, and statistical inference. JASA 1927;22:209-212.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"found k = {k} of n = {n}; expected 0 <= k <= n")
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = k / n, z * z
+    centre = p + z2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    scale = 1 + z2 / n
+    low = 0.0 if k == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if k == n else min(1.0, (centre + half) / scale)
+    return low, high
+
+
+def exact_sum(values: NDArray[np.floating]) -> float:
+    """Correctly rounded sum of a column, shape ``(n,)``: the same for any order and any cut of its rows."""
+    return math.fsum(_floats(values))
+
+
+def exact_mean(values: NDArray[np.floating]) -> float | None:
+    """Mean of a column, shape ``(n,)``, from its correctly rounded sum; None of nothing."""
+    return exact_sum(values) / len(values) if len(values) else None
+
+
+def quantiles(values: NDArray[np.floating], percents: Sequence[int]) -> tuple[float | None, ...]:
+    """Order statistics: the smallest value that at least ``percent`` % of the values do not exceed.
+
+    Parameters
+    ----------
+    values
+        Shape ``(n,)``, without NaN.
+    percents
+        Whole percentages in 1..100. Ranks are integer arithmetic and nothing is interpolated, so every
+        quantile is a value that was measured.
+
+    Returns
+    -------
+    tuple
+        One value a percentage; None where there are no values.
+    """
+    n = len(values)
+    if n == 0:
+        return (None,) * len(percents)
+    ranks = [-(-percent * n // 100) - 1 for percent in percents]
+    ordered = np.partition(values, sorted(set(ranks)))
+    return tuple(float(ordered[rank]) for rank in ranks)
+
+
+def _floats(values: NDArray[np.floating]) -> Iterator[float]:
+    for start in range(0, len(values), _PIECE):
+        yield from values[start : start + _PIECE].tolist()
