@@ -71,14 +71,15 @@ def build_profile(
 
     samples = list(slide.tissue_tiles(mask))
     vectors = estimate_vectors(_stained_pixels(samples), i0, _vector_rules(params))
-    stain = _stain_profile(background, vectors, samples, ref.mpp * 2**slide.tile_halvings)
+    tile_um_px = ref.mpp * 2**slide.tile_halvings
+    stain = _stain_profile(background, vectors, samples, tile_um_px)
 
     folds = qc.find_folds(coarse, stain, um_px) & mask
     bubbles = qc.find_bubbles(coarse, i0, um_px) & mask
     before = mask if with_pen is None else with_pen | mask
     whole = max(int(before.sum()), 1)
     mask = mask & ~folds & ~bubbles
-    sharp, saturated, residual = _tile_measures(samples, stain, params)
+    sharp, saturated, residual = _tile_measures(samples, stain, tile_um_px, params)
     measures = qc.Measures(
         tissue_area_mm2=round(int(mask.sum()) * um_px * um_px / 1e6, 4),
         sharp_fraction=sharp,
@@ -232,7 +233,7 @@ def _stain_profile(
 
 
 def _tile_measures(
-    samples: list[tuple[Pixels, Mask]], stain: StainProfile, params: ProfileParams
+    samples: list[tuple[Pixels, Mask]], stain: StainProfile, um_px: float, params: ProfileParams
 ) -> tuple[float, float, float]:
     """Share of tiles in focus, share of saturated tissue, 95th percentile of the residual OD."""
     if not samples:
@@ -240,7 +241,7 @@ def _tile_measures(
     sharp = saturated = pixels = 0
     residuals = np.zeros(1000, np.int64)  # milli-OD
     for rgb, mask in samples:
-        sharp += qc.sharpness(rgb, mask) >= params.sharp_ratio
+        sharp += qc.sharpness(rgb, mask, um_px) >= params.sharp_ratio
         on_tissue = rgb[mask]
         saturated += int((on_tissue.min(axis=1) <= qc.SATURATED).sum())
         pixels += len(on_tissue)
