@@ -14,8 +14,8 @@ import fsspec
 from botocore.exceptions import ClientError
 
 RETRIES = 7
-"""Attempts a request inside botocore (0.5 + 1 + 2 + ... s on average), each again up to five times by s3fs when
-the server says SlowDown: a store that answers 503 for two minutes is waited for. Ours."""
+"""Attempts a request inside botocore (0.5 + 1 + 2 + ... s on average), each again up to five times by s3fs
+when the server says SlowDown: a store that answers 503 for two minutes is waited for. Ours."""
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
@@ -25,7 +25,7 @@ _lock = threading.Lock()
 
 
 def endpoint_from_environment(option: str | None = None) -> str | None:
-    """The endpoint to use: the option, else ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL``, else AWS itself."""
+    """The endpoint to use: the option, ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``; None is AWS itself."""
     return option or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 

@@ -64,8 +64,8 @@ class Store:
         endpoint = endpoint_from_environment(endpoint_url) if root.startswith("s3://") else None
         if "@" in (endpoint or ""):
             raise StoreError(
-                "the S3 endpoint carries a user name or password; expected http(s)://host[:port]. Give credentials "
-                "by the standard chain (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role)."
+                "the S3 endpoint carries a user name or password; expected http(s)://host[:port]. Give "
+                "credentials by the standard chain (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role)."
             )
         object.__setattr__(self, "uri_root", root)
         object.__setattr__(self, "endpoint_url", endpoint)
@@ -124,15 +124,17 @@ class Store:
         return Path(full).stat().st_size if self.is_local else int(self.fs.info(full)["size"])
 
     def list(self, path: str = "", *, recursive: bool = False) -> list[str]:
-        """Paths of the objects (and, unless recursive, folders) under a folder, sorted; none if it is absent."""
+        """Sorted paths of the objects (unless recursive, folders too) in a folder; none if it is absent."""
         full = self._full(path)
         try:
             found = self.fs.find(full) if recursive else self.fs.ls(full, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        names = (str(name).rstrip("/").removeprefix(self.root).lstrip("/") for name in found)
-        folder = full.removeprefix(self.root).lstrip("/")  # S3 lists a folder's own marker object, or the object
-        return sorted({n for n in names if n != folder and not PurePosixPath(n).name.startswith(TEMPORARY_PREFIX)})
+        inside = full.rstrip("/") + "/"  # S3 may list the folder's own marker, and an object lists itself
+        names = {
+            str(n).rstrip("/").removeprefix(self.root).lstrip("/") for n in found if str(n).startswith(inside)
+        }
+        return sorted(n for n in names if n and TEMPORARY_PREFIX not in n)
 
     # writing
 
@@ -190,7 +192,7 @@ class Store:
         """Remove an object, or a folder with ``recursive``; nothing happens where there is none."""
         full = self._full(path)
         if recursive and full == self.root:
-            raise StoreError(f"refusing to delete the whole store {self.uri_root}; delete it by hand if you mean it.")
+            raise StoreError(f"refusing to delete the whole store {self.uri_root}; delete it by hand.")
         try:
             if not self.is_local:
                 self.fs.rm(full, recursive=recursive)
@@ -220,18 +222,22 @@ class Store:
             kept = self.read_bytes(path)
             self.delete(path)
         except FileNotFoundError as error:
-            raise StoreError(f"{self._named()} does not exist; create the bucket (or folder) first.") from error
+            raise StoreError(f"{self._named()} does not exist; create the bucket or folder first.") from error
         except PermissionError as error:
-            raise StoreError(f"{self._named()} refuses us ({error}); expected the right to list, read, write and "
-                             "delete. Check the credentials and the bucket's policy.") from error  # fmt: skip
+            raise StoreError(
+                f"{self._named()} refuses us ({error}); expected the right to list, read, write and delete. "
+                "Check the credentials and the bucket's policy, or the folder's mode."
+            ) from error
         except (OSError, BotoCoreError) as error:
-            raise StoreError(f"{self._named()} cannot be used: {error}. Check the address, the endpoint, the "
-                             "credentials and that it is writable.") from error  # fmt: skip
+            raise StoreError(
+                f"{self._named()} cannot be used: {error}. Check the address, the endpoint and the "
+                "credentials, and that it can be written to."
+            ) from error
         if not first or second or kept != b"first":
             raise StoreError(
-                f"{self._named()} ignores the conditional PUT (If-None-Match: *): a create-only write replaced an "
-                "existing object, so concurrent commits would lose rows silently. Use a store that honours it "
-                "(AWS S3, Ceph 16 or later, MinIO) or a local folder."
+                f"{self._named()} ignores the conditional PUT (If-None-Match: *): a create-only write "
+                "replaced an existing object, so concurrent commits would lose rows silently. Use a store "
+                "that honours it (AWS S3, Ceph 16 or later, MinIO) or a local folder."
             )
 
     def _named(self) -> str:
@@ -247,9 +253,11 @@ class Store:
         full = self._full(path)
         if self.is_local:
             return LocalStore(full, read_only=read_only)
-        # Zarr runs its own event loop. The wrapper calls the process's one client from threads, where a second,
-        # asynchronous s3fs client would need its own connections and complain at exit that nobody closed them.
-        return FsspecStore(AsyncFileSystemWrapper(self.fs, asynchronous=True), read_only=read_only, path=full)
+        # Zarr runs its own event loop. The wrapper calls the process's one client from threads, where a
+        # second, asynchronous s3fs client would need its own connections and complain at exit that nobody
+        # closed them.
+        wrapped = AsyncFileSystemWrapper(self.fs, asynchronous=True)
+        return FsspecStore(wrapped, read_only=read_only, path=full)
 
     def delta_uri(self, path: str) -> str:
         """What ``deltalake`` is given as the table's address."""
@@ -289,7 +297,7 @@ def _canonical(value: Any) -> Any:
         return _canonical(value.value)
     if isinstance(value, Mapping):
         if not all(isinstance(k, str) for k in value):
-            raise TypeError(f"parameter names are text; found {[k for k in value if not isinstance(k, str)]!r}.")
+            raise TypeError(f"parameter names are text; found {list(value)!r}.")
         return {k: _canonical(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [_canonical(v) for v in value]
