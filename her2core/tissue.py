@@ -6,6 +6,7 @@ about one grey level while even the palest stroma is not; optical density alone 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -14,8 +15,10 @@ import numpy.typing as npt
 
 from her2core.errors import Reason
 from her2core.kernels.stain import Vector, od_table, otsu
+from her2core.labels import read_label
 from her2core.params import ProfileParams
-from her2core.records import Box
+from her2core.records import Box, PyramidRef, SlideProfile
+from her2core.storage import Store
 
 WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
 BLACK = 30  # a pixel this dark in every channel is unscanned area in some formats
@@ -209,3 +212,17 @@ class TissueMask:
         step = self.downsample
         rows = slice(max(box.y0 // step, 0), max(-(-box.y1 // step), 0))
         return self.mask[rows, max(box.x0 // step, 0) : max(-(-box.x1 // step), 0)]
+
+
+@functools.lru_cache(maxsize=2)
+def read_tissue(store: Store, ref: PyramidRef, profile: SlideProfile) -> TissueMask:
+    """Read the published mask of a slide; the last two are kept, as a worker asks once a work unit.
+
+    Raises
+    ------
+    StoreError
+        If the label is missing or damaged.
+    """
+    mask, downsample = read_label(store, ref, profile.tissue_label)
+    mask.flags.writeable = False
+    return TissueMask(mask, downsample)

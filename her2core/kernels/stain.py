@@ -142,7 +142,9 @@ def _polar(od: Floats, hematoxylin: Floats, dab: Floats) -> tuple[Floats, Floats
     return h, d, np.degrees(np.arctan2(d, h))
 
 
-def _hematoxylin_pole(od: Floats, h: Floats, phi: Floats, within_deg: float, min_pixels: int) -> Floats | None:
+def _hematoxylin_pole(
+    od: Floats, h: Floats, phi: Floats, within_deg: float, min_pixels: int
+) -> Floats | None:
     """Mean direction of strong counterstain: of the quarter with most of it, the half farthest from brown.
 
     What is dark but grey or brownish (red cells, dust, refracting edges) is in the other half.
@@ -252,8 +254,9 @@ class HematoxylinRange:
 
     SMOOTH_UM = 1.5  # about a third of a small nucleus: bridges chromatin texture; ours
     SURROUND_UM = 16.0  # about two cells: holds nucleus and cytoplasm; ours
-    CUT = 0.6  # of Otsu's contrast, which alone would take the darkest nuclei only: with 0.6 the level is that
-    # of nuclei marked by eye to within 25 % on seven real cores (0.10-0.14 OD); ours
+    # Share of Otsu's contrast that makes a nucleus; all of it would take the darkest nuclei only. With 0.6
+    # the level is that of nuclei marked by eye to within 25 % on seven real cores (0.10-0.14 OD). Ours.
+    CUT = 0.6
     FLOOR = 200  # histogram offset, milli-OD below zero that is kept
     BINS = 1400
 
