@@ -95,6 +95,24 @@ class IHCParams:
     """Widest distance of a membrane from its nucleus (QuPath's membrane variant, 8 µm)."""
     ladder_od: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.60, 0.80)
     """OD cut-points at which membrane completeness is measured and kept. Ours."""
+    positive_od: float = 0.10
+    """A ray stained this strongly counts in the membrane OD and closes a gap (spec 4.3, step 7)."""
+    strong_od: float = 0.60
+    """A neighbour is strong where half of its contour reaches this OD; one of ladder_od (spec 4.3, step 7)."""
+    nucleus_contrast: float = 0.25
+    """Least mean step across a nuclear outline, as a fraction of the slide's hematoxylin range. Ours."""
+    min_nucleus_um2: float = 12.0
+    """Least nucleus area (QuPath 10 µm²; cut lymphocytes and stroma are kept, and told apart by rule)."""
+    max_nucleus_um2: float = 250.0
+    """Greatest nucleus area (spec 4.3, step 3)."""
+    small_nucleus_um2: float = 34.0
+    """Tumour rule: a nucleus smaller and denser than a tumour's is a lymphocyte (diameter 6.6 µm). Ours."""
+    dense_nucleus: float = 1.3
+    """Tumour rule: dense is this far up the slide's hematoxylin range. Ours."""
+    spindle_nucleus_um2: float = 45.0
+    """Tumour rule: a nucleus smaller than this and elongated is stroma. Ours."""
+    spindle_elongation: float = 2.2
+    """Tumour rule: axis ratio from which a nucleus is elongated. Ours."""
 
 
 @dataclass(frozen=True, slots=True)

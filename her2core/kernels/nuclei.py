@@ -1,0 +1,327 @@
+"""Nuclei: stains at about half a micrometre a pixel, seeds, outlines, and one nucleus for every place.
+
+Hematoxylin is measured in units of the slide's own range (`SHADES` from between nuclei to inside one), so
+that a faint counterstain is as good as a strong one, and a nucleus is darker in it *or* paler in DAB than
+its rim: nests of strong membranes are found by the pale pockets they enclose.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from her2core.kernels.stain import stain_table
+from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, trace
+from her2core.records import StainProfile
+
+SHADES: Final = 64  # grey steps from hematoxylin_low_od to hematoxylin_high_od
+BASE: Final = 96  # grey value of hematoxylin_low_od
+MIN_RANGE_OD: Final = 0.08  # a narrower range is noise, not counterstain; ours
+DAB_PER_OD: Final = 125  # grey steps per unit of DAB OD: 0.008 OD a step, 2.04 OD at 255
+FRACTION_BITS: Final = 2  # of the packed look-up tables
+DAB_SHADE_OD: Final = 0.35  # DAB that outweighs the whole hematoxylin range; ours
+
+
+class Stains(NamedTuple):
+    """Look-up tables from 8-bit RGB to both stains at once.
+
+    Attributes
+    ----------
+    packed
+        int32 ``(3, 256)``: hematoxylin in the high, DAB in the low 16 bits, fixed point.
+    shade
+        int32 ``(256,)``: what DAB takes from the nuclear image.
+    range_od
+        Hematoxylin OD of `SHADES` grey steps.
+    low_od
+        Hematoxylin OD of grey value `BASE`.
+    """
+
+    packed: NDArray[np.int32]
+    shade: NDArray[np.int32]
+    range_od: float
+    low_od: float
+
+
+def stain_tables(stain: StainProfile) -> Stains:
+    """Tables for one slide; OD is base 10 against the slide's own background (spec 4.1)."""
+    range_od = max(stain.hematoxylin_high_od - stain.hematoxylin_low_od, MIN_RANGE_OD)
+    amounts = stain_table(stain)  # (3, 256, stain)
+    one = 1 << FRACTION_BITS
+    hem = np.rint(amounts[:, :, 0] * (SHADES / range_od * one)).astype(np.int32)
+    dab = np.rint(amounts[:, :, 1] * (DAB_PER_OD * one)).astype(np.int32)
+    hem[0] += round((BASE - stain.hematoxylin_low_od * SHADES / range_od) * one)
+    shade = np.rint(np.arange(256) * (SHADES / (DAB_SHADE_OD * DAB_PER_OD))).astype(np.int32)
+    return Stains((hem << 16) + dab, shade, range_od, stain.hematoxylin_low_od)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def unmix_binned(rgb: Any, packed: Any, shade: Any, dab: Any, hem: Any, nuclear: Any) -> None:
+    """Unmix ``rgb`` (2h, 2w, 3) into DAB (2h, 2w) and, as means of 2 x 2, hematoxylin and nuclear image (h, w)."""
+    h, w = hem.shape
+    red, green, blue = packed[0], packed[1], packed[2]
+    half = 1 << (FRACTION_BITS - 1)
+    for y in range(h):
+        upper, lower = rgb[2 * y], rgb[2 * y + 1]
+        dab0, dab1 = dab[2 * y], dab[2 * y + 1]
+        for x in range(w):
+            hsum = np.int32(0)
+            dsum = np.int32(0)
+            for i in range(2 * x, 2 * x + 2):
+                p = red[upper[i, 0]] + green[upper[i, 1]] + blue[upper[i, 2]]
+                q = red[lower[i, 0]] + green[lower[i, 1]] + blue[lower[i, 2]]
+                a = np.int32(np.int16(p))
+                b = np.int32(np.int16(q))
+                hsum += ((p - a) >> 16) + ((q - b) >> 16)
+                a = min(max((a + half) >> FRACTION_BITS, 0), 255)
+                b = min(max((b + half) >> FRACTION_BITS, 0), 255)
+                dab0[i] = a
+                dab1[i] = b
+                dsum += a + b
+            hsum = (hsum + 4 * half) >> (FRACTION_BITS + 2)
+            hem[y, x] = min(max(hsum, 0), 255)
+            nuclear[y, x] = min(max(hsum - shade[(dsum + 2) >> 2], 0), 255)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def unmix_plain(rgb: Any, packed: Any, shade: Any, dab: Any, hem: Any, nuclear: Any) -> None:
+    """Unmix ``rgb`` (h, w, 3) where a pixel already is about half a micrometre wide; all outputs (h, w)."""
+    h, w = hem.shape
+    half = 1 << (FRACTION_BITS - 1)
+    for y in range(h):
+        for x in range(w):
+            p = packed[0, rgb[y, x, 0]] + packed[1, rgb[y, x, 1]] + packed[2, rgb[y, x, 2]]
+            a = np.int32(np.int16(p))
+            h1 = (((p - a) >> 16) + half) >> FRACTION_BITS
+            d1 = min(max((a + half) >> FRACTION_BITS, 0), 255)
+            dab[y, x] = d1
+            hem[y, x] = min(max(h1, 0), 255)
+            nuclear[y, x] = min(max(h1 - shade[d1], 0), 255)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def find_seeds(image: Any, least: int, radius: int, margin: int, seeds: Any) -> int:
+    """Local maxima of ``image`` (h, w) within a disc; the first in reading order wins a tie.
+
+    Writes ``(y, x)`` rows into ``seeds`` in reading order and returns their number.
+    """
+    h, w = image.shape
+    n = 0
+    for y in range(margin, h - margin):
+        row, up, down = image[y], image[y - 1], image[y + 1]
+        for x in range(margin, w - margin):
+            v = row[x]
+            if v < least or row[x - 1] >= v or row[x + 1] > v or up[x] >= v or down[x] > v:
+                continue
+            if _is_peak(image, y, x, radius) and n < seeds.shape[0]:
+                seeds[n, 0] = y
+                seeds[n, 1] = x
+                n += 1
+    return n
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _is_peak(image: Any, y: int, x: int, radius: int) -> bool:
+    v = image[y, x]
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            if dy * dy + dx * dx <= radius * radius:
+                q = image[y + dy, x + dx]
+                if q > v or (q == v and (dy < 0 or (dy == 0 and dx < 0))):
+                    return False
+    return True
+
+
+class EdgeRule(NamedTuple):
+    """How a nuclear edge is looked for; lengths in pixels of the nuclear image, greys in its units."""
+
+    inner: int  # width inside the edge
+    outer: int  # width outside the edge
+    r_min: int
+    r_max: int
+    clip: int  # an edge stronger than this counts as this
+    growth: int  # favour of a wider outline, per pixel, in 1/16 grey
+    floor: int
+    pale: int
+    bend: NDArray[np.int32]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def outline(flat: Any, centre: int, offset: Any, rule: Any, gain: Any, lap: Any, path: Any) -> int:
+    """Trace the nucleus around ``flat[centre]`` into ``path`` (ray,), radii in pixels.
+
+    The gain of a radius is the step from the mean inside it to the mean outside, along its ray.
+
+    Returns
+    -------
+    Mean clipped step along the outline, in 1/16 grey.
+    """
+    m = rule.r_max + 1
+    reach = m + rule.outer
+    cum = np.zeros(reach + 1, np.int32)
+    for a in range(N_RAYS):
+        for r in range(reach):
+            cum[r + 1] = cum[r] + flat[centre + offset[a, r]]
+        pale = np.int32(0)
+        for r in range(m):
+            if r < rule.r_min:
+                gain[a, r] = FORBIDDEN
+                continue
+            i = max(r - rule.inner, 0)
+            inside = 16 * (cum[r] - cum[i]) // (r - i)
+            outside = 16 * (cum[r + rule.outer] - cum[r]) // rule.outer
+            step = inside - outside
+            step = min(max(step, -8 * rule.clip), 16 * rule.clip) * r // (r + rule.growth)
+            gain[a, r] = step - min(pale, 16 * rule.clip)
+            pale += max(rule.floor - flat[centre + offset[a, r]], 0) * rule.pale
+    trace(gain, rule.bend, lap, path)
+    total = 0
+    for a in range(N_RAYS):
+        total += gain[a, path[a]]
+    return total // N_RAYS
+
+
+class Nuclei(NamedTuple):
+    """Outlined nuclei on the grid of the nuclear image, one row each."""
+
+    y: NDArray[np.int32]  # centre pixel of the outline
+    x: NDArray[np.int32]
+    path: NDArray[np.int32]  # (n, ray) radius, px
+    score: NDArray[np.int32]  # 1/16 grey
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def outline_all(flat: Any, stride: int, y: Any, x: Any, offset: Any, rule: Any, gain: Any, lap: Any,
+                path: Any, score: Any) -> None:  # fmt: skip
+    """`outline` around every centre."""
+    for i in range(len(y)):
+        score[i] = outline(flat, y[i] * stride + x[i], offset, rule, gain, lap, path[i])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def recentre(y: Any, x: Any, path: Any, cos: Any, sin: Any, most: int) -> None:
+    """Move every centre to the pixel nearest its outline's centroid, by ``most`` pixels at the most."""
+    for i in range(len(y)):
+        dy, dx, _ = centroid(path[i], cos, sin)
+        y[i] += min(max(int(np.floor(dy + 0.5)), -most), most)
+        x[i] += min(max(int(np.floor(dx + 0.5)), -most), most)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def centroid(path: Any, cos: Any, sin: Any) -> tuple[float, float, float]:
+    """Centroid (dy, dx) from the centre, and area, of the polygon of ``path`` (ray,); pixels."""
+    area = 0.0
+    sy = 0.0
+    sx = 0.0
+    for a in range(N_RAYS):
+        b = (a + 1) % N_RAYS
+        ya, xa, yb, xb = path[a] * sin[a], path[a] * cos[a], path[b] * sin[b], path[b] * cos[b]
+        cross = xa * yb - xb * ya
+        area += cross
+        sy += cross * (ya + yb)
+        sx += cross * (xa + xb)
+    return sy / (3.0 * area), sx / (3.0 * area), 0.5 * area
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _covers(i: int, j: int, y: Any, x: Any, path: Any, star_y: Any, star_x: Any, look: Any) -> int:
+    """Number of outline points of nucleus ``i`` that lie inside nucleus ``j``."""
+    n = 0
+    for a in range(N_RAYS):
+        dy = y[i] - y[j] + star_y[a, path[i, a]] + look.reach
+        dx = x[i] - x[j] + star_x[a, path[i, a]] + look.reach
+        n += look.distance[dy, dx] < path[j, look.ray[dy, dx]] + 0.75  # a pixel is rounded
+    return n
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def suppress(y: Any, x: Any, score: Any, path: Any, near: int, shared: int, rounds: int, star_y: Any, star_x: Any,
+             look: Any, rivals: Any, state: Any) -> None:  # fmt: skip
+    """Keep one outline for every nucleus: of two that share half their outline, the better.
+
+    Greedy suppression would let a chain of overlaps carry an influence across a slide. Here a verdict
+    travels one overlap a round, and what is still open after ``rounds`` is dropped.
+
+    Parameters
+    ----------
+    y, x
+        Centres in ascending ``y``.
+    near
+        Centres farther apart than this along an axis never compete.
+    shared
+        Outline points of one inside the other that make them one nucleus.
+    rivals
+        int32 ``(n, k)`` scratch.
+    state
+        uint8 ``(n,)``; out: 1 kept, 2 dropped.
+    """
+    n = len(y)
+    count = np.zeros(n, np.int32)
+    for i in range(n):
+        j = i + 1
+        while j < n and y[j] - y[i] <= near:
+            if abs(x[j] - x[i]) <= near and (
+                _covers(i, j, y, x, path, star_y, star_x, look) >= shared
+                or _covers(j, i, y, x, path, star_y, star_x, look) >= shared
+            ):
+                loser = j if score[i] >= score[j] else i
+                if count[loser] < rivals.shape[1]:
+                    rivals[loser, count[loser]] = i + j - loser
+                    count[loser] += 1
+            j += 1
+    state[:n] = 0
+    for _ in range(rounds):
+        before = state[:n].copy()
+        for i in range(n):
+            if before[i] == 0:
+                state[i] = _verdict(before, rivals[i, : count[i]])
+    for i in range(n):
+        if state[i] == 0:
+            state[i] = 2
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _verdict(state: Any, rivals: Any) -> int:
+    """1 where every better rival is dropped, 2 where one is kept, 0 while open."""
+    verdict = 1
+    for r in rivals:
+        if state[r] == 1:
+            return 2
+        if state[r] == 0:
+            verdict = 0
+    return verdict
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def levels(flat: Any, centre: int, offset: Any, path: Any, rim: int) -> tuple[float, float]:
+    """Mean grey inside the outline, by area, and in the ``rim`` pixels around it."""
+    total = 0
+    area = 0
+    around = 0
+    for a in range(N_RAYS):
+        for r in range(path[a]):
+            total += (2 * r + 1) * flat[centre + offset[a, r]]
+        area += path[a] * path[a]
+        for r in range(path[a], path[a] + rim):
+            around += flat[centre + offset[a, r]]
+    return total / max(area, 1), around / (rim * N_RAYS)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def elongation(path: Any, cos: Any, sin: Any) -> float:
+    """Axis ratio of the ellipse with the outline's second moments; 1 for a circle."""
+    dy, dx, _ = centroid(path, cos, sin)
+    yy = 0.0
+    xx = 0.0
+    yx = 0.0
+    for a in range(N_RAYS):
+        y, x = path[a] * sin[a] - dy, path[a] * cos[a] - dx
+        w = path[a]
+        yy += w * y * y
+        xx += w * x * x
+        yx += w * y * x
+    spread = np.sqrt((yy - xx) * (yy - xx) + 4.0 * yx * yx)
+    return float(np.sqrt((yy + xx + spread) / max(yy + xx - spread, 1e-6)))
