@@ -15,20 +15,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from her2core.phantom.tissue import (
-    EMPTY,
-    F64,
-    I64,
-    LYMPHOCYTE,
-    RGB,
-    TUMOUR,
-    Bools,
-    Noise,
-    PhantomSpec,
-    Regions,
-    Tissue,
-    plant,
-)
+from her2core.phantom.spec import EMPTY, F64, I64, LYMPHOCYTE, RGB, TUMOUR, Bools, Noise, PhantomSpec, Regions
+from her2core.phantom.tissue import Tissue, plant
 from her2core.records import Box
 
 F32 = npt.NDArray[np.float32]
@@ -82,7 +70,7 @@ def _finer(spec: PhantomSpec) -> int:
 
 
 def _expose(tissue: Tissue, ty: int, tx: int) -> RGB:
-    """Scan one tile of the drawing grid: Beer-Lambert, vignette, pixel integration, sensor noise."""
+    """Scan one tile of the drawing grid: Beer-Lambert, pixel integration, sensor noise."""
     spec, finer = tissue.spec, _finer(tissue.spec)
     y0, x0 = ty * TILE, tx * TILE
     hematoxylin, dab = stain_layers(tissue, Box(y0, x0, y0 + TILE, x0 + TILE))
@@ -139,26 +127,44 @@ def _window(texture: F32, area: Box) -> F32:
 
 def _ground(spec: PhantomSpec, area: Box, mpp: float) -> tuple[F32, F32]:
     """Glass, and stroma with wavy fibres; tumour regions are left pale for the cells to fill."""
-    ny, nx = -(-area.height // COARSE) + 2, -(-area.width // COARSE) + 2
-    yy, xx = np.mgrid[:ny, :nx]
-    points = np.stack([area.y0 + (yy - 0.5) * COARSE, area.x0 + (xx - 0.5) * COARSE], -1).reshape(-1, 2) * mpp
-
-    def fine(values: F64) -> F32:
-        coarse = values.reshape(ny, nx).astype(np.float32)
-        full = cv2.resize(coarse, (nx * COARSE, ny * COARSE), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(full[COARSE : COARSE + area.height, COARSE : COARSE + area.width])
-
+    top, left = area.y0 % COARSE, area.x0 % COARSE
+    rows = area.y0 - top + COARSE * np.arange((area.height + top) // COARSE + 2)
+    cols = area.x0 - left + COARSE * np.arange((area.width + left) // COARSE + 2)
+    points = np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2) * np.float64(mpp)
     regions = Regions(spec)
-    inside = np.clip(fine(regions.tissue(points)) / 2.0, 0, 1)
-    stroma = inside * np.clip(0.5 - 3 * fine(regions.tumour(points)), 0.15, 1)
-    sway = fine(Noise(spec.rng(22), 45.0)(points) * 60 / mpp * 0.25)
-    rows = (np.arange(area.y0, area.y1)[:, None] + sway.astype(np.int64)) % TILE
-    cols = (np.arange(area.x0, area.x1)[None] + (0.3 * sway).astype(np.int64)) % TILE
-    fibres = _grain(spec.seed, 1.6, 9.0)[rows, cols]
-    strands = np.clip(0.5 + 0.5 * fibres, 0, 3)
-    hematoxylin = stroma * (0.012 + 0.028 * strands)
-    dab = inside * 0.006 + stroma * 0.008 * strands
-    return np.asarray(hematoxylin, np.float32), np.asarray(dab, np.float32)
+    inside = np.clip(regions.tissue(points) / 2.0, 0, 1)  # 2 um of fading margin
+    stroma = inside * np.clip(0.5 - 3 * regions.tumour(points), 0.25, 1)
+    sway = 15.0 / mpp * Noise(spec.rng(22), 45.0)(points)
+    maps = np.stack([inside, stroma, sway]).reshape(3, len(rows), len(cols)).astype(np.float32)
+    hematoxylin = np.zeros((area.height, area.width), np.float32)
+    dab = np.zeros_like(hematoxylin)
+    if inside.any():
+        _weave(maps, _grain(spec.seed, 1.6, 9.0), area.y0, area.x0, hematoxylin, dab)
+    return hematoxylin, dab
+
+
+@nb.njit(nogil=True, cache=True)
+def _between(grid: F32, i: int, j: int, ty: float, tx: float) -> float:
+    """Bilinear value of a coarse map, ty and tx of the way from node (i, j) to the next."""
+    above = (1 - tx) * grid[i, j] + tx * grid[i, j + 1]
+    below = (1 - tx) * grid[i + 1, j] + tx * grid[i + 1, j + 1]
+    return float((1 - ty) * above + ty * below)
+
+
+@nb.njit(nogil=True, cache=True)
+def _weave(maps: F32, fibres: F32, y0: int, x0: int, hematoxylin: F32, dab: F32) -> None:
+    """Lay fibres along the stroma; `maps` are tissue, stroma and the sway of fibres at every COARSE pixel."""
+    for y in range(hematoxylin.shape[0]):
+        i, fy = divmod(y + y0 % COARSE, COARSE)
+        for x in range(hematoxylin.shape[1]):
+            j, fx = divmod(x + x0 % COARSE, COARSE)
+            ty, tx = fy / COARSE, fx / COARSE
+            stroma = _between(maps[1], i, j, ty, tx)
+            sway = int(_between(maps[2], i, j, ty, tx))
+            strand = 0.5 + 0.5 * fibres[(y + y0 + sway) % TILE, (x + x0 + sway // 3) % TILE]
+            strand = min(3.0, max(0.0, strand))
+            hematoxylin[y, x] = stroma * (0.012 + 0.028 * strand)
+            dab[y, x] = 0.006 * _between(maps[0], i, j, ty, tx) + 0.008 * stroma * strand
 
 
 def _near(place: F64, layer: F32, reach: float = MARGIN) -> Bools:
@@ -173,7 +179,7 @@ def _fill_cytoplasm(tissue: Tissue, area: Box, mpp: float, hematoxylin: F32, dab
     reach = 3 * spec.spacing_um / mpp
     for cell in np.flatnonzero((cells.kind == TUMOUR) & _near(place, hematoxylin, reach)):
         samples = contours.sample[contours.first[cell] : contours.first[cell + 1]]
-        outline = place[cell] + 0.95 * (contours.at[samples] - cells.centre[cell]) / mpp
+        outline = place[cell] + 0.97 * (contours.at[samples] - cells.centre[cell]) / mpp
         fixed = np.rint(outline[:, ::-1] * 16).astype(np.int32)
         cv2.fillPoly(hematoxylin, [fixed], cells.blush[cell], cv2.LINE_8, 4)
         cv2.fillPoly(dab, [fixed], cells.haze[cell], cv2.LINE_8, 4)
@@ -240,9 +246,11 @@ def _paint_nuclei(shape: F64, kind: I64, ident: I64, mottle: F32, hematoxylin: F
             for x in range(left, right):
                 u = ((x - cx) * cos + (y - cy) * sin) / a
                 v = ((y - cy) * cos - (x - cx) * sin) / b
+                rho = math.sqrt(u * u + v * v)
+                if rho > 1.3:
+                    continue
                 phi = math.atan2(v, u)
-                lobes = 1 + lobe2 * math.cos(2 * phi + phase2) + lobe3 * math.cos(3 * phi + phase3)
-                rho = math.hypot(u, v) / lobes
+                rho /= 1 + lobe2 * math.cos(2 * phi + phase2) + lobe3 * math.cos(3 * phi + phase3)
                 cover = min(1.0, max(0.0, (1 - rho) * b / 1.5 + 0.5))
                 if cover == 0.0:
                     continue

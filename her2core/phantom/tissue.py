@@ -20,16 +20,24 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import Voronoi
-from scipy.special import ndtri
 
 from her2core.params import IHCParams, ScoreParams
+from her2core.phantom.spec import (
+    CLASSES,
+    EMPTY,
+    F64,
+    I64,
+    KINDS,
+    LYMPHOCYTE,
+    PATTERN_UM,
+    STROMA,
+    TUMOUR,
+    Bools,
+    Noise,
+    PhantomSpec,
+    Regions,
+)
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-RGB = npt.NDArray[np.uint8]
-
-CLASSES: Final = ("0", "1", "2u", "2", "3")  # rank order of a cell's class
 LADDER_OD: Final = IHCParams().ladder_od
 TRUTH_DTYPE: Final = np.dtype(
     [("y_px0", "f8"), ("x_px0", "f8"), ("kind", "U10"), ("cell_class", "U2"), ("nest", "?")]
@@ -37,9 +45,6 @@ TRUTH_DTYPE: Final = np.dtype(
     + [(name, "f4") for name in ("completeness", "membrane_od")]
     + [(f"completeness_{k:02d}", "f4") for k in range(len(LADDER_OD))]
 )
-TUMOUR, LYMPHOCYTE, STROMA, EMPTY = range(4)
-KINDS: Final = ("tumour", "lymphocyte", "stroma", "empty")
-
 SMALLEST_UM2: Final = 25.0  # least tumour nucleus; ours
 SAMPLE_UM: Final = 0.5  # arc length a contour sample stands for; ours
 # By CLASSES: own completeness (low, high), peak OD (low, high), line width in um (mean, sd; Scheel 2018; a
@@ -49,78 +54,6 @@ OWN_COMPLETENESS: Final = np.array([(0, 0), (0.25, 0.70), (0.30, 0.65), (0.94, 1
 PEAK_OD: Final = np.array([(0, 0), (0.15, 0.27), (0.44, 0.58), (0.29, 0.54), (0.75, 1.20)])
 WIDTH_UM: Final = np.array([(0.64, 0), (0.64, 0.10), (1.0, 0.23), (1.0, 0.23), (2.14, 0.40)])
 CYTOPLASM_DAB_OD: Final = np.array([0.0, 0.015, 0.03, 0.035, 0.09])
-
-
-@dataclass(frozen=True, slots=True)
-class PhantomSpec:
-    """What to plant and how it is stained and scanned; equal specs give equal pixels.
-
-    Attributes
-    ----------
-    spacing_um
-        Mean distance of neighbouring cell centres before the plane is bent.
-    tumour_fraction, loose_fraction
-        Part of the tissue that is tumour; part of the tumour whose cells stand apart.
-    mix
-        Fractions of tumour cells planted as each of `CLASSES`; what neighbours add is in the truth only.
-    pattern
-        ``scattered`` (cell by cell), ``mosaic`` (patches of some ten cells) or ``cluster`` (one
-        population beside another).
-    islands
-        Ellipses ``(y, x, ry, rx)`` as fractions of height and width that hold tissue; none: all is tissue.
-    hematoxylin_od
-        Mean OD of tumour nuclei: 0.25 is usual, 0.10 a faint counterstain.
-    stain_strength
-        Factor on every DAB OD.
-    i0, noise_sd, blur_um, jpeg_quality
-        Light through glass (R, G, B), sensor noise in grey levels, optical blur (sigma) of everything but the
-        membrane lines, whose widths are those seen in images already. No JPEG where None.
-    """
-
-    seed: int = 0
-    height_px: int = 2048
-    width_px: int = 2048
-    mpp: float = 0.25
-    spacing_um: float = 13.0
-    tumour_fraction: float = 0.75
-    loose_fraction: float = 0.15
-    mix: tuple[float, float, float, float, float] = (1.0, 0.0, 0.0, 0.0, 0.0)
-    pattern: str = "scattered"
-    islands: tuple[tuple[float, float, float, float], ...] = ()
-    hematoxylin_od: float = 0.25
-    stain_strength: float = 1.0
-    i0: tuple[float, float, float] = (243.0, 242.0, 240.0)
-    noise_sd: float = 1.5
-    blur_um: float = 0.25
-    jpeg_quality: int | None = 85
-
-    def __post_init__(self) -> None:
-        if self.pattern not in PATTERN_UM:
-            raise ValueError(f"pattern {self.pattern!r}: expected one of {', '.join(PATTERN_UM)}")
-        if len(self.mix) != len(CLASSES) or min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-6:
-            raise ValueError(f"mix {self.mix}: expected {len(CLASSES)} fractions that sum to 1")
-
-    def rng(self, stream: int) -> np.random.Generator:
-        """Independent random numbers for one purpose."""
-        return np.random.default_rng([self.seed, stream])
-
-
-PATTERN_UM: Final = {"scattered": 0.0, "mosaic": 30.0, "cluster": 250.0}  # correlation length of class; ours
-
-
-class Noise:
-    """Gaussian noise of unit variance over the plane, correlated over `scale_um`: a few Fourier waves."""
-
-    def __init__(self, rng: np.random.Generator, scale_um: float, waves: int = 24) -> None:
-        self.frequency = rng.normal(size=(2, waves)) / scale_um
-        self.phase = rng.uniform(0, 2 * np.pi, waves)
-
-    def __call__(self, points: F64) -> F64:
-        """Values at `points` (n, 2) in um."""
-        total: F64 = np.zeros(len(points))
-        for fy, fx, phase in zip(*self.frequency, self.phase, strict=True):
-            total += np.cos(points[:, 0] * fy + points[:, 1] * fx + phase)
-        return np.asarray(total * np.sqrt(2 / len(self.phase)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,40 +105,6 @@ class Tissue:
         return self.contours.at[samples], self.contours.od[samples]
 
 
-class Regions:
-    """Where tissue, tumour and discohesive tumour lie: signed maps over the plane, positive inside."""
-
-    def __init__(self, spec: PhantomSpec) -> None:
-        self.spec = spec
-        self._edge, self._tumour = Noise(spec.rng(1), 120.0), Noise(spec.rng(2), 70.0, 40)
-        self._loose = Noise(spec.rng(3), 90.0)
-
-    def tissue(self, points: F64) -> F64:
-        """Depth (um, roughly) inside the islands, with ragged margins."""
-        if not self.spec.islands:
-            return np.full(len(points), 1e3)
-        size = np.array((self.spec.height_px, self.spec.width_px)) * self.spec.mpp
-        depth = np.full(len(points), -np.inf)
-        for y, x, ry, rx in self.spec.islands:
-            radii = np.array((ry, rx)) * size
-            inside = 1 - np.hypot(*((points - np.array((y, x)) * size) / radii).T)
-            depth = np.maximum(depth, inside * radii.min())
-        return depth + 25.0 * self._edge(points)
-
-    def tumour(self, points: F64) -> F64:
-        """Above 0 over `tumour_fraction` of the plane."""
-        return self._tumour(points) - _upper(self.spec.tumour_fraction)
-
-    def loose(self, points: F64) -> F64:
-        """Above 0 over `loose_fraction` of the plane."""
-        return self._loose(points) - _upper(self.spec.loose_fraction)
-
-
-def _upper(fraction: float) -> float:
-    """Threshold that a unit Gaussian exceeds with probability `fraction`."""
-    return float(-ndtri(min(max(fraction, 1e-9), 1 - 1e-9)))
-
-
 def plant(spec: PhantomSpec) -> Tissue:
     """Choose every cell, contour and stain of a field; deterministic in the spec."""
     sites, kind, nest = _sites(spec)
@@ -216,7 +115,8 @@ def plant(spec: PhantomSpec) -> Tissue:
     sample = np.concatenate([np.arange(len(at)), np.flatnonzero(pair_b >= 0)])
     centre = _mean_by(owner, at[sample], length[sample], n)
     lonely = kind != TUMOUR
-    centre[lonely] = _Bend(spec)(sites[lonely])
+    stray = spec.rng(13).normal(0, 0.18 * spec.spacing_um, (int(lonely.sum()), 2))
+    centre[lonely] = _Bend(spec)(sites[lonely]) + stray
     away = at[sample] - centre[owner]
     order = np.lexsort((np.arctan2(away[:, 0], away[:, 1]), owner))
     owner, sample, away = owner[order], sample[order], away[order]
@@ -234,7 +134,7 @@ class _Bend:
 
     def __init__(self, spec: PhantomSpec) -> None:
         self.scale = 4.5 * spec.spacing_um
-        self.dy, self.dx = Noise(spec.rng(4), self.scale), Noise(spec.rng(5), self.scale)
+        self.dy, self.dx = Noise(spec.rng(4), self.scale, 12), Noise(spec.rng(5), self.scale, 12)
 
     def __call__(self, points: F64) -> F64:
         return points + 0.14 * self.scale * np.stack([self.dy(points), self.dx(points)], 1)
@@ -362,7 +262,7 @@ def _stain(
     strongest = np.argsort(given, kind="stable")  # written last wins
     od[sample[strongest]] = given[strongest]
     width[sample[strongest]] = wide[owner[strongest]]
-    od *= np.clip(1 + 0.15 * Noise(spec.rng(10), 1.5)(at), 0.6, 1.4)  # deposits are granular
+    od *= np.clip(1 + 0.15 * Noise(spec.rng(10), 1.5, 10)(at), 0.6, 1.4)  # deposits are granular
     return od, width
 
 
@@ -386,9 +286,9 @@ def _nuclei(
         return np.choose(np.minimum(kind, STROMA), [of_tumour, of_lymphocyte, of_stroma])
 
     size = np.clip(rng.lognormal(np.log(58.0), 0.28, n) * (spec.spacing_um / 13.0) ** 2, 30.0, 110.0)
-    size = by_kind(size, rng.uniform(18, 27, n), rng.uniform(16, 34, n))
+    size = by_kind(size, rng.uniform(18, 27, n), rng.uniform(14, 38, n))
     aspect = np.clip(ratio * rng.uniform(0.85, 1.15, n), 1.0, 2.2)
-    aspect = by_kind(aspect, rng.uniform(1, 1.15, n), rng.uniform(2.5, 5, n))
+    aspect = by_kind(aspect, rng.uniform(1, 1.15, n), rng.uniform(2.2, 6, n))
     semi = np.sqrt(size / np.pi)[:, None] * np.stack([np.sqrt(aspect), 1 / np.sqrt(aspect)], 1)
     depth = np.where(tumour, 0.035, 0.015)[:, None]
     lobes = np.column_stack([depth * rng.normal(size=(n, 2)), rng.uniform(0, 2 * np.pi, (n, 2))])
@@ -404,8 +304,8 @@ def _nuclei(
     semi *= np.clip(room / 1.06, 0.3, 1.0)[:, None]
     semi[tumour] *= np.maximum(1, np.sqrt(SMALLEST_UM2 / np.pi / semi[tumour].prod(1)))[:, None]
 
-    od = spec.hematoxylin_od * np.clip(rng.normal(1, 0.2, n), 0.5, 1.6)
-    od *= np.choose(kind, [1.0, 1.9, 1.3, 0.0])
+    od = spec.hematoxylin_od * np.clip(rng.normal(1, 0.22, n), 0.5, 1.7)
+    od *= np.choose(kind, [1.0, 1.9, 1.1, 0.0])
     blush = 0.22 * spec.hematoxylin_od * np.clip(rng.normal(1, 0.2, n), 0.4, 1.6)
     haze = CYTOPLASM_DAB_OD[cls] * spec.stain_strength * rng.uniform(0.5, 1.5, n) + 0.008
     return Cells(kind, nest, cls, centre, area, nucleus, semi, angle, lobes, od, blush, haze)
