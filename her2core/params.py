@@ -7,9 +7,10 @@ into them. "Ours" marks a default that is this project's own choice and not lite
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-FORBID_UNKNOWN = {"extra": "forbid"}  # read by pydantic when configuration text is validated
+FORBID_UNKNOWN: Any = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
+"""How pydantic validates configuration text into these classes, and what the published schema says."""
 
 
 @dataclass(frozen=True, slots=True)
