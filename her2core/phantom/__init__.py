@@ -3,6 +3,7 @@
     spec = PhantomSpec(seed=1, height_px=2048, width_px=2048, mix=(0.2, 0.2, 0.0, 0.6, 0.0))
     rgb, truth = render_field(spec)              # uint8 (h, w, 3) and a TRUTH_DTYPE array, one row a nucleus
     tissue = plant(spec)                         # geometry alone: tissue.truth, tissue.contour(row)
+    synth_cohort("folder")                       # slides, manifest.csv, truth.csv, truth_cells.parquet
     rgb = render_region(tissue, Box(y0, x0, y1, x1))    # any part, pixel for pixel as in the whole
 
 `truth` columns: ``y_px0, x_px0`` (nucleus centre; 0 is the centre of the first pixel), ``kind`` (tumour,
@@ -14,6 +15,7 @@ and ``completeness_00`` ... ``_07`` (fraction of the contour at or above each OD
 Phantoms prove plumbing and arithmetic, not clinical validity.
 """
 
+from her2core.phantom.cohort import synth_cohort
 from her2core.phantom.render import render_field, render_region, stain_layers
 from her2core.phantom.spec import CLASSES, PhantomSpec
 from her2core.phantom.tissue import LADDER_OD, TRUTH_DTYPE, Tissue, cell_class, plant
@@ -29,4 +31,5 @@ __all__ = [
     "render_field",
     "render_region",
     "stain_layers",
+    "synth_cohort",
 ]

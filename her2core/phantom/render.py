@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.phantom.spec import EMPTY, F64, I64, LYMPHOCYTE, RGB, TUMOUR, Bools, Noise, PhantomSpec, Regions
-from her2core.phantom.tissue import Tissue, plant
+from her2core.phantom.tissue import Tissue, Truth, plant
 from her2core.records import Box
 
 F32 = npt.NDArray[np.float32]
@@ -31,7 +31,7 @@ COARSE: Final = 16  # smooth maps are evaluated on every 16th pixel
 FINEST_UM: Final = 0.25  # coarser scans are drawn finer and averaged, as a camera does
 
 
-def render_field(spec: PhantomSpec) -> tuple[RGB, np.ndarray[tuple[int], np.dtype[np.void]]]:
+def render_field(spec: PhantomSpec) -> tuple[RGB, Truth]:
     """Plant and draw one field.
 
     Returns

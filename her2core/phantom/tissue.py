@@ -45,6 +45,8 @@ TRUTH_DTYPE: Final = np.dtype(
     + [(name, "f4") for name in ("completeness", "membrane_od")]
     + [(f"completeness_{k:02d}", "f4") for k in range(len(LADDER_OD))]
 )
+Truth = np.ndarray[tuple[int], np.dtype[np.void]]
+
 SMALLEST_UM2: Final = 25.0  # least tumour nucleus; ours
 SAMPLE_UM: Final = 0.5  # arc length a contour sample stands for; ours
 # By CLASSES: own completeness (low, high), peak OD (low, high), line width in um (mean, sd; Scheel 2018; a
@@ -95,7 +97,7 @@ class Tissue:
     spec: PhantomSpec
     cells: Cells
     contours: Contours
-    truth: np.ndarray[tuple[int], np.dtype[np.void]]
+    truth: Truth
     row_cell: I64  # cell of each truth row
 
     def contour(self, row: int) -> tuple[F64, F64]:

@@ -1,0 +1,173 @@
+"""A small synthetic cohort, from no staining to strong, with its manifest and its truth."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from her2core.phantom.slides import write_slide
+from her2core.phantom.spec import CLASSES, PhantomSpec
+from her2core.phantom.tissue import Truth, plant
+from her2core.records import Assay, SlideRow
+
+log = logging.getLogger(__name__)
+
+MANIFEST_COLUMNS: Final = tuple(SlideRow.__dataclass_fields__)
+ISLANDS: Final = (
+    (0.36, 0.36, 0.36, 0.36),
+    (0.62, 0.62, 0.37, 0.37),
+    (0.25, 0.78, 0.20, 0.20),
+    (0.78, 0.24, 0.20, 0.20),
+)  # two big pieces of tissue that touch, and two small ones
+HER2_CLASS: Final = {"3+": "pos_IHC3", "2+": "equivocal_2plus", "1+": "low_1plus"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSlide:
+    """One slide of the cohort: what is planted (fractions of `CLASSES`), and how the classes are laid out."""
+
+    case: str
+    block: str
+    mix: tuple[float, float, float, float, float]
+    pattern: str = "scattered"
+    hematoxylin_od: float = 0.25
+    site: str = "primary"
+
+    @property
+    def slide_id(self) -> str:
+        return f"{self.case}-{self.block}"
+
+
+PLAN: Final = (
+    PlannedSlide("NULL", "A1", (1.0, 0.0, 0.0, 0.0, 0.0)),
+    PlannedSlide("ULTRALOW", "A1", (0.975, 0.025, 0.0, 0.0, 0.0), "mosaic"),
+    PlannedSlide("ONE", "A1", (0.45, 0.54, 0.0, 0.01, 0.0), "mosaic", 0.20),
+    PlannedSlide("TWO", "A1", (0.10, 0.25, 0.02, 0.63, 0.0)),
+    PlannedSlide("THREE", "A1", (0.03, 0.07, 0.02, 0.20, 0.68)),
+    PlannedSlide("MIXED", "A1", (0.55, 0.12, 0.0, 0.05, 0.28), "cluster"),
+    PlannedSlide("MIXED", "B1", (0.70, 0.28, 0.0, 0.02, 0.0), "mosaic", 0.18, "metastasis"),
+)
+"""Six cases, seven slides: the scores of breast, zero split in null and ultralow, and a case of two minds."""
+
+
+def synth_cohort(
+    out_dir: str | Path,
+    *,
+    seed: int = 1,
+    side_px: int = 5120,
+    mpp: float = 0.25,
+    plan: Sequence[PlannedSlide] = PLAN,
+) -> Path:
+    """Write the slides of `plan`, ``manifest.csv``, ``truth.csv`` and ``truth_cells.parquet``.
+
+    Manifest URIs are relative to the manifest's folder; micrometres per pixel are in the slides alone.
+
+    Parameters
+    ----------
+    side_px
+        About the height and width of every slide; 5120 pixels of 0.25 um hold a little over 1 mm2 of tissue.
+
+    Returns
+    -------
+    Path
+        The manifest.
+    """
+    folder = Path(out_dir)
+    (folder / "slides").mkdir(parents=True, exist_ok=True)
+    manifest, truth, cells = [], [], []
+    for i, planned in enumerate(plan):
+        spec = PhantomSpec(
+            seed=1000 * seed + i,
+            height_px=side_px - 24 * (i % 3),  # not a multiple of any tile
+            width_px=side_px - 20 * (i % 2),
+            mpp=mpp,
+            tumour_fraction=0.6,
+            mix=planned.mix,
+            pattern=planned.pattern,
+            islands=ISLANDS,
+            hematoxylin_od=planned.hematoxylin_od,
+        )
+        tissue = plant(spec)
+        write_slide(folder / "slides" / f"{planned.slide_id}.tif", tissue)
+        row = {"slide_id": planned.slide_id, "case_id": planned.case, "pattern": planned.pattern}
+        row |= truth_row(tissue.truth)
+        log.info("%s: planted %s in %d tumour cells", planned.slide_id, row["planted_score"], row["n_tumour"])
+        truth.append(
+            {"slide_id": planned.slide_id, "case_id": planned.case, "pattern": planned.pattern} | row
+        )
+        manifest.append(manifest_row(planned, f"slides/{planned.slide_id}.tif", row["planted_score"]))
+        cells.append(_cell_table(planned.slide_id, tissue.truth))
+    write_csv(folder / "truth.csv", truth)
+    pq.write_table(pa.concat_tables(cells), folder / "truth_cells.parquet")
+    return write_csv(folder / "manifest.csv", manifest)
+
+
+def manifest_row(planned: PlannedSlide, uri: str, reader_score: str) -> dict[str, Any]:
+    """Manifest columns of one slide."""
+    row = SlideRow(
+        slide_id=planned.slide_id,
+        case_id=planned.case,
+        patient_id=f"P-{planned.case}",
+        uri=uri,
+        assay=Assay.IHC,
+        specimen_id=f"{planned.case}-{planned.site}",
+        block_id=planned.block,
+        site=planned.site,
+        scanner="phantom",
+        reader_score=reader_score,
+    )
+    return {name: getattr(row, name) for name in MANIFEST_COLUMNS}
+
+
+def truth_row(truth: Truth) -> dict[str, Any]:
+    """What the planted cells amount to: counts, cumulative fractions, score and class (her2-spec 1.2)."""
+    tumour = truth[truth["kind"] == "tumour"]
+    count = {name: int((tumour["cell_class"] == name).sum()) for name in CLASSES}
+    n, n3 = len(tumour), count["3"]
+    n2 = n3 + count["2"] + count["2u"]
+    stained = n2 + count["1"]
+    score = planted_score(n, n3, n2, stained)
+    return {
+        "planted_score": score,
+        "her2_class": HER2_CLASS.get(score, "ultralow" if stained else "null"),
+        "n_tumour": n,
+        "n_lymphocyte": int((truth["kind"] == "lymphocyte").sum()),
+        "n_stroma": int((truth["kind"] == "stroma").sum()),
+        "p3": round(n3 / n, 5),
+        "p2": round(n2 / n, 5),
+        "p1": round(stained / n, 5),
+        "mean_completeness": round(float(tumour["completeness"].mean()), 5),
+        "mean_membrane_od": round(float(tumour["membrane_od"].mean()), 5),
+    } | {f"n_{name}": value for name, value in count.items()}
+
+
+def planted_score(n: int, n3: int, n2: int, stained: int) -> str:
+    """Breast score of `n` cells of which cumulatively so many are 3+, at least 2+, and stained at all."""
+    if 10 * n3 > n:
+        return "3+"
+    if (100 * n3 >= n and n3 >= 10) or 10 * n2 > n:
+        return "2+"
+    return "1+" if 10 * stained > n else "0"
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Rows of equal keys as CSV; None is left empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _cell_table(slide_id: str, truth: Truth) -> pa.Table:
+    names = truth.dtype.names or ()
+    columns = {"slide_id": np.full(len(truth), slide_id)} | {name: truth[name] for name in names}
+    return pa.table(columns)

@@ -1,0 +1,103 @@
+"""Write phantoms as whole-slide files: pyramidal JPEG-tiled TIFF, in memory bounded by a strip of tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import tifffile
+
+from her2core.phantom.render import render_region
+from her2core.phantom.spec import RGB
+from her2core.phantom.tissue import Tissue
+from her2core.records import Box
+
+TILE_PX: Final = 256
+STRIP_PX: Final = 1024
+PRODUCER: Final = "Aperio Image Library (her2cohort phantom)"
+SHRINKS: Final = (4, 16)  # of the lower levels, as Aperio scanners store them
+
+Alter = Callable[[RGB, Box], RGB]
+"""Changes the pixels of a box of the slide: ink, folds."""
+
+
+def write_slide(
+    path: Path,
+    tissue: Tissue,
+    *,
+    quality: int = 80,
+    scale_known: bool = True,
+    alter: Alter | None = None,
+    associated: dict[str, RGB] | None = None,
+) -> None:
+    """Draw planted tissue into a slide file with levels at 1x, 4x and 16x.
+
+    Parameters
+    ----------
+    quality
+        JPEG quality of the tiles; `jpeg_quality` of the specification is for single fields.
+    scale_known
+        Whether micrometres per pixel are told, in the description and in the resolution tags.
+    associated
+        Further pages by name, such as ``label`` and ``macro``: they must never leave the file.
+    """
+    spec = tissue.spec
+    lower = [np.empty((spec.height_px // k, spec.width_px // k, 3), np.uint8) for k in SHRINKS]
+
+    def strips() -> Iterator[RGB]:
+        for y0 in range(0, spec.height_px, STRIP_PX):
+            box = Box(y0, 0, min(y0 + STRIP_PX, spec.height_px), spec.width_px)
+            strip = render_region(tissue, box)
+            if alter is not None:
+                strip = alter(strip, box)
+            for k, level in zip(SHRINKS, lower, strict=True):
+                rows = level[y0 // k : (y0 + STRIP_PX) // k]
+                part = strip[: len(rows) * k, : level.shape[1] * k]
+                cv2.resize(part, (level.shape[1], len(rows)), dst=rows, interpolation=cv2.INTER_AREA)
+            yield strip
+
+    with tifffile.TiffWriter(path, bigtiff=spec.height_px * spec.width_px > 1 << 30) as file:
+
+        def write(tiles: Iterator[RGB], shape: tuple[int, ...], shrink: int, **more: Any) -> None:
+            note = f"{PRODUCER}\r\n{shape[1]}x{shape[0]} JPEG Q={quality}"
+            if scale_known:
+                pitch = 1e4 / (spec.mpp * shrink)  # pixels per centimetre
+                note += f"|AppMag = {round(10 / spec.mpp)}|MPP = {spec.mpp:g}"
+                more |= {"resolution": (pitch, pitch), "resolutionunit": "CENTIMETER"}
+            file.write(
+                tiles,
+                shape=shape,
+                dtype="uint8",
+                tile=(TILE_PX, TILE_PX),
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": quality},
+                description=note,
+                metadata=None,
+                maxworkers=1,
+                **more,
+            )
+
+        write(_tiles(strips()), (spec.height_px, spec.width_px, 3), 1)
+        for shrink, level in zip(SHRINKS, lower, strict=True):
+            write(_tiles(iter([level])), level.shape, shrink)
+        for name, picture in (associated or {}).items():
+            note = (
+                f"Aperio Image Library (her2cohort phantom)\r\n{name} {picture.shape[1]}x{picture.shape[0]}"
+            )
+            file.write(
+                picture, photometric="rgb", compression="lzw", description=note, metadata=None, subfiletype=1
+            )
+
+
+def _tiles(strips: Iterator[RGB]) -> Iterator[RGB]:
+    """Tiles of the strips from above, row by row; the last of a row or column repeats its edge."""
+    for strip in strips:
+        pad = [(0, -n % TILE_PX) for n in strip.shape[:2]]
+        whole = np.pad(strip, [*pad, (0, 0)], mode="edge")
+        for y in range(0, whole.shape[0], TILE_PX):
+            for x in range(0, whole.shape[1], TILE_PX):
+                yield np.ascontiguousarray(whole[y : y + TILE_PX, x : x + TILE_PX])
