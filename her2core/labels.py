@@ -52,8 +52,9 @@ def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[n
     made = np.ascontiguousarray(mask, np.uint8)
     for other in range(len(ref.shapes)):
         _write_level(store, f"{labels}/{name}/{other}", ref, other, made, level)
-    note = {_NOTE: {"level": level}}
-    store.write_json(f"{labels}/{name}/zarr.json", ngff.label_group(name, len(ref.shapes), ref.mpp, note))
+    values = [int(value) for value in np.unique(made) if value != _BACKGROUND]
+    group = ngff.label_group(name, len(ref.shapes), ref.mpp, values, {_NOTE: {"level": level}})
+    store.write_json(f"{labels}/{name}/zarr.json", group)
     store.write_json(f"{labels}/zarr.json", ngff.labels_group(sorted({*list_labels(store, ref), name})))
 
 

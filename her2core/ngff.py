@@ -20,6 +20,8 @@ from her2core.codecs import Codec
 OME_VERSION = "0.5"
 CHANNELS = ("R", "G", "B")
 _COLOURS = ("FF0000", "00FF00", "0000FF")
+_LABEL_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167))
+"""Distinct for colour-blind eyes (Okabe & Ito 2008)."""
 
 Document = dict[str, Any]
 
@@ -80,12 +82,16 @@ def image_group(name: str, levels: int, mpp: float) -> Document:
     )
 
 
-def label_group(name: str, levels: int, mpp: float, extra: Document) -> Document:
+def label_group(name: str, levels: int, mpp: float, values: Sequence[int], extra: Document) -> Document:
     """``zarr.json`` of a label's group; ``extra`` goes beside ``ome`` among the attributes."""
+    colours = [
+        {"label-value": value, "rgba": [*_LABEL_COLOURS[i % len(_LABEL_COLOURS)], 128]}
+        for i, value in enumerate(values)
+    ]
     document = _group(
         {
             "multiscales": [_multiscale(name, _space_axes(), levels, mpp, "nearest")],
-            "image-label": {"source": {"image": "../../"}},
+            "image-label": {"colors": colours, "source": {"image": "../../"}},
         }
     )
     document["attributes"].update(extra)
