@@ -1,0 +1,159 @@
+"""What a slide is, from its header and a few of its pixels, before anything expensive is done with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason, SlideError
+from her2core.readers import SlideReader, open_slide
+from her2core.readers.locate import locate
+from her2core.readers.scale import PLAUSIBLE_UM_PX, plausible
+from her2core.records import Assay, SlideInfo
+
+SAMPLES = 6
+"""Sample fields along each axis of the slide; 36 fields meet any tissue of a few mm."""
+SAMPLE_PX = 128
+"""Edge of a sample field, px."""
+STAINED_OD = 0.15
+"""OD of the strongest channel above which a pixel is stained (ours; glass stays below 0.05)."""
+BROWN_FRACTION = 0.02
+"""Least share of brown among the stained pixels for the guess HER2-IHC (ours)."""
+BROWN_OD = 0.3
+"""OD in blue from which a pixel can be called brown (ours)."""
+DARK = 80
+"""Median brightness below which a picture can only be fluorescence (ours)."""
+
+
+def inspect_slide(
+    uri: str | os.PathLike[str],
+    *,
+    mpp: float | None = None,
+    scene: str | None = None,
+    endpoint_url: str | None = None,
+    name: str | None = None,
+    header_only: bool = False,
+) -> SlideInfo:
+    """Open a slide, check its header, and look at a few fields.
+
+    Parameters
+    ----------
+    uri
+        Local path or URI; a slide that ``needs_local_copy`` is given by its copy, with its URI as ``name``.
+    mpp, scene
+        The manifest's values.
+    header_only
+        Neither hash the file nor decode a pixel. The identity then serves no content key, and no assay is
+        guessed.
+
+    Raises
+    ------
+    SlideError
+        Where the slide cannot be read at all. What merely forbids scoring it (no scale, an implausible
+        one) is in ``problems``; ``require_scorable`` raises that.
+    """
+    identity = f"{_size(uri, endpoint_url)}-unverified" if header_only else None
+    with open_slide(
+        uri, scene=scene, mpp=mpp, uri=name, identity=identity, endpoint_url=endpoint_url
+    ) as reader:
+        return reader.info if header_only else replace(reader.info, assay_guess=guess_assay(reader))
+
+
+def require_scorable(info: SlideInfo, assay: Assay) -> float:
+    """The slide's µm/px, when its header allows it to be scored.
+
+    Raises
+    ------
+    SlideError
+        ``SCALE_UNKNOWN`` or ``SCALE_IMPLAUSIBLE``, naming the manifest column that mends it.
+    """
+    if info.mpp is None:
+        raise SlideError(
+            Reason.SCALE_UNKNOWN,
+            f"{info.uri}: neither the manifest nor the file says how many µm a pixel is; {assay} cannot be "
+            "measured "
+            "without. Give it in the manifest column `mpp`",
+        )
+    if not plausible(info.mpp):
+        low, high = PLAUSIBLE_UM_PX
+        raise SlideError(
+            Reason.SCALE_IMPLAUSIBLE,
+            f"{info.uri}: {info.mpp:g} µm/px (from {info.mpp_source}); a scan for {assay} has {low}-{high}. "
+            "Correct the manifest column `mpp`",
+        )
+    return info.mpp
+
+
+def guess_assay(reader: SlideReader) -> str | None:
+    """Assay that the colours of a few fields suggest, or None where they do not tell.
+
+    Brown says an IHC with DAB (of HER2, it is assumed), a dark ground says FISH. Blue alone says nothing: an
+    IHC without any stain, a H&E and a brightfield ISH all look so at a distance.
+    """
+    pixels = _sample(reader)
+    if float(np.median(pixels.max(axis=1))) < DARK:
+        return str(Assay.FISH)
+    ground = np.maximum(np.percentile(pixels, 95, axis=0), 1.0)
+    od = -np.log10(np.clip(pixels / ground, 1 / 255, 1.0))
+    stained = od.max(axis=1) > STAINED_OD
+    red, green, blue = od[stained].T
+    brown = (blue > BROWN_OD) & (blue > 1.2 * green) & (green > 1.2 * red)
+    return str(Assay.IHC) if stained.any() and brown.mean() > BROWN_FRACTION else None
+
+
+def _sample(reader: SlideReader) -> npt.NDArray[np.uint8]:
+    """Pixels of evenly spread fields, shape ``(pixel, 3)``."""
+    info = reader.info
+    h, w = min(SAMPLE_PX, info.height), min(SAMPLE_PX, info.width)
+    fields = np.empty((SAMPLES * SAMPLES, h, w, 3), np.uint8)
+    for i in range(SAMPLES * SAMPLES):
+        row, column = divmod(i, SAMPLES)
+        y0 = (2 * row + 1) * (info.height - h) // (2 * SAMPLES)
+        x0 = (2 * column + 1) * (info.width - w) // (2 * SAMPLES)
+        reader.read_region(y0, x0, fields[i])
+    return fields.reshape(-1, 3)
+
+
+def describe(info: SlideInfo) -> str:
+    """A slide in a few lines of text.
+
+    Examples
+    --------
+    ::
+
+        cohort/a1.svs
+          aperio, 11456 x 5728 px in tiles of 256 x 256 (jpeg), 3 levels, 8.2 MB, read by tiff
+          0.25 µm/px (aperio): 2.9 x 1.4 mm, objective 40x
+          looks like HER2-IHC
+    """
+    lines = [
+        info.uri,
+        f"  {info.format}, {info.width} x {info.height} px in {info.tile_width} x {info.tile_height} px "
+        "tiles "
+        f"({info.compression}), {len(info.levels)} level{'s' * (len(info.levels) > 1)}, "
+        f"{info.size_bytes / 1e6:.1f} MB, read by {info.reader}",
+    ]
+    power = f", objective {info.objective_power:g}x" if info.objective_power else ""
+    if info.mpp is not None:
+        width_mm, height_mm = info.width * info.mpp / 1e3, info.height * info.mpp / 1e3
+        lines.append(f"  {info.mpp:g} µm/px ({info.mpp_source}): {width_mm:.1f} x {height_mm:.1f} mm{power}")
+    elif power:
+        lines.append(f"  {power[2:]}")
+    if len(info.scenes) > 1:
+        lines.append(f"  scene {info.scene!r} of {', '.join(info.scenes)}")
+    if info.assay_guess:
+        lines.append(f"  looks like {info.assay_guess}")
+    lines += [f"  ! {problem}" for problem in info.problems]
+    return "\n".join(lines)
+
+
+def _size(uri: str | os.PathLike[str], endpoint_url: str | None) -> int:
+    place = locate(uri, None, endpoint_url)
+    if place.is_directory:
+        return 0
+    source = place.open_bytes()
+    source.close()
+    return source.size

@@ -1,0 +1,131 @@
+"""What every reader is: slide information, and level-0 pixels of any rectangle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason, SlideError
+from her2core.records import Box, SlideInfo
+
+OUTSIDE = 255
+"""Value of every channel outside the slide: the light of empty glass."""
+NOT_SLIDE_NAMES = ("label", "macro", "thumbnail", "overview")
+"""Pictures in slide files that are never slide pixels; labels carry names."""
+
+
+class SlideReader(Protocol):
+    """Level-0 pixels of one slide. Thread-safe; the same bytes whatever rectangle they are asked in."""
+
+    @property
+    def info(self) -> SlideInfo:
+        """What the header says."""
+        ...
+
+    def read_region(self, y0: int, x0: int, out: npt.NDArray[np.uint8]) -> None:
+        """Fill ``out``, shape ``(h, w, 3)`` RGB, with level 0 from ``(y0, x0)``; outside the slide is 255.
+
+        Raises
+        ------
+        SlideError
+            ``FILE_UNREADABLE`` or ``FILE_TRUNCATED``, naming file and tile.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release files and buffers."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the caller asked to open, and what it already knows of it.
+
+    Attributes
+    ----------
+    name
+        URI for records and messages; differs from the path read where a remote slide was staged.
+    """
+
+    name: str
+    identity: str
+    size_bytes: int
+    scene: str | None = None
+    mpp: float | None = None
+
+
+class Closing:
+    """Context manager over ``close``, shared by the readers."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def clip_region(y0: int, x0: int, out: npt.NDArray[np.uint8], height: int, width: int) -> Box | None:
+    """Whiten the part of ``out`` that lies outside the slide and return the part inside, in slide pixels."""
+    h, w = out.shape[:2]
+    inside = Box(max(y0, 0), max(x0, 0), min(y0 + h, height), min(x0 + w, width))
+    if inside.height <= 0 or inside.width <= 0:
+        out[...] = OUTSIDE
+        return None
+    out[: inside.y0 - y0] = OUTSIDE
+    out[inside.y1 - y0 :] = OUTSIDE
+    rows = out[inside.y0 - y0 : inside.y1 - y0]
+    rows[:, : inside.x0 - x0] = OUTSIDE
+    rows[:, inside.x1 - x0 :] = OUTSIDE
+    return inside
+
+
+def choose_scene(name: str, scenes: tuple[str, ...], asked: str | None) -> int:
+    """Index of the scene to read.
+
+    Raises
+    ------
+    SlideError
+        ``SCENE_AMBIGUOUS`` where there are several and none is named, ``SCENE_UNKNOWN`` where the name is not
+        among them.
+    """
+    listed = ", ".join(repr(s) for s in scenes)
+    if asked is not None:
+        if asked not in scenes:
+            raise SlideError(Reason.SCENE_UNKNOWN, f"{name}: has no scene {asked!r}; its scenes are {listed}")
+        return scenes.index(asked)
+    if len(scenes) > 1:
+        raise SlideError(
+            Reason.SCENE_AMBIGUOUS,
+            f"{name}: holds {len(scenes)} scenes: {listed}. Name one in the manifest column `scene`",
+        )
+    return 0
+
+
+def composite(
+    rgba: npt.NDArray[np.uint8], background: tuple[int, int, int], out: npt.NDArray[np.uint8]
+) -> None:
+    """Lay straight-alpha ``rgba``, ``(h, w, 4)``, over ``background`` into ``out``, ``(h, w, 3)``."""
+    alpha = rgba[..., 3]
+    out[...] = rgba[..., :3]
+    if alpha.min() == 255:
+        return
+    see_through = alpha < 255
+    a = alpha[see_through].astype(np.uint32)[:, None]
+    ground = np.array(background, np.uint32)
+    mixed = (rgba[see_through][:, :3] * a + ground * (255 - a) + 127) // 255
+    out[see_through] = mixed.astype(np.uint8)

@@ -1,0 +1,163 @@
+"""Bytes of a slide file by range: ``pread`` on a local file, ranged requests on a remote one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from her2core.errors import Reason, SlideError
+
+Span = tuple[int, int]
+"""Half-open byte range ``(start, end)``."""
+
+BLOCK_BYTES = 1 << 16
+"""Header reads of a remote file are rounded up to this many bytes, and kept while it is opened."""
+BATCH_BYTES = 1 << 25
+"""Most bytes of a remote file requested at once (32 MiB: what a region then holds beside its pixels)."""
+
+
+class ByteSource(Protocol):
+    """A file of known size, read by range. Thread-safe."""
+
+    name: str
+    size: int
+    max_gap: int
+    """Spans closer than this many bytes are cheaper to read as one."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """``length`` bytes from ``start``; ``FILE_TRUNCATED`` where the file ends before."""
+        ...
+
+    def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
+        """The bytes of each span in turn; a view is valid until the next one is asked for."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def truncated(name: str, start: int, end: int, size: int) -> SlideError:
+    """The error for bytes that a file refers to and does not have."""
+    return SlideError(
+        Reason.FILE_TRUNCATED,
+        f"{name}: refers to bytes {start}-{end} but is {size} bytes long. The copy is incomplete: transfer "
+        "it again",
+    )
+
+
+class LocalBytes:
+    """A local file, read with ``pread`` into one buffer a thread. Not mapped: a file cut short while mapped
+    would end the process with SIGBUS."""
+
+    max_gap = 4096
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.name = name or os.fspath(path)
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._fd).st_size
+        self._local = threading.local()
+
+    def read(self, start: int, length: int) -> bytes:
+        data = os.pread(self._fd, length, start) if start + length <= self.size else b""
+        if len(data) != length:
+            raise truncated(self.name, start, start + length, self.size)
+        return data
+
+    def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
+        for start, end in spans:
+            view = self._buffer(end - start)
+            done = 0
+            while done < len(view):
+                n = os.preadv(self._fd, [view[done:]], start + done)
+                if n == 0:
+                    raise truncated(self.name, start, end, start + done)
+                done += n
+            yield view
+
+    def _buffer(self, length: int) -> memoryview:
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < length:
+            buffer = self._local.buffer = bytearray(length)
+        return memoryview(buffer)[:length]
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RemoteBytes:
+    """An object read through fsspec: spans become concurrent ranged requests of bounded size."""
+
+    max_gap = 1 << 16
+
+    def __init__(self, fs: Any, path: str, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self._fs = fs
+        self._path = path
+        self._blocks: dict[int, bytes] = {}
+
+    def read(self, start: int, length: int) -> bytes:
+        if start + length > self.size:
+            raise truncated(self.name, start, start + length, self.size)
+        if length > BLOCK_BYTES:
+            return self._fetch([(start, start + length)])[0]
+        first, last = start // BLOCK_BYTES, (start + max(length, 1) - 1) // BLOCK_BYTES
+        for block in range(first, last + 1):
+            if block not in self._blocks:
+                span = (block * BLOCK_BYTES, min((block + 1) * BLOCK_BYTES, self.size))
+                self._blocks[block] = self._fetch([span])[0]
+        data = b"".join(self._blocks[block] for block in range(first, last + 1))
+        return data[start - first * BLOCK_BYTES :][:length]
+
+    def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
+        self._blocks.clear()
+        batch: list[Span] = []
+        pending = 0
+        for span in spans:
+            if batch and pending + span[1] - span[0] > BATCH_BYTES:
+                yield from (memoryview(part) for part in self._fetch(batch))
+                batch, pending = [], 0
+            batch.append(span)
+            pending += span[1] - span[0]
+        if batch:
+            yield from (memoryview(part) for part in self._fetch(batch))
+
+    def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
+        starts, ends = [s for s, _ in spans], [e for _, e in spans]
+        parts: list[bytes] = []
+        for (start, end), part in zip(
+            spans, self._fs.cat_ranges([self._path] * len(spans), starts, ends), strict=True
+        ):
+            if isinstance(part, BaseException):
+                raise part
+            if len(part) != end - start:
+                raise OSError(f"{self.name}: asked for bytes {start}-{end}, the store sent {len(part)}")
+            parts.append(part)
+        return parts
+
+    def close(self) -> None:
+        self._blocks.clear()
+
+
+def coalesce(spans: Sequence[Span], max_gap: int, max_bytes: int) -> list[tuple[Span, list[int]]]:
+    """Join byte ranges that lie close together.
+
+    Returns
+    -------
+    list
+        ``(joined span, indices into spans that it covers)``, in file order.
+    """
+    joined: list[tuple[Span, list[int]]] = []
+    for i in sorted(range(len(spans)), key=lambda i: spans[i]):
+        start, end = spans[i]
+        if joined:
+            (from_, to), members = joined[-1]
+            if start - to <= max_gap and max(end, to) - from_ <= max_bytes:
+                members.append(i)
+                joined[-1] = ((from_, max(end, to)), members)
+                continue
+        joined.append(((start, end), [i]))
+    return joined

@@ -1,0 +1,169 @@
+"""Plain JPEG and PNG as slides of one level: decoded once, at the first read, and kept."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason, SlideError
+from her2core.readers.base import OUTSIDE, Asked, Closing, choose_scene, clip_region, composite
+from her2core.readers.bytesource import ByteSource
+from her2core.readers.limits import check_size, check_whole
+from her2core.readers.scale import resolve_scale
+from her2core.readers.tilecodecs import YCBCR, ShortTileError, jpeg_decoder
+from her2core.records import LevelInfo, SlideInfo
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+HEADER_BYTES = 1 << 20
+"""How far into a JPEG its size is looked for, bytes; ICC and EXIF segments come before it."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class WholeReader(Closing):
+    """Reader of an image that can only be decoded whole.
+
+    Parameters
+    ----------
+    load
+        Gives all pixels, uint8 ``(height, width, 3)``; called once, at the first read.
+    """
+
+    def __init__(
+        self, info: SlideInfo, load: Callable[[], Pixels], close: Callable[[], None] = lambda: None
+    ) -> None:
+        self.info = info
+        self._load = load
+        self._close = close
+        self._pixels: Pixels | None = None
+        self._lock = threading.Lock()
+
+    def read_region(self, y0: int, x0: int, out: Pixels) -> None:
+        box = clip_region(y0, x0, out, self.info.height, self.info.width)
+        if box is None:
+            return
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = self._load()
+            pixels = self._pixels
+        out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0] = pixels[box.y0 : box.y1, box.x0 : box.x1]
+
+    def close(self) -> None:
+        self._pixels = None
+        self._close()
+
+
+def is_plain_image(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a JPEG or PNG."""
+    return head.startswith((PNG_MAGIC, JPEG_MAGIC))
+
+
+def open_image(source: ByteSource, asked: Asked) -> WholeReader:
+    """Reader of a JPEG or PNG file.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_UNREADABLE`` for anything but 8-bit RGB, ``FILE_HOSTILE`` beyond the pixel cap.
+    """
+    name = asked.name
+    is_png = source.read(0, min(8, source.size)) == PNG_MAGIC
+    head = source.read(0, min(source.size, HEADER_BYTES))
+    height, width, load = _png(source, head) if is_png else _jpeg(source, head)
+    check_size(name, height, width, source.size)
+    check_whole(name, height, width)
+    choose_scene(name, ("0",), asked.scene)
+    scale = resolve_scale(name, asked.mpp, ())
+    info = SlideInfo(
+        uri=name,
+        identity=asked.identity,
+        size_bytes=asked.size_bytes,
+        format="png" if is_png else "jpeg",
+        reader="image",
+        levels=(LevelInfo(height, width, 1.0),),
+        tile_height=height,
+        tile_width=width,
+        compression="deflate" if is_png else "jpeg",
+        mpp=scale.mpp,
+        mpp_source=scale.source,
+        scenes=("0",),
+        scene=asked.scene,
+        objective_power=None,
+        assay_guess=None,
+        problems=scale.problems,
+    )
+    return WholeReader(info, load, source.close)
+
+
+def _png(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixels]]:
+    """Size and loader of a PNG, from its IHDR chunk (ISO/IEC 15948, 11.2.2)."""
+    if len(head) < 29 or head[12:16] != b"IHDR":
+        raise SlideError(Reason.FILE_UNREADABLE, f"{source.name}: a PNG without header. Transfer it again")
+    width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
+    if depth != 8 or colour not in (2, 6):
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{source.name}: PNG of colour type {colour} with {depth} bits; expected 8-bit RGB (2) or RGBA "
+            "(6)",
+        )
+    samples = 3 if colour == 2 else 4
+
+    def load() -> Pixels:
+        stored = np.empty((height, width, samples), np.uint8)
+        try:
+            imagecodecs.png_decode(source.read(0, source.size), out=stored)
+        except (RuntimeError, ValueError) as error:
+            raise _broken(source, error) from error
+        if samples == 3:
+            return stored
+        pixels = np.empty((height, width, 3), np.uint8)
+        composite(stored, (OUTSIDE, OUTSIDE, OUTSIDE), pixels)
+        return pixels
+
+    return height, width, load
+
+
+def _jpeg(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixels]]:
+    """Size and loader of a JPEG, from its frame header (ITU-T T.81, B.2.2)."""
+    height, width, bits, components = _jpeg_frame(source, head)
+    if bits != 8 or components != 3:
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{source.name}: JPEG of {components} components with {bits} bits; expected 8-bit RGB",
+        )
+
+    def load() -> Pixels:
+        pixels = np.empty((height, width, 3), np.uint8)
+        try:
+            jpeg_decoder(YCBCR)(memoryview(source.read(0, source.size)), pixels)
+        except (RuntimeError, ValueError) as error:
+            raise _broken(source, error) from error
+        return pixels
+
+    return height, width, load
+
+
+def _jpeg_frame(source: ByteSource, head: bytes) -> tuple[int, int, int, int]:
+    """Height, width, bits and components."""
+    at = 2
+    while at + 10 <= len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            bits, height, width, components = struct.unpack(">BHHB", head[at + 4 : at + 10])
+            return height, width, bits, components
+        at += 2 + int(struct.unpack(">H", head[at + 2 : at + 4])[0])
+    raise SlideError(Reason.FILE_UNREADABLE, f"{source.name}: a JPEG without frame header. Transfer it again")
+
+
+def _broken(source: ByteSource, error: Exception) -> SlideError:
+    reason = Reason.FILE_TRUNCATED if isinstance(error, ShortTileError) else Reason.FILE_UNREADABLE
+    return SlideError(reason, f"{source.name}: cannot be decoded ({error}). Transfer or export it again")

@@ -1,0 +1,120 @@
+"""What a slide file may declare, checked against its header before anything is decoded.
+
+A 308 kB TIFF can declare 200 000 x 200 000 px by pointing every tile at the same bytes. These caps and
+checks refuse such a file from its header alone. All numbers are ours: several times what scanners write.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason, SlideError
+
+MAX_EDGE_PX = 1 << 20
+"""Longest edge of a slide, px; a whole 26 x 76 mm glass at 0.1 µm/px is 760 000 px long."""
+MAX_PIXELS = 1 << 36
+"""Largest slide, px (6.9e10); a 15 x 15 mm section at 0.1 µm/px is 2.3e10."""
+MAX_TILES = 1 << 22
+"""Most native tiles of one level; their index then takes 64 MiB."""
+MAX_TILE_PX = 1 << 25
+"""Largest native tile or strip, px (3.4e7, 100 MB decoded)."""
+MAX_WHOLE_PX = 1 << 27
+"""Largest image decoded as a whole because its file has no tiles, px (1.3e8, 400 MB decoded)."""
+MAX_EXPANSION = 2000
+"""Most decoded bytes for each byte of the file; JPEG of blank glass reaches 300, deflate at most 1032."""
+FREE_BYTES = 1 << 26
+"""Images below this decoded size, bytes, may compress as well as they like."""
+MAX_TEXT_BYTES = 1 << 24
+"""Longest description read from a header, bytes; OME-XML of a whole slide stays below 1 MiB."""
+
+
+def check_size(name: str, height: int, width: int, file_bytes: int | None = None) -> None:
+    """Refuse a size that no slide has, or that the file's bytes cannot hold.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_HOSTILE``.
+    """
+    if height < 1 or width < 1:
+        raise SlideError(
+            Reason.FILE_HOSTILE, f"{name}: declares {width} x {height} px; a slide has at least 1 x 1"
+        )
+    if max(height, width) > MAX_EDGE_PX or height * width > MAX_PIXELS:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: declares {width} x {height} px; accepted are {MAX_EDGE_PX} px an edge and {MAX_PIXELS} "
+            "px in all",
+        )
+    decoded = 3 * height * width
+    if file_bytes is not None and decoded > FREE_BYTES and decoded > MAX_EXPANSION * file_bytes:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: declares {width} x {height} px in a file of {file_bytes} bytes, "
+            f"{decoded // max(file_bytes, 1)} times its size; accepted are {MAX_EXPANSION} times. Export the "
+            "slide again",
+        )
+
+
+def check_whole(name: str, height: int, width: int) -> None:
+    """Refuse an image that would have to be decoded whole and is too large for it."""
+    if height * width > MAX_WHOLE_PX:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: {width} x {height} px without tiles; accepted are {MAX_WHOLE_PX} px. Convert it to a "
+            "tiled TIFF",
+        )
+
+
+def check_tile_index(
+    name: str,
+    offsets: npt.NDArray[np.uint64],
+    counts: npt.NDArray[np.uint64],
+    tile_bytes: int,
+    file_bytes: int,
+) -> None:
+    """Refuse a tile index that points outside the file or counts its bytes more than once.
+
+    Parameters
+    ----------
+    offsets, counts
+        Place and length of every tile in the file, bytes, shape ``(tile,)``. Length 0 marks an absent tile.
+    tile_bytes
+        Size of one decoded tile, bytes.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_TRUNCATED`` for tiles beyond the end or a file without any tile, ``FILE_HOSTILE`` for the rest.
+    """
+    present = counts > 0
+    if not present.any():
+        raise SlideError(
+            Reason.FILE_TRUNCATED, f"{name}: holds none of its {counts.size} tiles. Export the slide again"
+        )
+    size = np.uint64(file_bytes)
+    beyond = present & ((offsets > size) | (counts > size) | (offsets + counts > size))
+    if beyond.any():
+        first = int(np.flatnonzero(beyond)[0])
+        raise SlideError(
+            Reason.FILE_TRUNCATED,
+            f"{name}: {int(beyond.sum())} of {counts.size} tiles lie beyond the file's end ({file_bytes} "
+            "bytes), "
+            f"the first is tile {first} at byte {offsets[first]}. The copy is incomplete: transfer the slide "
+            "again",
+        )
+    total = int(counts.sum(dtype=np.float64))
+    if total > file_bytes:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: its tiles declare {total} bytes in a file of {file_bytes}: tiles share bytes. Export "
+            "the slide again",
+        )
+    largest = int(counts.max())
+    if largest > 2 * tile_bytes + 65536:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: a tile of {tile_bytes} bytes is stored in {largest} bytes; expected at most twice its "
+            "size",
+        )

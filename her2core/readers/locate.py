@@ -1,0 +1,120 @@
+"""From a URI to its bytes: local path or fsspec file system, and the identity of what lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from her2core.errors import Reason, SlideError
+from her2core.readers.bytesource import ByteSource, LocalBytes, RemoteBytes
+from her2core.s3 import endpoint_from_environment, s3_filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a slide lies.
+
+    Attributes
+    ----------
+    path
+        Local path, or the object's path as ``fs`` names it.
+    fs
+        fsspec file system of a remote slide, None for a local one.
+    """
+
+    name: str
+    path: str
+    fs: Any
+
+    @property
+    def is_directory(self) -> bool:
+        if self.fs is None:
+            return Path(self.path).is_dir()
+        return bool(self.fs.isdir(self.path))
+
+    def has(self, child: str) -> bool:
+        """Whether a folder holds a file of this name."""
+        if self.fs is None:
+            return (Path(self.path) / child).is_file()
+        return bool(self.fs.exists(f"{self.path}/{child}"))
+
+    def open_bytes(self) -> ByteSource:
+        """The file for ranged reading.
+
+        Raises
+        ------
+        SlideError
+            ``FILE_MISSING``, ``FILE_EMPTY`` or ``FILE_UNREADABLE`` (permission).
+        """
+        try:
+            if self.fs is None:
+                source: ByteSource = LocalBytes(self.path, self.name)
+            else:
+                source = RemoteBytes(self.fs, self.path, self.name, int(self.fs.info(self.path)["size"]))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SlideError(
+                Reason.FILE_MISSING, f"{self.name}: no such file. Correct the manifest column `uri`"
+            ) from error
+        except PermissionError as error:
+            raise SlideError(
+                Reason.FILE_UNREADABLE, f"{self.name}: permission denied. Let this user or role read it"
+            ) from error
+        if source.size == 0:
+            source.close()
+            raise SlideError(Reason.FILE_EMPTY, f"{self.name}: 0 bytes. Transfer the slide again")
+        return source
+
+
+def locate(uri: str | os.PathLike[str], name: str | None = None, endpoint_url: str | None = None) -> Location:
+    """Location of a local path, ``file://`` or ``s3://`` URI; nothing is opened."""
+    text = os.fspath(uri)
+    if text.startswith("s3://"):
+        return Location(
+            name or text, text.removeprefix("s3://"), s3_filesystem(endpoint_from_environment(endpoint_url))
+        )
+    path = text.removeprefix("file://")
+    if "://" in path:
+        raise SlideError(
+            Reason.FILE_MISSING, f"{name or text}: unknown scheme; expected a local path, file:// or s3://"
+        )
+    return Location(name or text, path, None)
+
+
+def identify(place: Location) -> tuple[int, str]:
+    """Size in bytes and identity of a slide: equal identity means equal pixels.
+
+    A local file's identity holds its SHA-256, a remote one's its ETag; a folder (OME-Zarr, DICOM) and the
+    folder beside an MRXS file count with every file in them.
+    """
+    parts = _files(place)
+    size = sum(n for _, n, _ in parts)
+    if len(parts) == 1:
+        return size, f"{size}-{parts[0][2]}"
+    digest = hashlib.sha256()
+    for path, n, identity in parts:
+        digest.update(f"{path}\0{n}\0{identity}\n".encode())
+    return size, f"{size}-{digest.hexdigest()}"
+
+
+def _files(place: Location) -> list[tuple[str, int, str]]:
+    """Relative path, size and digest or ETag of every file of a slide, sorted."""
+    if place.fs is not None:
+        found = place.fs.find(place.path, detail=True)
+        return sorted(
+            (p.removeprefix(place.path), int(f["size"]), str(f.get("ETag", "")).strip('"'))
+            for p, f in found.items()
+        )
+    root = Path(place.path)
+    members = [root] if root.is_file() else []
+    beside = root.with_suffix("") if root.suffix.lower() == ".mrxs" else root
+    if beside.is_dir():
+        members += sorted(p for p in beside.rglob("*") if p.is_file())
+    return [(str(p.relative_to(root.parent)), p.stat().st_size, _sha256(p)) for p in members]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""Vendors' formats through OpenSlide: NDPI, MRXS, SCN, BIF, VMS, Philips, Trestle, ..."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+import openslide
+
+from her2core.errors import Reason, SlideError
+from her2core.readers.base import OUTSIDE, Asked, Closing, choose_scene, clip_region, composite
+from her2core.readers.limits import check_size
+from her2core.readers.scale import Scale, read_number, resolve_scale
+from her2core.records import Box, LevelInfo, SlideInfo
+
+BLOCK_PX = 1024
+"""Edge of the squares a region is read in: bounds the RGBA copy to 4 MiB."""
+
+
+def detect_vendor(path: str | os.PathLike[str]) -> str | None:
+    """OpenSlide's name for a file's format, or None where it knows none."""
+    vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
+class OpenSlideReader(Closing):
+    """Reader of one scene; transparent pixels are laid over the slide's background colour."""
+
+    def __init__(
+        self, info: SlideInfo, slide: openslide.OpenSlide, scene: Box, background: tuple[int, int, int]
+    ) -> None:
+        self.info = info
+        self._slide = slide
+        self._scene = scene
+        self._background = background
+
+    def read_region(self, y0: int, x0: int, out: npt.NDArray[np.uint8]) -> None:
+        box = clip_region(y0, x0, out, self.info.height, self.info.width)
+        if box is None:
+            return
+        for y in range(box.y0, box.y1, BLOCK_PX):
+            for x in range(box.x0, box.x1, BLOCK_PX):
+                h, w = min(BLOCK_PX, box.y1 - y), min(BLOCK_PX, box.x1 - x)
+                try:
+                    block = self._slide.read_region((self._scene.x0 + x, self._scene.y0 + y), 0, (w, h))
+                except openslide.OpenSlideError as error:
+                    raise SlideError(
+                        Reason.FILE_UNREADABLE,
+                        f"{self.info.uri}: {w} x {h} px at x {x}, y {y} cannot be read. Transfer or export "
+                        "it again",
+                    ) from error
+                composite(np.asarray(block), self._background, out[y - y0 : y - y0 + h, x - x0 : x - x0 + w])
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReader:
+    """Reader of a local file (or, for DICOM, of the series that it belongs to).
+
+    Raises
+    ------
+    SlideError
+        ``FILE_UNREADABLE`` where OpenSlide refuses the file.
+    """
+    try:
+        slide = openslide.OpenSlide(path)
+    except openslide.OpenSlideError as error:
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{asked.name}: OpenSlide {openslide.__library_version__} cannot open it. "
+            "Transfer it again with every file that belongs to it, or export it as OME-TIFF",
+        ) from error
+    try:
+        return _reader(slide, asked)
+    except SlideError:
+        slide.close()
+        raise
+
+
+def _reader(slide: openslide.OpenSlide, asked: Asked) -> OpenSlideReader:
+    properties = slide.properties
+    regions = _regions(slide)
+    names = tuple(str(i) for i in range(len(regions)))
+    chosen = choose_scene(asked.name, names, asked.scene)
+    scene = regions[chosen]
+    check_size(asked.name, scene.height, scene.width)
+    x, y = (read_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide")
+    scale = resolve_scale(asked.name, asked.mpp, [Scale(vendor, y, x)] if x and y else [])
+    colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "")
+    background = tuple(bytes.fromhex(colour)) if len(colour) == 6 else (OUTSIDE,) * 3
+    info = SlideInfo(
+        uri=asked.name,
+        identity=asked.identity,
+        size_bytes=asked.size_bytes,
+        format=vendor,
+        reader="openslide",
+        levels=tuple(
+            LevelInfo(max(round(scene.height / d), 1), max(round(scene.width / d), 1), d)
+            for d in slide.level_downsamples
+        ),
+        tile_height=int(properties.get("openslide.level[0].tile-height", 0)) or BLOCK_PX,
+        tile_width=int(properties.get("openslide.level[0].tile-width", 0)) or BLOCK_PX,
+        compression="unknown",
+        mpp=scale.mpp,
+        mpp_source=scale.source,
+        scenes=names,
+        scene=names[chosen] if len(names) > 1 or asked.scene else None,
+        objective_power=read_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+        assay_guess=None,
+        problems=scale.problems,
+    )
+    return OpenSlideReader(info, slide, scene, (background[0], background[1], background[2]))
+
+
+def _regions(slide: openslide.OpenSlide) -> list[Box]:
+    """Scanned areas of the glass; the whole canvas where there is one or none."""
+    width, height = slide.dimensions
+    boxes: list[Box] = []
+    while (f"openslide.region[{len(boxes)}].x") in slide.properties:
+        x, y, w, h = (
+            int(slide.properties[f"openslide.region[{len(boxes)}].{key}"])
+            for key in ("x", "y", "width", "height")
+        )
+        boxes.append(Box(y, x, y + h, x + w))
+    return boxes if len(boxes) > 1 else [Box(0, 0, height, width)]

@@ -1,0 +1,107 @@
+"""Micrometres per pixel: the manifest's value, else the file's metadata, else none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from her2core.errors import Reason, SlideError
+
+PLAUSIBLE_UM_PX = (0.1, 1.1)
+"""µm/px a scan for HER2 can have: 100x oil is 0.1, 10x is 1.0 (ours)."""
+MAX_ANISOTROPY = 0.02
+"""Largest relative difference of the x and y scale that is measured as square pixels (ours)."""
+MAX_DISAGREEMENT = 0.10
+"""Relative difference of manifest and metadata above which it is reported (ours)."""
+
+# SI lengths that OME-XML and OME-Zarr may use, in µm
+UNIT_UM = {
+    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3, "pm": 1e-6, "Å": 1e-4, "angstrom": 1e-4,
+    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
+    "m": 1e6, "meter": 1e6, "metre": 1e6, "in": 25400.0, "inch": 25400.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One statement about the pixel size, µm per level-0 pixel, and where it stands."""
+
+    source: str
+    y_um: float
+    x_um: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedScale:
+    """The scale to use, its source, and what is odd about it."""
+
+    mpp: float | None
+    source: str | None
+    problems: tuple[str, ...] = ()
+
+
+def plausible(mpp: float) -> bool:
+    """Whether a pixel size, µm, can belong to a slide scan."""
+    return PLAUSIBLE_UM_PX[0] <= mpp <= PLAUSIBLE_UM_PX[1]
+
+
+def length_um(value: str | None, unit: str | None) -> float | None:
+    """A length with its unit in µm, or None where either cannot be read. OME's default unit is µm."""
+    factor = UNIT_UM.get((unit or "µm").strip())
+    number = read_number(value)
+    return None if factor is None or number is None else number * factor
+
+
+def read_number(text: str | None) -> float | None:
+    """A finite positive decimal number at the start of ``text``, with comma or point, else None."""
+    match = re.match(r"\s*(\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)", text or "")
+    if match is None:
+        return None
+    number = float(match[1].replace(",", "."))
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def resolve_scale(name: str, manifest: float | None, metadata: Sequence[Scale]) -> ResolvedScale:
+    """Choose the scale: manifest before metadata, the first usable metadata statement before the next.
+
+    Raises
+    ------
+    SlideError
+        ``SCALE_ANISOTROPIC`` where the metadata's x and y differ and the manifest does not overrule them.
+    """
+    stated = next((s for s in metadata if all(math.isfinite(v) and v > 0 for v in (s.y_um, s.x_um))), None)
+    problems: list[str] = []
+    found: float | None = None
+    if stated is not None:
+        found = stated.x_um if stated.x_um == stated.y_um else math.sqrt(stated.x_um * stated.y_um)
+        if abs(stated.y_um - stated.x_um) > MAX_ANISOTROPY * min(stated.y_um, stated.x_um):
+            what = f"{stated.source} says {stated.x_um:g} µm/px in x and {stated.y_um:g} in y"
+            if manifest is None:
+                raise SlideError(
+                    Reason.SCALE_ANISOTROPIC,
+                    f"{name}: {what}; square pixels are expected (within {MAX_ANISOTROPY:.0%}). If the "
+                    "pixels are "
+                    "square, give their size in the manifest column `mpp`",
+                )
+            problems.append(f"{what}: not square, the manifest's value is used for both")
+    if manifest is not None:
+        if found is not None and abs(found - manifest) > MAX_DISAGREEMENT * manifest:
+            problems.append(
+                f"the manifest says {manifest:g} µm/px, the file's {stated and stated.source} {found:g}"
+            )
+        return ResolvedScale(manifest, "manifest", (*problems, *_implausible(manifest)))
+    if stated is None or found is None:
+        return ResolvedScale(None, None, (*problems, "µm/px unknown: give it in the manifest column `mpp`"))
+    return ResolvedScale(found, stated.source, (*problems, *_implausible(found)))
+
+
+def _implausible(mpp: float) -> tuple[str, ...]:
+    low, high = PLAUSIBLE_UM_PX
+    return (
+        ()
+        if plausible(mpp)
+        else (f"{mpp:g} µm/px is outside {low}-{high}: correct the manifest column `mpp`",)
+    )

@@ -1,0 +1,148 @@
+"""Rectangles from a grid of independently compressed tiles: the fast path of TIFF and DICOM.
+
+A read turns its rectangle into tiles, the tiles into few byte ranges, and decodes each into one buffer that
+the thread keeps, from where its part is copied into the caller's array.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason, SlideError
+from her2core.readers.base import OUTSIDE, Closing, clip_region, composite
+from her2core.readers.bytesource import ByteSource, coalesce
+from her2core.readers.tilecodecs import ShortTileError, TileDecoder
+from her2core.records import Box, SlideInfo
+
+SPAN_BYTES = 1 << 23
+"""Most bytes read as one range (8 MiB); one larger tile is still read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """Where the tiles of level 0 lie in the file.
+
+    Attributes
+    ----------
+    offsets, counts
+        Byte offset and length of each tile, shape ``(plane, row, column)``; length 0 marks an absent tile.
+        One plane holds all samples, or each of three planes one channel.
+    samples
+        Samples of a stored pixel of a plane: 1, 3, or 4 with alpha.
+    whole_tiles
+        Whether tiles of the last row are stored in full height (tiles) or cut at the image's end (strips).
+    """
+
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    offsets: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    samples: int
+    whole_tiles: bool
+
+    def tiles(self, box: Box) -> Iterator[tuple[int, int, int]]:
+        """``(plane, row, column)`` of every tile that touches ``box``, a rectangle inside the slide."""
+        for plane in range(self.offsets.shape[0]):
+            for row in range(box.y0 // self.tile_height, -(-box.y1 // self.tile_height)):
+                for column in range(box.x0 // self.tile_width, -(-box.x1 // self.tile_width)):
+                    yield plane, row, column
+
+    def stored_height(self, row: int) -> int:
+        """Rows of pixels that the tiles of a row hold."""
+        left = self.height - row * self.tile_height
+        return self.tile_height if self.whole_tiles else min(self.tile_height, left)
+
+
+class TiledReader(Closing):
+    """Reader of one tile grid."""
+
+    def __init__(self, info: SlideInfo, source: ByteSource, grid: TileGrid, decode: TileDecoder) -> None:
+        self.info = info
+        self._source = source
+        self._grid = grid
+        self._decode = decode
+        self._local = threading.local()
+
+    def read_region(self, y0: int, x0: int, out: npt.NDArray[np.uint8]) -> None:
+        grid = self._grid
+        box = clip_region(y0, x0, out, grid.height, grid.width)
+        if box is None:
+            return
+        inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
+        present = []
+        for tile in grid.tiles(box):
+            if grid.counts[tile]:
+                present.append(tile)
+            else:
+                part, _ = self._place(tile, box)
+                inside[part.y0 : part.y1, part.x0 : part.x1] = OUTSIDE
+        spans = [(int(grid.offsets[t]), int(grid.offsets[t] + grid.counts[t])) for t in present]
+        joined = coalesce(spans, self._source.max_gap, SPAN_BYTES)
+        views = self._source.read_spans([span for span, _ in joined])
+        for ((start, _), members), data in zip(joined, views, strict=True):
+            for i in members:
+                self._copy_tile(present[i], data[spans[i][0] - start : spans[i][1] - start], box, inside)
+
+    def _place(self, tile: tuple[int, int, int], box: Box) -> tuple[Box, Box]:
+        """The tile's part of ``box``: in the box's own pixels, and in the tile's."""
+        top, left = tile[1] * self._grid.tile_height, tile[2] * self._grid.tile_width
+        y0, y1 = max(top, box.y0), min(top + self._grid.tile_height, box.y1)
+        x0, x1 = max(left, box.x0), min(left + self._grid.tile_width, box.x1)
+        return Box(y0 - box.y0, x0 - box.x0, y1 - box.y0, x1 - box.x0), Box(
+            y0 - top, x0 - left, y1 - top, x1 - left
+        )
+
+    def _copy_tile(
+        self, tile: tuple[int, int, int], data: memoryview, box: Box, inside: npt.NDArray[np.uint8]
+    ) -> None:
+        grid = self._grid
+        rows = grid.stored_height(tile[1])
+        part, of_tile = self._place(tile, box)
+        target = inside[part.y0 : part.y1, part.x0 : part.x1]
+        direct = (
+            grid.samples == 3 and target.shape[:2] == (rows, grid.tile_width) and target.flags.c_contiguous
+        )
+        pixels = target if direct else self._buffer()[:rows]
+        try:
+            self._decode(data, pixels)
+        except ShortTileError as error:
+            raise self._bad_tile(Reason.FILE_TRUNCATED, tile, error) from error
+        except (RuntimeError, ValueError) as error:
+            raise self._bad_tile(Reason.FILE_UNREADABLE, tile, error) from error
+        if direct:
+            return
+        wanted = pixels[of_tile.y0 : of_tile.y1, of_tile.x0 : of_tile.x1]
+        if grid.samples == 1:
+            target[..., tile[0]] = wanted
+        elif grid.samples == 4:
+            composite(wanted, (OUTSIDE, OUTSIDE, OUTSIDE), target)
+        else:
+            target[...] = wanted
+
+    def _buffer(self) -> npt.NDArray[np.uint8]:
+        """This thread's tile: fresh pages cost more than decoding into warm ones."""
+        buffer: npt.NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            shape = (self._grid.tile_height, self._grid.tile_width, self._grid.samples)
+            buffer = self._local.buffer = np.empty(shape[: 2 if self._grid.samples == 1 else 3], np.uint8)
+        return buffer
+
+    def _bad_tile(self, reason: Reason, tile: tuple[int, int, int], error: Exception) -> SlideError:
+        plane, row, column = tile
+        which = f"tile row {row} column {column}" + (
+            f" plane {plane}" if self._grid.offsets.shape[0] > 1 else ""
+        )
+        return SlideError(
+            reason,
+            f"{self.info.uri}: {which} cannot be decoded ({error}). Transfer or export the slide again",
+        )
+
+    def close(self) -> None:
+        self._source.close()
