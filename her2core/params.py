@@ -70,7 +70,7 @@ class ProfileParams:
     (0.28 mm²); the number of tumour cells is what guards the score."""
     small_tissue_mm2: float = 0.9
     """Less tissue than this warns: the specification's 1 mm², less a tenth for the mask's own error."""
-    sharp_ratio: float = 0.3
+    sharp_ratio: float = 0.2
     """Least Laplacian variance over detail variance of a tile in focus, at 0.5 µm/px. Ours, measured."""
     min_sharp_fraction: float = 0.8
     """Least share of sampled tiles in focus; half of it fails (specification 7)."""
