@@ -1,0 +1,282 @@
+"""The cohort manifest: a CSV of slides, validated row by row before any work starts.
+
+Every problem is reported at once with its row number as a spreadsheet shows it (the header is row 1). What
+only the slide itself can tell (missing, broken, no µm/px) is not the manifest's business: such a slide
+becomes a row of the results with its reason.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import io
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from her2core.errors import ManifestError
+from her2core.readers.scale import PLAUSIBLE_UM_PX
+from her2core.records import Assay, SlideRow
+from her2core.sources import open_remote
+
+EXTRA_PREFIX = "x_"
+"""Columns of this prefix are the user's own and are ignored; any other unknown column is an error."""
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "[not available]", "[not applicable]", "[unknown]"})
+"""Texts (in any case) that mean an empty cell; clinical exports write them."""
+SITES = ("primary", "lymph_node", "metastasis", "recurrence", "unknown")
+"""Sites; an organ may follow: ``metastasis:liver``."""
+READER_SCORES = ("0", "0_null", "0_ultralow", "1+", "2+", "3+")
+"""What a reader may have scored: the four tiers, and 0 split where the reader did so."""
+MAX_TEXT = 128
+"""Longest identifier, in characters: it becomes part of file names. Ours."""
+MAX_SHOWN = 100
+"""Most problems that one message lists."""
+UNSAFE = re.compile(r'[/\\:*?"<>|#%&]|^[^\w]|\.\.')
+"""What a slide's name must not hold, because it names files, objects and links."""
+
+
+def _plain(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError(f"found {value!r}; expected text without control characters")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"{len(value)} characters; expected {MAX_TEXT} at most")
+    return value
+
+
+def _slide_name(value: str) -> str:
+    if UNSAFE.search(value):
+        raise ValueError(
+            f"found {value!r}, which cannot name files and links; use letters, digits, spaces and . _ - +, "
+            "and begin with a letter or digit"
+        )
+    return value
+
+
+def _assay(value: str) -> str:
+    return _one_of(value, [str(a) for a in Assay])
+
+
+def _site(value: str) -> str:
+    kind, colon, organ = value.partition(":")
+    return _one_of(kind, SITES) + colon + organ.strip()
+
+
+def _reader_score(value: str) -> str:
+    return _one_of(value + "+" if value in ("1", "2", "3") else value, READER_SCORES)
+
+
+def _one_of(value: str, known: Sequence[str]) -> str:
+    by_folded = {k.casefold(): k for k in known}
+    if value.casefold() not in by_folded:
+        raise ValueError(f"found {value!r}; expected one of {', '.join(known)}{_meant(value, known)}")
+    return by_folded[value.casefold()]
+
+
+def _mpp(value: str) -> float:
+    text = value.replace(",", ".") if re.fullmatch(r"\d+,\d+", value) else value  # decimal comma
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"found {value!r}; expected micrometres a pixel, such as 0.25") from None
+    low, high = PLAUSIBLE_UM_PX
+    if not low <= number <= high:
+        raise ValueError(f"found {value}; expected {low} to {high} micrometres a pixel")
+    return number
+
+
+def _date(value: str) -> str:
+    """A day, month or year in ISO form; whoever pseudonymises dates keeps the month or the year alone."""
+    parts = value.split("-")
+    try:
+        date.fromisoformat("-".join([*parts, "01", "01"][:3]))
+    except ValueError:
+        raise ValueError(f"found {value!r}; expected YYYY-MM-DD, YYYY-MM or YYYY") from None
+    return value
+
+
+def _address(value: str) -> str:
+    if "\\" in value or not value.isprintable():
+        raise ValueError(f"found {value!r}; expected folders separated by '/' and no control characters")
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme not in ("s3", "file"):
+        raise ValueError(f"found the scheme {scheme!r}; expected a path or s3://bucket/key")
+    if scheme == "s3" and ("@" in rest.split("/", 1)[0] or "/" not in rest):
+        raise ValueError("expected s3://bucket/key, without credentials")
+    return value
+
+
+_Text = Annotated[str, AfterValidator(_plain)]
+_Address = Annotated[str, AfterValidator(_address)]
+
+
+class _Row(BaseModel):
+    """One manifest row: its cells that are not empty, trimmed. The columns are those of `SlideRow`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    slide_id: Annotated[_Text, AfterValidator(_slide_name)]
+    case_id: _Text
+    uri: _Address
+    assay: Annotated[Assay, BeforeValidator(_assay)]
+    patient_id: _Text | None = None
+    specimen_id: _Text | None = None
+    block_id: _Text | None = None
+    site: Annotated[_Text, AfterValidator(_site)] | None = None
+    collection_date: Annotated[str, AfterValidator(_date)] | None = None
+    scanner: _Text | None = None
+    mpp: Annotated[float, BeforeValidator(_mpp)] | None = None
+    scene: _Text | None = None
+    roi_uri: _Address | None = None
+    reader_score: Annotated[str, AfterValidator(_reader_score)] | None = None
+
+
+COLUMNS = tuple(_Row.model_fields)
+REQUIRED = tuple(name for name, field in _Row.model_fields.items() if field.is_required())
+
+
+def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, ...]:
+    """Read and validate a manifest.
+
+    Parameters
+    ----------
+    uri
+        CSV, semicolon- or tab-separated file in UTF-8 (or UTF-16 with its mark), as a path or ``s3://`` URI.
+        Relative slide addresses in it are taken from the place of the manifest.
+    endpoint_url
+        S3 endpoint; by default from the environment.
+
+    Raises
+    ------
+    ManifestError
+        Listing every problem with its row number.
+    """
+    header, records = _records(uri, _decoded(uri, endpoint_url))
+    problems = _header_problems(header)
+    if problems:
+        raise _refused(uri, problems)
+    rows: list[tuple[int, SlideRow]] = []
+    for number, cells in records:
+        if len(cells) != len(header):
+            problems.append(f"row {number}: {len(cells)} cells, but the header has {len(header)}")
+            continue
+        try:
+            row = _Row.model_validate(_filled(header, cells))
+        except ValidationError as error:
+            problems += [f"row {number}, {_sentence(entry)}" for entry in error.errors(include_url=False)]
+            continue
+        values = row.model_dump()
+        for column in ("uri", "roi_uri"):
+            if values[column] is not None:
+                values[column] = _resolved(uri, values[column])
+        rows.append((number, SlideRow(**values)))
+    problems += _duplicates(rows)
+    if not records:
+        problems.append("no rows; expected one a slide")
+    if problems:
+        raise _refused(uri, problems)
+    return tuple(row for _, row in rows)
+
+
+def _decoded(uri: str, endpoint_url: str | None) -> str:
+    try:
+        with open_remote(uri, endpoint_url) as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise ManifestError(f"{uri}: no such file; expected a manifest (CSV).") from None
+    except OSError as error:
+        raise ManifestError(f"{uri}: cannot be read: {error}") from error
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = data[: error.start].count(b"\n") + 1
+        raise ManifestError(f"{uri}: row {row} is not UTF-8; save the sheet as 'CSV UTF-8'.") from None
+
+
+def _records(uri: str, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and the numbered rows that are not blank."""
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise ManifestError(f"{uri}: not a CSV file ({error}).") from None
+    numbered = [(n, cells) for n, cells in enumerate(lines, start=1) if any(c.strip() for c in cells)]
+    if not numbered:
+        raise ManifestError(
+            f"{uri}: empty; expected a header with {', '.join(REQUIRED)} and one row a slide."
+        )
+    return [name.strip() for name in numbered[0][1]], numbered[1:]
+
+
+def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """Cells that say something, by column, trimmed and in Unicode's composed form."""
+    texts = {
+        name: unicodedata.normalize("NFC", cell.strip()) for name, cell in zip(header, cells, strict=True)
+    }
+    return {k: v for k, v in texts.items() if v.lower() not in MISSING and not k.startswith(EXTRA_PREFIX)}
+
+
+def _header_problems(header: Sequence[str]) -> list[str]:
+    problems = [f"column {name} is missing" for name in REQUIRED if name not in header]
+    problems += [f"column {name} appears twice" for name in sorted(set(header)) if header.count(name) > 1]
+    for name in header:
+        if name not in COLUMNS and not name.startswith(EXTRA_PREFIX):
+            problems.append(
+                f"column {name!r} is unknown{_meant(name, COLUMNS)} (name your own columns {EXTRA_PREFIX}...)"
+            )
+    return problems
+
+
+def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
+    problems = []
+    ids: dict[str, int] = {}
+    places: dict[tuple[str, str | None, str | None], int] = {}
+    for number, row in rows:
+        if (earlier := ids.setdefault(row.slide_id.casefold(), number)) != number:
+            problems.append(f"row {number}, slide_id: {row.slide_id!r} is also in row {earlier}")
+        place = (row.uri, row.scene, row.roi_uri)
+        if (earlier := places.setdefault(place, number)) != number:
+            problems.append(f"row {number}, uri: the same slide, scene and region as in row {earlier}")
+    return problems
+
+
+def _resolved(manifest: str, address: str) -> str:
+    """Absolute form of an address that may be relative to the manifest's folder."""
+    if address.startswith("s3://"):
+        return address
+    if manifest.startswith("s3://") and not address.startswith(("/", "file://")):
+        bucket, _, key = manifest.removeprefix("s3://").partition("/")
+        return f"s3://{bucket}" + posixpath.normpath(f"/{posixpath.dirname(key)}/{address}")
+    folder = Path(manifest.removeprefix("file://")).parent
+    return os.path.abspath(folder / Path(address.removeprefix("file://")).expanduser())
+
+
+def _sentence(entry: Any) -> str:
+    """One of pydantic's errors in the manifest's words."""
+    name = entry["loc"][0]
+    if entry["type"] == "missing":
+        return f"{name}: empty; a value is required"
+    return f"{name}: {entry['ctx']['error']}"
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
+    return f"; did you mean {next(k for k in known if k.lower() == near[0])}?" if near else ""
+
+
+def _refused(uri: str, problems: Sequence[str]) -> ManifestError:
+    ordered = sorted(problems, key=lambda p: int(m.group(1)) if (m := re.match(r"row (\d+)", p)) else 0)
+    shown = ordered[:MAX_SHOWN]
+    if len(ordered) > len(shown):
+        shown.append(f"... and {len(ordered) - len(shown)} more")
+    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    return ManifestError(f"{uri}: {count}, nothing was started:\n  " + "\n  ".join(shown))
