@@ -15,7 +15,7 @@ from operator import add
 from her2core.errors import Reason
 from her2core.guideline import SCORES, ClassCounts, RuleSet
 from her2core.params import ScoreParams
-from her2core.records import Quality, SlideRow, SlideState
+from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
 from her2core.scores import Expression, SlideScore, Verdict, judge, pool_expression
 
 STATUS: Mapping[str | None, str] = {"3+": "Positive", "2+": "Equivocal", "1+": "Negative", "0": "Negative"}
@@ -25,17 +25,37 @@ INDETERMINATE = "Indeterminate"
 
 @dataclass(frozen=True, slots=True)
 class SlideOutcome:
-    """How one slide of the cohort ended; ``score`` and ``quality`` are None unless it was measured."""
+    """How one slide of the cohort ended, and what is known of it; one row of ``slides``.
+
+    Attributes
+    ----------
+    reason, message
+        Code and words of the error that ended it; None where there was none.
+    tumour_mask
+        Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
+    picture
+        Overlay picture, relative to the output root.
+    score_key
+        Content key of the result.
+    """
 
     slide: SlideRow
     state: SlideState
+    reason: str | None = None
+    message: str | None = None
+    info: SlideInfo | None = None
+    pyramid: PyramidRef | None = None
+    profile: SlideProfile | None = None
     score: SlideScore | None = None
-    quality: Quality | None = None
+    tumour_mask: str | None = None
+    picture: str | None = None
+    score_key: str | None = None
 
     @property
-    def poolable(self) -> bool:
-        """Measured and readable: also with too few cells of its own, which may be enough together."""
-        return self.score is not None and self.quality is not None and self.quality.verdict != "fail"
+    def readable_score(self) -> SlideScore | None:
+        """Its score, if quality control passed: also of too few cells, which may be enough together."""
+        failed = self.profile is None or self.profile.quality.verdict == "fail"
+        return None if failed else self.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,7 @@ class CaseScore:
     indeterminate: tuple[str, ...]
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
+    n_slides: int
     n_blocks: int
     slide_max: str | None
     discordance: int | None
@@ -105,11 +126,11 @@ def score_case(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: Rul
     if len({(o.slide.case_id, o.slide.specimen_id, o.slide.site) for o in outcomes}) != 1:
         raise ValueError(f"expected slides of one specimen; found {[o.slide.slide_id for o in outcomes]}")
     first = outcomes[0].slide
-    pooled = [o for o in outcomes if o.poolable]
-    scores = [o.score for o in pooled if o.score is not None]
+    pooled = {o.slide.slide_id: score for o in outcomes if (score := o.readable_score)}
+    scores = list(pooled.values())
     counts = reduce(add, (s.counts for s in scores), ClassCounts())
     verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores))
-    ranks = [SCORES.index(o.score.verdict.score) for o in pooled if o.score and o.score.verdict.score]
+    ranks = [SCORES.index(s.verdict.score) for s in scores if s.verdict.score]
     return CaseScore(
         case_id=first.case_id,
         patient_id=next((o.slide.patient_id for o in outcomes if o.slide.patient_id), None),
@@ -119,10 +140,11 @@ def score_case(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: Rul
         verdict=verdict,
         counts=counts,
         expression=pool_expression([s.expression for s in scores]) if scores else None,
-        pooled=tuple(o.slide.slide_id for o in pooled),
+        pooled=tuple(pooled),
         indeterminate=_ids(outcomes, SlideState.INDETERMINATE),
         failed=_ids(outcomes, SlideState.FAILED, SlideState.QUARANTINED),
         skipped=_ids(outcomes, SlideState.SKIPPED),
+        n_slides=len(outcomes),
         n_blocks=len({o.slide.block_id for o in outcomes if o.slide.block_id}),
         slide_max=SCORES[max(ranks)] if ranks else None,
         discordance=max(ranks) - min(ranks) if len(ranks) > 1 else None,

@@ -24,9 +24,6 @@ from her2core.statistics import exact_sum, quantiles, wilson
 OD_PERCENTS = (5, 10, 25, 50, 75, 90, 95)
 """Quantiles of membrane OD that a slide row gives, in percent."""
 
-QC_EXCLUDED = 0b0000_0000
-"""Bits of a cell's ``qc_flag`` that take it out of the denominator."""
-
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCells:
@@ -71,7 +68,7 @@ class MeasuredCells:
 
         completeness = column(completeness_column(params, ladder_od), np.float32)
         evaluable = column("evaluable_fraction", np.float32) >= np.float32(params.evaluable_fraction)
-        evaluable &= np.isfinite(completeness) & ((column("qc_flag", np.int64) & QC_EXCLUDED) == 0)
+        evaluable &= np.isfinite(completeness)
         return cls(
             y_um=column("y_um", np.float64),
             x_um=column("x_um", np.float64),
@@ -86,7 +83,7 @@ class MeasuredCells:
 
 def score_columns(params: ScoreParams, ladder_od: Sequence[float]) -> tuple[str, ...]:
     """Columns of the ``cells`` table that a score needs."""
-    measured = ("evaluable_fraction", "membrane_od_median", "membrane_od_mean", "cytoplasm_od", "qc_flag")
+    measured = ("evaluable_fraction", "membrane_od_median", "membrane_od_mean", "cytoplasm_od")
     return ("y_um", "x_um", completeness_column(params, ladder_od), *measured, "is_tumour")
 
 

@@ -1,0 +1,342 @@
+"""Delta tables of the cohort: ``tables/{cells,slides,cases,runs}`` under the output root.
+
+Workers write the cells of a slide as one finished Parquet file; the driver, the only writer of the tables,
+commits. A commit adds the new files and removes those whose rows they replace in one transaction, so a slide
+that is scored again replaces its rows and never doubles them, and committing the same thing twice changes
+nothing. All commits share one Delta application transaction: two drivers at once cannot both win, the loser
+reads again and tries again.
+
+A slide that fails after it was scored loses its cells with its old row: what it was is found by the older
+table version that the earlier ``runs`` row names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction
+
+from her2core.errors import StoreError
+from her2core.schema import CELLS, Table
+from her2core.storage import TEMPORARY_PREFIX, Store
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tables"
+ROW_GROUP = 131_072
+"""Cells a row group: about 20 MB in memory, which is what a writer holds."""
+APPLICATION = "her2cohort"
+"""Delta application id of every commit; its transaction version counts commits."""
+ATTEMPTS = 10
+"""Commits tried before giving up against other writers."""
+
+_DICTIONARY = ["slide_id", "case_id", "seed_source", "tumour_mask", "cell_class"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A finished Parquet file that waits to be committed.
+
+    Attributes
+    ----------
+    path
+        Name inside its table's folder.
+    stats
+        Delta statistics as JSON: number of rows, lowest and highest value of some columns.
+    """
+
+    path: str
+    size_bytes: int
+    rows: int
+    stats: str
+
+
+def write_cells_file(store: Store, key: str, bands: Iterable[pa.Table]) -> DataFile | None:
+    """Write all cells of a slide as one Parquet file, holding no more than a band and a row group.
+
+    Parameters
+    ----------
+    key
+        Content key of the result; names the file, so that a retry replaces its own debris.
+    bands
+        Rows as `rows.cell_rows` makes them, of one slide; each band lies below the one before, and may be
+        in any order inside.
+
+    Returns
+    -------
+    DataFile or None
+        None if there are no cells.
+
+    Raises
+    ------
+    ValueError
+        If a cell comes twice or bands overlap: ids must ascend.
+    """
+    statistics = _Statistics()
+    name = f"{key}.parquet"
+    with tempfile.TemporaryDirectory(prefix="her2-cells-") as folder:
+        local = Path(folder) / name
+        with pq.ParquetWriter(local, CELLS.schema, compression="zstd", use_dictionary=_DICTIONARY) as writer:
+            for group in _row_groups(statistics.watch(bands)):
+                writer.write_table(group)
+        if not statistics.rows:
+            return None
+        _publish(store, local, f"{FOLDER}/{CELLS.name}/{name}")
+        return DataFile(name, local.stat().st_size, statistics.rows, statistics.as_json())
+
+
+class _Statistics:
+    """What Delta wants to know of a file, gathered while its rows pass by; and that their ids ascend."""
+
+    COLUMNS = ("slide_id", "case_id", "cell_id", "y_um", "x_um")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.low: dict[str, Any] = {}
+        self.high: dict[str, Any] = {}
+
+    def watch(self, bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for unsorted in bands:
+            if not len(unsorted):
+                continue
+            band = unsorted.sort_by("cell_id")
+            ids = band["cell_id"].to_numpy()
+            if ids[0] <= self.high.get("cell_id", -1) or (np.diff(ids) <= 0).any():
+                raise ValueError("a cell comes twice, or bands overlap: cell ids must ascend strictly")
+            self.rows += len(band)
+            for name in self.COLUMNS:
+                low, high = pc.min_max(band[name]).as_py().values()
+                self.low[name] = min(low, self.low.get(name, low))
+                self.high[name] = max(high, self.high.get(name, high))
+            yield band
+
+    def as_json(self) -> str:
+        nulls = dict.fromkeys(self.COLUMNS, 0)
+        stats = {"numRecords": self.rows, "minValues": self.low, "maxValues": self.high, "nullCount": nulls}
+        return json.dumps(stats)
+
+
+def _row_groups(bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Cut a stream of tables into row groups that do not depend on where the bands ended."""
+    held = CELLS.schema.empty_table()
+    for band in bands:
+        held = pa.concat_tables([held, band])
+        while len(held) >= ROW_GROUP:
+            yield held.slice(0, ROW_GROUP)
+            held = held.slice(ROW_GROUP).combine_chunks()
+    if len(held):
+        yield held
+
+
+def _publish(store: Store, local: Path, path: str) -> None:
+    """Bring a finished file to its place, whole or not at all."""
+    if not store.is_local:
+        store.fs.put_file(os.fspath(local), store.uri(path).removeprefix("s3://"))
+        return
+    target = Path(store.uri(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        shutil.copyfile(local, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def commit_cells(store: Store, files: Sequence[DataFile], slide_ids: Iterable[str]) -> int:
+    """Make these files the cells of these slides, in one commit; their older files are removed.
+
+    Parameters
+    ----------
+    files
+        At most one a slide.
+    slide_ids
+        Every slide of the run, also those that have no cells now.
+
+    Returns
+    -------
+    int
+        Version of the table that holds them.
+
+    Raises
+    ------
+    StoreError
+        If a file is not there, the table is not ours, or other writers keep winning.
+    """
+    replaced = set(slide_ids)
+
+    def plan(table: DeltaTable) -> _Change:
+        active = {row["path"]: row for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()}
+        new = [file for file in files if file.path not in active]
+        keep = {file.path for file in files}
+        old = [path for path, row in active.items() if path not in keep and _slide_of(row, store) in replaced]
+        for file in new:
+            _require(store, file)
+        return _Change(new, old)
+
+    return _commit(store, CELLS, plan)
+
+
+def commit_rows(store: Store, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Put rows into a small table, replacing those that share their ``replaces`` value, in one commit.
+
+    The table is one Parquet file, sorted by its key, and is written anew.
+
+    Returns
+    -------
+    int
+        Version of the table that holds them.
+
+    Raises
+    ------
+    ValueError
+        If a row's columns are not the table's, or two rows have one key.
+    StoreError
+        If the table is not ours, or other writers keep winning.
+    """
+    for row in rows:
+        if set(row) != set(table.schema.names):
+            odd = sorted(set(row) ^ set(table.schema.names))
+            raise ValueError(f"{table.name}: columns {odd} are missing or unknown; see her2core/schema.py")
+    new = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
+
+    def plan(current: DeltaTable) -> _Change:
+        if not rows:
+            return _Change([], [])
+        before = current.to_pyarrow_table().cast(table.schema)
+        stays = pc.invert(pc.is_in(before[table.replaces], value_set=new[table.replaces].combine_chunks()))
+        after = pa.concat_tables([before.filter(stays), new])
+        after = after.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+        if len(after.group_by(list(table.key)).aggregate([])) != len(after):
+            raise ValueError(f"{table.name}: two rows share one key ({', '.join(table.key)})")
+        file = _write_rows(store, table, after)
+        old = pa.table(current.get_add_actions(flatten=True))["path"].to_pylist()
+        if file.path in old:
+            return _Change([], [path for path in old if path != file.path])
+        return _Change([file], old)
+
+    return _commit(store, table, plan)
+
+
+def _write_rows(store: Store, table: Table, rows: pa.Table) -> DataFile:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:24]}.parquet"
+    store.write_bytes(f"{FOLDER}/{table.name}/{name}", buffer.getbuffer())
+    return DataFile(name, buffer.tell(), len(rows), json.dumps({"numRecords": len(rows)}))
+
+
+def open_table(store: Store, table: Table, version: int | None = None) -> DeltaTable:
+    """One of the lake's tables, at a version if given.
+
+    Raises
+    ------
+    deltalake.exceptions.TableNotFoundError
+        If nothing was committed yet.
+    """
+    uri = store.delta_uri(f"{FOLDER}/{table.name}")
+    return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    add: Sequence[DataFile]
+    remove: Sequence[str]
+
+
+def _commit(store: Store, table: Table, plan: Callable[[DeltaTable], _Change]) -> int:
+    """Plan against the newest version and commit; where another writer came between, plan again."""
+    for attempt in range(ATTEMPTS):
+        delta = _open_or_create(store, table)
+        change = plan(delta)
+        if not change.add and not change.remove:
+            return int(delta.version())
+        count = 1 + (delta.transaction_version(APPLICATION) or 0)
+        properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
+        try:
+            delta.create_write_transaction(
+                _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
+            )
+        except CommitFailedError as error:
+            log.info("%s: another writer committed first (%s); trying again", table.name, error)
+            time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
+            continue
+        delta.update_incremental()
+        return int(delta.version())
+    raise StoreError(
+        f"{store.delta_uri(FOLDER)}/{table.name}: {ATTEMPTS} commits lost against other writers; one run "
+        "at a time may write to an output. Stop the others and run again."
+    )
+
+
+def _actions(change: _Change) -> list[AddAction | RemoveAction]:
+    now = time.time_ns() // 1_000_000
+    add = [AddAction(file.path, file.size_bytes, {}, now, True, file.stats) for file in change.add]
+    return add + [RemoveAction(path, data_change=True, deletion_timestamp=now) for path in change.remove]
+
+
+def _open_or_create(store: Store, table: Table) -> DeltaTable:
+    uri = store.delta_uri(f"{FOLDER}/{table.name}")
+    delta = DeltaTable.create(
+        uri,
+        table.schema,
+        mode="ignore",
+        name=table.name,
+        description=table.description,
+        storage_options=store.storage_options() or None,
+    )
+    found = pa.schema(delta.schema().to_arrow())
+    if not found.equals(table.schema):
+        odd = sorted(set(map(_plain, found)) ^ set(map(_plain, table.schema)))
+        raise StoreError(
+            f"{uri}: holds other columns than this version writes ({', '.join(odd[:6])}). Give another "
+            "output, or move the old tables away."
+        )
+    return delta
+
+
+def _plain(field: pa.Field) -> str:
+    return f"{field.name} {field.type}"
+
+
+def _slide_of(row: Mapping[str, Any], store: Store) -> str:
+    low, high = row.get("min.slide_id"), row.get("max.slide_id")
+    if low is None or low != high:
+        raise StoreError(
+            f"{store.delta_uri(FOLDER)}/{CELLS.name}: {row['path']} holds more than one slide, so another "
+            "program has compacted the table. Restore it to the version before, or give another output."
+        )
+    return str(low)
+
+
+def _require(store: Store, file: DataFile) -> None:
+    path = f"{FOLDER}/{CELLS.name}/{file.path}"
+    try:
+        size = store.size(path)
+    except FileNotFoundError:
+        size = -1
+    if size != file.size_bytes:
+        raise StoreError(
+            f"{store.uri(path)}: expected {file.size_bytes} bytes, found {'no file' if size < 0 else size}. "
+            "It was removed or changed (vacuumed?) since it was written; delete the slide's record under "
+            "stages/slide and run again."
+        )

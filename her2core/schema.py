@@ -1,0 +1,299 @@
+"""Columns of the lake tables, in one place: name, type, unit and meaning of every one.
+
+``docs/schema.md`` is `document`'s text, and a test holds it against the tables as they are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+LADDER_STEPS = 8
+"""Cut-points of the completeness ladder, one column each."""
+
+TEXT, FLAG, WHOLE, REAL = pa.string(), pa.bool_(), pa.int64(), pa.float64()
+SINGLE, TIME = pa.float32(), pa.timestamp("us", "UTC")
+TEXTS = pa.list_(pa.field("element", pa.string()))
+REALS = pa.list_(pa.field("element", pa.float64()))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: ``unit`` is empty for names, flags and counts; ``required`` columns are never null."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    description: str
+    required: bool = False
+
+    @property
+    def field(self) -> pa.Field:
+        metadata = {"comment": self.description} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, nullable=not self.required, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One lake table. A run replaces rows by their ``replaces`` column; rows are sorted by ``key``."""
+
+    name: str
+    description: str
+    replaces: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([column.field for column in self.columns])
+
+
+def _id(name: str, description: str) -> Column:
+    return Column(name, TEXT, "", description, required=True)
+
+
+def _counts(of: str) -> tuple[Column, ...]:
+    """Columns that slides and specimens share: what was counted, and what a rule set made of it."""
+    return (
+        Column("score", TEXT, "", "IHC score 0, 1+, 2+ or 3+; null if there is none."),
+        Column("her2_class", TEXT, "", "Derived class: pos_IHC3, equivocal_2plus, low_1plus, ultralow, null, "
+               "0_unresolved, negative (rule sets without low), indeterminate."),
+        Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals leave open, lowest first."),
+        Column("borderline", FLAG, "", "More than one score is possible: a 95 % interval holds its cut-off."),
+        Column("limited", FLAG, "", "Enough cells for a score, but fewer than 100 (ScoreParams.full_cells)."),
+        Column("uncalibrated", FLAG, "", "The OD cut-points come from no control of the stain batch."),
+        Column("low_end_unreliable", FLAG, "", "Pixels too coarse for the thin membranes of 0 and 1+."),
+        Column("unusual_pattern", FLAG, "", "The score rests on a pattern that guidelines omit."),
+        Column("patterns", TEXTS, "", "Names of these patterns; see docs/scoring.md."),
+        Column("null_excludes_pct", REAL, "%", "For class null: stained percentage that the number of cells "
+               "excludes with 95 % confidence (0.5 from 598 cells, 1 from 299)."),
+        Column("rules", TEXT, "", "Rule set that gave the score."),
+        Column("rules_version", WHOLE, "", "Version of that rule set."),
+        Column("n_scored", WHOLE, "", f"Evaluable tumour cells of the {of}: the denominator."),
+        Column("n0", WHOLE, "", "Evaluable tumour cells of class 0."),
+        Column("n1", WHOLE, "", "Evaluable tumour cells of class 1."),
+        Column("n1_complete", WHOLE, "", "Those of n1 whose faint staining is complete."),
+        Column("n2", WHOLE, "", "Evaluable tumour cells of class 2."),
+        Column("n2u", WHOLE, "", "Evaluable tumour cells of class 2u (moderate to strong, incomplete)."),
+        Column("n3", WHOLE, "", "Evaluable tumour cells of class 3."),
+        *(
+            Column(f"{name}{suffix}", REAL, "%", f"{what}{note}")
+            for name, what in (
+                ("p3", "Percentage of class 3"),
+                ("p2", "Cumulative percentage of class 2, 2u and 3"),
+                ("p_any", "Cumulative percentage of class 1, 2, 2u and 3"),
+            )
+            for suffix, note in (
+                ("_pct", " among evaluable tumour cells."),
+                ("_low_pct", ", lower end of its 95 % Wilson interval."),
+                ("_high_pct", ", upper end of its 95 % Wilson interval."),
+            )
+        ),
+        Column("cluster_any", WHOLE, "", "Cells in the largest connected group of class 1 or higher."),
+        Column("cluster_2", WHOLE, "", "Cells in the largest connected group of class 2 or higher."),
+        Column("cluster_3", WHOLE, "", "Cells in the largest connected group of class 3."),
+        Column("contiguous_3", WHOLE, "", "As cluster_3, summed over slides."),
+        Column("h_score", REAL, "", "1 x % weak + 2 x % moderate + 3 x % strong mean membrane OD, 0-300; "
+               "ignores completeness."),
+        Column("membrane_od_mean", REAL, "OD", "Mean over cells of the mean membrane OD."),
+        Column("cytoplasm_od_mean", REAL, "OD", "Mean over cells of the cytoplasm OD."),
+        Column("completeness_mean", REAL, "fraction", "Mean completeness at the detection cut-point."),
+        Column("p_od_t", REALS, "OD", "Grid of t for p_od."),
+        Column("p_od", REALS, "fraction", "P(t): fraction of cells with a mean membrane OD >= t."),
+    )  # fmt: skip
+
+
+CELLS = Table(
+    "cells",
+    "One row a cell, sorted by its place in the slide. One file a slide.",
+    "slide_id",
+    ("slide_id", "cell_id"),
+    (
+        _id("slide_id", "Slide, from the manifest."),
+        _id("case_id", "Case, from the manifest."),
+        Column("cell_id", WHOLE, "", "Cell within its slide, made of its centroid in 1/16 level-0 px: "
+               "y16 * 2^32 + x16, counted from the slide's corner.", True),
+        Column("y_um", REAL, "µm", "Centroid below the centre of the first pixel: y_px0 x µm/px.", True),
+        Column("x_um", REAL, "µm", "Centroid right of the centre of the first pixel: x_px0 x µm/px.", True),
+        Column("y_px0", REAL, "level-0 px", "Centroid; whole numbers are pixel centres.", True),
+        Column("x_px0", REAL, "level-0 px", "Centroid; whole numbers are pixel centres.", True),
+        Column("nucleus_area_um2", SINGLE, "µm²", "Area of the nucleus."),
+        Column("nucleus_elongation", SINGLE, "", "Long over short axis of the nucleus; 1 is a circle."),
+        Column("nucleus_contrast", SINGLE, "OD", "Hematoxylin OD of the nucleus above its surroundings."),
+        Column("cell_area_um2", SINGLE, "µm²", "Area inside the cell's contour."),
+        Column("nucleus_od", SINGLE, "OD", "Mean hematoxylin OD of the nucleus."),
+        Column("cytoplasm_od", SINGLE, "OD", "DAB OD of the cytoplasm."),
+        Column("membrane_od_mean", SINGLE, "OD", "Mean DAB OD of the whole contour."),
+        Column("membrane_od_median", SINGLE, "OD", "Median DAB OD of the stained part of the contour: the "
+               "intensity of the cell class."),
+        Column("membrane_od_p90", SINGLE, "OD", "90th percentile of DAB OD along the contour."),
+        *(
+            Column(f"completeness_{i:02d}", SINGLE, "fraction", "Completeness: fraction of the contour "
+                   f"stained at or above cut-point {i} of slides.ladder_od, counted from 0.")
+            for i in range(LADDER_STEPS)
+        ),
+        Column("completeness", SINGLE, "fraction", "Completeness at slides.detect_od."),
+        Column("largest_gap_deg", SINGLE, "degree", "Largest unstained stretch at the detection cut-point."),
+        Column("evaluable_fraction", SINGLE, "fraction", "Part of the contour that could be judged."),
+        Column("neighbour_strong_fraction", SINGLE, "fraction", "Part of the contour shared with strongly "
+               "stained neighbours, whose stain this cell may only borrow."),
+        Column("seed_source", TEXT, "", "How the cell was found: hematoxylin (its nucleus) or membrane (a "
+               "basin enclosed by stain)."),
+        Column("qc_flag", pa.int16(), "", "Quality bits of the cell; 0 is good."),
+        Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
+        Column("tumour_rule", FLAG, "", "Nucleus looks like a tumour cell's by the documented rule.", True),
+        Column("is_tumour", FLAG, "", "Counted as a tumour cell.", True),
+        Column("tumour_mask", TEXT, "", "What decided is_tumour: rule, or roi (and rule).", True),
+        Column("cell_class", TEXT, "", "0, 1, 2, 2u or 3 by the run's rule set; null if the contour is not "
+               "evaluable."),
+    ),
+)  # fmt: skip
+
+SLIDES = Table(
+    "slides",
+    "One row a slide of a manifest, whatever became of it.",
+    "slide_id",
+    ("slide_id",),
+    (
+        _id("slide_id", "Slide, from the manifest."),
+        _id("case_id", "Case, from the manifest."),
+        Column("patient_id", TEXT, "", "From the manifest."),
+        Column("specimen_id", TEXT, "", "From the manifest."),
+        Column("block_id", TEXT, "", "From the manifest."),
+        Column("site", TEXT, "", "From the manifest: primary, metastasis, ..."),
+        Column("collection_date", TEXT, "", "From the manifest."),
+        Column("scanner", TEXT, "", "From the manifest."),
+        Column("assay", TEXT, "", "HER2-IHC, HER2-DISH or HER2-FISH.", True),
+        Column("uri", TEXT, "", "Where the slide was read.", True),
+        Column("reader_score", TEXT, "", "What a human reader wrote in the manifest; never overwritten."),
+        Column("state", TEXT, "", "scored, indeterminate, failed, quarantined or skipped.", True),
+        Column("reasons", TEXTS, "", "Reason codes: why there is no score, or what to know of it."),
+        Column("message", TEXT, "", "The error in words, if there was one."),
+        *_counts("slide"),
+        Column("n_cells", WHOLE, "", "All cells found in tissue."),
+        Column("n_tumour", WHOLE, "", "Tumour cells among them."),
+        Column("n_unevaluable", WHOLE, "", "Tumour cells whose contour could not be judged."),
+        Column("tumour_mask", TEXT, "", "Where the tumour flag of the cells comes from: roi or rule."),
+        *(
+            Column(f"membrane_od_p{q:02d}", REAL, "OD", f"{q} % of cells have at most this mean membrane OD.")
+            for q in (5, 10, 25, 50, 75, 90, 95)
+        ),
+        Column("completeness_median", REAL, "fraction", "Median completeness at the detection cut-point."),
+        Column("ladder_od", REALS, "OD", "Cut-points of the columns completeness_00 and following."),
+        Column("detect_od", REAL, "OD", "Detection cut-point: the ladder's step that scores are made from."),
+        Column("qc_verdict", TEXT, "", "pass, warn or fail."),
+        Column("tissue_area_mm2", REAL, "mm²", "Tissue found."),
+        Column("sharp_fraction", REAL, "fraction", "Sampled tissue tiles in focus."),
+        Column("pen_fraction", REAL, "fraction", "Tissue under pen marks."),
+        Column("fold_fraction", REAL, "fraction", "Tissue in folds."),
+        Column("bubble_fraction", REAL, "fraction", "Tissue under air bubbles."),
+        Column("saturated_fraction", REAL, "fraction", "Tissue pixels too dark to measure."),
+        Column("residual_p95_od", REAL, "OD", "95th percentile of what the two stains do not explain."),
+        Column("i0", REALS, "grey level", "Background intensity of R, G, B."),
+        Column("stain_source", TEXT, "", "Stain vectors: estimated, partly or reference."),
+        Column("stain_fallback", TEXT, "", "Why a reference vector was used."),
+        Column("hematoxylin_angle_deg", REAL, "degree", "Angle of the hematoxylin vector to the reference."),
+        Column("dab_angle_deg", REAL, "degree", "Angle of the DAB vector to the reference."),
+        Column("identity", TEXT, "", "Size and digest (or ETag) of the file that was scored."),
+        Column("format", TEXT, "", "File format as read."),
+        Column("reader", TEXT, "", "Reader that decoded it."),
+        Column("scene", TEXT, "", "Scene of a file with several."),
+        Column("mpp", REAL, "µm/px", "Pixel size of level 0."),
+        Column("mpp_source", TEXT, "", "Where the pixel size comes from: manifest, or the metadata field."),
+        Column("height_px0", WHOLE, "level-0 px", "Height of level 0."),
+        Column("width_px0", WHOLE, "level-0 px", "Width of level 0."),
+        Column("source_bytes", WHOLE, "byte", "Size of the source file."),
+        Column("pyramid", TEXT, "", "OME-Zarr group, relative to the output root."),
+        Column("pyramid_bytes", WHOLE, "byte", "Size of the pyramid."),
+        Column("codec", TEXT, "", "Named codec of the pyramid."),
+        Column("picture", TEXT, "", "Overlay picture, relative to the output root."),
+        Column("score_key", TEXT, "", "Content key of the result: names inputs, parameters and versions."),
+    ),
+)  # fmt: skip
+
+CASES = Table(
+    "cases",
+    "One row a specimen of a case: specimens, and primary and metastasis, are never merged.",
+    "case_id",
+    ("case_id", "specimen_id", "site"),
+    (
+        _id("case_id", "Case, from the manifest."),
+        Column("patient_id", TEXT, "", "From the manifest."),
+        Column("specimen_id", TEXT, "", "From the manifest; null if it names none."),
+        Column("site", TEXT, "", "From the manifest; null if it names none."),
+        Column("her2_status", TEXT, "", "Positive, Equivocal (2+, no ISH), Negative or Indeterminate.", True),
+        Column("reasons", TEXTS, "", "Reason codes: why there is no score, or what to know of it."),
+        *_counts("specimen, pooled over its slides"),
+        Column("incomplete", FLAG, "", "A slide of the specimen does not speak in this score.", True),
+        Column("slides_pooled", TEXTS, "", "Slides whose cells were pooled."),
+        Column("slides_indeterminate", TEXTS, "", "Slides measured without a score of their own."),
+        Column("slides_failed", TEXTS, "", "Slides that ended in an error; never read as negative."),
+        Column("slides_skipped", TEXTS, "", "Slides not attempted; never read as negative."),
+        Column("n_slides", WHOLE, "", "Slides of the specimen in the manifest.", True),
+        Column("n_blocks", WHOLE, "", "Blocks that the manifest names for it.", True),
+        Column("slide_max", TEXT, "", "Highest score of a single slide."),
+        Column("discordance", WHOLE, "score steps", "Highest less lowest slide score, if there are two."),
+        Column("reader_scores", TEXTS, "", "Human reader scores of the slides, as slide_id=score."),
+    ),
+)  # fmt: skip
+
+RUNS = Table(
+    "runs",
+    "One row a run, written last: who goes by it and the table versions it names never sees half a run.",
+    "run_id",
+    ("run_id",),
+    (
+        _id("run_id", "Run."),
+        Column("started_at", TIME, "UTC", "Start of the run.", True),
+        Column("finished_at", TIME, "UTC", "Commit of this row.", True),
+        Column("state", TEXT, "", "complete (every slide scored) or partial.", True),
+        Column("manifest_uri", TEXT, "", "Manifest that was run.", True),
+        Column("manifest_sha256", TEXT, "", "SHA-256 of its bytes.", True),
+        Column("n_slides", WHOLE, "", "Slides in the manifest.", True),
+        Column("n_scored", WHOLE, "", "Slides with a score.", True),
+        Column("n_indeterminate", WHOLE, "", "Slides measured without a score.", True),
+        Column("n_failed", WHOLE, "", "Slides ended by an error that a retry may cure.", True),
+        Column("n_quarantined", WHOLE, "", "Slides that are themselves the cause of their error.", True),
+        Column("n_skipped", WHOLE, "", "Slides not attempted.", True),
+        Column("n_cells", WHOLE, "", "Cells in the slides of this run.", True),
+        Column("cells_version", WHOLE, "", "Delta version of cells that holds this run."),
+        Column("slides_version", WHOLE, "", "Delta version of slides that holds this run."),
+        Column("cases_version", WHOLE, "", "Delta version of cases that holds this run."),
+        Column("configuration", TEXT, "", "Resolved configuration, JSON.", True),
+        Column("versions", TEXT, "", "Versions of this package, Python and the libraries, JSON.", True),
+        Column("inputs", TEXT, "", "Slides with URI, identity and result key, JSON.", True),
+    ),
+)  # fmt: skip
+
+TABLES: dict[str, Table] = {table.name: table for table in (CELLS, SLIDES, CASES, RUNS)}
+
+
+def document() -> str:
+    """Column dictionary in Markdown."""
+    lines = [
+        "# Lake tables",
+        "",
+        "Delta tables under `tables/` of the output: for Polars, DuckDB, Spark, pandas, or whatever else",
+        "reads Delta or Parquet. This page comes from `python -m her2core.schema > docs/schema.md`; a test",
+        "compares it with the tables as they are written. Optical density (OD) is base 10 against the",
+        "slide's own background. Research use only.",
+    ]
+    for table in TABLES.values():
+        lines += ["", f"## {table.name}", "", f"{table.description} A run replaces the rows of its "
+                  f"`{table.replaces}`; key: {', '.join(f'`{k}`' for k in table.key)}.", "",
+                  "| column | type | unit | meaning |", "|---|---|---|---|"]  # fmt: skip
+        lines += [f"| `{c.name}` | {type_name(c)} | {c.unit} | {c.description} |" for c in table.columns]
+    return "\n".join(lines) + "\n"
+
+
+def type_name(column: Column) -> str:
+    """Type as the dictionary writes it; ``required`` where a value is never null."""
+    text = str(column.type).replace("list<element: ", "list<").replace("timestamp[us, tz=UTC]", "timestamp")
+    return text + (", required" if column.required else "")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(document())
