@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST_COLUMNS: Final = tuple(SlideRow.__dataclass_fields__)
 ISLANDS: Final = (
-    (0.36, 0.36, 0.36, 0.36),
-    (0.62, 0.62, 0.37, 0.37),
-    (0.25, 0.78, 0.20, 0.20),
-    (0.78, 0.24, 0.20, 0.20),
+    (0.37, 0.37, 0.33, 0.33),
+    (0.61, 0.61, 0.34, 0.34),
+    (0.24, 0.76, 0.20, 0.20),
+    (0.77, 0.24, 0.20, 0.20),
 )  # two big pieces of tissue that touch, and two small ones
 HER2_CLASS: Final = {"3+": "pos_IHC3", "2+": "equivocal_2plus", "1+": "low_1plus"}
 

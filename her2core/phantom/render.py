@@ -102,6 +102,9 @@ def stain_layers(tissue: Tissue, box: Box) -> tuple[F32, F32]:
         for layer in (hematoxylin, dab):
             cv2.GaussianBlur(layer, (0, 0), spec.blur_um / mpp, dst=layer)
     _draw_membranes(tissue, area, mpp, dab)
+    if spec.defocus_um > 0:
+        for layer in (hematoxylin, dab):
+            cv2.GaussianBlur(layer, (0, 0), spec.defocus_um / mpp, dst=layer)
     inner = (slice(MARGIN, MARGIN + box.height), slice(MARGIN, MARGIN + box.width))
     return np.ascontiguousarray(hematoxylin[inner]), np.ascontiguousarray(dab[inner])
 

@@ -33,7 +33,7 @@ def write_slide(
     alter: Alter | None = None,
     associated: dict[str, RGB] | None = None,
 ) -> None:
-    """Draw planted tissue into a slide file with levels at 1x, 4x and 16x.
+    """Draw planted tissue into a slide file as Aperio scanners lay it out: 1x, thumbnail, 4x and 16x.
 
     Parameters
     ----------
@@ -82,6 +82,10 @@ def write_slide(
             )
 
         write(_tiles(strips()), (spec.height_px, spec.width_px, 3), 1)
+        thumbnail = (
+            f"{PRODUCER}\r\n{spec.width_px}x{spec.height_px} -> {lower[-1].shape[1]}x{lower[-1].shape[0]}"
+        )
+        file.write(lower[-1], photometric="rgb", compression="jpeg", description=thumbnail, metadata=None)
         for shrink, level in zip(SHRINKS, lower, strict=True):
             write(_tiles(iter([level])), level.shape, shrink)
         for name, picture in (associated or {}).items():

@@ -44,6 +44,8 @@ class PhantomSpec:
     i0, noise_sd, blur_um, jpeg_quality
         Light through glass (R, G, B), sensor noise in grey levels, optical blur (sigma) of everything but the
         membrane lines, whose widths are those seen in images already. No JPEG where None.
+    defocus_um
+        Further blur of everything (sigma, at most 3 um): a slide out of focus.
     """
 
     seed: int = 0
@@ -61,6 +63,7 @@ class PhantomSpec:
     i0: tuple[float, float, float] = (243.0, 242.0, 240.0)
     noise_sd: float = 1.5
     blur_um: float = 0.25
+    defocus_um: float = 0.0
     jpeg_quality: int | None = 85
 
     def __post_init__(self) -> None:

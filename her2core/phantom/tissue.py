@@ -116,7 +116,8 @@ def plant(spec: PhantomSpec) -> Tissue:
     owner = np.concatenate([pair_a, pair_b[pair_b >= 0]])
     sample = np.concatenate([np.arange(len(at)), np.flatnonzero(pair_b >= 0)])
     centre = _mean_by(owner, at[sample], length[sample], n)
-    lonely = kind != TUMOUR
+    lonely = np.bincount(owner, minlength=n) == 0
+    kind = np.where(lonely & (kind == TUMOUR), EMPTY, kind)  # far outside, where the tessellation is open
     stray = spec.rng(13).normal(0, 0.18 * spec.spacing_um, (int(lonely.sum()), 2))
     centre[lonely] = _Bend(spec)(sites[lonely]) + stray
     away = at[sample] - centre[owner]
@@ -159,7 +160,7 @@ def _sites(spec: PhantomSpec) -> tuple[F64, I64, Bools]:
     lucky = rng.random(len(sites))
     crowd = Noise(spec.rng(6), 60.0)(place)  # lymphocytes come in crowds
     kind = np.full(len(sites), EMPTY)
-    kind[tissue & ~tumour & (lucky < 0.45)] = STROMA
+    kind[tissue & ~tumour & (lucky < 0.38)] = STROMA
     kind[tissue & ~tumour & (lucky > 1 - np.clip(0.10 + 0.25 * crowd, 0.02, 0.8))] = LYMPHOCYTE
     kind[tumour] = TUMOUR
     kind[tumour & (lucky < 0.012)] = LYMPHOCYTE
@@ -216,7 +217,7 @@ def _round(at: F64, owner: I64, sites: F64) -> F64:
     away = at - sites[owner]
     radius = np.hypot(*away.T)
     mean = np.bincount(owner, radius, len(sites)) / np.maximum(np.bincount(owner, minlength=len(sites)), 1)
-    squeeze = 0.92 / (1 + (radius / (1.05 * mean[owner])) ** 4) ** 0.25
+    squeeze = 0.87 / (1 + (radius / (1.05 * mean[owner])) ** 4) ** 0.25
     return np.asarray(sites[owner] + away * squeeze[:, None])
 
 
