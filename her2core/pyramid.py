@@ -117,19 +117,13 @@ def write_shard(
         If the slide cannot be read there.
     """
     box = grid.shard_box(0, *task)
-    info = reader.info
-    if params.chunk % max(info.tile_height, 1) or params.chunk % max(info.tile_width, 1):
-        # Chunks would cut the file's tiles, and every tile would be decoded several times: read all at once.
-        block = _buffer(box.height, box.width)
-        reader.read_region(box.y0, box.x0, block)
+    ground = _buffer(box.height, box.width)
+    # At once, not chunk by chunk: tiles need not fit the chunks, and remote ones come in fewer requests.
+    reader.read_region(box.y0, box.x0, ground)
 
-        def source(y: int, x: int, chunk: Pixels) -> None:
-            piece = block[y : y + len(chunk), x : x + len(chunk)]
-            chunk[: piece.shape[0], : piece.shape[1]] = piece
-    else:
-
-        def source(y: int, x: int, chunk: Pixels) -> None:
-            reader.read_region(box.y0 + y, box.x0 + x, chunk)
+    def source(y: int, x: int, chunk: Pixels) -> None:
+        piece = ground[y : y + len(chunk), x : x + len(chunk)]
+        chunk[: piece.shape[0], : piece.shape[1]] = piece
 
     return _write_band(store, path, grid, params, 0, task, source)
 

@@ -36,7 +36,7 @@ def test_shards_tile_every_level_once(grid: Grid) -> None:
         covered = np.zeros(grid.level_shape(level), np.uint8)
         for iy, ix in grid.shards(level):
             box = grid.shard_box(level, iy, ix)
-            assert box.height > 0 and box.width > 0
+            assert min(box.height, box.width) > 0
             covered[box.y0 : box.y1, box.x0 : box.x1] += 1
         assert (covered == 1).all()
 
@@ -51,7 +51,7 @@ def test_one_task_covers_the_same_ground_at_every_level_of_its_band(grid: Grid) 
             for iy, ix in grid.shards(first):
                 fine, coarse = grid.shard_box(first, iy, ix), grid.shard_box(level, iy, ix)
                 assert (coarse.y0 * scale, coarse.x0 * scale) == (fine.y0, fine.x0)
-                assert coarse.y1 == -(-fine.y1 // scale) and coarse.x1 == -(-fine.x1 // scale)
+                assert (coarse.y1, coarse.x1) == (-(-fine.y1 // scale), -(-fine.x1 // scale))
 
 
 @given(grids)
