@@ -5,22 +5,20 @@ The header is parsed, checked and turned into a tile grid; nothing is decoded be
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
-from her2core.readers.base import NOT_SLIDE_NAMES, Asked, SlideReader, choose_scene
+from her2core.readers.base import Asked, SlideReader, choose_scene
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
 from her2core.readers.image import WholeReader
 from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index, check_whole
-from her2core.readers.ome import OmeImage, is_ome, parse_ome
-from her2core.readers.scale import Scale, plausible, read_number, resolve_scale
+from her2core.readers.scale import resolve_scale
+from her2core.readers.tiffscenes import Scene, find_scenes, size_of
 from her2core.readers.tilecodecs import (
     RGB,
     TIFF_COMPRESSIONS,
@@ -36,32 +34,10 @@ from her2core.records import LevelInfo, SlideInfo
 
 STRIP_ROWS = 64
 """Rows that uncompressed strips are read in, whatever their stored height."""
-REDUCED, MASK = 1, 4  # bits of NewSubfileType
-ASPECT_PX = 2
-"""Rounding, px, by which a reduced level may differ from the exact fraction."""
 
 
 class NeedsOpenSlideError(SlideError):
     """A TIFF whose layout is left to OpenSlide (Hamamatsu, Leica, Ventana, Philips, Trestle, ...)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One slide image of a file.
-
-    Attributes
-    ----------
-    planes
-        One directory with all samples, or one each for red, green and blue.
-    levels
-        Height and width of every level, finest first.
-    """
-
-    name: str
-    planes: tuple[Ifd, ...]
-    levels: tuple[tuple[int, int], ...]
-    scales: tuple[Scale, ...]
-    objective_power: float | None
 
 
 def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
@@ -80,7 +56,7 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
         raise NeedsOpenSlideError(
             Reason.FILE_UNREADABLE, f"{asked.name}: a {vendor} file is read with OpenSlide from a local copy"
         )
-    kind, scenes = _scenes(source, asked.name, chain)
+    kind, scenes = find_scenes(source, asked.name, chain)
     names = tuple(scene.name for scene in scenes)
     scene = scenes[choose_scene(asked.name, names, asked.scene)]
     scale = resolve_scale(asked.name, asked.mpp, scene.scales)
@@ -130,126 +106,10 @@ def _vendor(first: Ifd) -> str | None:
     return "Trestle" if software.startswith("MedScan") else None
 
 
-# scenes and levels
-
-
-def _scenes(source: ByteSource, name: str, chain: list[Ifd]) -> tuple[str, list[Scene]]:
-    description = chain[0].text(tags.IMAGE_DESCRIPTION)
-    if is_ome(description):
-        return "ome-tiff", _ome_scenes(source, name, chain, description)
-    if description.startswith("Aperio"):
-        return "aperio", [_aperio_scene(chain, description)]
-    return "tiff", _plain_scenes(chain)
-
-
-def _aperio_scene(chain: list[Ifd], description: str) -> Scene:
-    """Aperio: first the slide, then tiled directories as its levels; strips hold thumbnail, label, macro."""
-    first = chain[0]
-    mpp = _aperio_field(description, "MPP")
-    scales = ([Scale("aperio", mpp, mpp)] if mpp else []) + _resolution(first)
-    levels = [page for page in chain[1:] if page.has(tags.TILE_WIDTH) and _is_level_of(page, first)]
-    return Scene("0", (first,), _sizes([first, *levels]), tuple(scales), _aperio_field(description, "AppMag"))
-
-
-def _aperio_field(description: str, key: str) -> float | None:
-    match = re.search(rf"\|\s*{key}\s*=\s*([^|]*)", description)
-    return read_number(match[1]) if match else None
-
-
-def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str) -> list[Scene]:
-    images = [image for image in parse_ome(name, xml) if image.is_slide]
-    if not images:
-        raise SlideError(Reason.NOT_A_SLIDE, f"{name}: its OME-XML names no slide image")
-    taken: set[str] = set()
-    scenes = []
-    for i, image in enumerate(images):
-        title = image.name if image.name not in taken else f"{image.name} ({i})"
-        taken.add(title)
-        scenes.append(_ome_scene(source, name, chain, image, title))
-    return scenes
-
-
-def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage, title: str) -> Scene:
-    wanted = image.channel_ifds or (0,)
-    if max(wanted) >= len(chain):
-        raise SlideError(
-            Reason.FILE_TRUNCATED,
-            f"{name}: its OME-XML refers to directory {max(wanted)} of {len(chain)}. Transfer the slide "
-            "again",
-        )
-    if image.sections > 1:
-        raise SlideError(
-            Reason.FILE_UNREADABLE,
-            f"{name}: {image.sections} focal planes or time points; expected one. Export a single plane",
-        )
-    first = chain[wanted[0]]
-    planes: tuple[Ifd, ...] = (first,)
-    if first.number(tags.SAMPLES_PER_PIXEL, 1) == 1 and image.channels == 3 and len(wanted) == 3:
-        planes = tuple(chain[i] for i in wanted)
-    reduced = [s for s in tags.read_sub_ifds(first, tags.is_big(source)) if _is_level_of(s, first)]
-    scales = ([image.scale] if image.scale else []) + _resolution(first)
-    return Scene(title, planes, _sizes([first, *reduced]), tuple(scales), image.objective_power)
-
-
-def _plain_scenes(chain: list[Ifd]) -> list[Scene]:
-    """Generic TIFF: a directory that is a fraction of an earlier one is its level, any other a scene."""
-    tiled = chain[0].has(tags.TILE_WIDTH)
-    groups: list[list[Ifd]] = []
-    for page in chain:
-        if page is not chain[0] and (_is_picture(page) or page.has(tags.TILE_WIDTH) != tiled):
-            continue
-        parent = next((g for g in groups if _is_level_of(page, g[0])), None)
-        if parent is not None:
-            parent.append(page)
-        elif page is chain[0] or not page.number(tags.NEW_SUBFILE_TYPE) & REDUCED:
-            groups.append([page])
-    return [
-        Scene(str(i), (group[0],), _sizes(group), tuple(_resolution(group[0])), None)
-        for i, group in enumerate(groups)
-    ]
-
-
-def _is_picture(page: Ifd) -> bool:
-    """Whether a directory is a mask, a label, a macro or a thumbnail picture."""
-    kind = page.number(tags.NEW_SUBFILE_TYPE)
-    words = page.text(tags.IMAGE_DESCRIPTION)[:1024].lower()
-    return bool(kind & MASK) or kind == 9 or any(word in words for word in NOT_SLIDE_NAMES)
-
-
-def _is_level_of(page: Ifd, first: Ifd) -> bool:
-    """Whether ``page`` is ``first`` made smaller, in equal proportion."""
-    (h, w), (height, width) = _size(page), _size(first)
-    if _is_picture(page) or min(h, w) < 1 or h >= height or w >= width:
-        return False
-    factor = max(height / h, width / w)
-    return abs(height / factor - h) <= ASPECT_PX and abs(width / factor - w) <= ASPECT_PX
-
-
-def _size(page: Ifd) -> tuple[int, int]:
-    return page.number(tags.IMAGE_LENGTH), page.number(tags.IMAGE_WIDTH)
-
-
-def _sizes(pages: Sequence[Ifd]) -> tuple[tuple[int, int], ...]:
-    return (_size(pages[0]), *sorted(map(_size, pages[1:]), reverse=True))
-
-
-def _resolution(page: Ifd) -> list[Scale]:
-    """The resolution tags where they can be a scanner's; 72 or 96 dpi are a printer's."""
-    unit_um = {2: 25400.0, 3: 10000.0}.get(page.number(tags.RESOLUTION_UNIT, 2))
-    x, y = page.rational(tags.X_RESOLUTION), page.rational(tags.Y_RESOLUTION)
-    if unit_um is None or x is None or y is None:
-        return []
-    scale = Scale("tiff_resolution", unit_um / y, unit_um / x)
-    return [scale] if plausible(scale.x_um) and plausible(scale.y_um) else []
-
-
-# the tile grid
-
-
 def _grid(source: ByteSource, name: str, scene: Scene) -> tuple[TileGrid, TileDecoder, str, tuple[str, ...]]:
     """Tile grid and decoder of a scene's level 0, with its declarations checked against the file."""
     page = scene.planes[0]
-    height, width = _size(page)
+    height, width = size_of(page)
     check_size(name, height, width, source.size)
     samples, separate = _samples(name, scene)
     compression, decode = _decoder(name, page, separate)
@@ -314,7 +174,7 @@ def _samples(name: str, scene: Scene) -> tuple[int, bool]:
             f"{name}: {max(bits)} bits a sample; expected 8-bit RGB. Export the slide as 8-bit RGB",
         )
     if len(scene.planes) == 3 and samples == 1:
-        if any(_size(p) != _size(page) or p.tags.keys() != page.tags.keys() for p in scene.planes[1:]):
+        if any(size_of(p) != size_of(page) or p.tags.keys() != page.tags.keys() for p in scene.planes[1:]):
             raise SlideError(Reason.FILE_UNREADABLE, f"{name}: its three channels differ in size or layout")
         return 3, True
     if photometric not in (RGB, YCBCR) or samples not in (3, 4) or (separate and samples != 3):
