@@ -34,6 +34,10 @@ from her2core.records import LevelInfo, SlideInfo
 
 STRIP_ROWS = 64
 """Rows that uncompressed strips are read in, whatever their stored height."""
+LAYOUT_TAGS = (
+    tags.IMAGE_LENGTH, tags.IMAGE_WIDTH, tags.BITS_PER_SAMPLE, tags.SAMPLES_PER_PIXEL, tags.COMPRESSION,
+    tags.PREDICTOR, tags.TILE_LENGTH, tags.TILE_WIDTH, tags.ROWS_PER_STRIP,
+)  # fmt: skip
 
 
 class NeedsOpenSlideError(SlideError):
@@ -174,7 +178,7 @@ def _samples(name: str, scene: Scene) -> tuple[int, bool]:
             f"{name}: {max(bits)} bits a sample; expected 8-bit RGB. Export the slide as 8-bit RGB",
         )
     if len(scene.planes) == 3 and samples == 1:
-        if any(size_of(p) != size_of(page) or p.tags.keys() != page.tags.keys() for p in scene.planes[1:]):
+        if any(_layout(p) != _layout(page) for p in scene.planes[1:]):
             raise SlideError(Reason.FILE_UNREADABLE, f"{name}: its three channels differ in size or layout")
         return 3, True
     if photometric not in (RGB, YCBCR) or samples not in (3, 4) or (separate and samples != 3):
@@ -185,6 +189,11 @@ def _samples(name: str, scene: Scene) -> tuple[int, bool]:
             "YCbCr (6) with 3. Export the slide as 8-bit RGB",
         )
     return samples, separate
+
+
+def _layout(page: Ifd) -> list[tuple[int, ...]]:
+    """What the directories of three channels must have in common to share one tile grid."""
+    return [page.ints(tag) for tag in LAYOUT_TAGS]
 
 
 def _tile_size(name: str, page: Ifd, height: int, width: int) -> tuple[int, int]:
