@@ -1,7 +1,6 @@
 """S3 connections: one client a process and endpoint, the standard credential chain, a patient retry budget.
 
-Nothing here takes, keeps or prints a credential: botocore and the Rust object store behind Delta Lake each
-look them up when they connect (environment, profile, container or instance role).
+Nothing here keeps or prints a credential: they are looked up when a connection is made.
 """
 
 from __future__ import annotations
@@ -10,13 +9,18 @@ import os
 import threading
 from typing import Any
 
+import botocore.session
 import fsspec
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ProfileNotFound
+
+from her2core.errors import StoreError
 
 RETRIES = 7
 """Attempts a request inside botocore (0.5 + 1 + 2 + ... s on average), each again up to five times by s3fs
 when the server says SlowDown: a store that answers 503 for two minutes is waited for. Ours."""
 
+ANY_REGION = "us-east-1"
+"""For clients that insist on a region; S3-compatible servers take any."""
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 
@@ -24,14 +28,17 @@ _filesystems: dict[tuple[Any, ...], Any] = {}
 _lock = threading.Lock()
 
 
+OWN_LOOKUP = frozenset({"env", "iam-role", "container-role", "assume-role-with-web-identity"})
+"""Credential sources of botocore that the store behind Delta Lake finds (and refreshes) by itself."""
+
+
 def endpoint_from_environment(option: str | None = None) -> str | None:
-    """The endpoint to use: the option, ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``; None is AWS itself."""
-    return option or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-
-
-def region_from_environment() -> str:
-    """Region for a client that insists on one; S3-compatible servers take any."""
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    """The endpoint to use: the option, the AWS variables, the AWS profile's; None is AWS itself."""
+    given = option or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    try:
+        return given or botocore.session.Session().get_scoped_config().get("endpoint_url")
+    except ProfileNotFound as error:
+        raise StoreError(f"{error}; correct AWS_PROFILE or the AWS configuration file.") from None
 
 
 def s3_filesystem(endpoint_url: str | None, *, retries: int = RETRIES) -> Any:
@@ -68,12 +75,23 @@ def http_status(error: BaseException | None) -> int | None:
 
 
 def delta_options(endpoint_url: str | None) -> dict[str, str]:
-    """Storage options of ``deltalake`` for a bucket. No credential is among them: it finds them as we do."""
-    options = {"region": region_from_environment(), "conditional_put": "etag"}
+    """Storage options of ``deltalake`` for a bucket; to be used at once and never kept.
+
+    Its Rust client knows the environment and the roles of machines and containers. What else the standard
+    chain finds (a profile, single sign-on, an assumed role) is looked up here and handed over.
+    """
+    session = botocore.session.Session()
+    options = {"region": session.get_config_variable("region") or ANY_REGION, "conditional_put": "etag"}
     if endpoint_url:
         options |= {
             "endpoint": endpoint_url,
             "allow_http": str(endpoint_url.startswith("http://")).lower(),
             "virtual_hosted_style_request": "false",
         }
+    credentials = session.get_credentials()
+    if credentials is not None and credentials.method not in OWN_LOOKUP:
+        frozen = credentials.get_frozen_credentials()
+        options |= {"access_key_id": frozen.access_key, "secret_access_key": frozen.secret_key}
+        if frozen.token:
+            options["session_token"] = frozen.token
     return options

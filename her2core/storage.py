@@ -229,7 +229,8 @@ class Store:
         except PermissionError as error:
             raise StoreError(
                 f"{self._named()} refuses us ({error}); expected the right to list, read, write and delete. "
-                "Check the credentials and the bucket's policy, or the folder's mode."
+                "Check the credentials and the bucket's policy, or the folder's mode and that its file system "
+                "has hard links."
             ) from error
         except (OSError, BotoCoreError) as error:
             raise StoreError(
@@ -267,7 +268,8 @@ class Store:
         return self.uri(path)
 
     def storage_options(self) -> dict[str, str]:
-        """Options of ``deltalake`` for this store; empty for a folder. Made at use, never kept."""
+        """Options of ``deltalake`` for this store, empty for a folder. Pass them on at once and never keep
+        them: they may hold credentials."""
         return {} if self.is_local else delta_options(self.endpoint_url)
 
 

@@ -1,0 +1,103 @@
+"""Fixtures that several test modules share: an environment of its own, real images, and S3 servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.tools import radosgw
+from tests.tools.faultproxy import FaultProxy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before any test imports Prefect or botocore, which read their settings at import: nothing of the developer's
+# own configuration, credentials or server takes part, and nothing is sent anywhere.
+_home = tempfile.mkdtemp(prefix="her2-tests-")
+for _name in [n for n in os.environ if n.startswith(("AWS_", "PREFECT_", "HER2_"))]:
+    del os.environ[_name]
+os.environ.update(
+    AWS_CONFIG_FILE=f"{_home}/no-aws-config",
+    AWS_SHARED_CREDENTIALS_FILE=f"{_home}/no-aws-credentials",
+    AWS_EC2_METADATA_DISABLED="true",
+    DO_NOT_TRACK="1",
+    OMP_NUM_THREADS="1",
+    PREFECT_HOME=f"{_home}/prefect",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180",
+)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images beside the checkout (never in it)."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real images: ../shared/data is not beside the checkout")
+    return folder
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A fresh, empty bucket; the environment already holds the server's credentials and endpoint."""
+
+    uri: str
+    endpoint_url: str
+
+
+@pytest.fixture(scope="session")
+def radosgw_endpoint() -> Iterator[str]:
+    """Endpoint of a real S3 server (Ceph's gateway), or a skip with the reason."""
+    if reason := radosgw.unavailable():
+        pytest.skip(reason)
+    with radosgw.Radosgw() as server:
+        yield server.endpoint_url
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    """Endpoint of moto's mock of S3: for injected faults only, it checks no credentials."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(radosgw_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket on the real S3 server."""
+    return _bucket(radosgw_endpoint, monkeypatch)
+
+
+@pytest.fixture
+def faulty_s3(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Bucket, FaultProxy]]:
+    """A bucket on the mock server, behind a proxy whose ``faults`` the test sets."""
+    with FaultProxy(moto_endpoint) as proxy:
+        yield _bucket(proxy.endpoint_url, monkeypatch), proxy
+
+
+def _bucket(endpoint_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    from her2core.s3 import s3_filesystem
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": radosgw.ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": radosgw.SECRET_KEY,
+        "AWS_ENDPOINT_URL": endpoint_url,
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3_filesystem(endpoint_url).mkdir(name)
+    return Bucket(f"s3://{name}", endpoint_url)
