@@ -191,6 +191,7 @@ SLIDES = Table(
         Column("saturated_fraction", REAL, "fraction", "Tissue pixels too dark to measure."),
         Column("residual_p95_od", REAL, "OD", "95th percentile of what the two stains do not explain."),
         Column("i0", REALS, "grey level", "Background intensity of R, G, B."),
+        Column("i0_source", TEXT, "", "Where the background was seen: glass, white or bright_end."),
         Column("stain_source", TEXT, "", "Stain vectors: estimated, partly or reference."),
         Column("stain_fallback", TEXT, "", "Why a reference vector was used."),
         Column("hematoxylin_angle_deg", REAL, "degree", "Angle of the hematoxylin vector to the reference."),

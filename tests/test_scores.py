@@ -36,16 +36,15 @@ LADDER = IHCParams().ladder_od
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 BAD = dataclasses.replace(GOOD, verdict="fail", reasons=("blur",))
 STAIN = StainProfile(
-    (250.0, 250.0, 250.0),
-    "glass",
-    (0.65, 0.7, 0.29),
-    (0.27, 0.57, 0.78),
-    "estimated",
-    None,
-    0.0,
-    0.0,
-    0.1,
-    0.5,
+    i0=(250.0, 250.0, 250.0),
+    hematoxylin=(0.65, 0.70, 0.29),
+    dab=(0.27, 0.57, 0.78),
+    source="estimated",
+    fallback=None,
+    hematoxylin_angle_deg=0.0,
+    dab_angle_deg=0.0,
+    hematoxylin_low_od=0.1,
+    hematoxylin_high_od=0.5,
 )
 
 KINDS = {  # (completeness, intensity OD) in the middle of each breast class

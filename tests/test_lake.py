@@ -1,0 +1,464 @@
+"""Lake tables: one commit, replaced and never doubled, and read by Polars and DuckDB without our code."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from her2core import lake
+from her2core.cases import SlideOutcome, score_cases
+from her2core.errors import StoreError
+from her2core.guideline import CellClass, load_rules
+from her2core.kernels.ihc import CELL_DTYPE
+from her2core.lake import DataFile, commit_cells, commit_rows, open_table, write_cells_file
+from her2core.params import IHCParams, ScoreParams
+from her2core.records import (
+    Assay,
+    LevelInfo,
+    PyramidRef,
+    Quality,
+    SlideInfo,
+    SlideProfile,
+    SlideRow,
+    SlideState,
+    StainProfile,
+)
+from her2core.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
+from her2core.schema import CASES, CELLS, RUNS, SLIDES
+from her2core.scores import MeasuredCells, classify, score_columns, score_slide
+from her2core.storage import Store
+
+PARAMS, LADDER = ScoreParams(), IHCParams().ladder_od
+RULES = load_rules(PARAMS.rules)
+MPP = 0.25
+STAIN = StainProfile(
+    i0=(240.0, 241.0, 242.0),
+    i0_source="glass",
+    hematoxylin=(0.65, 0.70, 0.29),
+    dab=(0.27, 0.57, 0.78),
+    source="partly",
+    fallback="no DAB",
+    hematoxylin_angle_deg=3.0,
+    dab_angle_deg=0.0,
+    hematoxylin_low_od=0.1,
+    hematoxylin_high_od=0.5,
+)
+
+
+def kernel_cells(n: int, seed: int = 0) -> pa.Table:
+    """Rows as the kernel makes them, sorted by place."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros(n, CELL_DTYPE)
+    for name in CELL_DTYPE.names or ():
+        rows[name] = rng.random(n)
+    rows["y_px0"] = np.sort(rng.choice(200_000 * 16, n, replace=False)) / 16
+    rows["x_px0"] = rng.integers(0, 100_000 * 16, n) / 16
+    rows["evaluable_fraction"] = rng.random(n) * 1.2
+    rows["seed_source"] = rng.integers(0, 2, n)
+    rows["tumour_rule"] = rng.random(n) < 0.8
+    return pa.table({name: rows[name] for name in CELL_DTYPE.names or ()})
+
+
+def slide(slide_id: str, **more: Any) -> SlideRow:
+    return SlideRow(
+        slide_id=slide_id, case_id=f"case of {slide_id}", uri=f"{slide_id}.svs", assay=Assay.IHC, **more
+    )
+
+
+def rows(slide_id: str, n: int = 300, seed: int = 0) -> pa.Table:
+    return cell_rows(kernel_cells(n, seed), slide(slide_id), MPP, None, PARAMS, LADDER, RULES)
+
+
+def written(store: Store, slide_id: str, key: str, n: int = 300, seed: int = 0) -> DataFile:
+    file = write_cells_file(store, key, [rows(slide_id, n, seed)])
+    assert file is not None
+    return file
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def anywhere(request: pytest.FixtureRequest) -> Store:
+    """A folder, then a bucket on a real S3 server."""
+    if request.param == "folder":
+        return Store(request.getfixturevalue("tmp_path") / "out")
+    bucket = request.getfixturevalue("s3")
+    return Store(f"{bucket.uri}/some/prefix", endpoint_url=bucket.endpoint_url)
+
+
+def cell_counts(store: Store) -> dict[str, int]:
+    frame = pl.read_delta(store.delta_uri("tables/cells"), storage_options=store.storage_options())
+    return dict(sorted(frame.group_by("slide_id").len().iter_rows()))
+
+
+# rows of cells
+
+
+def test_a_cell_row_keeps_every_measurement_and_says_what_became_of_it() -> None:
+    kernel = kernel_cells(300)
+    made = cell_rows(kernel, slide("s1"), MPP, None, PARAMS, LADDER, RULES)
+    assert made.schema.equals(CELLS.schema, check_metadata=True)
+    for name in set(kernel.column_names) - {"seed_source", "qc_flag"}:
+        assert made[name].equals(kernel[name]), name
+    assert made["y_um"].to_numpy().tolist() == (kernel["y_px0"].to_numpy() * MPP).tolist()
+    assert made["completeness"].equals(kernel["completeness_01"])  # the ladder's 0.10
+    assert set(made["seed_source"].to_pylist()) == {"hematoxylin", "membrane"}
+    assert set(made["tumour_mask"].to_pylist()) == {"rule"}
+    assert made["is_tumour"].equals(kernel["tumour_rule"])
+    evaluable = kernel["evaluable_fraction"].to_numpy() >= np.float32(0.5)
+    assert [c is not None for c in made["cell_class"].to_pylist()] == evaluable.tolist()
+
+
+def test_a_region_of_interest_restricts_the_tumour() -> None:
+    kernel, inside = kernel_cells(300), np.arange(300) % 2 == 0
+    made = cell_rows(kernel, slide("s1"), MPP, inside, PARAMS, LADDER, RULES)
+    assert made["in_roi"].to_numpy().tolist() == inside.tolist()
+    assert made["is_tumour"].to_numpy().tolist() == (inside & kernel["tumour_rule"].to_numpy()).tolist()
+    assert set(made["tumour_mask"].to_pylist()) == {"roi"}
+
+
+def test_scores_can_be_made_again_from_the_cells_table(store: Store) -> None:
+    commit_cells(store, [written(store, "s1", "k1")], ["s1"])
+    frame = pl.read_delta(store.delta_uri("tables/cells"))
+    again = MeasuredCells.of({c: frame[c] for c in score_columns(PARAMS, LADDER)}, PARAMS, LADDER)
+    labels = [CellClass(c).label for c in classify(again, PARAMS, RULES)]
+    assert labels == frame["cell_class"].to_list()
+    stricter = dataclasses.replace(PARAMS, detect_od=0.60, weak_od=0.7, moderate_od=0.8, strong_od=0.9)
+    other = MeasuredCells.of({c: frame[c] for c in score_columns(stricter, LADDER)}, stricter, LADDER)
+    assert [CellClass(c).label for c in classify(other, stricter, RULES)] != labels
+
+
+def test_cell_ids_sort_by_place_and_start_at_the_corner() -> None:
+    y, x = np.array([-0.5, -0.5, 0.0, 199_999.5]), np.array([-0.5, 0.0, -0.5, 99_999.5])
+    ids = cell_ids(y, x)
+    assert ids.tolist() == [0, 8, 8 << 32, (3_200_000 << 32) + 1_600_000]
+
+
+# files
+
+
+def test_the_file_of_a_slide_does_not_depend_on_how_its_rows_came(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake, "ROW_GROUP", 100)
+    whole = rows("s1", 300)
+    first = write_cells_file(store, "a", [whole])
+    bands = [
+        whole.slice(0, 7),
+        whole.slice(7, 0),
+        whole.slice(7, 200).take(list(range(199, -1, -1))),
+        whole.slice(207),
+    ]
+    second = write_cells_file(store, "b", bands)
+    assert first is not None
+    assert second is not None
+    one, two = (store.read_bytes(f"tables/cells/{file.path}") for file in (first, second))
+    assert one == two
+    assert dataclasses.replace(first, path="") == dataclasses.replace(second, path="")
+    assert first.size_bytes == len(one)
+    with pq.ParquetFile(store.uri(f"tables/cells/{first.path}")) as file:
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [100, 100, 100]
+        assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+        assert file.read().equals(whole)
+
+
+@pytest.mark.parametrize("bands", [[(0, 300), (299, 1)], [(100, 200), (0, 100)], [(0, 10), (9, 10)]])
+def test_a_cell_that_comes_twice_is_refused_and_leaves_nothing(
+    store: Store, bands: list[tuple[int, int]]
+) -> None:
+    whole = rows("s1", 300)
+    with pytest.raises(ValueError, match="ascend strictly"):
+        write_cells_file(store, "a", [whole.slice(*band) for band in bands])
+    with pytest.raises(ValueError, match="ascend strictly"):
+        write_cells_file(store, "a", [pa.concat_tables([whole, whole.slice(5, 1)])])
+    assert store.list("tables/cells") == []
+
+
+def test_a_slide_without_cells_has_no_file(store: Store) -> None:
+    assert write_cells_file(store, "a", [rows("s1").slice(0, 0)]) is None
+    assert store.list("tables/cells") == []
+
+
+# commits of cells
+
+
+def test_a_slide_scored_again_replaces_its_cells_and_no_others(anywhere: Store) -> None:
+    first = commit_cells(
+        anywhere, [written(anywhere, "s'1", "k1", 300), written(anywhere, "s2", "k2", 200)], ["s'1", "s2"]
+    )
+    assert cell_counts(anywhere) == {"s'1": 300, "s2": 200}
+    second = commit_cells(anywhere, [written(anywhere, "s'1", "k3", 250, seed=3)], ["s'1"])
+    assert cell_counts(anywhere) == {"s'1": 250, "s2": 200}
+    assert second == first + 1
+    old = pl.read_delta(
+        anywhere.delta_uri("tables/cells"), version=first, storage_options=anywhere.storage_options()
+    )
+    assert len(old) == 500  # what an earlier run said stays readable at the version that its row names
+
+
+def test_committing_twice_changes_nothing(anywhere: Store) -> None:
+    files = [written(anywhere, "s1", "k1"), written(anywhere, "s2", "k2")]
+    assert commit_cells(anywhere, files, ["s1", "s2"]) == commit_cells(anywhere, files, ["s1", "s2"])
+    assert cell_counts(anywhere) == {"s1": 300, "s2": 300}
+
+
+def test_going_back_to_an_earlier_result_brings_its_file_back(store: Store) -> None:
+    before, after = written(store, "s1", "k1", 300), written(store, "s1", "k2", 250)
+    for file in (before, after, before):
+        commit_cells(store, [file], ["s1"])
+        assert cell_counts(store) == {"s1": file.rows}
+
+
+def test_a_slide_that_fails_now_loses_the_cells_it_had(store: Store) -> None:
+    commit_cells(store, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
+    commit_cells(store, [], ["s1"])
+    assert cell_counts(store) == {"s2": 300}
+
+
+def test_a_file_that_is_gone_or_changed_is_refused_before_the_commit(anywhere: Store) -> None:
+    file = written(anywhere, "s1", "k1")
+    with pytest.raises(StoreError, match=rf"k1\.parquet: expected {file.size_bytes + 1} bytes"):
+        commit_cells(anywhere, [dataclasses.replace(file, size_bytes=file.size_bytes + 1)], ["s1"])
+    anywhere.delete("tables/cells/k1.parquet")
+    with pytest.raises(StoreError, match="no file"):
+        commit_cells(anywhere, [file], ["s1"])
+    assert cell_counts(anywhere) == {}
+
+
+def test_a_compacted_table_is_refused_in_words(store: Store) -> None:
+    commit_cells(store, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
+    open_table(store, CELLS).optimize.compact()
+    with pytest.raises(StoreError, match="compacted"):
+        commit_cells(store, [written(store, "s1", "k3")], ["s1"])
+
+
+def test_a_table_of_other_columns_is_refused_in_words(store: Store) -> None:
+    DeltaTable.create(store.delta_uri("tables/slides"), pa.schema([pa.field("slide_id", pa.string())]))
+    with pytest.raises(StoreError, match="other columns"):
+        commit_rows(store, SLIDES, [slide_row(SlideOutcome(slide("s1"), SlideState.FAILED), PARAMS, LADDER)])
+
+
+def test_two_drivers_at_once_lose_and_double_nothing(anywhere: Store) -> None:
+    """Eight threads commit the same three slides, each its own files; one result a slide must be left."""
+    errors: list[BaseException] = []
+
+    def drive(i: int) -> None:
+        try:
+            commit_cells(
+                anywhere,
+                [written(anywhere, f"s{j}", f"k{i}-{j}", 100 + i) for j in range(3)],
+                ["s0", "s1", "s2"],
+            )
+            commit_rows(anywhere, SLIDES, [_failed_row(f"s{i}"), _failed_row("s-all")])
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=drive, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    counts = cell_counts(anywhere)
+    assert set(counts) == {"s0", "s1", "s2"}
+    assert len(set(counts.values())) == 1
+    assert min(counts.values()) >= 100
+    slides = pl.read_delta(anywhere.delta_uri("tables/slides"), storage_options=anywhere.storage_options())[
+        "slide_id"
+    ].to_list()
+    assert sorted(slides) == ["s-all", "s0", "s1", "s2", "s3"]
+
+
+# small tables
+
+
+def _failed_row(slide_id: str, message: str = "cut short") -> dict[str, Any]:
+    gone = SlideOutcome(slide(slide_id), SlideState.QUARANTINED, reason="file_truncated", message=message)
+    return slide_row(gone, PARAMS, LADDER)
+
+
+def _outcome(slide_id: str) -> SlideOutcome:
+    quality = Quality("warn", ("stain_fallback",), 10.0, 0.9, 0.01, 0.02, 0.03, 0.04, 0.05)
+    info = SlideInfo(
+        uri=f"{slide_id}.svs",
+        identity="123-abc",
+        size_bytes=123,
+        format="svs",
+        reader="tiff",
+        levels=(LevelInfo(4000, 5000, 1.0),),
+        tile_height=256,
+        tile_width=256,
+        compression="jpeg",
+        mpp=MPP,
+        mpp_source="aperio",
+        scenes=(),
+        scene=None,
+        objective_power=40.0,
+        assay_guess=None,
+    )
+    measured = MeasuredCells.of(rows(slide_id), PARAMS, LADDER)
+    return SlideOutcome(
+        slide(slide_id, mpp=0.2, reader_score="1+", specimen_id="sp"),
+        SlideState.SCORED,
+        info=info,
+        pyramid=PyramidRef("pyramids/k", "123-abc", ((4000, 5000),), 512, 4096, MPP, "blosc-lz4", 99, 7),
+        profile=SlideProfile(STAIN, quality, 4, "tissue"),
+        score=score_slide(measured, PARAMS, RULES, quality, MPP),
+        tumour_mask="rule",
+        picture="pictures/s.png",
+        score_key="k",
+    )
+
+
+def test_a_slide_row_holds_what_is_known() -> None:
+    outcome = _outcome("s1")
+    row = slide_row(outcome, PARAMS, LADDER)
+    assert set(row) == set(SLIDES.schema.names)
+    empty = {name for name, value in row.items() if value is None}
+    assert empty <= {"patient_id", "block_id", "site", "collection_date", "scanner", "message", "scene",
+                     "null_excludes_pct"}  # fmt: skip
+    assert (row["mpp"], row["mpp_source"]) == (0.25, "aperio")  # as found, not as the manifest says
+    assert (row["reader_score"], row["codec"], row["source_bytes"]) == ("1+", "blosc-lz4", 123)
+    assert row["reasons"] == [
+        "stain_fallback",
+        "uncalibrated",
+        *(["unusual_pattern"] if row["patterns"] else []),
+    ]
+    assert row["uncalibrated"] is True
+    assert row["n_scored"] == row["n0"] + row["n1"] + row["n2"] + row["n2u"] + row["n3"]
+    assert row["p3_pct"] == 100 * row["n3"] / row["n_scored"]
+
+
+def test_a_failed_slide_is_a_row_with_its_reason_and_no_measure() -> None:
+    row = _failed_row("s1")
+    known = {name for name, value in row.items() if value is not None}
+    assert known == {"slide_id", "case_id", "assay", "uri", "state", "reasons", "message"}
+    assert (row["state"], row["reasons"], row["message"]) == ("quarantined", ["file_truncated"], "cut short")
+
+
+def test_rows_replace_their_slide_and_stay_sorted(anywhere: Store) -> None:
+    commit_rows(anywhere, SLIDES, [_failed_row("s2"), _failed_row("s1")])
+    version = commit_rows(anywhere, SLIDES, [_failed_row("s0"), slide_row(_outcome("s2"), PARAMS, LADDER)])
+    frame = pl.read_delta(anywhere.delta_uri("tables/slides"), storage_options=anywhere.storage_options())
+    assert frame["slide_id"].to_list() == ["s0", "s1", "s2"]
+    assert frame["state"].to_list() == ["quarantined", "quarantined", "scored"]
+    assert commit_rows(anywhere, SLIDES, [_failed_row("s0")]) == version  # nothing new, no new version
+    assert len(open_table(anywhere, SLIDES).file_uris()) == 1
+
+
+def test_all_specimens_of_a_case_are_replaced_together(store: Store) -> None:
+    def cases(*specimens: str | None) -> list[dict[str, Any]]:
+        outcomes = [
+            SlideOutcome(dataclasses.replace(slide(f"s{i}"), case_id="c", specimen_id=s), SlideState.FAILED)
+            for i, s in enumerate(specimens)
+        ]
+        return [case_row(case, RULES) for case in score_cases(outcomes, PARAMS, RULES)]
+
+    commit_rows(store, CASES, cases("a", "b", None))
+    assert pl.read_delta(store.delta_uri("tables/cases"))["specimen_id"].to_list() == ["a", "b", None]
+    commit_rows(store, CASES, cases("b"))
+    frame = pl.read_delta(store.delta_uri("tables/cases"))
+    assert frame["specimen_id"].to_list() == ["b"]
+    assert frame["her2_status"].to_list() == ["Indeterminate"]
+    assert frame["slides_failed"].to_list() == [["s0"]]
+
+
+def test_rows_with_odd_columns_or_one_key_twice_are_refused(store: Store) -> None:
+    row = _failed_row("s1")
+    with pytest.raises(ValueError, match=r"\['scored'\]"):
+        commit_rows(store, SLIDES, [row | {"scored": 1}])
+    with pytest.raises(ValueError, match=r"\['message'\]"):
+        commit_rows(store, SLIDES, [{k: v for k, v in row.items() if k != "message"}])
+    with pytest.raises(ValueError, match=r"one key \(slide_id\)"):
+        commit_rows(store, SLIDES, [row, row])
+    assert pl.read_delta(store.delta_uri("tables/slides")).is_empty()
+
+
+def test_no_rows_are_no_commit(store: Store) -> None:
+    assert commit_rows(store, CASES, []) == commit_rows(store, CASES, []) == 0
+
+
+def run_record(**more: Any) -> RunRecord:
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    counts = {
+        f"n_{s}": 0
+        for s in ("slides", "scored", "indeterminate", "failed", "quarantined", "skipped", "cells")
+    }
+    versions = {f"{t}_version": 1 for t in ("cells", "slides", "cases")}
+    texts = {"run_id": "r1", "state": "partial", "manifest_uri": "m.csv", "manifest_sha256": "00"}
+    rest = {
+        "configuration": {"score": {"rules": "x"}},
+        "versions": {"her2cohort": "0.1.0"},
+        "inputs": [{"slide_id": "s1"}],
+    }
+    return RunRecord(started_at=now, finished_at=now, **(counts | versions | texts | rest | more))  # type: ignore[arg-type]
+
+
+def test_a_run_is_one_row_however_often_it_is_written(store: Store) -> None:
+    for state in ("partial", "complete"):
+        commit_rows(store, RUNS, [run_row(run_record(state=state))])
+    frame = pl.read_delta(store.delta_uri("tables/runs"))
+    assert frame["state"].to_list() == ["complete"]
+    assert frame["finished_at"].to_list() == [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)]
+    assert frame["configuration"].str.json_path_match("$.score.rules").to_list() == ["x"]
+
+
+# other readers
+
+
+def test_duckdb_and_polars_agree(anywhere: Store) -> None:
+    commit_cells(
+        anywhere, [written(anywhere, "s1", "k1", 300), written(anywhere, "s2", "k2", 200)], ["s1", "s2"]
+    )
+    commit_cells(anywhere, [written(anywhere, "s2", "k3", 100)], ["s2"])
+    commit_rows(anywhere, SLIDES, [slide_row(_outcome("s1"), PARAMS, LADDER), _failed_row("s2")])
+    cells = DeltaTable(
+        anywhere.delta_uri("tables/cells"), storage_options=anywhere.storage_options()
+    ).to_pyarrow_dataset()
+    query = """SELECT slide_id, cell_class, count(*), sum(cell_id)
+               FROM {} WHERE is_tumour GROUP BY ALL ORDER BY 1, 2"""
+    with duckdb.connect() as connection:
+        connection.register("cells", cells)
+        by_dataset = connection.execute(query.format("cells")).fetchall()
+        files = "read_parquet(['{0}/k1.parquet', '{0}/k3.parquet'])".format(anywhere.uri("tables/cells"))
+        by_files = connection.execute(query.format(files if anywhere.is_local else "cells")).fetchall()
+        connection.register(
+            "slides",
+            DeltaTable(
+                anywhere.delta_uri("tables/slides"), storage_options=anywhere.storage_options()
+            ).to_pyarrow_dataset(),
+        )
+        grid = connection.execute("SELECT slide_id, len(p_od), reasons[1] FROM slides ORDER BY 1").fetchall()
+    frame = pl.scan_delta(
+        anywhere.delta_uri("tables/cells"), storage_options=anywhere.storage_options()
+    ).filter(pl.col("is_tumour"))
+    by_polars = frame.group_by("slide_id", "cell_class").agg(pl.len(), pl.col("cell_id").sum()).collect()
+    assert sorted(by_polars.rows(), key=str) == sorted(
+        ((a, b, n, int(s)) for a, b, n, s in by_files), key=str
+    )
+    assert by_dataset == by_files
+    assert grid == [("s1", len(PARAMS.grid_od), "stain_fallback"), ("s2", None, "file_truncated")]
+
+
+def test_a_file_carries_statistics_that_readers_skip_by(store: Store) -> None:
+    commit_cells(store, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
+    actions = pa.table(open_table(store, CELLS).get_add_actions(flatten=True)).to_pylist()
+    by_path = {action["path"]: action for action in actions}
+    assert by_path["k1.parquet"]["num_records"] == 300
+    assert (by_path["k1.parquet"]["min.slide_id"], by_path["k1.parquet"]["max.slide_id"]) == ("s1", "s1")
+    y = rows("s1")["y_um"].to_numpy()
+    assert (by_path["k1.parquet"]["min.y_um"], by_path["k1.parquet"]["max.y_um"]) == (y.min(), y.max())
