@@ -84,17 +84,7 @@ def synth_cohort(
     (folder / "slides").mkdir(parents=True, exist_ok=True)
     manifest, truth, cells = [], [], []
     for i, planned in enumerate(plan):
-        spec = PhantomSpec(
-            seed=1000 * seed + i,
-            height_px=side_px - 24 * (i % 3),  # not a multiple of any tile
-            width_px=side_px - 20 * (i % 2),
-            mpp=mpp,
-            tumour_fraction=0.6,
-            mix=planned.mix,
-            pattern=planned.pattern,
-            islands=ISLANDS,
-            hematoxylin_od=planned.hematoxylin_od,
-        )
+        spec = slide_spec(planned, seed=1000 * seed + i, side_px=side_px, mpp=mpp)
         tissue = plant(spec)
         write_slide(folder / "slides" / f"{planned.slide_id}.tif", tissue)
         row = {"slide_id": planned.slide_id, "case_id": planned.case, "pattern": planned.pattern}
@@ -108,6 +98,21 @@ def synth_cohort(
     write_csv(folder / "truth.csv", truth)
     pq.write_table(pa.concat_tables(cells), folder / "truth_cells.parquet")
     return write_csv(folder / "manifest.csv", manifest)
+
+
+def slide_spec(planned: PlannedSlide, *, seed: int, side_px: int = 5120, mpp: float = 0.25) -> PhantomSpec:
+    """The whole specification of one slide of the cohort; its size is no multiple of any tile."""
+    return PhantomSpec(
+        seed=seed,
+        height_px=side_px - 8 * (seed % 5),
+        width_px=side_px - 12 * (seed % 3),
+        mpp=mpp,
+        tumour_fraction=0.6,
+        mix=planned.mix,
+        pattern=planned.pattern,
+        islands=ISLANDS,
+        hematoxylin_od=planned.hematoxylin_od,
+    )
 
 
 def manifest_row(planned: PlannedSlide, uri: str, reader_score: str) -> dict[str, Any]:

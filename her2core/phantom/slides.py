@@ -56,7 +56,8 @@ def write_slide(
             for k, level in zip(SHRINKS, lower, strict=True):
                 rows = level[y0 // k : (y0 + STRIP_PX) // k]
                 part = strip[: len(rows) * k, : level.shape[1] * k]
-                cv2.resize(part, (level.shape[1], len(rows)), dst=rows, interpolation=cv2.INTER_AREA)
+                if part.size:
+                    cv2.resize(part, (level.shape[1], len(rows)), dst=rows, interpolation=cv2.INTER_AREA)
             yield strip
 
     with tifffile.TiffWriter(path, bigtiff=spec.height_px * spec.width_px > 1 << 30) as file:
