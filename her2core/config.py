@@ -11,8 +11,10 @@ import difflib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
@@ -24,7 +26,7 @@ from her2core.grid import Grid
 from her2core.guideline import load_rules
 from her2core.params import FORBID_UNKNOWN, IHCParams, ProfileParams, PyramidParams, ScoreParams
 from her2core.schema import LADDER_STEPS
-from her2core.sources import open_remote
+from her2core.sources import Scratch, open_remote
 
 ENVIRONMENT_PREFIX = "HER2_"
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -70,6 +72,10 @@ class RunSettings:
             raise ValueError("endpoint_url carries credentials; give those by the standard AWS chain")
         if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
             raise ValueError(f"endpoint_url is {self.endpoint_url!r}; expected http(s)://host[:port]")
+
+    def scratch(self) -> Scratch:
+        """Where this machine stages slides."""
+        return Scratch(self.scratch_dir or str(Path(tempfile.gettempdir()) / "her2-scratch"), self.scratch_bytes)
 
 
 class Config(BaseModel):

@@ -60,6 +60,10 @@ class StoreError(Her2Error):
     """The output store cannot be used as it is (unreachable, read-only, no conditional PUT)."""
 
 
+class ClusterError(Her2Error):
+    """The Dask cluster cannot be reached or used."""
+
+
 class SlideError(Her2Error):
     """One slide cannot be scored. Becomes a row in the tables, never the end of a cohort.
 

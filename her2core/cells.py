@@ -1,0 +1,145 @@
+"""Stage ``cells``: run the IHC kernel over one work unit of a pyramid and publish its rows.
+
+A unit is one shard of the working level. It is read once, with the halo that the kernel asks for, into a
+buffer that the thread keeps; only the part of the unit that holds tissue is looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from her2core.grid import Grid
+from her2core.kernels.ihc import CELL_DTYPE, IHCKernel
+from her2core.params import IHCParams
+from her2core.pyramid_reader import PyramidReader
+from her2core.records import Box, PyramidRef, SlideProfile
+from her2core.storage import Store
+from her2core.tissue import TissueMask, read_tissue
+
+VERSION = 1
+"""Raised whenever the same pixels and parameters would give other rows."""
+
+FINEST_UM_PX = 0.17
+"""Finer levels are not worked on: the kernel's filters are laid out for 0.17-0.6 µm/px (ours)."""
+
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One work unit of one slide: everything a worker needs to measure it.
+
+    ``box`` is in pixels of ``level``; ``part`` is the object that the rows go to.
+    """
+
+    store: Store
+    pyramid: PyramidRef
+    profile: SlideProfile
+    params: IHCParams
+    level: int
+    box: Box
+    part: str
+
+
+def working_level(mpp: float) -> int:
+    """Return the pyramid level that the kernel works on, for ``mpp`` micrometres per level-0 pixel."""
+    level = 0
+    while mpp * 2**level < FINEST_UM_PX:
+        level += 1
+    return level
+
+
+def measure(unit: Unit) -> int:
+    """Measure every cell whose centroid lies in the unit's box and in tissue; publish them as one part.
+
+    Returns
+    -------
+    int
+        Number of cells. A part that is already there is counted, not measured again.
+    """
+    if unit.store.exists(unit.part):
+        return int(pq.read_metadata(io.BytesIO(unit.store.read_bytes(unit.part))).num_rows)
+    tissue = read_tissue(unit.store, unit.pyramid, unit.profile)
+    cells = _cells_in(unit, tissue)
+    buffer = io.BytesIO()
+    pq.write_table(_as_table(cells), buffer, compression="zstd", compression_level=1)
+    unit.store.write_bytes(unit.part, buffer.getbuffer())
+    return len(cells)
+
+
+def units(
+    store: Store, pyramid: PyramidRef, profile: SlideProfile, params: IHCParams, folder: str
+) -> tuple[Unit, ...]:
+    """Return the work units of a slide that hold tissue: the shards of its working level."""
+    level = working_level(pyramid.mpp)
+    tissue = read_tissue(store, pyramid, profile)
+    grid = Grid(*pyramid.shapes[0], pyramid.chunk, pyramid.shard)
+    found = []
+    for iy, ix in grid.shards(level):
+        box = grid.shard_box(level, iy, ix)
+        if core_with_tissue(tissue, box, level) is not None:
+            found.append(
+                Unit(store, pyramid, profile, params, level, box, f"{folder}/{iy:05d}-{ix:05d}.parquet")
+            )
+    return tuple(found)
+
+
+def core_with_tissue(tissue: TissueMask, box: Box, level: int) -> Box | None:
+    """Smallest part of ``box``, in pixels of ``level``, that owns every cell in tissue that ``box`` owns.
+
+    A centroid is owned by pixel edges and lies in tissue by pixel centres, so the two may disagree by half a
+    pixel: one pixel more on every side makes up for it.
+    """
+    scale = 2**level
+    around = box.grown(1)
+    found = tissue.bounds(Box(*(edge * scale for edge in (around.y0, around.x0, around.y1, around.x1))))
+    if found is None:
+        return None
+    near = Box(found.y0 // scale, found.x0 // scale, -(-found.y1 // scale), -(-found.x1 // scale)).grown(1)
+    return Box(max(near.y0, box.y0), max(near.x0, box.x0), min(near.y1, box.y1), min(near.x1, box.x1))
+
+
+def _cells_in(unit: Unit, tissue: TissueMask) -> NDArray[np.void]:
+    core = core_with_tissue(tissue, unit.box, unit.level)
+    if core is None:
+        return np.empty(0, CELL_DTYPE)
+    kernel = _kernel(unit)
+    around = core.grown(kernel.halo_px)
+    region = _buffer(around.height, around.width)
+    PyramidReader(unit.store, unit.pyramid).read(unit.level, around.y0, around.x0, region)
+    cells = kernel(region, (around.y0, around.x0), core)
+    if unit.level > 0:  # pixel centres: (p + 1/2) * scale - 1/2
+        for axis in ("y_px0", "x_px0"):
+            cells[axis] = (cells[axis] + 0.5) * 2**unit.level - 0.5
+    kept: NDArray[np.void] = cells[tissue.contains(cells["y_px0"], cells["x_px0"])]
+    return kept
+
+
+def _kernel(unit: Unit) -> IHCKernel:
+    """Return this thread's kernel for the unit's slide, keeping its buffers from unit to unit."""
+    key = (unit.params, unit.profile.stain, unit.pyramid.mpp, unit.level)
+    if getattr(_local, "kernel_key", None) != key:
+        _local.kernel = IHCKernel(unit.params, unit.profile.stain, unit.pyramid.mpp * 2**unit.level)
+        _local.kernel_key = key
+    kernel: IHCKernel = _local.kernel
+    return kernel
+
+
+def _buffer(height: int, width: int) -> NDArray[np.uint8]:
+    """Return this thread's ``(height, width, 3)`` read buffer; it only ever grows."""
+    need = height * width * 3
+    flat: NDArray[np.uint8] | None = getattr(_local, "region", None)
+    if flat is None or flat.size < need:
+        flat = _local.region = np.empty(need, np.uint8)
+    return flat[:need].reshape(height, width, 3)
+
+
+def _as_table(cells: NDArray[np.void]) -> pa.Table:
+    return pa.table({name: np.ascontiguousarray(cells[name]) for name in CELL_DTYPE.names or ()})

@@ -1,0 +1,152 @@
+"""Last step of a run: specimens are pooled, and the lake tables are committed, ``runs`` last."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from her2core import schema
+from her2core.cases import SlideOutcome, score_cases
+from her2core.guideline import load_rules
+from her2core.lake import commit_cells, commit_rows
+from her2core.records import SlideState
+from her2core.rows import Row, RunRecord, case_row, run_row, slide_row
+from her2core.run import Run
+from her2core.slide import SlideFinished
+
+LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
+             "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip
+"""Whose versions a run records."""
+
+
+@dataclass(frozen=True, slots=True)
+class CohortSummary:
+    """What a run leaves for people and scripts.
+
+    Attributes
+    ----------
+    slides, cases
+        Rows of the tables, as they were committed.
+    """
+
+    run_id: str
+    out: str
+    slides: tuple[Row, ...]
+    cases: tuple[Row, ...]
+
+    @property
+    def states(self) -> Counter[str]:
+        """Number of slides by how they ended."""
+        return Counter(row["state"] for row in self.slides)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no slide failed, was quarantined or was skipped."""
+        return set(self.states) <= {SlideState.SCORED, SlideState.INDETERMINATE}
+
+    def table(self) -> list[dict[str, str]]:
+        """One line a slide: what a terminal and Prefect's artifact show."""
+        return [
+            {
+                "slide": row["slide_id"],
+                "case": row["case_id"],
+                "state": row["state"],
+                "score": row["score"] or "–",
+                "class": row["her2_class"] or "–",
+                "cells": _whole(row["n_scored"]),
+                "3+ %": _percent(row["p3_pct"]),
+                "≥2+ %": _percent(row["p2_pct"]),
+                "stained %": _percent(row["p_any_pct"]),
+                "H-score": _percent(row["h_score"]),
+                "why": row["message"] or ", ".join(row["reasons"]),
+            }
+            for row in self.slides
+        ]
+
+    def lines(self) -> list[str]:
+        """Where everything is, in a few lines of text."""
+        states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+        return [
+            f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
+            f"tables    {self.out}/tables/{{cells,slides,cases,runs}} (Delta)",
+            f"pictures  {self.out}/pictures",
+            f"pyramids  {self.out}/pyramids (OME-Zarr)",
+            "Research use only, not for diagnosis.",
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON-ready data."""
+        return {
+            "run_id": self.run_id,
+            "out": self.out,
+            "states": dict(self.states),
+            "complete": self.complete,
+            "slides": list(self.slides),
+            "cases": list(self.cases),
+        }
+
+
+def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
+    """Commit the run's tables: cells, slides, cases, and then the one row that says it all happened.
+
+    Specimens are pooled over the slides of this manifest, so a case whose slides arrive over time is always
+    judged by all that its manifest names.
+    """
+    config, store = run.config, run.store
+    rules = load_rules(config.score.rules)
+    outcomes = [result.outcome for result in finished]
+    slides = [slide_row(o, config.score, config.ihc.ladder_od) for o in outcomes]
+    cases = [case_row(c, rules) for c in score_cases(outcomes, config.score, rules)]
+    files = [result.cells for result in finished if result.cells is not None]
+
+    cells_version = commit_cells(store, files, [row.slide_id for row in run.rows])
+    slides_version = commit_rows(store, schema.SLIDES, slides)
+    cases_version = commit_rows(store, schema.CASES, cases)
+    states = Counter(o.state for o in outcomes)
+    record = RunRecord(
+        run_id=run.run_id,
+        started_at=datetime.fromisoformat(run.started),
+        finished_at=datetime.now(UTC),
+        state="complete" if states[SlideState.SCORED] == len(outcomes) else "partial",
+        manifest_uri=run.manifest_uri,
+        manifest_sha256=run.manifest_sha256,
+        n_slides=len(outcomes),
+        n_scored=states[SlideState.SCORED],
+        n_indeterminate=states[SlideState.INDETERMINATE],
+        n_failed=states[SlideState.FAILED],
+        n_quarantined=states[SlideState.QUARANTINED],
+        n_skipped=states[SlideState.SKIPPED],
+        n_cells=sum(file.rows for file in files),
+        cells_version=cells_version,
+        slides_version=slides_version,
+        cases_version=cases_version,
+        configuration=config.resolved(),
+        versions={"python": sys.version.split()[0]} | {name: version(name) for name in LIBRARIES},
+        inputs=[_input(o) for o in outcomes],
+    )
+    commit_rows(store, schema.RUNS, [run_row(record)])
+    return CohortSummary(run.run_id, store.uri(), tuple(slides), tuple(cases))
+
+
+def _input(outcome: SlideOutcome) -> dict[str, str | None]:
+    identity = outcome.info.identity if outcome.info else None
+    slide = outcome.slide
+    return {
+        "slide_id": slide.slide_id,
+        "uri": slide.uri,
+        "identity": identity,
+        "score_key": outcome.score_key,
+    }
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

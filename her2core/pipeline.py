@@ -1,0 +1,199 @@
+"""One slide through its stages: inspect, pyramid, profile, cells, slide.
+
+`score_slide` runs in the driver and touches no pixel: it sends tasks to the Dask cluster, and gets small
+records back. Every stage has a content key; a stage whose record is published is not done again, which is
+all there is to resuming, to retries and to cohorts that grow.
+
+::
+
+    stage     key digests                                  record
+    pyramid   pyramid parameters, slide identity, µm/px    PyramidRef
+    profile   profile parameters, pyramid key              SlideProfile
+    cells     kernel parameters, profile key               CellsRef
+    slide     score parameters, manifest row, cells key    SlideFinished
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from distributed import Client, KilledWorker
+from pydantic import TypeAdapter
+
+from her2core import cells, pyramid, steps
+from her2core.cases import SlideOutcome
+from her2core.errors import Reason, SlideError
+from her2core.fanout import fan_out
+from her2core.grid import Grid
+from her2core.journal import note
+from her2core.progress import report
+from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
+from her2core.run import Run
+from her2core.slide import CellsRef, SlideFinished, SlideJob, finish_slide
+from her2core.storage import content_key
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PYRAMID_VERSION = 1
+PROFILE_VERSION = 1
+
+
+def score_slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
+    """Take one slide from its file to its published rows and picture.
+
+    Raises
+    ------
+    SlideError
+        If the slide itself cannot be scored; trying again will not help.
+    TimeoutError
+        If it took longer than ``run.slide_timeout_s``.
+    """
+    return _Slide(run, row, client).score()
+
+
+def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
+    """Turn the error that ended a slide into its outcome, and write it into the journal."""
+    state, reason, message = _why(error)
+    note(run.store, run.run_id, row, state, "", reason=reason, message=message)
+    log.warning("%s: %s, %s: %s", row.slide_id, state, reason, message)
+    return SlideFinished(SlideOutcome(row, state, reason=reason, message=message), None)
+
+
+def _why(error: object) -> tuple[SlideState, Reason, str]:
+    if isinstance(error, SlideError):
+        skipped = error.reason == Reason.ASSAY_UNSUPPORTED
+        return SlideState.SKIPPED if skipped else SlideState.QUARANTINED, error.reason, error.message
+    if isinstance(error, KilledWorker):
+        return (
+            SlideState.FAILED,
+            Reason.WORKER_LOST,
+            f"its task {error.task} took several workers down",
+        )
+    if isinstance(error, TimeoutError):
+        return (
+            SlideState.FAILED,
+            Reason.TIMEOUT,
+            "not done within run.slide_timeout_s; raise it or run again",
+        )
+    return SlideState.FAILED, Reason.INTERNAL, f"{type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Slide:
+    """The driver's side of one slide."""
+
+    run: Run
+    row: SlideRow
+    client: Client
+
+    def score(self) -> SlideFinished:
+        row, config = self.row, self.run.config
+        if row.assay != Assay.IHC:
+            raise SlideError(
+                Reason.ASSAY_UNSUPPORTED, f"{row.slide_id}: assay {row.assay} is not scored by this version"
+            )
+        endpoint, scratch = config.run.endpoint_url, config.run.scratch()
+        deadline = time.monotonic() + config.run.slide_timeout_s
+        on_cluster = partial(self._on_cluster, deadline=deadline)
+
+        info = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint))
+        source = steps.Source(info, scratch, endpoint)
+        grid = pyramid.grid_of(info.height, info.width, config.pyramid)
+
+        pyramid_key = content_key(
+            "pyramid", PYRAMID_VERSION, config.pyramid, [info.identity, info.scene or "", repr(info.mpp)]
+        )
+        path = f"pyramids/{pyramid_key}"
+        ref = self._published(
+            "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, grid, deadline)
+        )
+        profile_key = content_key("profile", PROFILE_VERSION, config.profile, [pyramid_key])
+        job = partial(steps.profile, self.run.store, ref, config.profile, f"tissue-{profile_key[:8]}")
+        frozen = self._published(
+            "profile", profile_key, SlideProfile, lambda: on_cluster("profile", job)
+        )
+
+        cells_key = content_key("cells", cells.VERSION, config.ihc, [profile_key])
+        measured = self._published(
+            "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, cells_key, deadline)
+        )
+        slide_job = SlideJob(
+            self.run.store,
+            row,
+            info,
+            ref,
+            frozen,
+            measured,
+            config.score,
+            config.ihc.ladder_od,
+            endpoint,
+        )
+        slide_key = slide_job.key(cells_key)
+        finished = self._published(
+            "slide",
+            slide_key,
+            SlideFinished,
+            lambda: on_cluster("slide", partial(finish_slide, slide_job, slide_key)),
+        )
+        outcome = finished.outcome
+        score = outcome.score.verdict.score if outcome.score else None
+        note(self.run.store, self.run.run_id, row, outcome.state, "slide", score=score or "")
+        return finished
+
+    def _published(self, stage: str, key: str, kind: type[T], make: Callable[[], T]) -> T:
+        """Return the stage's published record, or make it, publish it and return it."""
+        adapter = TypeAdapter(kind)
+        path = f"stages/{stage}/{key}.json"
+        if self.run.store.exists(path):
+            return adapter.validate_json(self.run.store.read_bytes(path))
+        note(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)
+        record = make()
+        self.run.store.write_bytes(path, adapter.dump_json(record, indent=1))
+        return record
+
+    def _on_cluster(self, stage: str, job: Callable[[], T], *, deadline: float) -> T:
+        """Run one task on the cluster and wait for it."""
+        report(self.row.slide_id, stage, 0, 1)
+        (result,) = fan_out(
+            self.client, steps.call, [job], keys=[self._name(stage, 0)], window=1, deadline=deadline
+        )
+        report(self.row.slide_id, stage, 1, 1)
+        return result
+
+    def _pyramid(self, source: steps.Source, path: str, grid: Grid, deadline: float) -> PyramidRef:
+        store, params = self.run.store, self.run.config.pyramid
+        tasks = [task for task in grid.tasks() if not pyramid.shard_done(store, path, *task)]
+        shards = [partial(steps.shard, source, store, path, grid, params, task) for task in tasks]
+        self._fan("pyramid", shards, deadline)
+        top = partial(steps.finish_pyramid, source, store, path, grid, params)
+        (ref,) = fan_out(
+            self.client, steps.call, [top], keys=[self._name("pyramid-top", 0)], window=1, deadline=deadline
+        )
+        return ref
+
+    def _cells(self, ref: PyramidRef, slide_profile: SlideProfile, key: str, deadline: float) -> CellsRef:
+        parts = f"parts/cells/{key}"
+        work = cells.units(self.run.store, ref, slide_profile, self.run.config.ihc, parts)
+        counts = self._fan("cells", [partial(cells.measure, unit) for unit in work], deadline)
+        return CellsRef(tuple(sorted(unit.part for unit in work)), sum(counts))
+
+    def _fan(self, stage: str, jobs: Sequence[Callable[[], T]], deadline: float) -> list[T]:
+        """Run a stage's tasks on the cluster, a window at a time, telling progress."""
+        results: list[T] = []
+        report(self.row.slide_id, stage, 0, len(jobs))
+        names = [self._name(stage, i) for i in range(len(jobs))]
+        window = self.run.config.run.tasks_in_flight
+        for result in fan_out(self.client, steps.call, jobs, keys=names, window=window, deadline=deadline):
+            results.append(result)
+            report(self.row.slide_id, stage, len(results), len(jobs))
+        return results
+
+    def _name(self, stage: str, index: int) -> str:
+        return f"{stage}-{self.row.slide_id}-{self.run.run_id}-{index}"

@@ -1,0 +1,118 @@
+"""What a cohort will take, from its slides' headers alone: shards, chunks, bytes, objects, CPU time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from her2core.config import Config
+from her2core.errors import SlideError
+from her2core.inspect import inspect_slide, require_scorable
+from her2core.pyramid import estimate_size, grid_of
+from her2core.records import SlideRow
+
+CPU_MPX_S = 20.0
+"""Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlidePlan:
+    """One slide of a plan; ``problem`` says why it cannot be scored, and then the rest is 0."""
+
+    slide_id: str
+    height_px0: int = 0
+    width_px0: int = 0
+    mpp: float = 0.0
+    tasks: int = 0
+    chunks: int = 0
+    objects: int = 0
+    source_bytes: int = 0
+    pyramid_bytes: int = 0
+    cpu_s: float = 0.0
+    problem: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """The plan as a line of a table."""
+        if self.problem:
+            return (self.slide_id, "–", "–", "–", "–", "–", "–", "–", self.problem)
+        return (
+            self.slide_id,
+            f"{self.width_px0} × {self.height_px0}",
+            f"{self.mpp:.3f}",
+            f"{self.tasks:,}",
+            f"{self.chunks:,}",
+            f"{self.objects:,}",
+            _size(self.source_bytes),
+            f"{_size(self.pyramid_bytes)} (×{self.pyramid_bytes / max(self.source_bytes, 1):.1f})",
+            _time(self.cpu_s),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CohortPlan:
+    """The plan of a manifest."""
+
+    slides: tuple[SlidePlan, ...]
+
+    @property
+    def problems(self) -> int:
+        """Number of slides that cannot be scored as they are."""
+        return sum(bool(slide.problem) for slide in self.slides)
+
+    def lines(self) -> list[str]:
+        """The sums, in a few lines of text."""
+        source, stored = (sum(getattr(s, f) for s in self.slides) for f in ("source_bytes", "pyramid_bytes"))
+        return [
+            f"{len(self.slides)} slides, {self.problems} with problems; "
+            f"{sum(s.tasks for s in self.slides):,} shard tasks, "
+            f"{sum(s.chunks for s in self.slides):,} chunks, {sum(s.objects for s in self.slides):,} objects",
+            f"{_size(source)} of slides become about {_size(stored)} of pyramids",
+            f"about {_time(sum(s.cpu_s for s in self.slides))} of CPU time if all of it is tissue "
+            f"(estimate: {CPU_MPX_S:.0f} MP/s a core)",
+        ]
+
+
+def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
+    """Plan a manifest without reading a pixel or hashing a file."""
+    return CohortPlan(tuple(_plan(row, config) for row in rows))
+
+
+def _plan(row: SlideRow, config: Config) -> SlidePlan:
+    try:
+        info = inspect_slide(
+            row.uri, mpp=row.mpp, scene=row.scene, endpoint_url=config.run.endpoint_url, header_only=True
+        )
+        mpp = require_scorable(info, row.assay)
+    except SlideError as error:
+        return SlidePlan(row.slide_id, problem=str(error))
+    grid = grid_of(info.height, info.width, config.pyramid)
+    estimate = estimate_size(info, config.pyramid)
+    chunk = config.pyramid.chunk
+    chunks = sum(-(-height // chunk) * -(-width // chunk) for height, width in grid.shapes)
+    return SlidePlan(
+        row.slide_id,
+        info.height,
+        info.width,
+        mpp,
+        tasks=len(grid.tasks()),
+        chunks=chunks,
+        objects=grid.objects,
+        source_bytes=info.size_bytes,
+        pyramid_bytes=estimate.stored_bytes,
+        cpu_s=info.height * info.width / 1e6 / CPU_MPX_S,
+    )
+
+
+def _size(count: int) -> str:
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

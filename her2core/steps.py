@@ -1,0 +1,94 @@
+"""What workers do for one slide before its cells: one small function a task, each free to run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from her2core import pyramid
+from her2core.errors import Reason, SlideError
+from her2core.grid import Grid
+from her2core.inspect import inspect_slide, require_scorable
+from her2core.labels import write_label
+from her2core.params import ProfileParams, PyramidParams
+from her2core.profile import build_profile
+from her2core.pyramid_reader import PyramidReader
+from her2core.readers import SlideReader, borrow_slide, needs_local_copy
+from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow
+from her2core.sources import Scratch
+from her2core.storage import Store
+
+T = TypeVar("T")
+
+STAGED_READERS = frozenset({"openslide", "dicom"})
+"""Readers that need the whole file on a disk; the others read remote slides by ranges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A slide file as a worker opens it."""
+
+    info: SlideInfo
+    scratch: Scratch
+    endpoint_url: str | None
+
+    @contextmanager
+    def opened(self) -> Iterator[SlideReader]:
+        """Lend the process's reader of this slide, over a staged copy where the format needs one."""
+        info = self.info
+        staged = info.reader in STAGED_READERS and info.uri.startswith("s3://")
+        place = self.scratch.stage(info.uri, self.endpoint_url) if staged else nullcontext(info.uri)
+        with (
+            place as path,
+            borrow_slide(
+                path,
+                identity=info.identity,
+                scene=info.scene,
+                mpp=info.mpp,
+                uri=info.uri,
+                endpoint_url=self.endpoint_url,
+            ) as reader,
+        ):
+            yield reader
+
+
+def call(job: Callable[[], T]) -> T:
+    """Run one task: the one function that is sent to the cluster."""
+    return job()
+
+
+def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None) -> SlideInfo:
+    """Read a slide's header and refuse what cannot be scored."""
+    staged = needs_local_copy(row.uri, endpoint_url=endpoint_url)
+    with scratch.stage(row.uri, endpoint_url) if staged else nullcontext(row.uri) as path:
+        info = inspect_slide(path, mpp=row.mpp, scene=row.scene, name=row.uri, endpoint_url=endpoint_url)
+    require_scorable(info, row.assay)
+    return info
+
+
+def shard(
+    source: Source, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
+) -> pyramid.ShardWritten:
+    """Write one shard of level 0 and its part of the levels above."""
+    with source.opened() as reader:
+        return pyramid.write_shard(reader, store, path, grid, params, task)
+
+
+def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: PyramidParams) -> PyramidRef:
+    """Write the top levels and then the metadata."""
+    pyramid.write_top(store, path, grid, params)
+    mpp = source.info.mpp
+    if mpp is None:
+        raise SlideError(
+            Reason.SCALE_UNKNOWN, f"{source.info.uri}: µm/px is unknown; give it in the manifest column mpp"
+        )
+    return pyramid.finalise(store, path, grid, params, identity=source.info.identity, mpp=mpp)
+
+
+def profile(store: Store, ref: PyramidRef, params: ProfileParams, label: str) -> SlideProfile:
+    """Freeze everything slide-global, and store the tissue mask as a label of the pyramid."""
+    found, mask = build_profile(PyramidReader(store, ref), ref, params)
+    write_label(store, ref, label, mask, found.tissue_level)
+    return replace(found, tissue_label=label)
