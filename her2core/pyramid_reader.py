@@ -55,8 +55,8 @@ class _Range:
 class PyramidReader:
     """Pixels of a published pyramid.
 
-    Cheap to make and safe to share between threads. Published shards never change, so the indexes it reads
-    are remembered for the whole process.
+    Cheap to make and safe to share between threads. Published shards never change, so the indexes of a
+    published pyramid are remembered for the whole process.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ class PyramidReader:
         self._store = store
         self._ref = ref
         self._codec = codec(ref.codec)
+        self._index = _known_index if ref.bytes_written else _read_index  # no bytes: not published yet
         self._grid = Grid(*ref.shapes[0], ref.chunk, ref.shard)
 
     def read(self, level: int, y0: int, x0: int, out: Pixels) -> None:
@@ -120,7 +121,7 @@ class PyramidReader:
         for iy in range(inside.y0 // edge, -(-inside.y1 // edge)):
             for ix in range(inside.x0 // edge, -(-inside.x1 // edge)):
                 key = shard_key(self._ref.path, level, iy, ix)
-                index = _shard_index(self._store, key, side)
+                index = self._index(self._store, self._ref, key, side)
                 pieces = []
                 for y0 in _touched(iy * edge, edge, chunk, inside.y0, inside.y1):
                     for x0 in _touched(ix * edge, edge, chunk, inside.x0, inside.x1):
@@ -218,8 +219,7 @@ def _request(store: Store, batch: list[_Range]) -> Iterable[tuple[_Range, memory
         yield part, memoryview(answer)
 
 
-@functools.lru_cache(maxsize=INDEXES_KEPT)
-def _shard_index(store: Store, key: str, side: int) -> Index:
+def _read_index(store: Store, ref: PyramidRef, key: str, side: int) -> Index:
     length = index_bytes(side)
     try:
         return read_index(store.cat_range(key, -length, 0), side)
@@ -229,6 +229,9 @@ def _shard_index(store: Store, key: str, side: int) -> Index:
         ) from error
     except (OSError, ValueError) as error:
         raise _damaged(store, key, str(error)) from error
+
+
+_known_index = functools.lru_cache(maxsize=INDEXES_KEPT)(_read_index)
 
 
 def _damaged(store: Store, key: str, what: str) -> StoreError:
