@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from her2core.phantom.slides import write_slide
 from her2core.phantom.spec import CLASSES, PhantomSpec
-from her2core.phantom.tissue import Truth, plant
+from her2core.phantom.tissue import Tissue, Truth, plant
 from her2core.records import Assay, SlideRow
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def synth_cohort(
     side_px: int = 5120,
     mpp: float = 0.25,
     plan: Sequence[PlannedSlide] = PLAN,
+    workers: int = 2,
 ) -> Path:
     """Write the slides of `plan`, ``manifest.csv``, ``truth.csv`` and ``truth_cells.parquet``.
 
@@ -74,6 +76,8 @@ def synth_cohort(
     ----------
     side_px
         About the height and width of every slide; 5120 pixels of 0.25 um hold a little over 1 mm2 of tissue.
+    workers
+        Slides drawn at once.
 
     Returns
     -------
@@ -82,22 +86,29 @@ def synth_cohort(
     """
     folder = Path(out_dir)
     (folder / "slides").mkdir(parents=True, exist_ok=True)
+
+    def make(i: int) -> Tissue:
+        tissue = plant(slide_spec(plan[i], seed=1000 * seed + i, side_px=side_px, mpp=mpp))
+        write_slide(folder / slide_path(plan[i]), tissue)
+        return tissue
+
     manifest, truth, cells = [], [], []
-    for i, planned in enumerate(plan):
-        spec = slide_spec(planned, seed=1000 * seed + i, side_px=side_px, mpp=mpp)
-        tissue = plant(spec)
-        write_slide(folder / "slides" / f"{planned.slide_id}.tif", tissue)
-        row = {"slide_id": planned.slide_id, "case_id": planned.case, "pattern": planned.pattern}
-        row |= truth_row(tissue.truth)
-        log.info("%s: planted %s in %d tumour cells", planned.slide_id, row["planted_score"], row["n_tumour"])
-        truth.append(
-            {"slide_id": planned.slide_id, "case_id": planned.case, "pattern": planned.pattern} | row
-        )
-        manifest.append(manifest_row(planned, f"slides/{planned.slide_id}.tif", row["planted_score"]))
-        cells.append(_cell_table(planned.slide_id, tissue.truth))
+    with ThreadPoolExecutor(workers) as pool:  # drawing releases the GIL
+        for planned, tissue in zip(plan, pool.map(make, range(len(plan))), strict=True):
+            row = truth_row(tissue.truth)
+            log.info("%s: %s in %d tumour cells", planned.slide_id, row["planted_score"], row["n_tumour"])
+            ids = {"slide_id": planned.slide_id, "case_id": planned.case, "pattern": planned.pattern}
+            truth.append(ids | row)
+            manifest.append(manifest_row(planned, row["planted_score"]))
+            cells.append(_cell_table(planned.slide_id, tissue.truth))
     write_csv(folder / "truth.csv", truth)
     pq.write_table(pa.concat_tables(cells), folder / "truth_cells.parquet")
     return write_csv(folder / "manifest.csv", manifest)
+
+
+def slide_path(planned: PlannedSlide) -> str:
+    """Place of a slide in the cohort's folder."""
+    return f"slides/{planned.slide_id}.tif"
 
 
 def slide_spec(planned: PlannedSlide, *, seed: int, side_px: int = 5120, mpp: float = 0.25) -> PhantomSpec:
@@ -115,13 +126,13 @@ def slide_spec(planned: PlannedSlide, *, seed: int, side_px: int = 5120, mpp: fl
     )
 
 
-def manifest_row(planned: PlannedSlide, uri: str, reader_score: str) -> dict[str, Any]:
+def manifest_row(planned: PlannedSlide, reader_score: str) -> dict[str, Any]:
     """Manifest columns of one slide."""
     row = SlideRow(
         slide_id=planned.slide_id,
         case_id=planned.case,
         patient_id=f"P-{planned.case}",
-        uri=uri,
+        uri=slide_path(planned),
         assay=Assay.IHC,
         specimen_id=f"{planned.case}-{planned.site}",
         block_id=planned.block,
