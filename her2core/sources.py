@@ -131,7 +131,8 @@ class Scratch:
                     try:
                         yield folder / members[0].name.split("/", 1)[0]
                     finally:
-                        os.utime(lock.fileno())
+                        now = time.time_ns()  # the kernel's own clock for this ticks in milliseconds
+                        os.utime(lock.fileno(), ns=(now, now))
                     return
             with _lock(folder.with_suffix(".lock"), fcntl.LOCK_EX) as lock:
                 if not folder.exists():

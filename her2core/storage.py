@@ -229,7 +229,7 @@ class Store:
         except PermissionError as error:
             raise StoreError(
                 f"{self._named()} refuses us ({error}); expected the right to list, read, write and delete. "
-                "Check the credentials and the bucket's policy, or the folder's mode and that its file system "
+                "Check the credentials and the bucket's policy, or the folder's mode and that its disk "
                 "has hard links."
             ) from error
         except (OSError, BotoCoreError) as error:

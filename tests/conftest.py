@@ -17,25 +17,31 @@ from tests.tools.faultproxy import FaultProxy
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before any test imports Prefect or botocore, which read their settings at import: nothing of the developer's
-# own configuration, credentials or server takes part, and nothing is sent anywhere.
-_home = tempfile.mkdtemp(prefix="her2-tests-")
-for _name in [n for n in os.environ if n.startswith(("AWS_", "PREFECT_", "HER2_"))]:
-    del os.environ[_name]
-os.environ.update(
-    AWS_CONFIG_FILE=f"{_home}/no-aws-config",
-    AWS_SHARED_CREDENTIALS_FILE=f"{_home}/no-aws-credentials",
-    AWS_EC2_METADATA_DISABLED="true",
-    DO_NOT_TRACK="1",
-    OMP_NUM_THREADS="1",
-    PREFECT_HOME=f"{_home}/prefect",
-    PREFECT_SERVER_ANALYTICS_ENABLED="false",
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180",
-)
+_home = pytest.StashKey[str]()
 
 
-def pytest_unconfigure() -> None:
-    shutil.rmtree(_home, ignore_errors=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests an environment of their own, before Prefect and botocore read theirs at import.
+
+    Nothing of the developer's configuration, credentials or servers takes part, and nothing is sent anywhere.
+    """
+    home = config.stash[_home] = tempfile.mkdtemp(prefix="her2-tests-")
+    for name in [n for n in os.environ if n.startswith(("AWS_", "PREFECT_", "HER2_"))]:
+        del os.environ[name]
+    os.environ.update(
+        AWS_CONFIG_FILE=f"{home}/no-aws-config",
+        AWS_SHARED_CREDENTIALS_FILE=f"{home}/no-aws-credentials",
+        AWS_EC2_METADATA_DISABLED="true",
+        DO_NOT_TRACK="1",
+        OMP_NUM_THREADS="1",
+        PREFECT_HOME=f"{home}/prefect",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180",
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_home], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

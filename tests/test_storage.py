@@ -122,7 +122,8 @@ def test_credentials_come_from_the_shared_file_as_well(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     monkeypatch.setenv("AWS_PROFILE", "lab")
     code = (
-        "import deltalake, pyarrow, sys; from her2core.storage import Store; s = Store(sys.argv[1]); s.probe();"
+        "import deltalake, pyarrow, sys; from her2core.storage import Store;"
+        "s = Store(sys.argv[1]); s.probe();"
         "rows = pyarrow.table({'n': [1]});"
         "deltalake.write_deltalake(s.delta_uri('t'), rows, storage_options=s.storage_options())"
     )

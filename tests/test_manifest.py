@@ -1,0 +1,197 @@
+"""Manifests as people really export them, and every refusal in words with its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from her2core.errors import ManifestError
+from her2core.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest
+from her2core.records import Assay, SlideRow
+from tests.conftest import Bucket
+
+HEADER = "slide_id,case_id,uri,assay"
+
+
+def write(folder: Path, text: str | bytes, name: str = "manifest.csv") -> str:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def problems(folder: Path, text: str | bytes) -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(write(folder, text))
+    return [line.strip() for line in str(caught.value).splitlines()[1:]] or [str(caught.value)]
+
+
+def test_the_columns_are_those_of_the_record() -> None:
+    assert list(SlideRow.__slots__) == list(COLUMNS)
+
+
+def test_a_full_row(tmp_path: Path) -> None:
+    text = (
+        f"{HEADER},patient_id,specimen_id,block_id,site,collection_date,scanner,mpp,scene,roi_uri,"
+        "reader_score,x_note\n"
+        "S1,C1,slides/S1.svs,HER2-IHC,P1,SP1,A2,metastasis:liver,2021-05,AT2,0.2525,1,roi/S1.geojson,2+,mine\n"
+    )
+    assert read_manifest(write(tmp_path, text)) == (
+        SlideRow("S1", "C1", f"{tmp_path}/slides/S1.svs", Assay.IHC, "P1", "SP1", "A2", "metastasis:liver", "2021-05",
+                 "AT2", 0.2525, "1", f"{tmp_path}/roi/S1.geojson", "2+"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide_id,case_id,uri,assay,mpp,reader_score\nÄ 1,C,a.svs,her2-ihc,0.25,2\n",
+        "\ufeffslide_id;case_id;uri;assay;mpp;reader_score\r\n\r\nÄ 1;C;a.svs;HER2-IHC;0,25;2+\r\n;;;;;\r\n",
+        "slide_id\tcase_id\turi\tassay\tmpp\treader_score\nA\u0308 1\tC\ta.svs\tHER2-IHC\t0.25\t2+".encode(
+            "utf-16"
+        ),
+        'slide_id,case_id,uri,assay,mpp,reader_score,site\n"Ä 1", C ,"a.svs",HER2-IHC,"0,25",2+,[Not Available]\n',
+    ],
+    ids=["plain", "european-excel", "utf16-tabs-decomposed", "quoted"],
+)
+def test_the_same_table_in_other_dialects(tmp_path: Path, text: str | bytes) -> None:
+    (row,) = read_manifest(write(tmp_path, text))
+    assert row == SlideRow("Ä 1", "C", f"{tmp_path}/a.svs", Assay.IHC, mpp=0.25, reader_score="2+")
+
+
+@pytest.mark.parametrize("empty", ["", "NA", "n/a", "NaN", "[Not Available]", "None"])
+def test_every_spelling_of_empty(tmp_path: Path, empty: str) -> None:
+    (row,) = read_manifest(
+        write(tmp_path, f"{HEADER},mpp,site,scene\na,b,c,HER2-IHC,{empty},{empty},{empty}\n")
+    )
+    assert (row.mpp, row.site, row.scene) == (None, None, None)
+
+
+def test_all_problems_come_at_once_with_their_rows(tmp_path: Path) -> None:
+    text = (
+        f"{HEADER},mpp,site,collection_date,reader_score\n"
+        "../a,,c.svs,IHC,250,liver,1.2.2020,4+\n"
+        "\n"
+        "d\x07e,b,http://x/y,,abc,,2020-13,\n"
+        "x,y\n"
+        "q,c,c.svs,HER2-IHC,,,2020,\n"
+        "Q,c,c.svs,HER2-IHC,,,,\n"
+        f"{'z' * 200},c,d\\e.svs,HER2-IHC,nan,,,\n"
+    )
+    assert problems(tmp_path, text) == [
+        "row 2, slide_id: found '../a', which cannot name files and links; use letters, digits, spaces and "
+        ". _ - +, and begin with a letter or digit",
+        "row 2, case_id: empty; a value is required",
+        "row 2, assay: found 'IHC'; expected one of HER2-IHC, HER2-DISH, HER2-FISH",
+        "row 2, site: found 'liver'; expected one of primary, lymph_node, metastasis, recurrence, unknown",
+        "row 2, collection_date: found '1.2.2020'; expected YYYY-MM-DD, YYYY-MM or YYYY",
+        "row 2, mpp: found 250; expected 0.1 to 1.1 micrometres a pixel",
+        "row 2, reader_score: found '4+'; expected one of 0, 0_null, 0_ultralow, 1+, 2+, 3+",
+        "row 4, slide_id: found 'd\\x07e'; expected text without control characters",
+        "row 4, uri: found the scheme 'http'; expected a path or s3://bucket/key",
+        "row 4, assay: empty; a value is required",
+        "row 4, collection_date: found '2020-13'; expected YYYY-MM-DD, YYYY-MM or YYYY",
+        "row 4, mpp: found 'abc'; expected micrometres a pixel, such as 0.25",
+        "row 5: 2 cells, but the header has 8",
+        "row 7, slide_id: 'Q' is also in row 6",
+        "row 7, uri: the same slide, scene and region as in row 6",
+        "row 8, slide_id: 200 characters; expected 128 at most",
+        "row 8, uri: found 'd\\\\e.svs'; expected folders separated by '/' and no control characters",
+    ]
+
+
+def test_problems_of_the_header(tmp_path: Path) -> None:
+    assert problems(tmp_path, "slide_id,case_id,url,mp,mpp,mpp\n1,2,3,4,5,6\n") == [
+        "column uri is missing",
+        "column assay is missing",
+        "column mpp appears twice",
+        "column 'url' is unknown; did you mean uri? (name your own columns x_...)",
+        "column 'mp' is unknown; did you mean mpp? (name your own columns x_...)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; expected a header with slide_id, case_id, uri, assay"),
+        (HEADER + "\n", "no rows; expected one a slide"),
+        (HEADER + '\n"a,b,c,HER2-IHC\n', "not a CSV file"),
+        (HEADER.encode() + b"\n\xe4,b,c,HER2-IHC\n", "row 2 is not UTF-8; save the sheet as 'CSV UTF-8'"),
+        (
+            f"{HEADER}\na,\0b,c,HER2-IHC\n",
+            "row 2, case_id: found '\\x00b'; expected text without control characters",
+        ),
+        (
+            f"{HEADER}\na,b,s3://key:secret@bucket/c,HER2-IHC\n",
+            "expected s3://bucket/key, without credentials",
+        ),
+        (f"{HEADER},mpp\na,b,c,HER2-IHC,inf\n", "found inf; expected 0.1 to 1.1"),
+    ],
+)
+def test_files_that_are_no_manifest(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert message in problem
+    assert "secret" not in problem
+
+
+def test_a_missing_manifest_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such file"):
+        read_manifest(str(tmp_path / "none.csv"))
+
+
+def test_a_flood_of_problems_is_cut_and_counted(tmp_path: Path) -> None:
+    found = problems(tmp_path, HEADER + "\n" + "a,b,c,IHC\n" * 1000)
+    assert len(found) == MAX_SHOWN + 1
+    assert found[-1] == f"... and {1000 - MAX_SHOWN} more"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("a.svs", "{folder}/a.svs"),
+        ("../b/a.svs", "{parent}/b/a.svs"),
+        ("/data/a.svs", "/data/a.svs"),
+        ("file:///data/a.svs", "/data/a.svs"),
+        ("s3://bucket/a.svs", "s3://bucket/a.svs"),
+    ],
+)
+def test_addresses_beside_a_local_manifest(tmp_path: Path, uri: str, expected: str) -> None:
+    (row,) = read_manifest(write(tmp_path, f"{HEADER}\na,b,{uri},HER2-IHC\n"))
+    assert row.uri == expected.format(folder=tmp_path, parent=tmp_path.parent)
+
+
+def test_addresses_beside_a_remote_manifest(s3: Bucket) -> None:
+    from her2core.storage import Store
+
+    lines = [
+        f"{i},c,{uri},HER2-IHC"
+        for i, uri in enumerate(["x.svs", "../y.svs", "../../../z.svs", "/data/w.svs"])
+    ]
+    Store(s3.uri).write_bytes("lab/m.csv", "\n".join([HEADER, *lines]).encode())
+    rows = read_manifest(f"{s3.uri}/lab/m.csv", endpoint_url=s3.endpoint_url)
+    assert [r.uri for r in rows] == [
+        f"{s3.uri}/lab/x.svs",
+        f"{s3.uri}/y.svs",
+        f"{s3.uri}/z.svs",
+        "/data/w.svs",
+    ]
+
+
+def test_one_file_may_hold_several_scenes_and_regions(tmp_path: Path) -> None:
+    places = ["0,", "1,", "1,r.geojson"]
+    text = f"{HEADER},scene,roi_uri\n" + "".join(f"{i},c,s.czi,HER2-IHC,{p}\n" for i, p in enumerate(places))
+    assert [r.scene for r in read_manifest(write(tmp_path, text))] == ["0", "1", "1"]
+
+
+@given(st.text(max_size=12))
+def test_an_accepted_slide_name_is_one_file_name(name: str) -> None:
+    try:
+        row = _Row(slide_id=name, case_id="c", uri="u", assay="HER2-IHC")  # type: ignore[arg-type]
+    except ValueError:
+        return
+    path = Path("/store/pictures") / f"{row.slide_id}.png"
+    assert path.parent == Path("/store/pictures")
+    assert path.resolve() == path
+    assert not row.slide_id.startswith(".")
