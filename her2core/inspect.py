@@ -131,9 +131,8 @@ def describe(info: SlideInfo) -> str:
     """
     lines = [
         info.uri,
-        f"  {info.format}, {info.width} x {info.height} px in {info.tile_width} x {info.tile_height} px "
-        "tiles "
-        f"({info.compression}), {len(info.levels)} level{'s' * (len(info.levels) > 1)}, "
+        f"  {info.format}, {info.width} x {info.height} px in tiles of {info.tile_width} x "
+        f"{info.tile_height} ({info.compression}), {len(info.levels)} level{'s' * (len(info.levels) > 1)}, "
         f"{info.size_bytes / 1e6:.1f} MB, read by {info.reader}",
     ]
     power = f", objective {info.objective_power:g}x" if info.objective_power else ""

@@ -445,10 +445,19 @@ def test_pixels_that_are_not_square_are_refused_unless_the_manifest_overrules() 
 
 @pytest.mark.parametrize(
     ("value", "unit", "um"),
-    [("0.25", None, 0.25), ("250", "nm", 0.25), ("0,25", "µm", 0.25), ("2.5e-4", "mm", 0.25),
-     ("1", "pixel", None), ("-0.25", "µm", None), ("nan", "µm", None), ("", "µm", None), ("1e999", "µm", None),
-     (None, "µm", None)],
-)  # fmt: skip
+    [
+        ("0.25", None, 0.25),
+        ("250", "nm", 0.25),
+        ("0,25", "µm", 0.25),
+        ("2.5e-4", "mm", 0.25),
+        ("1", "pixel", None),
+        ("-0.25", "µm", None),
+        ("nan", "µm", None),
+        ("", "µm", None),
+        ("1e999", "µm", None),
+        (None, "µm", None),
+    ],
+)
 def test_lengths_with_units(value: str | None, unit: str | None, um: float | None) -> None:
     assert length_um(value, unit) == (None if um is None else pytest.approx(um))
 
@@ -571,11 +580,15 @@ class Canvas:
     def close(self) -> None: ...
 
 
-def test_openslide_regions_are_scenes_over_their_background(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openslide_regions_are_scenes_over_their_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.scn"
+    path.write_bytes(bytes(99))
     monkeypatch.setattr(openslide, "OpenSlide", Canvas)
     with pytest.raises(SlideError, match="2 scenes: '0', '1'"):
-        open_openslide("a.scn", Asked("a.scn", "1-x", 1))
-    reader = open_openslide("a.scn", Asked("a.scn", "1-x", 1, scene="1"))
+        open_openslide(path, Asked("a.scn", "1-x", 1))
+    reader = open_openslide(path, Asked("a.scn", "1-x", 1, scene="1"))
     assert (reader.info.height, reader.info.width, reader.info.mpp, reader.info.mpp_source) == (
         40,
         60,

@@ -256,10 +256,10 @@ def _grid(name: str, instance: _Instance, source: LocalBytes) -> TileGrid:
         raise SlideError(
             Reason.FILE_UNREADABLE, f"{name}: one part of a concatenation; join its parts to one file"
         )
+    places = _places(name, header, n, rows, columns, tile_h, tile_w)
     frame_bytes = 3 * tile_h * tile_w
     offsets, counts = _frames(name, instance, source, n, frame_bytes)
     placed = np.zeros((2, rows, columns), np.int64)
-    places = _places(name, header, n, rows, columns, tile_h, tile_w)
     placed[0].flat[places] = offsets
     placed[1].flat[places] = counts
     check_tile_index(

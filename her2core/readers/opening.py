@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from her2core.errors import Reason, SlideError
@@ -20,7 +21,7 @@ from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
 
 HEAD_BYTES = 4096
 OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".zvi", ".czi")
-"""Suffixes of formats that are left to OpenSlide whatever their header looks like."""
+"""Suffixes of formats that are left to OpenSlide even where they begin like a TIFF."""
 RANDOM_BITS = 7.9
 """Shannon entropy of a header, bits a byte, above which it is encrypted (4 KiB of noise have 7.95)."""
 ENCRYPTED_MAGICS = (b"Salted__", b"age-encryption.org", b"-----BEGIN PGP MESSAGE")
@@ -103,7 +104,7 @@ def _open_directory(
     if _is_omezarr(place):
         size, found = (0, identity) if identity is not None else identify(place)
         return open_omezarr(_zarr_store(place), Asked(place.name, found, size or _size_of(found), scene, mpp))
-    if place.fs is not None or not any(_is_dicom_file(entry) for entry in os.scandir(place.path)):
+    if place.fs is not None or not any(map(_is_dicom_file, Path(place.path).iterdir())):
         raise SlideError(
             Reason.NOT_A_SLIDE,
             f"{place.name}: a folder that holds neither OME-Zarr nor DICOM; expected a slide file. "
@@ -164,7 +165,10 @@ def _head(source: ByteSource) -> bytes:
 
 
 def _left_to_openslide(place: Location) -> bool:
-    return place.path.lower().endswith(OPENSLIDE_SUFFIXES)
+    """Whether a TIFF goes to OpenSlide unparsed: by its name and, where it is local, by OpenSlide's word."""
+    if not place.path.lower().endswith(OPENSLIDE_SUFFIXES):
+        return False
+    return place.fs is not None or detect_vendor(place.path) not in (None, "aperio", "generic-tiff")
 
 
 def _is_omezarr(place: Location) -> bool:
@@ -179,10 +183,10 @@ def _zarr_store(place: Location) -> Any:
     return FsspecStore(place.fs, path=place.path, read_only=True)
 
 
-def _is_dicom_file(entry: os.DirEntry[str]) -> bool:
-    if not entry.is_file():
+def _is_dicom_file(path: Path) -> bool:
+    if not path.is_file():
         return False
-    with open(entry.path, "rb") as file:
+    with path.open("rb") as file:
         return is_dicom(file.read(132))
 
 

@@ -16,6 +16,8 @@ from her2core.records import Box, LevelInfo, SlideInfo
 
 BLOCK_PX = 1024
 """Edge of the squares a region is read in: bounds the RGBA copy to 4 MiB."""
+MANY_FILES = (".mrxs", ".vms", ".vmu")
+"""Suffixes of formats whose pixels lie in other files: the size of the named one tells nothing."""
 
 
 def detect_vendor(path: str | os.PathLike[str]) -> str | None:
@@ -73,19 +75,21 @@ def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReade
             "Transfer it again with every file that belongs to it, or export it as OME-TIFF",
         ) from error
     try:
-        return _reader(slide, asked)
+        return _reader(
+            slide, asked, None if os.fspath(path).lower().endswith(MANY_FILES) else os.stat(path).st_size
+        )
     except SlideError:
         slide.close()
         raise
 
 
-def _reader(slide: openslide.OpenSlide, asked: Asked) -> OpenSlideReader:
+def _reader(slide: openslide.OpenSlide, asked: Asked, file_bytes: int | None) -> OpenSlideReader:
     properties = slide.properties
     regions = _regions(slide)
     names = tuple(str(i) for i in range(len(regions)))
     chosen = choose_scene(asked.name, names, asked.scene)
     scene = regions[chosen]
-    check_size(asked.name, scene.height, scene.width)
+    check_size(asked.name, scene.height, scene.width, file_bytes)
     x, y = (read_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide")
     scale = resolve_scale(asked.name, asked.mpp, [Scale(vendor, y, x)] if x and y else [])

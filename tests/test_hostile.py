@@ -1,0 +1,466 @@
+"""Files that lie, break off or are no slides: refused in words, within seconds and little memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from her2core.errors import Reason, SlideError
+from her2core.readers import SlideReader, open_slide
+from her2core.readers.limits import MAX_EDGE_PX, MAX_TILES
+from her2core.readers.openslide import open_openslide
+
+SECONDS = 10.0
+"""Longest time a refusal may take."""
+MEMORY_MB = 200
+"""Most memory a refusal may add to the process."""
+
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, STRIPS = 256, 257, 258, 259, 262, 273
+SAMPLES, ROWS, STRIP_COUNTS, TILE_WIDTH, TILE_LENGTH, OFFSETS, COUNTS = 277, 278, 279, 322, 323, 324, 325
+TEXT, SUB_IFDS = 270, 330
+
+
+def tiff(tags: dict[int, tuple[int, list[int]]], following: int = 0, data: bytes = b"") -> bytes:
+    """A classic TIFF of one directory; ``data`` begins at byte 8, tag values are ``(type, values)``."""
+    code = {1: "B", 2: "B", 3: "H", 4: "I"}
+    at = 8 + len(data)
+    tail_at = at + 2 + 12 * len(tags) + 4
+    entries, tail = b"", b""
+    for tag, (kind, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{code[kind]}", *values)
+        if len(packed) > 4:
+            entries += struct.pack("<HHII", tag, kind, len(values), tail_at + len(tail))
+            tail += packed
+        else:
+            entries += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    return (
+        b"II*\0"
+        + struct.pack("<I", at)
+        + data
+        + struct.pack("<H", len(tags))
+        + entries
+        + struct.pack("<I", following)
+        + tail
+    )
+
+
+def slide(side: int, tile: int, offsets: list[int], counts: list[int], **more: Any) -> bytes:
+    """A tiled RGB TIFF that declares ``side`` x ``side`` px."""
+    tags = {
+        WIDTH: (4, [side]),
+        LENGTH: (4, [side]),
+        BITS: (3, [8, 8, 8]),
+        COMPRESSION: (3, [more.get("codec", 8)]),
+        PHOTOMETRIC: (3, [2]),
+        SAMPLES: (3, [3]),
+        TILE_WIDTH: (4, [tile]),
+        TILE_LENGTH: (4, [tile]),
+        OFFSETS: (4, offsets),
+        COUNTS: (4, counts),
+    }
+    return tiff(tags | more.get("tags", {}), more.get("following", 0), more.get("data", b""))
+
+
+TILE_DATA = zlib.compress(bytes(3 * 256 * 256))
+GOOD = {"side": 512, "tile": 256, "data": TILE_DATA * 4}
+GOOD_OFFSETS = [8 + i * len(TILE_DATA) for i in range(4)]
+GOOD_COUNTS = [len(TILE_DATA)] * 4
+
+
+def good(**more: Any) -> bytes:
+    return slide(offsets=GOOD_OFFSETS, counts=GOOD_COUNTS, **(GOOD | more))
+
+
+def bombs() -> bytes:
+    return zlib.compress(bytes(1 << 27))
+
+
+HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
+    "empty": (lambda: b"", {Reason.FILE_EMPTY}, "0 bytes"),
+    "one byte": (lambda: b"I", {Reason.NOT_A_SLIDE}, "begins with bytes 49"),
+    "text": (lambda: b"slide_id,case_id,uri\nA,B,C\n" * 999, {Reason.NOT_A_SLIDE}, "no slide format"),
+    "noise": (lambda: os.urandom(1 << 20), {Reason.FILE_ENCRYPTED}, "encrypted"),
+    "openssl": (lambda: b"Salted__" + b"a" * 999, {Reason.FILE_ENCRYPTED}, "Decrypt"),
+    "header alone": (lambda: b"II*\0", {Reason.NOT_A_SLIDE, Reason.FILE_TRUNCATED}, ""),
+    "no directory": (lambda: b"II*\0\0\0\0\0", {Reason.NOT_A_SLIDE}, "without any image"),
+    "directory beyond the end": (
+        lambda: b"II*\0\xff\xff\xff\x7f" + bytes(99),
+        {Reason.FILE_TRUNCATED},
+        "refers to",
+    ),
+    "dangling chain": (lambda: good(following=1 << 30), {Reason.FILE_TRUNCATED}, "refers to"),
+    "loop": (lambda: good(following=8 + 4 * len(TILE_DATA)), {Reason.FILE_HOSTILE}, "loop"),
+    "65535 tags": (
+        lambda: b"II*\0\x08\0\0\0\xff\xff" + bytes(1 << 20),
+        {Reason.FILE_UNREADABLE},
+        "65535 tags",
+    ),
+    "no tags": (lambda: b"II*\0\x08\0\0\0" + bytes(99), {Reason.FILE_UNREADABLE}, "0 tags"),
+    "huge tag": (
+        lambda: good().replace(struct.pack("<HHI", OFFSETS, 4, 4), struct.pack("<HHI", OFFSETS, 4, 1 << 31)),
+        {Reason.FILE_TRUNCATED},
+        "tag 324 needs",
+    ),
+    "one shared tile": (
+        lambda: slide(200_000, 1024, [8] * 38_416, [len(TILE_DATA)] * 38_416, data=TILE_DATA),
+        {Reason.FILE_HOSTILE},
+        "200000 x 200000 px in a file of 3",
+    ),
+    "shared tiles of a small slide": (
+        lambda: slide(4096, 256, [8] * 256, [len(TILE_DATA)] * 256, data=TILE_DATA),
+        {Reason.FILE_HOSTILE},
+        "share",
+    ),
+    "too wide": (lambda: slide(MAX_EDGE_PX + 1, 256, [8], [9]), {Reason.FILE_HOSTILE}, "px an edge"),
+    "zero pixels": (lambda: slide(0, 256, [8], [9]), {Reason.FILE_HOSTILE}, "0 x 0 px"),
+    "zero tile": (lambda: slide(512, 0, [8], [9]), {Reason.FILE_HOSTILE}, "tiles of 0 x 0"),
+    "giant tile": (lambda: slide(512, 1 << 16, [8], [9]), {Reason.FILE_HOSTILE}, "tiles of 65536"),
+    "more tiles than bytes": (
+        lambda: slide(4000, 1, [8], [9]),
+        {Reason.FILE_HOSTILE},
+        f"accepted are {MAX_TILES}",
+    ),
+    "fewer tiles than pixels": (lambda: good(side=3000), {Reason.FILE_TRUNCATED}, "need 144 tiles"),
+    "no tile index": (
+        lambda: tiff(
+            {
+                WIDTH: (4, [64]),
+                LENGTH: (4, [64]),
+                BITS: (3, [8, 8, 8]),
+                PHOTOMETRIC: (3, [2]),
+                SAMPLES: (3, [3]),
+            }
+        ),
+        {Reason.FILE_UNREADABLE},
+        "tile index, is missing",
+    ),
+    "truncated": (lambda: good()[: 8 + len(TILE_DATA)] + bytes(20), {Reason.FILE_TRUNCATED}, ""),
+    "tiles beyond the end": (
+        lambda: slide(512, 256, [8, 8 + len(TILE_DATA), 1 << 20, 1 << 21], GOOD_COUNTS, data=TILE_DATA * 4),
+        {Reason.FILE_TRUNCATED},
+        "2 of 4 tiles lie beyond",
+    ),
+    "no tile present": (
+        lambda: slide(512, 256, [0] * 4, [0] * 4),
+        {Reason.FILE_TRUNCATED},
+        "none of its 4 tiles",
+    ),
+    "overlong tile": (
+        lambda: slide(256, 256, [8], [1 << 21], data=bytes(1 << 22)),
+        {Reason.FILE_HOSTILE},
+        "stored in 2097152",
+    ),
+    "short strips": (
+        lambda: tiff(
+            {
+                WIDTH: (4, [900]),
+                LENGTH: (4, [900]),
+                BITS: (3, [8, 8, 8]),
+                PHOTOMETRIC: (3, [2]),
+                SAMPLES: (3, [3]),
+                STRIPS: (4, [8]),
+                ROWS: (4, [900]),
+                STRIP_COUNTS: (4, [5000]),
+            },
+            data=bytes(5000),
+        ),
+        {Reason.FILE_TRUNCATED},
+        "the strips hold 5000",
+    ),
+    "entities": (
+        lambda: good(tags={TEXT: (2, list(b'<?xml?><!DOCTYPE a [<!ENTITY b "c">]><OME>&b;</OME>\0'))}),
+        {Reason.FILE_HOSTILE},
+        "entities",
+    ),
+    "broken xml": (
+        lambda: good(tags={TEXT: (2, list(b"<OME><Image Name='Jane Doe'>\0"))}),
+        {Reason.FILE_UNREADABLE},
+        "parse",
+    ),
+    "sub-directory loop": (
+        lambda: good(
+            tags={
+                TEXT: (
+                    2,
+                    list(
+                        b"<OME><Image><Pixels SizeX='512' SizeY='512' SizeC='3' SizeZ='1' SizeT='1' "
+                        b"Type='uint8'><TiffData IFD='0'/></Pixels></Image></OME>\0"
+                    ),
+                ),
+                SUB_IFDS: (4, [8 + 4 * len(TILE_DATA)] * 2),
+            }
+        ),
+        {Reason.FILE_HOSTILE},
+        "loop",
+    ),
+    "png of no size": (
+        lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(8) + b"\x08\x02\0\0\0",
+        {Reason.FILE_HOSTILE},
+        "0 x 0",
+    ),
+    "png bomb": (
+        lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 50_000, 50_000) + b"\x08\x02\0\0\0",
+        {Reason.FILE_HOSTILE},
+        "50000 x 50000",
+    ),
+    "large png": (
+        lambda: (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+            + struct.pack(">II", 12_000, 12_000)
+            + b"\x08\x02\0\0\0"
+            + bytes(1 << 20)
+        ),
+        {Reason.FILE_HOSTILE},
+        "without tiles",
+    ),
+    "jpeg without frame": (
+        lambda: b"\xff\xd8\xff\xe0" + bytes(999),
+        {Reason.FILE_UNREADABLE},
+        "frame header",
+    ),
+    "not dicom after all": (
+        lambda: bytes(128) + b"DICM" + bytes(5000),
+        {Reason.FILE_UNREADABLE, Reason.NOT_A_SLIDE},
+        "",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def within_bounds() -> Iterator[None]:
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    yield
+    assert time.monotonic() - started < SECONDS
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MEMORY_MB
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("suffix", [".svs", ".ndpi"])
+def test_refused_at_opening(tmp_path: Path, name: str, suffix: str) -> None:
+    make, reasons, says = HOSTILE[name]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(make())
+    with pytest.raises(SlideError) as error:
+        open_slide(path)
+    assert str(path) in error.value.message
+    assert "Doe" not in error.value.message
+    if suffix == ".svs":
+        assert error.value.reason in reasons
+        assert says in error.value.message
+
+
+def test_the_good_file_behind_the_bad_ones_opens(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(good())
+    out = np.full((512, 512, 3), 9, np.uint8)
+    open_slide(path).read_region(0, 0, out)
+    assert not out.any()
+
+
+def test_a_chain_without_end_is_refused(tmp_path: Path) -> None:
+    entry = struct.pack("<HHII", WIDTH, 4, 1, 9)
+    ring = b"".join(struct.pack("<H", 1) + entry + struct.pack("<I", 8 + 18 * (i + 1)) for i in range(6000))
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0\x08\0\0\0" + ring + bytes(64))
+    with pytest.raises(SlideError, match="more than 4096 TIFF directories"):
+        open_slide(path)
+
+
+def test_folders_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="neither OME-Zarr nor DICOM") as error:
+        open_slide(tmp_path)
+    assert error.value.reason is Reason.NOT_A_SLIDE
+    for missing in (tmp_path / "none.svs", tmp_path / "a.svs" / "b"):
+        with pytest.raises(SlideError, match="no such file") as error:
+            open_slide(missing)
+        assert error.value.reason is Reason.FILE_MISSING
+    with pytest.raises(SlideError, match="unknown scheme"):
+        open_slide("ftp://host/a.svs")
+
+
+def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SlideError, match="permission denied") as error:
+        open_slide(tmp_path / "a.svs")
+    assert error.value.reason is Reason.FILE_UNREADABLE
+
+
+# tiles that turn out bad when they are read
+
+
+def read_first(reader: SlideReader, size: int = 64) -> None:
+    reader.read_region(0, 0, np.empty((size, size, 3), np.uint8))
+
+
+BAD_TILES: dict[str, tuple[int, Callable[[], bytes], Reason]] = {
+    "deflate bomb": (8, bombs, Reason.FILE_UNREADABLE),
+    "zstd bomb": (50000, lambda: imagecodecs.zstd_encode(bytes(1 << 28)), Reason.FILE_UNREADABLE),
+    "short deflate": (8, lambda: zlib.compress(b"abc"), Reason.FILE_TRUNCATED),
+    "short raw": (1, lambda: bytes(999), Reason.FILE_TRUNCATED),
+    "noise as deflate": (8, lambda: b"\x11" * 999, Reason.FILE_UNREADABLE),
+    "noise as lzw": (5, lambda: b"\xa7\x3c" * 999, Reason.FILE_UNREADABLE),
+    "noise as jpeg": (7, lambda: b"\x11" * 999, Reason.FILE_TRUNCATED),
+    "cut jpeg": (
+        7,
+        lambda: imagecodecs.jpeg8_encode(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))[
+            :9000
+        ],
+        Reason.FILE_TRUNCATED,
+    ),
+    "jpeg of another size": (
+        7,
+        lambda: imagecodecs.jpeg8_encode(np.zeros((512, 512, 3), np.uint8)),
+        Reason.FILE_UNREADABLE,
+    ),
+    "jpeg of 65 000 px": (
+        7,
+        lambda: re.sub(
+            rb"\xff\xc0\x00\x11\x08....",
+            b"\xff\xc0\x00\x11\x08\xfd\xe8\xfd\xe8",
+            imagecodecs.jpeg8_encode(np.zeros((256, 256, 3), np.uint8)),
+            flags=re.DOTALL,
+        ),
+        Reason.FILE_UNREADABLE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TILES)
+def test_a_bad_tile_is_named_and_its_output_bounded(tmp_path: Path, name: str) -> None:
+    codec, make, reason = BAD_TILES[name]
+    data = make()
+    path = tmp_path / "a.tif"
+    path.write_bytes(slide(256, 256, [8], [len(data)], codec=codec, data=data))
+    with open_slide(path) as reader, pytest.raises(SlideError, match="tile row 0 column 0") as error:
+        read_first(reader)
+    assert error.value.reason is reason
+    assert str(path) in error.value.message
+
+
+def test_an_lzw_bomb_fills_its_tile_and_no_more(tmp_path: Path) -> None:
+    data = imagecodecs.lzw_encode(bytes(1 << 24))
+    path = tmp_path / "a.tif"
+    path.write_bytes(slide(256, 256, [8], [len(data)], codec=5, data=data))
+    with open_slide(path) as reader:
+        read_first(reader)
+
+
+def test_a_jpeg2000_tile_of_another_size_is_refused(tmp_path: Path) -> None:
+    stream = bytearray(
+        imagecodecs.jpeg2k_encode(np.zeros((256, 256, 3), np.uint8), codecformat="j2k", level=0)
+    )
+    path = tmp_path / "a.tif"
+    stream[8:16] = struct.pack(">II", 60_000, 60_000)
+    path.write_bytes(slide(256, 256, [8], [len(stream)], codec=33005, data=bytes(stream)))
+    with open_slide(path) as reader, pytest.raises(SlideError, match="60000, 60000"):
+        read_first(reader)
+    path.write_bytes(slide(256, 256, [8], [999], codec=33005, data=bytes(999)))
+    with pytest.raises(SlideError, match="no JPEG 2000 codestream"):
+        open_slide(path)
+
+
+def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(good())
+    with open_slide(path) as reader:
+        os.truncate(path, 100)
+        with pytest.raises(SlideError, match="incomplete") as error:
+            read_first(reader)
+    assert error.value.reason is Reason.FILE_TRUNCATED
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_plain_images_cut_short(tmp_path: Path, kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    whole = imagecodecs.jpeg8_encode(pixels) if kind == "jpeg" else imagecodecs.png_encode(pixels)
+    path = tmp_path / "a"
+    path.write_bytes(whole[: len(whole) // 2])
+    with open_slide(path) as reader, pytest.raises(SlideError, match="cannot be decoded") as error:
+        read_first(reader)
+    assert error.value.reason in (Reason.FILE_TRUNCATED, Reason.FILE_UNREADABLE)
+
+
+def test_a_vendor_file_that_openslide_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndpi"
+    path.write_bytes(good(tags={65420: (4, [1])}))
+    with pytest.raises(SlideError) as error:
+        open_slide(path)
+    assert error.value.reason is Reason.FILE_UNREADABLE
+    assert str(path) in error.value.message
+
+
+def test_openslide_error_mid_way_names_the_place(tmp_path: Path) -> None:
+    from her2core.readers.base import Asked
+
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(256, 256), compression="zlib", photometric="rgb", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    with path.open("r+b") as raw:
+        raw.seek(start)
+        raw.write(b"\x11" * length)
+    with (
+        open_openslide(path, Asked("a.tif", "1-x", 1)) as reader,
+        pytest.raises(SlideError, match="x 0, y 0"),
+    ):
+        read_first(reader)
+
+
+def test_omezarr_that_lies(tmp_path: Path) -> None:
+    scale = [{"type": "scale", "scale": [1, 0.25, 0.25]}]
+    axes = [{"name": "c"}, {"name": "y", "unit": "micrometer"}, {"name": "x", "unit": "micrometer"}]
+    content = {
+        "version": "0.5",
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}],
+    }
+    for shape, chunk, dtype, says in (
+        ((3, 1 << 20, 1 << 20), 512, "u1", "declares 1048576"),
+        ((3, 60_000, 60_000), 60_000, "u1", "chunks of"),
+        ((3, 512, 512), 512, "u2", "uint16 pixels"),
+        ((4, 512, 512), 512, "u1", "expected one plane with axes c"),
+    ):
+        shutil.rmtree(tmp_path / "a.zarr", ignore_errors=True)
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+        group.create_array("0", shape=shape, chunks=(shape[0], chunk, chunk), dtype=dtype)
+        group.attrs["ome"] = content
+        with pytest.raises(SlideError, match=says):
+            open_slide(tmp_path / "a.zarr")
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{ not json")
+    with pytest.raises(SlideError, match="metadata cannot be read"):
+        open_slide(tmp_path / "a.zarr")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_any_damage_to_a_header_is_read_or_refused(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
+    """A byte changed anywhere gives pixels or a SlideError, never another exception."""
+    header = bytearray(good(tags={TEXT: (2, list(b"Aperio|MPP = 0.25|AppMag = 40\0"))}))
+    start = 8 + 4 * len(TILE_DATA)
+    for at, value in changes:
+        place = at % (len(header) - start + 8)
+        header[place if place < 8 else start + place - 8] = value
+    path = tmp_path / "a.svs"
+    path.write_bytes(header)
+    with suppress(SlideError), open_slide(path, identity="1-x") as reader:
+        read_first(reader)
