@@ -1,0 +1,60 @@
+"""HER2 slide cohorts to tables: the science and the storage, without an orchestrator. Research use only.
+
+The command line's verbs, for Python::
+
+    her2core.inspect_slide("slide.svs")
+    her2core.plan_cohort(her2core.read_manifest("manifest.csv"), her2core.load_config())
+    flows.run_cohort("manifest.csv", "s3://bucket/out")
+    her2core.cohort_status(her2core.Store("s3://bucket/out"))
+    her2core.synth_cohort("folder")
+    her2core.open_level("s3://bucket/out/pyramids/KEY", 2)
+
+Nothing is imported before it is asked for, so that ``import her2core`` costs nothing on a worker.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from her2core.config import Config, load_config
+    from her2core.dataset import open_level, open_pyramid
+    from her2core.inspect import inspect_slide
+    from her2core.journal import cohort_status
+    from her2core.manifest import read_manifest
+    from her2core.phantom import synth_cohort
+    from her2core.plan import plan_cohort
+    from her2core.storage import Store
+
+_HOMES = {
+    "Config": "config",
+    "Store": "storage",
+    "cohort_status": "journal",
+    "inspect_slide": "inspect",
+    "load_config": "config",
+    "open_level": "dataset",
+    "open_pyramid": "dataset",
+    "plan_cohort": "plan",
+    "read_manifest": "manifest",
+    "synth_cohort": "phantom",
+}
+
+__all__ = [
+    "Config",
+    "Store",
+    "cohort_status",
+    "inspect_slide",
+    "load_config",
+    "open_level",
+    "open_pyramid",
+    "plan_cohort",
+    "read_manifest",
+    "synth_cohort",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'her2core' has no attribute {name!r}")
+    return getattr(import_module(f"her2core.{_HOMES[name]}"), name)
