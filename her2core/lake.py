@@ -266,22 +266,20 @@ class _Change:
 def _commit(store: Store, table: Table, plan: Callable[[DeltaTable], _Change]) -> int:
     """Plan against the newest version and commit; where another writer came between, plan again."""
     for attempt in range(ATTEMPTS):
-        delta = _open_or_create(store, table)
-        change = plan(delta)
-        if not change.add and not change.remove:
-            return int(delta.version())
-        count = 1 + (delta.transaction_version(APPLICATION) or 0)
-        properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
         try:
-            delta.create_write_transaction(
-                _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
-            )
+            delta = _open_or_create(store, table)
+            change = plan(delta)
+            if change.add or change.remove:
+                count = 1 + (delta.transaction_version(APPLICATION) or 0)
+                properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
+                delta.create_write_transaction(
+                    _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
+                )
+                delta.update_incremental()
+            return int(delta.version())
         except CommitFailedError as error:
             log.info("%s: another writer committed first (%s); trying again", table.name, error)
             time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
-            continue
-        delta.update_incremental()
-        return int(delta.version())
     raise StoreError(
         f"{store.delta_uri(FOLDER)}/{table.name}: {ATTEMPTS} commits lost against other writers; one run "
         "at a time may write to an output. Stop the others and run again."
