@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import threading
@@ -178,7 +179,10 @@ def _pread(store: Store, part: _Range) -> memoryview:
     if buffer is None or len(buffer) < size:
         buffer = _local.encoded = np.empty(size, np.uint8)
     view = buffer.data[:size]
-    descriptor = os.open(store.uri(part.key), os.O_RDONLY)
+    try:
+        descriptor = os.open(store.uri(part.key), os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise _missing(store, part.key) from error
     try:
         got = 0
         while got < size:
@@ -211,9 +215,13 @@ def _request(store: Store, batch: list[_Range]) -> Iterable[tuple[_Range, memory
         [f"{store.root}/{part.key}" for part in batch],
         [part.start for part in batch],
         [part.end for part in batch],
-        on_error="raise",
+        on_error="return",
     )
     for part, answer in zip(batch, answers, strict=True):
+        if isinstance(answer, FileNotFoundError):
+            raise _missing(store, part.key) from answer
+        if isinstance(answer, BaseException):
+            raise answer
         if len(answer) != part.end - part.start:
             raise _damaged(store, part.key, f"gave {len(answer)} bytes; expected {part.end - part.start}")
         yield part, memoryview(answer)
@@ -224,14 +232,20 @@ def _read_index(store: Store, ref: PyramidRef, key: str, side: int) -> Index:
     try:
         return read_index(store.cat_range(key, -length, 0), side)
     except FileNotFoundError as error:
-        raise StoreError(
-            f"{store.uri(key)} is missing; expected a shard of the pyramid. Delete the pyramid and run again."
-        ) from error
+        raise _missing(store, key) from error
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: shorter than an index
+            raise
         raise _damaged(store, key, str(error)) from error
 
 
 _known_index = functools.lru_cache(maxsize=INDEXES_KEPT)(_read_index)
+
+
+def _missing(store: Store, key: str) -> StoreError:
+    return StoreError(
+        f"{store.uri(key)}, a shard of the pyramid, is missing. Delete the pyramid and run again."
+    )
 
 
 def _damaged(store: Store, key: str, what: str) -> StoreError:

@@ -21,6 +21,7 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image, ImageLabel
 
+from her2core.dataset import open_level
 from her2core.errors import StoreError
 from her2core.labels import list_labels
 from her2core.params import PyramidParams
@@ -39,6 +40,7 @@ from her2core.readers.memory import MemoryReader
 from her2core.records import LevelInfo, PyramidRef, SlideInfo
 from her2core.storage import Store
 from her2core.zarr_codecs import register_image_codecs
+from tests.conftest import Bucket
 
 PATH = "pyramids/key"
 
@@ -334,9 +336,11 @@ def test_missing_and_damaged_shards_are_named(tmp_path: Path) -> None:
     out = np.empty((10, 10, 3), np.uint8)
     reader = PyramidReader(store, ref)
     data = bytearray(store.read_bytes(f"{PATH}/0/c/0/1/1"))
-    store.delete(f"{PATH}/0/c/0/0/1")
-    with pytest.raises(StoreError, match=re.escape(f"{PATH}/0/c/0/0/1 is missing")):
-        reader.read(0, 5, 80, out)
+    reader.read(0, 45, 5, out)
+    for gone in ("0/0", "0/1"):  # with its index remembered, and without
+        store.delete(f"{PATH}/0/c/0/{gone}")
+        with pytest.raises(StoreError, match=rf"{PATH}/0/c/0/{gone}, .* is missing"):
+            reader.read(0, 45, 5 if gone == "0/0" else 80, out)
     store.write_bytes(f"{PATH}/0/c/0/1/0", data[:40])
     with pytest.raises(StoreError, match=re.escape(f"{PATH}/0/c/0/1/0 is damaged")):
         reader.read(0, 80, 5, out)
@@ -380,6 +384,32 @@ def test_labels_of_the_wrong_shape_or_name_are_refused(made: tuple[Store, Pyrami
         write_label(store, ref, "tissue", np.zeros((3, 3), np.uint8), 1)
     with pytest.raises(StoreError, match="no such label"):
         read_label(store, ref, "nothing")
+
+
+def test_on_s3(s3: Bucket) -> None:
+    store, image = Store(f"{s3.uri}/out", endpoint_url=s3.endpoint_url), picture(300, 260)
+    params = PyramidParams(32, 128)
+    grid = grid_of(300, 260, params)
+    for task in grid.tasks():
+        assert not shard_done(store, PATH, *task)
+        write_shard(MemoryReader(image), store, PATH, grid, params, task)
+        assert shard_done(store, PATH, *task)
+    write_top(store, PATH, grid, params)
+    ref = finalise(store, PATH, grid, params, identity="1-x", mpp=0.25)
+    assert ref.objects == len(store.list(PATH, recursive=True))
+    assert ref.bytes_written == sum(store.size(name) for name in store.list(PATH, recursive=True))
+    out = np.empty((150, 200, 3), np.uint8)
+    PyramidReader(store, ref).read(0, 100, 30, out)
+    assert np.array_equal(out, image[100:250, 30:230])
+    mask = np.ones(ref.shapes[1], np.uint8)
+    write_label(store, ref, "tissue", mask, 1)
+    assert np.array_equal(read_label(store, ref, "tissue")[0], mask)
+    level = open_level(store.uri(PATH), 0, {"endpoint_url": s3.endpoint_url})
+    assert np.array_equal(level.transpose("y", "x", "c").values, image)
+    for gone, at in (("1/1", 130), ("2/2", 258)):  # with its index remembered, and without
+        store.delete(f"{PATH}/0/c/0/{gone}")
+        with pytest.raises(StoreError, match=rf"{PATH}/0/c/0/{gone}, .* is missing"):
+            PyramidReader(store, ref).read(0, at, at, out[:9, :9])
 
 
 def test_nothing_but_pixels_leaves_the_slide(shared_data: Path, tmp_path: Path) -> None:
