@@ -35,6 +35,7 @@ def inspect_slide(
     scene: str | None = None,
     endpoint_url: str | None = None,
     name: str | None = None,
+    identity: str | None = None,
     header_only: bool = False,
 ) -> SlideInfo:
     """Open a slide, check its header, and look at a few fields.
@@ -45,6 +46,8 @@ def inspect_slide(
         Local path or URI; a slide that ``needs_local_copy`` is given by its copy, with its URI as ``name``.
     mpp, scene
         The manifest's values.
+    identity
+        Identity of the slide where it is known (``sources.file_identity``); otherwise it is found here.
     header_only
         Neither hash the file nor decode a pixel. The identity then serves no content key, and no assay is
         guessed.
@@ -55,7 +58,8 @@ def inspect_slide(
         Where the slide cannot be read at all. What merely forbids scoring it (no scale, an implausible
         one) is in ``problems``; ``require_scorable`` raises that.
     """
-    identity = f"{_size(uri, endpoint_url)}-unverified" if header_only else None
+    if header_only and identity is None:
+        identity = f"{_size(uri, endpoint_url)}-unverified"
     with open_slide(
         uri, scene=scene, mpp=mpp, uri=name, identity=identity, endpoint_url=endpoint_url
     ) as reader:

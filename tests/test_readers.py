@@ -26,7 +26,6 @@ from her2core.readers.base import Asked, composite
 from her2core.readers.bytesource import RemoteBytes, coalesce
 from her2core.readers.image import WholeReader
 from her2core.readers.limits import MAX_TILE_PX
-from her2core.readers.locate import identify, locate
 from her2core.readers.openslide import OpenSlideReader, open_openslide
 from her2core.readers.scale import Scale, length_um, read_number, resolve_scale
 from her2core.readers.tiff import open_tiff
@@ -750,20 +749,6 @@ def test_identity_follows_content(tmp_path: Path) -> None:
     identities = [open_slide(p).info.identity for p in (a, b, other)]
     assert identities[0] == identities[1] != identities[2]
     assert identities[0].startswith(f"{a.stat().st_size}-")
-
-
-def test_identity_of_a_folder_and_of_an_mrxs_counts_every_file(tmp_path: Path) -> None:
-    (tmp_path / "a.mrxs").write_bytes(b"index")
-    data = tmp_path / "a" / "Data0001.dat"
-    data.parent.mkdir()
-    data.write_bytes(b"one")
-    for path in (tmp_path / "a.mrxs", tmp_path / "a"):
-        data.write_bytes(b"one")
-        before = identify(locate(path))
-        data.write_bytes(b"two")
-        after = identify(locate(path))
-        assert before[0] == after[0]
-        assert before[1] != after[1]
 
 
 # remote

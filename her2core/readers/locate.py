@@ -1,8 +1,7 @@
-"""From a URI to its bytes: local path or fsspec file system, and the identity of what lies there."""
+"""From a URI to its bytes: a local path, or an object as fsspec names it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,40 +80,3 @@ def locate(uri: str | os.PathLike[str], name: str | None = None, endpoint_url: s
             Reason.FILE_MISSING, f"{name or text}: unknown scheme; expected a local path, file:// or s3://"
         )
     return Location(name or text, path, None)
-
-
-def identify(place: Location) -> tuple[int, str]:
-    """Size in bytes and identity of a slide: equal identity means equal pixels.
-
-    A local file's identity holds its SHA-256, a remote one's its ETag; a folder (OME-Zarr, DICOM) and the
-    folder beside an MRXS file count with every file in them.
-    """
-    parts = _files(place)
-    size = sum(n for _, n, _ in parts)
-    if len(parts) == 1:
-        return size, f"{size}-{parts[0][2]}"
-    digest = hashlib.sha256()
-    for path, n, identity in parts:
-        digest.update(f"{path}\0{n}\0{identity}\n".encode())
-    return size, f"{size}-{digest.hexdigest()}"
-
-
-def _files(place: Location) -> list[tuple[str, int, str]]:
-    """Relative path, size and digest or ETag of every file of a slide, sorted."""
-    if place.fs is not None:
-        found = place.fs.find(place.path, detail=True)
-        return sorted(
-            (p.removeprefix(place.path), int(f["size"]), str(f.get("ETag", "")).strip('"'))
-            for p, f in found.items()
-        )
-    root = Path(place.path)
-    members = [root] if root.is_file() else []
-    beside = root.with_suffix("") if root.suffix.lower() == ".mrxs" else root
-    if beside.is_dir():
-        members += sorted(p for p in beside.rglob("*") if p.is_file())
-    return [(str(p.relative_to(root.parent)), p.stat().st_size, _sha256(p)) for p in members]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

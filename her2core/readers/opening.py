@@ -6,7 +6,6 @@ import math
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import Asked, SlideReader
@@ -14,10 +13,12 @@ from her2core.readers.bytesource import ByteSource
 from her2core.readers.dicom import is_dicom, open_dicom
 from her2core.readers.ifd import is_tiff
 from her2core.readers.image import is_plain_image, open_image
-from her2core.readers.locate import Location, identify, locate
+from her2core.readers.locate import Location, locate
 from her2core.readers.omezarr import MARKERS, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
+from her2core.sources import file_identity
+from her2core.storage import Store
 
 HEAD_BYTES = 4096
 OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".zvi", ".czi")
@@ -61,19 +62,23 @@ def open_slide(
         in ``info.problems``, and ``inspect.require_scorable`` refuses it.
     """
     place = locate(source, uri, endpoint_url)
-    if place.is_directory:
-        return _open_directory(place, scene, mpp, identity)
-    with_bytes = place.open_bytes()
+    folder = place.is_directory
+    if folder and not _is_omezarr(place):
+        _check_dicom_folder(place)
+    content = None if folder else place.open_bytes()
     try:
-        size, found = (
-            (_size_of(identity) or with_bytes.size, identity) if identity is not None else identify(place)
-        )
-        asked = Asked(place.name, found, size, scene, mpp)
-        reader = _open_file(place, with_bytes, asked)
+        if content is not None:
+            _check_known(place, _head(content))  # before a large file that is no slide is hashed
+        if identity is None:
+            identity = file_identity(os.fspath(source), endpoint_url)[1]
+        asked = Asked(place.name, identity, _size_of(identity), scene, mpp)
+        if content is None:
+            return _open_directory(place, asked, endpoint_url)
+        return _open_file(place, content, asked)
     except BaseException:
-        with_bytes.close()
+        if content is not None:
+            content.close()
         raise
-    return reader
 
 
 def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
@@ -85,10 +90,8 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
         return not _is_omezarr(place)
     source = place.open_bytes()
     head = _head(source)
-    if is_plain_image(head):
-        return False
     if not is_tiff(head) or _left_to_openslide(place):
-        return True
+        return is_dicom(head) or _left_to_openslide(place)
     try:
         open_tiff(source, Asked(place.name, "", source.size, mpp=1.0)).close()
     except NeedsOpenSlideError:
@@ -98,44 +101,51 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
     return False
 
 
-def _open_directory(
-    place: Location, scene: str | None, mpp: float | None, identity: str | None
-) -> SlideReader:
-    if _is_omezarr(place):
-        size, found = (0, identity) if identity is not None else identify(place)
-        return open_omezarr(_zarr_store(place), Asked(place.name, found, size or _size_of(found), scene, mpp))
+def _open_directory(place: Location, asked: Asked, endpoint_url: str | None) -> SlideReader:
+    if not _is_omezarr(place):
+        return open_dicom(place.path, asked)
+    store = (
+        place.path
+        if place.fs is None
+        else Store(f"s3://{place.path}", endpoint_url=endpoint_url).zarr_store()
+    )
+    return open_omezarr(store, asked)
+
+
+def _open_file(place: Location, source: ByteSource, asked: Asked) -> SlideReader:
+    head = _head(source)
+    if is_tiff(head) and not _left_to_openslide(place):
+        try:
+            return open_tiff(source, asked)
+        except NeedsOpenSlideError as error:
+            if place.fs is not None or detect_vendor(place.path) is None:
+                raise SlideError(error.reason, error.message) from error
+    if is_plain_image(head):
+        return open_image(source, asked)
+    if place.fs is not None:
+        raise SlideError(
+            Reason.FILE_UNREADABLE, f"{asked.name}: this format is read from a local copy, not from the store"
+        )
+    source.close()
+    return open_dicom(place.path, asked) if is_dicom(head) else open_openslide(place.path, asked)
+
+
+def _check_known(place: Location, head: bytes) -> None:
+    """Refuse a file that no reader knows."""
+    if is_tiff(head) or is_plain_image(head) or is_dicom(head):
+        return
+    if detect_vendor(place.path) is None if place.fs is None else not _left_to_openslide(place):
+        raise _not_a_slide(place.name, head)
+
+
+def _check_dicom_folder(place: Location) -> None:
+    """Refuse a folder without DICOM files."""
     if place.fs is not None or not any(map(_is_dicom_file, Path(place.path).iterdir())):
         raise SlideError(
             Reason.NOT_A_SLIDE,
             f"{place.name}: a folder that holds neither OME-Zarr nor DICOM; expected a slide file. "
             "A remote DICOM folder is read from a local copy",
         )
-    size, found = (0, identity) if identity is not None else identify(place)
-    return open_dicom(place.path, Asked(place.name, found, size or _size_of(found), scene, mpp))
-
-
-def _open_file(place: Location, source: ByteSource, asked: Asked) -> SlideReader:
-    head = _head(source)
-    local = place.fs is None
-    if is_tiff(head) and not _left_to_openslide(place):
-        try:
-            return open_tiff(source, asked)
-        except NeedsOpenSlideError as error:
-            if not local or detect_vendor(place.path) is None:
-                raise SlideError(error.reason, error.message) from error
-    elif is_plain_image(head):
-        return open_image(source, asked)
-    if not local:
-        raise SlideError(
-            Reason.FILE_UNREADABLE, f"{asked.name}: this format is read from a local copy, not from the store"
-        )
-    if is_dicom(head):
-        source.close()
-        return open_dicom(place.path, asked)
-    if detect_vendor(place.path) is None:
-        raise _not_a_slide(asked.name, head)
-    source.close()
-    return open_openslide(place.path, asked)
 
 
 def _not_a_slide(name: str, head: bytes) -> SlideError:
@@ -173,14 +183,6 @@ def _left_to_openslide(place: Location) -> bool:
 
 def _is_omezarr(place: Location) -> bool:
     return any(place.has(marker) for marker in MARKERS)
-
-
-def _zarr_store(place: Location) -> Any:
-    if place.fs is None:
-        return place.path
-    from zarr.storage import FsspecStore
-
-    return FsspecStore(place.fs, path=place.path, read_only=True)
 
 
 def _is_dicom_file(path: Path) -> bool:
