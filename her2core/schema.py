@@ -134,13 +134,14 @@ CELLS = Table(
             for i in range(LADDER_STEPS)
         ),
         Column("completeness", SINGLE, "fraction", "Completeness at slides.detect_od."),
-        Column("largest_gap_deg", SINGLE, "degree", "Largest unstained stretch at the detection cut-point."),
+        Column("largest_gap_deg", SINGLE, "degree", "Largest stretch of the contour below ihc.positive_od."),
         Column("evaluable_fraction", SINGLE, "fraction", "Part of the contour that could be judged."),
-        Column("neighbour_strong_fraction", SINGLE, "fraction", "Part of the contour shared with strongly "
-               "stained neighbours, whose stain this cell may only borrow."),
-        Column("seed_source", TEXT, "", "How the cell was found: hematoxylin (its nucleus) or membrane (a "
-               "basin enclosed by stain)."),
-        Column("qc_flag", pa.int16(), "", "Quality bits of the cell; 0 is good."),
+        Column("neighbour_strong_fraction", SINGLE, "fraction", "Neighbours with a strong contour, whose "
+               "stain this cell may only borrow."),
+        Column("seed_source", TEXT, "", "How the cell was found: hematoxylin (its nucleus stands out) or "
+               "membrane (the basin that stain encloses)."),
+        Column("qc_flag", pa.int16(), "", "Sum of 1 (fewer than half of the contour evaluable) and 2 (too "
+               "dark to measure); 0 is good."),
         Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
         Column("tumour_rule", FLAG, "", "Nucleus looks like a tumour cell's by the documented rule.", True),
         Column("is_tumour", FLAG, "", "Counted as a tumour cell.", True),
@@ -270,16 +271,37 @@ RUNS = Table(
 TABLES: dict[str, Table] = {table.name: table for table in (CELLS, SLIDES, CASES, RUNS)}
 
 
+_PREFACE = """# Lake tables
+
+Delta tables under `tables/` of the output. This page comes from `python -m her2core.schema > docs/schema.md`;
+a test compares it with the tables as they are written. Optical density (OD) is base 10 against the slide's
+own background. How cells become classes and scores: [scoring.md](scoring.md). Research use only.
+
+```python
+import polars as pl
+
+slides = pl.read_delta("OUT/tables/slides")
+cells = pl.scan_delta("OUT/tables/cells").filter(pl.col("slide_id") == "s1").collect()
+
+run = pl.read_delta("OUT/tables/runs").sort("finished_at").row(-1, named=True)
+as_of_run = pl.read_delta("OUT/tables/slides", version=run["slides_version"])
+```
+
+```python
+import duckdb
+from deltalake import DeltaTable  # DuckDB's own delta_scan downloads an extension
+
+cells = DeltaTable("OUT/tables/cells").to_pyarrow_dataset()
+duckdb.sql("SELECT slide_id, cell_class, count(*) FROM cells WHERE is_tumour GROUP BY ALL")
+```
+
+On S3 both take `storage_options`; see [s3.md](s3.md). A slide that is scored again, or fails after it was
+scored, loses its older cells and row; the version that its run's row names still holds them."""
+
+
 def document() -> str:
     """Column dictionary in Markdown."""
-    lines = [
-        "# Lake tables",
-        "",
-        "Delta tables under `tables/` of the output: for Polars, DuckDB, Spark, pandas, or whatever else",
-        "reads Delta or Parquet. This page comes from `python -m her2core.schema > docs/schema.md`; a test",
-        "compares it with the tables as they are written. Optical density (OD) is base 10 against the",
-        "slide's own background. Research use only.",
-    ]
+    lines = [_PREFACE]
     for table in TABLES.values():
         lines += ["", f"## {table.name}", "", f"{table.description} A run replaces the rows of its "
                   f"`{table.replaces}`; key: {', '.join(f'`{k}`' for k in table.key)}.", "",

@@ -496,3 +496,16 @@ def test_a_file_carries_statistics_that_readers_skip_by(store: Store) -> None:
     assert (by_path["k1.parquet"]["min.slide_id"], by_path["k1.parquet"]["max.slide_id"]) == ("s1", "s1")
     y = rows("s1")["y_um"].to_numpy()
     assert (by_path["k1.parquet"]["min.y_um"], by_path["k1.parquet"]["max.y_um"]) == (y.min(), y.max())
+
+
+def test_the_examples_of_the_documentation_run(store: Store) -> None:
+    commit_cells(store, [written(store, "s1", "k1")], ["s1"])
+    version = commit_rows(store, SLIDES, [_failed_row("s1")])
+    commit_rows(store, RUNS, [run_row(run_record(slides_version=version))])
+    commit_rows(store, SLIDES, [_failed_row("s2")])
+    page = (Path(__file__).parents[1] / "docs" / "schema.md").read_text(encoding="utf-8")
+    found: dict[str, Any] = {}
+    for block in page.split("```python\n")[1:]:
+        exec(block.split("```")[0].replace("OUT", store.uri()), found)
+    assert found["as_of_run"]["slide_id"].to_list() == ["s1"]
+    assert found["slides"]["slide_id"].to_list() == ["s1", "s2"]
