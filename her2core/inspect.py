@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -156,7 +157,9 @@ def describe(info: SlideInfo) -> str:
 def _size(uri: str | os.PathLike[str], endpoint_url: str | None) -> int:
     place = locate(uri, None, endpoint_url)
     if place.is_directory:
-        return 0
+        if place.fs is not None:
+            return int(place.fs.du(place.path))
+        return sum(path.stat().st_size for path in Path(place.path).rglob("*") if path.is_file())
     source = place.open_bytes()
     source.close()
     return source.size

@@ -29,6 +29,8 @@ from her2core.readers.limits import MAX_TILE_PX
 from her2core.readers.openslide import OpenSlideReader, open_openslide
 from her2core.readers.scale import Scale, length_um, read_number, resolve_scale
 from her2core.readers.tiff import open_tiff
+from her2core.s3 import s3_filesystem
+from tests.conftest import Bucket
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside the checkout")
@@ -818,3 +820,51 @@ def test_joined_ranges_cover_each_span_once(spans: list[tuple[int, int]], gap: i
 
 def test_a_local_slide_never_needs_a_copy(tmp_path: Path) -> None:
     assert not needs_local_copy(str(write_tiff(tmp_path / "a.tif")))
+
+
+def put(bucket: Bucket, name: str, path: Path) -> str:
+    """Copy a file or folder into the bucket; its URI there."""
+    fs = s3_filesystem(bucket.endpoint_url)
+    for file in [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]:
+        inside = f"/{file.relative_to(path)}" if path.is_dir() else ""
+        fs.pipe_file(f"{bucket.uri.removeprefix('s3://')}/{name}{inside}", file.read_bytes())
+    return f"{bucket.uri}/{name}"
+
+
+def test_slides_in_a_bucket(tmp_path: Path, s3: Bucket) -> None:
+    """TIFF, OME-Zarr and plain images are read from the store itself; the rest asks for a local copy."""
+    jpeg = tmp_path / "a.jpg"
+    Image.fromarray(TRUTH).save(jpeg)
+    for path in (
+        write_tiff(tmp_path / "a.svs", description=APERIO, compression="lzw", **TILED),
+        write_tiff(tmp_path / "strips.tif", compression="lzw", rowsperstrip=9),
+        write_omezarr(tmp_path / "a.zarr", 3, TRUTH),
+        jpeg,
+    ):
+        uri = put(s3, path.name, path)
+        assert not needs_local_copy(uri)
+        with open_slide(path, mpp=0.25) as local, open_slide(uri, mpp=0.25) as remote:
+            assert remote.info.uri == uri
+            assert remote.info.size_bytes == local.info.size_bytes
+            assert remote.info.levels == local.info.levels
+            for box in [(0, 0, HEIGHT, WIDTH), (-9, 30, 70, 300), (63, 63, 2, 2)]:
+                np.testing.assert_array_equal(read(remote, *box), read(local, *box))
+
+
+def test_remote_formats_that_need_a_copy_say_so(tmp_path: Path, s3: Bucket) -> None:
+    dicom, noise = tmp_path / "a.dcm", tmp_path / "b.svs"
+    dicom.write_bytes(bytes(128) + b"DICM" + bytes(99))
+    noise.write_bytes(b"no slide at all" * 999)
+    vendor = write_tiff(tmp_path / "c.tif", extratags=[(65420, 4, 1, 1, True)], **TILED)
+    for name, path in {"a.dcm": dicom, "c.tif": vendor, "a.ndpi": vendor, "a.mrxs": dicom}.items():
+        uri = put(s3, name, path)
+        assert needs_local_copy(uri)
+        with pytest.raises(SlideError, match="local copy"):
+            open_slide(uri)
+    uri = put(s3, "b.svs", noise)
+    assert not needs_local_copy(uri)
+    with pytest.raises(SlideError, match="no slide format"):
+        open_slide(uri)
+    with pytest.raises(SlideError, match="no such file") as error:
+        open_slide(f"{s3.uri}/none.svs")
+    assert error.value.reason is Reason.FILE_MISSING
