@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from pydantic import TypeAdapter
 
 from her2core import lake
 from her2core.cases import SlideOutcome, score_cases
@@ -377,6 +378,11 @@ def test_a_slide_row_holds_what_is_known() -> None:
     assert row["p3_pct"] == 100 * row["n3"] / row["n_scored"]
 
 
+def test_an_outcome_survives_json() -> None:
+    adapter, outcome = TypeAdapter(SlideOutcome), _outcome("s1")
+    assert adapter.validate_json(adapter.dump_json(outcome)) == outcome
+
+
 def test_a_failed_slide_is_a_row_with_its_reason_and_no_measure() -> None:
     row = _failed_row("s1")
     known = {name for name, value in row.items() if value is not None}
@@ -392,6 +398,17 @@ def test_rows_replace_their_slide_and_stay_sorted(anywhere: Store) -> None:
     assert frame["state"].to_list() == ["quarantined", "quarantined", "scored"]
     assert commit_rows(anywhere, SLIDES, [_failed_row("s0")]) == version  # nothing new, no new version
     assert len(open_table(anywhere, SLIDES).file_uris()) == 1
+
+
+def test_a_table_does_not_depend_on_how_many_runs_it_took(tmp_path: Path) -> None:
+    """Bit by bit: the file is named by its content."""
+    rows = [_failed_row(f"s{i}") for i in range(5)]
+    once, often = Store(tmp_path / "once"), Store(tmp_path / "often")
+    commit_rows(once, SLIDES, rows)
+    for part in ([rows[3]], [rows[1], _failed_row("s4", "other words")], rows[3:], rows[:3]):
+        commit_rows(often, SLIDES, part)
+    one, other = (open_table(store, SLIDES).get_add_actions() for store in (once, often))
+    assert pa.table(one)["path"].to_pylist() == pa.table(other)["path"].to_pylist()
 
 
 def test_all_specimens_of_a_case_are_replaced_together(store: Store) -> None:
