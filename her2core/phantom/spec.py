@@ -15,7 +15,7 @@ Bools = npt.NDArray[np.bool_]
 RGB = npt.NDArray[np.uint8]
 
 CLASSES: Final = ("0", "1", "2u", "2", "3")  # rank order of a cell's class
-PATTERN_UM: Final = {"scattered": 0.0, "mosaic": 30.0, "cluster": 250.0}  # correlation length of class; ours
+PATTERNS: Final = ("scattered", "mosaic", "cluster")
 TUMOUR, LYMPHOCYTE, STROMA, EMPTY = range(4)
 KINDS: Final = ("tumour", "lymphocyte", "stroma", "empty")
 
@@ -33,8 +33,8 @@ class PhantomSpec:
     mix
         Fractions of tumour cells planted as each of `CLASSES`; what neighbours add is in the truth only.
     pattern
-        ``scattered`` (cell by cell), ``mosaic`` (patches of some ten cells) or ``cluster`` (one
-        population beside another).
+        How classes are laid out: ``scattered`` (cell by cell), ``mosaic`` (patches of some ten cells) or
+        ``cluster`` (the higher classes in one place, the lower around it).
     islands
         Ellipses ``(y, x, ry, rx)`` as fractions of height and width that hold tissue; none: all is tissue.
     hematoxylin_od
@@ -67,8 +67,8 @@ class PhantomSpec:
     jpeg_quality: int | None = 85
 
     def __post_init__(self) -> None:
-        if self.pattern not in PATTERN_UM:
-            raise ValueError(f"pattern {self.pattern!r}: expected one of {', '.join(PATTERN_UM)}")
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"pattern {self.pattern!r}: expected one of {', '.join(PATTERNS)}")
         if len(self.mix) != len(CLASSES) or min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-6:
             raise ValueError(f"mix {self.mix}: expected {len(CLASSES)} fractions that sum to 1")
 

@@ -29,7 +29,6 @@ from her2core.phantom.spec import (
     I64,
     KINDS,
     LYMPHOCYTE,
-    PATTERN_UM,
     STROMA,
     TUMOUR,
     Bools,
@@ -47,6 +46,7 @@ TRUTH_DTYPE: Final = np.dtype(
 )
 Truth = np.ndarray[tuple[int], np.dtype[np.void]]
 
+PATCH_UM: Final = 30.0  # correlation length of class in a mosaic; ours
 SMALLEST_UM2: Final = 25.0  # least tumour nucleus; ours
 SAMPLE_UM: Final = 0.5  # arc length a contour sample stands for; ours
 # By CLASSES: own completeness (low, high), peak OD (low, high), line width in um (mean, sd; Scheel 2018; a
@@ -228,15 +228,26 @@ def _mean_by(owner: I64, values: F64, weight: F64, n: int) -> F64:
 
 
 def _classes(spec: PhantomSpec, kind: I64, centre: F64) -> I64:
-    """Planted class of every tumour cell: exact fractions, laid out by the pattern."""
+    """Planted class of every tumour cell: the mix holds inside the image, laid out by the pattern."""
     tumour = np.flatnonzero(kind == TUMOUR)
-    scale, rng = PATTERN_UM[spec.pattern], spec.rng(8)
-    score = Noise(rng, scale, 40)(centre[tumour]) if scale else rng.random(len(tumour))
-    rank = np.empty(len(tumour))
-    rank[np.argsort(score, kind="stable")] = (np.arange(len(tumour)) + 0.5) / max(len(tumour), 1)
+    score = _pattern(spec, centre[tumour])
+    size = np.array((spec.height_px, spec.width_px)) * spec.mpp
+    inside = ((centre[tumour] >= 0) & (centre[tumour] < size)).all(1)
+    rank = (np.searchsorted(np.sort(score[inside]), score, "right") - 0.5) / max(inside.sum(), 1)
     cls = np.zeros(len(kind), np.int64)
     cls[tumour] = np.minimum(np.searchsorted(np.cumsum(spec.mix), rank), len(CLASSES) - 1)
     return cls
+
+
+def _pattern(spec: PhantomSpec, centre: F64) -> F64:
+    """Where high classes go first: anywhere, in patches, or around one point of the image."""
+    rng = spec.rng(8)
+    if spec.pattern == "scattered":
+        return rng.random(len(centre))
+    if spec.pattern == "mosaic":
+        return Noise(rng, PATCH_UM, 40)(centre)
+    heart = rng.uniform(0.3, 0.7, 2) * (spec.height_px, spec.width_px) * spec.mpp
+    return np.asarray(50.0 * Noise(rng, 100.0)(centre) - np.hypot(*(centre - heart).T))
 
 
 def _stain(
