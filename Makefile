@@ -12,13 +12,14 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bench lint format lock clean help
+.PHONY: demo test bench lint format docs lock clean help
 
 help:
 	@echo "make demo    score a small synthetic cohort and print it beside its planted truth"
 	@echo "make test    run the tests"
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
+	@echo "make docs    write the pages that come from the code"
 	@echo "make lock    resolve the locks anew (needs uv)"
 
 demo: $(VENV)/.runtime
@@ -59,6 +60,11 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@echo "installing the test and lint tools into $(VENV)"
 	$(INSTALL) --require-hashes --requirement requirements-dev.lock
 	touch $@
+
+docs: $(VENV)/.runtime
+	$(BIN)/python -m her2core.schema > docs/schema.md
+	$(BIN)/python -m her2core.config schema > docs/config.schema.json
+	$(BIN)/python -m her2core.config document > docs/parameters.md
 
 # Exact versions and hashes for every Python and platform; no registry address and no machine's path inside.
 UV_COMPILE = python3 -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -75,7 +75,9 @@ class RunSettings:
 
     def scratch(self) -> Scratch:
         """Where this machine stages slides."""
-        return Scratch(self.scratch_dir or str(Path(tempfile.gettempdir()) / "her2-scratch"), self.scratch_bytes)
+        return Scratch(
+            self.scratch_dir or str(Path(tempfile.gettempdir()) / "her2-scratch"), self.scratch_bytes
+        )
 
 
 class Config(BaseModel):
@@ -234,6 +236,34 @@ def _sentence(entry: Any, origins: Mapping[str, str]) -> str:
     return f"{name}: found {entry['input']!r}{source}; {entry['msg'].removeprefix('Input ')}"
 
 
-if __name__ == "__main__":  # python -m her2core.config > docs/config.schema.json
-    json.dump(json_schema(), sys.stdout, indent=1, ensure_ascii=False)
-    sys.stdout.write("\n")
+def document() -> str:
+    """``docs/parameters.md``: every key with its default and meaning, from the classes themselves."""
+    lines = [
+        "# Parameters",
+        "",
+        "Every key of the configuration, its default and its meaning. This page comes from",
+        "`python -m her2core.config document > docs/parameters.md`; a test compares it with the code. How to",
+        "set them is on [configuration](configuration.md).",
+    ]
+    defaults = Config().resolved()
+    definitions = json_schema()["$defs"]
+    for section, field in Config.model_fields.items():
+        keys = definitions[type(field.default).__name__]["properties"]
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            str(field.description),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        for key, entry in keys.items():
+            meaning = " ".join(entry["description"].split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | `{json.dumps(defaults[section][key])}` | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":  # python -m her2core.config schema > docs/config.schema.json
+    schema = json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+    sys.stdout.write(document() if sys.argv[1:] == ["document"] else schema)

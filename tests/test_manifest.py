@@ -39,8 +39,8 @@ def test_a_full_row(tmp_path: Path) -> None:
         "S1,C1,slides/S1.svs,HER2-IHC,P1,SP1,A2,metastasis:liver,2021-05,AT2,0.2525,1,roi/S1.geojson,2+,mine\n"
     )
     assert read_manifest(write(tmp_path, text)) == (
-        SlideRow("S1", "C1", f"{tmp_path}/slides/S1.svs", Assay.IHC, "P1", "SP1", "A2", "metastasis:liver", "2021-05",
-                 "AT2", 0.2525, "1", f"{tmp_path}/roi/S1.geojson", "2+"),
+        SlideRow("S1", "C1", f"{tmp_path}/slides/S1.svs", Assay.IHC, "P1", "SP1", "A2", "metastasis:liver",
+                 "2021-05", "AT2", 0.2525, "1", f"{tmp_path}/roi/S1.geojson", "2+"),
     )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_a_full_row(tmp_path: Path) -> None:
         "slide_id\tcase_id\turi\tassay\tmpp\treader_score\nA\u0308 1\tC\ta.svs\tHER2-IHC\t0.25\t2+".encode(
             "utf-16"
         ),
-        'slide_id,case_id,uri,assay,mpp,reader_score,site\n"Ä 1", C ,"a.svs",HER2-IHC,"0,25",2+,[Not Available]\n',
+        'slide_id,case_id,uri,assay,mpp,reader_score,site\n"Ä 1", C ,"a.svs",HER2-IHC,"0,25",2+,[Unknown]\n',
     ],
     ids=["plain", "european-excel", "utf16-tabs-decomposed", "quoted"],
 )

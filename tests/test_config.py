@@ -1,0 +1,137 @@
+"""Configuration: precedence, refusals in words, and the published schema and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from her2core.config import Config, document, json_schema, load_config
+from her2core.errors import ConfigError
+from her2core.params import ScoreParams
+from tests.conftest import ROOT, Bucket
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_defaults_then_file_then_environment(tmp_path: Path) -> None:
+    uri = write(tmp_path, "score: {weak_od: 0.25, strong_od: 0.7}\nrun:\n")
+    config = load_config(uri, environment={"HER2_SCORE__STRONG_OD": "0.65", "HOME": "/"})
+    assert config.score == dataclasses.replace(ScoreParams(), weak_od=0.25, strong_od=0.65)
+    assert load_config(environment={}) == Config()
+
+
+def test_lists_and_null_from_the_environment() -> None:
+    ladder = "[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9]"
+    config = load_config(environment={"HER2_IHC__LADDER_OD": ladder, "HER2_RUN__WORKERS": "null"})
+    assert config.ihc.ladder_od == (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9)
+    assert config.run.workers is None
+
+
+def test_it_is_read_from_a_bucket(s3: Bucket) -> None:
+    from her2core.storage import Store
+
+    Store(s3.uri).write_bytes("c.yaml", b"run: {retries: 7}")
+    assert load_config(f"{s3.uri}/c.yaml").run.retries == 7
+
+
+def test_the_resolved_record_is_plain_json_and_reads_back(tmp_path: Path) -> None:
+    config = load_config(environment={"HER2_SCORE__STRONG_OD": "0.7"})
+    resolved = config.resolved()
+    assert json.loads(json.dumps(resolved)) == resolved
+    assert resolved["score"]["strong_od"] == 0.7
+    assert load_config(write(tmp_path, yaml.safe_dump(resolved)), environment={}) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    uri = write(tmp_path, "scor: {}\nscore: {strong: 1, weak_od: x}\npyramid: {chunk: 3.5}\nprofile: 7")
+    with pytest.raises(ConfigError) as caught:
+        load_config(uri, environment={})
+    lines = str(caught.value).splitlines()
+    assert set(map(str.strip, lines[1:])) == {
+        "scor: unknown key; did you mean score?",
+        "score.strong: unknown key; did you mean score.strong_od?",
+        "score.weak_od: found 'x'; should be a valid number, unable to parse string as a number",
+        "pyramid.chunk: found 3.5; should be a valid integer, got a number with a fractional part",
+        "profile: found 7; expected a mapping of keys to values",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "found list; expected sections pyramid, profile, ihc, score, run"),
+        ("score: {weak_od: 0.3, weak_od: 0.2}", "line 1: weak_od is given twice"),
+        ("score:\n\tweak_od: 1", "cannot be read as YAML"),
+        ("score: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
+        ("score: {weak_od: 0.5}", "expected ascending numbers"),
+        ("score: {weak_od: .nan}", "should be a finite number"),
+        ("score: {rules: breast}", "not a rule set"),
+        ("pyramid: {chunk: 500}", "expected a power of two"),
+        ("pyramid: {shard: 5000}", "times a power of two"),
+        ("pyramid: {codec: lz5}", "expected blosc-lz4"),
+        ("profile: {min_sharp_fraction: 80}", "expected a fraction from 0 to 1"),
+        ("profile: {tissue_um_px: -1}", "expected more than 0"),
+        ("ihc: {ladder_od: [0.1, 0.2]}", "expected 8 ascending ODs"),
+        ("run: {slides_in_flight: 0}", "slides_in_flight is 0; expected 1 or more"),
+        ("run: {workers: 0}", "or null for one a core"),
+        ("run: {retries: -1}", "expected 0 or more"),
+        ("run: {slide_timeout_s: 0}", "expected more than 0"),
+        ("run: {endpoint_url: localhost}", "expected http"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(write(tmp_path, text), environment={})
+
+
+def test_credentials_in_the_endpoint_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="carries credentials") as caught:
+        load_config(write(tmp_path, "run: {endpoint_url: 'http://me:hush@host'}"), environment={})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["HER2_SCORE_STRONG_OD", "HER2_SCORE__STRONGOD"])
+def test_a_misspelt_variable_is_refused(variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable}: unknown; did you mean HER2_SCORE__STRONG_OD"):
+        load_config(environment={variable: "0.7"})
+
+
+def test_a_bad_variable_is_named_as_the_source() -> None:
+    with pytest.raises(ConfigError, match=r"found 'abc' \(from HER2_SCORE__STRONG_OD\)"):
+        load_config(environment={"HER2_SCORE__STRONG_OD": "abc"})
+
+
+def test_a_missing_file_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError, match=r"/no/such.yaml: no such file"):
+        load_config("/no/such.yaml", environment={})
+
+
+def test_the_published_schema_is_current_and_means_the_same() -> None:
+    published = json.loads((ROOT / "docs" / "config.schema.json").read_text())
+    assert published == json_schema(), "run: make docs"
+    jsonschema.Draft202012Validator.check_schema(published)
+    validator = jsonschema.Draft202012Validator(published)
+    validator.validate(load_config(environment={}).resolved())
+    assert not validator.is_valid({"score": {"strong": 0.7}})
+    assert not validator.is_valid({"score": {"strong_od": "high"}})
+
+
+def test_the_published_list_of_parameters_is_current_and_complete() -> None:
+    assert (ROOT / "docs" / "parameters.md").read_text() == document(), "run: make docs"
+    for section, values in load_config(environment={}).resolved().items():
+        for key in values:
+            assert re.search(
+                rf"^\| `{key}` \| .+ \| \w.+ \|$", document().split(f"## {section}\n")[1], re.M
+            ), key
