@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels import membrane, nuclei
-from her2core.kernels.polar import N_RAYS, bend_costs, compass, new_lap, star
+from her2core.kernels.polar import MAX_BEND, N_RAYS, NOWHERE, bend_costs, compass, new_lap, star
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
 
@@ -56,7 +56,8 @@ GLASS_RUN_UM: Final = 3.0  # a lumen is at least this wide
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
 ROUNDS: Final = 3  # of suppression
 SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
-SEED_GREY: Final = 60  # a seed may be paler than the slide's level between nuclei, in a brown nest
+SURROUND_SIGMA_UM: Final = 3.0  # what a seed is compared with
+SEED_GREY: Final = 3  # a seed is darker than its surroundings by this much
 
 
 class Planes(NamedTuple):
@@ -65,7 +66,7 @@ class Planes(NamedTuple):
     dab: NDArray[np.uint8]  # full resolution
     hem: NDArray[np.uint8]  # this and the following at about 0.5 um/px
     soft: NDArray[np.uint8]  # nuclear image, lightly smoothed
-    seed: NDArray[np.uint8]  # nuclear image, smoothed to one peak a nucleus
+    seed: NDArray[np.int16]  # nuclear image against its surroundings: about a peak a nucleus
 
 
 class Sizes(NamedTuple):
@@ -124,8 +125,10 @@ class IHCKernel:
         self.r_max = px(NUCLEUS_REACH_UM)
         self.edge_rule = nuclei.EdgeRule(
             inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, clip=64, growth=px(2.0),
-            floor=nuclei.BASE + 8, pale=2, bend=bend_costs(24, 32),
+            floor=nuclei.BASE + 8, core=px(2.0), drop=24, pale=2, bend=bend_costs(24, 32),
         )  # fmt: skip
+        self.nucleus_rule = nuclei.NucleusRule(px(1.5), nuclei.BASE + 0.38 * nuclei.SHADES, 0.006 * 125, 0.05 * 125)
+        self.glass = nuclei.BASE - round(0.6 * self.stains.low_od * nuclei.SHADES / self.stains.range_od)
         step_px = max(1.0, MEMBRANE_STEP_UM / self.mpp)
         step_um = step_px * self.mpp
 
@@ -134,13 +137,13 @@ class IHCKernel:
 
         self.contour_rule = membrane.ContourRule(
             scale=self.bin / step_px, reach=steps(p.expansion_um), clear=steps(0.25), beyond=steps(1.5),
-            flank=steps(1.25), clip=50, pull=max(1, round(24 * step_um)), slack=steps(0.4), bend=bend_costs(8, 8),
+            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, gap=32, rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.4), bend=bend_costs(8, 8),
         )  # fmt: skip
         self.step_um = step_um
         cell_px = px(NUCLEUS_REACH_UM + p.expansion_um + 1.0)
         self.near = px(COMPETE_UM)
         self.neighbour = px(NEIGHBOUR_UM)
-        self.wide_star = star(cell_px + 1, 1.0)
+        self.wide_star = star(cell_px + 4, 1.0)
         self.fine_star = star(steps(NUCLEUS_REACH_UM + p.expansion_um) + 2 * self.contour_rule.flank, step_px,
                               (self.bin - 1) / 2)  # fmt: skip
         self.look = compass(max(self.near + self.r_max + 1, self.neighbour))
@@ -149,7 +152,7 @@ class IHCKernel:
         # What a finished nucleus depends on: its first outline and its move, the overlaps that may have
         # removed it (one a round, and one of final outlines), the seeds behind those, and their pixels.
         self.shift = px(MOVE_UM)
-        self.seed_support = self.r_max + self.edge_rule.outer + px(SEED_SIGMA_UM) * 3 + px(PEAK_UM) + 2
+        self.seed_support = self.r_max + self.edge_rule.outer + px(SURROUND_SIGMA_UM) * 4 + px(PEAK_UM) + 2
         self.nucleus_support = 2 * self.shift + (ROUNDS + 1) * self.near + self.seed_support
         self.halo_px = self.bin * (2 * self.neighbour + max(self.nucleus_support, cell_px) + 2)
 
@@ -198,7 +201,8 @@ class IHCKernel:
         dab = self._plane("dab", h * self.bin, w * self.bin)
         smooth = self._plane("smooth", h * self.bin, w * self.bin)
         hem, nuclear, soft = (self._plane(name, h, w) for name in ("hem", "nuclear", "soft"))
-        seed = self._plane("seed", h, w)
+        seed, wide = self._plane("seed", h, w), self._plane("wide", h, w)
+        peaks = self._plane("peaks", h, w, np.int16)
         run = nuclei.unmix_binned if self.bin == 2 else nuclei.unmix_plain
         run(rgb, self.stains.packed, self.stains.shade, dab, hem, nuclear)
         # 8-bit Gaussian blurs are integer arithmetic in OpenCV: a pixel's value does not depend on its place.
@@ -206,7 +210,10 @@ class IHCKernel:
         cv2.GaussianBlur(nuclear, (3, 3), 0.8, dst=soft)
         edge = 6 * self._px(SEED_SIGMA_UM) // 2 * 2 + 1
         cv2.GaussianBlur(nuclear, (edge, edge), SEED_SIGMA_UM / self.um, dst=seed)
-        return Planes(smooth, hem, soft, seed)
+        edge = 6 * self._px(SURROUND_SIGMA_UM) // 2 * 2 + 1
+        cv2.GaussianBlur(nuclear, (edge, edge), SURROUND_SIGMA_UM / self.um, dst=wide)
+        cv2.subtract(seed, wide, dst=peaks, dtype=cv2.CV_16S)
+        return Planes(smooth, hem, soft, peaks)
 
     def _nuclei(self, planes: Planes, inner: Box) -> nuclei.Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``, in pixels of the nuclear image."""
@@ -230,6 +237,8 @@ class IHCKernel:
         nuclei.outline_all(planes.soft.ravel(), w, y, x, self.wide_star.flat(w), self.edge_rule, gain,
                            new_lap(self.r_max + 1), path, score)  # fmt: skip
         keep = score >= round(16 * self.params.nucleus_contrast * nuclei.SHADES)
+        full = self.wide_star.flat(w * self.bin) * self.bin
+        nuclei.judge_all(planes.hem, planes.dab, y, x, path, self.wide_star.flat(w), full, self.nucleus_rule, keep)
         return nuclei.Nuclei(y[keep], x[keep], path[keep], score[keep])
 
     def _unrivalled(self, found: nuclei.Nuclei, rounds: int) -> nuclei.Nuclei:
@@ -245,9 +254,8 @@ class IHCKernel:
         rows = np.zeros((len(found.y), len(MEASURED)), np.float32)
         place = np.zeros((len(found.y), 2))
         owner = np.full((len(found.y), N_RAYS), -1, np.int32)
-        glass = nuclei.BASE - round(0.6 * self.stains.low_od * nuclei.SHADES / self.stains.range_od)
         sizes = Sizes(
-            um=self.um, step_um=self.step_um, bin=self.bin, near=self.neighbour, glass=glass,
+            um=self.um, step_um=self.step_um, bin=self.bin, near=self.neighbour, glass=self.glass,
             glass_run=self._px(GLASS_RUN_UM), past=self._px(1.0), stain_od=self.stains.range_od / nuclei.SHADES,
             low_od=self.stains.low_od, positive=round(p.positive_od * nuclei.DAB_PER_OD),
             above=round(ABOVE_CYTOPLASM_OD * nuclei.DAB_PER_OD),
@@ -287,7 +295,7 @@ def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: A
     dab, hem = planes.dab.ravel(), planes.hem.ravel()
     n, m = len(found.y), fine_flat.shape[1]
     gain = np.zeros((N_RAYS, m), np.int32)
-    lap = np.full((2 * N_RAYS, m + 8), -(1 << 25), np.int32)
+    lap = np.full((2 * N_RAYS, m + 2 * MAX_BEND), NOWHERE, np.int32)
     path, mid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS)
     peak, weight, count = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(256, np.int32)
     valid = np.zeros(N_RAYS, np.bool_)
@@ -303,9 +311,10 @@ def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: A
         y, x, nucleus = found.y[i], found.x[i], found.path[i]
         centre = sizes.bin * (y * stride + x)
         membrane.bound_rays(i, found.y, found.x, found.path, first, last, sizes.near, cos, sin, look, mid, owner[i])
-        membrane.contour(dab, centre, fine_flat, nucleus, mid, rule, gain, lap, path)
+        membrane.contour(dab, centre, fine_flat, hem, y * planes.hem.shape[1] + x, wide_flat, nucleus, mid, rule, gain,
+                         lap, path)  # fmt: skip
         membrane.read_contour(dab, centre, fine_flat, path, rule.slack, cos, sin, peak, weight)
-        base = membrane.cytoplasm_level(dab, centre, fine_flat, nucleus, rule.scale, path, count)
+        base = membrane.cytoplasm_level(dab, centre, fine_flat, nucleus, rule.scale, path, rule.flank, count)
         for a in range(N_RAYS):
             stop = int(path[a] / rule.scale) + sizes.past
             valid[a] = peak[a] >= sizes.positive or not membrane.looks_into_glass(

@@ -28,6 +28,12 @@ class ContourRule(NamedTuple):
     beyond: int  # how far past the midline a shared membrane may lie
     flank: int  # a ridge is compared with the DAB this far to either side
     clip: int  # a ridge higher than this counts as this
+    faint: int  # a ridge lower than this is no membrane
+    wall: int  # cost of a step through a membrane, 1/16 of its clipped height
+    glass: int  # hematoxylin grey below which there is no tissue
+    gap: int  # cost of a step over glass, 1/16 grey a grey
+    rind: int  # an edge of the cytoplasm higher than this counts as this, half greys
+    border: int  # gain of such an edge, 1/16 grey a half grey
     pull: int  # cost of a step away from the midline, 1/16 grey
     slack: int  # half width of the window in which the contour's DAB is read
     bend: NDArray[np.int32]
@@ -59,9 +65,13 @@ def bound_rays(i: int, y: Any, x: Any, path: Any, lo: int, hi: int, near: int, c
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def contour(flat: Any, centre: int, offset: Any, nucleus: Any, mid: Any, rule: Any, gain: Any, lap: Any,
-            path: Any) -> None:  # fmt: skip
-    """Trace the cell around ``flat[centre]`` into ``path`` (ray,), radii in steps."""
+def contour(dab: Any, at: int, offset: Any, hem: Any, at_coarse: int, offset_coarse: Any, nucleus: Any, mid: Any,
+            rule: Any, gain: Any, lap: Any, path: Any) -> None:  # fmt: skip
+    """Trace the cell around ``dab[at]`` into ``path`` (ray,), radii in steps.
+
+    A radius gains by its DAB ridge, and pays for its distance from the midline and for the membrane and the
+    glass that lie between it and the nucleus: neither belongs inside a cell.
+    """
     last = gain.shape[1] - 1
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
@@ -70,14 +80,37 @@ def contour(flat: Any, centre: int, offset: Any, nucleus: Any, mid: Any, rule: A
         middle = mid[a] * rule.scale
         if middle < OPEN:
             most = max(min(most, int(middle + 0.5) + rule.beyond), least)
-        for r in range(last + 1):
-            gain[a, r] = FORBIDDEN
+        gain[a, :] = FORBIDDEN
+        crossed = np.int32(0)
         for r in range(least, most + 1):
-            sides = flat[centre + offset[a, max(r - rule.flank, 0)]] + flat[centre + offset[a, r + rule.flank]]
-            ridge = 8 * (2 * np.int32(flat[centre + offset[a, r]]) - sides)
             away = abs(r - middle) if middle < OPEN else 0.25 * max(r - edge - rule.flank, 0)
-            gain[a, r] = min(max(ridge, -4 * rule.clip), 16 * rule.clip) - int(rule.pull * away)
+            here = _ridge(dab, at, offset[a], r, rule.flank)
+            gain[a, r] = min(max(here, -16 * rule.clip), 16 * rule.clip) - int(rule.pull * away) - crossed
+            behind = r - rule.flank
+            if behind >= least:
+                wall = min(max(_ridge(dab, at, offset[a], behind, rule.flank) - 16 * rule.faint, 0), 16 * rule.clip)
+                crossed += (wall * rule.wall) >> 4
+            if r >= edge + rule.flank:
+                c = int(r / rule.scale)
+                drop = _drop(hem, at_coarse, offset_coarse[a], c)
+                gain[a, r] += min(max(drop, 0), rule.rind) * rule.border
+            pale = rule.glass - np.int32(hem[at_coarse + offset_coarse[a, int(r / rule.scale)]])
+            crossed += max(pale, 0) * rule.gap
     trace(gain, rule.bend, lap, path)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _ridge(dab: Any, at: int, ray: Any, r: int, flank: int) -> int:
+    """Height of the DAB at ``r`` over the mean of both sides, in 1/16 grey."""
+    sides = np.int32(dab[at + ray[max(r - flank, 0)]]) + np.int32(dab[at + ray[r + flank]])
+    return 8 * (2 * np.int32(dab[at + ray[r]]) - sides)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _drop(hem: Any, at: int, ray: Any, r: int) -> int:
+    """Fall of the hematoxylin from inside ``r`` to outside, in half greys."""
+    inside = np.int32(hem[at + ray[r - 1]]) + np.int32(hem[at + ray[r - 2]])
+    return inside - np.int32(hem[at + ray[r + 1]]) - np.int32(hem[at + ray[r + 2]])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -100,13 +133,23 @@ def read_contour(flat: Any, centre: int, offset: Any, path: Any, slack: int, cos
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cytoplasm_level(flat: Any, centre: int, offset: Any, nucleus: Any, scale: float, path: Any, count: Any) -> int:
-    """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec 4.3, step 5)."""
+def cytoplasm_level(flat: Any, centre: int, offset: Any, nucleus: Any, scale: float, path: Any, clear: int, count: Any
+                    ) -> int:  # fmt: skip
+    """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec 4.3, step 5).
+
+    Nearer than ``clear`` steps to the contour is membrane. A cell without room between the two is judged by
+    the outer half of its nucleus.
+    """
     count[:] = 0
     n = 0
     for a in range(N_RAYS):
         edge = int(nucleus[a] * scale + 0.5)
-        for r in range(edge + 1, max(edge + int(0.6 * (path[a] - edge)), edge + 1) + 1):
+        for r in range(edge + 1, min(edge + int(0.6 * (path[a] - edge)), path[a] - clear) + 1):
+            count[flat[centre + offset[a, r]]] += 1
+            n += 1
+    for a in range(N_RAYS if n < N_RAYS else 0):
+        edge = int(nucleus[a] * scale + 0.5)
+        for r in range(edge // 2, edge + 1):
             count[flat[centre + offset[a, r]]] += 1
             n += 1
     seen = 0
@@ -123,7 +166,7 @@ def looks_into_glass(hem: Any, dab: Any, y: int, x: int, star_y: Any, star_x: An
     """Whether ``run`` pixels in a row between ``edge`` and ``stop`` along a ray hold neither stain."""
     clear = 0
     factor = dab.shape[0] // hem.shape[0]
-    for r in range(edge + 1, stop):
+    for r in range(edge + 1, min(stop, len(star_y))):
         v, u = y + star_y[r], x + star_x[r]
         clear = clear + 1 if hem[v, u] < glass and dab[factor * v, factor * u] < 6 else 0
         if clear >= run:

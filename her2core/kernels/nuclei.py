@@ -144,8 +144,10 @@ class EdgeRule(NamedTuple):
     r_max: int
     clip: int  # an edge stronger than this counts as this
     growth: int  # favour of a wider outline, per pixel, in 1/16 grey
-    floor: int
-    pale: int
+    floor: int  # inside, paler than this is not nucleus
+    core: int  # radius around the seed whose mean grey, less `drop`, is such a floor too
+    drop: int
+    pale: int  # cost of a pixel below the floor, 1/16 grey a grey
     bend: NDArray[np.int32]
 
 
@@ -161,6 +163,11 @@ def outline(flat: Any, centre: int, offset: Any, rule: Any, gain: Any, lap: Any,
     """
     m = rule.r_max + 1
     reach = m + rule.outer
+    core = 0
+    for a in range(N_RAYS):
+        for r in range(rule.core):
+            core += flat[centre + offset[a, r]]
+    floor = max(rule.floor, core // (N_RAYS * rule.core) - rule.drop)
     cum = np.zeros(reach + 1, np.int32)
     for a in range(N_RAYS):
         for r in range(reach):
@@ -176,12 +183,21 @@ def outline(flat: Any, centre: int, offset: Any, rule: Any, gain: Any, lap: Any,
             step = inside - outside
             step = min(max(step, -8 * rule.clip), 16 * rule.clip) * r // (r + rule.growth)
             gain[a, r] = step - min(pale, 16 * rule.clip)
-            pale += max(rule.floor - flat[centre + offset[a, r]], 0) * rule.pale
+            pale += max(floor - flat[centre + offset[a, r]], 0) * rule.pale
     trace(gain, rule.bend, lap, path)
     total = 0
     for a in range(N_RAYS):
         total += gain[a, path[a]]
     return total // N_RAYS
+
+
+class NucleusRule(NamedTuple):
+    """What an outline must hold to be a nucleus; grey steps."""
+
+    rim: int  # width of the surroundings, pixels
+    least: float  # hematoxylin inside
+    brown: float  # most that the DAB inside may exceed the surroundings
+    pocket: float  # so much less DAB inside needs no hematoxylin
 
 
 class Nuclei(NamedTuple):
@@ -199,6 +215,18 @@ def outline_all(flat: Any, stride: int, y: Any, x: Any, offset: Any, rule: Any, 
     """`outline` around every centre."""
     for i in range(len(y)):
         score[i] = outline(flat, y[i] * stride + x[i], offset, rule, gain, lap, path[i])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def judge_all(hem: Any, dab: Any, y: Any, x: Any, path: Any, offset: Any, offset_full: Any, rule: Any, keep: Any
+              ) -> None:  # fmt: skip
+    """Clear ``keep`` (n,) where an outline `is_nucleus` not; ``hem`` (h, w) and ``dab`` (b h, b w)."""
+    stride, factor = hem.shape[1], dab.shape[0] // hem.shape[0]
+    flat, flat_full = hem.ravel(), dab.ravel()
+    for i in range(len(y)):
+        at = y[i] * stride + x[i]
+        at_full = factor * (y[i] * dab.shape[1] + x[i])
+        keep[i] = keep[i] and is_nucleus(flat, flat_full, at, offset, at_full, offset_full, path[i], rule)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -293,6 +321,16 @@ def _verdict(state: Any, rivals: Any) -> int:
         if state[r] == 0:
             verdict = 0
     return verdict
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def is_nucleus(hem: Any, dab: Any, centre: int, offset: Any, centre_full: int, offset_full: Any, path: Any,
+               rule: Any) -> bool:  # fmt: skip
+    """Whether an outline holds hematoxylin, or a pocket in the DAB, and is no browner than its surroundings."""
+    dab_in, dab_out = levels(dab, centre_full, offset_full, path, rule.rim)
+    hem_in, _ = levels(hem, centre, offset, path, rule.rim)
+    step = dab_in - dab_out
+    return step <= rule.brown and (hem_in >= rule.least or step <= -rule.pocket)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

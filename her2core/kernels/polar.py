@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 N_RAYS: Final = 36  # a ray every 10 degrees (spec 4.3, step 5)
 MAX_BEND: Final = 4  # widest change of radius between neighbouring rays, in radial steps; ours
-FORBIDDEN: Final = -(1 << 24)  # gain of a radius that an outline must not take
+FORBIDDEN: Final = -(1 << 17)  # gain of a radius that an outline takes only where it has no other way
+NOWHERE: Final = -(1 << 28)
 
 
 class Star(NamedTuple):
@@ -61,7 +62,7 @@ def bend_costs(per_step: int, per_square: int) -> NDArray[np.int32]:
 
 def new_lap(n_radii: int) -> NDArray[np.int32]:
     """Scratch for `trace`: two laps of scores, with a margin no outline can enter."""
-    return np.full((2 * N_RAYS, n_radii + 2 * MAX_BEND), 2 * FORBIDDEN, np.int32)
+    return np.full((2 * N_RAYS, n_radii + 2 * MAX_BEND), NOWHERE, np.int32)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -93,7 +94,7 @@ def trace(gain: Any, bend: Any, lap: Any, path: Any) -> None:
             best = max(best, max(last[i - 2], last[i + 2]) - bend[2])
             best = max(best, max(last[i - 3], last[i + 3]) - bend[3])
             best = max(best, max(last[i - 4], last[i + 4]) - bend[4])
-            row[i] = max(best + g[r], 2 * FORBIDDEN)
+            row[i] = best + g[r]
     i = MAX_BEND + np.argmax(lap[2 * n - 1, MAX_BEND : MAX_BEND + m])
     for a in range(2 * n - 1, n // 2 - 1, -1):
         if a < n + n // 2:
