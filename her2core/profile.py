@@ -74,7 +74,7 @@ def build_profile(
     tile_um_px = ref.mpp * 2**slide.tile_halvings
     stain = _stain_profile(background, vectors, samples, tile_um_px)
 
-    folds = qc.find_folds(coarse, stain, um_px) & mask
+    folds = qc.find_folds(coarse, stain, um_px, params) & mask
     bubbles = qc.find_bubbles(coarse, i0, um_px) & mask
     before = mask if with_pen is None else with_pen | mask
     whole = max(int(before.sum()), 1)

@@ -14,17 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.errors import Reason
-from her2core.kernels.stain import Vector, optical_density, unmix
+from her2core.kernels.stain import STRONG_DAB_OD, Vector, optical_density, unmix
 from her2core.params import ProfileParams
 from her2core.records import Quality, StainProfile
+from her2core.tissue import unscanned
 
-# Ink, by the direction of its optical density. Ours; checked against both stains at every mixture, which
-# all have red OD below twice the green one and blue OD above 0.4 of the red one.
+# Ink, by the direction of its optical density. Ours; a test holds that no mixture of up to 0.5 OD of
+# hematoxylin and 1.5 of DAB, averaged over 8 µm, is taken for ink.
 INK_OD = 0.35  # per-channel mean OD at 8 µm/px from which colour is judged
+VIOLET_OD = 0.45  # ... from which what looks like hematoxylin is ink: 0.8 OD of it, averaged over 8 µm
 BLACK_OD = 0.70  # black ink darkens every channel at least this much ...
-BLACK_SPREAD = 0.35  # ... and alike: (max - min) / max
-FOLD_GAIN = 1.5  # an 8 µm mean cannot hold more hematoxylin than nuclei do, unless tissue lies double
-FOLD_FLOOR_OD = 0.25  # ... and is dark at all
+BLACK_SPREAD = 0.40  # ... and alike: (max - min) / max
+PEN_GAP_UM = 80.0  # ink that strong stain hides between ink is ink
+FOLD_GAIN = 1.3  # a mean over 24 µm cannot hold more hematoxylin than nuclei do, unless tissue lies double
+FOLD_FLOOR_OD = 0.15  # ... and is dark at all
 BUBBLE_OD = 0.08  # the rim of an air bubble refracts: dark in every channel alike
 BUBBLE_MIN_UM = 150.0  # smaller rings are fat cells, glands and vessels
 DETAIL_UM = 8.0  # about one cell; ours
@@ -35,7 +38,7 @@ SATURATED = 6  # grey level at and below which OD no longer tells amounts (1.6 O
 def find_pen(
     rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float, params: ProfileParams
 ) -> npt.NDArray[np.bool_]:
-    """Felt-pen ink (blue, green, red, black) on the coarse picture, grown by ``pen_margin_um``.
+    """Felt-pen ink (blue, violet, green, red, black) on the coarse picture, grown by ``pen_margin_um``.
 
     Parameters
     ----------
@@ -48,20 +51,31 @@ def find_pen(
     coloured = mean > INK_OD
     green_ink = (mean > INK_OD / 2) & (green < 0.75 * red) & (green < 0.85 * blue)
     blue_ink = coloured & (blue < 0.25 * red)
-    red_ink = coloured & (red < 0.12 * green) & (blue < 1.3 * green)
+    violet_ink = (mean > VIOLET_OD) & (blue < 0.55 * np.maximum(red, green))
+    red_ink = coloured & (red < 0.25 * green) & (blue < 1.3 * green)
     highest, lowest = od.max(axis=2), od.min(axis=2)
     black_ink = (lowest > BLACK_OD) & (highest - lowest < BLACK_SPREAD * highest)
-    unscanned = (rgb <= 30).all(axis=2) & (rgb.max(axis=2) == rgb.min(axis=2))
-    ink = (green_ink | blue_ink | red_ink | black_ink) & ~unscanned
+    ink = (green_ink | blue_ink | violet_ink | red_ink | black_ink) & ~unscanned(rgb)
     ink = _components(ink, least_pixels=params.min_pen_um2 / (um_px * um_px))
-    return _grown(ink, params.pen_margin_um / um_px)
+    if not ink.any():
+        return ink
+    joined = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_CLOSE, _disc(PEN_GAP_UM / um_px))
+    grown: npt.NDArray[np.bool_] = cv2.dilate(joined, _disc(params.pen_margin_um / um_px)) != 0
+    return grown
 
 
-def find_folds(rgb: npt.NDArray[np.uint8], stain: StainProfile, um_px: float) -> npt.NDArray[np.bool_]:
-    """Tissue lying double: more hematoxylin over 8 µm than this slide's nuclei hold."""
-    hematoxylin = unmix(rgb, stain)[..., 0]
+def find_folds(
+    rgb: npt.NDArray[np.uint8], stain: StainProfile, um_px: float, params: ProfileParams
+) -> npt.NDArray[np.bool_]:
+    """Tissue lying double: more hematoxylin on average than this slide's nuclei hold.
+
+    Under strong DAB hematoxylin cannot be told, and folds are not found.
+    """
+    edge = 2 * int(12.0 / um_px) + 1
+    amounts = cv2.blur(unmix(rgb, stain), (edge, edge), borderType=cv2.BORDER_REPLICATE)
     least = max(FOLD_GAIN * stain.hematoxylin_high_od, FOLD_FLOOR_OD)
-    return _components(hematoxylin > least, least_pixels=2000.0 / (um_px * um_px))
+    double = (amounts[..., 0] > least) & (amounts[..., 1] < STRONG_DAB_OD)
+    return _components(double, least_pixels=params.min_object_um2 / 4 / (um_px * um_px))
 
 
 def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.NDArray[np.bool_]:
@@ -175,8 +189,6 @@ def _components(mask: npt.NDArray[np.bool_], least_pixels: float) -> npt.NDArray
     return kept
 
 
-def _grown(mask: npt.NDArray[np.bool_], pixels: float) -> npt.NDArray[np.bool_]:
-    radius = max(round(pixels), 0)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    grown: npt.NDArray[np.bool_] = cv2.dilate(mask.astype(np.uint8), disc) != 0
-    return grown
+def _disc(pixels: float) -> npt.NDArray[np.uint8]:
+    edge = 2 * round(pixels) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)), np.uint8)

@@ -21,7 +21,7 @@ from her2core.records import Box, PyramidRef, SlideProfile
 from her2core.storage import Store
 
 WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
-BLACK = 30  # a pixel this dark in every channel is unscanned area in some formats
+BLACK = 8  # a pixel this dark in every channel was not scanned: some formats fill with black
 PEAK_HALF_WIDTH = 4  # glass noise on the sum of the three channels (grey levels)
 
 
@@ -50,8 +50,7 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
     None where the picture shows no glass; see `bright_end` then.
     """
     white = (rgb >= WHITE).all(axis=2)
-    dark = (rgb <= BLACK).all(axis=2)
-    usable = ~(white | dark)
+    usable = ~(white | unscanned(rgb))
     flat = usable & (spread(rgb) <= params.glass_flat_levels)
     total = rgb.sum(axis=2, dtype=np.int64)
     near = np.convolve(
@@ -66,6 +65,12 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
         return Background((255.0, 255.0, 255.0), "white") if overexposed else None
     glass = flat & (np.abs(total - peak) <= 3 * PEAK_HALF_WIDTH)
     return Background(_modes(rgb[glass]), "glass")
+
+
+def unscanned(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Area filled with black: no light, and no slide either."""
+    dark: npt.NDArray[np.bool_] = (rgb <= BLACK).all(axis=2)
+    return dark
 
 
 def _brightest_peak(counts: npt.NDArray[np.int64], least: float) -> int | None:
@@ -141,8 +146,7 @@ def find_tissue(
         (h, w) bool: pen and the like, never tissue.
     """
     milli = np.clip(od_sum(rgb, i0), -100, 1000).astype(np.int16)
-    milli[(rgb <= BLACK).all(axis=2)] = 0  # unscanned
-    milli[excluded] = 0
+    milli[excluded | unscanned(rgb)] = 0
     smooth = cv2.blur(milli, (3, 3), borderType=cv2.BORDER_REPLICATE)
     lowest, highest = int(1000 * params.tissue_od_min), int(1000 * params.tissue_od_max)
     # beyond four times the highest threshold, more stain is no more reason to be tissue
