@@ -1,0 +1,176 @@
+"""Stain colour: hand-worked densities, vectors planted and found, and the range of the counterstain."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from her2core.kernels import stain
+from her2core.records import StainProfile
+
+I0 = (240.0, 238.0, 236.0)
+RULES = stain.VectorRules()
+
+
+def profile(
+    hematoxylin: stain.Vector = stain.REFERENCE_HEMATOXYLIN, dab: stain.Vector = stain.REFERENCE_DAB
+) -> StainProfile:
+    return StainProfile(I0, hematoxylin, dab, "reference", None, 0.0, 0.0, 0.05, 0.25)
+
+
+def light(
+    h_od: npt.ArrayLike, d_od: npt.ArrayLike, h_vector: stain.Vector, d_vector: stain.Vector
+) -> npt.NDArray[np.uint8]:
+    """Pixels (n, 3) of given stain amounts."""
+    od = np.multiply.outer(np.asarray(h_od), stain.unit(h_vector)) + np.multiply.outer(
+        np.asarray(d_od), stain.unit(d_vector)
+    )
+    return np.clip(np.rint(np.array(I0) * 10.0**-od), 0, 255).astype(np.uint8)
+
+
+def turned(vector: stain.Vector, degrees: float) -> stain.Vector:
+    """The vector turned away from the plane of the two stains."""
+    normal = stain.unit(np.cross(stain.REFERENCE_HEMATOXYLIN, stain.REFERENCE_DAB))
+    angle = np.radians(degrees)
+    new = np.cos(angle) * stain.unit(vector) + np.sin(angle) * normal
+    return float(new[0]), float(new[1]), float(new[2])
+
+
+def sampled(brown: float, h_vector: stain.Vector, d_vector: stain.Vector) -> npt.NDArray[np.uint8]:
+    """Pixels of a field: half nuclei, half cytoplasm, a share of them with DAB, and sensor noise."""
+    rng = np.random.default_rng(7)
+    n = 20_000
+    h = np.where(rng.random(n) < 0.5, rng.normal(0.3, 0.05, n), 0.04)
+    d = np.where(rng.random(n) < brown, rng.uniform(0.3, 0.9, n), 0.0)
+    noisy = light(h, d, h_vector, d_vector) + rng.normal(0, 1.5, (n, 3))
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+def test_optical_density_by_hand() -> None:
+    table = stain.od_table((200.0, 100.0, 240.0))
+    assert table[0, 20] == pytest.approx(1.0)  # a tenth of the light
+    assert table[1, 100] == 0.0
+    assert table[1, 200] == pytest.approx(-0.30103)  # brighter than glass stays negative
+    assert table[2, 0] == table[2, 1] == pytest.approx(2.380211)
+
+
+@pytest.mark.parametrize("dab_od", [0.2, 0.4, 0.6])
+def test_dab_keeps_the_scale_of_published_cut_offs(dab_od: float) -> None:
+    """Not one sixth of it, as scikit-image's rgb2hed gives."""
+    pixel = light([0.1], [dab_od], stain.REFERENCE_HEMATOXYLIN, stain.REFERENCE_DAB)
+    hematoxylin, dab, residual = stain.unmix(pixel, profile())[0]
+    assert dab == pytest.approx(dab_od, abs=0.01)
+    assert hematoxylin == pytest.approx(0.1, abs=0.01)
+    assert residual == pytest.approx(0.0, abs=0.01)
+
+
+@given(st.floats(0, 0.8), st.floats(0, 1.2), st.floats(-10, 10))
+def test_unmixing_inverts_mixing(h_od: float, d_od: float, degrees: float) -> None:
+    h_vector = turned(stain.REFERENCE_HEMATOXYLIN, degrees)
+    amounts = stain.unmixing_matrix(h_vector, stain.REFERENCE_DAB)
+    od = h_od * stain.unit(h_vector) + d_od * stain.unit(stain.REFERENCE_DAB)
+    np.testing.assert_allclose(od @ amounts, (h_od, d_od, 0.0), atol=1e-12)
+
+
+def test_table_gives_what_pixels_give() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (50, 3), dtype=np.uint8)
+    table = stain.stain_table(profile())
+    by_hand = stain.optical_density(rgb, I0).astype(np.float64) @ stain.unmixing_matrix(
+        stain.REFERENCE_HEMATOXYLIN, stain.REFERENCE_DAB
+    )
+    summed = sum(table[c][rgb[:, c]] for c in range(3))
+    np.testing.assert_allclose(summed, by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [-9.0, 0.0, 9.0])
+def test_planted_vectors_are_found(degrees: float) -> None:
+    h_vector = turned(stain.REFERENCE_HEMATOXYLIN, degrees)
+    d_vector = turned(stain.REFERENCE_DAB, -degrees)
+    found = stain.estimate_vectors(sampled(0.4, h_vector, d_vector), I0, RULES)
+    assert (found.source, found.fallback, found.distrusted) == ("estimated", None, False)
+    assert stain.angle_deg(found.hematoxylin, h_vector) < 3
+    assert stain.angle_deg(found.dab, d_vector) < 5
+    assert found.hematoxylin_angle_deg == pytest.approx(abs(degrees), abs=3)
+
+
+def test_null_slide_has_no_dab_vector_of_its_own() -> None:
+    h_vector = turned(stain.REFERENCE_HEMATOXYLIN, 8)
+    found = stain.estimate_vectors(sampled(0.0, h_vector, stain.REFERENCE_DAB), I0, RULES)
+    assert found.source == "partly"
+    assert found.fallback == "DAB: 0 % of the stained pixels are brown"
+    assert not found.distrusted
+    assert found.dab == pytest.approx(tuple(stain.unit(stain.REFERENCE_DAB)))
+    assert stain.angle_deg(found.hematoxylin, h_vector) < 3
+
+
+def test_vector_far_from_the_reference_is_refused_and_said() -> None:
+    h_vector = turned(stain.REFERENCE_HEMATOXYLIN, 25)
+    found = stain.estimate_vectors(sampled(0.4, h_vector, stain.REFERENCE_DAB), I0, RULES)
+    assert found.distrusted
+    assert found.fallback is not None
+    assert "hematoxylin: estimate" in found.fallback
+    assert found.hematoxylin_angle_deg == 0
+
+
+def test_empty_field_falls_back_to_the_reference() -> None:
+    found = stain.estimate_vectors(np.full((5000, 3), 239, np.uint8), I0, RULES)
+    assert found.source == "reference"
+    assert found.fallback is not None
+    assert "0 stained pixels, 500 needed" in found.fallback
+    assert stain.estimate_vectors(np.empty((0, 3), np.uint8), I0, RULES) == found
+
+
+def test_vectors_that_nearly_coincide_are_refused() -> None:
+    rules = stain.VectorRules(min_separation_deg=40.0)  # the reference vectors are 37 degrees apart
+    found = stain.estimate_vectors(sampled(0.4, stain.REFERENCE_HEMATOXYLIN, stain.REFERENCE_DAB), I0, rules)
+    assert (found.source, found.distrusted) == ("reference", True)
+    assert found.fallback is not None
+    assert "degrees apart" in found.fallback
+
+
+def test_otsu_splits_two_groups() -> None:
+    histogram = np.zeros(100, np.int64)
+    histogram[10:15], histogram[60:70] = 50, 20
+    assert 14 <= stain.otsu(histogram) < 60
+    assert stain.otsu(np.eye(1, 100, 30, dtype=np.int64)[0]) == 0  # one group: nothing to split
+
+
+def nuclei(seed: int, low: float, high: float) -> npt.NDArray[np.float32]:
+    """Field (256, 256) of hematoxylin OD at 0.5 µm/px with discs of 7 µm across."""
+    rng = np.random.default_rng(seed)
+    field = np.full((256, 256), low, np.float32)
+    yy, xx = np.mgrid[:256, :256]
+    for y in range(15, 256, 30):
+        for x in range(15, 256, 30):
+            field[(yy - y) ** 2 + (xx - x) ** 2 < 49] = high
+    return np.asarray(field + rng.normal(0, 0.01, field.shape), np.float32)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.02, 0.10), (0.05, 0.25), (0.10, 0.60)])
+def test_hematoxylin_range_of_faint_and_strong_counterstain(low: float, high: float) -> None:
+    measured = stain.HematoxylinRange()
+    measured.add(nuclei(0, low, high), np.ones((256, 256), np.bool_), 0.5)
+    found = measured.result()
+    assert found is not None
+    assert found[0] == pytest.approx(low, abs=0.01)
+    assert found[1] == pytest.approx(high, rel=0.2)
+
+
+def test_hematoxylin_range_does_not_depend_on_the_order_of_tiles() -> None:
+    fields = [nuclei(seed, 0.05, 0.2 + seed / 20) for seed in range(4)]
+    results = set()
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        measured = stain.HematoxylinRange()
+        for k in order:
+            measured.add(fields[k], np.ones((256, 256), np.bool_), 0.5)
+        results.add(measured.result())
+    assert len(results) == 1
+
+
+def test_hematoxylin_range_needs_tissue() -> None:
+    measured = stain.HematoxylinRange()
+    measured.add(nuclei(0, 0.05, 0.25), np.zeros((256, 256), np.bool_), 0.5)
+    assert measured.result() is None
