@@ -4,8 +4,9 @@ Three plain functions that any scheduler can drive: :func:`write_shard` for ever
 order and on any machine; :func:`write_top` once they are all there; :func:`finalise` last, which writes the
 metadata, so that a pyramid that can be opened is a whole one.
 
-A level is the 2 x 2 mean of the level above it, rounded half up, with the last row or column repeated where a
-size is odd. For lossless codecs the pixels are therefore the same for any chunk or shard size.
+A level is the 2 x 2 mean of the finer one, rounded half up, with the last row or column repeated where a size
+is odd. With a lossless codec the pixels are therefore the same for any chunk or shard size. A lossy one is
+applied to the slide's own pixels within a band (see ``grid``); the next band starts from what was stored.
 """
 
 from __future__ import annotations
@@ -21,27 +22,12 @@ from her2core import ngff
 from her2core.codecs import Codec, Pixels, codec
 from her2core.errors import StoreError
 from her2core.grid import Grid
-from her2core.labels import read_label, write_label
 from her2core.params import PyramidParams
 from her2core.pyramid_reader import PyramidReader, shard_key
 from her2core.readers.base import SlideReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.shards import FILL, ShardWriter
 from her2core.storage import Store
-
-__all__ = [
-    "PyramidReader",
-    "ShardWritten",
-    "SizeEstimate",
-    "estimate_size",
-    "finalise",
-    "grid_of",
-    "read_label",
-    "shard_done",
-    "write_label",
-    "write_shard",
-    "write_top",
-]
 
 VERSION = 1
 """Raised whenever the same slide and parameters would give other pixels."""

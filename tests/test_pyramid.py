@@ -23,19 +23,17 @@ from ome_zarr_models.v05 import Image, ImageLabel
 
 from her2core.dataset import open_level
 from her2core.errors import StoreError
-from her2core.labels import list_labels
+from her2core.labels import list_labels, read_label, write_label
 from her2core.params import PyramidParams
 from her2core.pyramid import (
-    PyramidReader,
     estimate_size,
     finalise,
     grid_of,
-    read_label,
     shard_done,
-    write_label,
     write_shard,
     write_top,
 )
+from her2core.pyramid_reader import PyramidReader
 from her2core.readers.memory import MemoryReader
 from her2core.records import LevelInfo, PyramidRef, SlideInfo
 from her2core.storage import Store
