@@ -1,0 +1,81 @@
+"""One slide through every stage in this process, without Dask: what the cluster does, in any order asked for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from her2core import cells, pyramid, steps
+from her2core.params import IHCParams, ProfileParams, PyramidParams, ScoreParams
+from her2core.readers import MemoryReader, SlideReader
+from her2core.records import Assay, SlideProfile, SlideRow
+from her2core.slide import CellsRef, SlideFinished, SlideJob, finish_slide
+from her2core.storage import Store
+
+Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
+
+
+def score(
+    reader: SlideReader,
+    folder: Path,
+    params: PyramidParams,
+    *,
+    order: int = 0,
+    cut: Cut = tuple,
+    score_params: ScoreParams | None = None,
+    row: SlideRow | None = None,
+) -> tuple[SlideProfile, pa.Table, SlideFinished]:
+    """Score a slide with tasks in a shuffled order, and work units cut as asked.
+
+    Returns
+    -------
+    profile, cells, finished
+        ``cells`` are the rows of the slide's lake file.
+    """
+    shuffled = random.Random(order)
+    store, info, path = Store(str(folder)), reader.info, "pyramids/p"
+    grid = pyramid.grid_of(info.height, info.width, params)
+    tasks = list(grid.tasks())
+    shuffled.shuffle(tasks)
+    for task in tasks:
+        pyramid.write_shard(reader, store, path, grid, params, task)
+    pyramid.write_top(store, path, grid, params)
+    ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25)
+    profile = steps.profile(store, ref, ProfileParams(), "tissue")
+    ihc, scores = IHCParams(), score_params or ScoreParams()
+    units = list(cut(cells.units(store, ref, profile, ihc, "parts/cells/k")))
+    shuffled.shuffle(units)
+    count = sum(cells.measure(unit) for unit in units)
+    measured = CellsRef(tuple(sorted(unit.part for unit in units)), count)
+    row = row or SlideRow("s1", "c1", "memory", Assay.IHC)
+    job = SlideJob(store, row, info, ref, profile, measured, scores, ihc.ladder_od, None)
+    finished = finish_slide(job, "0123456789ab")
+    assert finished.cells is not None
+    return profile, pq.read_table(folder / "tables" / "cells" / finished.cells.path), finished
+
+
+def at_lines(rows: Sequence[int], columns: Sequence[int]) -> Cut:
+    """Cut the plane at these pixel rows and columns instead of at shards."""
+
+    def cut(units: tuple[cells.Unit, ...]) -> list[cells.Unit]:
+        one = units[0]
+        height, width = one.pyramid.shapes[one.level]
+        ys = [0, *sorted({y for y in rows if 0 < y < height}), height]
+        xs = [0, *sorted({x for x in columns if 0 < x < width}), width]
+        return [
+            replace(one, box=cells.Box(y0, x0, y1, x1), part=f"parts/cells/k/{i:05d}-{j:05d}.parquet")
+            for i, (y0, y1) in enumerate(zip(ys, ys[1:], strict=False))
+            for j, (x0, x1) in enumerate(zip(xs, xs[1:], strict=False))
+        ]
+
+    return cut
+
+
+def memory_slide(rgb: np.ndarray, mpp: float = 0.25) -> MemoryReader:
+    return MemoryReader(rgb, mpp)

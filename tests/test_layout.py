@@ -1,0 +1,106 @@
+"""The answer does not depend on the layout: the promise that everything else rests on."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from her2core.params import PyramidParams
+from her2core.phantom import PhantomSpec, render_field
+from her2core.records import SlideProfile
+from tests import chain
+
+SPEC = PhantomSpec(
+    seed=11,
+    height_px=1100,
+    width_px=1250,
+    mix=(0.3, 0.2, 0.1, 0.2, 0.2),
+    pattern="mosaic",
+    islands=((0.5, 0.5, 0.47, 0.47),),
+)
+COMMON = settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate],  # an example takes seconds: no shrinking
+    derandomize=True,
+)
+
+
+@pytest.fixture(scope="module")
+def rgb() -> np.ndarray:
+    return render_field(SPEC)[0]
+
+
+@pytest.fixture(scope="module")
+def answer(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[SlideProfile, pa.Table]:
+    """The slide in one piece: one chunk, one shard, one work unit."""
+    params = PyramidParams(chunk=2048, shard=2048)
+    profile, table, _ = chain.score(chain.memory_slide(rgb), tmp_path_factory.mktemp("whole"), params)
+    assert len(table) > 150
+    return profile, table
+
+
+@COMMON
+@given(chunk=st.sampled_from([64, 128, 256]), ratio=st.sampled_from([1, 2, 4]), order=st.integers(0, 99))
+def test_any_chunk_shard_and_order_gives_the_same_cells(
+    rgb: np.ndarray, answer: tuple[SlideProfile, pa.Table], chunk: int, ratio: int, order: int
+) -> None:
+    params = PyramidParams(chunk=chunk, shard=chunk * max(ratio, 256 // chunk))
+    with tempfile.TemporaryDirectory() as folder:
+        profile, table, _ = chain.score(chain.memory_slide(rgb), Path(folder), params, order=order)
+    assert (profile.stain, profile.quality) == (answer[0].stain, answer[0].quality)
+    assert table.equals(answer[1])
+
+
+@COMMON
+@given(
+    rows=st.lists(st.integers(1, 1099), max_size=3),
+    columns=st.lists(st.integers(1, 1249), max_size=3),
+    order=st.integers(0, 99),
+)
+def test_any_cut_into_work_units_gives_the_same_cells(
+    rgb: np.ndarray, answer: tuple[SlideProfile, pa.Table], rows: list[int], columns: list[int], order: int
+) -> None:
+    cut = chain.at_lines(rows, columns)
+    params = PyramidParams(chunk=256, shard=512)
+    with tempfile.TemporaryDirectory() as folder:
+        _, table, _ = chain.score(chain.memory_slide(rgb), Path(folder), params, order=order, cut=cut)
+    assert table.equals(answer[1])
+
+
+@pytest.mark.parametrize("where", ["centroid", "beside", "corner"])
+def test_a_cell_on_a_seam_is_counted_once(
+    rgb: np.ndarray, answer: tuple[SlideProfile, pa.Table], tmp_path: Path, where: str
+) -> None:
+    """Seams through a cell's own centroid pixel, one pixel beside it, and a corner of four units in it."""
+    centroids = answer[1].select(["y_px0", "x_px0"]).to_pylist()
+    cell = min(centroids, key=lambda c: abs(c["y_px0"] - 550) + abs(c["x_px0"] - 625))
+    y, x = int(np.ceil(cell["y_px0"])), int(np.ceil(cell["x_px0"]))
+    rows, columns = {"centroid": ([y], []), "beside": ([y - 1, y + 1], []), "corner": ([y], [x])}[where]
+    cut = chain.at_lines(rows, columns)
+    _, table, _ = chain.score(chain.memory_slide(rgb), tmp_path, PyramidParams(chunk=256, shard=512), cut=cut)
+    assert table.equals(answer[1])
+
+
+def test_a_real_core_gives_the_same_cells(shared_data: Path, tmp_path: Path) -> None:
+    path = min((shared_data / "ihc_cores").glob("2_*.jpg"))
+    rgb = imagecodecs.imread(path)[1200:3700, 1500:4100]
+    tables = []
+    for name, params in (
+        ("one", PyramidParams(chunk=512, shard=4096)),
+        ("many", PyramidParams(chunk=128, shard=512)),
+    ):
+        _, table, _ = chain.score(
+            chain.memory_slide(np.ascontiguousarray(rgb)), tmp_path / name, params, order=7
+        )
+        tables.append(table)
+    assert len(tables[0]) > 1000
+    assert tables[0].equals(tables[1])
