@@ -44,7 +44,9 @@ def render_field(spec: PhantomSpec) -> tuple[RGB, Truth]:
     tissue = plant(spec)
     rgb = render_region(tissue, Box(0, 0, spec.height_px, spec.width_px))
     if spec.jpeg_quality is not None:
-        _, code = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality])
+        how = [cv2.IMWRITE_JPEG_QUALITY, spec.jpeg_quality]
+        how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422]  # as scanners write
+        _, code = cv2.imencode(".jpg", rgb[..., ::-1], how)
         rgb = np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
     return rgb, tissue.truth
 

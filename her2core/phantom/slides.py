@@ -18,6 +18,7 @@ from her2core.records import Box
 TILE_PX: Final = 256
 STRIP_PX: Final = 1024
 PRODUCER: Final = "Aperio Image Library (her2cohort phantom)"
+SUBSAMPLING: Final = (2, 1)  # 4:2:2, as scanners write
 SHRINKS: Final = (4, 16)  # of the lower levels, as Aperio scanners store them
 
 Alter = Callable[[RGB, Box], RGB]
@@ -74,6 +75,7 @@ def write_slide(
                 dtype="uint8",
                 tile=(TILE_PX, TILE_PX),
                 photometric="rgb",
+                subsampling=SUBSAMPLING,
                 compression="jpeg",
                 compressionargs={"level": quality},
                 description=note,
