@@ -16,8 +16,8 @@ from botocore.exceptions import ClientError, ProfileNotFound
 from her2core.errors import StoreError
 
 RETRIES = 7
-"""Attempts a request inside botocore (0.5 + 1 + 2 + ... s on average), each again up to five times by s3fs
-when the server says SlowDown: a store that answers 503 for two minutes is waited for. Ours."""
+"""Repetitions of a request by botocore, after 0.5, 1, 2, ... s on average; s3fs tries all that five times when
+the server says SlowDown. Measured: a store that answers nothing but 503 is given up after 235 s. Ours."""
 
 ANY_REGION = "us-east-1"
 """For clients that insist on a region; S3-compatible servers take any."""
