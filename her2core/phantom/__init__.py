@@ -18,7 +18,8 @@ Phantoms prove plumbing and arithmetic, not clinical validity.
 from her2core.phantom.cohort import synth_cohort
 from her2core.phantom.render import render_field, render_region, stain_layers
 from her2core.phantom.spec import CLASSES, PhantomSpec
-from her2core.phantom.tissue import LADDER_OD, TRUTH_DTYPE, Tissue, cell_class, plant
+from her2core.phantom.tissue import plant
+from her2core.phantom.truth import LADDER_OD, TRUTH_DTYPE, Tissue, cell_class
 
 __all__ = [
     "CLASSES",

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from her2core.phantom.slides import write_slide
 from her2core.phantom.spec import CLASSES, PhantomSpec
-from her2core.phantom.tissue import Tissue, Truth, plant
+from her2core.phantom.tissue import plant
+from her2core.phantom.truth import Tissue, Truth
 from her2core.records import Assay, SlideRow
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.phantom.spec import EMPTY, F64, I64, LYMPHOCYTE, RGB, TUMOUR, Bools, Noise, PhantomSpec, Regions
-from her2core.phantom.tissue import Tissue, Truth, plant
+from her2core.phantom.tissue import plant
+from her2core.phantom.truth import Tissue, Truth
 from her2core.records import Box
 
 F32 = npt.NDArray[np.float32]

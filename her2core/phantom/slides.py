@@ -12,7 +12,7 @@ import tifffile
 
 from her2core.phantom.render import render_region
 from her2core.phantom.spec import RGB
-from her2core.phantom.tissue import Tissue
+from her2core.phantom.truth import Tissue
 from her2core.records import Box
 
 TILE_PX: Final = 256

@@ -1,11 +1,10 @@
-"""Plant tissue: cell centres, contours, stain and nuclei, and the truth that follows from them.
+"""Plant tissue: cell centres, contours, stain and nuclei.
 
 Jittered hexagonal centres are tessellated (Voronoi), the plane is bent smoothly, and every contour is cut
 into samples of about half a micrometre. Neighbours in a nest share their samples, so a shared membrane is
 one line; discohesive cells get a rounded outline of their own. Each tumour cell stains the arcs of its own
 contour that make up its planted completeness; a sample carries the stronger of the stains its two cells
-give it. A cell's true completeness is the arc-length fraction of its whole contour that carries stain,
-from whichever side, and its true membrane OD the mean over that part.
+give it.
 
 References
 ----------
@@ -14,20 +13,16 @@ Membrane line widths by class: Scheel et al. 2018 (PMC5848460).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import Voronoi
 
-from her2core.params import IHCParams, ScoreParams
 from her2core.phantom.spec import (
     CLASSES,
     EMPTY,
     F64,
     I64,
-    KINDS,
     LYMPHOCYTE,
     STROMA,
     TUMOUR,
@@ -36,15 +31,7 @@ from her2core.phantom.spec import (
     PhantomSpec,
     Regions,
 )
-
-LADDER_OD: Final = IHCParams().ladder_od
-TRUTH_DTYPE: Final = np.dtype(
-    [("y_px0", "f8"), ("x_px0", "f8"), ("kind", "U10"), ("cell_class", "U2"), ("nest", "?")]
-    + [(name, "f4") for name in ("nucleus_area_um2", "nucleus_od", "cell_area_um2")]
-    + [(name, "f4") for name in ("completeness", "membrane_od")]
-    + [(f"completeness_{k:02d}", "f4") for k in range(len(LADDER_OD))]
-)
-Truth = np.ndarray[tuple[int], np.dtype[np.void]]
+from her2core.phantom.truth import Cells, Contours, Tissue, measure
 
 PATCH_UM: Final = 30.0  # correlation length of class in a mosaic; ours
 SMALLEST_UM2: Final = 25.0  # least tumour nucleus; ours
@@ -56,55 +43,6 @@ OWN_COMPLETENESS: Final = np.array([(0, 0), (0.25, 0.70), (0.30, 0.65), (0.94, 1
 PEAK_OD: Final = np.array([(0, 0), (0.15, 0.27), (0.44, 0.58), (0.29, 0.54), (0.75, 1.20)])
 WIDTH_UM: Final = np.array([(0.64, 0), (0.64, 0.10), (1.0, 0.23), (1.0, 0.23), (2.14, 0.40)])
 CYTOPLASM_DAB_OD: Final = np.array([0.0, 0.015, 0.03, 0.035, 0.09])
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """Every planted nucleus, margin included; all arrays (n,) or (n, 2), lengths in um."""
-
-    kind: I64
-    nest: Bools
-    cls: I64  # planted class, index into CLASSES
-    centre: F64
-    area: F64
-    nucleus: F64  # (n, 2) centre
-    semi: F64  # (n, 2) semi-axes
-    angle: F64  # of the first semi-axis, from x towards y
-    lobes: F64  # (n, 4): amplitudes, then phases, of the outline's second and third harmonic
-    od: F64
-    blush: F64  # hematoxylin OD of the cytoplasm
-    haze: F64  # DAB OD of the cytoplasm
-
-
-@dataclass(frozen=True, slots=True)
-class Contours:
-    """Samples of every membrane line, in drawing order, and which cells they belong to."""
-
-    at: F64  # (m, 2) um
-    length: F64  # arc length each sample stands for
-    od: F64  # 0: no stain
-    width: F64
-    joined: Bools  # continues the line of the sample before it
-    owner: I64  # (p,) cell of a (cell, sample) pair, pairs sorted by cell and then by angle around it
-    sample: I64  # (p,)
-    first: I64  # (n + 1,) pairs of cell c: first[c]:first[c + 1]
-
-
-@dataclass(frozen=True, slots=True)
-class Tissue:
-    """A planted field or slide: the geometry, and the truth of what lies inside the image."""
-
-    spec: PhantomSpec
-    cells: Cells
-    contours: Contours
-    truth: Truth
-    row_cell: I64  # cell of each truth row
-
-    def contour(self, row: int) -> tuple[F64, F64]:
-        """Contour points (k, 2) in um, in order around the cell of truth row `row`, and their DAB OD (k,)."""
-        cell = self.row_cell[row]
-        samples = self.contours.sample[self.contours.first[cell] : self.contours.first[cell + 1]]
-        return self.contours.at[samples], self.contours.od[samples]
 
 
 def plant(spec: PhantomSpec) -> Tissue:
@@ -129,7 +67,7 @@ def plant(spec: PhantomSpec) -> Tissue:
     od, width = _stain(spec, cls, at, length, owner, sample, away)
     contours = Contours(at, length, od, width, joined, owner, sample, first)
     cells = _nuclei(spec, kind, nest, cls, centre, contours, away)
-    return _measure(spec, cells, contours)
+    return measure(spec, cells, contours)
 
 
 class _Bend:
@@ -323,44 +261,3 @@ def _nuclei(
     blush = 0.22 * spec.hematoxylin_od * np.clip(rng.normal(1, 0.2, n), 0.4, 1.6)
     haze = CYTOPLASM_DAB_OD[cls] * spec.stain_strength * rng.uniform(0.5, 1.5, n) + 0.008
     return Cells(kind, nest, cls, centre, area, nucleus, semi, angle, lobes, od, blush, haze)
-
-
-def cell_class(completeness: F64, od: F64, params: ScoreParams | None = None) -> npt.NDArray[np.str_]:
-    """Class of cells by the table of completeness and intensity (her2-spec section 1.2), from truth alone."""
-    p = params or ScoreParams()
-    full, strong = completeness >= p.complete_fraction, od >= p.strong_od
-    stained = (completeness >= p.detect_fraction) & (od >= p.detect_od)
-    complete = np.where(strong, "3", np.where(od >= p.weak_od, "2", "1"))
-    partial = np.where(od >= p.moderate_od, "2u", "1")
-    return np.where(stained, np.where(full, complete, partial), "0")
-
-
-def _measure(spec: PhantomSpec, cells: Cells, contours: Contours) -> Tissue:
-    """Truth rows of the nuclei inside the image, from the contours as they will be drawn."""
-    n = len(cells.kind)
-    length, od = contours.length[contours.sample], contours.od[contours.sample]
-    total = np.maximum(np.bincount(contours.owner, length, n), 1e-9)
-
-    def fraction(stained: Bools) -> F64:
-        return np.bincount(contours.owner, length * stained, n) / total
-
-    completeness = fraction(od > 0)
-    stained = np.maximum(completeness * total, 1e-9)
-    mean = np.bincount(contours.owner, length * od, n) / stained
-    place = cells.nucleus / spec.mpp - 0.5
-    inside = ((place >= -0.5) & (place < np.array((spec.height_px, spec.width_px)) - 0.5)).all(1)
-    rows = np.flatnonzero(inside & (cells.kind != EMPTY))
-    rows = rows[np.lexsort((place[rows, 1], place[rows, 0]))]
-
-    truth = np.zeros(len(rows), TRUTH_DTYPE)
-    truth["y_px0"], truth["x_px0"] = place[rows].T
-    truth["kind"] = np.array(KINDS)[cells.kind[rows]]
-    lobes = 1 + 0.5 * (cells.lobes[:, :2] ** 2).sum(1)
-    truth["nucleus_area_um2"] = (np.pi * cells.semi.prod(1) * lobes)[rows]
-    truth["nucleus_od"], truth["nest"] = cells.od[rows], cells.nest[rows]
-    truth["cell_area_um2"] = cells.area[rows]
-    truth["completeness"], truth["membrane_od"] = completeness[rows], mean[rows]
-    truth["cell_class"] = np.where(truth["kind"] == "tumour", cell_class(completeness, mean)[rows], "")
-    for k, cut in enumerate(LADDER_OD):
-        truth[f"completeness_{k:02d}"] = fraction(od >= cut)[rows]
-    return Tissue(spec, cells, contours, truth, rows)
