@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError, ProfileNotFound
 from her2core.errors import StoreError
 
 RETRIES = 7
-"""Repetitions of a request by botocore, after 0.5, 1, 2, ... s on average; s3fs tries all that five times when
+"""Repetitions of a request by botocore, after 0.5, 1, 2, ... s on average; s3fs tries all that five times if
 the server says SlowDown. Measured: a store that answers nothing but 503 is given up after 235 s. Ours."""
 
 ANY_REGION = "us-east-1"
