@@ -171,6 +171,16 @@ def test_jpeg_stored_as_rgb_is_not_converted(tmp_path: Path) -> None:
         assert np.abs(whole(reader).astype(int) - TRUTH).mean() < 4
 
 
+def test_jpeg_with_a_jfif_marker_is_ycbcr_whatever_the_tag_says(tmp_path: Path) -> None:
+    """Bio-Formats tags its YCbCr streams as RGB."""
+    path = write_tiff(tmp_path / "a.tif", compression="jpeg", compressionargs={"level": 95}, **TILED)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        assert file.pages[0].jpegtables is None
+        file.pages[0].tags[262].overwrite(2)
+    with open_slide(path) as reader:
+        assert np.abs(whole(reader).astype(int) - TRUTH).mean() < 4
+
+
 def without_markers(stream: bytes) -> bytes:
     """A JPEG stream without APP segments and with component ids 1, 2, 3: nothing in it tells its colour."""
     at, kept = 2, bytearray(stream[:2])
@@ -680,6 +690,14 @@ def test_omezarr_series_are_scenes(tmp_path: Path) -> None:
         open_slide(tmp_path / "a.zarr")
     with open_slide(tmp_path / "a.zarr", scene="1") as reader:
         np.testing.assert_array_equal(whole(reader), TRUTH[::-1])
+    pixels = '<Pixels SizeX="211" SizeY="150" SizeC="3" SizeZ="1" SizeT="1" Type="uint8"/>'
+    (tmp_path / "a.zarr" / "OME").mkdir()
+    (tmp_path / "a.zarr" / "OME" / "METADATA.ome.xml").write_text(
+        f'<OME><Image Name="label image">{pixels}</Image><Image Name="case 7">{pixels}</Image></OME>'
+    )
+    with open_slide(tmp_path / "a.zarr") as reader:
+        assert reader.info.scenes == ("1",)
+        np.testing.assert_array_equal(whole(reader), TRUTH[::-1])
 
 
 def test_other_zarr_groups_are_refused(tmp_path: Path) -> None:
@@ -743,6 +761,23 @@ def test_idle_readers_are_bounded_and_borrowed_ones_stay_open(
         assert len(lending._loans) == lending.MAX_IDLE + 1
         np.testing.assert_array_equal(whole(held), TRUTH)
     assert len(lending._loans) == lending.MAX_IDLE
+
+
+def test_idle_pixels_are_bounded_but_the_last_image_stays(
+    tmp_path: Path, counted_opens: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        path.write_bytes(imagecodecs.png_encode(TRUTH))
+        with borrow_slide(path, identity="1-x") as reader:
+            read(reader, 0, 0, 5, 5)
+    assert len(lending._loans) == 3
+    monkeypatch.setattr(lending, "MAX_IDLE_BYTES", 1)
+    for _ in range(2):
+        with borrow_slide(paths[2], identity="1-x") as reader:
+            assert reader.held_bytes == TRUTH.nbytes
+        assert [key[1] for key in lending._loans] == [str(paths[2])]
+    assert len(counted_opens) == 3
 
 
 def test_identity_follows_content(tmp_path: Path) -> None:

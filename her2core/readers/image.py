@@ -54,6 +54,11 @@ class WholeReader(Closing):
             pixels = self._pixels
         out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0] = pixels[box.y0 : box.y1, box.x0 : box.x1]
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of decoded pixels kept between reads."""
+        return 0 if self._pixels is None else self._pixels.nbytes
+
     def close(self) -> None:
         self._pixels = None
         self._close()

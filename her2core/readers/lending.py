@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from her2core.readers.base import SlideReader
+from her2core.readers.image import WholeReader
 from her2core.readers.opening import open_slide
 
 MAX_IDLE = 4
 """Readers kept open without a borrower; each holds a file descriptor and its tile index."""
+MAX_IDLE_BYTES = 1 << 28
+"""Decoded pixels that idle readers of plain images keep, bytes (256 MiB)."""
 
 _Key = tuple[object, ...]
 
@@ -40,8 +43,8 @@ def borrow_slide(
     """Lend the process's reader of a slide; do not close it.
 
     Parameters are those of ``open_slide``; the identity is required, because it is what makes two requests
-    the same slide. Readers without a borrower are closed, the longest unused first, when more than
-    ``MAX_IDLE`` are open.
+    the same slide. Readers without a borrower are closed, the longest unused first, when there are more
+    than ``MAX_IDLE`` of them or they keep more than ``MAX_IDLE_BYTES``.
     """
     key = (os.getpid(), os.fspath(source), identity, scene, mpp, uri, endpoint_url)
     with _lock:  # held while opening: tasks that start together wait for one header parse
@@ -58,7 +61,19 @@ def borrow_slide(
     finally:
         with _lock:
             loan.borrowers -= 1
-            idle = [k for k, held in _loans.items() if not held.borrowers]
-            closing = [_loans.pop(k) for k in idle[: max(len(idle) - MAX_IDLE, 0)]]
-        for held in closing:
-            held.reader.close()
+            surplus = [_loans.pop(k).reader for k in _surplus()]
+        for unused in surplus:
+            unused.close()
+
+
+def _surplus() -> list[_Key]:
+    """Idle readers to close, the longest unused first; the last used one always stays."""
+    idle = [(key, _held_bytes(loan.reader)) for key, loan in _loans.items() if not loan.borrowers]
+    closing = []
+    while len(idle) > 1 and (len(idle) > MAX_IDLE or sum(held for _, held in idle) > MAX_IDLE_BYTES):
+        closing.append(idle.pop(0)[0])
+    return closing
+
+
+def _held_bytes(reader: SlideReader) -> int:
+    return reader.held_bytes if isinstance(reader, WholeReader) else 0

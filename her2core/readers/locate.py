@@ -40,6 +40,16 @@ class Location:
             return (Path(self.path) / child).is_file()
         return bool(self.fs.exists(f"{self.path}/{child}"))
 
+    def read_child(self, child: str, max_bytes: int) -> bytes:
+        """The content of a folder's file; empty where there is none or it is larger than it should be."""
+        if self.fs is None:
+            file = Path(self.path) / child
+            return file.read_bytes() if file.is_file() and file.stat().st_size <= max_bytes else b""
+        remote = f"{self.path}/{child}"
+        if not self.fs.exists(remote) or int(self.fs.info(remote)["size"]) > max_bytes:
+            return b""
+        return bytes(self.fs.cat_file(remote))
+
     def open_bytes(self) -> ByteSource:
         """The file for ranged reading.
 

@@ -17,11 +17,14 @@ import zarr
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import Asked, Closing, choose_scene, clip_region
 from her2core.readers.limits import MAX_TILE_PX, check_size
+from her2core.readers.ome import parse_ome
 from her2core.readers.scale import UNIT_UM, Scale, resolve_scale
 from her2core.records import LevelInfo, SlideInfo
 
 MARKERS = ("zarr.json", ".zgroup")
 """Files of which one lies in every Zarr group."""
+SERIES_NAMES = "OME/METADATA.ome.xml"
+"""Where bioformats2raw names its series, the label and macro pictures among them."""
 UNREADABLE = (ValueError, KeyError, TypeError, RuntimeError)
 """What zarr and its codecs raise for metadata and chunks that are not what they should be."""
 
@@ -56,13 +59,15 @@ class OmeZarrReader(Closing):
         """Nothing is held open between reads."""
 
 
-def open_omezarr(store: Any, asked: Asked) -> OmeZarrReader:
+def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReader:
     """Reader of an OME-Zarr group.
 
     Parameters
     ----------
     store
         What ``zarr.open_group`` takes: a local path or a Zarr store.
+    series_xml
+        Content of ``SERIES_NAMES``, which names the series of a group that has several.
 
     Raises
     ------
@@ -71,7 +76,7 @@ def open_omezarr(store: Any, asked: Asked) -> OmeZarrReader:
     """
     try:
         root = zarr.open_group(store, mode="r")
-        images = _images(asked.name, root)
+        images = _images(asked.name, root, series_xml)
         names = tuple(images)
         chosen = names[choose_scene(asked.name, names, asked.scene)]
         group, multiscale = images[chosen]
@@ -106,14 +111,17 @@ def open_omezarr(store: Any, asked: Asked) -> OmeZarrReader:
     return OmeZarrReader(info, first, axes)
 
 
-def _images(name: str, root: zarr.Group) -> dict[str, tuple[zarr.Group, dict[str, Any]]]:
+def _images(name: str, root: zarr.Group, series_xml: str) -> dict[str, tuple[zarr.Group, dict[str, Any]]]:
     """Multiscale images by scene name: the root's own, or the numbered series that bioformats2raw writes."""
     attributes = _ome(root)
     if "multiscales" in attributes:
         return {str(m.get("name") or i): (root, m) for i, m in enumerate(attributes["multiscales"])}
     if attributes.get("bioformats2raw.layout") == 3:
         series = attributes.get("series") or _numbered(root)
-        groups = {key: root[key] for key in series}
+        pictures = {
+            str(i) for i, image in enumerate(parse_ome(name, series_xml or "<OME/>")) if not image.is_slide
+        }
+        groups = {key: root[key] for key in series if key not in pictures}
         return {key: (g, _ome(g)["multiscales"][0]) for key, g in groups.items() if isinstance(g, zarr.Group)}
     raise SlideError(
         Reason.NOT_A_SLIDE,

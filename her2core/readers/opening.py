@@ -10,11 +10,13 @@ from pathlib import Path
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import Asked, SlideReader
 from her2core.readers.bytesource import ByteSource
-from her2core.readers.dicom import is_dicom, open_dicom
+from her2core.readers.dicom import open_dicom
+from her2core.readers.dicomheader import is_dicom
 from her2core.readers.ifd import is_tiff
 from her2core.readers.image import is_plain_image, open_image
+from her2core.readers.limits import MAX_TEXT_BYTES
 from her2core.readers.locate import Location, locate
-from her2core.readers.omezarr import MARKERS, open_omezarr
+from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
 from her2core.sources import file_identity
@@ -104,12 +106,11 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
 def _open_directory(place: Location, asked: Asked, endpoint_url: str | None) -> SlideReader:
     if not _is_omezarr(place):
         return open_dicom(place.path, asked)
-    store = (
-        place.path
-        if place.fs is None
-        else Store(f"s3://{place.path}", endpoint_url=endpoint_url).zarr_store()
+    remote = place.fs is not None
+    store = Store(f"s3://{place.path}", endpoint_url=endpoint_url).zarr_store() if remote else place.path
+    return open_omezarr(
+        store, asked, place.read_child(SERIES_NAMES, MAX_TEXT_BYTES).decode("utf-8", "replace")
     )
-    return open_omezarr(store, asked)
 
 
 def _open_file(place: Location, source: ByteSource, asked: Asked) -> SlideReader:

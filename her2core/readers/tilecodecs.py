@@ -26,7 +26,7 @@ TIFF_COMPRESSIONS = {
 }  # fmt: skip
 YCBCR, RGB = 6, 2
 EOI = b"\xff\xd9"
-EOI_SLACK_BYTES = 64
+EOI_SLACK_BYTES = 1024
 """Padding that may follow a JPEG stream's end mark."""
 
 
@@ -112,6 +112,15 @@ def jpeg2000_decoder(*, ycbcr: bool = False) -> TileDecoder:
         imagecodecs.jpeg2k_decode(data, numthreads=1, out=out)
         if ycbcr:
             cv2.cvtColor(np.ascontiguousarray(out[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB, dst=out)
+
+    return decode
+
+
+def htj2k_decoder() -> TileDecoder:
+    """Decoder of high-throughput JPEG 2000 tiles."""
+
+    def decode(data: memoryview, out: Tile) -> None:
+        imagecodecs.htj2k_decode(data, out=out)
 
     return decode
 

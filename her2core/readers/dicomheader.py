@@ -1,0 +1,188 @@
+"""The few header fields of a DICOM whole-slide file that reading pixels needs, parsed into a record.
+
+Only the tags listed here are looked at: nothing about the patient is ever read.
+
+References
+----------
+DICOM PS3.3, A.32.8 VL Whole Slide Microscopy Image.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.config import disable_value_validation
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from her2core.errors import Reason, SlideError
+from her2core.readers.scale import Scale
+
+WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
+TAGS = [
+    "SOPClassUID", "ImageType", "SeriesInstanceUID", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "TotalPixelMatrixColumns",
+    "TotalPixelMatrixRows", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
+    "DimensionOrganizationType", "ConcatenationUID", "OpticalPathSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+DAMAGED = (
+    InvalidDicomError, BytesLengthException, AttributeError, ValueError, TypeError, KeyError, IndexError,
+    OverflowError, EOFError, NotImplementedError, RecursionError, struct.error,
+)  # fmt: skip
+"""What pydicom raises, at opening or at a value's first use, for a header that is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class DicomHeader:
+    """One file of a series: a level, or a picture of the label or the glass.
+
+    Attributes
+    ----------
+    kind
+        Third value of ImageType: VOLUME, LABEL, OVERVIEW or THUMBNAIL; None where the file does not say.
+    positions
+        Row and column (from 0, px) of each frame in the whole image, shape ``(frame, 2)``; None where the
+        frames fill the grid in order (TILED_FULL) or where nothing is told of their order.
+    pixels_at
+        Byte at which the pixel data element begins.
+    """
+
+    path: Path
+    syntax: str
+    pixels_at: int
+    kind: str | None
+    series: str
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    frames: int
+    samples: int
+    bits: int
+    photometric: str
+    planar: bool
+    full: bool
+    positions: npt.NDArray[np.int64] | None
+    focal_planes: int
+    optical_paths: int
+    concatenated: bool
+    scale: Scale | None
+    objective_power: float | None
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the file holds slide pixels."""
+        return self.kind in (None, "VOLUME") and min(self.height, self.width) > 0
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is DICOM (PS3.10, 7.1)."""
+    return head[128:132] == b"DICM"
+
+
+def read_headers(files: list[Path], name: str) -> Iterator[DicomHeader]:
+    """Headers of the whole-slide images among ``files``; other files are passed over.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_UNREADABLE`` for a DICOM header that cannot be parsed.
+    """
+    for path in files:
+        with path.open("rb") as file:
+            if not is_dicom(file.read(132)):
+                continue
+            file.seek(0)
+            try:
+                with disable_value_validation():  # scanners exceed field lengths
+                    header = _parse(path, file)
+            except DAMAGED as error:
+                raise _damaged(name, error) from error
+            except OSError as error:
+                if error.errno is not None:
+                    raise  # the disk's, not pydicom's
+                raise _damaged(name, error) from error
+        if header is not None:
+            yield header
+
+
+def _damaged(name: str, error: Exception) -> SlideError:
+    return SlideError(
+        Reason.FILE_UNREADABLE,
+        f"{name}: its DICOM header cannot be read ({type(error).__name__}). Transfer or export the slide "
+        "again",
+    )
+
+
+def _parse(path: Path, file: BinaryIO) -> DicomHeader | None:
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+    pixels_at = file.tell()
+    if dataset.get("SOPClassUID") != WSI_CLASS:
+        return None
+    kinds = [str(value) for value in dataset.get("ImageType") or ()]
+
+    def number(tag: str, default: int = 0) -> int:
+        return int(dataset.get(tag) or default)
+
+    full = dataset.get("DimensionOrganizationType") == "TILED_FULL"
+    return DicomHeader(
+        path=path,
+        syntax=str(dataset.file_meta.TransferSyntaxUID),
+        pixels_at=pixels_at,
+        kind=kinds[2] if len(kinds) > 2 else None,
+        series=str(dataset.get("SeriesInstanceUID")),
+        height=number("TotalPixelMatrixRows"),
+        width=number("TotalPixelMatrixColumns"),
+        tile_height=number("Rows"),
+        tile_width=number("Columns"),
+        frames=number("NumberOfFrames", 1),
+        samples=number("SamplesPerPixel"),
+        bits=number("BitsAllocated"),
+        photometric=str(dataset.get("PhotometricInterpretation")),
+        planar=bool(dataset.get("PlanarConfiguration")),
+        full=full,
+        positions=None if full else _positions(dataset.get("PerFrameFunctionalGroupsSequence") or ()),
+        focal_planes=number("TotalPixelMatrixFocalPlanes", 1),
+        optical_paths=number("NumberOfOpticalPaths", 1),
+        concatenated=bool(dataset.get("ConcatenationUID")),
+        scale=_scale(dataset),
+        objective_power=_objective_power(dataset),
+    )
+
+
+def _positions(per_frame: Any) -> npt.NDArray[np.int64] | None:
+    """Place of each frame, or None where any has none."""
+    found = []
+    for frame in per_frame:
+        position = (frame.get("PlanePositionSlideSequence") or [{}])[0]
+        place = [position.get(f"{axis}PositionInTotalImagePixelMatrix") for axis in ("Row", "Column")]
+        if None in place:
+            return None
+        found.append([int(place[0]) - 1, int(place[1]) - 1])
+    return np.array(found, np.int64) if found else None
+
+
+def _scale(dataset: pydicom.Dataset) -> Scale | None:
+    """Pixel spacing of the shared functional groups: mm, the rows' spacing first (PS3.3, 10.7.1.1)."""
+    for shared in dataset.get("SharedFunctionalGroupsSequence") or ():
+        for measures in shared.get("PixelMeasuresSequence") or ():
+            spacing = measures.get("PixelSpacing")
+            if spacing is not None:
+                y_mm, x_mm = spacing
+                return Scale("dicom", float(y_mm) * 1e3, float(x_mm) * 1e3)
+    return None
+
+
+def _objective_power(dataset: pydicom.Dataset) -> float | None:
+    for path in dataset.get("OpticalPathSequence") or ():
+        power = path.get("ObjectiveLensPower")
+        if power is not None:
+            return float(power)
+    return None
