@@ -33,6 +33,8 @@ from her2core.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 
+_JPEG_END = b"\xff\xd9"
+
 _ic: Any = imagecodecs  # its stubs are narrower than what it takes: any buffer in, any buffer as ``out``
 
 
@@ -106,6 +108,9 @@ def _blosc_lz4() -> Codec:
         )
 
     def decode(data: Any, chunk: Pixels) -> None:
+        stated = int.from_bytes(data[12:16], "little")  # c-blosc trusts this size in its header, and reads on
+        if stated != len(data):
+            raise ValueError(f"Blosc chunk of {len(data)} bytes that says it has {stated}.")
         _exactly(len(_ic.blosc_decode(data, numthreads=1, out=chunk.reshape(-1))), chunk)
 
     chain = ({"name": "bytes"}, {"name": "blosc", "configuration": settings})
@@ -143,6 +148,8 @@ def _jpeg(name: str, quality: int) -> Codec:
         return len(_ic.jpeg8_encode(chunk, out=out, **settings))
 
     def decode(data: Any, chunk: Pixels) -> None:
+        if bytes(data[-2:]) != _JPEG_END:  # libjpeg would fill what is missing with grey
+            raise ValueError("JPEG chunk without an end; it was cut.")
         _ic.jpeg8_decode(data, out=chunk)
 
     chain = ({"name": "imagecodecs_jpeg", "configuration": settings},)

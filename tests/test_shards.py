@@ -129,3 +129,22 @@ def test_damaged_index_is_noticed() -> None:
         read_index(bytes(tail), 2)
     with pytest.raises(ValueError, match="67 bytes; expected 68"):
         read_index(bytes(tail[1:]), 2)
+
+
+@pytest.mark.parametrize("name", [*LOSSLESS, "jpeg-90"])
+@pytest.mark.parametrize("edge", [16, 64])
+def test_a_chunk_of_another_size_is_refused(name: str, edge: int) -> None:
+    how, room = codec(name), np.empty(2**17, np.uint8)
+    used = how.encode(pixels(edge, 6, "smooth"), room)
+    guarded = np.full((34, 32, 3), 7, np.uint8)  # what is written past the chunk would show in the last rows
+    with pytest.raises((ValueError, RuntimeError)):
+        how.decode(room[:used].tobytes(), guarded[:32])
+    assert (guarded[32:] == 7).all()
+
+
+@pytest.mark.parametrize("name", [*LOSSLESS, "jpeg-90"])
+def test_a_cut_chunk_is_refused(name: str) -> None:
+    how, room = codec(name), np.empty(2**17, np.uint8)
+    used = how.encode(pixels(32, 6, "noise"), room)
+    with pytest.raises((ValueError, RuntimeError)):
+        how.decode(room[: used // 2].tobytes(), np.empty((32, 32, 3), np.uint8))
