@@ -33,9 +33,9 @@ VERSION = 1
 """Raised whenever the same slide and parameters would give other pixels."""
 
 JPEG_TISSUE_BYTES_PX = 0.25
-"""Bytes a pixel of tissue in a scanner's JPEG slides (quality 70-90): 0.2-0.35 on our samples."""
+"""Bytes a pixel of tissue in JPEG slides. Ours: whole files, glass included, had 0.14 to 0.29."""
 JPEG_GLASS_BYTES_PX = 0.03
-"""Bytes a pixel of glass in the same files."""
+"""Bytes a pixel of glass in them. Ours: ten times less than tissue, as JPEG does at such qualities."""
 UNKNOWN_TISSUE_FRACTION = 0.4
 """Share of a slide that is tissue where the source's compression does not tell. Ours."""
 
@@ -120,9 +120,7 @@ def write_top(store: Store, path: str, grid: Grid, params: PyramidParams) -> Sha
     written = ShardWritten(0, 0)
     for first in range(grid.band, grid.levels, grid.band):
         for task in grid.shards(first):
-            origin = grid.shard_box(first, *task)
-
-            source = _halving(reader, grid, first, origin)
+            source = _halving(reader, grid, first, grid.shard_box(first, *task))
             part = _write_band(store, path, grid, params, first, task, source)
             written = ShardWritten(written.objects + part.objects, written.bytes_written + part.bytes_written)
     return written
