@@ -184,8 +184,7 @@ def _places(name: str, header: DicomHeader, rows: int, columns: int) -> Index:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: neither declared TILED_FULL nor with a position for each frame: the order of its {n} "
-            "frames "
-            "is unknown. Export the slide again",
+            "frames is unknown. Export the slide again",
         )
     cells = header.positions // tile
     places: Index = cells[:, 0] * columns + cells[:, 1]

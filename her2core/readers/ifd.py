@@ -112,8 +112,8 @@ class Ifd:
         if entry.count > MAX_TILES or entry.type not in (3, 4, 13, 16, 18):
             raise SlideError(
                 Reason.FILE_HOSTILE,
-                f"{self.source.name}: TIFF tag {tag} lists {entry.count} tiles (type {entry.type}); "
-                f"accepted are {MAX_TILES}",
+                f"{self.source.name}: TIFF tag {tag} lists {entry.count} tiles (type {entry.type}); accepted "
+                f"are {MAX_TILES}",
             )
         return self.raw(tag).astype(np.uint64)
 
@@ -247,7 +247,6 @@ def _entries(
             raise SlideError(
                 Reason.FILE_TRUNCATED,
                 f"{source.name}: TIFF tag {tag} needs {size} bytes at byte {start} of a file of "
-                f"{source.size}. "
-                "The copy is incomplete: transfer the slide again",
+                f"{source.size}. The copy is incomplete: transfer the slide again",
             )
         yield tag, Tag(kind, count, start)

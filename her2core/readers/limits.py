@@ -100,9 +100,8 @@ def check_tile_index(
         raise SlideError(
             Reason.FILE_TRUNCATED,
             f"{name}: {int(beyond.sum())} of {counts.size} tiles lie beyond the file's end ({file_bytes} "
-            "bytes), "
-            f"the first is tile {first} at byte {offsets[first]}. The copy is incomplete: transfer the slide "
-            "again",
+            f"bytes), the first is tile {first} at byte {offsets[first]}. The copy is incomplete: transfer "
+            "the slide again",
         )
     total = int(counts.sum(dtype=np.float64))
     if total > file_bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ class Location:
     def is_directory(self) -> bool:
         if self.fs is None:
             return Path(self.path).is_dir()
-        return bool(self.fs.isdir(self.path))
+        with _access(self.name):  # HEAD first: a role that may only get objects cannot list
+            return bool(self.fs.info(self.path)["type"] == "directory")
 
     def has(self, child: str) -> bool:
         """Whether a folder holds a file of this name."""
@@ -58,19 +61,11 @@ class Location:
         SlideError
             ``FILE_MISSING``, ``FILE_EMPTY`` or ``FILE_UNREADABLE`` (permission).
         """
-        try:
+        with _access(self.name):
             if self.fs is None:
                 source: ByteSource = LocalBytes(self.path, self.name)
             else:
                 source = RemoteBytes(self.fs, self.path, self.name, int(self.fs.info(self.path)["size"]))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise SlideError(
-                Reason.FILE_MISSING, f"{self.name}: no such file. Correct the manifest column `uri`"
-            ) from error
-        except PermissionError as error:
-            raise SlideError(
-                Reason.FILE_UNREADABLE, f"{self.name}: permission denied. Let this user or role read it"
-            ) from error
         if source.size == 0:
             source.close()
             raise SlideError(Reason.FILE_EMPTY, f"{self.name}: 0 bytes. Transfer the slide again")
@@ -84,9 +79,24 @@ def locate(uri: str | os.PathLike[str], name: str | None = None, endpoint_url: s
         return Location(
             name or text, text.removeprefix("s3://"), s3_filesystem(endpoint_from_environment(endpoint_url))
         )
-    path = text.removeprefix("file://")
+    path = os.path.expanduser(text.removeprefix("file://"))
     if "://" in path:
         raise SlideError(
             Reason.FILE_MISSING, f"{name or text}: unknown scheme; expected a local path, file:// or s3://"
         )
     return Location(name or text, path, None)
+
+
+@contextmanager
+def _access(name: str) -> Iterator[None]:
+    """Say in words that a slide is missing or may not be read; other errors of a store may pass in time."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SlideError(
+            Reason.FILE_MISSING, f"{name}: no such file. Correct the manifest column `uri`"
+        ) from error
+    except PermissionError as error:
+        raise SlideError(
+            Reason.FILE_UNREADABLE, f"{name}: permission denied. Let this user or role read it"
+        ) from error

@@ -73,7 +73,8 @@ def open_slide(
             _check_known(place, _head(content))  # before a large file that is no slide is hashed
         if identity is None:
             identity = file_identity(os.fspath(source), endpoint_url)[1]
-        asked = Asked(place.name, identity, _size_of(identity), scene, mpp)
+        size = _size_of(identity) or (0 if content is None else content.size)
+        asked = Asked(place.name, identity, size, scene, mpp)
         if content is None:
             return _open_directory(place, asked, endpoint_url)
         return _open_file(place, content, asked)
@@ -144,8 +145,8 @@ def _check_dicom_folder(place: Location) -> None:
     if place.fs is not None or not any(map(_is_dicom_file, Path(place.path).iterdir())):
         raise SlideError(
             Reason.NOT_A_SLIDE,
-            f"{place.name}: a folder that holds neither OME-Zarr nor DICOM; expected a slide file. "
-            "A remote DICOM folder is read from a local copy",
+            f"{place.name}: a folder that holds neither OME-Zarr nor DICOM; expected a slide file. A remote "
+            "DICOM folder is read from a local copy",
         )
 
 
@@ -159,8 +160,7 @@ def _not_a_slide(name: str, head: bytes) -> SlideError:
     return SlideError(
         Reason.NOT_A_SLIDE,
         f"{name}: begins with bytes {head[:4].hex(' ')}, as no slide format does; expected SVS, TIFF, NDPI, "
-        "MRXS, SCN, "
-        "BIF, DICOM, OME-Zarr, JPEG or PNG. Export or transfer the slide again",
+        "MRXS, SCN, BIF, DICOM, OME-Zarr, JPEG or PNG. Export or transfer the slide again",
     )
 
 

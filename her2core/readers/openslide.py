@@ -71,8 +71,8 @@ def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReade
     except openslide.OpenSlideError as error:
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{asked.name}: OpenSlide {openslide.__library_version__} cannot open it. "
-            "Transfer it again with every file that belongs to it, or export it as OME-TIFF",
+            f"{asked.name}: OpenSlide {openslide.__library_version__} cannot open it. Transfer it again with "
+            "every file that belongs to it, or export it as OME-TIFF",
         ) from error
     try:
         return _reader(

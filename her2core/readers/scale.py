@@ -83,8 +83,7 @@ def resolve_scale(name: str, manifest: float | None, metadata: Sequence[Scale]) 
                 raise SlideError(
                     Reason.SCALE_ANISOTROPIC,
                     f"{name}: {what}; square pixels are expected (within {MAX_ANISOTROPY:.0%}). If the "
-                    "pixels are "
-                    "square, give their size in the manifest column `mpp`",
+                    "pixels are square, give their size in the manifest column `mpp`",
                 )
             problems.append(f"{what}: not square, the manifest's value is used for both")
     if manifest is not None:

@@ -116,7 +116,7 @@ def _grid(source: ByteSource, name: str, scene: Scene) -> tuple[TileGrid, TileDe
     height, width = size_of(page)
     check_size(name, height, width, source.size)
     samples, separate = _samples(name, scene)
-    compression, decode = _decoder(name, page, separate)
+    compression, decode = _decoder(name, page)
     stripped = not page.has(tags.TILE_WIDTH)
     tile_h, tile_w = _tile_size(name, page, height, width)
     rows, columns = -(-height // tile_h), -(-width // tile_w)
@@ -136,8 +136,7 @@ def _grid(source: ByteSource, name: str, scene: Scene) -> tuple[TileGrid, TileDe
         raise SlideError(
             Reason.FILE_TRUNCATED,
             f"{name}: {width} x {height} px in tiles of {tile_w} x {tile_h} need {rows * columns * planes} "
-            "tiles, "
-            f"the file lists {offsets.size} places and {counts.size} lengths. Export the slide again",
+            f"tiles, the file lists {offsets.size} places and {counts.size} lengths. Export the slide again",
         )
     stored = 1 if separate else samples
     check_tile_index(name, offsets, counts, tile_h * tile_w * stored, source.size)
@@ -157,12 +156,8 @@ def _grid(source: ByteSource, name: str, scene: Scene) -> tuple[TileGrid, TileDe
     if stripped and compression == "none" and page.number(tags.PREDICTOR, 1) == 1:
         grid = _resplit(name, grid)
     absent = int((grid.counts == 0).sum())
-    return (
-        grid,
-        decode,
-        compression,
-        (f"{absent} of {grid.counts.size} tiles are absent: read as glass",) * bool(absent),
-    )
+    odd = (f"{absent} of {grid.counts.size} tiles are absent: read as glass",) if absent else ()
+    return grid, decode, compression, odd
 
 
 def _samples(name: str, scene: Scene) -> tuple[int, bool]:
@@ -185,8 +180,7 @@ def _samples(name: str, scene: Scene) -> tuple[int, bool]:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: photometric interpretation {photometric} with {samples} samples a pixel; expected RGB "
-            "(2) or "
-            "YCbCr (6) with 3. Export the slide as 8-bit RGB",
+            "(2) or YCbCr (6) with 3. Export the slide as 8-bit RGB",
         )
     return samples, separate
 
@@ -208,7 +202,7 @@ def _tile_size(name: str, page: Ifd, height: int, width: int) -> tuple[int, int]
     return tile_h, tile_w
 
 
-def _decoder(name: str, page: Ifd, separate: bool) -> tuple[str, TileDecoder]:
+def _decoder(name: str, page: Ifd) -> tuple[str, TileDecoder]:
     code = page.number(tags.COMPRESSION, 1)
     compression = TIFF_COMPRESSIONS.get(code)
     photometric = page.number(tags.PHOTOMETRIC, -1)
@@ -253,8 +247,7 @@ def _resplit(name: str, grid: TileGrid) -> TileGrid:
         raise SlideError(
             Reason.FILE_TRUNCATED,
             f"{name}: {grid.width} x {grid.height} px uncompressed need {grid.height * row_bytes} bytes, the "
-            "strips "
-            f"hold {int(lengths.sum(axis=1).min())}. Transfer the slide again",
+            f"strips hold {int(lengths.sum(axis=1).min())}. Transfer the slide again",
         )
     if (starts[:, 1:] != starts[:, :-1] + grid.tile_height * row_bytes).any():
         return grid
