@@ -65,8 +65,6 @@ def build_profile(
     background = tissue.find_background(coarse, params) or tissue.bright_end(slide.histogram())
     i0 = background.i0
     pen = qc.find_pen(coarse, i0, um_px, params)
-    nothing = np.zeros(pen.shape, np.bool_)
-    with_pen = tissue.find_tissue(coarse, i0, nothing, um_px, params) if pen.any() else None
     mask = tissue.find_tissue(coarse, i0, pen, um_px, params)
 
     samples = list(slide.tissue_tiles(mask))
@@ -76,14 +74,14 @@ def build_profile(
 
     folds = qc.find_folds(coarse, stain, um_px, params) & mask
     bubbles = qc.find_bubbles(coarse, i0, um_px) & mask
-    before = mask if with_pen is None else with_pen | mask
-    whole = max(int(before.sum()), 1)
+    hidden = qc.under_pen(pen, mask, um_px)
+    whole = max(int((mask | hidden).sum()), 1)
     mask = mask & ~folds & ~bubbles
     sharp, saturated, residual = _tile_measures(samples, stain, tile_um_px, params)
     measures = qc.Measures(
         tissue_area_mm2=round(int(mask.sum()) * um_px * um_px / 1e6, 4),
         sharp_fraction=sharp,
-        pen_fraction=round(int((before & pen).sum()) / whole, 4),
+        pen_fraction=round(int(hidden.sum()) / whole, 4),
         fold_fraction=round(int(folds.sum()) / whole, 4),
         bubble_fraction=round(int(bubbles.sum()) / whole, 4),
         saturated_fraction=saturated,

@@ -213,6 +213,8 @@ class TissueMask:
         )
 
     def _part(self, box: Box) -> npt.NDArray[np.uint8]:
+        if box.height <= 0 or box.width <= 0:
+            return self.mask[:0]
         step = self.downsample
         rows = slice(max(box.y0 // step, 0), max(-(-box.y1 // step), 0))
         return self.mask[rows, max(box.x0 // step, 0) : max(-(-box.x1 // step), 0)]
