@@ -123,9 +123,13 @@ def run_command(
 
 
 def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: bool) -> None:
+    from flows.cluster import check_address
     from flows.environment import prepare_environment
     from flows.show import cohort_table, showing_progress
+    from her2core.run import open_run
 
+    check_address(cluster)
+    open_run(manifest, out, config)  # all that can be refused is refused before a server starts
     prepare_environment()
     from flows.cohort import cohort
 

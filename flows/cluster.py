@@ -28,6 +28,12 @@ SETTINGS = {
 }
 
 
+def check_address(cluster: str) -> None:
+    """Refuse what is neither ``local`` nor a scheduler's address, with `ConfigError`."""
+    if cluster != "local" and not cluster.startswith(("tcp://", "tls://")):
+        raise ConfigError(f"cluster is {cluster!r}; expected local, tcp://HOST:PORT or tls://HOST:PORT")
+
+
 @contextmanager
 def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
     """Yield the client of a run.
@@ -47,6 +53,7 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
     ClusterError
         If nobody answers there.
     """
+    check_address(cluster)
     if cluster == "local":
         count = workers or os.cpu_count() or 1
         with (
@@ -57,7 +64,7 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):
             yield client
-    elif cluster.startswith(("tcp://", "tls://")):
+    else:
         try:
             client = Client(cluster, timeout="60s", set_as_default=False)  # type: ignore[no-untyped-call]
         except OSError as error:
@@ -66,5 +73,3 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
             ) from error
         with client:
             yield client
-    else:
-        raise ConfigError(f"cluster is {cluster!r}; expected local, tcp://HOST:PORT or tls://HOST:PORT")

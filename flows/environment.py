@@ -9,12 +9,13 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # The embedded server takes 20-40 s to start on a busy machine; Prefect gives up after 20.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    # A slide that fails is told by our own log and its row; Prefect would add a traceback for each.
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
 
 def prepare_environment() -> None:
-    """Turn telemetry off, be patient with the embedded server, and keep Prefect's console log to warnings."""
+    """Turn telemetry off, be patient with the embedded server, and leave the console to our own log."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

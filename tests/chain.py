@@ -1,10 +1,11 @@
-"""One slide through every stage in this process, without Dask: what the cluster does, in any order asked for."""
+"""One slide through every stage in this process, without Dask: the cluster's tasks, in any order."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,8 @@ def at_lines(rows: Sequence[int], columns: Sequence[int]) -> Cut:
         xs = [0, *sorted({x for x in columns if 0 < x < width}), width]
         return [
             replace(one, box=cells.Box(y0, x0, y1, x1), part=f"parts/cells/k/{i:05d}-{j:05d}.parquet")
-            for i, (y0, y1) in enumerate(zip(ys, ys[1:], strict=False))
-            for j, (x0, x1) in enumerate(zip(xs, xs[1:], strict=False))
+            for i, (y0, y1) in enumerate(pairwise(ys))
+            for j, (x0, x1) in enumerate(pairwise(xs))
         ]
 
     return cut

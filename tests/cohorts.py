@@ -1,0 +1,113 @@
+"""A small cohort of slides with planted truth and of broken ones, and `her2` as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from her2core.phantom import PhantomSpec, plant
+from her2core.phantom.slides import write_slide
+
+SIDE_PX = 1536  # 0.15 mm² at 0.25 µm/px, four shards of 1024
+GOOD = {
+    "null": (1.0, 0.0, 0.0, 0.0, 0.0),
+    "two": (0.2, 0.1, 0.0, 0.7, 0.0),
+    "three": (0.1, 0.0, 0.0, 0.1, 0.8),
+}
+BAD = {"broken": "file_truncated", "missing": "file_missing", "unscaled": "scale_unknown"}
+CONFIG = "pyramid: {chunk: 256, shard: 1024}\nrun: {workers: 2, retries: 0, slides_in_flight: 2}\n"
+
+
+def write_cohort(folder: Path) -> Path:
+    """Three good slides, a truncated one, a missing one, and one without µm/px; returns the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, mix) in enumerate(GOOD.items()):
+        spec = PhantomSpec(seed=seed, height_px=SIDE_PX, width_px=SIDE_PX, mix=mix, pattern="mosaic")
+        write_slide(folder / f"{name}.tif", plant(spec))
+    whole = (folder / "two.tif").read_bytes()
+    (folder / "broken.tif").write_bytes(whole[: len(whole) // 2])
+    write_slide(
+        folder / "unscaled.tif", plant(PhantomSpec(seed=9, height_px=512, width_px=512)), scale_known=False
+    )
+    (folder / "config.yaml").write_text(CONFIG)
+    manifest = folder / "manifest.csv"
+    with manifest.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["slide_id", "case_id", "uri", "assay"])
+        for name in (*GOOD, *BAD):
+            table.writerow([name, f"case-{name}", f"{name}.tif", "HER2-IHC"])
+    return manifest
+
+
+def command(*words: str) -> list[str]:
+    """The command line of `her2`."""
+    return [sys.executable, "-m", "flows.cli", *words]
+
+
+def her2(*words: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
+    """Run `her2` to its end, with a Prefect home of its own process's environment."""
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def run_and_kill(words: list[str], when: Any, log: Path, timeout_s: float = 200) -> None:
+    """Start `her2`, and SIGKILL it with all its workers as soon as ``when()`` is true."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command(*words), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    deadline = time.monotonic() + timeout_s
+    try:
+        while not when():
+            assert process.poll() is None, f"ended before it could be killed:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"never got there:\n{log.read_text()}"
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.DataFrame]:
+    """The lake's tables but ``runs``, read by Polars without our code, sorted by their first columns."""
+    return {
+        name: pl.read_delta(f"{out}/tables/{name}", storage_options=options).sort(keys)
+        for name, keys in {
+            "cells": ["slide_id", "cell_id"],
+            "slides": ["slide_id"],
+            "cases": ["case_id"],
+        }.items()
+    }
+
+
+def published(out: Path) -> dict[str, tuple[int, int]]:
+    """Inode and modification time of everything that is published once and never written again."""
+    folders = ("stages", "parts", "pictures")
+    files = [path for folder in folders for path in (out / folder).rglob("*") if path.is_file()]
+    files += [path for path in (out / "pyramids").glob("*/[0-9]*/c/**/*") if path.is_file()]
+    return {
+        str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in files
+        if not path.name.startswith(".her2-tmp-")
+    }
+
+
+def status(out: str) -> dict[str, dict[str, Any]]:
+    """`her2 status --json`, by slide."""
+    done = her2("status", out, "--json")
+    assert done.returncode == 0, done.stderr
+    return {entry["slide_id"]: entry for entry in json.loads(done.stdout)}
+
+
+def copy_cohort(source: Path, target: Path) -> Path:
+    """The same cohort in another folder."""
+    shutil.copytree(source, target)
+    return target / "manifest.csv"

@@ -1,0 +1,168 @@
+"""A whole cohort as a user runs it: bad slides, exit codes, a SIGKILL in the middle, S3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from tests import cohorts
+from tests.conftest import Bucket
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cohorts.write_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Output of a run that nothing disturbed, and what it printed."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    done = cohorts.her2(
+        "run", str(manifest), "--out", str(out), "-c", str(manifest.parent / "config.yaml"), "--json"
+    )
+    assert done.returncode == 1, done.stderr
+    return out, done.stdout
+
+
+def test_one_bad_slide_costs_no_other(undisturbed: tuple[Path, str]) -> None:
+    out, printed = undisturbed
+    slides = cohorts.tables(str(out))["slides"]
+    by_id = {row["slide_id"]: row for row in slides.to_dicts()}
+    assert set(by_id) == {*cohorts.GOOD, *cohorts.BAD}
+    for name, score in {"null": "0", "two": "2+", "three": "3+"}.items():
+        assert (by_id[name]["state"], by_id[name]["score"]) == ("scored", score)
+    for name, reason in cohorts.BAD.items():
+        row = by_id[name]
+        assert row["state"] == "quarantined"
+        assert row["reasons"] == [reason]
+        assert name in row["message"]
+        assert row["score"] is None
+    assert json.loads(printed)["states"] == {"scored": 3, "quarantined": 3}
+
+
+def test_failed_slides_are_named_in_their_case_and_never_negative(undisturbed: tuple[Path, str]) -> None:
+    cases = cohorts.tables(str(undisturbed[0]))["cases"]
+    by_id = {row["case_id"]: row for row in cases.to_dicts()}
+    for name in cohorts.BAD:
+        row = by_id[f"case-{name}"]
+        assert row["her2_status"] == "Indeterminate"
+        assert row["slides_failed"] == [name]
+        assert row["incomplete"]
+
+
+def test_the_run_says_what_it_did(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    (run,) = pl.read_delta(f"{out}/tables/runs").to_dicts()
+    assert (run["state"], run["n_slides"], run["n_scored"], run["n_quarantined"]) == ("partial", 6, 3, 3)
+    assert json.loads(run["configuration"])["pyramid"]["chunk"] == 256
+    assert {entry["slide_id"] for entry in json.loads(run["inputs"])} == {*cohorts.GOOD, *cohorts.BAD}
+    assert run["n_cells"] == len(cohorts.tables(str(out))["cells"])
+
+
+def test_status_tells_scored_from_quarantined(undisturbed: tuple[Path, str]) -> None:
+    entries = cohorts.status(str(undisturbed[0]))
+    assert {name: entry["state"] for name, entry in entries.items()} == {
+        **dict.fromkeys(cohorts.GOOD, "scored"),
+        **dict.fromkeys(cohorts.BAD, "quarantined"),
+    }
+    assert entries["broken"]["reason"] == cohorts.BAD["broken"]
+
+
+def test_every_scored_slide_has_a_picture(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    for row in cohorts.tables(str(out))["slides"].filter(pl.col("state") == "scored").to_dicts():
+        assert (out / row["picture"]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_killed_run_resumes_and_gives_the_same_tables(
+    manifest: Path, undisturbed: tuple[Path, str], tmp_path: Path
+) -> None:
+    """SIGKILL the driver and its workers while cells are measured; nothing published is made again."""
+    out = tmp_path / "out"
+    words = ["run", str(manifest), "--out", str(out), "-c", str(manifest.parent / "config.yaml")]
+    cohorts.run_and_kill(words, lambda: any(out.glob("parts/cells/*/*.parquet")), tmp_path / "log")
+    before = cohorts.published(out)
+    assert any(path.startswith("parts") for path in before)
+    assert not (out / "tables" / "runs").exists()
+
+    done = cohorts.her2(*words)
+    assert done.returncode == 1, done.stderr
+    after = cohorts.published(out)
+    assert before.items() <= after.items()
+    for name, table in cohorts.tables(str(undisturbed[0])).items():
+        assert_frame_equal(cohorts.tables(str(out))[name], table, check_exact=True)
+
+
+def test_running_again_does_nothing_and_doubles_nothing(
+    manifest: Path, undisturbed: tuple[Path, str]
+) -> None:
+    out, _ = undisturbed
+    before, tables = cohorts.published(out), cohorts.tables(str(out))
+    config = str(manifest.parent / "config.yaml")
+    done = cohorts.her2("run", str(manifest), "--out", str(out), "-c", config)
+    assert done.returncode == 1, done.stderr
+    assert cohorts.published(out) == before
+    for name, table in cohorts.tables(str(out)).items():
+        assert_frame_equal(table, tables[name], check_exact=True)
+    assert len(pl.read_delta(f"{out}/tables/runs")) == 2
+
+
+def test_the_whole_run_on_s3(
+    manifest: Path, undisturbed: tuple[Path, str], s3: Bucket, tmp_path: Path
+) -> None:
+    """Slides, manifest, configuration and results in a bucket of a real S3 server; cells as on a folder."""
+    from her2core.s3 import s3_filesystem
+
+    fs = s3_filesystem(s3.endpoint_url)
+    for path in manifest.parent.iterdir():
+        fs.put_file(str(path), f"{s3.uri}/in/{path.name}")
+    out = f"{s3.uri}/out"
+    done = cohorts.her2("run", f"{s3.uri}/in/manifest.csv", "--out", out, "-c", f"{s3.uri}/in/config.yaml")
+    assert done.returncode == 1, done.stderr
+    options = {"aws_endpoint_url": s3.endpoint_url, "aws_allow_http": "true", "aws_region": "us-east-1"}
+    there, here = cohorts.tables(out, options), cohorts.tables(str(undisturbed[0]))
+    assert_frame_equal(there["cells"], here["cells"], check_exact=True)
+    same = ["slide_id", "state", "score", "h_score", "n0", "n1", "n2", "n2u", "n3", "reasons"]
+    assert_frame_equal(there["slides"].select(same), here["slides"].select(same), check_exact=True)
+    assert cohorts.status(out)["three"]["state"] == "scored"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["run", "no-such.csv", "--out", "{tmp}/out"], 2, "no-such.csv"),
+        (["run", "{manifest}", "--out", "{tmp}/out", "--cluster", "nowhere"], 2, "nowhere"),
+        (["run", "{manifest}", "--out", "ftp://x/y"], 3, "ftp://x/y"),
+        (["run", "{manifest}", "--out", "{tmp}/out", "-c", "{tmp}/bad.yaml"], 2, "strong_odd"),
+        (["status", "{tmp}/nothing"], 2, "no run"),
+        (["inspect", "{broken}"], 1, "file_truncated"),
+    ],
+)
+def test_bad_input_ends_with_its_code_and_says_why(
+    manifest: Path, tmp_path: Path, words: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "bad.yaml").write_text("score: {strong_odd: 0.5}\n")
+    names = {"tmp": str(tmp_path), "manifest": str(manifest), "broken": str(manifest.parent / "broken.tif")}
+    done = cohorts.her2(*(word.format(**names) for word in words))
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plan_counts_without_reading_pixels(manifest: Path) -> None:
+    done = cohorts.her2("plan", str(manifest), "-c", str(manifest.parent / "config.yaml"), "--json")
+    assert done.returncode == 1  # three slides have problems
+    slides = {slide["slide_id"]: slide for slide in json.loads(done.stdout)["slides"]}
+    assert slides["two"]["tasks"] == 4
+    assert (
+        slides["two"]["objects"] == 4 + 4 + 4 + 1 + 4 + 1
+    )  # three levels by shard tasks, one on top, metadata
+    assert slides["two"]["chunks"] == 36 + 9 + 4 + 1
+    assert "file_missing" in slides["missing"]["problem"]
