@@ -1,0 +1,53 @@
+"""The locks give every version with hashes, for every Python, and name no registry and no machine."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from tests.conftest import ROOT
+
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def entries(name: str) -> list[str]:
+    """Requirements of a lock, each with its continuation lines joined."""
+    return (ROOT / name).read_text().replace("\\\n", " ").splitlines()
+
+
+def locked(name: str, python: str) -> dict[str, Version]:
+    """What pip installs from a lock on Linux with one Python."""
+    environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+    found = {}
+    for line in entries(name):
+        requirement = Requirement(line.split("--hash")[0].strip())
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            assert requirement.name not in found, f"{requirement.name} twice on {python}"
+            (pin,) = requirement.specifier
+            found[requirement.name] = Version(pin.version)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_requirement_is_pinned_and_hashed_and_no_place_is_named(name: str) -> None:
+    for line in entries(name):
+        assert re.fullmatch(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+ *", line), line
+    assert "://" not in (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_locks_satisfy_the_project_and_each_other(python: str) -> None:
+    runtime, everything = (locked(name, python) for name in LOCKS)
+    assert runtime.items() <= everything.items()
+    assert "hatchling" in runtime  # the build backend: the package installs without build isolation
+    extras = [text for group in PROJECT["optional-dependencies"].values() for text in group]
+    for texts, lock in ((PROJECT["dependencies"], runtime), (extras, everything)):
+        for requirement in map(Requirement, texts):
+            assert requirement.specifier.contains(lock[requirement.name.lower()], prereleases=True), (
+                requirement
+            )
