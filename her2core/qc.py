@@ -30,6 +30,7 @@ PEN_GAP_UM = 80.0  # ink that strong stain hides between ink is ink
 FOLD_GAIN = 1.1  # a mean over 24 µm cannot hold more hematoxylin than nuclei do, unless tissue lies double
 FOLD_FLOOR_OD = 0.15  # ... and is dark at all
 BUBBLE_OD = 0.08  # the rim of an air bubble refracts: dark in every channel alike
+BUBBLE_SPREAD = 0.15  # (max - min) / max; mixtures of the two stains have 0.18 and more
 BUBBLE_MIN_UM = 150.0  # smaller rings are fat cells, glands and vessels
 DETAIL_UM = 8.0  # about one cell; ours
 LAPLACIAN_ROUNDING = 20 / 12  # variance: the kernel's squared weights (20) times that of rounding (1/12)
@@ -83,7 +84,7 @@ def find_folds(
 ) -> npt.NDArray[np.bool_]:
     """Tissue lying double: more hematoxylin on average than this slide's nuclei hold.
 
-    Of tissue threefold, a quarter to a half is found; the measure is kept strict, for what it marks is cut out
+    Of tissue threefold, a quarter to a half is found; the measure is strict, for what it marks is cut out,
     and dense lymphocytes must not be. Under strong DAB hematoxylin cannot be told, and folds are not found.
     """
     edge = 2 * int(12.0 / um_px) + 1
@@ -100,7 +101,7 @@ def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.ND
     """
     od = optical_density(rgb, i0)
     highest, lowest = od.max(axis=2), od.min(axis=2)
-    rim = (lowest > BUBBLE_OD) & (highest - lowest < 0.3 * highest)
+    rim = (lowest > BUBBLE_OD) & (highest - lowest < BUBBLE_SPREAD * highest)
     found = np.zeros(rim.shape, np.bool_)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(rim.astype(np.uint8), connectivity=8)
     for k in range(1, count):

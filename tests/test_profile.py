@@ -55,7 +55,7 @@ def profiled(rgb: RGB, mpp: float = 0.25, params: ProfileParams = PARAMS) -> tup
 
 def published(rgb: RGB, folder: Path, chunk: int, shard: int) -> tuple[Store, PyramidRef]:
     store, params = Store(str(folder)), PyramidParams(chunk=chunk, shard=shard)
-    grid = pyramid.grid_of(*rgb.shape[:2], params)
+    grid = pyramid.grid_of(rgb.shape[0], rgb.shape[1], params)
     for task in grid.tasks():
         pyramid.write_shard(MemoryReader(rgb), store, "p", grid, params, task)
     pyramid.write_top(store, "p", grid, params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,8 +35,12 @@ GOOD = qc.Measures(1.2, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02, background_known=True, ve
 @pytest.fixture(scope="module", params=["null", "3+"])
 def field(request: pytest.FixtureRequest) -> RGB:
     mix = (1.0, 0.0, 0.0, 0.0, 0.0) if request.param == "null" else (0.0, 0.0, 0.0, 0.0, 1.0)
-    spec = PhantomSpec(seed=8, height_px=3072, width_px=3072, mix=mix, islands=((0.5, 0.5, 0.45, 0.45),))
-    return render_field(spec)[0]
+    return render_field(PhantomSpec(seed=8, mix=mix, islands=((0.5, 0.5, 0.45, 0.45),)))[0]
+
+
+@pytest.fixture(scope="module")
+def clean(field: RGB) -> SlideProfile:
+    return profiled(field)
 
 
 def profiled(rgb: RGB) -> SlideProfile:
@@ -44,18 +49,18 @@ def profiled(rgb: RGB) -> SlideProfile:
 
 
 @pytest.mark.parametrize("ink", INKS)
-def test_ink_is_found_and_cut_out(field: RGB, ink: str) -> None:
+def test_ink_is_found_and_cut_out(field: RGB, clean: SlideProfile, ink: str) -> None:
     stroke = np.zeros(field.shape[:2], np.uint8)
-    cv2.line(stroke, (0, 1200), (3072, 2000), 1, 300)
+    cv2.line(stroke, (0, 800), (2048, 1300), 1, 200)
     inked = field.astype(np.float64)
     inked[stroke > 0] *= 10.0 ** -np.array(INKS[ink])
-    clean, profile = profiled(field), profiled(np.rint(inked).astype(np.uint8))
+    profile = profiled(np.rint(inked).astype(np.uint8))
     tissue = clean.quality.tissue_area_mm2
-    under = 300 * 2760 * 0.0625e-6 / tissue  # the stroke's length over tissue is about 2760 px
-    # cut out with a margin of 50 µm (200 px) on either side
-    assert under < profile.quality.pen_fraction < 3 * under
+    under = 200 * 1850 * 0.0625e-6 / tissue  # the stroke's length over tissue is about 1850 px
+    # cut out with a margin of 50 µm (200 px) on either side: three times as broad
+    assert 2 * under < profile.quality.pen_fraction < 3.3 * under
     assert profile.quality.tissue_area_mm2 == pytest.approx(
-        tissue * (1 - profile.quality.pen_fraction), rel=0.02
+        tissue * (1 - profile.quality.pen_fraction), rel=0.06
     )
     np.testing.assert_allclose(profile.stain.hematoxylin, clean.stain.hematoxylin, atol=0.05)
 
@@ -72,30 +77,28 @@ def test_no_mixture_of_stains_is_taken_for_ink() -> None:
 
 
 def test_fold_in_counterstained_tissue_is_found() -> None:
-    spec = PhantomSpec(
-        seed=8, height_px=3072, width_px=3072, spacing_um=10.5, islands=((0.5, 0.5, 0.45, 0.45),)
-    )
+    spec = PhantomSpec(seed=8, spacing_um=10.5, islands=((0.5, 0.5, 0.45, 0.45),))
     rgb = render_field(spec)[0]
     assert profiled(rgb).quality.fold_fraction == 0
     crease = np.zeros(rgb.shape[:2], np.uint8)
-    cv2.line(crease, (600, 1000), (2400, 2200), 1, 300)
+    cv2.line(crease, (500, 700), (1500, 1500), 1, 250)
     threefold = rgb * (np.roll(rgb, (400, 100), (0, 1)) / 242.0) * (np.roll(rgb, (-300, 200), (0, 1)) / 242.0)
     folded = np.where(crease[..., None] > 0, threefold, rgb).astype(np.uint8)
     share = float(crease.mean()) / (np.pi * 0.45 * 0.45)
     assert 0.2 * share < profiled(folded).quality.fold_fraction < 1.5 * share
 
 
-def test_bubble_is_found_by_its_rim(field: RGB) -> None:
+def test_bubble_is_found_by_its_rim(field: RGB, clean: SlideProfile) -> None:
     with_bubble = field.copy()
-    cv2.circle(with_bubble, (1500, 1600), 600, (110, 111, 112), 40)
+    cv2.circle(with_bubble, (1000, 1100), 500, (110, 111, 112), 80)
     quality = profiled(with_bubble).quality
-    share = np.pi * 620**2 * 0.0625e-6 / profiled(field).quality.tissue_area_mm2
+    share = np.pi * 540**2 * 0.0625e-6 / clean.quality.tissue_area_mm2
     assert quality.bubble_fraction == pytest.approx(share, rel=0.15)
-    assert profiled(field).quality.bubble_fraction == 0
+    assert clean.quality.bubble_fraction == 0
 
 
-def test_blur_is_found(field: RGB) -> None:
-    assert profiled(field).quality.sharp_fraction > 0.9
+def test_blur_is_found(field: RGB, clean: SlideProfile) -> None:
+    assert clean.quality.sharp_fraction > 0.9
     blurred = np.asarray(cv2.GaussianBlur(field, (0, 0), 5.0), np.uint8)  # 1.25 µm
     quality = profiled(blurred).quality
     assert quality.sharp_fraction < 0.1
@@ -103,7 +106,7 @@ def test_blur_is_found(field: RGB) -> None:
 
 
 def test_sharpness_hardly_depends_on_how_strongly_it_is_stained(field: RGB) -> None:
-    tile = halve(field[1280:1792, 1280:1792])
+    tile = halve(field[768:1280, 768:1280])
     pale = np.rint(240 - (240 - tile.astype(np.float64)) * 0.5).astype(np.uint8)
     tissue = np.ones(tile.shape[:2], np.bool_)
     assert qc.sharpness(pale, tissue, 0.5) == pytest.approx(qc.sharpness(tile, tissue, 0.5), rel=0.2)
@@ -130,7 +133,7 @@ def test_sharpness_hardly_depends_on_how_strongly_it_is_stained(field: RGB) -> N
         ({"background_known": False}, "warn", "background_unknown"),
     ],
 )
-def test_verdict_and_its_reason(change: dict[str, float], verdict: str, reason: str | None) -> None:
+def test_verdict_and_its_reason(change: dict[str, Any], verdict: str, reason: str | None) -> None:
     quality = qc.judge(replace(GOOD, **change), I0, 0.25, PARAMS)
     assert (quality.verdict, quality.reasons) == (verdict, (reason,) if reason else ())
 

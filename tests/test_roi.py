@@ -84,7 +84,7 @@ def test_single_feature_list_and_bare_geometry(tmp_path: Path, wrap: Any) -> Non
 
 
 def test_outline_that_crosses_itself_keeps_both_lobes(tmp_path: Path) -> None:
-    bow = [[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]
+    bow = [[0.0, 0.0], [100.0, 100.0], [100.0, 0.0], [0.0, 100.0], [0.0, 0.0]]
     roi = read_roi(written(tmp_path, [feature(bow)]), HEIGHT, WIDTH)
     assert isinstance(roi, PolygonRoi)
     assert roi.area.area == pytest.approx(5000)

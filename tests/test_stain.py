@@ -28,7 +28,8 @@ def light(
     od = np.multiply.outer(np.asarray(h_od), stain.unit(h_vector)) + np.multiply.outer(
         np.asarray(d_od), stain.unit(d_vector)
     )
-    return np.clip(np.rint(np.array(I0) * 10.0**-od), 0, 255).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.clip(np.rint(np.array(I0) * 10.0**-od), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def turned(vector: stain.Vector, degrees: float) -> stain.Vector:
