@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,11 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
         with (
             dask.config.set(SETTINGS),
             LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
             ) as local,
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):
