@@ -154,7 +154,7 @@ def cohort_picture(summaries: Sequence[PictureSummary]) -> bytes:
     figure = Figure(figsize=(11, high), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0.22, 0.75 / high, 0.62, 1 - 1.45 / high))
     axes.set_xlim(0, 100)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     for y, row in enumerate(rows):
         start = 0.0
         for cell_class, count in zip(CLASS_COLOURS, row.counts, strict=True):

@@ -1,0 +1,150 @@
+"""Pictures: every cell at its place in its colour, the same bytes from any thread, and no shape that breaks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from her2core.guideline import CellClass
+from her2core.picture import (
+    CLASS_COLOURS,
+    PictureCells,
+    PictureSummary,
+    cell_overlay,
+    cohort_picture,
+    read_thumbnail,
+    slide_picture,
+)
+from her2core.records import PyramidRef
+
+RGB = npt.NDArray[np.uint8]
+SUMMARY = PictureSummary("core 1", "2+", "scored", 131.4, (10, 20, 5, 40, 25), "QC pass")
+
+
+def decoded(png: bytes) -> RGB:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.asarray(image[..., ::-1], np.uint8)
+
+
+def cells(y: list[float], x: list[float], kind: list[int], counted: list[bool] | None = None) -> PictureCells:
+    flags = np.array([True] * len(y) if counted is None else counted, np.bool_)
+    return PictureCells(np.array(y), np.array(x), np.array(kind, np.int64), flags)
+
+
+def colour(cell_class: CellClass) -> npt.NDArray[np.int64]:
+    text = CLASS_COLOURS[cell_class]
+    return np.array([int(text[k : k + 2], 16) for k in (1, 3, 5)], np.int64)
+
+
+def places(image: RGB, cell_class: CellClass) -> npt.NDArray[np.int64]:
+    """(n, 2) pixels of the second panel that have a class's colour."""
+    height, width = image.shape[:2]
+    area = image[110 : height - 130, width // 2 :]
+    near = (np.abs(area.astype(np.int64) - colour(cell_class)) <= 3).all(axis=2)
+    return np.argwhere(near)
+
+
+def test_dots_lie_where_their_cells_do() -> None:
+    thumbnail = np.full((500, 500, 3), 240, np.uint8)
+    drawn = cells([100.0, 400.0], [100.0, 300.0], [CellClass.C3, CellClass.C0])
+    image = decoded(slide_picture(thumbnail, 1.0, drawn, SUMMARY))
+    centres = {c: places(image, c).mean(axis=0) for c in (CellClass.C3, CellClass.C0)}
+    # a panel is 700 px for 500 µm
+    np.testing.assert_allclose(centres[CellClass.C0] - centres[CellClass.C3], (420.0, 280.0), atol=1.5)
+    assert len(places(image, CellClass.C2)) == 0
+
+
+def test_cells_that_do_not_count_are_not_in_a_class_colour() -> None:
+    thumbnail = np.full((500, 500, 3), 240, np.uint8)
+    drawn = cells([100.0, 400.0], [100.0, 300.0], [CellClass.C3, CellClass.UNEVALUABLE], [False, True])
+    image = decoded(slide_picture(thumbnail, 1.0, drawn, SUMMARY))
+    assert all(len(places(image, c)) == 0 for c in CLASS_COLOURS)
+
+
+def test_large_slide_becomes_a_heat_map_of_counted_cells() -> None:
+    thumbnail = np.full((700, 700, 3), 240, np.uint8)  # 14 mm across
+    rng = np.random.default_rng(0)
+    y, x = rng.uniform(4000, 6000, 9000), rng.uniform(4000, 6000, 9000)
+    kind = np.full(9000, CellClass.C3, np.int64)
+    lonely = cells([12000.0], [12000.0], [CellClass.C3])  # fewer than a hexagon needs
+    drawn = PictureCells(
+        np.append(y, lonely.y_um), np.append(x, lonely.x_um), np.append(kind, 4), np.ones(9001, np.bool_)
+    )
+    image = decoded(slide_picture(thumbnail, 20.0, drawn, SUMMARY))
+    found = places(image, CellClass.C3)
+    in_panel = found[found[:, 0] < 600]  # above the key of the heat map
+    # 2 mm x 2 mm of the panel's 14 mm x 14 mm over 700 px
+    assert 0.8 * 100 * 100 < len(in_panel) < 1.4 * 100 * 100
+    assert np.ptp(in_panel[:, 0]) < 130
+
+
+@pytest.mark.parametrize("shape", [(900, 300), (300, 1000), (40, 2000), (1, 1)])
+@pytest.mark.parametrize("n", [0, 3])
+def test_any_shape_and_no_cells(shape: tuple[int, int], n: int) -> None:
+    thumbnail = np.full((*shape, 3), 235, np.uint8)
+    summary = PictureSummary(
+        "odd $name_{ with a \\ very, " * 5, None, "indeterminate", None, (0,) * 5, "blur"
+    )
+    image = decoded(slide_picture(thumbnail, 8.0, cells([1.0] * n, [2.0] * n, [0] * n), summary))
+    assert image.shape[0] > 200
+    assert (image[-1] == 255).all()  # nothing runs out of the page
+
+
+def test_same_bytes_from_any_thread() -> None:
+    rng = np.random.default_rng(1)
+    thumbnail = rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    drawn = cells(
+        list(rng.uniform(0, 300, 200)), list(rng.uniform(0, 300, 200)), list(rng.integers(0, 5, 200))
+    )
+
+    def draw(_: int) -> tuple[bytes, bytes]:
+        return slide_picture(thumbnail, 1.0, drawn, SUMMARY), cohort_picture([SUMMARY])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(draw, range(8)))) == 1
+
+
+def test_cohort_bars_are_as_long_as_their_shares() -> None:
+    half = PictureSummary("half", "3+", "scored", 150.0, (50, 0, 0, 0, 50))
+    failed = PictureSummary("failed", None, "quarantined", None, (0,) * 5, "file_truncated")
+    image = decoded(cohort_picture([failed, half]))
+    runs = {
+        c: int((np.abs(image.astype(np.int64) - colour(c)) <= 3).all(axis=2).sum(axis=1).max())
+        for c in CLASS_COLOURS
+    }
+    assert runs[CellClass.C0] == pytest.approx(runs[CellClass.C3], abs=2)
+    assert runs[CellClass.C0] == pytest.approx(0.62 * 1100 / 2, abs=3)
+    assert runs[CellClass.C2] < 20  # its square in the legend
+
+
+def test_cohorts_of_any_size() -> None:
+    assert decoded(cohort_picture([])).size
+    assert decoded(cohort_picture([SUMMARY] * 300)).shape[0] < 3000
+
+
+def test_overlay_rings_are_drawn_around_nuclei() -> None:
+    rgb = np.full((60, 80, 3), 200, np.uint8)
+    rings = cell_overlay(rgb, np.array([30.0]), np.array([50.0]), np.array([10.0]), np.array([CellClass.C2]))
+    assert rings.shape == (120, 160, 3)
+    ring = np.argwhere((np.abs(rings.astype(np.int64) - colour(CellClass.C2)) <= 3).all(axis=2))
+    radius = np.hypot(ring[:, 0] - 60.5, ring[:, 1] - 100.5)
+    assert len(ring) > 60
+    np.testing.assert_allclose(radius, 20, atol=2)
+    assert (rings[60, 100] == 200).all()
+
+
+def test_thumbnail_is_the_finest_level_that_fits() -> None:
+    class Levels:
+        def read(self, level: int, y0: int, x0: int, out: RGB) -> None:
+            out.fill(level)
+
+    shapes = ((6000, 4000), (3000, 2000), (1500, 1000), (750, 500))
+    ref = PyramidRef("p", "id", shapes, 512, 4096, 0.25, "zstd", 0, 0)
+    for longest, level in ((1500, 2), (1400, 3), (100, 3)):
+        thumbnail, um_px = read_thumbnail(Levels(), ref, longest)
+        assert (thumbnail.shape[:2], um_px, int(thumbnail.max())) == (shapes[level], 0.25 * 2**level, level)
