@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from her2core.cohort import CohortSummary
 
 
 def run_cohort(manifest: str, out: str, config: str | None = None, cluster: str = "local") -> CohortSummary:
-    """Score a cohort from Python: ``her2 run`` without its terminal. See `flows.cohort.cohort`."""
-    from flows.environment import prepare_environment
+    """Score a cohort from Python: ``her2 run`` without its terminal. See `flows.cohort.cohort`.
+
+    Raises
+    ------
+    Her2Error
+        If the run cannot be carried out. Slides that fail are rows of the summary.
+    """
+    from flows.environment import check_server, prepare_environment
 
     prepare_environment()
+    check_server()
     from flows.cohort import cohort
 
-    return cohort(manifest=manifest, out=out, config=config, cluster=cluster)
+    state: Any = cohort(manifest=manifest, out=out, config=config, cluster=cluster, return_state=True)
+    summary: CohortSummary | Exception = state.result(raise_on_failure=False)
+    if isinstance(summary, Exception):
+        raise summary
+    return summary

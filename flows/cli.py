@@ -10,7 +10,7 @@ Exit codes
 2
     Bad input: command line, manifest or configuration. Nothing was started.
 3
-    The output store or the Dask cluster cannot be used.
+    The output store, the Dask cluster or the Prefect server cannot be used.
 130
     Interrupted. Run the same command again to resume.
 """
@@ -28,6 +28,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows import run_cohort
+from flows.environment import ServerError
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
 
 app = typer.Typer(
@@ -124,17 +126,13 @@ def run_command(
 
 def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: bool) -> None:
     from flows.cluster import check_address
-    from flows.environment import prepare_environment
     from flows.show import cohort_table, showing_progress
     from her2core.run import open_run
 
     check_address(cluster)
     open_run(manifest, out, config)  # all that can be refused is refused before a server starts
-    prepare_environment()
-    from flows.cohort import cohort
-
     with showing_progress(errors):
-        summary = cohort(manifest=manifest, out=out, config=config, cluster=cluster)
+        summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster)
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
     else:
@@ -200,7 +198,7 @@ def main() -> None:
         app()
     except (ConfigError, ManifestError, SlideError) as error:
         _fail(error, BAD_INPUT)
-    except (StoreError, ClusterError) as error:
+    except (StoreError, ClusterError, ServerError) as error:
         _fail(error, UNUSABLE)
     except KeyboardInterrupt:
         errors.print("interrupted; run the same command again to resume")

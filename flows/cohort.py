@@ -7,22 +7,24 @@ a task, a slide is done when its record is published, and running the flow again
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
+from queue import SimpleQueue
 from typing import Any
 
 from distributed import Client
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
 
+from flows import artifacts
 from flows.cluster import connect
 from her2core.cohort import CohortSummary, publish
 from her2core.errors import SlideError
 from her2core.pipeline import ended, score_slide
-from her2core.records import SlideRow
+from her2core.records import SlideRow, SlideState
 from her2core.run import Run, open_run
 from her2core.slide import SlideFinished
 
@@ -59,8 +61,14 @@ def tables(run: Run, results: Sequence[SlideFinished]) -> CohortSummary:
 
 
 @flow(name="her2-cohort", persist_result=False)
-def cohort(manifest: str, out: str, config: str | None = None, cluster: str = "local") -> CohortSummary:
+def cohort(
+    manifest: str, out: str, config: str | None = None, cluster: str = "local"
+) -> State[CohortSummary]:
     """Score every slide of a manifest and publish the cohort's tables.
+
+    The flow run ends ``Completed`` if no slide failed; as ``Partial``, a completed state of another name, if
+    some did: everything that can be had is in the tables, and their task runs are ``Failed``; and ``Failed``
+    if nothing could be measured at all, or the run itself could not be carried out.
 
     Parameters
     ----------
@@ -72,37 +80,57 @@ def cohort(manifest: str, out: str, config: str | None = None, cluster: str = "l
         Path or URI of a YAML configuration; the defaults apply without one.
     cluster
         ``local``, or the address of a Dask scheduler.
+
+    Returns
+    -------
+    The final state; its data is the run's `CohortSummary`.
     """
     run = open_run(manifest, out, config)
     get_run_logger().info("run %s: %d slides to %s", run.run_id, len(run.rows), out)
     with connect(cluster, run.config.run.workers) as client:
         results = _score_all(run, client)
     summary = tables(run, results)
-    create_table_artifact(
-        key="her2-cohort",
-        table=summary.table(),
-        description=f"HER2 cohort, run {run.run_id} (research use only)",
-    )
-    return summary
+    artifacts.show_cohort(run, summary)
+    return ending(summary)
+
+
+def ending(summary: CohortSummary) -> State[CohortSummary]:
+    """Final state of the flow run, as honest as the tables."""
+    message = artifacts.ending_in_words(summary)
+    if summary.complete:
+        return Completed(message=message, data=summary)
+    if summary.states[SlideState.SCORED] or summary.states[SlideState.INDETERMINATE]:
+        return Completed(name="Partial", message=message, data=summary)
+    return Failed(message=message, data=summary)
 
 
 def _score_all(run: Run, client: Client) -> list[SlideFinished]:
     """Fan the slides out, ``slides_in_flight`` at a time, and turn every failure into a row."""
-    per_slide = slide.with_options(
-        retries=run.config.run.retries, retry_delay_seconds=run.config.run.retry_delay_s
-    )
-    progress: Any = create_progress_artifact(progress=0.0, key="her2-progress", description="slides finished")
-    slots = threading.Semaphore(run.config.run.slides_in_flight)
-    futures: list[PrefectFuture[SlideFinished]] = []
-    for row in run.rows:
-        slots.acquire()
-        future = per_slide.with_options(task_run_name=row.slide_id).submit(run, row, client)
-        future.add_done_callback(lambda _: slots.release())
-        futures.append(future)
-    results = []
-    for done, (row, future) in enumerate(zip(run.rows, futures, strict=True), start=1):
+    settings = run.config.run
+    per_slide = slide.with_options(retries=settings.retries, retry_delay_seconds=settings.retry_delay_s)
+    progress = artifacts.ProgressBar(run)
+    # Prefect looks for futures in what a task is given: in the whole manifest, again for every slide.
+    unsearched: Any = quote(run)
+    results: dict[str, SlideFinished] = {}
+    futures: dict[PrefectFuture[SlideFinished], SlideRow] = {}
+    finished: SimpleQueue[PrefectFuture[SlideFinished]] = SimpleQueue()
+    waiting = iter(run.rows)
+
+    def submit_next() -> None:
+        for row in waiting:
+            future = per_slide.with_options(task_run_name=row.slide_id).submit(unsearched, row, client)
+            futures[future] = row
+            future.add_done_callback(finished.put)
+            return
+
+    for _ in range(settings.slides_in_flight):
+        submit_next()
+    while futures:
+        future = finished.get()
+        row = futures.pop(future)
         future.wait()
         outcome = future.state.result(raise_on_failure=False)
-        results.append(outcome if isinstance(outcome, SlideFinished) else ended(run, row, outcome))
-        update_progress_artifact(artifact_id=progress, progress=100.0 * done / len(run.rows))
-    return results
+        results[row.slide_id] = outcome if isinstance(outcome, SlideFinished) else ended(run, row, outcome)
+        progress.advance()
+        submit_next()
+    return [results[row.slide_id] for row in run.rows]

@@ -12,15 +12,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.environment import prepare_environment
+from flows import run_cohort
 
 FOLDER = Path("demo")
 
 
 def main() -> int:
     """Make the slides (once), score them, and print the cohort beside its planted truth."""
-    prepare_environment()
-    from flows.cohort import cohort
     from flows.show import showing_progress
     from her2core.phantom import synth_cohort
 
@@ -30,7 +28,7 @@ def main() -> int:
         console.print(f"drawing a synthetic cohort into {slides} (about a minute, once)")
         synth_cohort(slides)
     with showing_progress(console):
-        summary = cohort(manifest=str(slides / "manifest.csv"), out=str(FOLDER / "out"))
+        summary = run_cohort(manifest=str(slides / "manifest.csv"), out=str(FOLDER / "out"))
     with (slides / "truth.csv").open(newline="", encoding="utf-8") as file:
         truth = {row["slide_id"]: row for row in csv.DictReader(file)}
     table = Table(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from her2core.errors import Her2Error
+
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -19,3 +21,32 @@ def prepare_environment() -> None:
     """Turn telemetry off, be patient with the embedded server, and leave the console to our own log."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+class ServerError(Her2Error):
+    """The Prefect server of ``PREFECT_API_URL`` cannot be reached or used."""
+
+
+def check_server() -> None:
+    """Ask the Prefect server, if one is named, whether it is there; without one the embedded server is used.
+
+    Raises
+    ------
+    ServerError
+        If nobody answers, or somebody else does.
+    """
+    from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is None:
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            client.raise_for_api_version_mismatch()
+        except (RuntimeError, PrefectHTTPStatusError) as error:
+            raise ServerError(
+                f"no usable Prefect server at PREFECT_API_URL: {error} ({error.__cause__ or 'refused'}); start "
+                "it (prefect server start), correct the address, which ends in /api, or unset it for the "
+                "embedded server"
+            ) from error
