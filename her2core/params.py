@@ -100,10 +100,10 @@ class IHCParams:
     """A ray stained this strongly counts in the membrane OD and closes a gap (spec 4.3, step 7)."""
     strong_od: float = 0.60
     """A neighbour is strong where half of its contour reaches this OD; one of ladder_od (spec 4.3, step 7)."""
-    nucleus_contrast: float = 0.25
+    nucleus_contrast: float = 0.12
     """Least mean step across a nuclear outline, as a fraction of the slide's hematoxylin range. Ours."""
-    min_nucleus_um2: float = 12.0
-    """Least nucleus area (QuPath 10 µm²; cut lymphocytes and stroma are kept, and told apart by rule)."""
+    min_nucleus_um2: float = 10.0
+    """Least nucleus area (QuPath)."""
     max_nucleus_um2: float = 250.0
     """Greatest nucleus area (spec 4.3, step 3)."""
     small_nucleus_um2: float = 34.0

@@ -63,7 +63,8 @@ SEED_GREY: Final = 3  # a seed is darker than its surroundings by this much
 class Planes(NamedTuple):
     """Images of one region."""
 
-    dab: NDArray[np.uint8]  # full resolution
+    raw: NDArray[np.uint8]  # DAB, full resolution
+    dab: NDArray[np.uint8]  # the same, lightly smoothed
     hem: NDArray[np.uint8]  # this and the following at about 0.5 um/px
     soft: NDArray[np.uint8]  # nuclear image, lightly smoothed
     seed: NDArray[np.int16]  # nuclear image against its surroundings: about a peak a nucleus
@@ -124,10 +125,14 @@ class IHCKernel:
         p, px = self.params, self._px
         self.r_max = px(NUCLEUS_REACH_UM)
         self.edge_rule = nuclei.EdgeRule(
-            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, clip=64, growth=px(2.0),
-            floor=nuclei.BASE + 8, core=px(2.0), drop=24, pale=2, bend=bend_costs(24, 32),
+            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, clip=40, growth=px(2.0),
+            floor=nuclei.BASE + 8, core=px(2.0), drop=200, pale=2, bend=bend_costs(32, 4),
         )  # fmt: skip
-        self.nucleus_rule = nuclei.NucleusRule(px(1.5), nuclei.BASE + 0.38 * nuclei.SHADES, 0.006 * 125, 0.05 * 125)
+        self.nucleus_rule = nuclei.NucleusRule(
+            rim=px(1.5), per_range=1 / nuclei.SHADES, per_dab_od=10 / nuclei.DAB_PER_OD, um2=self.um**2, bias=-12.74,
+            step=2.48, weakest=3.76, inside=2.90, outside=2.83, brown=-2.32, size=3.79, rough=-0.97,
+        )  # fmt: skip
+        self.part_rule = nuclei.PartRule(px(COMPETE_UM), 8, 6, nuclei.BASE, 2)
         self.glass = nuclei.BASE - round(0.6 * self.stains.low_od * nuclei.SHADES / self.stains.range_od)
         step_px = max(1.0, MEMBRANE_STEP_UM / self.mpp)
         step_um = step_px * self.mpp
@@ -137,7 +142,7 @@ class IHCKernel:
 
         self.contour_rule = membrane.ContourRule(
             scale=self.bin / step_px, reach=steps(p.expansion_um), clear=steps(0.25), beyond=steps(1.5),
-            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, gap=32, rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.4), bend=bend_costs(8, 8),
+            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, gap=32, rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.25), bend=bend_costs(8, 8),
         )  # fmt: skip
         self.step_um = step_um
         cell_px = px(NUCLEUS_REACH_UM + p.expansion_um + 1.0)
@@ -153,7 +158,7 @@ class IHCKernel:
         # removed it (one a round, and one of final outlines), the seeds behind those, and their pixels.
         self.shift = px(MOVE_UM)
         self.seed_support = self.r_max + self.edge_rule.outer + px(SURROUND_SIGMA_UM) * 4 + px(PEAK_UM) + 2
-        self.nucleus_support = 2 * self.shift + (ROUNDS + 1) * self.near + self.seed_support
+        self.nucleus_support = 2 * self.shift + (ROUNDS + 3) * self.near + self.seed_support
         self.halo_px = self.bin * (2 * self.neighbour + max(self.nucleus_support, cell_px) + 2)
 
     def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
@@ -213,13 +218,13 @@ class IHCKernel:
         edge = 6 * self._px(SURROUND_SIGMA_UM) // 2 * 2 + 1
         cv2.GaussianBlur(nuclear, (edge, edge), SURROUND_SIGMA_UM / self.um, dst=wide)
         cv2.subtract(seed, wide, dst=peaks, dtype=cv2.CV_16S)
-        return Planes(smooth, hem, soft, peaks)
+        return Planes(dab, smooth, hem, soft, peaks)
 
     def _nuclei(self, planes: Planes, inner: Box) -> nuclei.Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``, in pixels of the nuclear image."""
         h, w = planes.soft.shape
         seeds = self._plane("seeds", h * w // 16, 2, np.int32)
-        reach = inner.grown(2 * self.neighbour + 2 * self.shift + (ROUNDS + 1) * self.near)
+        reach = inner.grown(2 * self.neighbour + 2 * self.shift + (ROUNDS + 3) * self.near)
         n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), self.seed_support, seeds)
         found = self._outlined(planes, _within(seeds[:n], reach))
         found = self._unrivalled(found, ROUNDS)
@@ -232,14 +237,18 @@ class IHCKernel:
         """The outlines around ``centres`` (n, [y, x]) that have enough contrast."""
         w = planes.soft.shape[1]
         y, x = np.ascontiguousarray(centres.T)
-        path, score = np.zeros((len(y), N_RAYS), np.int32), np.zeros(len(y), np.int32)
+        path = np.zeros((len(y), N_RAYS), np.int32)
+        score, weak = np.zeros(len(y), np.int32), np.zeros(len(y), np.int32)
         gain = np.zeros((N_RAYS, self.r_max + 1), np.int32)
-        nuclei.outline_all(planes.soft.ravel(), w, y, x, self.wide_star.flat(w), self.edge_rule, gain,
-                           new_lap(self.r_max + 1), path, score)  # fmt: skip
+        bound = np.full((len(y), N_RAYS), self.r_max, np.int32)
+        nuclei.part(planes.soft, y, x, self.part_rule, self.cos, self.sin, bound)
+        nuclei.outline_all(planes.soft.ravel(), w, y, x, self.wide_star.flat(w), bound, self.edge_rule, gain,
+                           new_lap(self.r_max + 1), path, score, weak)  # fmt: skip
         keep = score >= round(16 * self.params.nucleus_contrast * nuclei.SHADES)
         full = self.wide_star.flat(w * self.bin) * self.bin
-        nuclei.judge_all(planes.hem, planes.dab, y, x, path, self.wide_star.flat(w), full, self.nucleus_rule, keep)
-        return nuclei.Nuclei(y[keep], x[keep], path[keep], score[keep])
+        nuclei.judge_all(planes.hem, planes.dab, y, x, path, score, weak, self.wide_star.flat(w), full,
+                         self.nucleus_rule, keep)  # fmt: skip
+        return nuclei.Nuclei(y[keep], x[keep], path[keep], score[keep], weak[keep])
 
     def _unrivalled(self, found: nuclei.Nuclei, rounds: int) -> nuclei.Nuclei:
         state = np.zeros(len(found.y), np.uint8)
@@ -292,7 +301,7 @@ def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: A
             wide: Any, fine_flat: Any, wide_flat: Any, rows: Any, place: Any, owner: Any) -> None:  # fmt: skip
     """Measure every nucleus of ``near`` into ``rows`` (n, len(MEASURED)), ``place`` and ``owner`` (n, ray)."""
     stride = planes.dab.shape[1]
-    dab, hem = planes.dab.ravel(), planes.hem.ravel()
+    raw, dab, hem = planes.raw.ravel(), planes.dab.ravel(), planes.hem.ravel()
     n, m = len(found.y), fine_flat.shape[1]
     gain = np.zeros((N_RAYS, m), np.int32)
     lap = np.full((2 * N_RAYS, m + 2 * MAX_BEND), NOWHERE, np.int32)
@@ -313,7 +322,7 @@ def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: A
         membrane.bound_rays(i, found.y, found.x, found.path, first, last, sizes.near, cos, sin, look, mid, owner[i])
         membrane.contour(dab, centre, fine_flat, hem, y * planes.hem.shape[1] + x, wide_flat, nucleus, mid, rule, gain,
                          lap, path)  # fmt: skip
-        membrane.read_contour(dab, centre, fine_flat, path, rule.slack, cos, sin, peak, weight)
+        membrane.read_contour(raw, centre, fine_flat, path, rule.slack, cos, sin, peak, weight)
         base = membrane.cytoplasm_level(dab, centre, fine_flat, nucleus, rule.scale, path, rule.flank, count)
         for a in range(N_RAYS):
             stop = int(path[a] / rule.scale) + sizes.past

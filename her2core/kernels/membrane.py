@@ -121,6 +121,9 @@ def read_contour(flat: Any, centre: int, offset: Any, path: Any, slack: int, cos
         best = 0
         for r in range(max(path[a] - slack, 0), path[a] + slack + 1):
             best = max(best, np.int32(flat[centre + offset[a, r]]))
+        outer = np.int32(flat[centre + offset[a, path[a] + 2 * slack + 1]])
+        if 4 * outer > 5 * best:  # the flank of a membrane farther out
+            best = np.int32(flat[centre + offset[a, max(path[a] - slack, 0)]])
         peak[a] = best
         weight[a] = 0.0
     for a in range(N_RAYS):

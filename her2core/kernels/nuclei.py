@@ -152,14 +152,14 @@ class EdgeRule(NamedTuple):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline(flat: Any, centre: int, offset: Any, rule: Any, gain: Any, lap: Any, path: Any) -> int:
+def outline(flat: Any, centre: int, offset: Any, bound: Any, rule: Any, gain: Any, lap: Any, path: Any) -> tuple[int, int]:
     """Trace the nucleus around ``flat[centre]`` into ``path`` (ray,), radii in pixels.
 
     The gain of a radius is the step from the mean inside it to the mean outside, along its ray.
 
     Returns
     -------
-    Mean clipped step along the outline, in 1/16 grey.
+    Mean clipped step along the outline, and over the weakest quarter of it, in 1/16 grey.
     """
     m = rule.r_max + 1
     reach = m + rule.outer
@@ -174,7 +174,7 @@ def outline(flat: Any, centre: int, offset: Any, rule: Any, gain: Any, lap: Any,
             cum[r + 1] = cum[r] + flat[centre + offset[a, r]]
         pale = np.int32(0)
         for r in range(m):
-            if r < rule.r_min:
+            if r < rule.r_min or r > max(bound[a], rule.r_min):
                 gain[a, r] = FORBIDDEN
                 continue
             i = max(r - rule.inner, 0)
@@ -185,19 +185,47 @@ def outline(flat: Any, centre: int, offset: Any, rule: Any, gain: Any, lap: Any,
             gain[a, r] = step - min(pale, 16 * rule.clip)
             pale += max(floor - flat[centre + offset[a, r]], 0) * rule.pale
     trace(gain, rule.bend, lap, path)
+    step = np.empty(N_RAYS, np.int32)
+    for a in range(N_RAYS):
+        step[a] = gain[a, path[a]]
+    step.sort()
+    return step.sum() // N_RAYS, step[: N_RAYS // 4].sum() // (N_RAYS // 4)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def concavity(path: Any) -> float:
+    """Depth of the dents in an outline, relative to its mean radius: 0 where it is convex."""
+    deficit = 0.0
     total = 0
     for a in range(N_RAYS):
-        total += gain[a, path[a]]
-    return total // N_RAYS
+        total += path[a]
+        deepest = 0.0
+        for span in (2, 4, 6):
+            left, right = path[(a - span) % N_RAYS], path[(a + span) % N_RAYS]
+            chord = 2.0 * np.cos(2.0 * np.pi * span / N_RAYS) * left * right / max(left + right, 1)
+            deepest = max(deepest, chord - path[a])
+        deficit += max(deepest - 0.5, 0.0)  # half a pixel is rounding
+    return deficit / max(total, 1)
 
 
 class NucleusRule(NamedTuple):
-    """What an outline must hold to be a nucleus; grey steps."""
+    """Evidence that an outline is a nucleus: a sum of weighted measures; positive is a nucleus.
 
-    rim: int  # width of the surroundings, pixels
-    least: float  # hematoxylin inside
-    brown: float  # most that the DAB inside may exceed the surroundings
-    pocket: float  # so much less DAB inside needs no hematoxylin
+    Lengths in pixels, ``od`` factors turn greys into units of the slide's hematoxylin range and into DAB OD.
+    """
+
+    rim: int  # width of the surroundings
+    per_range: float
+    per_dab_od: float
+    um2: float  # area of a pixel
+    bias: float
+    step: float  # mean step along the outline, ranges
+    weakest: float  # mean step along the weakest quarter: a nucleus cut in two has one
+    inside: float  # hematoxylin inside, ranges above the level between nuclei
+    outside: float  # and around: tissue rather than glass
+    brown: float  # DAB inside less DAB around, 0.1 OD: texture, red cells and grains are browner, pockets paler
+    size: float  # log of the area in um2
+    rough: float  # changes of radius around the outline, in mean radii
 
 
 class Nuclei(NamedTuple):
@@ -206,27 +234,95 @@ class Nuclei(NamedTuple):
     y: NDArray[np.int32]  # centre pixel of the outline
     x: NDArray[np.int32]
     path: NDArray[np.int32]  # (n, ray) radius, px
-    score: NDArray[np.int32]  # 1/16 grey
+    score: NDArray[np.int32]  # mean step across it, 1/16 grey
+    weak: NDArray[np.int32]  # and across its weakest quarter
+
+
+class PartRule(NamedTuple):
+    """When two seeds stand in two nuclei."""
+
+    near: int  # widest distance along an axis, pixels
+    depth: int  # least valley, grey
+    share: int  # least valley, as 1/16 of the nuclei's height over `base`
+    base: int
+    aside: int  # the valley must be as deep this far to either side: chromatin can be walked around
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline_all(flat: Any, stride: int, y: Any, x: Any, offset: Any, rule: Any, gain: Any, lap: Any,
-                path: Any, score: Any) -> None:  # fmt: skip
+def part(image: Any, y: Any, x: Any, rule: Any, cos: Any, sin: Any, bound: Any) -> None:
+    """Lower ``bound`` (n, ray), px, to the valley between every two seeds that stand in two nuclei."""
+    for i in range(len(y)):
+        j = i + 1
+        while j < len(y) and y[j] - y[i] <= rule.near:
+            if abs(x[j] - x[i]) <= rule.near:
+                dy, dx = y[j] - y[i], x[j] - x[i]
+                where = _valley(image, y[i], x[i], dy, dx, rule)
+                if where > 0.0:
+                    d = np.sqrt(float(dy * dy + dx * dx))
+                    for a in range(N_RAYS):
+                        along = (cos[a] * dx + sin[a] * dy) / d
+                        if along > 0.2:
+                            bound[i, a] = min(bound[i, a], int(where * d / along))
+                        elif along < -0.2:
+                            bound[j, a] = min(bound[j, a], int((1.0 - where) * d / -along))
+            j += 1
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _valley(image: Any, y: int, x: int, dy: int, dx: int, rule: Any) -> float:
+    """Where along the way from (y, x) the valley to (y + dy, x + dx) lies, 0 to 1; 0 where there is none."""
+    steps = max(abs(dy), abs(dx))
+    if steps < 4:
+        return 0.0
+    peak = np.int32(min(_mean9(image, y, x), _mean9(image, y + dy, x + dx)))
+    d = np.sqrt(float(dy * dy + dx * dx))
+    saddle = np.int32(0)
+    where = 0.5
+    for side in range(-1, 2):
+        off_y, off_x = side * rule.aside * dx / d, -side * rule.aside * dy / d
+        lowest = np.int32(255)
+        for k in range(1, steps):
+            v = np.int32(image[int(np.floor(y + k * dy / steps + off_y + 0.5)), int(np.floor(x + k * dx / steps + off_x + 0.5))])
+            if v < lowest:
+                lowest = v
+                if side == 0:
+                    where = k / steps
+        saddle = max(saddle, lowest)
+    deep = peak - saddle
+    if deep < rule.depth or 16 * deep < rule.share * (peak - rule.base):
+        return 0.0
+    return where
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _mean9(image: Any, y: int, x: int) -> int:
+    total = np.int32(0)
+    for v in range(y - 1, y + 2):
+        for u in range(x - 1, x + 2):
+            total += image[v, u]
+    return total // 9
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def outline_all(flat: Any, stride: int, y: Any, x: Any, offset: Any, bound: Any, rule: Any, gain: Any, lap: Any,
+                path: Any, score: Any, weak: Any) -> None:  # fmt: skip
     """`outline` around every centre."""
     for i in range(len(y)):
-        score[i] = outline(flat, y[i] * stride + x[i], offset, rule, gain, lap, path[i])
+        score[i], weak[i] = outline(flat, y[i] * stride + x[i], offset, bound[i], rule, gain, lap, path[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def judge_all(hem: Any, dab: Any, y: Any, x: Any, path: Any, offset: Any, offset_full: Any, rule: Any, keep: Any
-              ) -> None:  # fmt: skip
-    """Clear ``keep`` (n,) where an outline `is_nucleus` not; ``hem`` (h, w) and ``dab`` (b h, b w)."""
+def judge_all(hem: Any, dab: Any, y: Any, x: Any, path: Any, score: Any, weak: Any, offset: Any, offset_full: Any,
+              rule: Any, keep: Any) -> None:  # fmt: skip
+    """Clear ``keep`` (n,) where there is no `evidence`; ``hem`` (h, w) and ``dab`` (b h, b w)."""
     stride, factor = hem.shape[1], dab.shape[0] // hem.shape[0]
     flat, flat_full = hem.ravel(), dab.ravel()
     for i in range(len(y)):
-        at = y[i] * stride + x[i]
-        at_full = factor * (y[i] * dab.shape[1] + x[i])
-        keep[i] = keep[i] and is_nucleus(flat, flat_full, at, offset, at_full, offset_full, path[i], rule)
+        if keep[i]:
+            at = y[i] * stride + x[i]
+            at_full = factor * (y[i] * dab.shape[1] + x[i])
+            found = evidence(flat, flat_full, at, offset, at_full, offset_full, path[i], score[i], weak[i], rule)
+            keep[i] = found > 0.0
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -324,13 +420,29 @@ def _verdict(state: Any, rivals: Any) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def is_nucleus(hem: Any, dab: Any, centre: int, offset: Any, centre_full: int, offset_full: Any, path: Any,
-               rule: Any) -> bool:  # fmt: skip
-    """Whether an outline holds hematoxylin, or a pocket in the DAB, and is no browner than its surroundings."""
+def evidence(hem: Any, dab: Any, centre: int, offset: Any, centre_full: int, offset_full: Any, path: Any,
+             score: int, weak: int, rule: Any) -> float:  # fmt: skip
+    """Evidence by `NucleusRule` that an outline is a nucleus."""
     dab_in, dab_out = levels(dab, centre_full, offset_full, path, rule.rim)
-    hem_in, _ = levels(hem, centre, offset, path, rule.rim)
-    step = dab_in - dab_out
-    return step <= rule.brown and (hem_in >= rule.least or step <= -rule.pocket)
+    hem_in, hem_out = levels(hem, centre, offset, path, rule.rim)
+    square = 0
+    total = 0
+    change = 0
+    for a in range(N_RAYS):
+        square += path[a] * path[(a + 1) % N_RAYS]
+        total += path[a]
+        change += abs(path[a] - path[(a + 1) % N_RAYS])
+    area = 0.5 * np.sin(2.0 * np.pi / N_RAYS) * square * rule.um2
+    return float(
+        rule.bias
+        + rule.step * min(score / 16.0 * rule.per_range, 0.5)
+        + rule.weakest * min(max(weak / 16.0 * rule.per_range, -0.2), 0.4)
+        + rule.inside * min(max((hem_in - BASE) * rule.per_range, 0.0), 1.2)
+        + rule.outside * min(max((hem_out - BASE) * rule.per_range, -0.3), 0.6)
+        + rule.brown * min(max((dab_in - dab_out) * rule.per_dab_od, -0.6), 0.3)
+        + rule.size * np.log(min(max(area, 8.0), 60.0))
+        + rule.rough * min(change * N_RAYS / total, 5.0)
+    )
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
