@@ -25,9 +25,6 @@ from botocore.exceptions import BotoCoreError
 
 from her2core.errors import StoreError
 from her2core.s3 import delta_options, endpoint_from_environment, http_status, s3_filesystem
-from her2core.sources import Scratch, file_identity, open_remote
-
-__all__ = ["Scratch", "Store", "content_key", "file_identity", "open_remote"]
 
 TEMPORARY_PREFIX = ".her2-tmp-"
 MULTIPART_BYTES = 64 * 2**20

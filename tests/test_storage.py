@@ -43,9 +43,9 @@ def test_objects_are_written_whole_and_read_in_ranges(store: Store) -> None:
 
 
 def test_listing_and_deleting(store: Store) -> None:
-    for path in ("x/2", "x/1", "x/deep/3", "y"):
+    for path in ("x/2", "x/1", "x/deep/3", "xy", "y"):
         store.write_bytes(path, b"1")
-    assert store.list() == ["x", "y"]
+    assert store.list() == ["x", "xy", "y"]
     assert store.list("x") == ["x/1", "x/2", "x/deep"]
     assert store.list("x", recursive=True) == ["x/1", "x/2", "x/deep/3"]
     assert store.list("nothing") == store.list("y") == []
@@ -53,7 +53,7 @@ def test_listing_and_deleting(store: Store) -> None:
     store.delete("x/1")
     assert not store.exists("x/1")
     store.delete("x", recursive=True)
-    assert store.list(recursive=True) == ["y"]
+    assert store.list(recursive=True) == ["xy", "y"]
     with pytest.raises(FileNotFoundError):
         store.read_bytes("x/2")
     with pytest.raises(FileNotFoundError):
