@@ -143,15 +143,10 @@ class _Slide:
     def tissue_tiles(self, mask: Mask) -> Iterator[tuple[Pixels, Mask]]:
         """Sampled tiles and their tissue, the fuller ones first; nothing where there is no tissue."""
         step = 2**self.coarse_halvings
-        full: list[Box] = []
-        partial: list[Box] = []
-        for box in self.tiles():
-            part = mask[box.y0 // step : -(-box.y1 // step), box.x0 // step : -(-box.x1 // step)]
-            share = float(part.mean())
-            if share >= 0.5:
-                full.append(box)
-            elif share >= 0.05:
-                partial.append(box)
+        share = _block_means(mask, self.tile_px0 // step)
+        boxes = [(share[box.y0 // self.tile_px0, box.x0 // self.tile_px0], box) for box in self.tiles()]
+        full = [box for part, box in boxes if part >= 0.5]
+        partial = [box for part, box in boxes if 0.05 <= part < 0.5]
         for box in (full + partial)[: self._params.sample_tiles]:
             pixels = self.read(self.tile_halvings, box)
             part = mask[box.y0 // step : -(-box.y1 // step), box.x0 // step : -(-box.x1 // step)]
@@ -174,6 +169,15 @@ def halve(rgb: Pixels) -> Pixels:
     even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(np.uint16)
     mean = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2] + 2) >> 2
     return mean.astype(np.uint8)
+
+
+def _block_means(mask: Mask, edge: int) -> npt.NDArray[np.float64]:
+    """Share of each ``edge x edge`` block that is set; blocks at the border count what lies inside."""
+    starts = [np.arange(0, size, edge) for size in mask.shape]
+    counts = np.add.reduceat(np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64), starts[1], axis=1)
+    sizes = [np.minimum(start + edge, size) - start for start, size in zip(starts, mask.shape, strict=True)]
+    means: npt.NDArray[np.float64] = counts / np.multiply.outer(sizes[0], sizes[1])
+    return means
 
 
 def _halvings(um_px: float, mpp: float) -> int:

@@ -17,7 +17,7 @@ from her2core.errors import Reason
 from her2core.kernels.stain import STRONG_DAB_OD, Vector, optical_density, unmix
 from her2core.params import ProfileParams
 from her2core.records import Quality, StainProfile
-from her2core.tissue import unscanned
+from her2core.tissue import unscanned, without_small
 
 # Ink, by the direction of its optical density. Ours; a test holds that no mixture of up to 0.35 OD of
 # hematoxylin and 1.4 of DAB, averaged over 8 µm, is taken for ink.
@@ -34,6 +34,7 @@ BUBBLE_SPREAD = 0.15  # (max - min) / max; mixtures of the two stains have 0.18 
 BUBBLE_MIN_UM = 150.0  # smaller rings are fat cells, glands and vessels
 DETAIL_UM = 8.0  # about one cell; ours
 LAPLACIAN_ROUNDING = 20 / 12  # variance: the kernel's squared weights (20) times that of rounding (1/12)
+BAND_ROWS = 256  # of the coarse picture, worked on at once
 SATURATED = 6  # grey level at and below which OD no longer tells amounts (1.6 OD and more)
 
 
@@ -47,23 +48,28 @@ def find_pen(
     rgb
         (h, w, 3) coarse picture.
     """
-    od = np.maximum(optical_density(rgb, i0), 0)
-    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
-    mean = od.mean(axis=2)
-    coloured = mean > INK_OD
-    green_ink = (mean > INK_OD / 2) & (green < 0.75 * red) & (green < 0.85 * blue)
-    blue_ink = coloured & (blue < 0.25 * red)
-    violet_ink = (mean > VIOLET_OD) & (blue < 0.55 * np.maximum(red, green))
-    red_ink = coloured & (red < 0.25 * green) & (blue < 1.3 * green)
-    highest, lowest = od.max(axis=2), od.min(axis=2)
-    black_ink = (lowest > BLACK_OD) & (highest - lowest < BLACK_SPREAD * highest)
-    ink = (green_ink | blue_ink | violet_ink | red_ink | black_ink) & ~unscanned(rgb)
-    ink = _components(ink, least_pixels=params.min_pen_um2 / (um_px * um_px))
+    ink = np.concatenate([_inked(rows, i0) for rows in _bands(rgb)])
+    ink = without_small(ink, params.min_pen_um2 / (um_px * um_px))
     if not ink.any():
         return ink
     joined = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_CLOSE, _disc(PEN_GAP_UM / um_px))
     grown: npt.NDArray[np.bool_] = cv2.dilate(joined, _disc(params.pen_margin_um / um_px)) != 0
     return grown
+
+
+def _inked(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.bool_]:
+    """Whether each pixel has the optical density of ink."""
+    od = np.maximum(optical_density(rgb, i0), 0)
+    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
+    mean, highest, lowest = od.mean(axis=2), od.max(axis=2), od.min(axis=2)
+    coloured = mean > INK_OD
+    green_ink = (mean > INK_OD / 2) & (green < 0.75 * red) & (green < 0.85 * blue)
+    blue_ink = coloured & (blue < 0.25 * red)
+    violet_ink = (mean > VIOLET_OD) & (blue < 0.55 * np.maximum(red, green))
+    red_ink = coloured & (red < 0.25 * green) & (blue < 1.3 * green)
+    black_ink = (lowest > BLACK_OD) & (highest - lowest < BLACK_SPREAD * highest)
+    ink: npt.NDArray[np.bool_] = green_ink | blue_ink | violet_ink | red_ink | black_ink
+    return ink & ~unscanned(rgb)
 
 
 def under_pen(
@@ -88,10 +94,16 @@ def find_folds(
     and dense lymphocytes must not be. Under strong DAB hematoxylin cannot be told, and folds are not found.
     """
     edge = 2 * int(12.0 / um_px) + 1
-    amounts = cv2.blur(unmix(rgb, stain), (edge, edge), borderType=cv2.BORDER_REPLICATE)
-    least = max(FOLD_GAIN * stain.hematoxylin_high_od, FOLD_FLOOR_OD)
-    double = (amounts[..., 0] > least) & (amounts[..., 1] < STRONG_DAB_OD)
-    return _components(double, least_pixels=params.min_object_um2 / 4 / (um_px * um_px))
+    milli = np.concatenate([_milli_od(rows, stain) for rows in _bands(rgb)])
+    mean = cv2.blur(milli, (edge, edge), borderType=cv2.BORDER_REPLICATE)
+    least = 1000 * max(FOLD_GAIN * stain.hematoxylin_high_od, FOLD_FLOOR_OD)
+    double = (mean[..., 0] > least) & (mean[..., 1] < 1000 * STRONG_DAB_OD)
+    return without_small(double, params.min_object_um2 / 4 / (um_px * um_px))
+
+
+def _milli_od(rgb: npt.NDArray[np.uint8], stain: StainProfile) -> npt.NDArray[np.int16]:
+    """Hematoxylin and DAB in milli-OD, (h, w, 2)."""
+    return np.rint(1000 * unmix(rgb, stain)[..., :2]).astype(np.int16)
 
 
 def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.NDArray[np.bool_]:
@@ -99,9 +111,7 @@ def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.ND
 
     Bubbles without a rim, or cut by the edge of the slide, are not found.
     """
-    od = optical_density(rgb, i0)
-    highest, lowest = od.max(axis=2), od.min(axis=2)
-    rim = (lowest > BUBBLE_OD) & (highest - lowest < BUBBLE_SPREAD * highest)
+    rim = np.concatenate([_rim(rows, i0) for rows in _bands(rgb)])
     found = np.zeros(rim.shape, np.bool_)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(rim.astype(np.uint8), connectivity=8)
     for k in range(1, count):
@@ -115,6 +125,14 @@ def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.ND
         if area < 0.4 * filled.sum() and 0.65 <= filled.sum() / (w * h) <= 0.9:
             found[y : y + h, x : x + w] |= filled[1:-1, 1:-1]
     return found
+
+
+def _rim(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.bool_]:
+    """Whether each pixel is dark without colour."""
+    od = optical_density(rgb, i0)
+    highest, lowest = od.max(axis=2), od.min(axis=2)
+    grey: npt.NDArray[np.bool_] = (lowest > BUBBLE_OD) & (highest - lowest < BUBBLE_SPREAD * highest)
+    return grey
 
 
 def sharpness(rgb: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], um_px: float) -> float:
@@ -197,12 +215,9 @@ def _quality(m: Measures, fail: list[Reason], warn: list[Reason]) -> Quality:
     )
 
 
-def _components(mask: npt.NDArray[np.bool_], least_pixels: float) -> npt.NDArray[np.bool_]:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = stats[:count, cv2.CC_STAT_AREA] >= least_pixels
-    keep[0] = False
-    kept: npt.NDArray[np.bool_] = keep[labels]
-    return kept
+def _bands(rgb: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """The picture in bands of rows, so that densities of a large slide are never held at once."""
+    return [rgb[y : y + BAND_ROWS] for y in range(0, len(rgb), BAND_ROWS)]
 
 
 def _disc(pixels: float) -> npt.NDArray[np.uint8]:

@@ -49,10 +49,10 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
     -------
     None where the picture shows no glass; see `bright_end` then.
     """
-    white = (rgb >= WHITE).all(axis=2)
+    white = rgb.min(axis=2) >= WHITE
     usable = ~(white | unscanned(rgb))
     flat = usable & (spread(rgb) <= params.glass_flat_levels)
-    total = rgb.sum(axis=2, dtype=np.int64)
+    total = rgb.sum(axis=2, dtype=np.int16)
     near = np.convolve(
         np.bincount(total[flat], minlength=766), np.ones(2 * PEAK_HALF_WIDTH + 1, np.int64), "same"
     )
@@ -63,13 +63,13 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
     peak = _brightest_peak(near, max(least, 16.0))
     if peak is None:
         return Background((255.0, 255.0, 255.0), "white") if overexposed else None
-    glass = flat & (np.abs(total - peak) <= 3 * PEAK_HALF_WIDTH)
+    glass = flat & (total >= peak - 3 * PEAK_HALF_WIDTH) & (total <= peak + 3 * PEAK_HALF_WIDTH)
     return Background(_modes(rgb[glass]), "glass")
 
 
 def unscanned(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Area filled with black: no light, and no slide either."""
-    dark: npt.NDArray[np.bool_] = (rgb <= BLACK).all(axis=2)
+    dark: npt.NDArray[np.bool_] = rgb.max(axis=2) <= BLACK
     return dark
 
 
@@ -110,10 +110,10 @@ def bright_end(histogram: npt.NDArray[np.int64]) -> Background:
     return Background((levels[0], levels[1], levels[2]), "bright_end")
 
 
-def od_sum(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.int32]:
-    """Sum of the channels' optical densities in milli-OD, (h, w) int32."""
-    table = np.rint(1000 * od_table(i0)).astype(np.int32)
-    total: npt.NDArray[np.int32] = table[0][rgb[..., 0]]
+def od_sum(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.int16]:
+    """Sum of the channels' optical densities in milli-OD, (h, w) int16."""
+    table = np.rint(1000 * od_table(i0)).astype(np.int16)  # at most 3 x 2.4 OD
+    total: npt.NDArray[np.int16] = table[0][rgb[..., 0]]
     total += table[1][rgb[..., 1]]
     total += table[2][rgb[..., 2]]
     return total
@@ -145,7 +145,7 @@ def find_tissue(
     excluded
         (h, w) bool: pen and the like, never tissue.
     """
-    milli = np.clip(od_sum(rgb, i0), -100, 1000).astype(np.int16)
+    milli = od_sum(rgb, i0)
     milli[excluded | unscanned(rgb)] = 0
     smooth = cv2.blur(milli, (3, 3), borderType=cv2.BORDER_REPLICATE)
     lowest, highest = int(1000 * params.tissue_od_min), int(1000 * params.tissue_od_max)
@@ -155,14 +155,16 @@ def find_tissue(
     textured &= smooth > lowest // 4  # not the bright fringes of dust
     mask = ((smooth > min(max(threshold, lowest), highest)) | textured) & ~excluded
     pixel_um2 = um_px * um_px
-    mask = _without_small(mask, params.min_object_um2 / pixel_um2)
-    mask = ~_without_small(~mask, params.max_hole_um2 / pixel_um2)
+    mask = without_small(mask, params.min_object_um2 / pixel_um2)
+    mask = ~without_small(~mask, params.max_hole_um2 / pixel_um2, connectivity=4)
     return mask & ~excluded
 
 
-def _without_small(mask: npt.NDArray[np.bool_], pixels: float) -> npt.NDArray[np.bool_]:
-    """The mask less its 4-connected components smaller than ``pixels``."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+def without_small(mask: npt.NDArray[np.bool_], pixels: float, connectivity: int = 8) -> npt.NDArray[np.bool_]:
+    """The mask less its connected components smaller than ``pixels``."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=connectivity
+    )
     keep = stats[:count, cv2.CC_STAT_AREA] >= pixels
     keep[0] = False
     kept: npt.NDArray[np.bool_] = keep[labels]
