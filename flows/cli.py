@@ -59,13 +59,17 @@ def inspect_command(
     as_json: Json = False,
 ) -> None:
     """Show format, size, levels, µm/px and its source, scenes, assay guess, and what is wrong."""
+    from her2core.config import load_config
     from her2core.inspect import describe, inspect_slide
 
+    settings = load_config().run
     broken = 0
     found: list[dict[str, Any]] = []
     for uri in slides:
         try:
-            info = inspect_slide(uri, scene=scene, mpp=mpp)
+            info = inspect_slide(
+                uri, scene=scene, mpp=mpp, endpoint_url=settings.endpoint_url, scratch=settings.scratch()
+            )
         except SlideError as error:
             broken += 1
             found.append({"uri": uri, "error": error.message, "reason": error.reason})

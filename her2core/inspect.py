@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
-from her2core.readers import SlideReader, open_slide
+from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.locate import locate
 from her2core.readers.scale import PLAUSIBLE_UM_PX, plausible
 from her2core.records import Assay, SlideInfo
+from her2core.sources import Scratch, file_identity
 
 SAMPLES = 6
 """Sample fields along each axis of the slide; 36 fields meet any tissue of a few mm."""
@@ -38,6 +39,7 @@ def inspect_slide(
     name: str | None = None,
     identity: str | None = None,
     header_only: bool = False,
+    scratch: Scratch | None = None,
 ) -> SlideInfo:
     """Open a slide, check its header, and look at a few fields.
 
@@ -52,6 +54,8 @@ def inspect_slide(
     header_only
         Neither hash the file nor decode a pixel. The identity then serves no content key, and no assay is
         guessed.
+    scratch
+        Where a remote slide whose format needs the whole file is copied to first; without, it is refused.
 
     Raises
     ------
@@ -59,6 +63,13 @@ def inspect_slide(
         Where the slide cannot be read at all. What merely forbids scoring it (no scale, an implausible
         one) is in ``problems``; ``require_scorable`` raises that.
     """
+    if scratch is not None and needs_local_copy(os.fspath(uri), endpoint_url=endpoint_url):
+        remote = os.fspath(uri)
+        with scratch.stage(remote, endpoint_url) as path:
+            known = identity or file_identity(remote, endpoint_url)[1]
+            return inspect_slide(
+                path, mpp=mpp, scene=scene, name=name or remote, identity=known, header_only=header_only
+            )
     if header_only and identity is None:
         identity = f"{_size(uri, endpoint_url)}-unverified"
     with open_slide(

@@ -25,7 +25,7 @@ from typing import TypeVar
 from distributed import Client, KilledWorker
 from pydantic import TypeAdapter
 
-from her2core import cells, pyramid, steps
+from her2core import cells, profile, pyramid, steps
 from her2core.cases import SlideOutcome
 from her2core.errors import Reason, SlideError
 from her2core.fanout import fan_out
@@ -40,9 +40,6 @@ from her2core.storage import content_key
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-PYRAMID_VERSION = 1
-PROFILE_VERSION = 1
 
 
 def score_slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
@@ -108,13 +105,13 @@ class _Slide:
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 
         pyramid_key = content_key(
-            "pyramid", PYRAMID_VERSION, config.pyramid, [info.identity, info.scene or "", repr(info.mpp)]
+            "pyramid", pyramid.VERSION, config.pyramid, [info.identity, info.scene or "", repr(info.mpp)]
         )
         path = f"pyramids/{pyramid_key}"
         ref = self._published(
             "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, grid, deadline)
         )
-        profile_key = content_key("profile", PROFILE_VERSION, config.profile, [pyramid_key])
+        profile_key = content_key("profile", profile.VERSION, config.profile, [pyramid_key])
         job = partial(steps.profile, self.run.store, ref, config.profile, f"tissue-{profile_key[:8]}")
         frozen = self._published(
             "profile", profile_key, SlideProfile, lambda: on_cluster("profile", job)

@@ -73,14 +73,22 @@ class CohortPlan:
 
 
 def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
-    """Plan a manifest without reading a pixel or hashing a file."""
+    """Plan a manifest without reading a pixel or hashing a file.
+
+    A remote slide whose format needs the whole file on a disk is staged for its header.
+    """
     return CohortPlan(tuple(_plan(row, config) for row in rows))
 
 
 def _plan(row: SlideRow, config: Config) -> SlidePlan:
     try:
         info = inspect_slide(
-            row.uri, mpp=row.mpp, scene=row.scene, endpoint_url=config.run.endpoint_url, header_only=True
+            row.uri,
+            mpp=row.mpp,
+            scene=row.scene,
+            endpoint_url=config.run.endpoint_url,
+            header_only=True,
+            scratch=config.run.scratch(),
         )
         mpp = require_scorable(info, row.assay)
     except SlideError as error:

@@ -15,7 +15,7 @@ from her2core.labels import write_label
 from her2core.params import ProfileParams, PyramidParams
 from her2core.profile import build_profile
 from her2core.pyramid_reader import PyramidReader
-from her2core.readers import SlideReader, borrow_slide, needs_local_copy
+from her2core.readers import SlideReader, borrow_slide
 from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow
 from her2core.sources import Scratch
 from her2core.storage import Store
@@ -61,9 +61,7 @@ def call(job: Callable[[], T]) -> T:
 
 def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None) -> SlideInfo:
     """Read a slide's header and refuse what cannot be scored."""
-    staged = needs_local_copy(row.uri, endpoint_url=endpoint_url)
-    with scratch.stage(row.uri, endpoint_url) if staged else nullcontext(row.uri) as path:
-        info = inspect_slide(path, mpp=row.mpp, scene=row.scene, name=row.uri, endpoint_url=endpoint_url)
+    info = inspect_slide(row.uri, mpp=row.mpp, scene=row.scene, endpoint_url=endpoint_url, scratch=scratch)
     require_scorable(info, row.assay)
     return info
 
