@@ -56,6 +56,15 @@ def note(
     store.write_json(f"{FOLDER}/{row.slide_id}.json", asdict(status))
 
 
+def last_stage(store: Store, run_id: str, row: SlideRow) -> str:
+    """Return the stage in which this run last saw a slide; empty where it has not begun it."""
+    try:
+        entry = store.read_json(f"{FOLDER}/{row.slide_id}.json")
+    except FileNotFoundError:
+        return ""
+    return str(entry["stage"]) if entry["run_id"] == run_id else ""
+
+
 def cohort_status(store: Store) -> tuple[SlideStatus, ...]:
     """Return the journal of a store, ordered by slide; empty where no run has begun."""
     entries = (store.read_json(path) for path in store.list(FOLDER))

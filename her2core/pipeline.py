@@ -30,7 +30,7 @@ from her2core.cases import SlideOutcome
 from her2core.errors import Reason, SlideError
 from her2core.fanout import fan_out
 from her2core.grid import Grid
-from her2core.journal import note
+from her2core.journal import last_stage, note
 from her2core.progress import report
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.run import Run
@@ -58,7 +58,8 @@ def score_slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
 def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
     """Turn the error that ended a slide into its outcome, and write it into the journal."""
     state, reason, message = _why(error)
-    note(run.store, run.run_id, row, state, "", reason=reason, message=message)
+    stage = last_stage(run.store, run.run_id, row)
+    note(run.store, run.run_id, row, state, stage, reason=reason, message=message)
     log.warning("%s: %s, %s: %s", row.slide_id, state, reason, message)
     return SlideFinished(SlideOutcome(row, state, reason=reason, message=message), None)
 
@@ -100,6 +101,7 @@ class _Slide:
         deadline = time.monotonic() + config.run.slide_timeout_s
         on_cluster = partial(self._on_cluster, deadline=deadline)
 
+        note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
         info = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint))
         source = steps.Source(info, scratch, endpoint)
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
@@ -113,9 +115,7 @@ class _Slide:
         )
         profile_key = content_key("profile", profile.VERSION, config.profile, [pyramid_key])
         job = partial(steps.profile, self.run.store, ref, config.profile, f"tissue-{profile_key[:8]}")
-        frozen = self._published(
-            "profile", profile_key, SlideProfile, lambda: on_cluster("profile", job)
-        )
+        frozen = self._published("profile", profile_key, SlideProfile, lambda: on_cluster("profile", job))
 
         cells_key = content_key("cells", cells.VERSION, config.ihc, [profile_key])
         measured = self._published(

@@ -73,6 +73,7 @@ def test_status_tells_scored_from_quarantined(undisturbed: tuple[Path, str]) -> 
         **dict.fromkeys(cohorts.BAD, "quarantined"),
     }
     assert entries["broken"]["reason"] == cohorts.BAD["broken"]
+    assert (entries["broken"]["stage"], entries["two"]["stage"]) == ("inspect", "slide")
 
 
 def test_every_scored_slide_has_a_picture(undisturbed: tuple[Path, str]) -> None:
@@ -115,7 +116,7 @@ def test_running_again_does_nothing_and_doubles_nothing(
 
 
 def test_the_whole_run_on_s3(
-    manifest: Path, undisturbed: tuple[Path, str], s3: Bucket, tmp_path: Path
+    manifest: Path, undisturbed: tuple[Path, str], s3: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slides, manifest, configuration and results in a bucket of a real S3 server; cells as on a folder."""
     from her2core.s3 import s3_filesystem
@@ -124,6 +125,7 @@ def test_the_whole_run_on_s3(
     for path in manifest.parent.iterdir():
         fs.put_file(str(path), f"{s3.uri}/in/{path.name}")
     out = f"{s3.uri}/out"
+    monkeypatch.setenv("HER2_RUN__WORKERS", "3")  # the answer does not depend on them either
     done = cohorts.her2("run", f"{s3.uri}/in/manifest.csv", "--out", out, "-c", f"{s3.uri}/in/config.yaml")
     assert done.returncode == 1, done.stderr
     options = {"aws_endpoint_url": s3.endpoint_url, "aws_allow_http": "true", "aws_region": "us-east-1"}
