@@ -7,6 +7,7 @@ a task, a slide is done when its record is published, and running the flow again
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -27,6 +28,7 @@ from her2core.pipeline import ended, score_slide
 from her2core.records import SlideRow, SlideState
 from her2core.run import Run, open_run
 from her2core.slide import SlideFinished
+from her2core.steps import clear_scratch
 
 
 def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -85,13 +87,22 @@ def cohort(
     -------
     The final state; its data is the run's `CohortSummary`.
     """
+    _let_stages_log()
     run = open_run(manifest, out, config)
     get_run_logger().info("run %s: %d slides to %s", run.run_id, len(run.rows), out)
     with connect(cluster, run.config.run.workers) as client:
         results = _score_all(run, client)
+        client.run(clear_scratch, run.config.run.scratch())
     summary = tables(run, results)
     artifacts.show_cohort(run, summary)
     return ending(summary)
+
+
+def _let_stages_log() -> None:
+    """Lower the bar of our log to INFO where nobody has set one: Prefect's extra loggers keep the root's."""
+    log = logging.getLogger("her2core")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO)
 
 
 def ending(summary: CohortSummary) -> State[CohortSummary]:

@@ -75,9 +75,17 @@ class CohortSummary:
             f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
             f"tables    {self.out}/tables/{{cells,slides,cases,runs}} (Delta)",
             f"pictures  {self.out}/pictures",
-            f"pyramids  {self.out}/pyramids (OME-Zarr)",
+            f"pyramids  {self.out}/pyramids (OME-Zarr{self._growth()})",
             "Research use only, not for diagnosis.",
         ]
+
+    def _growth(self) -> str:
+        """Size of the pyramids against their slides, in words."""
+        made = [row for row in self.slides if row["pyramid_bytes"] is not None]
+        if not made:
+            return ""
+        stored, source = (sum(row[name] for row in made) for name in ("pyramid_bytes", "source_bytes"))
+        return f", {stored / 1e6:,.0f} MB from {source / 1e6:,.0f} MB of slides, ×{stored / source:.1f}"
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as JSON-ready data."""

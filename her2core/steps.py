@@ -54,6 +54,11 @@ class Source:
             yield reader
 
 
+def clear_scratch(scratch: Scratch) -> None:
+    """Remove this machine's staged slides that no task uses."""
+    scratch.clear()
+
+
 def call(job: Callable[[], T]) -> T:
     """Run one task: the one function that is sent to the cluster."""
     return job()
