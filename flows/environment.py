@@ -46,7 +46,7 @@ def check_server() -> None:
             client.raise_for_api_version_mismatch()
         except (RuntimeError, PrefectHTTPStatusError) as error:
             raise ServerError(
-                f"no usable Prefect server at PREFECT_API_URL: {error} ({error.__cause__ or 'refused'}); start "
-                "it (prefect server start), correct the address, which ends in /api, or unset it for the "
-                "embedded server"
+                f"no usable Prefect server at PREFECT_API_URL: {error} ({error.__cause__ or 'refused'}); "
+                "start it (prefect server start), correct the address, which ends in /api, or unset it for "
+                "the embedded server"
             ) from error
