@@ -1,0 +1,165 @@
+"""README and how-tos say what is so: commands parse, Python runs, paths exist, links resolve."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from flows import cli
+from her2core.phantom import synth_cohort
+from her2core.phantom.cohort import PLAN
+from tests.conftest import ROOT
+
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+SLIDE = "TWO-A1"
+OTHER_TOOLS = {"docker", "export", "prefect"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def her2() -> dict[str, Any]:
+    """The command line's verbs, by name."""
+    group: Any = typer.main.get_command(cli.app)
+    return dict(group.commands)
+
+
+@PAGE
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose(page)):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+@PAGE
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:flows|her2core|tests|docs|deploy|benchmarks|\.ci)/[^`\s*{]*)`", prose(page))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@PAGE
+def test_commands_are_understood(page: Path) -> None:
+    """Every `her2` line is parsed by the command line itself, every make target is in the Makefile."""
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    for line in "".join(blocks(page, "sh")).splitlines():
+        program, *words = shlex.split(line, comments=True)
+        if program == "her2":
+            verb = her2()[words[0]]
+            verb.make_context(words[0], words[1:])  # raises what the terminal would print
+        elif program == "make":
+            assert set(words) <= set(targets)
+        elif program == "python":
+            assert (ROOT / words[0]).exists()
+        else:
+            assert program in OTHER_TOOLS, line
+
+
+def test_every_verb_is_listed_and_json_is_where_it_is_said_to_be() -> None:
+    listed = re.findall(r"^\| `(\w+) [A-Z]", README.read_text(encoding="utf-8"), re.M)
+    verbs = her2()
+    assert listed == list(verbs)
+    with_json = {name for name, verb in verbs.items() if any("--json" in p.opts for p in verb.params)}
+    assert with_json == set(verbs) - {"synth"}
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "cohort.md"], ids=lambda page: page.stem)
+def test_exit_codes_are_the_command_lines_own(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    codes = (cli.OK, cli.PARTIAL, cli.BAD_INPUT, cli.UNUSABLE, cli.INTERRUPTED)
+    if page == README:
+        (sentence,) = re.findall(r"Exit codes: (.*?)\.\n", text, re.S)
+        assert tuple(int(code) for code in re.findall(r"\b(\d+) [a-z]", sentence)) == codes
+    else:
+        assert tuple(int(code) for code in re.findall(r"^\| (\d+) \|", text, re.M)) == codes
+
+
+def test_the_tree_is_the_tree() -> None:
+    (tree,) = (block for block in blocks(README, "text") if block.startswith("flows/"))
+    parent, seen = ROOT, set()
+    for line in tree.splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            parent = ROOT / name
+            seen.add(name.rstrip("/"))
+        path = parent if not line.startswith(" ") else parent / name
+        assert path.is_dir() if name.endswith("/") else path.is_file(), line
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages <= seen
+
+
+def test_the_demo_is_shown_with_all_its_slides() -> None:
+    (shown,) = (block for block in blocks(README, "text") if "planted score" in block)
+    rows = [line.split() for line in shown.splitlines() if line.split() and line.split()[0] in IDS]
+    assert [row[0] for row in rows] == IDS
+    right = sum(row[1] == row[2] and row[3] == row[4] for row in rows)
+    assert f"{right} of {len(IDS)} slides have the planted score and class" in shown
+    header = next(line for line in shown.splitlines() if "planted score" in line)
+    assert re.split(r"\s{2,}", header.strip()) == DEMO_COLUMNS
+
+
+IDS = [planned.slide_id for planned in PLAN]
+DEMO_COLUMNS = re.findall(
+    r'"([^"]+)"', (ROOT / "flows" / "demo.py").read_text(encoding="utf-8").split("Table(")[1].split("box=")[0]
+)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder where README's Python ran as a script over a small slide of the demo, and what it printed."""
+    folder = tmp_path_factory.mktemp("readme")
+    planned = [planned for planned in PLAN if planned.slide_id == SLIDE]
+    synth_cohort(folder / "demo" / "slides", plan=planned, side_px=1536)
+    (code,) = blocks(README, "python")
+    (folder / "example.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_python_of_the_readme_prints_what_it_says(scored: tuple[Path, str]) -> None:
+    _, printed = scored
+    assert "0.25 aperio" in printed
+    assert "Counter({'scored': 1}) True" in printed
+    assert re.search(r"^2\+ [\d.]+ \[.*'uncalibrated'", printed, re.M)
+    (shown,) = (block for block in blocks(README, "text") if block.startswith("<xarray.DataArray"))
+    assert in_form(shown) == in_form(printed[printed.index("<xarray.DataArray") :])
+
+
+def in_form(text: str) -> list[str]:
+    """Lines without their numbers, which the size of the slide decides."""
+    return re.sub(r"(\d[\d.e+]*([kM]?B)?[ ,]*)+", "#", text).split("\n")
+
+
+@pytest.mark.parametrize("name", ["cohort", "pyramid"])
+def test_the_python_of_the_how_tos_runs(
+    scored: tuple[Path, str], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = scored
+    monkeypatch.chdir(folder)
+    names = {"OUT": "demo/out", "SLIDE_FILE": f"demo/slides/slides/{SLIDE}.tif", "SLIDE": SLIDE}
+    found: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / f"{name}.md", "python"):
+        exec(re.sub(r"\b(OUT|SLIDE_FILE|SLIDE)\b", lambda word: names[word[1]], block), found)
+    if name == "cohort":
+        assert re.search(r"\d+ of \d+ cells: 2\+", capsys.readouterr().out)
+    else:
+        assert found["pixels"].shape == (100, 100, 3)
+        assert len(found["cells"]) > 5
+        assert (folder / "NEW" / found["ref"].path / "zarr.json").exists()
