@@ -48,13 +48,15 @@ class QcFlag(IntFlag):
 NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-centre seed
 SEED_SIGMA_UM: Final = 1.25  # bridges chromatin, keeps a 5 um nucleus
 PEAK_UM: Final = 2.0  # two seeds are farther apart than this
-COMPETE_UM: Final = 9.0  # centres of outlines that may be one nucleus
-MOVE_UM: Final = 5.0  # from a seed to the centroid of its nucleus
-NEIGHBOUR_UM: Final = 21.0  # centres of cells that touch
+COMPETE_UM: Final = 8.0  # centres of outlines that may be one nucleus
+MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
+DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
+NEIGHBOUR_UM: Final = 18.0  # centres of cells that touch
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray: half of the thinnest 1+ membrane (Scheel 2018: 0.64 um)
+GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 GLASS_RUN_UM: Final = 3.0  # a lumen is at least this wide
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
-ROUNDS: Final = 3  # of suppression
+ROUNDS: Final = 2  # of suppression
 SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
 SURROUND_SIGMA_UM: Final = 3.0  # what a seed is compared with
 SEED_GREY: Final = 3  # a seed is darker than its surroundings by this much
@@ -67,6 +69,7 @@ class Planes(NamedTuple):
     dab: NDArray[np.uint8]  # the same, lightly smoothed
     hem: NDArray[np.uint8]  # this and the following at about 0.5 um/px
     soft: NDArray[np.uint8]  # nuclear image, lightly smoothed
+    wide: NDArray[np.uint8]  # nuclear image, smoothed over its surroundings
     seed: NDArray[np.int16]  # nuclear image against its surroundings: about a peak a nucleus
 
 
@@ -113,27 +116,27 @@ class IHCKernel:
         self.bin = 2 if mpp < 0.35 else 1
         self.um = mpp * self.bin  # um per pixel of the nuclear image
         self.stains = nuclei.stain_tables(stain)
-        self._geometry()
+        self._geometry(stain)
         self._buffers: dict[str, NDArray[Any]] = {}
 
     def _px(self, um: float) -> int:
         """Pixels of the nuclear image in a length, one at least."""
         return max(1, round(um / self.um))
 
-    def _geometry(self) -> None:
+    def _geometry(self, stain: StainProfile) -> None:
         """Every length in pixels, and from them the halo."""
         p, px = self.params, self._px
         self.r_max = px(NUCLEUS_REACH_UM)
-        self.edge_rule = nuclei.EdgeRule(
-            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, clip=40, growth=px(2.0),
-            floor=nuclei.BASE + 8, core=px(2.0), drop=200, pale=2, bend=bend_costs(32, 4),
-        )  # fmt: skip
+        self.edge_rule = nuclei.edge_rule(
+            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=px(2.0), clip=40
+        )
         self.nucleus_rule = nuclei.NucleusRule(
-            rim=px(1.5), per_range=1 / nuclei.SHADES, per_dab_od=10 / nuclei.DAB_PER_OD, um2=self.um**2, bias=-12.74,
-            step=2.48, weakest=3.76, inside=2.90, outside=2.83, brown=-2.32, size=3.79, rough=-0.97,
+            rim=px(1.5), per_range=1 / nuclei.SHADES, per_dab_od=10 / nuclei.DAB_PER_OD, um2=self.um**2,
+            bias=-13.4, step=3.0, weakest=5.0, inside=2.2, outside=2.3, brown=-2.9, size=4.0, rough=-1.0,
         )  # fmt: skip
         self.part_rule = nuclei.PartRule(px(COMPETE_UM), 8, 6, nuclei.BASE, 2)
-        self.glass = nuclei.BASE - round(0.6 * self.stains.low_od * nuclei.SHADES / self.stains.range_od)
+        glass_od = GLASS * stain.hematoxylin_high_od
+        self.glass = nuclei.BASE + round((glass_od - self.stains.low_od) * nuclei.SHADES / self.stains.range_od)
         step_px = max(1.0, MEMBRANE_STEP_UM / self.mpp)
         step_um = step_px * self.mpp
 
@@ -142,7 +145,7 @@ class IHCKernel:
 
         self.contour_rule = membrane.ContourRule(
             scale=self.bin / step_px, reach=steps(p.expansion_um), clear=steps(0.25), beyond=steps(1.5),
-            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, gap=32, rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.25), bend=bend_costs(8, 8),
+            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, gap=32, rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.25), bend=bend_costs(8, 8), coarse=np.empty(0, np.int32),
         )  # fmt: skip
         self.step_um = step_um
         cell_px = px(NUCLEUS_REACH_UM + p.expansion_um + 1.0)
@@ -151,15 +154,19 @@ class IHCKernel:
         self.wide_star = star(cell_px + 4, 1.0)
         self.fine_star = star(steps(NUCLEUS_REACH_UM + p.expansion_um) + 2 * self.contour_rule.flank, step_px,
                               (self.bin - 1) / 2)  # fmt: skip
+        radii = np.arange(self.fine_star.dy.shape[1])
+        self.contour_rule = self.contour_rule._replace(coarse=(radii / self.contour_rule.scale).astype(np.int32))
         self.look = compass(max(self.near + self.r_max + 1, self.neighbour))
         angle = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
         self.cos, self.sin = np.cos(angle), np.sin(angle)
-        # What a finished nucleus depends on: its first outline and its move, the overlaps that may have
-        # removed it (one a round, and one of final outlines), the seeds behind those, and their pixels.
-        self.shift = px(MOVE_UM)
-        self.seed_support = self.r_max + self.edge_rule.outer + px(SURROUND_SIGMA_UM) * 4 + px(PEAK_UM) + 2
-        self.nucleus_support = 2 * self.shift + (ROUNDS + 3) * self.near + self.seed_support
-        self.halo_px = self.bin * (2 * self.neighbour + max(self.nucleus_support, cell_px) + 2)
+        # A finished nucleus depends on its rivals and on what parts it from them; these were seeds, moved;
+        # a seed survives by at most ROUNDS overlaps, each outline again parted from its neighbours.
+        self.shift, self.drift = px(MOVE_UM), px(DRIFT_UM)
+        self.seed_chain = self.drift + (1 + 1) * self.near + self.shift + (ROUNDS + 1) * self.near
+        self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
+        # Neighbours bound a cell, and neighbours of neighbours the cells that may be strong beside it.
+        reach = max(2 * self.neighbour + self.seed_chain + self.pixel_reach, self.neighbour + self.drift + cell_px)
+        self.halo_px = self.bin * (reach + self.shift + 2)  # a moved seed still looks at pixels of the region
 
     def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
         """A contiguous plane in a buffer that is reused from call to call."""
@@ -218,14 +225,14 @@ class IHCKernel:
         edge = 6 * self._px(SURROUND_SIGMA_UM) // 2 * 2 + 1
         cv2.GaussianBlur(nuclear, (edge, edge), SURROUND_SIGMA_UM / self.um, dst=wide)
         cv2.subtract(seed, wide, dst=peaks, dtype=cv2.CV_16S)
-        return Planes(dab, smooth, hem, soft, peaks)
+        return Planes(dab, smooth, hem, soft, wide, peaks)
 
     def _nuclei(self, planes: Planes, inner: Box) -> nuclei.Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``, in pixels of the nuclear image."""
         h, w = planes.soft.shape
         seeds = self._plane("seeds", h * w // 16, 2, np.int32)
-        reach = inner.grown(2 * self.neighbour + 2 * self.shift + (ROUNDS + 3) * self.near)
-        n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), self.seed_support, seeds)
+        reach = inner.grown(2 * self.neighbour + self.seed_chain)
+        n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), self.pixel_reach + self.shift, seeds)
         found = self._outlined(planes, _within(seeds[:n], reach))
         found = self._unrivalled(found, ROUNDS)
         nuclei.recentre(found.y, found.x, found.path, self.cos, self.sin, self.shift)
@@ -242,7 +249,8 @@ class IHCKernel:
         gain = np.zeros((N_RAYS, self.r_max + 1), np.int32)
         bound = np.full((len(y), N_RAYS), self.r_max, np.int32)
         nuclei.part(planes.soft, y, x, self.part_rule, self.cos, self.sin, bound)
-        nuclei.outline_all(planes.soft.ravel(), w, y, x, self.wide_star.flat(w), bound, self.edge_rule, gain,
+        floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)
+        nuclei.outline_all(planes.soft.ravel(), w, y, x, self.wide_star.flat(w), bound, floor, self.edge_rule, gain,
                            new_lap(self.r_max + 1), path, score, weak)  # fmt: skip
         keep = score >= round(16 * self.params.nucleus_contrast * nuclei.SHADES)
         full = self.wide_star.flat(w * self.bin) * self.bin
@@ -259,7 +267,7 @@ class IHCKernel:
 
     def _measure(self, planes: Planes, found: nuclei.Nuclei, inner: Box) -> Cells:
         p, h, w = self.params, *planes.soft.shape
-        near = _within_mask(found.y, found.x, inner.grown(self.neighbour + self.shift))
+        near = _within_mask(found.y, found.x, inner.grown(self.neighbour + self.drift))
         rows = np.zeros((len(found.y), len(MEASURED)), np.float32)
         place = np.zeros((len(found.y), 2))
         owner = np.full((len(found.y), N_RAYS), -1, np.int32)

@@ -36,6 +36,7 @@ class ContourRule(NamedTuple):
     border: int  # gain of such an edge, 1/16 grey a half grey
     pull: int  # cost of a step away from the midline, 1/16 grey
     slack: int  # half width of the window in which the contour's DAB is read
+    coarse: NDArray[np.int32]  # (radius,) the same radius in pixels of the nuclear image
     bend: NDArray[np.int32]
 
 
@@ -73,37 +74,39 @@ def contour(dab: Any, at: int, offset: Any, hem: Any, at_coarse: int, offset_coa
     glass that lie between it and the nucleus: neither belongs inside a cell.
     """
     last = gain.shape[1] - 1
+    line, ridge = np.zeros(last + 1, np.int32), np.zeros(last + 1, np.int32)
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
         least = min(edge + rule.clear, last - rule.flank)
         most = min(edge + rule.reach, last - rule.flank)
-        middle = mid[a] * rule.scale
-        if middle < OPEN:
-            most = max(min(most, int(middle + 0.5) + rule.beyond), least)
+        middle = int(mid[a] * rule.scale + 0.5)
+        if mid[a] < OPEN:
+            most = max(min(most, middle + rule.beyond), least)
+        _ridges(dab, at, offset[a], least, most, rule.flank, line, ridge)
         gain[a, :] = FORBIDDEN
-        crossed = np.int32(0)
+        crossed = 0
         for r in range(least, most + 1):
-            away = abs(r - middle) if middle < OPEN else 0.25 * max(r - edge - rule.flank, 0)
-            here = _ridge(dab, at, offset[a], r, rule.flank)
-            gain[a, r] = min(max(here, -16 * rule.clip), 16 * rule.clip) - int(rule.pull * away) - crossed
+            away = 4 * abs(r - middle) if mid[a] < OPEN else max(r - edge - rule.flank, 0)
+            gain[a, r] = min(max(ridge[r], -16 * rule.clip), 16 * rule.clip) - (rule.pull * away >> 2) - crossed
             behind = r - rule.flank
             if behind >= least:
-                wall = min(max(_ridge(dab, at, offset[a], behind, rule.flank) - 16 * rule.faint, 0), 16 * rule.clip)
+                wall = min(max(ridge[behind] - 16 * rule.faint, 0), 16 * rule.clip)
                 crossed += (wall * rule.wall) >> 4
+            c = rule.coarse[r]
             if r >= edge + rule.flank:
-                c = int(r / rule.scale)
-                drop = _drop(hem, at_coarse, offset_coarse[a], c)
-                gain[a, r] += min(max(drop, 0), rule.rind) * rule.border
-            pale = rule.glass - np.int32(hem[at_coarse + offset_coarse[a, int(r / rule.scale)]])
-            crossed += max(pale, 0) * rule.gap
+                gain[a, r] += min(max(_drop(hem, at_coarse, offset_coarse[a], c), 0), rule.rind) * rule.border
+            crossed += max(rule.glass - np.int32(hem[at_coarse + offset_coarse[a, c]]), 0) * rule.gap
     trace(gain, rule.bend, lap, path)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _ridge(dab: Any, at: int, ray: Any, r: int, flank: int) -> int:
-    """Height of the DAB at ``r`` over the mean of both sides, in 1/16 grey."""
-    sides = np.int32(dab[at + ray[max(r - flank, 0)]]) + np.int32(dab[at + ray[r + flank]])
-    return 8 * (2 * np.int32(dab[at + ray[r]]) - sides)
+def _ridges(dab: Any, at: int, ray: Any, least: int, most: int, flank: int, line: Any, ridge: Any) -> None:
+    """Height of the DAB over the mean of both sides, in 1/16 grey, for the radii ``least .. most``."""
+    start = max(least - flank, 0)
+    for r in range(start, most + flank + 1):
+        line[r] = dab[at + ray[r]]
+    for r in range(least, most + 1):
+        ridge[r] = 8 * (2 * line[r] - line[max(r - flank, start)] - line[r + flank])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -14,11 +14,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels.stain import stain_table
-from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, trace
+from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, trace
 from her2core.records import StainProfile
 
-SHADES: Final = 64  # grey steps from hematoxylin_low_od to hematoxylin_high_od
-BASE: Final = 96  # grey value of hematoxylin_low_od
+SHADES: Final = 64  # grey steps from the level between nuclei to hematoxylin_high_od
+BASE: Final = 96  # grey value of the level between nuclei
+BETWEEN: Final = 0.25  # that level, of hematoxylin_high_od: the measured one follows the mix of tissues; ours
 MIN_RANGE_OD: Final = 0.08  # a narrower range is noise, not counterstain; ours
 DAB_PER_OD: Final = 125  # grey steps per unit of DAB OD: 0.008 OD a step, 2.04 OD at 255
 FRACTION_BITS: Final = 2  # of the packed look-up tables
@@ -37,7 +38,7 @@ class Stains(NamedTuple):
     range_od
         Hematoxylin OD of `SHADES` grey steps.
     low_od
-        Hematoxylin OD of grey value `BASE`.
+        Hematoxylin OD of grey value `BASE`: `BETWEEN` of that of a nucleus.
     """
 
     packed: NDArray[np.int32]
@@ -48,14 +49,15 @@ class Stains(NamedTuple):
 
 def stain_tables(stain: StainProfile) -> Stains:
     """Tables for one slide; OD is base 10 against the slide's own background (spec 4.1)."""
-    range_od = max(stain.hematoxylin_high_od - stain.hematoxylin_low_od, MIN_RANGE_OD)
+    low_od = BETWEEN * stain.hematoxylin_high_od
+    range_od = max(stain.hematoxylin_high_od - low_od, MIN_RANGE_OD)
     amounts = stain_table(stain)  # (3, 256, stain)
     one = 1 << FRACTION_BITS
     hem = np.rint(amounts[:, :, 0] * (SHADES / range_od * one)).astype(np.int32)
     dab = np.rint(amounts[:, :, 1] * (DAB_PER_OD * one)).astype(np.int32)
-    hem[0] += round((BASE - stain.hematoxylin_low_od * SHADES / range_od) * one)
+    hem[0] += round((BASE - low_od * SHADES / range_od) * one)
     shade = np.rint(np.arange(256) * (SHADES / (DAB_SHADE_OD * DAB_PER_OD))).astype(np.int32)
-    return Stains((hem << 16) + dab, shade, range_od, stain.hematoxylin_low_od)
+    return Stains((hem << 16) + dab, shade, range_od, low_od)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -138,21 +140,42 @@ def _is_peak(image: Any, y: int, x: int, radius: int) -> bool:
 class EdgeRule(NamedTuple):
     """How a nuclear edge is looked for; lengths in pixels of the nuclear image, greys in its units."""
 
-    inner: int  # width inside the edge
+    inner: NDArray[np.int32]  # (radius,) where the mean inside the edge begins
+    per_inner: NDArray[np.int64]  # (radius,) one over its width, as 16 / 2**16
     outer: int  # width outside the edge
+    per_outer: int
+    weight: NDArray[np.int64]  # (radius,) of an edge, 2**16 the most: a nucleolus has one too
     r_min: int
-    r_max: int
     clip: int  # an edge stronger than this counts as this
-    growth: int  # favour of a wider outline, per pixel, in 1/16 grey
     floor: int  # inside, paler than this is not nucleus
-    core: int  # radius around the seed whose mean grey, less `drop`, is such a floor too
-    drop: int
+    below: int  # ... nor is what is paler than the surroundings' mean by this much
     pale: int  # cost of a pixel below the floor, 1/16 grey a grey
     bend: NDArray[np.int32]
 
 
+def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: int, clip: int) -> EdgeRule:
+    """Edges between a mean over ``inner`` and one over ``outer`` pixels; at a radius of ``growth`` they weigh half."""
+    radius = np.arange(r_max + 1)
+    start = np.maximum(radius - inner, 0)
+    unit = 16 << 16
+    return EdgeRule(
+        inner=start.astype(np.int32),
+        per_inner=(unit // np.maximum(radius - start, 1)).astype(np.int64),
+        outer=outer,
+        per_outer=unit // outer,
+        weight=((radius << 16) // (radius + growth)).astype(np.int64),
+        r_min=r_min,
+        clip=clip,
+        floor=BASE + 8,
+        below=-8,
+        pale=2,
+        bend=bend_costs(32, 4),
+    )
+
+
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline(flat: Any, centre: int, offset: Any, bound: Any, rule: Any, gain: Any, lap: Any, path: Any) -> tuple[int, int]:
+def outline(flat: Any, centre: int, offset: Any, bound: Any, floor: int, rule: Any, gain: Any, lap: Any,
+            path: Any) -> tuple[int, int]:  # fmt: skip
     """Trace the nucleus around ``flat[centre]`` into ``path`` (ray,), radii in pixels.
 
     The gain of a radius is the step from the mean inside it to the mean outside, along its ray.
@@ -161,29 +184,24 @@ def outline(flat: Any, centre: int, offset: Any, bound: Any, rule: Any, gain: An
     -------
     Mean clipped step along the outline, and over the weakest quarter of it, in 1/16 grey.
     """
-    m = rule.r_max + 1
+    m = len(rule.weight)
     reach = m + rule.outer
-    core = 0
-    for a in range(N_RAYS):
-        for r in range(rule.core):
-            core += flat[centre + offset[a, r]]
-    floor = max(rule.floor, core // (N_RAYS * rule.core) - rule.drop)
     cum = np.zeros(reach + 1, np.int32)
     for a in range(N_RAYS):
+        ray = offset[a]
         for r in range(reach):
-            cum[r + 1] = cum[r] + flat[centre + offset[a, r]]
-        pale = np.int32(0)
+            cum[r + 1] = cum[r] + np.int32(flat[centre + ray[r]])
+        pale = 0
+        last = max(bound[a], rule.r_min)
         for r in range(m):
-            if r < rule.r_min or r > max(bound[a], rule.r_min):
+            if r < rule.r_min or r > last:
                 gain[a, r] = FORBIDDEN
                 continue
-            i = max(r - rule.inner, 0)
-            inside = 16 * (cum[r] - cum[i]) // (r - i)
-            outside = 16 * (cum[r + rule.outer] - cum[r]) // rule.outer
-            step = inside - outside
-            step = min(max(step, -8 * rule.clip), 16 * rule.clip) * r // (r + rule.growth)
+            inside = (cum[r] - cum[rule.inner[r]]) * rule.per_inner[r]
+            step = (inside - (cum[r + rule.outer] - cum[r]) * rule.per_outer) >> 16
+            step = (min(max(step, -8 * rule.clip), 16 * rule.clip) * rule.weight[r]) >> 16
             gain[a, r] = step - min(pale, 16 * rule.clip)
-            pale += max(floor - flat[centre + offset[a, r]], 0) * rule.pale
+            pale += max(floor - (cum[r + 1] - cum[r]), 0) * rule.pale
     trace(gain, rule.bend, lap, path)
     step = np.empty(N_RAYS, np.int32)
     for a in range(N_RAYS):
@@ -304,11 +322,11 @@ def _mean9(image: Any, y: int, x: int) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline_all(flat: Any, stride: int, y: Any, x: Any, offset: Any, bound: Any, rule: Any, gain: Any, lap: Any,
-                path: Any, score: Any, weak: Any) -> None:  # fmt: skip
+def outline_all(flat: Any, stride: int, y: Any, x: Any, offset: Any, bound: Any, floor: Any, rule: Any, gain: Any,
+                lap: Any, path: Any, score: Any, weak: Any) -> None:  # fmt: skip
     """`outline` around every centre."""
     for i in range(len(y)):
-        score[i], weak[i] = outline(flat, y[i] * stride + x[i], offset, bound[i], rule, gain, lap, path[i])
+        score[i], weak[i] = outline(flat, y[i] * stride + x[i], offset, bound[i], floor[i], rule, gain, lap, path[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -82,18 +82,19 @@ def trace(gain: Any, bend: Any, lap: Any, path: Any) -> None:
         int32 scratch from `new_lap`.
     """
     n, m = gain.shape
+    b1, b2, b3, b4 = bend[1], bend[2], bend[3], bend[4]
     lap[0, MAX_BEND : MAX_BEND + m] = gain[0]
     for a in range(1, 2 * n):
         g = gain[a % n]
         last = lap[a - 1]
         row = lap[a]
-        for r in range(m):
+        for r in range(m):  # 32 bits throughout, so that it becomes vector code
             i = r + MAX_BEND
             best = last[i]
-            best = max(best, max(last[i - 1], last[i + 1]) - bend[1])
-            best = max(best, max(last[i - 2], last[i + 2]) - bend[2])
-            best = max(best, max(last[i - 3], last[i + 3]) - bend[3])
-            best = max(best, max(last[i - 4], last[i + 4]) - bend[4])
+            best = max(best, np.int32(max(last[i - 1], last[i + 1]) - b1))
+            best = max(best, np.int32(max(last[i - 2], last[i + 2]) - b2))
+            best = max(best, np.int32(max(last[i - 3], last[i + 3]) - b3))
+            best = max(best, np.int32(max(last[i - 4], last[i + 4]) - b4))
             row[i] = best + g[r]
     i = MAX_BEND + np.argmax(lap[2 * n - 1, MAX_BEND : MAX_BEND + m])
     for a in range(2 * n - 1, n // 2 - 1, -1):
