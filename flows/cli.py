@@ -135,8 +135,12 @@ def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: boo
 
     check_address(cluster)
     open_run(manifest, out, config)  # all that can be refused is refused before a server starts
-    with showing_progress(errors):
-        summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster)
+    try:
+        with showing_progress(errors):
+            summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster)
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to resume")
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
     else:
@@ -204,9 +208,6 @@ def main() -> None:
         _fail(error, BAD_INPUT)
     except (StoreError, ClusterError, ServerError) as error:
         _fail(error, UNUSABLE)
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to resume")
-        sys.exit(INTERRUPTED)
 
 
 def _fail(error: Her2Error, code: int) -> None:
