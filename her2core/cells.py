@@ -1,12 +1,14 @@
 """Stage ``cells``: run the IHC kernel over one work unit of a pyramid and publish its rows.
 
-A unit is one shard of the working level. It is read once, with the halo that the kernel asks for, into a
-buffer that the thread keeps; only the part of the unit that holds tissue is looked at.
+A unit is a square of the working level, somewhat larger than a shard: a smaller one spends its time on the
+halo that the kernel asks for, a larger one takes more memory and more glass along. It is read once, halo and
+all, into a buffer that the thread keeps; only the part of the unit that holds tissue is looked at.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from dataclasses import dataclass
 
@@ -15,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from her2core.grid import Grid
 from her2core.kernels.ihc import CELL_DTYPE, IHCKernel
 from her2core.params import IHCParams
 from her2core.pyramid_reader import PyramidReader
@@ -23,8 +24,11 @@ from her2core.records import Box, PyramidRef, SlideProfile
 from her2core.storage import Store
 from her2core.tissue import TissueMask, read_tissue
 
-VERSION = 1
-"""Raised whenever the same pixels and parameters would give other rows."""
+VERSION = 2
+"""Raised whenever the same pixels and parameters would give other rows, or other parts."""
+
+UNIT_SHARDS = 1.5
+"""Edge of a work unit in edges of a level-0 shard. Ours, measured: a tenth faster than 1, and than 2."""
 
 FINEST_UM_PX = 0.17
 """Finer levels are not worked on: the kernel's filters are laid out for 0.17-0.6 µm/px (ours)."""
@@ -77,18 +81,21 @@ def measure(unit: Unit) -> int:
 def units(
     store: Store, pyramid: PyramidRef, profile: SlideProfile, params: IHCParams, folder: str
 ) -> tuple[Unit, ...]:
-    """Return the work units of a slide that hold tissue: the shards of its working level."""
+    """Return the work units of a slide that hold tissue."""
     level = working_level(pyramid.mpp)
     tissue = read_tissue(store, pyramid, profile)
-    grid = Grid(*pyramid.shapes[0], pyramid.chunk, pyramid.shard)
+    (height, width), edge = pyramid.shapes[level], _unit_edge(pyramid)
     found = []
-    for iy, ix in grid.shards(level):
-        box = grid.shard_box(level, iy, ix)
+    for y0, x0 in itertools.product(range(0, height, edge), range(0, width, edge)):
+        box = Box(y0, x0, min(y0 + edge, height), min(x0 + edge, width))
         if core_with_tissue(tissue, box, level) is not None:
-            found.append(
-                Unit(store, pyramid, profile, params, level, box, f"{folder}/{iy:05d}-{ix:05d}.parquet")
-            )
+            part = f"{folder}/{y0 // edge:05d}-{x0 // edge:05d}.parquet"
+            found.append(Unit(store, pyramid, profile, params, level, box, part))
     return tuple(found)
+
+
+def _unit_edge(pyramid: PyramidRef) -> int:
+    return int(UNIT_SHARDS * pyramid.shard)
 
 
 def core_with_tissue(tissue: TissueMask, box: Box, level: int) -> Box | None:
@@ -112,7 +119,8 @@ def _cells_in(unit: Unit, tissue: TissueMask) -> NDArray[np.void]:
         return np.empty(0, CELL_DTYPE)
     kernel = _kernel(unit)
     around = core.grown(kernel.halo_px)
-    region = _buffer(around.height, around.width)
+    region = _buffer(unit, kernel.halo_px)[: around.height * around.width * 3]
+    region = region.reshape(around.height, around.width, 3)
     PyramidReader(unit.store, unit.pyramid).read(unit.level, around.y0, around.x0, region)
     cells = kernel(region, (around.y0, around.x0), core)
     if unit.level > 0:  # pixel centres: (p + 1/2) * scale - 1/2
@@ -132,13 +140,22 @@ def _kernel(unit: Unit) -> IHCKernel:
     return kernel
 
 
-def _buffer(height: int, width: int) -> NDArray[np.uint8]:
-    """Return this thread's ``(height, width, 3)`` read buffer; it only ever grows."""
+def _buffer(unit: Unit, halo_px: int) -> NDArray[np.uint8]:
+    """Return this thread's buffer for reading, at once large enough for every unit of the slide.
+
+    One that grew from unit to unit would leave its smaller selves behind as holes in the heap.
+    """
+    edge, own = _unit_edge(unit.pyramid), (unit.box.height, unit.box.width)
+    height, width = (
+        max(mine, min(size, edge)) + 2 * halo_px
+        for mine, size in zip(own, unit.pyramid.shapes[unit.level], strict=True)
+    )
     need = height * width * 3
     flat: NDArray[np.uint8] | None = getattr(_local, "region", None)
     if flat is None or flat.size < need:
+        _local.region = None
         flat = _local.region = np.empty(need, np.uint8)
-    return flat[:need].reshape(height, width, 3)
+    return flat
 
 
 def _as_table(cells: NDArray[np.void]) -> pa.Table:
