@@ -54,7 +54,7 @@ DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
 NEIGHBOUR_UM: Final = 18.0  # centres of cells that touch
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray: half of the thinnest 1+ membrane (Scheel 2018: 0.64 um)
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
-GLASS_RUN_UM: Final = 3.0  # a lumen is at least this wide
+GLASS_RUN_UM: Final = 6.0  # a lumen is at least this wide
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
 ROUNDS: Final = 2  # of suppression
 SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
@@ -112,6 +112,8 @@ class IHCKernel:
             raise ValueError(f"{mpp} um/px; the kernel works at 0.17 to 0.6: pass another pyramid level")
         if len(params.ladder_od) != LADDER or sorted(params.ladder_od) != list(params.ladder_od):
             raise ValueError(f"ladder_od {params.ladder_od}: {LADDER} ascending cut-points are wanted")
+        if params.strong_od not in params.ladder_od:
+            raise ValueError(f"strong_od {params.strong_od}: one of ladder_od {params.ladder_od} is wanted")
         self.params, self.mpp = params, mpp
         self.bin = 2 if mpp < 0.35 else 1
         self.um = mpp * self.bin  # um per pixel of the nuclear image
@@ -266,14 +268,14 @@ class IHCKernel:
         return nuclei.Nuclei(*(column[state == 1] for column in found))
 
     def _measure(self, planes: Planes, found: nuclei.Nuclei, inner: Box) -> Cells:
-        p, h, w = self.params, *planes.soft.shape
+        p, w = self.params, planes.soft.shape[1]
         near = _within_mask(found.y, found.x, inner.grown(self.neighbour + self.drift))
         rows = np.zeros((len(found.y), len(MEASURED)), np.float32)
         place = np.zeros((len(found.y), 2))
         owner = np.full((len(found.y), N_RAYS), -1, np.int32)
         sizes = Sizes(
             um=self.um, step_um=self.step_um, bin=self.bin, near=self.neighbour, glass=self.glass,
-            glass_run=self._px(GLASS_RUN_UM), past=self._px(1.0), stain_od=self.stains.range_od / nuclei.SHADES,
+            glass_run=self._px(GLASS_RUN_UM), past=self._px(GLASS_RUN_UM + 1.0), stain_od=self.stains.range_od / nuclei.SHADES,
             low_od=self.stains.low_od, positive=round(p.positive_od * nuclei.DAB_PER_OD),
             above=round(ABOVE_CYTOPLASM_OD * nuclei.DAB_PER_OD),
         )  # fmt: skip
@@ -338,7 +340,7 @@ def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: A
                 planes.hem, planes.dab, y, x, wide.dy[a], wide.dx[a], nucleus[a], stop, sizes.glass, sizes.glass_run
             )
         row = rows[i]
-        dy, dx, area = nuclei.centroid(nucleus, cos, sin)
+        dy, dx, area = nuclei.centroid(nucleus, 0.5, cos, sin)
         place[i, 0] = sizes.bin * (y + dy) + 0.5 * (sizes.bin - 1)
         place[i, 1] = sizes.bin * (x + dx) + 0.5 * (sizes.bin - 1)
         inside, outside = nuclei.levels(hem, y * planes.hem.shape[1] + x, wide_flat, nucleus, 2)
@@ -348,7 +350,7 @@ def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: A
         summarise(peak, weight, valid, base, sizes, ladder, row)
         row[17] = nuclei.elongation(nucleus, cos, sin)
         row[18] = (inside - outside) * sizes.stain_od
-        row[19] = nuclei.centroid(path, cos, sin)[2] * sizes.step_um * sizes.step_um
+        row[19] = nuclei.centroid(path, 0.0, cos, sin)[2] * sizes.step_um * sizes.step_um
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -121,11 +121,14 @@ def read_contour(flat: Any, centre: int, offset: Any, path: Any, slack: int, cos
                  weight: Any) -> None:  # fmt: skip
     """DAB (grey steps) and arc length (steps) of the contour at every ray."""
     for a in range(N_RAYS):
-        best = 0
-        for r in range(max(path[a] - slack, 0), path[a] + slack + 1):
-            best = max(best, np.int32(flat[centre + offset[a, r]]))
-        outer = np.int32(flat[centre + offset[a, path[a] + 2 * slack + 1]])
-        if 4 * outer > 5 * best:  # the flank of a membrane farther out
+        best = np.int32(0)
+        for r in range(path[a] - 2 * slack, path[a] + 2 * slack + 1):
+            here = np.int32(flat[centre + offset[a, max(r, 0)]])
+            outer = np.int32(flat[centre + offset[a, r + slack]])
+            if r <= path[a] + slack or here >= outer:  # farther out only a crest of its own, no flank
+                best = max(best, here)
+        outer = np.int32(flat[centre + offset[a, path[a] + 3 * slack]])
+        if 4 * outer > 5 * best:  # all this is the flank of a membrane farther out
             best = np.int32(flat[centre + offset[a, max(path[a] - slack, 0)]])
         peak[a] = best
         weight[a] = 0.0

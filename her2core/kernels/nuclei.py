@@ -347,20 +347,24 @@ def judge_all(hem: Any, dab: Any, y: Any, x: Any, path: Any, score: Any, weak: A
 def recentre(y: Any, x: Any, path: Any, cos: Any, sin: Any, most: int) -> None:
     """Move every centre to the pixel nearest its outline's centroid, by ``most`` pixels at the most."""
     for i in range(len(y)):
-        dy, dx, _ = centroid(path[i], cos, sin)
+        dy, dx, _ = centroid(path[i], 0.5, cos, sin)
         y[i] += min(max(int(np.floor(dy + 0.5)), -most), most)
         x[i] += min(max(int(np.floor(dx + 0.5)), -most), most)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def centroid(path: Any, cos: Any, sin: Any) -> tuple[float, float, float]:
-    """Centroid (dy, dx) from the centre, and area, of the polygon of ``path`` (ray,); pixels."""
+def centroid(path: Any, inset: float, cos: Any, sin: Any) -> tuple[float, float, float]:
+    """Centroid (dy, dx) from the centre, and area, of the polygon of ``path`` (ray,); pixels.
+
+    An edge found at ``r`` lies between samples ``r - 1`` and ``r``: half a pixel inside.
+    """
     area = 0.0
     sy = 0.0
     sx = 0.0
     for a in range(N_RAYS):
         b = (a + 1) % N_RAYS
-        ya, xa, yb, xb = path[a] * sin[a], path[a] * cos[a], path[b] * sin[b], path[b] * cos[b]
+        ra, rb = path[a] - inset, path[b] - inset
+        ya, xa, yb, xb = ra * sin[a], ra * cos[a], rb * sin[b], rb * cos[b]
         cross = xa * yb - xb * ya
         area += cross
         sy += cross * (ya + yb)
@@ -481,7 +485,7 @@ def levels(flat: Any, centre: int, offset: Any, path: Any, rim: int) -> tuple[fl
 @njit(nogil=True, cache=True, boundscheck=False)
 def elongation(path: Any, cos: Any, sin: Any) -> float:
     """Axis ratio of the ellipse with the outline's second moments; 1 for a circle."""
-    dy, dx, _ = centroid(path, cos, sin)
+    dy, dx, _ = centroid(path, 0.5, cos, sin)
     yy = 0.0
     xx = 0.0
     yx = 0.0
