@@ -16,6 +16,7 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON
+from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class, register_codec
 
 
@@ -24,7 +25,7 @@ def register_image_codecs() -> None:
     for name, kind in (("imagecodecs_htj2k", Htj2k), ("imagecodecs_jpeg", Jpeg)):
         try:
             get_codec_class(name)
-        except KeyError:
+        except (KeyError, UnknownCodecError):  # Zarr 3.1, and from 3.2
             register_codec(name, kind)
 
 
