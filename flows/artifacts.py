@@ -17,6 +17,7 @@ from prefect.artifacts import (
 )
 
 from her2core.cohort import CohortSummary
+from her2core.progress import COHORT, SLIDES, report
 from her2core.records import SlideState
 from her2core.rows import Row
 from her2core.run import Run
@@ -33,6 +34,7 @@ class ProgressBar:
 
     def __init__(self, run: Run) -> None:
         self.total, self.done = len(run.rows), 0
+        report(COHORT, SLIDES, 0, self.total)
         self.artifact: Any = create_progress_artifact(
             progress=0.0, key=PROGRESS, description=f"slides finished, run {run.run_id}"
         )
@@ -40,6 +42,7 @@ class ProgressBar:
     def advance(self) -> None:
         """Tell that one more slide has ended."""
         self.done += 1
+        report(COHORT, SLIDES, self.done, self.total)
         update_progress_artifact(artifact_id=self.artifact, progress=100.0 * self.done / self.total)
 
 

@@ -135,6 +135,7 @@ def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: boo
 
     check_address(cluster)
     open_run(manifest, out, config)  # all that can be refused is refused before a server starts
+    errors.print("starting Prefect and the Dask workers")
     try:
         with showing_progress(errors):
             summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from her2core.progress import STAGES
+from her2core.progress import ENDED
 from her2core.progress import Progress as Step
 
 STATE_COLOURS = {
@@ -24,7 +24,7 @@ STATE_COLOURS = {
 
 
 class _Bars(logging.Handler):
-    """One bar a slide in flight, with its stage; gone when the slide is done."""
+    """One bar for the cohort and one a slide in flight, with its stage; gone when the slide has ended."""
 
     def __init__(self, bars: Progress) -> None:
         super().__init__(logging.DEBUG)
@@ -34,44 +34,47 @@ class _Bars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         step: Step | None = getattr(record, "progress", None)
         if step is None:
+            if record.levelno >= logging.WARNING:
+                self.bars.console.print(record.getMessage(), style="yellow", markup=False, highlight=False)
             return
-        name = f"{step.slide_id} · {step.stage}"
         if step.slide_id not in self.tasks:
-            self.tasks[step.slide_id] = self.bars.add_task(name)
-        task = self.tasks[step.slide_id]
+            self.tasks[step.slide_id] = self.bars.add_task("")
+        task, name = self.tasks[step.slide_id], f"{step.slide_id} · {step.stage}"
         self.bars.update(task, description=name, completed=step.done, total=max(step.total, 1))
-        if step.stage == STAGES[-1] and step.done >= step.total:
+        if step.stage == ENDED:
             self.bars.remove_task(self.tasks.pop(step.slide_id))
-            self.bars.console.print(f"{step.slide_id} done", highlight=False)
 
 
 @contextmanager
 def showing_progress(console: Console) -> Iterator[None]:
     """Show the run's progress on ``console``: bars on a terminal, a log line a stage otherwise."""
-    logger = logging.getLogger("her2core")
-    handler: logging.Handler
-    before, logger.propagate = logger.level, False
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as bars:
-            handler = _Bars(bars)
-            logger.setLevel(logging.DEBUG)
-            logger.addHandler(handler)
-            try:
-                yield
-            finally:
-                logger.removeHandler(handler)
-                logger.setLevel(before)
-    else:
-        handler = logging.StreamHandler(console.file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
-        try:
+        with (
+            Progress(*columns, console=console, transient=True) as bars,
+            _listening(_Bars(bars), logging.DEBUG),
+        ):
             yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(before)
+    else:
+        lines = logging.StreamHandler(console.file)
+        lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        with _listening(lines, logging.INFO):
+            yield
+
+
+@contextmanager
+def _listening(handler: logging.Handler, level: int) -> Iterator[None]:
+    """Let ``handler``, and nobody else, hear our log for a while."""
+    logger = logging.getLogger("her2core")
+    before = logger.level, logger.propagate
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
 
 class _Summary(Protocol):

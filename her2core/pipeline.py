@@ -31,7 +31,7 @@ from her2core.errors import Reason, SlideError
 from her2core.fanout import fan_out
 from her2core.grid import Grid
 from her2core.journal import last_stage, note
-from her2core.progress import report
+from her2core.progress import ENDED, report
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.run import Run
 from her2core.slide import CellsRef, SlideFinished, SlideJob, finish_slide
@@ -61,6 +61,7 @@ def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
     stage = last_stage(run.store, run.run_id, row)
     note(run.store, run.run_id, row, state, stage, reason=reason, message=message)
     log.warning("%s: %s, %s: %s", row.slide_id, state, reason, message)
+    report(row.slide_id, ENDED, 1, 1)
     return SlideFinished(SlideOutcome(row, state, reason=reason, message=message), None)
 
 
@@ -142,6 +143,7 @@ class _Slide:
         outcome = finished.outcome
         score = outcome.score.verdict.score if outcome.score else None
         note(self.run.store, self.run.run_id, row, outcome.state, "slide", score=score or "")
+        report(row.slide_id, ENDED, 1, 1)
         return finished
 
     def _published(self, stage: str, key: str, kind: type[T], make: Callable[[], T]) -> T:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 log = logging.getLogger("her2core.progress")
 
-STAGES = ("inspect", "pyramid", "profile", "cells", "slide")
-"""The stages of one slide, in order."""
+COHORT, SLIDES = "cohort", "slides"
+"""The name under which a run reports how many of its slides have ended."""
+ENDED = "ended"
+"""Last report of every slide, scored or not."""
 
 
 @dataclass(frozen=True, slots=True)
