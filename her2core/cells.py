@@ -132,25 +132,26 @@ def _cells_in(unit: Unit, tissue: TissueMask) -> NDArray[np.void]:
 
 def _kernel(unit: Unit) -> IHCKernel:
     """Return this thread's kernel for the unit's slide, keeping its buffers from unit to unit."""
-    key = (unit.params, unit.profile.stain, unit.pyramid.mpp, unit.level)
+    largest = _largest_box(unit)
+    key = (unit.params, unit.profile.stain, unit.pyramid.mpp, unit.level, largest)
     if getattr(_local, "kernel_key", None) != key:
-        _local.kernel = IHCKernel(unit.params, unit.profile.stain, unit.pyramid.mpp * 2**unit.level)
+        _local.kernel = None  # its buffers go before the next ones come
+        _local.kernel = IHCKernel(unit.params, unit.profile.stain, unit.pyramid.mpp * 2**unit.level, largest)
         _local.kernel_key = key
     kernel: IHCKernel = _local.kernel
     return kernel
 
 
-def _buffer(unit: Unit, halo_px: int) -> NDArray[np.uint8]:
-    """Return this thread's buffer for reading, at once large enough for every unit of the slide.
+def _largest_box(unit: Unit) -> tuple[int, int]:
+    """Height and width of the largest unit of the slide."""
+    (height, width), edge = unit.pyramid.shapes[unit.level], _unit_edge(unit.pyramid)
+    return max(min(height, edge), unit.box.height), max(min(width, edge), unit.box.width)
 
-    One that grew from unit to unit would leave its smaller selves behind as holes in the heap.
-    """
-    edge, own = _unit_edge(unit.pyramid), (unit.box.height, unit.box.width)
-    height, width = (
-        max(mine, min(size, edge)) + 2 * halo_px
-        for mine, size in zip(own, unit.pyramid.shapes[unit.level], strict=True)
-    )
-    need = height * width * 3
+
+def _buffer(unit: Unit, halo_px: int) -> NDArray[np.uint8]:
+    """Return this thread's buffer for reading, at once large enough for every unit of the slide."""
+    height, width = _largest_box(unit)
+    need = (height + 2 * halo_px) * (width + 2 * halo_px) * 3
     flat: NDArray[np.uint8] | None = getattr(_local, "region", None)
     if flat is None or flat.size < need:
         _local.region = None

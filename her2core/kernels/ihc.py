@@ -100,6 +100,9 @@ class IHCKernel:
         The slide's frozen colour.
     mpp
         Micrometres per pixel of the level that is passed in, 0.17 to 0.6.
+    largest
+        Height and width of the largest core to come: buffers are made for it at once. Those that grow from
+        call to call leave their smaller selves behind as holes in the heap.
 
     Attributes
     ----------
@@ -107,7 +110,9 @@ class IHCKernel:
         Pixels that a region must hold beyond its core on every side.
     """
 
-    def __init__(self, params: IHCParams, stain: StainProfile, mpp: float) -> None:
+    def __init__(
+        self, params: IHCParams, stain: StainProfile, mpp: float, largest: tuple[int, int] = (0, 0)
+    ) -> None:
         if not 0.1 <= mpp <= 1.1:
             raise ValueError(f"{mpp} um/px; the kernel works at 0.17 to 0.6: pass another pyramid level")
         if len(params.ladder_od) != LADDER or sorted(params.ladder_od) != list(params.ladder_od):
@@ -119,6 +124,8 @@ class IHCKernel:
         self.um = mpp * self.bin  # um per pixel of the nuclear image
         self.stains = nuclei.stain_tables(stain)
         self._geometry(stain)
+        self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
+        self._headroom = 1.0
         self._buffers: dict[str, NDArray[Any]] = {}
 
     def _px(self, um: float) -> int:
@@ -174,7 +181,7 @@ class IHCKernel:
         """A contiguous plane in a buffer that is reused from call to call."""
         size = height * width
         if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(size, dtype)
+            self._buffers[name] = np.empty(int(size * self._headroom), dtype)
         return self._buffers[name][:size].reshape(height, width)
 
     def __call__(self, rgb: RGB, origin: tuple[int, int], core: Box) -> Cells:
@@ -197,6 +204,7 @@ class IHCKernel:
         need = core.grown(self.halo_px)
         if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
             raise ValueError(f"region {area} does not cover {need}: core {core} and a halo of {self.halo_px} px")
+        self._headroom = max(1.0, self._room_px / (rgb.shape[0] * rgb.shape[1]))
         cut_y, cut_x = origin[0] % self.bin, origin[1] % self.bin  # bins stand on absolute coordinates
         y0, x0 = (origin[0] + cut_y) // self.bin, (origin[1] + cut_x) // self.bin
         planes = self._unmix(rgb[cut_y:, cut_x:])
