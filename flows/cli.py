@@ -21,6 +21,7 @@ import dataclasses
 import json
 import logging
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,21 @@ ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML con
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint; by default from AWS_ENDPOINT_URL.")]
 
 OK, PARTIAL, BAD_INPUT, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"her2cohort {metadata.version('her2cohort')}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command("inspect")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.tools import radosgw
 from tests.tools.faultproxy import FaultProxy
@@ -18,6 +19,9 @@ from tests.tools.faultproxy import FaultProxy
 ROOT = Path(__file__).resolve().parents[1]
 
 _home = pytest.StashKey[str]()
+
+settings.register_profile("her2", deadline=None)  # the first example may compile a kernel
+settings.load_profile("her2")
 
 
 def pytest_configure(config: pytest.Config) -> None:
