@@ -7,6 +7,7 @@ into them. "Ours" marks a default that is this project's own choice and not lite
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 FORBID_UNKNOWN: Any = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
@@ -36,7 +37,7 @@ class ProfileParams:
     tissue_um_px: float = 8.0
     """Working resolution of the tissue mask; the nearest halving of level 0 is used. Ours."""
     glass_flat_levels: int = 4
-    """Widest spread of grey levels in 3 x 3 coarse pixels that is still glass; tissue has 10 and more. Ours."""
+    """Widest spread of grey levels in 3 x 3 coarse pixels that is glass; tissue has 10 and more. Ours."""
     glass_min_fraction: float = 0.005
     """Least share of the slide that flat glass must take to give the background. Ours."""
     tissue_od_min: float = 0.02
@@ -99,7 +100,7 @@ class IHCParams:
     positive_od: float = 0.10
     """A ray stained this strongly counts in the membrane OD and closes a gap (spec 4.3, step 7)."""
     strong_od: float = 0.60
-    """A neighbour is strong where half of its contour reaches this OD; one of ladder_od (spec 4.3, step 7)."""
+    """A neighbour is strong where half of its contour reaches this OD; one of ladder_od. Ours."""
     nucleus_contrast: float = 0.12
     """Least mean step across a nuclear outline, as a fraction of the slide's hematoxylin range. Ours."""
     min_nucleus_um2: float = 10.0
@@ -127,7 +128,7 @@ class ScoreParams:
     detect_od: float = 0.10
     """DAB OD from which a piece of membrane is stained; one of the ladder's cut-points. Ours."""
     weak_od: float = 0.20
-    """Membrane OD from which staining is weak; below it is faint (QuPath's 1+ default, on compartment means)."""
+    """Membrane OD from which staining is weak; below is faint (QuPath's 1+ default, on compartment means)."""
     moderate_od: float = 0.40
     """Membrane OD from which staining is moderate (QuPath's 2+ default)."""
     strong_od: float = 0.60
@@ -161,7 +162,9 @@ class ScoreParams:
                    (self.detect_fraction, self.lateral_fraction, self.complete_fraction))  # fmt: skip
         _ascending("grid_od", self.grid_od)
         if not 1 <= self.min_cells <= self.full_cells:
-            raise ValueError(f"min_cells {self.min_cells}, full_cells {self.full_cells}: expected 1 <= min <= full")
+            raise ValueError(
+                f"min_cells {self.min_cells}, full_cells {self.full_cells}: expected 1 <= min <= full"
+            )
         if not 0 <= self.false_stain_ppm <= 1_000_000:
             raise ValueError(f"false_stain_ppm {self.false_stain_ppm}: expected 0 to 1000000")
         if not self.complete_fraction <= 1.0 or not 0.0 <= self.evaluable_fraction <= 1.0:
@@ -170,5 +173,5 @@ class ScoreParams:
 
 
 def _ascending(names: str, values: tuple[float, ...]) -> None:
-    if not values or values[0] <= 0 or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if not values or values[0] <= 0 or any(a >= b for a, b in pairwise(values)):
         raise ValueError(f"{names}: found {values}, expected ascending numbers above 0")
