@@ -168,8 +168,10 @@ class ScoreParams:
         if not 0 <= self.false_stain_ppm <= 1_000_000:
             raise ValueError(f"false_stain_ppm {self.false_stain_ppm}: expected 0 to 1000000")
         if not self.complete_fraction <= 1.0 or not 0.0 <= self.evaluable_fraction <= 1.0:
-            raise ValueError(f"complete_fraction {self.complete_fraction}, evaluable_fraction "
-                             f"{self.evaluable_fraction}: expected fractions of a contour, up to 1")  # fmt: skip
+            found = (
+                f"complete_fraction {self.complete_fraction}, evaluable_fraction {self.evaluable_fraction}"
+            )
+            raise ValueError(f"{found}: expected fractions of a contour, up to 1")
 
 
 def _ascending(names: str, values: tuple[float, ...]) -> None:
