@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels import membrane, nuclei
-from her2core.kernels.polar import MAX_BEND, N_RAYS, NOWHERE, bend_costs, compass, new_lap, star
+from her2core.kernels.polar import N_RAYS, bend_costs, compass, new_lap, star
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
 
@@ -59,7 +59,7 @@ ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
 ROUNDS: Final = 2  # of suppression
 SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
 SURROUND_SIGMA_UM: Final = 3.0  # what a seed is compared with
-SEED_GREY: Final = 3  # a seed is darker than its surroundings by this much
+SEED_GREY: Final = 7  # a seed is darker than its surroundings by this much
 
 
 class Planes(NamedTuple):
@@ -144,27 +144,29 @@ class IHCKernel:
             bias=-13.4, step=3.0, weakest=5.0, inside=2.2, outside=2.3, brown=-2.9, size=4.0, rough=-1.0,
         )  # fmt: skip
         self.part_rule = nuclei.PartRule(px(COMPETE_UM), 8, 6, nuclei.BASE, 2)
-        glass_od = GLASS * stain.hematoxylin_high_od
-        self.glass = nuclei.BASE + round((glass_od - self.stains.low_od) * nuclei.SHADES / self.stains.range_od)
+        per_od = nuclei.SHADES / self.stains.range_od
+        self.clear_glass = nuclei.BASE - round(self.stains.low_od * per_od)
+        self.glass = self.clear_glass + round(GLASS * stain.hematoxylin_high_od * per_od)
         step_px = max(1.0, MEMBRANE_STEP_UM / self.mpp)
         step_um = step_px * self.mpp
 
         def steps(um: float) -> int:
             return max(1, round(um / step_um))
 
+        n_steps = steps(NUCLEUS_REACH_UM + p.expansion_um) + 2 * steps(1.25)
         self.contour_rule = membrane.ContourRule(
-            scale=self.bin / step_px, reach=steps(p.expansion_um), clear=steps(0.25), beyond=steps(1.5),
-            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, gap=32, rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.25), bend=bend_costs(8, 8), coarse=np.empty(0, np.int32),
+            scale=self.bin / step_px, reach=steps(p.expansion_um), clear=steps(0.75), beyond=steps(2.25),
+            flank=steps(1.25), clip=16, faint=4, wall=4, glass=self.glass, clear_glass=self.clear_glass, gap=20,
+            rind=24, border=4, pull=max(1, round(24 * step_um)), slack=steps(0.25),
+            coarse=(np.arange(n_steps) * step_px / self.bin).astype(np.int32),
+            bend=bend_costs(4, 4),
         )  # fmt: skip
         self.step_um = step_um
         cell_px = px(NUCLEUS_REACH_UM + p.expansion_um + 1.0)
         self.near = px(COMPETE_UM)
         self.neighbour = px(NEIGHBOUR_UM)
         self.wide_star = star(cell_px + 4, 1.0)
-        self.fine_star = star(steps(NUCLEUS_REACH_UM + p.expansion_um) + 2 * self.contour_rule.flank, step_px,
-                              (self.bin - 1) / 2)  # fmt: skip
-        radii = np.arange(self.fine_star.dy.shape[1])
-        self.contour_rule = self.contour_rule._replace(coarse=(radii / self.contour_rule.scale).astype(np.int32))
+        self.fine_star = star(n_steps, step_px, (self.bin - 1) / 2)
         self.look = compass(max(self.near + self.r_max + 1, self.neighbour))
         angle = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
         self.cos, self.sin = np.cos(angle), np.sin(angle)
@@ -289,7 +291,8 @@ class IHCKernel:
         )  # fmt: skip
         ladder = np.ceil(np.array(p.ladder_od) * nuclei.DAB_PER_OD - 0.5).astype(np.int32)
         measure(planes, found, near, sizes, self.contour_rule, ladder, self.cos, self.sin, self.look, self.wide_star,
-                self.fine_star.flat(w * self.bin), self.wide_star.flat(w), rows, place, owner)  # fmt: skip
+                self.fine_star.flat(w * self.bin), self.wide_star.flat(w),
+                new_lap(self.fine_star.dy.shape[1]), rows, place, owner)  # fmt: skip
         strong = rows[:, MEASURED.index("completeness_00") + p.ladder_od.index(p.strong_od)] >= 0.5
         cells = np.zeros(len(found.y), CELL_DTYPE)
         for k, name in enumerate(MEASURED):
@@ -316,13 +319,12 @@ def _within(points: NDArray[np.int32], box: Box) -> NDArray[np.int32]:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure(planes: Any, found: Any, near: Any, sizes: Any, rule: Any, ladder: Any, cos: Any, sin: Any, look: Any,
-            wide: Any, fine_flat: Any, wide_flat: Any, rows: Any, place: Any, owner: Any) -> None:  # fmt: skip
+            wide: Any, fine_flat: Any, wide_flat: Any, lap: Any, rows: Any, place: Any, owner: Any) -> None:  # fmt: skip
     """Measure every nucleus of ``near`` into ``rows`` (n, len(MEASURED)), ``place`` and ``owner`` (n, ray)."""
     stride = planes.dab.shape[1]
     raw, dab, hem = planes.raw.ravel(), planes.dab.ravel(), planes.hem.ravel()
     n, m = len(found.y), fine_flat.shape[1]
     gain = np.zeros((N_RAYS, m), np.int32)
-    lap = np.full((2 * N_RAYS, m + 2 * MAX_BEND), NOWHERE, np.int32)
     path, mid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS)
     peak, weight, count = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(256, np.int32)
     valid = np.zeros(N_RAYS, np.bool_)
@@ -394,17 +396,17 @@ def summarise(peak: Any, weight: Any, valid: Any, base: int, sizes: Any, ladder:
 @njit(nogil=True, cache=True, boundscheck=False)
 def quantile(value: Any, weight: Any, use: Any, q: float) -> float:
     """Weighted quantile of the values in use; 0 where there are none."""
+    bins = np.zeros(256)
     total = 0.0
     for a in range(len(value)):
         if use[a]:
+            bins[value[a]] += weight[a]
             total += weight[a]
     below = 0.0
-    order = np.argsort(value, kind="mergesort")
-    for a in order:
-        if use[a]:
-            below += weight[a]
-            if below >= q * total:
-                return float(value[a])
+    for v in range(256):
+        below += bins[v]
+        if below >= q * total and below > 0.0:
+            return float(v)
     return 0.0
 
 

@@ -31,6 +31,7 @@ class ContourRule(NamedTuple):
     faint: int  # a ridge lower than this is no membrane
     wall: int  # cost of a step through a membrane, 1/16 of its clipped height
     glass: int  # hematoxylin grey below which there is no tissue
+    clear_glass: int  # hematoxylin grey of glass
     gap: int  # cost of a step over glass, 1/16 grey a grey
     rind: int  # an edge of the cytoplasm higher than this counts as this, half greys
     border: int  # gain of such an edge, 1/16 grey a half grey
@@ -73,47 +74,99 @@ def contour(dab: Any, at: int, offset: Any, hem: Any, at_coarse: int, offset_coa
     A radius gains by its DAB ridge, and pays for its distance from the midline and for the membrane and the
     glass that lie between it and the nucleus: neither belongs inside a cell.
     """
-    last = gain.shape[1] - 1
-    line, ridge = np.zeros(last + 1, np.int32), np.zeros(last + 1, np.int32)
+    last = gain.shape[1] - 1 - rule.flank
+    glass = _glass_level(hem, at_coarse, offset_coarse, nucleus, rule)
+    line = np.zeros(gain.shape[1], np.int32)
+    pale, rim = np.zeros(offset_coarse.shape[1], np.int32), np.zeros(offset_coarse.shape[1], np.int32)
+    first, final = last, 0
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
-        least = min(edge + rule.clear, last - rule.flank)
-        most = min(edge + rule.reach, last - rule.flank)
+        least = min(edge + rule.clear, last)
+        most = min(edge + rule.reach, last)
         middle = int(mid[a] * rule.scale + 0.5)
         if mid[a] < OPEN:
             most = max(min(most, middle + rule.beyond), least)
-        _ridges(dab, at, offset[a], least, most, rule.flank, line, ridge)
+        first, final = min(first, least), max(final, most)
         gain[a, :] = FORBIDDEN
-        crossed = 0
-        for r in range(least, most + 1):
-            away = 4 * abs(r - middle) if mid[a] < OPEN else max(r - edge - rule.flank, 0)
-            gain[a, r] = min(max(ridge[r], -16 * rule.clip), 16 * rule.clip) - (rule.pull * away >> 2) - crossed
-            behind = r - rule.flank
-            if behind >= least:
-                wall = min(max(ridge[behind] - 16 * rule.faint, 0), 16 * rule.clip)
-                crossed += (wall * rule.wall) >> 4
-            c = rule.coarse[r]
-            if r >= edge + rule.flank:
-                gain[a, r] += min(max(_drop(hem, at_coarse, offset_coarse[a], c), 0), rule.rind) * rule.border
-            crossed += max(rule.glass - np.int32(hem[at_coarse + offset_coarse[a, c]]), 0) * rule.gap
-    trace(gain, rule.bend, lap, path)
+        row, coarse = gain[a, least : most + 1], rule.coarse[least : most + 1]
+        _read_tissue(hem, at_coarse, offset_coarse[a], coarse[0], coarse[-1] + 1, glass, rule, pale, rim)
+        _rises(dab, at, offset[a, least - rule.flank : most + rule.flank + 1], rule, line, row)
+        _crossings(row, line, pale, rim, coarse, edge + rule.flank - least, rule)
+        for k in range(len(row)):
+            away = 4 * abs(k + least - middle) if mid[a] < OPEN else max(k + least - edge - rule.flank, 0)
+            row[k] -= rule.pull * away >> 2
+    trace(gain, first, final, rule.bend, lap, path)
+    for a in range(N_RAYS):
+        path[a] = _crest(dab, at, offset[a], path[a], rule.flank)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _ridges(dab: Any, at: int, ray: Any, least: int, most: int, flank: int, line: Any, ridge: Any) -> None:
-    """Height of the DAB over the mean of both sides, in 1/16 grey, for the radii ``least .. most``."""
-    start = max(least - flank, 0)
-    for r in range(start, most + flank + 1):
-        line[r] = dab[at + ray[r]]
-    for r in range(least, most + 1):
-        ridge[r] = 8 * (2 * line[r] - line[max(r - flank, start)] - line[r + flank])
+def _crest(dab: Any, at: int, ray: Any, r: int, reach: int) -> int:
+    """The crest of the membrane on whose shoulder ``r`` lies, or ``r``: a shoulder is half as high, or more."""
+    best = r
+    for step in (-1, 1):
+        q = r
+        while abs(q - r) < reach and dab[at + ray[q + step]] >= dab[at + ray[q]]:
+            q += step
+        if 4 * np.int32(dab[at + ray[r]]) >= 3 * np.int32(dab[at + ray[q]]) > np.int32(dab[at + ray[best]]):
+            best = q
+    return best
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _drop(hem: Any, at: int, ray: Any, r: int) -> int:
-    """Fall of the hematoxylin from inside ``r`` to outside, in half greys."""
-    inside = np.int32(hem[at + ray[r - 1]]) + np.int32(hem[at + ray[r - 2]])
-    return inside - np.int32(hem[at + ray[r + 1]]) - np.int32(hem[at + ray[r + 2]])
+def _glass_level(hem: Any, at: int, offset: Any, nucleus: Any, rule: Any) -> int:
+    """Hematoxylin grey below which there is no tissue: lower in a cell whose own cytoplasm is nearly clear."""
+    total = 0
+    for a in range(N_RAYS):
+        for r in range(nucleus[a] + 2, nucleus[a] + 4):
+            total += np.int32(hem[at + offset[a, r]])
+    cytoplasm = total // (2 * N_RAYS)
+    return min(rule.glass, rule.clear_glass + 2 * (cytoplasm - rule.clear_glass) // 5)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _rises(dab: Any, at: int, ray: Any, rule: Any, line: Any, gain: Any) -> None:
+    """Gain of the radii whose samples ``ray`` lists, with ``rule.flank`` more at either end.
+
+    That is the height of the DAB over the mean of both sides, 1/16 grey. A faint ridge counts in full, a
+    strong one for little more: it is no likelier to be the cell's own. ``line`` is left with the heights.
+    """
+    n = len(gain)
+    for k in range(len(ray)):
+        line[k] = dab[at + ray[k]]
+    inner, here, outer = line[:n], line[rule.flank : rule.flank + n], line[2 * rule.flank : 2 * rule.flank + n]
+    full = np.int32(16 * rule.clip)
+    for k in range(n):
+        height = np.int32(8 * (2 * here[k] - inner[k] - outer[k]))
+        inner[k] = height
+        gain[k] = min(max(height, -full), full) + (min(max(height - full, 0), 4 * full) >> 2)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _read_tissue(hem: Any, at: int, ray: Any, start: int, stop: int, glass: int, rule: Any, pale: Any, rim: Any
+                 ) -> None:  # fmt: skip
+    """Glass crossed at a pixel of the nuclear image, and gain of a fall of the hematoxylin there, 1/16 grey."""
+    for c in range(start, stop):
+        here = np.int32(hem[at + ray[c]])
+        inside = np.int32(hem[at + ray[c - 1]]) + np.int32(hem[at + ray[c - 2]])
+        fall = inside - np.int32(hem[at + ray[c + 1]]) - np.int32(hem[at + ray[c + 2]])
+        pale[c] = max(glass - here, 0) * rule.gap
+        rim[c] = min(max(fall, 0), rule.rind) * rule.border
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _crossings(gain: Any, height: Any, pale: Any, rim: Any, coarse: Any, open_from: int, rule: Any) -> None:
+    """Let every radius pay for the membrane and the glass before it, and gain by the cytoplasm's edge."""
+    crossed = np.int32(0)
+    full, faint = np.int32(16 * rule.clip), np.int32(16 * rule.faint)
+    for k in range(len(gain)):
+        c = coarse[k]
+        gain[k] -= crossed
+        if k >= open_from:
+            gain[k] += rim[c]
+        if k >= rule.flank:
+            crossed += min(max(height[k - rule.flank] - faint, 0), full) * rule.wall >> 4
+        crossed += pale[c]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -140,13 +140,13 @@ def _is_peak(image: Any, y: int, x: int, radius: int) -> bool:
 class EdgeRule(NamedTuple):
     """How a nuclear edge is looked for; lengths in pixels of the nuclear image, greys in its units."""
 
-    inner: NDArray[np.int32]  # (radius,) where the mean inside the edge begins
-    per_inner: NDArray[np.int64]  # (radius,) one over its width, as 16 / 2**16
+    inner: int  # width inside the edge
+    per_inner: NDArray[np.int32]  # (radius,) one over what of it there is, in 16 / 2**8
     outer: int  # width outside the edge
-    per_outer: int
-    weight: NDArray[np.int64]  # (radius,) of an edge, 2**16 the most: a nucleolus has one too
+    per_outer: np.int32
+    weight: NDArray[np.int32]  # (radius,) of an edge, 2**8 the most: a nucleolus has one too
     r_min: int
-    clip: int  # an edge stronger than this counts as this
+    clip: np.int32  # an edge stronger than this counts as this, 1/16 grey
     floor: int  # inside, paler than this is not nucleus
     below: int  # ... nor is what is paler than the surroundings' mean by this much
     pale: int  # cost of a pixel below the floor, 1/16 grey a grey
@@ -154,18 +154,17 @@ class EdgeRule(NamedTuple):
 
 
 def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: int, clip: int) -> EdgeRule:
-    """Edges between a mean over ``inner`` and one over ``outer`` pixels; at a radius of ``growth`` they weigh half."""
+    """Edges between means over ``inner`` and ``outer`` pixels; at a radius of ``growth`` they weigh half."""
     radius = np.arange(r_max + 1)
-    start = np.maximum(radius - inner, 0)
-    unit = 16 << 16
+    unit = 16 << 8
     return EdgeRule(
-        inner=start.astype(np.int32),
-        per_inner=(unit // np.maximum(radius - start, 1)).astype(np.int64),
+        inner=inner,
+        per_inner=(unit // np.clip(radius, 1, inner)).astype(np.int32),
         outer=outer,
-        per_outer=unit // outer,
-        weight=((radius << 16) // (radius + growth)).astype(np.int64),
+        per_outer=np.int32(unit // outer),
+        weight=((radius << 8) // (radius + growth)).astype(np.int32),
         r_min=r_min,
-        clip=clip,
+        clip=np.int32(16 * clip),
         floor=BASE + 8,
         below=-8,
         pale=2,
@@ -186,23 +185,25 @@ def outline(flat: Any, centre: int, offset: Any, bound: Any, floor: int, rule: A
     """
     m = len(rule.weight)
     reach = m + rule.outer
-    cum = np.zeros(reach + 1, np.int32)
+    low = np.int32(-(rule.clip // 2))
+    cum = np.zeros(rule.inner + reach + 1, np.int32)  # greys before a radius, after `inner` empty ones
     for a in range(N_RAYS):
-        ray = offset[a]
+        ray, row = offset[a], gain[a]
         for r in range(reach):
-            cum[r + 1] = cum[r] + np.int32(flat[centre + ray[r]])
+            cum[rule.inner + r + 1] = cum[rule.inner + r] + np.int32(flat[centre + ray[r]])
+        here, beyond = cum[rule.inner :], cum[rule.inner + rule.outer :]
+        for r in range(m):  # 32 bits throughout, so that it becomes vector code
+            inside = np.int32((here[r] - cum[r]) * rule.per_inner[r])
+            step = np.int32(inside - (beyond[r] - here[r]) * rule.per_outer) >> 8
+            row[r] = (np.int32(min(max(np.int32(step), low), rule.clip)) * rule.weight[r]) >> 8
+        last = min(max(bound[a], rule.r_min), m - 1)
+        row[: rule.r_min] = FORBIDDEN
+        row[last + 1 :] = FORBIDDEN
         pale = 0
-        last = max(bound[a], rule.r_min)
-        for r in range(m):
-            if r < rule.r_min or r > last:
-                gain[a, r] = FORBIDDEN
-                continue
-            inside = (cum[r] - cum[rule.inner[r]]) * rule.per_inner[r]
-            step = (inside - (cum[r + rule.outer] - cum[r]) * rule.per_outer) >> 16
-            step = (min(max(step, -8 * rule.clip), 16 * rule.clip) * rule.weight[r]) >> 16
-            gain[a, r] = step - min(pale, 16 * rule.clip)
-            pale += max(floor - (cum[r + 1] - cum[r]), 0) * rule.pale
-    trace(gain, rule.bend, lap, path)
+        for r in range(last + 1):
+            row[r] -= min(pale, rule.clip)
+            pale += max(floor - (here[r + 1] - here[r]), 0) * rule.pale
+    trace(gain, rule.r_min, m - 1, rule.bend, lap, path)
     step = np.empty(N_RAYS, np.int32)
     for a in range(N_RAYS):
         step[a] = gain[a, path[a]]

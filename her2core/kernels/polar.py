@@ -61,16 +61,16 @@ def bend_costs(per_step: int, per_square: int) -> NDArray[np.int32]:
 
 
 def new_lap(n_radii: int) -> NDArray[np.int32]:
-    """Scratch for `trace`: two laps of scores, with a margin no outline can enter."""
-    return np.full((2 * N_RAYS, n_radii + 2 * MAX_BEND), NOWHERE, np.int32)
+    """Scratch for `trace`: a lap and a half of scores, with a margin no outline can enter."""
+    return np.full((N_RAYS + N_RAYS // 2, n_radii + 2 * MAX_BEND), NOWHERE, np.int32)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def trace(gain: Any, bend: Any, lap: Any, path: Any) -> None:
-    """Write into ``path`` (ray,) the closed outline of greatest summed gain.
+def trace(gain: Any, least: int, most: int, bend: Any, lap: Any, path: Any) -> None:
+    """Write into ``path`` (ray,) the closed outline of greatest summed gain within ``least .. most``.
 
-    The programme runs two laps and the middle one is kept: by then start and end no longer matter, and the
-    outline closes.
+    The programme runs a lap and a half and the middle lap is kept: a quarter from start and end these no
+    longer matter, and the outline closes.
 
     Parameters
     ----------
@@ -81,24 +81,39 @@ def trace(gain: Any, bend: Any, lap: Any, path: Any) -> None:
     lap
         int32 scratch from `new_lap`.
     """
-    n, m = gain.shape
+    n = gain.shape[0]
+    first, width = least + MAX_BEND, most + 1 - least
+    lap[:, least:first] = NOWHERE
+    lap[:, first + width : first + width + MAX_BEND] = NOWHERE
+    lap[0, first : first + width] = gain[0, least : most + 1]
+    for a in range(1, len(lap)):
+        _advance(lap[a - 1, least : first + width + MAX_BEND], gain[a % n, least : most + 1], bend,
+                 lap[a, first : first + width])  # fmt: skip
+    _walk_back(lap, bend, first + np.argmax(lap[-1, first : first + width]), path)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _advance(last: Any, gain: Any, bend: Any, row: Any) -> None:
+    """One ray of the programme: ``row`` (radius,) from ``last``, which has a margin of `MAX_BEND`.
+
+    Written out, in 32 bits and without negative indices, so that it becomes vector code.
+    """
     b1, b2, b3, b4 = bend[1], bend[2], bend[3], bend[4]
-    lap[0, MAX_BEND : MAX_BEND + m] = gain[0]
-    for a in range(1, 2 * n):
-        g = gain[a % n]
-        last = lap[a - 1]
-        row = lap[a]
-        for r in range(m):  # 32 bits throughout, so that it becomes vector code
-            i = r + MAX_BEND
-            best = last[i]
-            best = max(best, np.int32(max(last[i - 1], last[i + 1]) - b1))
-            best = max(best, np.int32(max(last[i - 2], last[i + 2]) - b2))
-            best = max(best, np.int32(max(last[i - 3], last[i + 3]) - b3))
-            best = max(best, np.int32(max(last[i - 4], last[i + 4]) - b4))
-            row[i] = best + g[r]
-    i = MAX_BEND + np.argmax(lap[2 * n - 1, MAX_BEND : MAX_BEND + m])
-    for a in range(2 * n - 1, n // 2 - 1, -1):
-        if a < n + n // 2:
+    for r in range(len(row)):
+        best = last[r + 4]
+        best = max(best, np.int32(max(last[r + 3], last[r + 5]) - b1))
+        best = max(best, np.int32(max(last[r + 2], last[r + 6]) - b2))
+        best = max(best, np.int32(max(last[r + 1], last[r + 7]) - b3))
+        best = max(best, np.int32(max(last[r], last[r + 8]) - b4))
+        row[r] = best + gain[r]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _walk_back(lap: Any, bend: Any, i: int, path: Any) -> None:
+    """Follow the best outline back from its end, and keep its middle lap."""
+    n = len(path)
+    for a in range(n + n // 2 - 1, n // 4 - 1, -1):
+        if a < n + n // 4:
             path[a % n] = i - MAX_BEND
         last = lap[a - 1]
         j = i

@@ -1,0 +1,399 @@
+"""The IHC kernel: what it measures on phantoms and real cores, and that no way of cutting a slide changes it.
+
+Phantoms prove plumbing and arithmetic, not clinical validity.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from her2core.kernels import nuclei
+from her2core.kernels.ihc import CELL_DTYPE, IHCKernel, QcFlag, warm
+from her2core.kernels.polar import N_RAYS, bend_costs, new_lap, trace
+from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unmix
+from her2core.params import IHCParams, ProfileParams
+from her2core.phantom import PhantomSpec, cell_class, plant, render_field
+from her2core.profile import build_profile
+from her2core.records import Box, PyramidRef, StainProfile
+
+RGB = npt.NDArray[np.uint8]
+Cells = np.ndarray[tuple[int], np.dtype[np.void]]
+MIXED = (0.2, 0.2, 0.1, 0.2, 0.3)
+I0 = (243.0, 242.0, 240.0)
+
+
+class OneLevel:
+    """A pyramid that stores level 0 only."""
+
+    def __init__(self, rgb: RGB) -> None:
+        self.rgb = rgb
+
+    def read(self, level: int, y0: int, x0: int, out: RGB) -> None:
+        out.fill(255)
+        part = self.rgb[y0 : y0 + out.shape[0], x0 : x0 + out.shape[1]]
+        out[: part.shape[0], : part.shape[1]] = part
+
+
+def profiled(rgb: RGB, mpp: float) -> StainProfile:
+    ref = PyramidRef("p", "id", (rgb.shape[:2],), 512, 4096, mpp, "zstd", 0, 0)
+    return build_profile(OneLevel(rgb), ref, ProfileParams())[0].stain
+
+
+def by_hand() -> StainProfile:
+    return StainProfile(
+        i0=I0,
+        i0_source="glass",
+        hematoxylin=REFERENCE_HEMATOXYLIN,
+        dab=REFERENCE_DAB,
+        source="reference",
+        fallback=None,
+        hematoxylin_angle_deg=0.0,
+        dab_angle_deg=0.0,
+        hematoxylin_low_od=0.05,
+        hematoxylin_high_od=0.25,
+    )
+
+
+def cut(rgb: RGB, box: Box) -> RGB:
+    """Part of a slide, white outside it."""
+    out = np.full((box.height, box.width, 3), 255, np.uint8)
+    y0, x0, y1, x1 = max(box.y0, 0), max(box.x0, 0), min(box.y1, rgb.shape[0]), min(box.x1, rgb.shape[1])
+    out[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0] = rgb[y0:y1, x0:x1]
+    return out
+
+
+def measured(kernel: IHCKernel, rgb: RGB, core: Box, extra: tuple[int, int, int, int] = (0, 0, 0, 0)) -> Cells:
+    """Cells of ``core`` from the least region that will do, grown by ``extra`` (top, left, bottom, right)."""
+    need = core.grown(kernel.halo_px)
+    box = Box(need.y0 - extra[0], need.x0 - extra[1], need.y1 + extra[2], need.x1 + extra[3])
+    return kernel(cut(rgb, box), (box.y0, box.x0), core)
+
+
+def paint(hematoxylin: npt.NDArray[np.float64], dab: npt.NDArray[np.float64]) -> RGB:
+    """Light through two layers of stain."""
+    od = hematoxylin[..., None] * np.array(REFERENCE_HEMATOXYLIN) + dab[..., None] * np.array(REFERENCE_DAB)
+    light: RGB = np.rint(np.array(I0) * 10.0**-od).astype(np.uint8)
+    return light
+
+
+def pairs(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], reach: float) -> npt.NDArray[np.int64]:
+    """One-to-one matches (k, 2) of points (n, 2) and (m, 2) that are no farther apart than ``reach``."""
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros((0, 2), np.int64)
+    distance = np.hypot(a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1])
+    rows, columns = linear_sum_assignment(np.where(distance <= reach, distance, 1e6))
+    close = distance[rows, columns] <= reach
+    return np.stack([rows[close], columns[close]], axis=1)
+
+
+def places(cells: Cells) -> npt.NDArray[np.float64]:
+    return np.stack([cells["y_px0"], cells["x_px0"]], axis=1)
+
+
+# --- arithmetic ---------------------------------------------------------------------------------------
+
+
+def test_trace_follows_the_ridge_and_closes() -> None:
+    ray = np.arange(N_RAYS)
+    wanted = np.rint(10 + 3 * np.cos(2 * np.pi * ray / N_RAYS)).astype(int)
+    gain = np.zeros((N_RAYS, 24), np.int32)
+    gain[ray, wanted] = 100
+    path = np.zeros(N_RAYS, np.int32)
+    trace(gain, 0, 23, bend_costs(8, 8), new_lap(24), path)
+    np.testing.assert_array_equal(path, wanted)
+
+
+def test_trace_finds_the_best_closed_path_of_all() -> None:
+    """Against exhaustive search over the closed paths of a small alphabet of radii."""
+    rng = np.random.default_rng(5)
+    gain = rng.integers(-50, 50, (N_RAYS, 3)).astype(np.int32)
+    bend = bend_costs(20, 5)
+    path = np.zeros(N_RAYS, np.int32)
+    trace(gain, 0, 2, bend, new_lap(3), path)
+
+    def total(p: npt.NDArray[np.int32]) -> int:
+        steps = np.abs(p - np.roll(p, 1))
+        return int(gain[np.arange(N_RAYS), p].sum() - bend[steps].sum())
+
+    best = -(10**9)
+    for start in range(3):  # dynamic programming with the start fixed, the textbook way
+        score = np.where(np.arange(3) == start, gain[0], -(10**9)).astype(np.int64)
+        for a in range(1, N_RAYS):
+            score = gain[a] + (score[:, None] - bend[np.abs(np.subtract.outer(range(3), range(3)))]).max(0)
+        best = max(best, int((score - bend[np.abs(np.arange(3) - start)]).max()))
+    assert total(path) == best
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_fixed_point_unmixing_is_the_float_one(plain: bool) -> None:
+    stain = by_hand()
+    rgb = np.random.default_rng(1).integers(60, 244, (64, 96, 3)).astype(np.uint8)
+    tables = nuclei.stain_tables(stain)
+    factor = 1 if plain else 2
+    dab = np.empty((64, 96), np.uint8)
+    hem, nuclear = np.empty((64 // factor, 96 // factor), np.uint8), np.empty((64 // factor, 96 // factor), np.uint8)
+    run = nuclei.unmix_plain if plain else nuclei.unmix_binned
+    run(rgb, tables.packed, tables.shade, dab, hem, nuclear)
+    expected = unmix(rgb, stain)
+    grey = np.clip(expected[..., 1] * nuclei.DAB_PER_OD, 0, 255)
+    assert np.abs(dab - grey).max() <= 1.0
+    mean = expected[..., 0].reshape(64 // factor, factor, 96 // factor, factor).mean((1, 3))
+    grey = nuclei.BASE + (mean - tables.low_od) / tables.range_od * nuclei.SHADES
+    assert np.abs(hem - np.clip(grey, 0, 255)).max() <= 1.0
+
+
+def soft_disc(radius: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """1 within 3.5 um, 0 beyond, an optically blurred edge between."""
+    return np.clip(0.5 - (radius - 3.5) / 0.8, 0, 1)
+
+
+def ring_cell(stained_deg: float, od: float, n: int = 1200, mpp: float = 0.25) -> RGB:
+    """A round cell in pale tissue: nucleus of 3.5 um radius, membrane of 6 um radius, stained over an arc."""
+    yy, xx = np.mgrid[:n, :n] - n / 2 + 0.25
+    radius, angle = np.hypot(yy, xx) * mpp, np.degrees(np.arctan2(yy, xx)) % 360
+    hematoxylin = 0.06 + 0.24 * soft_disc(radius)
+    dab = od * np.exp(-4 * np.log(2) * (radius - 6.0) ** 2) * (angle < stained_deg)
+    return paint(hematoxylin, dab)
+
+
+@pytest.mark.parametrize("stained_deg", [0.0, 90.0, 180.0, 270.0, 360.0])
+def test_completeness_of_a_cell_made_by_hand(stained_deg: float) -> None:
+    rgb = ring_cell(stained_deg, od=0.5)
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    (cell,) = measured(kernel, rgb, Box(500, 500, 700, 700))
+    assert abs(cell["y_px0"] - 599.75) < 1.5 and abs(cell["x_px0"] - 599.75) < 1.5
+    assert abs(cell["nucleus_area_um2"] - np.pi * 3.5**2) < 6
+    assert abs(cell["completeness_01"] - stained_deg / 360) < 0.06
+    assert abs(cell["completeness_05"] - stained_deg / 360) < 0.08
+    assert cell["completeness_06"] == 0  # no arc reaches 0.6
+    if stained_deg:
+        assert abs(cell["membrane_od_median"] - 0.5) < 0.06
+        assert abs(cell["membrane_od_mean"] - 0.5 * stained_deg / 360) < 0.06
+    assert abs(cell["largest_gap_deg"] - (360 - stained_deg)) <= 20
+    assert cell["cytoplasm_od"] < 0.03
+    assert cell["evaluable_fraction"] == 1 and cell["qc_flag"] == 0
+
+
+def test_a_cell_on_glass_cannot_be_evaluated() -> None:
+    """Rays that look over glass meet no boundary (spec 4.3, step 6)."""
+    n = 1200
+    yy, xx = np.mgrid[:n, :n] - n / 2
+    radius = np.hypot(yy, xx) * 0.25
+    rgb = paint(0.25 * soft_disc(radius), np.zeros((n, n)))
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    for cell in measured(kernel, rgb, Box(500, 500, 700, 700)):
+        assert cell["evaluable_fraction"] < 0.5
+        assert cell["qc_flag"] & QcFlag.UNEVALUABLE
+
+
+def test_ladder_never_rises_and_fractions_stay_in_range() -> None:
+    cells, _ = mixed_field()
+    ladder = np.stack([cells[f"completeness_{k:02d}"] for k in range(8)])
+    assert (np.diff(ladder, axis=0) <= 1e-6).all()
+    for name in ("completeness_00", "evaluable_fraction", "neighbour_strong_fraction"):
+        assert (cells[name] >= 0).all() and (cells[name] <= 1 + 1e-6).all()
+    assert all(np.isfinite(cells[name]).all() for name in CELL_DTYPE.names if CELL_DTYPE[name].kind == "f")
+
+
+# --- refusals -----------------------------------------------------------------------------------------
+
+
+def test_a_region_without_its_halo_is_refused() -> None:
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    edge = 2 * kernel.halo_px + 63
+    with pytest.raises(ValueError, match="halo"):
+        kernel(np.full((edge, edge, 3), 255, np.uint8), (0, 0), Box(0, 0, 64, 64).grown(0))
+
+
+def test_parameters_that_cannot_be_measured_are_refused() -> None:
+    with pytest.raises(ValueError, match="2.0 um/px"):
+        IHCKernel(IHCParams(), by_hand(), 2.0)
+    with pytest.raises(ValueError, match="ladder_od"):
+        IHCKernel(IHCParams(ladder_od=(0.1, 0.2)), by_hand(), 0.25)
+    with pytest.raises(ValueError, match="strong_od"):
+        IHCKernel(IHCParams(strong_od=0.61), by_hand(), 0.25)
+
+
+def test_white_and_black_regions_hold_no_cells() -> None:
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    for value in (255, 0):
+        edge = 2 * kernel.halo_px + 64
+        rgb = np.full((edge, edge, 3), value, np.uint8)
+        core = Box(0, 0, edge, edge).grown(-kernel.halo_px)
+        assert len(kernel(rgb, (0, 0), core)) == 0
+
+
+# --- layout -------------------------------------------------------------------------------------------
+
+FIELD = 720
+
+
+@cache
+def mixed_field() -> tuple[Cells, RGB]:
+    """A field and the cells of all of it, from one call."""
+    rgb, _ = render_field(PhantomSpec(seed=11, height_px=FIELD, width_px=FIELD, mix=MIXED))
+    return measured(layout_kernel(), rgb, Box(0, 0, FIELD, FIELD)), rgb
+
+
+@cache
+def layout_kernel() -> IHCKernel:
+    return IHCKernel(IHCParams(), by_hand(), 0.25)
+
+
+def owned(cells: Cells, core: Box) -> Cells:
+    y, x = cells["y_px0"], cells["x_px0"]
+    return cells[(y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    corner=st.tuples(st.integers(-40, FIELD - 2), st.integers(-40, FIELD - 2)),
+    size=st.tuples(st.integers(1, FIELD), st.integers(1, FIELD)),
+    extra=st.tuples(*[st.integers(0, 67)] * 4),
+)
+def test_cells_do_not_depend_on_the_cut(
+    corner: tuple[int, int], size: tuple[int, int], extra: tuple[int, int, int, int]
+) -> None:
+    """Any core, any origin, odd or even, with more or less around it: the same bits."""
+    whole, rgb = mixed_field()
+    core = Box(corner[0], corner[1], corner[0] + size[0], corner[1] + size[1])
+    part = measured(layout_kernel(), rgb, core, extra)
+    assert part.tobytes() == owned(whole, Box(max(core.y0, 0), max(core.x0, 0), core.y1, core.x1)).tobytes()
+
+
+@settings(max_examples=4, deadline=None)
+@given(rows=st.sets(st.integers(1, FIELD - 1), max_size=2), columns=st.sets(st.integers(1, FIELD - 1), max_size=2))
+def test_cores_of_a_partition_hold_every_cell_once(rows: set[int], columns: set[int]) -> None:
+    whole, rgb = mixed_field()
+    ys, xs = [0, *sorted(rows), FIELD], [0, *sorted(columns), FIELD]
+    parts = [
+        measured(layout_kernel(), rgb, Box(y0, x0, y1, x1))
+        for y0, y1 in zip(ys, ys[1:], strict=False)
+        for x0, x1 in zip(xs, xs[1:], strict=False)
+    ]
+    cells = np.concatenate(parts)
+    cells = cells[np.lexsort((cells["x_px0"], cells["y_px0"]))]
+    assert cells.tobytes() == whole.tobytes()
+
+
+def test_a_seam_through_every_cell_changes_nothing() -> None:
+    """Seams through the centroid itself, its pixel and its membrane."""
+    whole, rgb = mixed_field()
+    middle = owned(whole, Box(200, 200, 520, 520))
+    for cell in middle[:: max(1, len(middle) // 4)]:
+        for dy, dx in ((0, 0), (1, 0), (0, 23), (-12, 12)):
+            y, x = int(np.floor(cell["y_px0"])) + dy, int(np.floor(cell["x_px0"])) + dx
+            for core in (Box(y - 40, x - 40, y, x + 40), Box(y, x - 40, y + 40, x + 40)):
+                assert measured(layout_kernel(), rgb, core).tobytes() == owned(whole, core).tobytes()
+
+
+def test_a_kernel_has_no_memory() -> None:
+    whole, rgb = mixed_field()
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    measured(kernel, np.roll(rgb, 101, axis=1), Box(0, 0, 900, 900))  # dirties every buffer
+    assert measured(kernel, rgb, Box(0, 0, FIELD, FIELD)).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("mpp", [0.18, 0.34, 0.5])
+def test_other_resolutions_are_cut_alike(mpp: float) -> None:
+    rgb, _ = render_field(PhantomSpec(seed=11, height_px=500, width_px=500, mix=MIXED, mpp=0.5 if mpp > 0.4 else 0.25))
+    kernel = IHCKernel(IHCParams(), by_hand(), mpp)
+    whole = measured(kernel, rgb, Box(0, 0, 500, 500))
+    assert len(whole) > 10
+    core = Box(101, 93, 301, 386)
+    assert measured(kernel, rgb, core, (3, 0, 5, 1)).tobytes() == owned(whole, core).tobytes()
+
+
+# --- accuracy on phantoms -----------------------------------------------------------------------------
+
+
+def field(**choice: Any) -> PhantomSpec:
+    return PhantomSpec(height_px=1024, width_px=1024, **choice)
+
+
+CONDITIONS = {
+    "mixed": field(seed=21, mix=MIXED),
+    "1+": field(seed=22, mix=(0.3, 0.7, 0.0, 0.0, 0.0)),
+    "2+": field(seed=23, mix=(0.2, 0.2, 0.1, 0.5, 0.0)),
+    "small cells": field(seed=24, mix=MIXED, spacing_um=11.0),
+    "large cells": field(seed=25, mix=MIXED, spacing_um=16.0),
+    "faint counterstain": field(seed=26, mix=MIXED, hematoxylin_od=0.12),
+    "strong counterstain": field(seed=27, mix=MIXED, hematoxylin_od=0.5),
+    "weak DAB": field(seed=28, mix=MIXED, stain_strength=0.8),
+    "strong DAB": field(seed=29, mix=MIXED, stain_strength=1.3),
+    "JPEG 50": field(seed=30, mix=MIXED, jpeg_quality=50),
+    "JPEG 95": field(seed=31, mix=MIXED, jpeg_quality=95),
+}
+
+
+def quadratic_kappa(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], n: int) -> float:
+    """Cohen's kappa with quadratic weights (Cohen 1968)."""
+    seen = np.zeros((n, n))
+    np.add.at(seen, (a, b), 1)
+    weight = np.subtract.outer(np.arange(n), np.arange(n)) ** 2
+    return float(1 - (weight * seen).sum() / (weight * np.outer(seen.sum(1), seen.sum(0)) / seen.sum()).sum())
+
+
+def planted_intensity(spec: PhantomSpec) -> npt.NDArray[np.float64]:
+    """Median OD of the stained part of every planted contour: what the kernel reports (spec 4.3, step 6)."""
+    tissue = plant(spec)
+    out = np.zeros(len(tissue.truth))
+    for row in range(len(out)):
+        if tissue.truth["kind"][row] == "tumour":
+            _, od = tissue.contour(row)
+            out[row] = np.median(od[od >= IHCParams().positive_od]) if (od >= IHCParams().positive_od).any() else 0.0
+    return out
+
+
+@cache
+def phantom_result(name: str) -> dict[str, float]:
+    """How well a condition's cells are found and measured, away from the field's edge."""
+    spec = CONDITIONS[name]
+    rgb, truth = render_field(spec)
+    intensity = planted_intensity(spec)
+    cells = measured(IHCKernel(IHCParams(), profiled(rgb, spec.mpp), spec.mpp), rgb, Box(0, 0, *rgb.shape[:2]))
+    planted, found = places(truth), places(cells)
+    match = pairs(planted, found, 4.0 / spec.mpp)
+
+    def inside(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        edge = 12.0 / spec.mpp
+        return ((points > edge) & (points < np.array(rgb.shape[:2]) - edge)).all(axis=1)
+
+    tumour = truth["kind"] == "tumour"
+    scored = match[tumour[match[:, 0]] & inside(planted)[match[:, 0]]]
+    scored = scored[cells["evaluable_fraction"][scored[:, 1]] >= 0.5]
+    wanted, got = truth[scored[:, 0]], cells[scored[:, 1]]
+    error = got["completeness_01"] - wanted["completeness_01"]
+    stained = wanted["completeness_01"] > 0.1
+    order = {"0": 0, "1": 1, "2u": 2, "2": 2, "3": 3}
+    classes = [
+        np.array([order[c] for c in cell_class(completeness.astype(float), od.astype(float))])
+        for completeness, od in (
+            (wanted["completeness_01"], intensity[scored[:, 0]]),
+            (got["completeness_01"], got["membrane_od_median"]),
+        )
+    ]
+    tumour_inside = tumour & inside(planted)
+    return {
+        "recall": float(inside(planted)[match[:, 0]].sum() / inside(planted).sum()),
+        "tumour recall": float(tumour_inside[match[:, 0]].sum() / tumour_inside.sum()),
+        "precision": float(inside(found)[match[:, 1]].sum() / inside(found).sum()),
+        "completeness error": float(np.abs(error).mean()),
+        "completeness r": float(np.corrcoef(got["completeness_01"], wanted["completeness_01"])[0, 1]),
+        "membrane OD r": float(np.corrcoef(got["membrane_od_median"][stained], intensity[scored[:, 0]][stained])[0, 1]),
+        "kappa": quadratic_kappa(*classes, 4),
+        "rule keeps tumour": float(cells["tumour_rule"][match[tumour[match[:, 0]], 1]].mean()),
+        "rule drops others": float(1 - cells["tumour_rule"][match[~tumour[match[:, 0]], 1]].mean()),
+    }
