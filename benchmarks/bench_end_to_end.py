@@ -25,6 +25,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from slides import machine, real_slide
 from flows.cluster import connect
 from her2core.cohort import publish
 from her2core.pipeline import score_slide
-from her2core.progress import STAGES, Progress
+from her2core.progress import ENDED, Progress
 from her2core.progress import log as progress_log
 from her2core.records import Box
 from her2core.run import open_run
@@ -59,7 +60,7 @@ class Stages(logging.Handler):
     def __init__(self, client: Client) -> None:
         super().__init__(logging.INFO)
         self._client = client
-        self.seconds = dict.fromkeys((*STAGES, "tables"), 0.0)
+        self.seconds: Counter[str] = Counter()
         self.last = self.now()
 
     def now(self) -> float:
@@ -73,7 +74,7 @@ class Stages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         progress: Progress | None = getattr(record, "progress", None)
-        if progress and progress.done == progress.total:
+        if progress and progress.done == progress.total and progress.stage != ENDED:
             self.lap(progress.stage)
 
 

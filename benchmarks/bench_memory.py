@@ -1,6 +1,6 @@
 """Peak memory of a worker and of the driver against the size of the slide.
 
-    python benchmarks/bench_memory.py [--across 1 2 3 4]
+    python benchmarks/bench_memory.py [--across 1 2 4]
 
 Every size is a run of its own: a fresh driver with a fresh local cluster of one worker process, one slide
 through all stages with the default configuration. Reported is the kernel's high-water mark of resident
@@ -54,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--across", type=int, nargs="+", default=[1, 2, 3, 4], help="cores along the slide's edge"
+        "--across", type=int, nargs="+", default=[1, 2, 4], help="cores along the slide's edge"
     )
     parser.add_argument("--drive", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

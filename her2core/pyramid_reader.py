@@ -22,6 +22,8 @@ COALESCE_BYTES = 256 * 2**10
 """Ranges of one shard that lie closer than this are read as one: cheaper than another request (ours)."""
 BATCH_BYTES = 64 * 2**20
 """Encoded bytes asked of an object store at once: bounds memory (ours)."""
+LOCAL_BYTES = 4 * 2**20
+"""Encoded bytes read from a file at once: still in the processor's cache when they are decoded (ours)."""
 INDEXES_KEPT = 4096
 """Shard indexes remembered by a process, about 1 kB each (ours)."""
 
@@ -134,7 +136,7 @@ class PyramidReader:
                             raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")
                         else:
                             pieces.append(_Piece(start, start + size, y0, x0))
-                yield from _coalesced(key, pieces)
+                yield from _coalesced(key, pieces, LOCAL_BYTES if self._store.is_local else BATCH_BYTES)
 
 
 def _touched(origin: int, edge: int, chunk: int, low: int, high: int) -> range:
@@ -151,15 +153,15 @@ def _overlap(y0: int, x0: int, chunk: int, inside: Box) -> tuple[slice, slice]:
     )
 
 
-def _coalesced(key: str, pieces: list[_Piece]) -> Iterable[_Range]:
-    """Join pieces that lie close together into ranges of bounded size."""
+def _coalesced(key: str, pieces: list[_Piece], most: int) -> Iterable[_Range]:
+    """Join pieces that lie close together into ranges of at most ``most`` bytes, or of one piece."""
     pieces.sort(key=lambda piece: piece.start)
     first = 0
     for i in range(1, len(pieces) + 1):
         if (
             i == len(pieces)
             or pieces[i].start - pieces[i - 1].end > COALESCE_BYTES
-            or pieces[i].end - pieces[first].start > BATCH_BYTES
+            or pieces[i].end - pieces[first].start > most
         ):
             yield _Range(key, pieces[first].start, pieces[i - 1].end, tuple(pieces[first:i]))
             first = i
@@ -177,7 +179,7 @@ def _pread(store: Store, part: _Range) -> memoryview:
     size = part.end - part.start
     buffer: Pixels | None = getattr(_local, "encoded", None)
     if buffer is None or len(buffer) < size:
-        buffer = _local.encoded = np.empty(size, np.uint8)
+        buffer = _local.encoded = np.empty(max(size, LOCAL_BYTES), np.uint8)
     view = buffer.data[:size]
     try:
         descriptor = os.open(store.uri(part.key), os.O_RDONLY)

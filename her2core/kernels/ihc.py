@@ -9,6 +9,7 @@ begins: however a slide is cut, the rows are the same bits.
 
 from __future__ import annotations
 
+import math
 from enum import IntFlag
 from typing import Any, Final, NamedTuple
 
@@ -183,7 +184,7 @@ class IHCKernel:
         """A contiguous plane in a buffer that is reused from call to call."""
         size = height * width
         if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(int(size * self._headroom), dtype)
+            self._buffers[name] = np.empty(math.ceil(size * self._headroom), dtype)
         return self._buffers[name][:size].reshape(height, width)
 
     def __call__(self, rgb: RGB, origin: tuple[int, int], core: Box) -> Cells:
@@ -206,7 +207,6 @@ class IHCKernel:
         need = core.grown(self.halo_px)
         if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
             raise ValueError(f"region {area} does not cover {need}: core {core} and a halo of {self.halo_px} px")
-        self._headroom = max(1.0, self._room_px / (rgb.shape[0] * rgb.shape[1]))
         cut_y, cut_x = origin[0] % self.bin, origin[1] % self.bin  # bins stand on absolute coordinates
         y0, x0 = (origin[0] + cut_y) // self.bin, (origin[1] + cut_x) // self.bin
         planes = self._unmix(rgb[cut_y:, cut_x:])
@@ -222,6 +222,7 @@ class IHCKernel:
 
     def _unmix(self, rgb: RGB) -> Planes:
         h, w = rgb.shape[0] // self.bin, rgb.shape[1] // self.bin
+        self._headroom = max(1.0, self._room_px / (h * w * self.bin**2))
         dab = self._plane("dab", h * self.bin, w * self.bin)
         smooth = self._plane("smooth", h * self.bin, w * self.bin)
         hem, nuclear, soft = (self._plane(name, h, w) for name in ("hem", "nuclear", "soft"))
