@@ -101,7 +101,9 @@ def by_scikit_image(rgb: RGB) -> Callable[[], Result]:
         seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
         nuclei = watershed(-hematoxylin, seeds, mask=hematoxylin > 0.1)
         cells = expand_labels(nuclei, 8.0 / MPP)
-        found = regionprops_table(nuclei, hematoxylin, ("label", "centroid", "area", "eccentricity", "intensity_mean"))
+        found = regionprops_table(
+            nuclei, hematoxylin, ("label", "centroid", "area", "eccentricity", "intensity_mean")
+        )
         cytoplasm = np.where(nuclei > 0, 0, cells)
         ndimage.median(dab, cytoplasm, found["label"])
         for label, y, x in zip(found["label"], found["centroid-0"], found["centroid-1"], strict=True):
@@ -111,8 +113,9 @@ def by_scikit_image(rgb: RGB) -> Callable[[], Result]:
     return run
 
 
-def _rays_by_map(centre: tuple[float, float], dab: npt.NDArray[np.floating], cells: npt.NDArray[np.int32],
-                 label: int) -> None:  # fmt: skip
+def _rays_by_map(
+    centre: tuple[float, float], dab: npt.NDArray[np.floating], cells: npt.NDArray[np.int32], label: int
+) -> None:
     angle = 2 * np.pi * np.arange(RAYS) / RAYS
     radius = np.arange(4, int(16 / MPP))
     y = centre[0] + radius * np.sin(angle)[:, None]
@@ -124,7 +127,7 @@ def _rays_by_map(centre: tuple[float, float], dab: npt.NDArray[np.floating], cel
 
 
 def by_opencv(rgb: RGB) -> Callable[[], Result]:
-    """At half resolution, which is what a person in a hurry does: matrix, blur, dilate, watershed, warpPolar."""
+    """At half resolution, as a person in a hurry would: matrix, blur, dilate, watershed, warpPolar."""
     matrix = np.linalg.pinv(np.array([(0.651, 0.701, 0.290), (0.269, 0.568, 0.778)])).T.astype(np.float32)
     table = (-np.log10(np.maximum(np.arange(256), 1) / 242.0)).clip(0).astype(np.float32)
 
@@ -165,7 +168,9 @@ def _version(package: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--image", type=Path)
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--peer-side", type=int, default=1024)
@@ -183,7 +188,7 @@ def main() -> None:
     }
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     cells = dict.fromkeys(runs, 0.0)
-    for name, (run, _) in runs.items():
+    for run, _ in runs.values():
         run()  # buffers and caches are warm on both sides
     for _ in range(choice.rounds):
         for name, (run, image) in runs.items():
@@ -192,11 +197,12 @@ def main() -> None:
             speeds[name].append(megapixels / seconds)
             cells[name] = found / (megapixels * MPP * MPP)
     print(machine())
-    print(f"{choice.image or 'synthetic field'}, halo {kernel.halo_px} px, {choice.rounds} rounds, CPU time, 1 thread")
+    print(f"{choice.image or 'synthetic field'}, halo {kernel.halo_px} px, CPU time of one thread")
     own = statistics.median(speeds["her2core kernel, 40x"])
     for name, values in speeds.items():
         median = statistics.median(values)
-        print(f"{name:24s} {median:8.2f} MP/s/core   kernel is {own / median:6.1f} x   {cells[name]:6.0f} cells/mm2")
+        ratio = f"kernel is {own / median:6.1f} x"
+        print(f"{name:24s} {median:8.2f} MP/s/core   {ratio}   {cells[name]:6.0f} cells/mm2")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.polar import FORBIDDEN, N_RAYS, trace
+from her2core.kernels.polar import FORBIDDEN, N_RAYS, new_lap, trace
 
 OPEN: Final = 1 << 20  # no neighbour along this ray
+FAINTEST_DAB: Final = 6  # grey steps, 0.05 OD: less is no stain; ours
 
 
 class ContourRule(NamedTuple):
@@ -32,6 +33,7 @@ class ContourRule(NamedTuple):
     wall: int  # cost of a step through a membrane, 1/16 of its clipped height
     glass: int  # hematoxylin grey below which there is no tissue
     clear_glass: int  # hematoxylin grey of glass
+    lumen: int  # glass so wide is a lumen, pixels of the nuclear image
     gap: int  # cost of a step over glass, 1/16 grey a grey
     rind: int  # an edge of the cytoplasm higher than this counts as this, half greys
     border: int  # gain of such an edge, 1/16 grey a half grey
@@ -41,43 +43,61 @@ class ContourRule(NamedTuple):
     bend: NDArray[np.int32]
 
 
+class Workspace(NamedTuple):
+    """Scratch of `contour`."""
+
+    gain: NDArray[np.int32]
+    lap: NDArray[np.int32]
+    line: NDArray[np.int32]
+    pale: NDArray[np.int32]
+    rim: NDArray[np.int32]
+
+
+def workspace(n_radii: int) -> Workspace:
+    """Scratch for one thread; ``n_radii`` samples a ray."""
+    line, pale, rim = (np.zeros(n_radii, np.int32) for _ in range(3))
+    return Workspace(np.zeros((N_RAYS, n_radii), np.int32), new_lap(n_radii), line, pale, rim)
+
+
 @njit(nogil=True, cache=True, boundscheck=False)
-def bound_rays(i: int, y: Any, x: Any, path: Any, lo: int, hi: int, near: int, cos: Any, sin: Any,
-               look: Any, mid: Any, owner: Any) -> None:  # fmt: skip
-    """Distance to the midline between nucleus ``i`` and its neighbours ``lo .. hi``, along every ray.
+def bound_rays(i: int, found: Any, rows: tuple[int, int], near: int, look: Any, mid: Any, owner: Any) -> None:
+    """Distance to the midline between nucleus ``i`` and its neighbours in ``rows``, along every ray.
 
     The midline halves the gap between the two nuclear edges. Writes ``mid`` (ray,) in pixels of the nuclear
     image and ``owner`` (ray,), the neighbour behind it (-1: none).
     """
     mid[:] = OPEN
     owner[:] = -1
-    for j in range(lo, hi):
-        dy, dx = y[j] - y[i], x[j] - x[i]
+    for j in range(rows[0], rows[1]):
+        dy, dx = found.y[j] - found.y[i], found.x[j] - found.x[i]
         if j == i or abs(dy) > near or abs(dx) > near:
             continue
         d = look.distance[dy + look.reach, dx + look.reach]
         towards = look.ray[dy + look.reach, dx + look.reach]
-        own, other = path[i, towards], path[j, (towards + N_RAYS // 2) % N_RAYS]
+        own = found.path[i, towards]
+        other = found.path[j, (towards + N_RAYS // 2) % N_RAYS]
         half = own + 0.5 * (d - own - other)
         for a in range(N_RAYS):
-            along = (cos[a] * dx + sin[a] * dy) / d
+            along = (look.cos[a] * dx + look.sin[a] * dy) / d
             if along > 0.2 and half / along < mid[a]:
                 mid[a] = half / along
                 owner[a] = j
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def contour(dab: Any, at: int, offset: Any, hem: Any, at_coarse: int, offset_coarse: Any, nucleus: Any, mid: Any,
-            rule: Any, gain: Any, lap: Any, path: Any) -> None:  # fmt: skip
-    """Trace the cell around ``dab[at]`` into ``path`` (ray,), radii in steps.
+def contour(
+    dab: Any, hem: Any, at: tuple[int, int], nucleus: Any, mid: Any, rule: Any, work: Any, path: Any
+) -> None:
+    """Trace the cell around a nucleus into ``path`` (ray,), radii in steps.
+
+    ``at`` is the centre's place in both sheets, the full DAB and the hematoxylin.
 
     A radius gains by its DAB ridge, and pays for its distance from the midline and for the membrane and the
     glass that lie between it and the nucleus: neither belongs inside a cell.
     """
+    gain, lap, line, pale, rim = work
     last = gain.shape[1] - 1 - rule.flank
-    glass = _glass_level(hem, at_coarse, offset_coarse, nucleus, rule)
-    line = np.zeros(gain.shape[1], np.int32)
-    pale, rim = np.zeros(offset_coarse.shape[1], np.int32), np.zeros(offset_coarse.shape[1], np.int32)
+    glass = _glass_level(hem, at[1], nucleus, rule)
     first, final = last, 0
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
@@ -89,37 +109,38 @@ def contour(dab: Any, at: int, offset: Any, hem: Any, at_coarse: int, offset_coa
         first, final = min(first, least), max(final, most)
         gain[a, :] = FORBIDDEN
         row, coarse = gain[a, least : most + 1], rule.coarse[least : most + 1]
-        _read_tissue(hem, at_coarse, offset_coarse[a], coarse[0], coarse[-1] + 1, glass, rule, pale, rim)
-        _rises(dab, at, offset[a, least - rule.flank : most + rule.flank + 1], rule, line, row)
+        _read_tissue(hem.flat, at[1], hem.offset[a], (coarse[0], coarse[-1] + 1), glass, rule, pale, rim)
+        _rises(dab.flat, at[0], dab.offset[a, least - rule.flank : most + rule.flank + 1], rule, line, row)
         _crossings(row, line, pale, rim, coarse, edge + rule.flank - least, rule)
         for k in range(len(row)):
             away = 4 * abs(k + least - middle) if mid[a] < OPEN else max(k + least - edge - rule.flank, 0)
             row[k] -= rule.pull * away >> 2
     trace(gain, first, final, rule.bend, lap, path)
     for a in range(N_RAYS):
-        path[a] = _crest(dab, at, offset[a], path[a], rule.flank)
+        path[a] = _crest(dab.flat, at[0], dab.offset[a], path[a], rule.flank)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _crest(dab: Any, at: int, ray: Any, r: int, reach: int) -> int:
-    """The crest of the membrane on whose shoulder ``r`` lies, or ``r``: a shoulder is half as high, or more."""
+def _crest(dab: Any, at: int, ray: Any, r: int, reach: int) -> Any:
+    """The crest of the membrane on whose shoulder ``r`` lies, else ``r``; 3/4 as high is a shoulder."""
     best = r
     for step in (-1, 1):
         q = r
         while abs(q - r) < reach and dab[at + ray[q + step]] >= dab[at + ray[q]]:
             q += step
-        if 4 * np.int32(dab[at + ray[r]]) >= 3 * np.int32(dab[at + ray[q]]) > np.int32(dab[at + ray[best]]):
+        here, there = np.int32(dab[at + ray[r]]), np.int32(dab[at + ray[q]])
+        if 4 * here >= 3 * there and there > dab[at + ray[best]]:
             best = q
     return best
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _glass_level(hem: Any, at: int, offset: Any, nucleus: Any, rule: Any) -> int:
-    """Hematoxylin grey below which there is no tissue: lower in a cell whose own cytoplasm is nearly clear."""
-    total = 0
+def _glass_level(hem: Any, at: int, nucleus: Any, rule: Any) -> Any:
+    """Hematoxylin grey below which there is no tissue; lower where a cell's own cytoplasm is nearly clear."""
+    total: Any = 0
     for a in range(N_RAYS):
         for r in range(nucleus[a] + 2, nucleus[a] + 4):
-            total += np.int32(hem[at + offset[a, r]])
+            total += np.int32(hem.flat[at + hem.offset[a, r]])
     cytoplasm = total // (2 * N_RAYS)
     return min(rule.glass, rule.clear_glass + 2 * (cytoplasm - rule.clear_glass) // 5)
 
@@ -134,19 +155,24 @@ def _rises(dab: Any, at: int, ray: Any, rule: Any, line: Any, gain: Any) -> None
     n = len(gain)
     for k in range(len(ray)):
         line[k] = dab[at + ray[k]]
-    inner, here, outer = line[:n], line[rule.flank : rule.flank + n], line[2 * rule.flank : 2 * rule.flank + n]
-    full = np.int32(16 * rule.clip)
+    inner, here, outer = (
+        line[:n],
+        line[rule.flank : rule.flank + n],
+        line[2 * rule.flank : 2 * rule.flank + n],
+    )
+    full: Any = np.int32(16 * rule.clip)
     for k in range(n):
-        height = np.int32(8 * (2 * here[k] - inner[k] - outer[k]))
+        height: Any = np.int32(8 * (2 * here[k] - inner[k] - outer[k]))
         inner[k] = height
         gain[k] = min(max(height, -full), full) + (min(max(height - full, 0), 4 * full) >> 2)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _read_tissue(hem: Any, at: int, ray: Any, start: int, stop: int, glass: int, rule: Any, pale: Any, rim: Any
-                 ) -> None:  # fmt: skip
-    """Glass crossed at a pixel of the nuclear image, and gain of a fall of the hematoxylin there, 1/16 grey."""
-    for c in range(start, stop):
+def _read_tissue(
+    hem: Any, at: int, ray: Any, span: tuple[int, int], glass: int, rule: Any, pale: Any, rim: Any
+) -> None:
+    """Glass crossed at a pixel of the nuclear image, and gain of a fall of hematoxylin there, 1/16 grey."""
+    for c in range(span[0], span[1]):
         here = np.int32(hem[at + ray[c]])
         inside = np.int32(hem[at + ray[c - 1]]) + np.int32(hem[at + ray[c - 2]])
         fall = inside - np.int32(hem[at + ray[c + 1]]) - np.int32(hem[at + ray[c + 2]])
@@ -157,7 +183,7 @@ def _read_tissue(hem: Any, at: int, ray: Any, start: int, stop: int, glass: int,
 @njit(nogil=True, cache=True, boundscheck=False)
 def _crossings(gain: Any, height: Any, pale: Any, rim: Any, coarse: Any, open_from: int, rule: Any) -> None:
     """Let every radius pay for the membrane and the glass before it, and gain by the cytoplasm's edge."""
-    crossed = np.int32(0)
+    crossed: Any = np.int32(0)
     full, faint = np.int32(16 * rule.clip), np.int32(16 * rule.faint)
     for k in range(len(gain)):
         c = coarse[k]
@@ -170,9 +196,9 @@ def _crossings(gain: Any, height: Any, pale: Any, rim: Any, coarse: Any, open_fr
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def read_contour(flat: Any, centre: int, offset: Any, path: Any, slack: int, cos: Any, sin: Any, peak: Any,
-                 weight: Any) -> None:  # fmt: skip
+def read_contour(dab: Any, centre: int, path: Any, slack: int, look: Any, peak: Any, weight: Any) -> None:
     """DAB (grey steps) and arc length (steps) of the contour at every ray."""
+    flat, offset = dab.flat, dab.offset
     for a in range(N_RAYS):
         best = np.int32(0)
         for r in range(path[a] - 2 * slack, path[a] + 2 * slack + 1):
@@ -187,30 +213,30 @@ def read_contour(flat: Any, centre: int, offset: Any, path: Any, slack: int, cos
         weight[a] = 0.0
     for a in range(N_RAYS):
         b = (a + 1) % N_RAYS
-        dy = path[a] * sin[a] - path[b] * sin[b]
-        dx = path[a] * cos[a] - path[b] * cos[b]
+        dy = path[a] * look.sin[a] - path[b] * look.sin[b]
+        dx = path[a] * look.cos[a] - path[b] * look.cos[b]
         half = 0.5 * np.sqrt(dy * dy + dx * dx)
         weight[a] += half
         weight[b] += half
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cytoplasm_level(flat: Any, centre: int, offset: Any, nucleus: Any, scale: float, path: Any, clear: int, count: Any
-                    ) -> int:  # fmt: skip
+def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, count: Any) -> int:
     """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec 4.3, step 5).
 
-    Nearer than ``clear`` steps to the contour is membrane. A cell without room between the two is judged by
+    Nearer than ``rule.flank`` to the contour is membrane. A cell without room between the two is judged by
     the outer half of its nucleus.
     """
+    flat, offset = dab.flat, dab.offset
     count[:] = 0
     n = 0
     for a in range(N_RAYS):
-        edge = int(nucleus[a] * scale + 0.5)
-        for r in range(edge + 1, min(edge + int(0.6 * (path[a] - edge)), path[a] - clear) + 1):
+        edge = int(nucleus[a] * rule.scale + 0.5)
+        for r in range(edge + 1, min(edge + int(0.6 * (path[a] - edge)), path[a] - rule.flank) + 1):
             count[flat[centre + offset[a, r]]] += 1
             n += 1
     for a in range(N_RAYS if n < N_RAYS else 0):
-        edge = int(nucleus[a] * scale + 0.5)
+        edge = int(nucleus[a] * rule.scale + 0.5)
         for r in range(edge // 2, edge + 1):
             count[flat[centre + offset[a, r]]] += 1
             n += 1
@@ -223,14 +249,17 @@ def cytoplasm_level(flat: Any, centre: int, offset: Any, nucleus: Any, scale: fl
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def looks_into_glass(hem: Any, dab: Any, y: int, x: int, star_y: Any, star_x: Any, edge: int, stop: int, glass: int,
-                     run: int) -> bool:  # fmt: skip
-    """Whether ``run`` pixels in a row between ``edge`` and ``stop`` along a ray hold neither stain."""
+def looks_into_glass(
+    hem: Any, dab: Any, at: tuple[int, int], a: int, span: tuple[int, int], rule: Any
+) -> bool:
+    """Whether ray ``a`` holds neither stain for the width of a lumen, somewhere within ``span``.
+
+    Both sheets are of the nuclear image's star; ``at`` is the centre's place in each.
+    """
     clear = 0
-    factor = dab.shape[0] // hem.shape[0]
-    for r in range(edge + 1, min(stop, len(star_y))):
-        v, u = y + star_y[r], x + star_x[r]
-        clear = clear + 1 if hem[v, u] < glass and dab[factor * v, factor * u] < 6 else 0
-        if clear >= run:
+    for r in range(span[0], min(span[1], hem.offset.shape[1])):
+        blue, brown = hem.flat[at[0] + hem.offset[a, r]], dab.flat[at[1] + dab.offset[a, r]]
+        clear = clear + 1 if blue < rule.glass and brown < FAINTEST_DAB else 0
+        if clear >= rule.lumen:
             return True
     return False

@@ -19,18 +19,19 @@ NOWHERE: Final = -(1 << 28)
 
 
 class Star(NamedTuple):
-    """Pixel offsets of the samples around a centre, ``(ray, radius)``; ray 0 points to +x, then towards +y."""
+    """Pixel offsets of the samples around a centre, ``(ray, radius)``; ray 0 points to +x, the next to +y."""
 
     dy: NDArray[np.int32]
     dx: NDArray[np.int32]
 
-    def flat(self, stride: int) -> NDArray[np.int64]:
-        """Offsets into a raveled array whose rows are ``stride`` long, ``(ray, radius)``."""
-        return self.dy.astype(np.int64) * stride + self.dx
+    def over(self, image: NDArray[np.uint8], spacing: int = 1) -> Sheet:
+        """``image`` (h, w) seen with this star, ``spacing`` of its pixels to one of the star's."""
+        offset = (self.dy.astype(np.int64) * image.shape[1] + self.dx) * spacing
+        return Sheet(image.ravel(), offset)
 
 
 def star(n_radii: int, step_px: float, shift_px: float = 0.0) -> Star:
-    """Rays with samples at ``0, step_px, 2 step_px, ...`` around a point ``shift_px`` right of and below the centre."""
+    """Rays sampled every ``step_px`` around a point ``shift_px`` right of and below the centre."""
     angle = 2.0 * np.pi * np.arange(N_RAYS)[:, None] / N_RAYS
     radius = np.arange(n_radii)[None, :] * step_px
     dy = np.floor(radius * np.sin(angle) + shift_px + 0.5).astype(np.int32)
@@ -38,20 +39,31 @@ def star(n_radii: int, step_px: float, shift_px: float = 0.0) -> Star:
     return Star(dy, dx)
 
 
-class Compass(NamedTuple):
-    """Nearest ray and distance of every whole-pixel offset ``(dy + reach, dx + reach)``."""
+class Bearings(NamedTuple):
+    """Directions of the rays, and nearest ray and distance of every offset ``(dy + reach, dx + reach)``."""
 
+    cos: NDArray[np.float64]  # (ray,)
+    sin: NDArray[np.float64]
     ray: NDArray[np.uint8]
     distance: NDArray[np.float32]  # px
     reach: int
 
 
-def compass(reach: int) -> Compass:
-    """Tables for offsets up to ``reach`` pixels along either axis."""
+def bearings(reach: int) -> Bearings:
+    """Directions, and tables for offsets up to ``reach`` pixels along either axis."""
+    angle = 2.0 * np.pi * np.arange(N_RAYS) / N_RAYS
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     turn = np.arctan2(dy, dx) / (2.0 * np.pi)
     ray = np.floor(turn * N_RAYS + 0.5).astype(np.int64) % N_RAYS
-    return Compass(ray.astype(np.uint8), np.hypot(dy, dx).astype(np.float32), reach)
+    distance = np.hypot(dy, dx).astype(np.float32)
+    return Bearings(np.cos(angle), np.sin(angle), ray.astype(np.uint8), distance, reach)
+
+
+class Sheet(NamedTuple):
+    """An image as a star sees it: ``flat[centre + offset[ray, radius]]``."""
+
+    flat: NDArray[np.uint8]
+    offset: NDArray[np.int64]
 
 
 def bend_costs(per_step: int, per_square: int) -> NDArray[np.int32]:
@@ -87,9 +99,13 @@ def trace(gain: Any, least: int, most: int, bend: Any, lap: Any, path: Any) -> N
     lap[:, first + width : first + width + MAX_BEND] = NOWHERE
     lap[0, first : first + width] = gain[0, least : most + 1]
     for a in range(1, len(lap)):
-        _advance(lap[a - 1, least : first + width + MAX_BEND], gain[a % n, least : most + 1], bend,
-                 lap[a, first : first + width])  # fmt: skip
-    _walk_back(lap, bend, first + np.argmax(lap[-1, first : first + width]), path)
+        _advance(
+            lap[a - 1, least : first + width + MAX_BEND],
+            gain[a % n, least : most + 1],
+            bend,
+            lap[a, first : first + width],
+        )
+    _walk_back(lap, bend, first + int(np.argmax(lap[-1, first : first + width])), path)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -126,3 +142,41 @@ def _walk_back(lap: Any, bend: Any, i: int, path: Any) -> None:
                 best = last[i + k] - bend[k]
                 j = i + k
         i = j
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def centroid(path: Any, inset: float, look: Any) -> tuple[float, float, float]:
+    """Centroid (dy, dx) from the centre, and area, of the polygon of ``path`` (ray,); pixels.
+
+    An edge found at ``r`` lies between samples ``r - 1`` and ``r``: half a pixel inside.
+    """
+    cos, sin = look.cos, look.sin
+    area = 0.0
+    sy = 0.0
+    sx = 0.0
+    for a in range(N_RAYS):
+        b = (a + 1) % N_RAYS
+        ra, rb = path[a] - inset, path[b] - inset
+        ya, xa, yb, xb = ra * sin[a], ra * cos[a], rb * sin[b], rb * cos[b]
+        cross = xa * yb - xb * ya
+        area += cross
+        sy += cross * (ya + yb)
+        sx += cross * (xa + xb)
+    return sy / (3.0 * area), sx / (3.0 * area), 0.5 * area
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def elongation(path: Any, look: Any) -> float:
+    """Axis ratio of the ellipse with the outline's second moments; 1 for a circle."""
+    dy, dx, _ = centroid(path, 0.5, look)
+    yy = 0.0
+    xx = 0.0
+    yx = 0.0
+    for a in range(N_RAYS):
+        y, x = path[a] * look.sin[a] - dy, path[a] * look.cos[a] - dx
+        w = path[a]
+        yy += w * y * y
+        xx += w * x * x
+        yx += w * y * x
+    spread = np.sqrt((yy - xx) * (yy - xx) + 4.0 * yx * yx)
+    return float(np.sqrt((yy + xx + spread) / max(yy + xx - spread, 1e-6)))

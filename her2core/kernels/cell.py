@@ -1,0 +1,195 @@
+"""Measure cells: contour, OD, the completeness ladder, and how a cell stands to its neighbours."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from her2core.kernels import membrane
+from her2core.kernels.evidence import levels
+from her2core.kernels.planes import BASE, DAB_PER_OD
+from her2core.kernels.polar import N_RAYS, Sheet, centroid, elongation
+
+LADDER: Final = 8  # cut-points of membrane completeness
+MEASURED: Final = (
+    "nucleus_area_um2",
+    "nucleus_od",
+    "cytoplasm_od",
+    "membrane_od_mean",
+    "membrane_od_median",
+    "membrane_od_p90",
+    *(f"completeness_{k:02d}" for k in range(LADDER)),
+    "largest_gap_deg",
+    "evaluable_fraction",
+    "nucleus_elongation",
+    "nucleus_contrast",
+    "cell_area_um2",
+)
+"""Columns of a measured row, in order."""
+
+
+class Sheets(NamedTuple):
+    """The images of a cell: the first two seen along fine rays, the others along those of nuclei."""
+
+    raw: Sheet  # DAB at full resolution
+    dab: Sheet  # the same, lightly smoothed
+    brown: Sheet  # the smoothed DAB again
+    hem: Sheet
+
+
+class Sizes(NamedTuple):
+    """Scale of the images, and what is counted.
+
+    ``stride`` is the width of the nuclear image, of which one pixel is ``factor`` x ``factor`` of the DAB's.
+    """
+
+    stride: int
+    factor: int
+    um: float  # per pixel of the nuclear image
+    step_um: float  # along a fine ray
+    near: int  # neighbours are no farther along an axis, pixels of the nuclear image
+    low_od: float  # hematoxylin of grey value BASE
+    grey_od: float  # of a grey step
+    positive: int  # DAB grey from which a ray is stained
+    above: int  # ... and so much above the cytoplasm
+    ladder: NDArray[np.int32]  # DAB grey
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: Any, work: Any) -> Any:
+    """Measure the nuclei that ``wanted`` (n,) marks.
+
+    Returns
+    -------
+    rows
+        float32 ``(n, len(MEASURED))``.
+    place
+        float64 ``(n, 2)``: centroid (y, x) in DAB pixels.
+    owner
+        int32 ``(n, ray)``: the neighbour along every ray, -1 where there is none.
+    """
+    n = len(found.y)
+    rows, place = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2))
+    owner = np.full((n, N_RAYS), -1, np.int32)
+    first = 0
+    for i in range(n):
+        while found.y[i] - found.y[first] > sizes.near:
+            first += 1
+        if wanted[i]:
+            last = i
+            while last < n and found.y[last] - found.y[i] <= sizes.near:
+                last += 1
+            dy, dx, area = centroid(found.path[i], 0.5, look)
+            place[i, 0] = sizes.factor * (found.y[i] + dy) + 0.5 * (sizes.factor - 1)
+            place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
+            rows[i, 0] = area * sizes.um * sizes.um
+            _measure_nucleus(i, sheets, found, sizes, look, rows[i])
+            _measure_membrane(i, (first, last), sheets, found, sizes, rule, look, work, owner[i], rows[i])
+    return rows, place, owner
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, look: Any, row: Any) -> None:
+    at = found.y[i] * sizes.stride + found.x[i]
+    inside, outside = levels(sheets.hem, at, found.path[i], 2)
+    row[1] = sizes.low_od + (inside - BASE) * sizes.grey_od
+    row[16] = elongation(found.path[i], look)
+    row[17] = (inside - outside) * sizes.grey_od
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _measure_membrane(
+    i: int,
+    rows: tuple[int, int],
+    sheets: Any,
+    found: Any,
+    sizes: Any,
+    rule: Any,
+    look: Any,
+    work: Any,
+    owner: Any,
+    row: Any,
+) -> None:
+    nucleus = found.path[i]
+    at = found.y[i] * sizes.stride + found.x[i]
+    at_full = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
+    path, mid, count = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(256, np.int32)
+    peak, weight, valid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(N_RAYS, np.bool_)
+    membrane.bound_rays(i, found, rows, sizes.near, look, mid, owner)
+    membrane.contour(sheets.dab, sheets.hem, (at_full, at), nucleus, mid, rule, work, path)
+    membrane.read_contour(sheets.raw, at_full, path, rule.slack, look, peak, weight)
+    base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
+    for a in range(N_RAYS):
+        span = (nucleus[a] + 1, int(path[a] / rule.scale) + rule.lumen + 2)
+        valid[a] = peak[a] >= sizes.positive or not membrane.looks_into_glass(
+            sheets.hem, sheets.brown, (at, at_full), a, span, rule
+        )
+    row[2] = base / DAB_PER_OD
+    _summarise(peak, weight, valid, base, sizes, row)
+    row[18] = centroid(path, 0.0, look)[2] * sizes.step_um * sizes.step_um
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _summarise(peak: Any, weight: Any, valid: Any, base: int, sizes: Any, row: Any) -> None:
+    """Membrane OD, completeness ladder, largest gap and evaluable fraction of one contour into ``row``."""
+    total = 0.0
+    whole = 0.0
+    mean = 0.0
+    for a in range(N_RAYS):
+        whole += weight[a]
+        if valid[a]:
+            total += weight[a]
+            mean += weight[a] * peak[a]
+    stained = valid & (peak >= sizes.positive) & (peak - base >= sizes.above)
+    row[3] = mean / max(total, 1e-9) / DAB_PER_OD
+    row[4] = _quantile(peak, weight, stained if stained.any() else valid, 0.5) / DAB_PER_OD
+    row[5] = _quantile(peak, weight, valid, 0.9) / DAB_PER_OD
+    for k in range(len(sizes.ladder)):
+        part = 0.0
+        for a in range(N_RAYS):
+            if valid[a] and peak[a] >= sizes.ladder[k] and peak[a] - base >= sizes.above:
+                part += weight[a]
+        row[6 + k] = part / max(total, 1e-9)
+    gap = 0
+    longest = 0
+    for a in range(2 * N_RAYS):
+        gap = gap + 1 if valid[a % N_RAYS] and not stained[a % N_RAYS] else 0
+        longest = max(longest, gap)
+    row[14] = min(longest, N_RAYS) * (360.0 / N_RAYS)
+    row[15] = total / max(whole, 1e-9)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _quantile(value: Any, weight: Any, use: Any, q: float) -> float:
+    """Weighted quantile of the values in use; 0 where there are none."""
+    bins = np.zeros(256)
+    total = 0.0
+    for a in range(len(value)):
+        if use[a]:
+            bins[value[a]] += weight[a]
+            total += weight[a]
+    below = 0.0
+    for v in range(256):
+        below += bins[v]
+        if below >= q * total and below > 0.0:
+            return float(v)
+    return 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def strong_neighbours(owner: Any, strong: Any) -> Any:
+    """Fraction of the neighbours of every cell that are strong; 0 where it has none."""
+    out = np.zeros(len(owner), np.float32)
+    for i in range(len(owner)):
+        count = 0
+        hits = 0
+        for a in range(N_RAYS):
+            j = owner[i, a]
+            if j >= 0 and not np.any(owner[i, :a] == j):
+                count += 1
+                hits += strong[j]
+        out[i] = hits / max(count, 1)
+    return out
