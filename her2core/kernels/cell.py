@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: Any, work: Any) -> Any:
-    """Measure the nuclei that ``wanted`` (n,) marks.
+    """Measure the nuclei whose indices ``wanted`` lists, in any order.
 
     Returns
     -------
@@ -74,27 +74,22 @@ def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: A
     n = len(found.y)
     rows, place = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2))
     owner = np.full((n, N_RAYS), -1, np.int32)
-    first = 0
-    for i in range(n):
-        while found.y[i] - found.y[first] > sizes.near:
-            first += 1
-        if wanted[i]:
-            last = i
-            while last < n and found.y[last] - found.y[i] <= sizes.near:
-                last += 1
-            dy, dx, area = centroid(found.path[i], 0.5, look)
-            place[i, 0] = sizes.factor * (found.y[i] + dy) + 0.5 * (sizes.factor - 1)
-            place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
-            rows[i, 0] = area * sizes.um * sizes.um
-            _measure_nucleus(i, sheets, found, sizes, look, rows[i])
-            _measure_membrane(i, (first, last), sheets, found, sizes, rule, look, work, owner[i], rows[i])
+    for i in wanted:
+        first = np.searchsorted(found.y, found.y[i] - sizes.near)
+        last = np.searchsorted(found.y, found.y[i] + sizes.near + 1)
+        dy, dx, area = centroid(found.path[i], 0.5, look)
+        place[i, 0] = sizes.factor * (found.y[i] + dy) + 0.5 * (sizes.factor - 1)
+        place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
+        rows[i, 0] = area * sizes.um * sizes.um
+        _measure_nucleus(i, sheets, found, sizes, look, rows[i])
+        _measure_membrane(i, (first, last), sheets, found, sizes, rule, look, work, owner[i], rows[i])
     return rows, place, owner
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, look: Any, row: Any) -> None:
     at = found.y[i] * sizes.stride + found.x[i]
-    inside, outside = levels(sheets.hem, at, found.path[i], 2)
+    inside, outside = levels(sheets.hem, at, found.path[i], 2, 1)
     row[1] = sizes.low_od + (inside - BASE) * sizes.grey_od
     row[16] = elongation(found.path[i], look)
     row[17] = (inside - outside) * sizes.grey_od

@@ -259,7 +259,9 @@ class IHCKernel:
         nuclei.part(planes.soft, y, x, self.part_rule, self.look, bound)
         floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)
         sheet = self.wide_star.over(planes.soft)
-        nuclei.outline_all(sheet, w, (bound, floor), self.edge_rule, self._nucleus_work, found)
+        nuclei.outline_all(
+            sheet, w, (bound, floor), self.edge_rule, self._nucleus_work, found, found.nearby()
+        )
         keep = found.score >= round(16 * self.params.nucleus_contrast * SHADES)
         hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
         judge(hem, brown, w, self.bin, found, self.nucleus_rule, keep)
@@ -271,6 +273,7 @@ class IHCKernel:
 
     def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:
         wanted = _within(found.y, found.x, inner.grown(self.neighbour + self.drift))
+        order = found.nearby()
         sheets = Sheets(
             raw=self.fine_star.over(planes.raw),
             dab=self.fine_star.over(planes.dab),
@@ -279,7 +282,7 @@ class IHCKernel:
         )
         sizes = self._sizes(planes.soft.shape[1])
         rows, place, owner = measure(
-            sheets, found, wanted, sizes, self.contour_rule, self.look, self._membrane_work
+            sheets, found, order[wanted[order]], sizes, self.contour_rule, self.look, self._membrane_work
         )
         cells = np.zeros(len(rows), CELL_DTYPE)
         for k, name in enumerate(MEASURED):

@@ -256,10 +256,15 @@ def looks_into_glass(
 
     Both sheets are of the nuclear image's star; ``at`` is the centre's place in each.
     """
-    clear = 0
-    for r in range(span[0], min(span[1], hem.offset.shape[1])):
-        blue, brown = hem.flat[at[0] + hem.offset[a, r]], dab.flat[at[1] + dab.offset[a, r]]
-        clear = clear + 1 if blue < rule.glass and brown < FAINTEST_DAB else 0
-        if clear >= rule.lumen:
+    stop = min(span[1], hem.offset.shape[1])
+    r = span[0] + rule.lumen - 1
+    while r < stop:  # whatever is no glass rules out every lumen that would hold it
+        k = 0
+        while k < rule.lumen and hem.flat[at[0] + hem.offset[a, r - k]] < rule.glass:
+            if dab.flat[at[1] + dab.offset[a, r - k]] >= FAINTEST_DAB:
+                break
+            k += 1
+        if k == rule.lumen:
             return True
+        r += rule.lumen - k
     return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from her2core.kernels.planes import BASE
 from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid, new_lap, trace
+
+STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
 
 
 class Nuclei(NamedTuple):
@@ -26,6 +28,10 @@ class Nuclei(NamedTuple):
         """Centres that have no outline yet."""
         n = len(y)
         return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32))
+
+    def nearby(self) -> NDArray[np.intp]:
+        """An order in which those that follow one another look at the same pixels."""
+        return np.lexsort((self.x, self.y // STRIP))
 
     def where(self, keep: NDArray[np.bool_]) -> Nuclei:
         """Those that ``keep`` marks."""
@@ -183,10 +189,12 @@ def workspace(rule: EdgeRule) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline_all(sheet: Any, stride: int, limits: tuple[Any, Any], rule: Any, work: Any, found: Any) -> None:
-    """`outline` around every centre of ``found``, whose paths and scores are filled in."""
+def outline_all(
+    sheet: Any, stride: int, limits: tuple[Any, Any], rule: Any, work: Any, found: Any, order: Any
+) -> None:
+    """`outline` around every centre of ``found``, in any order; its paths and scores are filled in."""
     bound, floor = limits
-    for i in range(len(found.y)):
+    for i in order:
         at = found.y[i] * stride + found.x[i]
         found.score[i], found.weak[i] = outline(sheet, at, (bound[i], floor[i]), rule, work, found.path[i])
 
