@@ -174,9 +174,7 @@ def main() -> None:
 def report(seconds: dict[str, list[float]], sizes: dict[str, int], side: int, source_bytes: int) -> None:
     megapixels = side * side / 1e6
     print(f"{machine()}; one thread")
-    print(
-        f"level 0 {side} x {side}, source {source_bytes / 1e6:.1f} MB; processor time of the whole process"
-    )
+    print(f"level 0 {side} x {side}, source {source_bytes / 1e6:.1f} MB; processor time of the whole process")
     print(f"{'':28}{'MP/s/core':>10}{'spread':>15}{'MB':>9}")
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
     for name, taken in seconds.items():

@@ -400,5 +400,6 @@ def _short(text: str, longest: int) -> str:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    fast = {"compress_level": 3}  # a tenth larger, in under half the time
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs=fast)
     return buffer.getvalue()

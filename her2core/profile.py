@@ -205,9 +205,14 @@ def _stained_pixels(samples: list[tuple[Pixels, Mask]]) -> Pixels:
     """Tissue pixels of all tiles, thinned by a fixed stride."""
     parts = [np.empty((0, 3), np.uint8)]
     for rgb, mask in samples:
-        pixels = rgb[mask]
+        pixels = _where(rgb, mask)
         parts.append(pixels[:: max(len(pixels) // PIXELS_A_TILE, 1)])
     return np.concatenate(parts)
+
+
+def _where(rgb: Pixels, mask: Mask) -> Pixels:
+    """``rgb[mask]``, in a fraction of its time."""
+    return rgb.reshape(-1, 3).take(np.flatnonzero(mask), axis=0)
 
 
 def _stain_profile(
@@ -244,12 +249,13 @@ def _tile_measures(
     residuals = np.zeros(1000, np.int64)  # milli-OD
     for rgb, mask in samples:
         sharp += qc.sharpness(rgb, mask, um_px) >= params.sharp_ratio
-        on_tissue = rgb[mask]
-        saturated += int((on_tissue.min(axis=1) <= qc.SATURATED).sum())
+        on_tissue = _where(rgb, mask)
+        red, green, blue = on_tissue.T  # column by column: NumPy is slow along an axis of three
+        saturated += int((np.minimum(np.minimum(red, green), blue) <= qc.SATURATED).sum())
         pixels += len(on_tissue)
-        od = optical_density(on_tissue, stain.i0)
-        stained = np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM
-        residual = np.abs(unmix(on_tissue[stained], stain)[:, 2])
+        red, green, blue = optical_density(on_tissue, stain.i0).T
+        stained = np.sqrt(red * red + green * green + blue * blue) >= MIN_OD_NORM
+        residual = np.abs(unmix(_where(on_tissue, stained), stain)[:, 2])
         residuals += np.bincount(np.minimum(residual * 1000, 999).astype(np.int64), minlength=1000)
     p95 = int(np.searchsorted(np.cumsum(residuals), 0.95 * residuals.sum())) / 1000
     return round(sharp / len(samples), 4), round(saturated / max(pixels, 1), 4), p95
