@@ -11,7 +11,7 @@ from her2core.inspect import inspect_slide, require_scorable
 from her2core.pyramid import estimate_size, grid_of
 from her2core.records import SlideRow
 
-CPU_MPX_S = 20.0
+CPU_MPX_S = 17.0
 """Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
 
 
