@@ -70,17 +70,10 @@ def _why(error: object) -> tuple[SlideState, Reason, str]:
         skipped = error.reason == Reason.ASSAY_UNSUPPORTED
         return SlideState.SKIPPED if skipped else SlideState.QUARANTINED, error.reason, error.message
     if isinstance(error, KilledWorker):
-        return (
-            SlideState.FAILED,
-            Reason.WORKER_LOST,
-            f"its task {error.task} took several workers down",
-        )
+        return SlideState.FAILED, Reason.WORKER_LOST, f"its task {error.task} took several workers down"
     if isinstance(error, TimeoutError):
-        return (
-            SlideState.FAILED,
-            Reason.TIMEOUT,
-            "not done within run.slide_timeout_s; raise it or run again",
-        )
+        why = "not done within run.slide_timeout_s; raise it or run again"
+        return SlideState.FAILED, Reason.TIMEOUT, why
     return SlideState.FAILED, Reason.INTERNAL, f"{type(error).__name__}: {error}"
 
 

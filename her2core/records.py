@@ -197,7 +197,6 @@ class SlideProfile:
 class SlideState(StrEnum):
     """How a slide of a cohort ended, or how far it is. Failed, skipped and quarantined are not the same."""
 
-    PENDING = "pending"
     RUNNING = "running"
     SCORED = "scored"
     INDETERMINATE = "indeterminate"  # read and measured, but no score can be given; see reasons

@@ -52,11 +52,6 @@ def exact_sum(values: NDArray[np.floating]) -> float:
     return math.fsum(_floats(values))
 
 
-def exact_mean(values: NDArray[np.floating]) -> float | None:
-    """Mean of a column, shape ``(n,)``, from its correctly rounded sum; None of nothing."""
-    return exact_sum(values) / len(values) if len(values) else None
-
-
 def quantiles(values: NDArray[np.floating], percents: Sequence[int]) -> tuple[float | None, ...]:
     """Order statistics: the smallest value that at least ``percent`` % of the values do not exceed.
 
