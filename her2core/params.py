@@ -118,6 +118,30 @@ class IHCParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ISHParams:
+    """Nuclei and signals of in-situ hybridisation."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    black_probe: str = "HER2"
+    """Bright field: what black silver marks (VENTANA HER2 Dual ISH: HER2). Recorded, never guessed."""
+    red_probe: str | None = "CEP17"
+    """Bright field: what red marks (VENTANA HER2 Dual ISH: chromosome 17); null for a single black probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class IshScoreParams:
+    """From nuclei and signals to ISH group and heterogeneity."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    rules: str = "ish_asco_cap_2018"
+    """ISH rule set by name: a file in her2core/guidelines/ish."""
+    min_nuclei: int = 20
+    """Fewer evaluable nuclei: indeterminate (ASCO/CAP 2018: at least 20)."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreParams:
     """From cell measurements to cell class and slide score."""
 

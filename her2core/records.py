@@ -19,6 +19,10 @@ class Assay(StrEnum):
     FISH = "HER2-FISH"
 
 
+RGB = ("R", "G", "B")
+"""Channels of a bright-field slide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """Half-open pixel rectangle ``[y0, y1) x [x0, x1)``."""
@@ -59,6 +63,12 @@ class SlideRow:
     scene: str | None = None
     roi_uri: str | None = None
     reader_score: str | None = None
+    channels: str | None = None
+    ish_ratio: float | None = None
+    ish_her2: float | None = None
+    ish_cep17: float | None = None
+    ish_status: str | None = None
+    ish_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,13 @@ class SlideInfo:
         ``manifest``, or the metadata field it was read from (``aperio``, ``ome``, ``tiff_resolution``, ...).
     problems
         Plain sentences: what is odd about the file without making it unusable.
+    channels
+        What a pixel read from it holds, in order: ``R, G, B`` in bright field; for fluorescence ``DAPI`` and
+        the probes, ``HER2`` and ``CEP17``.
+    dtype
+        ``uint8``, or ``uint16`` for fluorescence.
+    z_planes
+        Focal planes, of which a pixel is the maximum.
     """
 
     uri: str
@@ -102,6 +119,9 @@ class SlideInfo:
     objective_power: float | None
     assay_guess: str | None
     problems: tuple[str, ...] = ()
+    channels: tuple[str, ...] = RGB
+    dtype: str = "uint8"
+    z_planes: int = 1
 
     @property
     def height(self) -> int:
@@ -137,6 +157,8 @@ class PyramidRef:
     codec: str
     bytes_written: int
     objects: int
+    channels: tuple[str, ...] = RGB
+    dtype: str = "uint8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +192,53 @@ class StainProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class DishStain:
+    """Slide-global colour of a bright-field ISH slide: hematoxylin, red signals; black is neutral.
+
+    Attributes
+    ----------
+    i0
+        Background intensity of R, G and B.
+    hematoxylin, red
+        Unit OD vectors of counterstain and red chromogen, (R, G, B); silver absorbs all three alike.
+    source
+        ``estimated`` or ``reference`` (hematoxylin); ``fallback`` says why.
+    hematoxylin_low_od, hematoxylin_high_od
+        The slide's own range: its level between nuclei and inside a typical nucleus.
+    """
+
+    i0: tuple[float, float, float]
+    hematoxylin: tuple[float, float, float]
+    red: tuple[float, float, float]
+    source: str
+    fallback: str | None
+    hematoxylin_low_od: float
+    hematoxylin_high_od: float
+    i0_source: str = "glass"
+
+
+@dataclass(frozen=True, slots=True)
+class Fluorescence:
+    """Slide-global levels of a fluorescence slide, in grey levels of the source, one value a channel.
+
+    Attributes
+    ----------
+    channels
+        ``DAPI``, ``HER2`` and, with two probes, ``CEP17``.
+    background, noise
+        Median and robust standard deviation (1.4826 MAD) of empty field.
+    dapi_low, dapi_high
+        Level between nuclei, and of a typical nucleus.
+    """
+
+    channels: tuple[str, ...]
+    background: tuple[float, ...]
+    noise: tuple[float, ...]
+    dapi_low: float
+    dapi_high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """Slide-level quality control: measures, verdict, and the reasons for it."""
 
@@ -188,7 +257,7 @@ class Quality:
 class SlideProfile:
     """Everything slide-global. ``tissue_level`` is the pyramid level whose grid the tissue label shares."""
 
-    stain: StainProfile
+    stain: StainProfile | DishStain | Fluorescence
     quality: Quality
     tissue_level: int
     tissue_label: str
