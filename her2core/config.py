@@ -24,7 +24,15 @@ from her2core.codecs import codec
 from her2core.errors import ConfigError
 from her2core.grid import Grid
 from her2core.guideline import load_rules
-from her2core.params import FORBID_UNKNOWN, IHCParams, ProfileParams, PyramidParams, ScoreParams
+from her2core.params import (
+    FORBID_UNKNOWN,
+    IHCParams,
+    ISHParams,
+    IshScoreParams,
+    ProfileParams,
+    PyramidParams,
+    ScoreParams,
+)
 from her2core.schema import LADDER_STEPS
 from her2core.sources import Scratch, open_remote
 
@@ -90,9 +98,13 @@ class Config(BaseModel):
     profile: ProfileParams = ProfileParams()
     """Slide-global background, stain vectors, tissue mask and quality control."""
     ihc: IHCParams = IHCParams()
-    """Measurement of cells."""
+    """Measurement of cells on IHC slides."""
+    ish: ISHParams = ISHParams()
+    """Measurement of nuclei and signals on ISH slides."""
     score: ScoreParams = ScoreParams()
-    """From measurements to scores; changing it re-scores without touching a pixel."""
+    """From cells to IHC scores; changing it re-scores without touching a pixel."""
+    ish_score: IshScoreParams = IshScoreParams()
+    """From nuclei to ISH groups; changing it re-scores without touching a pixel."""
     run: RunSettings = RunSettings()
     """How the run is carried out; changes no result."""
 
@@ -142,7 +154,7 @@ def _check_meaning(config: Config) -> None:
     ladder = config.ihc.ladder_od
     if len(ladder) != LADDER_STEPS or list(ladder) != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {list(ladder)}; expected {LADDER_STEPS} ascending ODs above 0.")
-    for section in ("profile", "ihc", "score"):
+    for section in ("profile", "ihc", "ish", "score", "ish_score"):
         params = getattr(config, section)
         for field in dataclasses.fields(params):
             _check_unit(f"{section}.{field.name}", getattr(params, field.name))

@@ -22,6 +22,8 @@ class Reason(StrEnum):
     SCALE_IMPLAUSIBLE = "scale_implausible"
     SCALE_ANISOTROPIC = "scale_anisotropic"
     ASSAY_UNSUPPORTED = "assay_unsupported"
+    CHANNELS_UNKNOWN = "channels_unknown"  # neither manifest nor metadata says which channel is which
+    PIXELS_UNSUPPORTED = "pixels_unsupported"  # a type of number, or time points, that we do not measure
     ROI_INVALID = "roi_invalid"
     # the image
     INSUFFICIENT_TISSUE = "insufficient_tissue"
@@ -32,6 +34,7 @@ class Reason(StrEnum):
     STAIN_FALLBACK = "stain_fallback"
     SATURATION = "saturation"
     RESOLUTION_LOW = "resolution_low"
+    COUNTERSTAIN_WEAK = "counterstain_weak"  # nuclei hardly stand out of the dark field
     # the score
     INSUFFICIENT_TUMOUR = "insufficient_tumour"
     LIMITED_TUMOUR = "limited_tumour"

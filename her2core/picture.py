@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from her2core.guideline import CellClass
-from her2core.profile import LevelReader, Pixels
 from her2core.records import PyramidRef
+from her2core.sampling import LevelReader, Pixels
 
 CLASS_COLOURS = {
     CellClass.C0: "#56B4E9",

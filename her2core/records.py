@@ -101,6 +101,8 @@ class SlideInfo:
         ``uint8``, or ``uint16`` for fluorescence.
     z_planes
         Focal planes, of which a pixel is the maximum.
+    source_channels
+        For fluorescence, which of the file's channels each is: ``DAPI=2;HER2=0;CEP17=1``.
     """
 
     uri: str
@@ -122,6 +124,7 @@ class SlideInfo:
     channels: tuple[str, ...] = RGB
     dtype: str = "uint8"
     z_planes: int = 1
+    source_channels: str | None = None
 
     @property
     def height(self) -> int:
@@ -240,17 +243,17 @@ class Fluorescence:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Slide-level quality control: measures, verdict, and the reasons for it."""
+    """Slide-level quality control: verdict, reasons and measures; None where an assay has no such measure."""
 
     verdict: str  # pass | warn | fail
     reasons: tuple[str, ...]
     tissue_area_mm2: float
-    sharp_fraction: float
-    pen_fraction: float
-    fold_fraction: float
-    bubble_fraction: float
+    sharp_fraction: float | None
+    pen_fraction: float | None
+    fold_fraction: float | None
+    bubble_fraction: float | None
     saturated_fraction: float
-    residual_p95_od: float
+    residual_p95_od: float | None
 
 
 @dataclass(frozen=True, slots=True)

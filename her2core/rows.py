@@ -114,8 +114,8 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
     if profile:
         row |= {
             "qc_verdict": profile.quality.verdict,
-            "stain_source": profile.stain.source,
-            "stain_fallback": profile.stain.fallback,
+            "stain_source": getattr(profile.stain, "source", None),
+            "stain_fallback": getattr(profile.stain, "fallback", None),
         }
         reasons |= set(profile.quality.reasons)
     if score:

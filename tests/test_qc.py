@@ -14,8 +14,9 @@ from her2core import qc
 from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unit
 from her2core.params import ProfileParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.profile import build_profile, halve
+from her2core.profile import build_profile
 from her2core.records import PyramidRef, SlideProfile
+from her2core.sampling import halve
 from tests.test_profile import OneLevel
 
 RGB = npt.NDArray[np.uint8]

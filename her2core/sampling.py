@@ -1,0 +1,128 @@
+"""A slide at fixed halvings of level 0: one coarse picture, and tiles scattered over it in a fixed order.
+
+Everything is defined by level-0 positions, never by the pyramid's chunks, so any layout of the same slide
+gives the same pixels in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from her2core.params import ProfileParams
+from her2core.records import Box, PyramidRef
+
+MAX_COARSE_PIXELS = 16_000_000  # 48 MB of RGB: the coarse picture of an 8 cm² slide at 8 µm/px is 12.5 MP
+
+Pixels = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+
+class LevelReader(Protocol):
+    """What is needed of a pyramid: fill ``out`` (h, w, channels) from a level, background outside."""
+
+    def read(self, level: int, y0: int, x0: int, out: Pixels) -> None: ...
+
+
+class SampledSlide:
+    """A slide at fixed halvings of level 0, whichever of them its pyramid stores."""
+
+    def __init__(self, reader: LevelReader, ref: PyramidRef, params: ProfileParams) -> None:
+        self._reader, self._ref, self._params = reader, ref, params
+        self.height, self.width = ref.shapes[0]
+        halvings = halvings_of(params.tissue_um_px, ref.mpp)
+        while math.ceil(self.height / 2**halvings) * math.ceil(self.width / 2**halvings) > MAX_COARSE_PIXELS:
+            halvings += 1
+        self.coarse_halvings = halvings
+        self.tile_halvings = halvings_of(params.sample_um_px, ref.mpp)
+        self.tile_px0 = 2 ** max(halvings_of(params.sample_tile_um, ref.mpp), self.coarse_halvings)
+
+    def read(self, halvings: int, box: Box) -> Pixels:
+        """Pixels of level-0 ``box`` (aligned to ``2**halvings``, clipped to the slide) after ``halvings``."""
+        level = min(halvings, len(self._ref.shapes) - 1)
+        scale = 2**level
+        shape = (-(-box.height // scale), -(-box.width // scale), len(self._ref.channels))
+        out = np.empty(shape, self._ref.dtype)
+        self._reader.read(level, box.y0 // scale, box.x0 // scale, out)
+        for _ in range(halvings - level):
+            out = halve(out)
+        return out
+
+    def coarse(self) -> Pixels:
+        return self.read(self.coarse_halvings, Box(0, 0, self.height, self.width))
+
+    def tiles(self) -> Iterator[Box]:
+        """All squares of the sampling grid in an order that is fixed and scattered over the slide."""
+        edge = self.tile_px0
+        rows, columns = -(-self.height // edge), -(-self.width // edge)
+        index = np.arange(rows * columns, dtype=np.uint64)
+        iy, ix = index // np.uint64(columns), index % np.uint64(columns)
+        for k in np.lexsort((index, _scatter(iy << np.uint64(32) | ix))):
+            y0, x0 = int(iy[k]) * edge, int(ix[k]) * edge
+            yield Box(y0, x0, min(y0 + edge, self.height), min(x0 + edge, self.width))
+
+    def histogram(self) -> npt.NDArray[np.int64]:
+        """(3, 256) counts of R, G and B over sampled tiles of a bright-field slide, tissue or not."""
+        counts = np.zeros((3, 256), np.int64)
+        for _, box in zip(range(self._params.sample_tiles), self.tiles(), strict=False):
+            pixels = self.read(self.tile_halvings, box)
+            for channel in range(3):
+                counts[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+        return counts
+
+    def tissue_tiles(self, mask: Mask) -> Iterator[tuple[Pixels, Mask]]:
+        """Sampled tiles and their tissue, the fuller ones first; nothing where there is no tissue."""
+        step = 2**self.coarse_halvings
+        share = _block_means(mask, self.tile_px0 // step)
+        boxes = [(share[box.y0 // self.tile_px0, box.x0 // self.tile_px0], box) for box in self.tiles()]
+        full = [box for part, box in boxes if part >= 0.5]
+        partial = [box for part, box in boxes if 0.05 <= part < 0.5]
+        for box in (full + partial)[: self._params.sample_tiles]:
+            pixels = self.read(self.tile_halvings, box)
+            part = mask[box.y0 // step : -(-box.y1 // step), box.x0 // step : -(-box.x1 // step)]
+            repeat = 2 ** (self.coarse_halvings - self.tile_halvings)
+            grown = part.repeat(repeat, axis=0).repeat(repeat, axis=1)
+            yield pixels, grown[: pixels.shape[0], : pixels.shape[1]]
+
+    def on_level(self, mask: Mask) -> tuple[int, npt.NDArray[np.uint8]]:
+        """The mask on the grid of a level that the pyramid stores."""
+        level = min(self.coarse_halvings, len(self._ref.shapes) - 1)
+        repeat = 2 ** (self.coarse_halvings - level)
+        height, width = self._ref.shapes[level]
+        grown = mask.repeat(repeat, axis=0).repeat(repeat, axis=1)[:height, :width]
+        return level, np.ascontiguousarray(grown, np.uint8)
+
+
+def halve(pixels: Pixels) -> Pixels:
+    """Mean of every 2 x 2 pixels, rounded half up; the last row and column are doubled where odd."""
+    height, width = pixels.shape[:2]
+    wide = np.uint16 if pixels.dtype == np.uint8 else np.uint32
+    even: Pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(wide)
+    mean: Pixels = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2] + 2) >> 2
+    return mean.astype(pixels.dtype)
+
+
+def _block_means(mask: Mask, edge: int) -> npt.NDArray[np.float64]:
+    """Share of each ``edge x edge`` block that is set; blocks at the border count what lies inside."""
+    starts = [np.arange(0, size, edge) for size in mask.shape]
+    counts = np.add.reduceat(np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64), starts[1], axis=1)
+    sizes = [np.minimum(start + edge, size) - start for start, size in zip(starts, mask.shape, strict=True)]
+    means: npt.NDArray[np.float64] = counts / np.multiply.outer(sizes[0], sizes[1])
+    return means
+
+
+def halvings_of(um_px: float, mpp: float) -> int:
+    """Halvings of level 0 that come nearest to ``um_px``."""
+    return max(round(math.log2(um_px / mpp)), 0)
+
+
+def _scatter(index: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's mixing function: a fixed order that looks random (Steele et al. 2014, OOPSLA)."""
+    mixed = index + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
