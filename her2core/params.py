@@ -127,6 +127,18 @@ class ISHParams:
     """Bright field: what black silver marks (VENTANA HER2 Dual ISH: HER2). Recorded, never guessed."""
     red_probe: str | None = "CEP17"
     """Bright field: what red marks (VENTANA HER2 Dual ISH: chromosome 17); null for a single black probe."""
+    min_spot_um: float = 0.4
+    """Diameter of the smallest signals (specification 8)."""
+    max_spot_um: float = 1.0
+    """Diameter of the largest single signals (specification 8); wider ones are found by their core."""
+    spot_mad: float = 5.0
+    """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours."""
+    spot_noise: float = 4.0
+    """Fluorescence: least contrast of a signal, in standard deviations of the channel's empty field. Ours."""
+    spot_od: float = 0.08
+    """Bright field: least contrast of a signal, optical density. Ours."""
+    merge_diameters: float = 1.0
+    """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
 
 
 @dataclass(frozen=True, slots=True)

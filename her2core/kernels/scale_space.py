@@ -1,0 +1,118 @@
+"""Differences of Gaussians over the window of one nucleus.
+
+A window is filtered by itself, from its own corner on, one multiplication after the other: its values are
+the same bits wherever the nucleus lies in an array, and pixels outside nuclei cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+ROOT8: Final = 2.0 * math.sqrt(2.0)  # a signal of diameter d answers most to a Laplacian of sigma d / ROOT8
+CUT: Final = 2.5  # where a Gaussian is cut off, in sigma; ours
+
+
+class Scales(NamedTuple):
+    """Gaussian levels, each made of the one before; neighbours subtract to one scale each.
+
+    Attributes
+    ----------
+    taps
+        float32 ``(levels, radius + 1)``: half of each blur's kernel, its centre first.
+    radius
+        int64 ``(levels,)``: where each kernel ends.
+    sigma_px
+        float64 ``(levels - 1,)``: sigma of the Gaussian signal that each scale fits.
+    gain
+        Answer of a scale to the signal that fits it, of the signal's height.
+    """
+
+    taps: NDArray[np.float32]
+    radius: NDArray[np.int64]
+    sigma_px: NDArray[np.float64]
+    gain: float
+
+    @property
+    def pad_px(self) -> int:
+        """Pixels beyond a box that its scales look at."""
+        return int(self.radius.sum()) + 1
+
+
+def scales(min_diameter_px: float, max_diameter_px: float, count: int) -> Scales:
+    """``count`` scales for signals of the diameters given, in geometric steps."""
+    ratio = (max_diameter_px / min_diameter_px) ** (1.0 / (count - 1))
+    fits = min_diameter_px / ROOT8 * ratio ** np.arange(count)
+    level = min_diameter_px / ROOT8 * ratio ** (np.arange(count + 1) - 0.5)
+    step = np.sqrt(np.diff(level**2, prepend=0.0))
+    radius = np.ceil(CUT * step).astype(np.int64)
+    taps = np.zeros((len(step), int(radius.max()) + 1), np.float32)
+    for i, sigma in enumerate(step):
+        kernel = np.exp(-0.5 * (np.arange(radius[i] + 1) / sigma) ** 2)
+        taps[i, : len(kernel)] = kernel / (2.0 * kernel.sum() - kernel[0])
+    return Scales(taps, radius, fits, (ratio - 1.0) / (ratio + 1.0))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def cut_out(plane: Any, y0: int, x0: int, out: Any) -> None:
+    """Copy the window at ``(y0, x0)`` of ``plane`` to ``out`` (h, w) float32; its rim continues outwards."""
+    height, width = plane.shape
+    h, w = out.shape
+    for y in range(h):
+        source = plane[min(max(y0 + y, 0), height - 1)]
+        for x in range(w):
+            out[y, x] = source[min(max(x0 + x, 0), width - 1)]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def blur(source: Any, margin: int, taps: Any, radius: int, across: Any, out: Any) -> None:
+    """Gaussian of ``source`` (h, w), which holds from ``margin`` on; ``out`` from ``margin + radius`` on."""
+    h, w = source.shape
+    left, right = margin + radius, w - margin - radius
+    n = right - left
+    for y in range(margin, h - margin):
+        row = across[y, left:right]
+        middle = source[y, left:right]
+        for x in range(n):
+            row[x] = taps[0] * middle[x]
+        for t in range(1, radius + 1):
+            before, after = source[y, left - t : right - t], source[y, left + t : right + t]
+            k = taps[t]
+            for x in range(n):
+                row[x] += k * (before[x] + after[x])
+    for y in range(margin + radius, h - margin - radius):
+        row = out[y, left:right]
+        middle = across[y, left:right]
+        for x in range(n):
+            row[x] = taps[0] * middle[x]
+        for t in range(1, radius + 1):
+            above, below = across[y - t, left:right], across[y + t, left:right]
+            k = taps[t]
+            for x in range(n):
+                row[x] += k * (above[x] + below[x])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def differences(window: Any, taps: Any, radius: Any, across: Any, smooth: Any, levels: Any) -> None:
+    """Scales of ``window`` (h, w) into ``levels`` (scales + 1, h, w), valid from the last margin on.
+
+    ``smooth`` receives the first level: the window with no more than the finest noise taken out.
+    """
+    margin = 0
+    blur(window, margin, taps[0], radius[0], across, levels[0])
+    margin += radius[0]
+    h, w = window.shape
+    for y in range(margin, h - margin):
+        for x in range(margin, w - margin):
+            smooth[y, x] = levels[0, y, x]
+    for i in range(1, len(radius)):
+        blur(levels[i - 1], margin, taps[i], radius[i], across, levels[i])
+        margin += radius[i]
+        for y in range(margin, h - margin):
+            fine, coarse = levels[i - 1, y], levels[i, y]
+            for x in range(margin, w - margin):
+                fine[x] -= coarse[x]
