@@ -13,7 +13,7 @@ from typing import Any
 from her2core import schema
 from her2core.cases import SlideOutcome, score_cases
 from her2core.guideline import load_rules
-from her2core.lake import commit_cells, commit_rows
+from her2core.lake import commit_files, commit_rows
 from her2core.records import SlideState
 from her2core.rows import Row, RunRecord, case_row, run_row, slide_row
 from her2core.run import Run
@@ -112,7 +112,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     cases = [case_row(c, rules) for c in score_cases(outcomes, config.score, rules)]
     files = [result.cells for result in finished if result.cells is not None]
 
-    cells_version = commit_cells(store, files, [row.slide_id for row in run.rows])
+    cells_version = commit_files(store, schema.CELLS, files, [row.slide_id for row in run.rows])
     slides_version = commit_rows(store, schema.SLIDES, slides)
     cases_version = commit_rows(store, schema.CASES, cases)
     states = Counter(o.state for o in outcomes)

@@ -1,7 +1,7 @@
-"""Delta tables of the cohort: ``tables/{cells,slides,cases,runs}`` under the output root.
+"""Delta tables of the cohort under ``tables/`` of the output root; `schema` describes them.
 
-Workers write the cells of a slide as one finished Parquet file; the driver, the only writer of the tables,
-commits. A commit adds the new files and removes those whose rows they replace in one transaction, so a slide
+Workers write the cells or nuclei of a slide as one finished Parquet file; the driver, the only writer of the
+tables, commits. A commit adds new files and removes those whose rows they replace in one transaction, so a slide
 that is scored again replaces its rows and never doubles them, and committing the same thing twice changes
 nothing. All commits share one Delta application transaction: two drivers at once cannot both win, the loser
 reads again and tries again.
@@ -36,7 +36,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from her2core.errors import StoreError
-from her2core.schema import CELLS, Table
+from her2core.schema import TEXT, Table
 from her2core.storage import TEMPORARY_PREFIX, Store
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,6 @@ APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
-
-_DICTIONARY = ["slide_id", "case_id", "seed_source", "tumour_mask", "cell_class"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,46 +68,49 @@ class DataFile:
     stats: str
 
 
-def write_cells_file(store: Store, key: str, bands: Iterable[pa.Table]) -> DataFile | None:
-    """Write all cells of a slide as one Parquet file, holding no more than a band and a row group.
+def write_slide_file(store: Store, table: Table, key: str, bands: Iterable[pa.Table]) -> DataFile | None:
+    """Write all cells or nuclei of a slide as one Parquet file, holding no more than a band and a row group.
 
     Parameters
     ----------
+    table
+        ``cells`` or ``nuclei``: its last key column names a row within the slide, and ascends.
     key
         Content key of the result; names the file, so that a retry replaces its own debris.
     bands
-        Rows as `rows.cell_rows` makes them, of one slide; each band lies below the one before, and may be
+        Rows of the table, of one slide; each band lies below the one before, and may be
         in any order inside.
 
     Returns
     -------
     DataFile or None
-        None if there are no cells.
+        None if there are no rows.
 
     Raises
     ------
     ValueError
-        If a cell comes twice or bands overlap: ids must ascend.
+        If a row comes twice or bands overlap: ids must ascend.
     """
-    statistics = _Statistics()
+    statistics = _Statistics(table)
+    texts = [column.name for column in table.columns if column.type == TEXT]
     name = f"{key}.parquet"
-    with tempfile.TemporaryDirectory(prefix="her2-cells-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder:
         local = Path(folder) / name
-        with pq.ParquetWriter(local, CELLS.schema, compression="zstd", use_dictionary=_DICTIONARY) as writer:
-            for group in _row_groups(statistics.watch(bands)):
+        with pq.ParquetWriter(local, table.schema, compression="zstd", use_dictionary=texts) as writer:
+            for group in _row_groups(table, statistics.watch(bands)):
                 writer.write_table(group)
         if not statistics.rows:
             return None
-        _publish(store, local, f"{FOLDER}/{CELLS.name}/{name}")
+        _publish(store, local, f"{FOLDER}/{table.name}/{name}")
         return DataFile(name, local.stat().st_size, statistics.rows, statistics.as_json())
 
 
 class _Statistics:
     """What Delta wants to know of a file, gathered while its rows pass by; and that their ids ascend."""
 
-    COLUMNS = ("slide_id", "case_id", "cell_id", "y_um", "x_um")
-
-    def __init__(self) -> None:
+    def __init__(self, table: Table) -> None:
+        self.id = table.key[-1]
+        self.columns = ("slide_id", "case_id", self.id, "y_um", "x_um")
         self.rows = 0
         self.low: dict[str, Any] = {}
         self.high: dict[str, Any] = {}
@@ -118,26 +119,26 @@ class _Statistics:
         for unsorted in bands:
             if not len(unsorted):
                 continue
-            band = unsorted.sort_by("cell_id")
-            ids = band["cell_id"].to_numpy()
-            if ids[0] <= self.high.get("cell_id", -1) or (np.diff(ids) <= 0).any():
-                raise ValueError("a cell comes twice, or bands overlap: cell ids must ascend strictly")
+            band = unsorted.sort_by(self.id)
+            ids = band[self.id].to_numpy()
+            if ids[0] <= self.high.get(self.id, -1) or (np.diff(ids) <= 0).any():
+                raise ValueError(f"a row comes twice, or bands overlap: {self.id} must ascend strictly")
             self.rows += len(band)
-            for name in self.COLUMNS:
+            for name in self.columns:
                 low, high = pc.min_max(band[name]).as_py().values()
                 self.low[name] = min(low, self.low.get(name, low))
                 self.high[name] = max(high, self.high.get(name, high))
             yield band
 
     def as_json(self) -> str:
-        nulls = dict.fromkeys(self.COLUMNS, 0)
+        nulls = dict.fromkeys(self.columns, 0)
         stats = {"numRecords": self.rows, "minValues": self.low, "maxValues": self.high, "nullCount": nulls}
         return json.dumps(stats)
 
 
-def _row_groups(bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _row_groups(table: Table, bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Cut a stream of tables into row groups that do not depend on where the bands ended."""
-    held = CELLS.schema.empty_table()
+    held = table.schema.empty_table()
     for band in bands:
         held = pa.concat_tables([held, band])
         while len(held) >= ROW_GROUP:
@@ -162,15 +163,17 @@ def _publish(store: Store, local: Path, path: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def commit_cells(store: Store, files: Sequence[DataFile], slide_ids: Iterable[str]) -> int:
-    """Make these files the cells of these slides, in one commit; their older files are removed.
+def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_ids: Iterable[str]) -> int:
+    """Make these files the cells or nuclei of these slides, in one commit; their older files are removed.
 
     Parameters
     ----------
+    table
+        Table that the files were written for.
     files
         At most one a slide.
     slide_ids
-        Every slide of the run, also those that have no cells now.
+        Every slide of the run, also those that have no rows now.
 
     Returns
     -------
@@ -184,16 +187,20 @@ def commit_cells(store: Store, files: Sequence[DataFile], slide_ids: Iterable[st
     """
     replaced = set(slide_ids)
 
-    def plan(table: DeltaTable) -> _Change:
-        active = {row["path"]: row for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()}
+    def plan(current: DeltaTable) -> _Change:
+        active = {row["path"]: row for row in pa.table(current.get_add_actions(flatten=True)).to_pylist()}
         new = [file for file in files if file.path not in active]
         keep = {file.path for file in files}
-        old = [path for path, row in active.items() if path not in keep and _slide_of(row, store) in replaced]
+        old = [
+            path
+            for path, row in active.items()
+            if path not in keep and _slide_of(row, store, table) in replaced
+        ]
         for file in new:
-            _require(store, file)
+            _require(store, table, file)
         return _Change(new, old)
 
-    return _commit(store, CELLS, plan)
+    return _commit(store, table, plan)
 
 
 def commit_rows(store: Store, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -316,18 +323,18 @@ def _plain(field: pa.Field) -> str:
     return f"{field.name} {field.type}"
 
 
-def _slide_of(row: Mapping[str, Any], store: Store) -> str:
+def _slide_of(row: Mapping[str, Any], store: Store, table: Table) -> str:
     low, high = row.get("min.slide_id"), row.get("max.slide_id")
     if low is None or low != high:
         raise StoreError(
-            f"{store.delta_uri(FOLDER)}/{CELLS.name}: {row['path']} holds more than one slide, so another "
+            f"{store.delta_uri(FOLDER)}/{table.name}: {row['path']} holds more than one slide, so another "
             "program has compacted the table. Restore it to the version before, or give another output."
         )
     return str(low)
 
 
-def _require(store: Store, file: DataFile) -> None:
-    path = f"{FOLDER}/{CELLS.name}/{file.path}"
+def _require(store: Store, table: Table, file: DataFile) -> None:
+    path = f"{FOLDER}/{table.name}/{file.path}"
     try:
         size = store.size(path)
     except FileNotFoundError:

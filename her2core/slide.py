@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from her2core.cases import SlideOutcome
 from her2core.guideline import RuleSet, load_rules
-from her2core.lake import DataFile, write_cells_file
+from her2core.lake import DataFile, write_slide_file
 from her2core.params import ScoreParams
 from her2core.picture import PictureCells, PictureSummary, read_thumbnail, slide_picture
 from her2core.pyramid_reader import PyramidReader
@@ -90,7 +90,7 @@ def finish_slide(job: SlideJob, key: str) -> SlideFinished:
     if job.row.roi_uri is not None:
         roi = read_roi(job.row.roi_uri, job.info.height, job.info.width, endpoint_url=job.endpoint_url)
     seen = _Seen(job.params, job.ladder_od)
-    cells_file = write_cells_file(job.store, key, seen.watch(_bands(job, rules, roi)))
+    cells_file = write_slide_file(job.store, CELLS, key, seen.watch(_bands(job, rules, roi)))
     cells = seen.measured()
     score = score_slide(cells, job.params, rules, job.profile.quality, job.pyramid.mpp)
     picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"

@@ -24,7 +24,7 @@ from her2core.cases import SlideOutcome, score_cases
 from her2core.errors import StoreError
 from her2core.guideline import CellClass, load_rules
 from her2core.kernels.ihc import CELL_DTYPE
-from her2core.lake import DataFile, commit_cells, commit_rows, open_table, write_cells_file
+from her2core.lake import DataFile, commit_files, commit_rows, open_table, write_slide_file
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,
@@ -84,7 +84,7 @@ def rows(slide_id: str, n: int = 300, seed: int = 0) -> pa.Table:
 
 
 def written(store: Store, slide_id: str, key: str, n: int = 300, seed: int = 0) -> DataFile:
-    file = write_cells_file(store, key, [rows(slide_id, n, seed)])
+    file = write_slide_file(store, CELLS, key, [rows(slide_id, n, seed)])
     assert file is not None
     return file
 
@@ -141,7 +141,7 @@ def test_a_region_of_interest_restricts_the_tumour() -> None:
 
 
 def test_scores_can_be_made_again_from_the_cells_table(store: Store) -> None:
-    commit_cells(store, [written(store, "s1", "k1")], ["s1"])
+    commit_files(store, CELLS, [written(store, "s1", "k1")], ["s1"])
     frame = read(store, CELLS)
     again = MeasuredCells.of({c: frame[c] for c in score_columns(PARAMS, LADDER)}, PARAMS, LADDER)
     labels = [CellClass(c).label for c in classify(again, PARAMS, RULES)]
@@ -165,14 +165,14 @@ def test_the_file_of_a_slide_does_not_depend_on_how_its_rows_came(
 ) -> None:
     monkeypatch.setattr(lake, "ROW_GROUP", 100)
     whole = rows("s1", 300)
-    first = write_cells_file(store, "a", [whole])
+    first = write_slide_file(store, CELLS, "a", [whole])
     bands = [
         whole.slice(0, 7),
         whole.slice(7, 0),
         whole.slice(7, 200).take(list(range(199, -1, -1))),
         whole.slice(207),
     ]
-    second = write_cells_file(store, "b", bands)
+    second = write_slide_file(store, CELLS, "b", bands)
     assert first is not None
     assert second is not None
     one, two = (store.read_bytes(f"tables/cells/{file.path}") for file in (first, second))
@@ -191,14 +191,14 @@ def test_a_cell_that_comes_twice_is_refused_and_leaves_nothing(
 ) -> None:
     whole = rows("s1", 300)
     with pytest.raises(ValueError, match="ascend strictly"):
-        write_cells_file(store, "a", [whole.slice(*band) for band in bands])
+        write_slide_file(store, CELLS, "a", [whole.slice(*band) for band in bands])
     with pytest.raises(ValueError, match="ascend strictly"):
-        write_cells_file(store, "a", [pa.concat_tables([whole, whole.slice(5, 1)])])
+        write_slide_file(store, CELLS, "a", [pa.concat_tables([whole, whole.slice(5, 1)])])
     assert store.list("tables/cells") == []
 
 
 def test_a_slide_without_cells_has_no_file(store: Store) -> None:
-    assert write_cells_file(store, "a", [rows("s1").slice(0, 0)]) is None
+    assert write_slide_file(store, CELLS, "a", [rows("s1").slice(0, 0)]) is None
     assert store.list("tables/cells") == []
 
 
@@ -206,11 +206,14 @@ def test_a_slide_without_cells_has_no_file(store: Store) -> None:
 
 
 def test_a_slide_scored_again_replaces_its_cells_and_no_others(anywhere: Store) -> None:
-    first = commit_cells(
-        anywhere, [written(anywhere, "s'1", "k1", 300), written(anywhere, "s2", "k2", 200)], ["s'1", "s2"]
+    first = commit_files(
+        anywhere,
+        CELLS,
+        [written(anywhere, "s'1", "k1", 300), written(anywhere, "s2", "k2", 200)],
+        ["s'1", "s2"],
     )
     assert cell_counts(anywhere) == {"s'1": 300, "s2": 200}
-    second = commit_cells(anywhere, [written(anywhere, "s'1", "k3", 250, seed=3)], ["s'1"])
+    second = commit_files(anywhere, CELLS, [written(anywhere, "s'1", "k3", 250, seed=3)], ["s'1"])
     assert cell_counts(anywhere) == {"s'1": 250, "s2": 200}
     assert second == first + 1
     old = read(anywhere, CELLS, version=first)
@@ -219,38 +222,40 @@ def test_a_slide_scored_again_replaces_its_cells_and_no_others(anywhere: Store) 
 
 def test_committing_twice_changes_nothing(anywhere: Store) -> None:
     files = [written(anywhere, "s1", "k1"), written(anywhere, "s2", "k2")]
-    assert commit_cells(anywhere, files, ["s1", "s2"]) == commit_cells(anywhere, files, ["s1", "s2"])
+    assert commit_files(anywhere, CELLS, files, ["s1", "s2"]) == commit_files(
+        anywhere, CELLS, files, ["s1", "s2"]
+    )
     assert cell_counts(anywhere) == {"s1": 300, "s2": 300}
 
 
 def test_going_back_to_an_earlier_result_brings_its_file_back(store: Store) -> None:
     before, after = written(store, "s1", "k1", 300), written(store, "s1", "k2", 250)
     for file in (before, after, before):
-        commit_cells(store, [file], ["s1"])
+        commit_files(store, CELLS, [file], ["s1"])
         assert cell_counts(store) == {"s1": file.rows}
 
 
 def test_a_slide_that_fails_now_loses_the_cells_it_had(store: Store) -> None:
-    commit_cells(store, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
-    commit_cells(store, [], ["s1"])
+    commit_files(store, CELLS, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
+    commit_files(store, CELLS, [], ["s1"])
     assert cell_counts(store) == {"s2": 300}
 
 
 def test_a_file_that_is_gone_or_changed_is_refused_before_the_commit(anywhere: Store) -> None:
     file = written(anywhere, "s1", "k1")
     with pytest.raises(StoreError, match=rf"k1\.parquet: expected {file.size_bytes + 1} bytes"):
-        commit_cells(anywhere, [dataclasses.replace(file, size_bytes=file.size_bytes + 1)], ["s1"])
+        commit_files(anywhere, CELLS, [dataclasses.replace(file, size_bytes=file.size_bytes + 1)], ["s1"])
     anywhere.delete("tables/cells/k1.parquet")
     with pytest.raises(StoreError, match="no file"):
-        commit_cells(anywhere, [file], ["s1"])
+        commit_files(anywhere, CELLS, [file], ["s1"])
     assert cell_counts(anywhere) == {}
 
 
 def test_a_compacted_table_is_refused_in_words(store: Store) -> None:
-    commit_cells(store, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
+    commit_files(store, CELLS, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
     open_table(store, CELLS).optimize.compact()
     with pytest.raises(StoreError, match="compacted"):
-        commit_cells(store, [written(store, "s1", "k3")], ["s1"])
+        commit_files(store, CELLS, [written(store, "s1", "k3")], ["s1"])
 
 
 def test_a_table_of_other_columns_is_refused_in_words(store: Store) -> None:
@@ -275,8 +280,8 @@ def test_a_commit_that_came_between_is_neither_lost_nor_doubled(
 
         monkeypatch.setattr(lake, "_actions", late)
 
-    between(lambda: commit_cells(store, [theirs], ["s1"]))
-    commit_cells(store, [ours], ["s1"])
+    between(lambda: commit_files(store, CELLS, [theirs], ["s1"]))
+    commit_files(store, CELLS, [ours], ["s1"])
     assert cell_counts(store) == {"s1": 300}
     between(lambda: commit_rows(store, SLIDES, [_failed_row("s2")]))
     commit_rows(store, SLIDES, [_failed_row("s1")])
@@ -289,13 +294,13 @@ def test_a_driver_that_always_loses_gives_up_in_words(store: Store, monkeypatch:
     def late(change: lake._Change) -> Any:
         with monkeypatch.context() as patch:
             patch.setattr(lake, "_actions", plain)
-            commit_cells(store, [written(store, "s1", f"k{next(keys)}")], ["s1"])
+            commit_files(store, CELLS, [written(store, "s1", f"k{next(keys)}")], ["s1"])
         return plain(change)
 
     monkeypatch.setattr(lake, "_actions", late)
     monkeypatch.setattr(lake, "ATTEMPTS", 3)
     with pytest.raises(StoreError, match="3 commits lost"):
-        commit_cells(store, [file], ["s1"])
+        commit_files(store, CELLS, [file], ["s1"])
     assert cell_counts(store) == {"s1": 300}
 
 
@@ -306,7 +311,7 @@ def test_four_drivers_at_once_lose_and_double_nothing(anywhere: Store) -> None:
 
     def drive(i: int) -> None:
         start.wait()
-        commit_cells(anywhere, files[i], ["s0", "s1", "s2"])
+        commit_files(anywhere, CELLS, files[i], ["s0", "s1", "s2"])
         commit_rows(anywhere, SLIDES, [_failed_row(f"s{i}"), _failed_row("s-all")])
 
     with ThreadPoolExecutor(len(files)) as pool:
@@ -472,10 +477,13 @@ def test_a_run_is_one_row_however_often_it_is_written(store: Store) -> None:
 
 
 def test_duckdb_and_polars_agree(anywhere: Store) -> None:
-    commit_cells(
-        anywhere, [written(anywhere, "s1", "k1", 300), written(anywhere, "s2", "k2", 200)], ["s1", "s2"]
+    commit_files(
+        anywhere,
+        CELLS,
+        [written(anywhere, "s1", "k1", 300), written(anywhere, "s2", "k2", 200)],
+        ["s1", "s2"],
     )
-    commit_cells(anywhere, [written(anywhere, "s2", "k3", 100)], ["s2"])
+    commit_files(anywhere, CELLS, [written(anywhere, "s2", "k3", 100)], ["s2"])
     commit_rows(anywhere, SLIDES, [slide_row(_outcome("s1"), PARAMS, LADDER), _failed_row("s2")])
     cells = DeltaTable(
         anywhere.delta_uri("tables/cells"), storage_options=anywhere.storage_options()
@@ -506,7 +514,7 @@ def test_duckdb_and_polars_agree(anywhere: Store) -> None:
 
 
 def test_a_file_carries_statistics_that_readers_skip_by(store: Store) -> None:
-    commit_cells(store, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
+    commit_files(store, CELLS, [written(store, "s1", "k1"), written(store, "s2", "k2")], ["s1", "s2"])
     actions = pa.table(open_table(store, CELLS).get_add_actions(flatten=True)).to_pylist()
     by_path = {action["path"]: action for action in actions}
     assert by_path["k1.parquet"]["num_records"] == 300
@@ -516,7 +524,7 @@ def test_a_file_carries_statistics_that_readers_skip_by(store: Store) -> None:
 
 
 def test_the_examples_of_the_documentation_run(store: Store) -> None:
-    commit_cells(store, [written(store, "s1", "k1")], ["s1"])
+    commit_files(store, CELLS, [written(store, "s1", "k1")], ["s1"])
     version = commit_rows(store, SLIDES, [_failed_row("s1")])
     commit_rows(store, RUNS, [run_row(run_record(slides_version=version))])
     commit_rows(store, SLIDES, [_failed_row("s2")])
