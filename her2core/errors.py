@@ -41,6 +41,10 @@ class Reason(StrEnum):
     LOW_END_UNRELIABLE = "low_end_unreliable"
     UNCALIBRATED = "uncalibrated"
     UNUSUAL_PATTERN = "unusual_pattern"
+    INSUFFICIENT_NUCLEI = "insufficient_nuclei"  # fewer than ISH needs
+    LIMITED_NUCLEI = "limited_nuclei"
+    UNSCORABLE_NUCLEI = "unscorable_nuclei"  # too many without signals that can be counted
+    FEW_AREAS = "few_areas"  # ISH wants two areas of tumour
     # the run
     WORKER_LOST = "worker_lost"
     TIMEOUT = "timeout"

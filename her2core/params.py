@@ -149,8 +149,50 @@ class IshScoreParams:
 
     rules: str = "ish_asco_cap_2018"
     """ISH rule set by name: a file in her2core/guidelines/ish."""
+    count: str = "signals"
+    """What the category counts: ``signals`` (a cluster is as many as its density says) or ``spots``."""
+    excluded_flags: int = 127
+    """Nuclei with any of these flags are not counted: sum of 1 overlap, 2 truncated, 4 blurred, 8 shape,
+    16 size, 32 saturated, 64 unresolved. All by default (specification 8)."""
     min_nuclei: int = 20
     """Fewer evaluable nuclei: indeterminate (ASCO/CAP 2018: at least 20)."""
+    full_nuclei: int = 60
+    """Fewer evaluable nuclei: limited (the ratio's standard deviation is then 0.11 near 2). Ours."""
+    reserve_one_in: int = 3
+    """One nucleus in this many, by a hash of its id, is kept for an independent recount. Ours."""
+    replicates: int = 1000
+    """Bootstrap replicates of the 95 % intervals. Ours."""
+    area_um: float = 250.0
+    """Edge of the squares that are areas of tumour. Ours."""
+    area_nuclei: int = 10
+    """Evaluable nuclei that make a square an area; the guideline wants two areas. Ours."""
+    max_unscorable_percent: int = 25
+    """More well-shaped nuclei without countable signals: a warning (ASCO/CAP 2013: 25 % of signals)."""
+    retention: float = 0.70
+    """Chance of a signal to lie within the section: what the truncation null assumes. Ours."""
+    population_percent: int = 10
+    """A contiguous amplified population of more than this is counted separately (ASCO/CAP 2013)."""
+    link_um: float = 50.0
+    """Nuclei closer than this are neighbours in a population: wide, as many nuclei are left out. Ours."""
+
+    def __post_init__(self) -> None:
+        if self.count not in ("signals", "spots"):
+            raise ValueError(f"count {self.count!r}: expected signals or spots")
+        if not 1 <= self.min_nuclei <= self.full_nuclei:
+            found = f"min_nuclei {self.min_nuclei}, full_nuclei {self.full_nuclei}"
+            raise ValueError(f"{found}: expected 1 <= min <= full")
+        if not 0 <= self.excluded_flags <= 127:
+            raise ValueError(f"excluded_flags {self.excluded_flags}: expected a sum of flags, 0 to 127")
+        if self.reserve_one_in < 2 or self.area_nuclei < 1:
+            found = f"reserve_one_in {self.reserve_one_in}, area_nuclei {self.area_nuclei}"
+            raise ValueError(f"{found}: expected 2 or more, and 1 or more")
+        if not 100 <= self.replicates <= 100_000:
+            raise ValueError(f"replicates {self.replicates}: expected 100 to 100000")
+        if not 0.0 < self.retention < 1.0:
+            raise ValueError(f"retention {self.retention}: expected between 0 and 1")
+        for name in ("max_unscorable_percent", "population_percent"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 0 to 100")
 
 
 @dataclass(frozen=True, slots=True)
