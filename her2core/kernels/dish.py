@@ -1,0 +1,315 @@
+"""Bright-field dual ISH: from RGB to black silver, red chromogen and hematoxylin.
+
+Silver absorbs all colours alike, and so do hematoxylin and red together: with three channels the three are
+told apart, but only just. So black comes first, as what *every* channel has of it: the least of red and
+green OD and of the neutral part of a three-way unmixing, which leans on blue. Where black was found, red is
+painted over from around, because lenses and cameras shift the channels against each other by a pixel or
+two and a black dot then has coloured rims.
+
+References
+----------
+Ruifrok, Johnston (2001) Anal Quant Cytol Histol 23:291 (colour deconvolution; Fast Red vector).
+QuPath 0.5 source, ``ColorDeconvolutionStains`` (hematoxylin vector).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from her2core.kernels.stain import (
+    MIN_INTENSITY,
+    MIN_OD_NORM,
+    REFERENCE_HEMATOXYLIN,
+    Floats,
+    HematoxylinRange,
+    Vector,
+    angle_deg,
+    od_table,
+    optical_density,
+    unit,
+)
+from her2core.records import DishStain
+
+RGB = npt.NDArray[np.uint8]
+Plane = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+REFERENCE_RED: Vector = (0.124, 0.962, 0.243)
+"""Red signals, (R, G, B). Ours: mean of three fields of VENTANA-like dual ISH, whose signals look magenta
+rather than the orange red of Ruifrok's Fast Red (0.214, 0.851, 0.478), 16 degrees away."""
+NEUTRAL: Final = (1.0, 1.0, 1.0)
+
+PER_OD: Final = 100  # grey steps of the black and red planes per unit of OD: up to 2.2 OD
+ZERO: Final = 32  # grey value of none: noise around it stays noise
+SHADES: Final = 64  # grey steps of the hematoxylin plane from the level between nuclei to that of a nucleus
+BASE: Final = 32  # its grey value between nuclei
+WEIGHT_BITS: Final = 10  # of the fixed-point unmixing
+OD_STEPS: Final = 1 << 12  # of the fixed-point OD, per unit
+
+SMOOTH_UM: Final = 0.1  # sigma; a quarter of the smallest signal: takes out noise of single pixels; ours
+BLACK_OD: Final = 0.15  # from here on a pixel is silver and says nothing about red; ours
+RIM_UM: Final = 0.2  # width of a black dot's coloured rim; ours
+PATCH_UM: Final = 0.8  # red is painted over from no farther away than this; ours
+MIN_VOLUME: Final = 0.15  # of hematoxylin, red and neutral as unit vectors: flatter cannot be unmixed; ours
+
+RED_ANGLE_DEG: Final = 30.0  # farthest from the reference: Fast Red, magenta and their mixtures; ours
+RED_POLE_DEG: Final = 35.0  # so far from hematoxylin a pixel holds red; ours
+RED_POLE_OD: Final = 0.20  # and as much of it: more than red cells and fringes have; ours
+BLACK_POLE_OD: Final = 0.12  # a darker neutral part is silver, whose direction says nothing; ours
+MIN_PIXELS: Final = 200  # fewer pixels give no direction; ours
+DEFAULT_HEMATOXYLIN_RANGE: Final = (0.05, 0.25)  # OD, where no tissue tells; ours
+
+
+class DishPlanes(NamedTuple):
+    """Planes of one region, uint8 ``(h, w)``.
+
+    Attributes
+    ----------
+    black, red
+        OD of silver and of red chromogen, ``ZERO + PER_OD * od``.
+    hematoxylin
+        `BASE` between nuclei, ``BASE + SHADES`` in a typical nucleus.
+    """
+
+    black: Plane
+    red: Plane
+    hematoxylin: Plane
+
+
+class DishUnmixer:
+    """RGB to planes for one slide. Keeps its buffers: one instance a thread.
+
+    Parameters
+    ----------
+    stain
+        The slide's frozen colour.
+    mpp
+        Micrometres per pixel.
+
+    Attributes
+    ----------
+    reach_px
+        How far around a pixel its values look.
+    """
+
+    def __init__(self, stain: DishStain, mpp: float) -> None:
+        self.weights = unmixing_weights(stain)
+        self.table = np.rint(od_table(stain.i0) * OD_STEPS).astype(np.int32)
+        self.sigma = max(SMOOTH_UM / mpp, 0.5)
+        self.edge = 2 * math.ceil(2 * self.sigma) + 1
+        self.rim = max(1, round(RIM_UM / mpp))
+        self.patch = max(2, round(PATCH_UM / mpp))
+        self.reach_px = self.edge // 2 + self.rim + self.patch
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * self.rim + 1, 2 * self.rim + 1))
+        self._disc = np.asarray(disc, np.uint8)
+        self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def __call__(self, rgb: RGB) -> DishPlanes:
+        """Planes of uint8 ``rgb`` (h, w, 3); they are overwritten by the next call."""
+        h, w = rgb.shape[:2]
+        smooth = self._plane("smooth", h, 3 * w).reshape(h, w, 3)
+        # 8-bit Gaussian blurs are integer arithmetic in OpenCV: a pixel's value does not depend on its place.
+        cv2.GaussianBlur(rgb, (self.edge, self.edge), self.sigma, dst=smooth)
+        black, red, hem, mask, grown, painted = (
+            self._plane(name, h, w) for name in ("black", "red", "hem", "mask", "grown", "painted")
+        )
+        unmix_three(smooth, self.table, self.weights, black, red, hem)
+        cv2.threshold(black, round(ZERO + PER_OD * BLACK_OD), 1, cv2.THRESH_BINARY, dst=mask)
+        cv2.dilate(mask, self._disc, dst=grown)
+        paint_over(red, grown, self.patch, painted)
+        return DishPlanes(black, painted, hem)
+
+    def _plane(self, name: str, height: int, width: int) -> Plane:
+        size = height * width
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.empty(size, np.uint8)
+        return self._buffers[name][:size].reshape(height, width)
+
+
+def unmixing_weights(stain: DishStain) -> npt.NDArray[np.int32]:
+    """Fixed-point weights from `OD_STEPS` a channel to grey values.
+
+    Returns
+    -------
+    int32 ``(4, 4)``: rows neutral, red, hematoxylin and the plain OD of a channel in steps of black; columns
+    R, G, B and offset, all with ``WEIGHT_BITS + 12`` fractional bits.
+    """
+    vectors = np.stack([unit(stain.hematoxylin), unit(stain.red), np.asarray(NEUTRAL)])
+    inverse = np.linalg.inv(vectors)  # columns: amounts of hematoxylin, red, neutral
+    low, high = stain.hematoxylin_low_od, stain.hematoxylin_high_od
+    shade = SHADES / max(high - low, 0.02)
+    one = float(1 << WEIGHT_BITS)
+    rows = np.zeros((4, 4))
+    rows[0, :3], rows[0, 3] = inverse[:, 2] * PER_OD, ZERO
+    rows[1, :3], rows[1, 3] = inverse[:, 1] * PER_OD, ZERO
+    rows[2, :3], rows[2, 3] = inverse[:, 0] * shade, BASE - low * shade
+    rows[3, :3], rows[3, 3] = PER_OD, ZERO
+    rows[:, 3] = (rows[:, 3] + 0.5) * OD_STEPS  # rounds to nearest when the fraction is cut off
+    return np.rint(rows * one).astype(np.int32)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def unmix_three(rgb: Any, table: Any, weights: Any, black: Any, red: Any, hem: Any) -> None:
+    """Black, red and hematoxylin (h, w) of ``rgb`` (h, w, 3)."""
+    h, w = black.shape
+    shift = WEIGHT_BITS + 12
+    n0, n1, n2, n3 = weights[0]
+    r0, r1, r2, r3 = weights[1]
+    h0, h1, h2, h3 = weights[2]
+    plain, zero = weights[3, 0], weights[3, 3]
+    for y in range(h):
+        for x in range(w):
+            a, b, c = table[0, rgb[y, x, 0]], table[1, rgb[y, x, 1]], table[2, rgb[y, x, 2]]
+            neutral = n0 * a + n1 * b + n2 * c + n3
+            least = min(neutral, min(min(a, b), c) * plain + zero) >> shift
+            black[y, x] = min(max(least, 0), 255)
+            red[y, x] = min(max((r0 * a + r1 * b + r2 * c + r3) >> shift, 0), 255)
+            hem[y, x] = min(max((h0 * a + h1 * b + h2 * c + h3) >> shift, 0), 255)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def paint_over(image: Any, mask: Any, reach: int, out: Any) -> None:
+    """``image`` with masked pixels replaced by the mean, by inverse square distance, of unmasked ones.
+
+    Pixels farther than ``reach`` from all unmasked ones stay as they are.
+    """
+    h, w = image.shape
+    weight = np.zeros((2 * reach + 1, 2 * reach + 1), np.int64)
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            square = dy * dy + dx * dx
+            if 0 < square <= reach * reach:
+                weight[dy + reach, dx + reach] = (1 << 16) // square
+    for y in range(h):
+        for x in range(w):
+            out[y, x] = image[y, x]
+            if mask[y, x] == 0:
+                continue
+            total = 0
+            mass = 0
+            for yy in range(max(y - reach, 0), min(y + reach + 1, h)):
+                for xx in range(max(x - reach, 0), min(x + reach + 1, w)):
+                    if mask[yy, xx] == 0:
+                        k = weight[yy - y + reach, xx - x + reach]
+                        total += k * image[yy, xx]
+                        mass += k
+            if mass > 0:
+                out[y, x] = (total + mass // 2) // mass
+
+
+def estimate_dish(
+    samples: Sequence[tuple[RGB, Mask]],
+    i0: Vector,
+    um_px: float,
+    *,
+    i0_source: str = "glass",
+    max_angle_deg: float = 15.0,
+) -> DishStain:
+    """Colour of a slide from tiles of its tissue, each stain the mean direction of its own pole.
+
+    Parameters
+    ----------
+    samples
+        Tiles ``(rgb, tissue)``: uint8 ``(h, w, 3)`` and bool ``(h, w)``, at ``um_px``, about 0.5 µm.
+    max_angle_deg
+        Farthest that hematoxylin may lie from its reference (specification 7); farther is not believed.
+
+    Returns
+    -------
+    A record whose ``fallback`` says, for each stain that is the reference, why.
+    """
+    parts = [np.empty((0, 3), np.uint8)] + [rgb[mask] for rgb, mask in samples]
+    pixels = np.concatenate(parts)
+    pixels = pixels[pixels.min(axis=1, initial=255) >= MIN_INTENSITY]
+    od = optical_density(pixels, i0).astype(np.float64)
+    od = od[np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM]
+    reference_h, reference_r = unit(REFERENCE_HEMATOXYLIN), unit(REFERENCE_RED)
+    hematoxylin, note_h = _believed(
+        _hematoxylin(od, reference_h, reference_r), reference_h, "hematoxylin", max_angle_deg
+    )
+    red, note_r = _believed(_red(od, hematoxylin, reference_r), reference_r, "red", RED_ANGLE_DEG)
+    notes = [note for note in (note_h, note_r) if note]
+    if _volume(hematoxylin, red) < MIN_VOLUME:
+        notes.append("hematoxylin, red and black too much alike")
+        hematoxylin, red, note_h = reference_h, reference_r, notes[-1]
+    low, high = DEFAULT_HEMATOXYLIN_RANGE
+    stain = DishStain(
+        i0=i0,
+        hematoxylin=_vector(hematoxylin),
+        red=_vector(red),
+        source="reference" if note_h else "estimated",
+        fallback="; ".join(notes) or None,
+        hematoxylin_low_od=low,
+        hematoxylin_high_od=high,
+        i0_source=i0_source,
+    )
+    low, high = _range(samples, stain, um_px) or (low, high)
+    return DishStain(
+        stain.i0, stain.hematoxylin, stain.red, stain.source, stain.fallback, low, high, i0_source
+    )
+
+
+def _amounts(od: Floats, hematoxylin: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hematoxylin, red and neutral OD of every pixel."""
+    amounts = od @ np.linalg.inv(np.stack([hematoxylin, red, np.asarray(NEUTRAL)]))
+    return amounts[:, 0], amounts[:, 1], amounts[:, 2]
+
+
+def _hematoxylin(od: Floats, hematoxylin: Floats, red: Floats) -> Floats | None:
+    """Mean direction of strong counterstain without red or black."""
+    h, r, k = _amounts(od, hematoxylin, red)
+    pure = (h > 0) & (np.abs(r) < 0.5 * h) & (k < BLACK_POLE_OD)
+    if int(pure.sum()) < MIN_PIXELS:
+        return None
+    strong = pure & (h >= np.percentile(h[pure], 75))
+    return unit(od[strong].sum(axis=0))
+
+
+def _red(od: Floats, hematoxylin: Floats, red: Floats) -> Floats | None:
+    """Mean direction of the purer half of the red pixels."""
+    h, r, k = _amounts(od, hematoxylin, red)
+    angle = np.degrees(np.arctan2(r, h))
+    held = (angle >= RED_POLE_DEG) & (r >= RED_POLE_OD) & (k < BLACK_POLE_OD)
+    if int(held.sum()) < MIN_PIXELS:
+        return None
+    pure = held & (angle >= np.percentile(angle[held], 50))
+    return unit(od[pure].sum(axis=0))
+
+
+def _believed(
+    found: Floats | None, reference: Floats, name: str, max_angle_deg: float
+) -> tuple[Floats, str | None]:
+    """The estimate where it is near the reference; else the reference, and why."""
+    if found is None:
+        return reference, f"{name}: too few pixels of it"
+    angle = angle_deg(found, reference)
+    if angle > max_angle_deg:
+        return reference, f"{name}: estimate {angle:.0f} degrees from the reference"
+    return found, None
+
+
+def _volume(hematoxylin: Floats, red: Floats) -> float:
+    return abs(float(np.linalg.det(np.stack([hematoxylin, red, unit(NEUTRAL)]))))
+
+
+def _vector(array: Floats) -> Vector:
+    return (float(array[0]), float(array[1]), float(array[2]))
+
+
+def _range(samples: Sequence[tuple[RGB, Mask]], stain: DishStain, um_px: float) -> tuple[float, float] | None:
+    """Hematoxylin OD between and inside nuclei."""
+    measured = HematoxylinRange()
+    h, r = unit(stain.hematoxylin), unit(stain.red)
+    for rgb, mask in samples:
+        od = optical_density(rgb, stain.i0).astype(np.float64).reshape(-1, 3)
+        amount, _, black = _amounts(od, h, r)
+        valid = mask & (black.reshape(mask.shape) < BLACK_POLE_OD)
+        measured.add(amount.reshape(mask.shape).astype(np.float32), valid, um_px)
+    return measured.result()
