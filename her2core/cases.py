@@ -1,26 +1,27 @@
-"""From slides to specimens: pool the cells of a specimen's slides and apply the same rule again.
+"""From slides to specimens: pool the cells of a specimen's slides, and judge IHC and ISH together.
 
 Guidelines give no rule for several slides. The default here is ``specimen_pooled``: counts are added and
 judged once, which weighs slides by their cells. Different specimens, and primary and metastasis, are never
-merged. A slide without a score is named and never read as negative.
+merged. A slide without a score is named and never read as negative; what others found is kept beside ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
+from her2core.case_ish import CaseIsh, case_ish
 from her2core.errors import Reason
+from her2core.external import external_ish
 from her2core.guideline import SCORES, ClassCounts, RuleSet
-from her2core.params import ScoreParams
-from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.guideline_case import CaseDecision, case_rules_for
+from her2core.guideline_ish import load_ish_rules
+from her2core.ish import IshScore
+from her2core.params import IshScoreParams, ScoreParams
+from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
 from her2core.scores import Expression, SlideScore, Verdict, judge, pool_expression
-
-STATUS: Mapping[str | None, str] = {"3+": "Positive", "2+": "Equivocal", "1+": "Negative", "0": "Negative"}
-"""HER2 status from IHC alone: 2+ waits for ISH."""
-INDETERMINATE = "Indeterminate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class SlideOutcome:
     ----------
     reason, message
         Code and words of the error that ended it; None where there was none.
+    score, ish
+        What its cells say, by assay: IHC or ISH.
     tumour_mask
         Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
     picture
@@ -50,43 +53,63 @@ class SlideOutcome:
     tumour_mask: str | None = None
     picture: str | None = None
     score_key: str | None = None
+    ish: IshScore | None = None
 
     @property
     def readable_score(self) -> SlideScore | None:
-        """Its score, if quality control passed: also of too few cells, which may be enough together."""
-        failed = self.profile is None or self.profile.quality.verdict == "fail"
-        return None if failed else self.score
+        """Its IHC, if quality control passed: also of too few cells, which may be enough together."""
+        return self.score if self._passed else None
+
+    @property
+    def readable_ish(self) -> IshScore | None:
+        """Its ISH, if quality control passed and signals could be told apart: also of too few nuclei."""
+        return self.ish if self._passed and self.ish and self.ish.heterogeneity else None
+
+    @property
+    def _passed(self) -> bool:
+        return self.profile is not None and self.profile.quality.verdict != "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class CaseScore:
-    """HER2 by IHC of one specimen of a case.
+    """HER2 of one specimen of a case: IHC, ISH, and both together.
 
     Attributes
     ----------
-    status
-        ``Positive``, ``Equivocal`` (2+ without ISH), ``Negative`` or ``Indeterminate``.
+    collection_date
+        The specimen's date; None if its slides name none, or different ones.
+    decision
+        ``her2_status``, ``her2_class`` and flags, from IHC and ISH by the table ``case_rules``.
     verdict, counts, expression
-        Of the pooled cells; ``expression`` is None if no slide could be pooled.
+        IHC of the pooled cells; ``expression`` is None if no slide could be pooled.
+    ish
+        ISH of the pooled nuclei, what laboratories reported, and which of these counts.
     pooled, indeterminate, failed, skipped
-        Slide ids: whose cells were pooled; measured without a score of their own; ended in an error; not
-        attempted. A slide may be pooled and indeterminate.
+        Slide ids: IHC slides whose cells were pooled; slides of any assay that were measured without a score
+        of their own, ended in an error, were not attempted. A slide may be pooled and indeterminate.
     slide_max
-        Highest score of a single slide.
-    discordance
-        Highest less lowest slide score, in steps (0-3); None with fewer than two scored slides.
+        Highest IHC score of a single slide.
+    discordance, block_discordance
+        Highest less lowest IHC score of slides, and of blocks (slides of a block pooled), in steps (0-3);
+        None with fewer than two scored.
     reader_scores
         What human readers wrote, as ``slide_id=score``; never used, never overwritten.
+    conflicts
+        Statements that contradict each other, in words.
     """
 
     case_id: str
     patient_id: str | None
     specimen_id: str | None
     site: str | None
-    status: str
+    collection_date: str | None
+    decision: CaseDecision
+    case_rules: str
+    case_rules_version: int
     verdict: Verdict
     counts: ClassCounts
     expression: Expression | None
+    ish: CaseIsh
     pooled: tuple[str, ...]
     indeterminate: tuple[str, ...]
     failed: tuple[str, ...]
@@ -95,27 +118,61 @@ class CaseScore:
     n_blocks: int
     slide_max: str | None
     discordance: int | None
+    block_discordance: int | None
     reader_scores: tuple[str, ...]
+    conflicts: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """``Positive``, ``Equivocal``, ``Negative`` or ``Indeterminate``."""
+        return self.decision.status
+
+    @property
+    def pending(self) -> str | None:
+        """What an undecided ISH result waits for: ``PENDING_...`` or ``ADJUDICATE``; None if for nothing."""
+        return str(self.ish.arm.result) if self.ish.arm and self.ish.arm.pending else None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Codes of `errors.Reason` of IHC and ISH, sorted."""
+        ish = self.ish.verdict.reasons if self.ish.verdict else ()
+        return tuple(sorted({*self.verdict.reasons, *ish}))
 
     @property
     def incomplete(self) -> bool:
         """Whether a slide of the specimen does not speak in this score."""
         return bool(self.indeterminate or self.failed or self.skipped)
 
+    @property
+    def name(self) -> str:
+        """Case, specimen and site in one word."""
+        return "/".join(part for part in (self.case_id, self.specimen_id, self.site) if part)
+
+
+_IshParams = IshScoreParams()
+
 
 def score_cases(
-    outcomes: Iterable[SlideOutcome], params: ScoreParams, rules: RuleSet
+    outcomes: Iterable[SlideOutcome],
+    params: ScoreParams,
+    rules: RuleSet,
+    ish_params: IshScoreParams = _IshParams,
 ) -> tuple[CaseScore, ...]:
     """One score a specimen (case, specimen and site of the manifest), ordered by these."""
     groups: dict[tuple[str, str, str], list[SlideOutcome]] = {}
     for outcome in outcomes:
         slide = outcome.slide
         groups.setdefault((slide.case_id, slide.specimen_id or "", slide.site or ""), []).append(outcome)
-    return tuple(score_case(groups[key], params, rules) for key in sorted(groups))
+    return tuple(score_case(groups[key], params, rules, ish_params) for key in sorted(groups))
 
 
-def score_case(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet) -> CaseScore:
-    """Pool the slides of one specimen, in any order the same.
+def score_case(
+    outcomes: Sequence[SlideOutcome],
+    params: ScoreParams,
+    rules: RuleSet,
+    ish_params: IshScoreParams = _IshParams,
+) -> CaseScore:
+    """Pool the slides of one specimen, in any order the same, and judge IHC and ISH together.
 
     Raises
     ------
@@ -123,41 +180,99 @@ def score_case(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: Rul
         Of no slides, or of slides of several cases, specimens or sites.
     """
     outcomes = sorted(outcomes, key=lambda o: o.slide.slide_id)
-    if len({(o.slide.case_id, o.slide.specimen_id, o.slide.site) for o in outcomes}) != 1:
-        raise ValueError(f"expected slides of one specimen; found {[o.slide.slide_id for o in outcomes]}")
-    first = outcomes[0].slide
-    pooled = {o.slide.slide_id: score for o in outcomes if (score := o.readable_score)}
-    scores = list(pooled.values())
-    counts = reduce(add, (s.counts for s in scores), ClassCounts())
-    verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores))
-    ranks = [SCORES.index(s.verdict.score) for s in scores if s.verdict.score]
+    slides = [o.slide for o in outcomes]
+    if len({(s.case_id, s.specimen_id, s.site) for s in slides}) != 1:
+        raise ValueError(f"expected slides of one specimen; found {[s.slide_id for s in slides]}")
+    pooled = {o.slide.slide_id: ihc for o in outcomes if (ihc := o.readable_score)}
+    counted = {o.slide.slide_id: nuclei for o in outcomes if (nuclei := o.readable_ish)}
+    counts, verdict = _pool_ihc(outcomes, params, rules)
+    ish_rules, case_rules = load_ish_rules(ish_params.rules), case_rules_for(rules.name)
+    external = external_ish(slides, verdict.score, ish_rules)
+    ish = case_ish(counted, external, verdict.score, ish_params, ish_rules)
+    date, odd_dates = _collection_date(slides)
     return CaseScore(
-        case_id=first.case_id,
-        patient_id=next((o.slide.patient_id for o in outcomes if o.slide.patient_id), None),
-        specimen_id=first.specimen_id,
-        site=first.site,
-        status=STATUS.get(verdict.score, INDETERMINATE),
+        case_id=slides[0].case_id,
+        patient_id=next((s.patient_id for s in slides if s.patient_id), None),
+        specimen_id=slides[0].specimen_id,
+        site=slides[0].site,
+        collection_date=date,
+        decision=case_rules.decide(verdict.score, verdict.her2_class, ish.arm.result if ish.arm else None),
+        case_rules=case_rules.name,
+        case_rules_version=case_rules.version,
         verdict=verdict,
         counts=counts,
-        expression=pool_expression([s.expression for s in scores]) if scores else None,
+        expression=pool_expression([s.expression for s in pooled.values()]) if pooled else None,
+        ish=ish,
         pooled=tuple(pooled),
         indeterminate=_ids(outcomes, SlideState.INDETERMINATE),
         failed=_ids(outcomes, SlideState.FAILED, SlideState.QUARANTINED),
         skipped=_ids(outcomes, SlideState.SKIPPED),
         n_slides=len(outcomes),
-        n_blocks=len({o.slide.block_id for o in outcomes if o.slide.block_id}),
-        slide_max=SCORES[max(ranks)] if ranks else None,
-        discordance=max(ranks) - min(ranks) if len(ranks) > 1 else None,
-        reader_scores=tuple(
-            f"{o.slide.slide_id}={o.slide.reader_score}" for o in outcomes if o.slide.reader_score
-        ),
+        n_blocks=len({s.block_id for s in slides if s.block_id}),
+        slide_max=max((s.verdict.score for s in pooled.values() if s.verdict.score), default=None),
+        discordance=_spread([s.verdict.score for s in pooled.values()]),
+        block_discordance=_spread(_block_scores(outcomes, params, rules)),
+        reader_scores=tuple(f"{s.slide_id}={s.reader_score}" for s in slides if s.reader_score),
+        conflicts=(*odd_dates, *_reader_conflicts(outcomes), *ish.conflicts),
     )
+
+
+def _pool_ihc(
+    outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet
+) -> tuple[ClassCounts, Verdict]:
+    """Counts of the readable IHC slides together, judged once; no reasons where there is no IHC slide."""
+    scores = [score for o in outcomes if (score := o.readable_score)]
+    counts = reduce(add, (s.counts for s in scores), ClassCounts())
+    verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores))
+    if not any(o.slide.assay is Assay.IHC for o in outcomes):
+        verdict = replace(verdict, reasons=())
+    return counts, verdict
 
 
 def _passed_on(outcomes: Sequence[SlideOutcome]) -> set[str]:
     """Reasons of the slides that bear on the specimen too; those of the number of cells are found anew."""
     anew = {Reason.INSUFFICIENT_TUMOUR, Reason.LIMITED_TUMOUR, Reason.UNUSUAL_PATTERN, Reason.UNCALIBRATED}
     return {r for o in outcomes if o.score for r in o.score.verdict.reasons} - {str(r) for r in anew}
+
+
+def _block_scores(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet) -> list[str | None]:
+    """IHC score of every block that the manifest names, its slides pooled."""
+    blocks: dict[str, list[SlideOutcome]] = {}
+    for outcome in outcomes:
+        if outcome.slide.block_id and outcome.readable_score:
+            blocks.setdefault(outcome.slide.block_id, []).append(outcome)
+    return [_pool_ihc(block, params, rules)[1].score for block in blocks.values()]
+
+
+def _spread(scores: Iterable[str | None]) -> int | None:
+    """Highest less lowest score, in steps; None with fewer than two."""
+    ranks = [SCORES.index(score) for score in scores if score]
+    return max(ranks) - min(ranks) if len(ranks) > 1 else None
+
+
+def _collection_date(slides: Sequence[SlideRow]) -> tuple[str | None, list[str]]:
+    """The most precise of the dates if they agree; else none, and the conflict."""
+    dates = sorted({s.collection_date for s in slides if s.collection_date})
+    if not dates:
+        return None, []
+    precise = max(dates, key=len)
+    if all(precise.startswith(date) for date in dates):
+        return precise, []
+    return None, [f"collection dates differ: {', '.join(dates)}"]
+
+
+def _reader_conflicts(outcomes: Sequence[SlideOutcome]) -> list[str]:
+    """IHC slides whose reader saw another score, or split the score 0 otherwise."""
+    found = []
+    for o in outcomes:
+        read, verdict = o.slide.reader_score, o.score.verdict if o.score else None
+        if read is None or verdict is None or verdict.score is None:
+            continue
+        tier, _, split = read.partition("_")
+        ours = verdict.her2_class if verdict.score == "0" else ""
+        if tier != verdict.score or {split, ours} == {"null", "ultralow"}:
+            found.append(f"{o.slide.slide_id}: reader {read}, scored {verdict.score} {ours}".rstrip())
+    return found
 
 
 def _ids(outcomes: Sequence[SlideOutcome], *states: SlideState) -> tuple[str, ...]:
