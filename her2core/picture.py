@@ -93,7 +93,7 @@ def read_thumbnail(
     """The finest level whose longer edge is at most ``longest_px`` (else the coarsest), and its µm/px."""
     fitting = [k for k, shape in enumerate(ref.shapes) if max(shape) <= longest_px]
     level = fitting[0] if fitting else len(ref.shapes) - 1
-    out = np.empty((*ref.shapes[level], 3), np.uint8)
+    out = np.empty((*ref.shapes[level], len(ref.channels)), ref.dtype)
     reader.read(level, 0, 0, out)
     return out, ref.mpp * 2**level
 
@@ -123,7 +123,7 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
         (left, bottom if beside else bottom + panel_h + gap),
         (left + panel_w + gap if beside else left, bottom),
     )
-    panels = [_panel(figure, (x, y, panel_w, panel_h), wide, high) for x, y in corners]
+    panels = [bare_axes(figure, (x, y, panel_w, panel_h), wide, high) for x, y in corners]
     for panel in panels:
         panel.set_xlim(0, width_um)
         panel.set_ylim(height_um, 0)
@@ -140,10 +140,10 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     else:
         _draw_hexagons(panels[1], cells, HEX_PX / px_um, px_um)
         _colour_scale(figure, panels[1])
-    _scale_bar(panels[0], width_um)
-    _scale_bar(panels[1], width_um)
+    scale_bar(panels[0], width_um)
+    scale_bar(panels[1], width_um)
     _heading(figure, summary, left / wide, high)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def cohort_picture(summaries: Sequence[PictureSummary]) -> bytes:
@@ -168,7 +168,7 @@ def cohort_picture(summaries: Sequence[PictureSummary]) -> bytes:
             axes.text(1, y, text, va="center", fontsize=8, color=INK, parse_math=False)
         if labelled:
             axes.text(
-                -1.5, y, _short(row.slide_id, 28), ha="right", va="center", fontsize=8.5, parse_math=False
+                -1.5, y, shortened(row.slide_id, 28), ha="right", va="center", fontsize=8.5, parse_math=False
             )
             axes.text(102, y, row.score or "–", va="center", fontsize=9.5, weight="bold", color=INK)
             h_score = "–" if row.h_score is None else f"{row.h_score:.0f}"
@@ -191,7 +191,7 @@ def cohort_picture(summaries: Sequence[PictureSummary]) -> bytes:
         handles, labels, ncols=5, loc="upper center", bbox_to_anchor=(0.53, 1 - 0.4 / high), fontsize=7.5,
         frameon=False, handlelength=1.0, columnspacing=1.2,
     )  # fmt: skip
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def cell_overlay(
@@ -232,7 +232,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _panel(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
+def bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
     """Axes at ``(left, bottom, width, height)`` in inches, without ticks."""
     x, y, w, h = box
     axes = figure.add_axes((x / wide, y / high, w / wide, h / high))
@@ -298,7 +298,7 @@ def _colour_scale(figure: Figure, panel: Axes) -> None:
     bar.set_title("mean class, tumour cells", fontsize=8, pad=3, color=INK)
 
 
-def _scale_bar(axes: Axes, width_um: float) -> None:
+def scale_bar(axes: Axes, width_um: float) -> None:
     """Bar of a round length, about a fifth of the width, on a white plate in the lower left corner."""
     length = _round_length(width_um / 5)
     box = axes.get_window_extent()
@@ -376,7 +376,8 @@ def _percent(count: int, n: int) -> str:
 def _heading(figure: Figure, summary: PictureSummary, left: float, high: float) -> None:
     score = f"score {summary.score}" if summary.score else summary.state
     room = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(score) - 6  # characters, at 17 points
-    title, y_title, y_line = f"{_short(summary.slide_id, room)}    {score}", 1 - 0.36 / high, 1 - 0.74 / high
+    title = f"{shortened(summary.slide_id, room)}    {score}"
+    y_title, y_line = 1 - 0.36 / high, 1 - 0.74 / high
     figure.text(left, y_title, title, fontsize=17, weight="bold", va="center", color=INK, parse_math=False)
     parts = [
         "H-score –" if summary.h_score is None else f"H-score {summary.h_score:.0f}",
@@ -389,7 +390,7 @@ def _heading(figure: Figure, summary: PictureSummary, left: float, high: float) 
     )
 
 
-def _short(text: str, longest: int) -> str:
+def shortened(text: str, longest: int) -> str:
     """The text, its middle left out where it is too long."""
     if len(text) <= longest:
         return text
@@ -397,7 +398,7 @@ def _short(text: str, longest: int) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     fast = {"compress_level": 3}  # a tenth larger, in under half the time
