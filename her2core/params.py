@@ -85,6 +85,10 @@ class ProfileParams:
     """Most tissue pixels with a channel too dark to measure. Ours."""
     max_mpp: float = 0.30
     """Coarsest level 0, µm/px, at which thin membranes still show (specification 7)."""
+    min_ish_tissue_mm2: float = 0.001
+    """ISH: less tissue than this fails; a field of view at 100x holds 0.02 mm². Ours."""
+    max_ish_mpp: float = 0.20
+    """ISH, bright field: coarsest level 0, µm/px, at which signals are preferably read (specification 7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,29 @@ class ISHParams:
     """Bright field: what black silver marks (VENTANA HER2 Dual ISH: HER2). Recorded, never guessed."""
     red_probe: str | None = "CEP17"
     """Bright field: what red marks (VENTANA HER2 Dual ISH: chromosome 17); null for a single black probe."""
+    nucleus_contrast: float = 0.12
+    """Least mean step across a nuclear outline, as a fraction of the slide's counterstain range. Ours."""
+    min_nucleus_um2: float = 25.0
+    """Least area of a nucleus that is scored (specification 8)."""
+    max_nucleus_um2: float = 250.0
+    """Greatest area of a nucleus that is scored (specification 8); pleomorphic tumours may need 400."""
+    min_solidity: float = 0.9
+    """Least area of a scored nucleus over that of its convex hull (specification 8)."""
+    max_overlap: float = 0.05
+    """From this fraction of its area in other nuclei on, a nucleus is not scored (specification 8)."""
+    min_sharpness: float = 0.3
+    """Least step across 0.5 µm either side of the nuclear edge, as a fraction of that across 2 µm. Ours."""
+    small_nucleus_um2: float = 30.0
+    """Tumour rule: a smaller nucleus is a lymphocyte or a fragment (diameter 6.2 µm). Ours."""
+    spindle_nucleus_um2: float = 60.0
+    """Tumour rule: a nucleus smaller than this and elongated is stroma. Ours."""
+    spindle_elongation: float = 2.2
+    """Tumour rule: axis ratio from which a nucleus is elongated. Ours."""
+    max_bright_field_mpp: float = 0.2
+    """Bright field: coarsest pixels, µm, that resolve signals; coarser slides are indeterminate
+    (specification 7)."""
+    max_fluorescence_mpp: float = 0.3
+    """Fluorescence: coarsest pixels, µm; two signals 0.6 µm apart are two pixels apart. Ours."""
     min_spot_um: float = 0.4
     """Diameter of the smallest signals (specification 8)."""
     max_spot_um: float = 1.0

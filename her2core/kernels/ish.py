@@ -1,0 +1,377 @@
+"""The ISH kernel: pixels of one chunk in, one row a nucleus and one row a signal out (her2-spec 8).
+
+    kernel = ISHKernel(ISHParams(), stain, mpp=0.1)
+    nuclei, spots = kernel(pixels, origin=(y0, x0), core=Box(...))   # pixels cover core.grown(kernel.halo_px)
+
+A nucleus and its signals depend on no pixel farther than `halo_px` from its centroid, and on nothing of where
+the chunk begins: however a slide is cut, the rows are the same bits. Nothing is dropped for its looks: what
+is doubtful about a nucleus is flagged, and whoever scores leaves it out.
+
+    ish_nuclei   seeds, cuts between touching nuclei, outlines; at about half a micrometre a pixel
+    ish_shape    the numbers of a nucleus and its own pixels
+    dish         planes of silver, red and hematoxylin from light
+    spots        signals inside nuclei, at full resolution
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntFlag
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from her2core.kernels import ish_nuclei, ish_shape
+from her2core.kernels.dish import PER_OD, DishUnmixer, unmix_three, unmixing_weights
+from her2core.kernels.ish_nuclei import BASE, SHADES
+from her2core.kernels.spots import FOUND_DTYPE, SpotFinder
+from her2core.params import ISHParams
+from her2core.records import Assay, Box, DishStain, Fluorescence
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Rows = np.ndarray[tuple[int], np.dtype[np.void]]
+
+NUCLEUS_DTYPE: Final = np.dtype(
+    [
+        ("y_px0", "f8"),  # quantised to 1/16 px; pixel (0, 0) has its centre at 0
+        ("x_px0", "f8"),
+        ("nucleus_area_um2", "f4"),
+        ("elongation", "f4"),
+        ("solidity", "f4"),
+        ("counterstain", "f4"),  # DAPI above background, grey levels; or hematoxylin OD
+        ("sharpness", "f4"),
+        ("overlap_fraction", "f4"),
+        ("her2_spots", "u2"),
+        ("cep17_spots", "u2"),
+        ("her2_integrated", "f4"),
+        ("cep17_integrated", "f4"),
+        ("tumour_rule", "?"),
+        ("flags", "u1"),
+    ]
+)
+SPOT_DTYPE: Final = np.dtype(
+    [
+        ("nucleus", "i4"),  # row among the nuclei
+        ("probe", "u1"),  # 0 HER2, 1 CEP17
+        ("y_px0", "f8"),
+        ("x_px0", "f8"),
+        ("diameter_um", "f4"),
+        ("contrast", "f4"),
+        ("integrated", "f4"),
+    ]
+)
+PROBES: Final = ("HER2", "CEP17")
+NUCLEAR_UM: Final = 0.5  # pixels of the nuclear image, about; ours
+SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
+SPAN_UM: Final = (0.04, 0.6)  # pixels that can be worked with at all
+
+
+class NucleusFlag(IntFlag):
+    """Why a nucleus is left out of a score by default."""
+
+    OVERLAP = 1  # shares too much of its area with others
+    TRUNCATED = 2  # cut by the edge of the slide
+    BLURRED = 4  # its edge is out of focus, and so may be its signals
+    SHAPE = 8  # not convex: two nuclei, or a torn one
+    SIZE = 16  # too small or too large for one nucleus
+    SATURATED = 32  # too bright or too dark to be measured
+    UNRESOLVED = 64  # pixels too coarse for signals
+
+
+def resolvable(assay: Assay, mpp: float, params: ISHParams) -> str | None:
+    """Why signals cannot be counted at ``mpp`` micrometres per pixel; None where they can be.
+
+    A signal of 0.4 um is two pixels wide at 0.2 um per pixel; in bright field two signals that touch then
+    are one. Fluorescence shows a signal of one pixel still as a light in the dark.
+    """
+    most = params.max_bright_field_mpp if assay is Assay.DISH else params.max_fluorescence_mpp
+    if mpp <= most:
+        return None
+    kind = "bright field" if assay is Assay.DISH else "fluorescence"
+    return f"{mpp:g} um/px does not resolve signals: {kind} needs {most:g} um/px or finer"
+
+
+class ISHKernel:
+    """Nuclei and signals of one slide at one resolution. Keeps its buffers: one instance a thread.
+
+    Parameters
+    ----------
+    params
+        Scale-free parameters.
+    stain
+        The slide's frozen colour (bright field) or grey levels (fluorescence).
+    mpp
+        Micrometres per pixel of the level that is passed in.
+    largest
+        Height and width of the largest core to come: buffers are made for it at once.
+    extent
+        Height and width of the slide at this level: without it only its upper and left edge are known, and
+        nuclei that the others cut are not flagged.
+
+    Attributes
+    ----------
+    halo_px
+        Pixels that a region must hold beyond its core on every side.
+    """
+
+    def __init__(
+        self,
+        params: ISHParams,
+        stain: DishStain | Fluorescence,
+        mpp: float,
+        largest: tuple[int, int] = (0, 0),
+        *,
+        extent: tuple[int, int] | None = None,
+    ) -> None:
+        if not SPAN_UM[0] <= mpp <= SPAN_UM[1]:
+            raise ValueError(f"{mpp} um/px; the kernel works at {SPAN_UM[0]} to {SPAN_UM[1]}")
+        self.params, self.stain, self.mpp = params, stain, mpp
+        self.extent = extent
+        self.factor = max(1, round(NUCLEAR_UM / mpp))
+        self.um = mpp * self.factor  # of the nuclear image
+        self.rules = ish_nuclei.rules(self.um)
+        self.halo_px = self.factor * (self.rules.reach + 1)
+        self._work = ish_nuclei.workspace(self.rules)
+        self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
+        self._headroom = 1.0
+        self._buffers: dict[str, NDArray[Any]] = {}
+        if isinstance(stain, DishStain):
+            self.assay = Assay.DISH
+            self.unmixer = DishUnmixer(stain, mpp)
+            self.probes = (params.black_probe, params.red_probe)
+            floors = [params.spot_od * PER_OD] * 2
+        else:
+            self.assay = Assay.FISH
+            self.unmixer = None
+            self.probes = stain.channels[1:]
+            floors = [params.spot_noise * noise for noise in stain.noise[1:]]
+        for probe in self.probes:
+            if probe is not None and probe not in PROBES:
+                raise ValueError(f"probe {probe!r}: one of {PROBES} is wanted")
+        self.finders = [SpotFinder(params, mpp, floor) for floor in floors]
+        self.margin = max(finder.reach_px for finder in self.finders)
+        if self.unmixer is not None:
+            self.margin += self.unmixer.reach_px
+        self.unresolved = resolvable(self.assay, mpp, params)
+
+    def __call__(self, pixels: Pixels, origin: tuple[int, int], core: Box) -> tuple[Rows, Rows]:
+        """Measure the nuclei whose centroid lies in ``core``.
+
+        Parameters
+        ----------
+        pixels
+            ``(h, w, channel)``: uint8 RGB, 255 outside the slide; or uint8 or uint16 DAPI and probes, 0
+            outside.
+        origin
+            Absolute ``(y, x)`` of ``pixels[0, 0]`` in pixels of this level.
+        core
+            Half-open absolute box; ``pixels`` cover ``core.grown(halo_px)``.
+
+        Returns
+        -------
+        nuclei
+            `NUCLEUS_DTYPE` rows sorted by ``(y_px0, x_px0)``.
+        spots
+            `SPOT_DTYPE` rows sorted by ``(nucleus, probe, y_px0, x_px0)``.
+
+        Raises
+        ------
+        ValueError
+            Where ``pixels`` is too small for the core and its halo.
+        """
+        area = Box(origin[0], origin[1], origin[0] + pixels.shape[0], origin[1] + pixels.shape[1])
+        need = core.grown(self.halo_px)
+        if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
+            raise ValueError(f"{area} does not cover {need}: the core {core} and a halo of {self.halo_px} px")
+        f = self.factor
+        y0, x0 = -(-need.y0 // f), -(-need.x0 // f)  # bins stand on absolute coordinates
+        y1, x1 = need.y1 // f, need.x1 // f
+        cut = pixels[y0 * f - area.y0 : y1 * f - area.y0, x0 * f - area.x0 : x1 * f - area.x0]
+        self._headroom = max(1.0, self._room_px / (cut.shape[0] * cut.shape[1]))
+        grey = self._nuclear_image(cut)
+        picture = ish_nuclei.images(grey, self.rules, lambda name: self._plane(name, *grey.shape))
+        inner = Box(core.y0 // f - y0, core.x0 // f - x0, -(-core.y1 // f) - y0, -(-core.x1 // f) - x0)
+        found = ish_nuclei.find(
+            picture, self.rules, inner, self.params.nucleus_contrast, self._seeds(grey.size), self._work
+        )
+        shape = ish_shape.outlines(found.nuclei, self.rules.look)
+        place = np.empty((len(shape.y), 2))
+        for k, (centre, corner) in enumerate(((shape.y, y0), (shape.x, x0))):
+            place[:, k] = (centre.astype(np.float64) + corner) * f + 0.5 * (f - 1) + shape.centroid[:, k] * f
+        place = np.rint(place * 16) / 16
+        y, x = place.T
+        mine = np.flatnonzero((y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1))
+        mine = mine[np.lexsort((x[mine], y[mine]))]
+        nuclei = self._rows(picture.grey, found, shape, mine, place)
+        absolute = shape._replace(y=shape.y + np.int32(y0), x=shape.x + np.int32(x0))
+        self._flag(nuclei, absolute, mine)
+        spots = self._spots(pixels, area, core, absolute, mine, nuclei)
+        return nuclei, spots
+
+    def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
+        """A contiguous plane in a buffer that is reused from call to call."""
+        size = height * width
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.empty(math.ceil(size * self._headroom), dtype)
+        return self._buffers[name][:size].reshape(height, width)
+
+    def _seeds(self, size: int) -> NDArray[np.int32]:
+        return self._plane("seeds", max(size // 16, 1), 2, np.int32)
+
+    def _nuclear_image(self, pixels: Pixels) -> NDArray[np.uint8]:
+        """Counterstain at about half a micrometre: `BASE` between nuclei, ``BASE + SHADES`` in a typical one."""
+        f = self.factor
+        h, w = pixels.shape[0] // f, pixels.shape[1] // f
+        grey = self._plane("grey", h, w)
+        if isinstance(self.stain, Fluorescence):
+            shade = SHADES / max(self.stain.dapi_high - self.stain.dapi_low, 1e-6)
+            most = np.iinfo(pixels.dtype).max
+            shrink_grey(pixels, f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey)
+        else:
+            rgb = self._plane("rgb", h, 3 * w).reshape(h, w, 3)
+            shrink_rgb(pixels, f, rgb)
+            black, red = self._plane("depth", h, w), self._plane("hill", h, w)
+            assert self.unmixer is not None
+            unmix_three(rgb, self.unmixer.table, unmixing_weights(self.stain), black, red, grey)
+        return grey
+
+    def _rows(
+        self,
+        grey: NDArray[np.uint8],
+        found: Any,
+        shape: Any,
+        mine: NDArray[np.intp],
+        place: NDArray[np.float64],
+    ) -> Rows:
+        rule = self.rules
+        spread = (
+            max(1, round(ish_shape.SHARP_UM[0] / self.um)),
+            max(2, round(ish_shape.SHARP_UM[1] / self.um)),
+        )
+        near = min(2 * rule.r_max, rule.look.reach)
+        rows = ish_shape.measure(grey, shape, found.bound, found.inside, mine, near, spread, rule.look)
+        nuclei = np.zeros(len(mine), NUCLEUS_DTYPE)
+        nuclei["y_px0"], nuclei["x_px0"] = place[mine].T
+        nuclei["nucleus_area_um2"] = rows[:, 0] * self.um**2
+        nuclei["elongation"], nuclei["solidity"] = rows[:, 1], rows[:, 2]
+        nuclei["counterstain"] = self._counterstain(rows[:, 3])
+        nuclei["sharpness"], nuclei["overlap_fraction"] = rows[:, 4], rows[:, 5]
+        nuclei["flags"] = NucleusFlag.SATURATED * (rows[:, 6] > SATURATED_SHARE)
+        return nuclei
+
+    def _counterstain(self, grey: NDArray[np.float64]) -> NDArray[np.float64]:
+        if isinstance(self.stain, Fluorescence):
+            low, high, zero = self.stain.dapi_low, self.stain.dapi_high, self.stain.background[0]
+        else:
+            low, high, zero = self.stain.hematoxylin_low_od, self.stain.hematoxylin_high_od, 0.0
+        return low + (grey - BASE) * (high - low) / SHADES - zero
+
+    def _flag(self, nuclei: Rows, shape: Any, mine: NDArray[np.intp]) -> None:
+        p, look = self.params, self.rules.look
+        area = nuclei["nucleus_area_um2"]
+        radius = shape.radius[mine]
+        truncated = np.zeros(len(mine), np.bool_)
+        for centre, way, size in ((shape.y, look.sin, 0), (shape.x, look.cos, 1)):
+            at = (centre[mine, None] + radius * way) * self.factor
+            truncated |= at.min(axis=1, initial=np.inf) < self.factor
+            if self.extent is not None:
+                truncated |= at.max(axis=1, initial=-np.inf) >= self.extent[size] - 2 * self.factor
+        doubts = {
+            NucleusFlag.OVERLAP: nuclei["overlap_fraction"] >= p.max_overlap,
+            NucleusFlag.TRUNCATED: truncated,
+            NucleusFlag.BLURRED: nuclei["sharpness"] < p.min_sharpness,
+            NucleusFlag.SHAPE: nuclei["solidity"] < p.min_solidity,
+            NucleusFlag.SIZE: (area < p.min_nucleus_um2) | (area > p.max_nucleus_um2),
+            NucleusFlag.UNRESOLVED: np.full(len(area), self.unresolved is not None),
+        }
+        for flag, holds in doubts.items():
+            nuclei["flags"] |= np.where(holds, np.uint8(flag), np.uint8(0))
+        spindle = (area < p.spindle_nucleus_um2) & (nuclei["elongation"] > p.spindle_elongation)
+        nuclei["tumour_rule"] = (area >= p.small_nucleus_um2) & ~spindle
+
+    def _spots(
+        self, pixels: Pixels, area: Box, core: Box, shape: Any, mine: NDArray[np.intp], nuclei: Rows
+    ) -> Rows:
+        """Signals of the nuclei ``mine``; their numbers are filled into ``nuclei``."""
+        reach = math.ceil(ish_nuclei.REACH_UM / self.mpp) * 2 + self.factor
+        window = core.grown(min(reach + self.margin, self.halo_px))
+        part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
+        labels = self._plane("labels", window.height, window.width, np.int32)
+        labels.fill(0)
+        names = -1 - np.arange(len(shape.y), dtype=np.int32)
+        names[mine] = 1 + np.arange(len(mine), dtype=np.int32)
+        ish_shape.paint(labels, (window.y0, window.x0), shape, names, self.factor, self.rules.look)
+        parts = [np.empty(0, SPOT_DTYPE)]
+        for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
+            if probe is None:
+                continue
+            found = finder(plane, labels, len(mine))
+            spots = np.zeros(len(found), SPOT_DTYPE)
+            k = PROBES.index(probe)
+            spots["nucleus"], spots["probe"] = found["nucleus"] - 1, k
+            spots["y_px0"], spots["x_px0"] = found["y"] + window.y0, found["x"] + window.x0
+            for name in ("diameter_um", "contrast", "integrated"):
+                spots[name] = found[name]
+            parts.append(spots)
+            name = probe.lower()
+            count = np.bincount(spots["nucleus"], minlength=len(mine))
+            nuclei[f"{name}_spots"] = np.minimum(count, np.iinfo(np.uint16).max)
+            nuclei[f"{name}_integrated"] = np.bincount(spots["nucleus"], spots["integrated"], len(mine))
+        spots = np.concatenate(parts)
+        return spots[np.lexsort((spots["x_px0"], spots["y_px0"], spots["probe"], spots["nucleus"]))]
+
+    def _planes(self, pixels: Pixels) -> list[NDArray[Any]]:
+        """One plane a probe, bright where it is."""
+        if self.unmixer is not None:
+            planes = self.unmixer(pixels)
+            return [planes.black, planes.red]
+        return [pixels[..., k] for k in range(1, pixels.shape[2])]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int, out: Any) -> None:
+    """``out`` (h, w) uint8 is ``scale[0] + scale[1] *`` the sum of a bin of channel 0; 255 where saturated."""
+    h, w = out.shape
+    sums = np.zeros(w, np.int64)
+    full = most * factor * factor
+    for y in range(h):
+        sums[:] = 0
+        for k in range(factor):
+            row = pixels[y * factor + k]
+            for x in range(w):
+                total = 0
+                for i in range(x * factor, x * factor + factor):
+                    total += np.int64(row[i, 0])
+                sums[x] += total
+        for x in range(w):
+            v = np.floor(scale[0] + scale[1] * sums[x] + 0.5)
+            out[y, x] = 255 if sums[x] == full else np.uint8(min(max(v, 0.0), 255.0))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def shrink_rgb(pixels: Any, factor: int, out: Any) -> None:
+    """Means over bins of ``pixels`` (h * factor, w * factor, 3), rounded."""
+    h, w = out.shape[:2]
+    sums = np.zeros((w, 3), np.int32)
+    n = np.int32(factor * factor)
+    for y in range(h):
+        sums[:] = 0
+        for k in range(factor):
+            row = pixels[y * factor + k]
+            for x in range(w):
+                r = np.int32(0)
+                g = np.int32(0)
+                b = np.int32(0)
+                for i in range(x * factor, x * factor + factor):
+                    r += row[i, 0]
+                    g += row[i, 1]
+                    b += row[i, 2]
+                sums[x, 0] += r
+                sums[x, 1] += g
+                sums[x, 2] += b
+        for x in range(w):
+            for c in range(3):
+                out[y, x, c] = (2 * sums[x, c] + n) // (2 * n)
