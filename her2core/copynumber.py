@@ -55,7 +55,7 @@ def seen_signals(mean: float, retention: float) -> NDArray[np.float64]:
     while (above := _visible_mean(copies + 1, retention)) <= mean:
         copies += 1
     below = _visible_mean(copies, retention)
-    share = (mean - below) / (above - below)
+    share = max(0.0, (mean - below) / (above - below))
     seen = share * _visible(copies + 1, retention)
     seen[:-1] += (1 - share) * _visible(copies, retention)
     return seen
