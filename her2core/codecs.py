@@ -1,6 +1,6 @@
 """Named chunk codecs: what ``zarr.json`` declares, and the encoder and decoder that do exactly that.
 
-Chunks are handled as ``(y, x, 3)`` pixels; a leading ``transpose`` codec tells Zarr readers that the array
+Chunks are handled as ``(y, x, c)`` pixels; a leading ``transpose`` codec tells Zarr readers that the array
 itself is ``(c, y, x)``. Measured on 512 x 512 chunks, per core; tissue and glass as a range from a scanner's
 JPEG 2000 slide to smooth microscope photographs of tissue cores (compression ratio, megapixels a second):
 
@@ -15,14 +15,15 @@ jpeg-90        no      9.9          21          240      220      needs imagecod
 
 ``blosc-lz4`` is the default: bitshuffle before LZ4 finds most of what general-purpose compression finds in
 such pixels, at a third of the time. ``jpeg-1`` to ``jpeg-100`` set the quality; chroma is not subsampled,
-because stain separation lives on it. JPEG XL is left out: at the one effort that is fast enough it is not
-always lossless (libjxl 0.11, a few in a thousand noisy chunks; libjxl issue 4026).
+because stain separation lives on it. Fluorescence is stored without loss: ``jpeg`` is refused, and ``htj2k``
+takes three channels only. JPEG XL is left out: at the one effort that is fast enough it is not always
+lossless (libjxl 0.11, a few in a thousand noisy chunks; libjxl issue 4026).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import imagecodecs
@@ -30,8 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.errors import ConfigError
+from her2core.pixels import RGB8, PixelFormat, Pixels
 
-Pixels = NDArray[np.uint8]
+Encoded = NDArray[np.uint8]
+
+FLUORESCENCE_RATIOS = {"blosc-lz4": 1.6, "zstd": 1.7, "htj2k": 2.2}
+"""Raw over stored bytes of fluorescence: camera noise over a dark field, in 16 bits. Ours."""
 
 _JPEG_END = b"\xff\xd9"
 
@@ -49,17 +54,18 @@ class Codec:
     chain
         Zarr v3 codec list after ``transpose``, as ``zarr.json`` states it.
     encode
-        ``encode(chunk, out)`` compresses ``(y, x, 3)`` pixels into 1-D ``out``; returns the bytes used.
+        ``encode(chunk, out)`` compresses ``(y, x, c)`` pixels into 1-D ``out``; returns the bytes used.
     decode
-        ``decode(data, chunk)`` fills contiguous ``(y, x, 3)`` pixels and never writes past them.
+        ``decode(data, chunk)`` fills contiguous ``(y, x, c)`` pixels and never writes past them.
     tissue_ratio, glass_ratio
-        Raw bytes over stored bytes, for estimates; typical values of the table above.
+        Raw bytes over stored bytes, for estimates; typical values of the table above. Fluorescence has no
+        glass: both are that of its noise.
     """
 
     name: str
     lossless: bool
     chain: tuple[dict[str, Any], ...]
-    encode: Callable[[Pixels, Pixels], int]
+    encode: Callable[[Pixels, Encoded], int]
     decode: Callable[[Any, Pixels], Any]
     tissue_ratio: float
     glass_ratio: float
@@ -75,35 +81,53 @@ def worst_case_bytes(raw: int) -> int:
     return 2 * raw + 2**16
 
 
-def codec(name: str) -> Codec:
-    """Return the codec of that name.
+def codec(name: str, pixels: PixelFormat = RGB8) -> Codec:
+    """Return the codec of that name for pixels of a format.
 
     Raises
     ------
     ConfigError
-        For a name that is not in the table above.
+        For a name that is not in the table above, or one that cannot store such pixels.
     """
-    if name == "blosc-lz4":
-        return _blosc_lz4()
-    if name == "zstd":
-        return _zstd()
-    if name == "htj2k":
-        return _htj2k()
     family, _, quality = name.partition("-")
-    if family == "jpeg" and quality.isascii() and quality.isdigit() and 1 <= int(quality) <= 100:
-        return _jpeg(name, int(quality))
-    raise ConfigError(
-        f"pyramid.codec = {name!r}; expected blosc-lz4, zstd, htj2k or, with loss, jpeg-1 to jpeg-100."
-    )
+    if name in ("blosc-lz4", "zstd"):
+        made = _blosc_lz4(pixels) if name == "blosc-lz4" else _zstd(pixels)
+    elif name == "htj2k":
+        if pixels.count != 3:
+            raise ConfigError(
+                f"pyramid.codec = {name!r} stores three channels, and {', '.join(pixels.channels)} are "
+                f"{pixels.count}; set blosc-lz4 or zstd for this slide."
+            )
+        made = _htj2k()
+    elif family == "jpeg" and quality.isascii() and quality.isdigit() and 1 <= int(quality) <= 100:
+        if not pixels.is_rgb:
+            raise ConfigError(
+                f"pyramid.codec = {name!r} mixes channels and loses grey levels, which fluorescence is "
+                "measured by; set blosc-lz4, zstd or htj2k for this slide."
+            )
+        made = _jpeg(name, int(quality))
+    else:
+        raise ConfigError(
+            f"pyramid.codec = {name!r}; expected blosc-lz4, zstd, htj2k or, with loss, jpeg-1 to jpeg-100."
+        )
+    noise = FLUORESCENCE_RATIOS.get(name)
+    return made if pixels.is_rgb or not noise else replace(made, tissue_ratio=noise, glass_ratio=noise)
 
 
-def _blosc_lz4() -> Codec:
-    settings = {"cname": "lz4", "clevel": 1, "shuffle": "bitshuffle", "typesize": 1, "blocksize": 0}
+def _to_bytes(pixels: PixelFormat) -> dict[str, Any]:
+    """Zarr's codec from numbers to bytes; single bytes have no order."""
+    wide = np.dtype(pixels.dtype).itemsize > 1
+    return {"name": "bytes", "configuration": {"endian": "little"}} if wide else {"name": "bytes"}
 
-    def encode(chunk: Pixels, out: Pixels) -> int:
+
+def _blosc_lz4(pixels: PixelFormat) -> Codec:
+    size = np.dtype(pixels.dtype).itemsize
+    settings = {"cname": "lz4", "clevel": 1, "shuffle": "bitshuffle", "typesize": size, "blocksize": 0}
+
+    def encode(chunk: Pixels, out: Encoded) -> int:
         return len(
             _ic.blosc_encode(
-                chunk, level=1, compressor="lz4", shuffle="bitshuffle", typesize=1, numthreads=1, out=out
+                chunk, level=1, compressor="lz4", shuffle="bitshuffle", typesize=size, numthreads=1, out=out
             )
         )
 
@@ -111,27 +135,27 @@ def _blosc_lz4() -> Codec:
         stated = int.from_bytes(data[12:16], "little")  # c-blosc trusts this size in its header, and reads on
         if stated != len(data):
             raise ValueError(f"Blosc chunk of {len(data)} bytes that says it has {stated}.")
-        _exactly(len(_ic.blosc_decode(data, numthreads=1, out=chunk.reshape(-1))), chunk)
+        _exactly(len(_ic.blosc_decode(data, numthreads=1, out=_bytes(chunk))), chunk)
 
-    chain = ({"name": "bytes"}, {"name": "blosc", "configuration": settings})
+    chain = (_to_bytes(pixels), {"name": "blosc", "configuration": settings})
     return Codec("blosc-lz4", True, chain, encode, decode, tissue_ratio=1.2, glass_ratio=10)
 
 
-def _zstd() -> Codec:
-    def encode(chunk: Pixels, out: Pixels) -> int:
+def _zstd(pixels: PixelFormat) -> Codec:
+    def encode(chunk: Pixels, out: Encoded) -> int:
         return len(_ic.zstd_encode(chunk, level=1, out=out))
 
     def decode(data: Any, chunk: Pixels) -> None:
-        _exactly(len(_ic.zstd_decode(data, out=chunk.reshape(-1))), chunk)
+        _exactly(len(_ic.zstd_decode(data, out=_bytes(chunk))), chunk)
 
-    chain = ({"name": "bytes"}, {"name": "zstd", "configuration": {"level": 1, "checksum": False}})
+    chain = (_to_bytes(pixels), {"name": "zstd", "configuration": {"level": 1, "checksum": False}})
     return Codec("zstd", True, chain, encode, decode, tissue_ratio=1.3, glass_ratio=15)
 
 
 def _htj2k() -> Codec:
     settings = {"reversible": True, "rgb": True}
 
-    def encode(chunk: Pixels, out: Pixels) -> int:
+    def encode(chunk: Pixels, out: Encoded) -> int:
         return len(_ic.htj2k_encode(chunk, out=out, **settings))
 
     def decode(data: Any, chunk: Pixels) -> None:
@@ -144,7 +168,7 @@ def _htj2k() -> Codec:
 def _jpeg(name: str, quality: int) -> Codec:
     settings = {"level": quality, "subsampling": "444"}
 
-    def encode(chunk: Pixels, out: Pixels) -> int:
+    def encode(chunk: Pixels, out: Encoded) -> int:
         return len(_ic.jpeg8_encode(chunk, out=out, **settings))
 
     def decode(data: Any, chunk: Pixels) -> None:
@@ -154,6 +178,11 @@ def _jpeg(name: str, quality: int) -> Codec:
 
     chain = ({"name": "imagecodecs_jpeg", "configuration": settings},)
     return Codec(name, False, chain, encode, decode, tissue_ratio=10, glass_ratio=25)
+
+
+def _bytes(chunk: Pixels) -> Encoded:
+    """The bytes of a contiguous chunk, which decoders fill."""
+    return chunk.reshape(-1).view(np.uint8)
 
 
 def _exactly(decoded: int, chunk: Pixels) -> None:

@@ -11,7 +11,6 @@ import xarray as xr
 import zarr
 
 from her2core.errors import StoreError
-from her2core.ngff import CHANNELS
 from her2core.storage import Store
 from her2core.zarr_codecs import register_image_codecs
 
@@ -34,19 +33,20 @@ def open_level(uri: str, n: int, storage_options: Mapping[str, Any] | None = Non
     Returns
     -------
     xarray.DataArray
-        uint8 with dims ``(c, y, x)``; ``c`` is R, G, B, and ``y`` and ``x`` are pixel centres in micrometres
-        from the centre of level 0's first pixel. Attributes: ``mpp`` (of this level), ``units``, ``level``.
+        uint8 or uint16 with dims ``(c, y, x)``; ``c`` names the channels (R, G, B, or DAPI and the probes),
+        and ``y`` and ``x`` are pixel centres in micrometres from the centre of level 0's first pixel.
+        Attributes: ``mpp`` (of this level), ``units``, ``level``.
 
     Raises
     ------
     StoreError
         If there is no pyramid, or no such level.
     """
-    store, multiscale = _opened(uri, storage_options)
+    store, multiscale, channels = _opened(uri, storage_options)
     levels = multiscale["datasets"]
     if not 0 <= n < len(levels):
         raise StoreError(f"{uri} has levels 0 to {len(levels) - 1}; level {n} was asked for.")
-    return _level(store, levels[n], n)
+    return _level(store, levels[n], n, channels)
 
 
 def open_pyramid(uri: str, storage_options: Mapping[str, Any] | None = None) -> xr.DataTree:
@@ -54,9 +54,9 @@ def open_pyramid(uri: str, storage_options: Mapping[str, Any] | None = None) -> 
 
     Parameters and errors are those of :func:`open_level`.
     """
-    store, multiscale = _opened(uri, storage_options)
+    store, multiscale, channels = _opened(uri, storage_options)
     nodes = {
-        f"/{n}": xr.Dataset({"image": _level(store, level, n)})
+        f"/{n}": xr.Dataset({"image": _level(store, level, n, channels)})
         for n, level in enumerate(multiscale["datasets"])
     }
     tree = xr.DataTree.from_dict(nodes, name=multiscale.get("name"))
@@ -64,19 +64,21 @@ def open_pyramid(uri: str, storage_options: Mapping[str, Any] | None = None) -> 
     return tree
 
 
-def _opened(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[Store, dict[str, Any]]:
+def _opened(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[Store, dict[str, Any], list[str]]:
+    """Store, first multiscale image, and the names of its channels."""
     register_image_codecs()
     store = Store(uri, **(storage_options or {}))
     try:
         group = zarr.open_group(store.zarr_store(), mode="r", zarr_format=3)
         attributes: dict[str, Any] = dict(group.attrs)
         multiscale: dict[str, Any] = attributes["ome"]["multiscales"][0]
+        channels = [str(channel["label"]) for channel in attributes["ome"]["omero"]["channels"]]
     except (FileNotFoundError, KeyError, IndexError, TypeError) as error:
         raise StoreError(f"{uri} is not an OME-Zarr 0.5 image; expected a finished pyramid.") from error
-    return store, multiscale
+    return store, multiscale, channels
 
 
-def _level(store: Store, dataset: Mapping[str, Any], n: int) -> xr.DataArray:
+def _level(store: Store, dataset: Mapping[str, Any], n: int, channels: list[str]) -> xr.DataArray:
     array = zarr.open_array(store.zarr_store(dataset["path"]), mode="r", zarr_format=3)
     shape = array.shape
     scale, origin = np.ones(3), np.zeros(3)
@@ -90,7 +92,7 @@ def _level(store: Store, dataset: Mapping[str, Any], n: int) -> xr.DataArray:
         da.from_array(array, chunks=(shape[0], TASK_PX, TASK_PX), name=None),  # type: ignore[no-untyped-call]
         dims=("c", "y", "x"),
         coords={
-            "c": list(CHANNELS),
+            "c": channels,
             "y": ("y", y, {"units": "micrometer"}),
             "x": ("x", x, {"units": "micrometer"}),
         },

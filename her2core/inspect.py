@@ -12,8 +12,8 @@ import numpy.typing as npt
 from her2core.errors import Reason, SlideError
 from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.locate import locate
-from her2core.readers.scale import PLAUSIBLE_UM_PX, plausible
-from her2core.records import Assay, SlideInfo
+from her2core.readers.scale import plausible_range
+from her2core.records import RGB, Assay, SlideInfo
 from her2core.sources import Scratch, file_identity
 
 SAMPLES = 6
@@ -35,6 +35,8 @@ def inspect_slide(
     *,
     mpp: float | None = None,
     scene: str | None = None,
+    assay: Assay | None = None,
+    channels: str | None = None,
     endpoint_url: str | None = None,
     name: str | None = None,
     identity: str | None = None,
@@ -47,8 +49,8 @@ def inspect_slide(
     ----------
     uri
         Local path or URI; a slide that ``needs_local_copy`` is given by its copy, with its URI as ``name``.
-    mpp, scene
-        The manifest's values.
+    mpp, scene, assay, channels
+        The manifest's values. Without the assay a slide is taken as bright field.
     identity
         Identity of the slide where it is known (``sources.file_identity``); otherwise it is found here.
     header_only
@@ -68,12 +70,26 @@ def inspect_slide(
         with scratch.stage(remote, endpoint_url) as path:
             known = identity or file_identity(remote, endpoint_url)[1]
             return inspect_slide(
-                path, mpp=mpp, scene=scene, name=name or remote, identity=known, header_only=header_only
+                path,
+                mpp=mpp,
+                scene=scene,
+                assay=assay,
+                channels=channels,
+                name=name or remote,
+                identity=known,
+                header_only=header_only,
             )
     if header_only and identity is None:
         identity = f"{_size(uri, endpoint_url)}-unverified"
     with open_slide(
-        uri, scene=scene, mpp=mpp, uri=name, identity=identity, endpoint_url=endpoint_url
+        uri,
+        scene=scene,
+        mpp=mpp,
+        uri=name,
+        identity=identity,
+        assay=assay,
+        channels=channels,
+        endpoint_url=endpoint_url,
     ) as reader:
         return reader.info if header_only else replace(reader.info, assay_guess=guess_assay(reader))
 
@@ -93,8 +109,8 @@ def require_scorable(info: SlideInfo, assay: Assay) -> float:
             "measured "
             "without. Give it in the manifest column `mpp`",
         )
-    if not plausible(info.mpp):
-        low, high = PLAUSIBLE_UM_PX
+    low, high = plausible_range(assay)
+    if not low <= info.mpp <= high:
         raise SlideError(
             Reason.SCALE_IMPLAUSIBLE,
             f"{info.uri}: {info.mpp:g} µm/px (from {info.mpp_source}); a scan for {assay} has {low}-{high}. "
@@ -109,6 +125,8 @@ def guess_assay(reader: SlideReader) -> str | None:
     Brown says an IHC with DAB (of HER2, it is assumed), a dark ground says FISH. Blue alone says nothing: an
     IHC without any stain, a H&E and a brightfield ISH all look so at a distance.
     """
+    if reader.info.channels != RGB:
+        return str(Assay.FISH)
     pixels = _sample(reader)
     if float(np.median(pixels.max(axis=1))) < DARK:
         return str(Assay.FISH)
@@ -159,6 +177,9 @@ def describe(info: SlideInfo) -> str:
         lines.append(f"  {power[2:]}")
     if len(info.scenes) > 1:
         lines.append(f"  scene {info.scene!r} of {', '.join(info.scenes)}")
+    if info.channels != RGB:
+        foci = f", {info.z_planes} focal planes" if info.z_planes > 1 else ""
+        lines.append(f"  channels {info.source_channels} of the file, {info.dtype}{foci}")
     if info.assay_guess:
         lines.append(f"  looks like {info.assay_guess}")
     lines += [f"  ! {problem}" for problem in info.problems]

@@ -15,15 +15,16 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from her2core.errors import ManifestError
-from her2core.readers.scale import PLAUSIBLE_UM_PX
+from her2core.readers.channels import parse_channels
+from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
 from her2core.sources import open_remote
 
@@ -35,6 +36,10 @@ SITES = ("primary", "lymph_node", "metastasis", "recurrence", "unknown")
 """Sites; an organ may follow: ``metastasis:liver``."""
 READER_SCORES = ("0", "0_null", "0_ultralow", "1+", "2+", "3+")
 """What a reader may have scored: the four tiers, and 0 split where the reader did so."""
+ISH_STATUSES = ("positive", "equivocal", "negative")
+"""What a laboratory may have reported of an ISH."""
+MAX_COPIES = 100.0
+"""Most copies a nucleus, and highest ratio, that a laboratory can report (ours; real ones are below 40)."""
 MAX_TEXT = 128
 """Longest identifier, in characters: it becomes part of file names. Ours."""
 MAX_SHOWN = 100
@@ -80,16 +85,45 @@ def _one_of(value: str, known: Sequence[str]) -> str:
     return by_folded[value.casefold()]
 
 
-def _mpp(value: str) -> float:
+def _number(value: str, expected: str) -> float:
     text = value.replace(",", ".") if re.fullmatch(r"\d+,\d+", value) else value  # decimal comma
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        raise ValueError(f"found {value!r}; expected micrometres a pixel, such as 0.25") from None
-    low, high = PLAUSIBLE_UM_PX
+        raise ValueError(f"found {value!r}; expected {expected}") from None
+
+
+def _mpp(value: str, info: ValidationInfo) -> float:
+    number = _number(value, "micrometres a pixel, such as 0.25")
+    low, high = plausible_range(info.data.get("assay"))
     if not low <= number <= high:
         raise ValueError(f"found {value}; expected {low} to {high} micrometres a pixel")
     return number
+
+
+def _amount(what: str, *, above_zero: bool) -> Callable[[str], float]:
+    """Validator of a laboratory's number."""
+
+    def read(value: str) -> float:
+        number = _number(value, f"{what}, such as 2.1")
+        if not 0 <= number <= MAX_COPIES or (above_zero and number == 0):
+            least = "above 0" if above_zero else "from 0"
+            raise ValueError(f"found {value}; expected {what}, {least} and {MAX_COPIES:g} at most")
+        return number
+
+    return read
+
+
+def _channels(value: str, info: ValidationInfo) -> str:
+    assay = info.data.get("assay")
+    if assay not in (None, Assay.FISH):
+        raise ValueError(f"found {value!r} for {assay}; only slides of {Assay.FISH} have channels to name")
+    parse_channels(_plain(value))
+    return value
+
+
+def _ish_status(value: str) -> str:
+    return _one_of(value, ISH_STATUSES)
 
 
 def _date(value: str) -> str:
@@ -136,6 +170,16 @@ class _Row(BaseModel):
     scene: _Text | None = None
     roi_uri: _Address | None = None
     reader_score: Annotated[str, AfterValidator(_reader_score)] | None = None
+    channels: Annotated[str, AfterValidator(_channels)] | None = None
+    ish_ratio: Annotated[float, BeforeValidator(_amount("a HER2/CEP17 ratio", above_zero=True))] | None = None
+    ish_her2: Annotated[float, BeforeValidator(_amount("HER2 copies a nucleus", above_zero=False))] | None = (
+        None
+    )
+    ish_cep17: (
+        Annotated[float, BeforeValidator(_amount("CEP17 copies a nucleus", above_zero=True))] | None
+    ) = None
+    ish_status: Annotated[str, AfterValidator(_ish_status)] | None = None
+    ish_source: _Text | None = None
 
 
 COLUMNS = tuple(_Row.model_fields)

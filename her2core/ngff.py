@@ -15,21 +15,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from her2core.codecs import Codec
+from her2core.pixels import RGB8, PixelFormat
 
 OME_VERSION = "0.5"
-CHANNELS = ("R", "G", "B")
-_COLOURS = ("FF0000", "00FF00", "0000FF")
+_COLOURS = {
+    "R": "FF0000", "G": "00FF00", "B": "0000FF", "DAPI": "0000FF", "HER2": "FF0000", "CEP17": "00FF00",
+}  # fmt: skip
 _LABEL_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167))
 """Distinct for colour-blind eyes (Okabe & Ito 2008)."""
 
 Document = dict[str, Any]
 
 
-def image_array(shape: tuple[int, int], chunk: int, shard: int, codec: Codec, fill: int) -> Document:
-    """``zarr.json`` of one level: ``(c, y, x)`` uint8, whose chunks hold interleaved ``(y, x, c)`` pixels."""
+def image_array(
+    shape: tuple[int, int], chunk: int, shard: int, codec: Codec, pixels: PixelFormat = RGB8
+) -> Document:
+    """``zarr.json`` of one level: ``(c, y, x)``, whose chunks hold interleaved ``(y, x, c)`` pixels."""
     chain = [{"name": "transpose", "configuration": {"order": [1, 2, 0]}}, *codec.chain]
-    return _array((3, *shape), (3, chunk, chunk), (3, shard, shard), chain, fill, ["c", "y", "x"])
+    count = pixels.count
+    document = _array(
+        (count, *shape), (count, chunk, chunk), (count, shard, shard), chain, pixels.outside, ["c", "y", "x"]
+    )
+    return document | {"data_type": pixels.dtype}
 
 
 def label_array(shape: tuple[int, int], chunk: int, shard: int, codec: Codec, fill: int) -> Document:
@@ -65,7 +75,7 @@ def _array(
     }
 
 
-def image_group(name: str, levels: int, mpp: float) -> Document:
+def image_group(name: str, levels: int, mpp: float, pixels: PixelFormat = RGB8) -> Document:
     """``zarr.json`` of the pyramid's group."""
     axes = [{"name": "c", "type": "channel"}, *_space_axes()]
     return _group(
@@ -73,8 +83,8 @@ def image_group(name: str, levels: int, mpp: float) -> Document:
             "multiscales": [_multiscale(name, axes, levels, mpp, "mean")],
             "omero": {
                 "channels": [
-                    {"label": label, "color": colour, "active": True, "window": _window()}
-                    for label, colour in zip(CHANNELS, _COLOURS, strict=True)
+                    {"label": label, "color": _COLOURS[label], "active": True, "window": _window(pixels)}
+                    for label in pixels.channels
                 ],
                 "rdefs": {"model": "color"},
             },
@@ -111,8 +121,10 @@ def _space_axes() -> list[Document]:
     return [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
 
 
-def _window() -> dict[str, int]:
-    return {"min": 0, "max": 255, "start": 0, "end": 255}
+def _window(pixels: PixelFormat) -> dict[str, int]:
+    """The range that a viewer shows: that of the dtype. A brighter one is the viewer's to choose."""
+    most = int(np.iinfo(pixels.dtype).max)
+    return {"min": 0, "max": most, "start": 0, "end": most}
 
 
 def _multiscale(name: str, axes: list[Document], levels: int, mpp: float, method: str) -> Document:

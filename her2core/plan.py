@@ -86,6 +86,8 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
             row.uri,
             mpp=row.mpp,
             scene=row.scene,
+            assay=row.assay,
+            channels=row.channels,
             endpoint_url=config.run.endpoint_url,
             header_only=True,
             scratch=config.run.scratch(),

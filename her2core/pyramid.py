@@ -17,16 +17,18 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from her2core import ngff
-from her2core.codecs import Codec, Pixels, codec
+from her2core.codecs import codec
 from her2core.errors import StoreError
 from her2core.grid import Grid
 from her2core.params import PyramidParams
+from her2core.pixels import RGB8, PixelFormat, Pixels
 from her2core.pyramid_reader import PyramidReader, shard_key
 from her2core.readers.base import SlideReader
 from her2core.records import Box, PyramidRef, SlideInfo
-from her2core.shards import FILL, ShardWriter
+from her2core.shards import ShardWriter
 from her2core.storage import Store
 
 VERSION = 1
@@ -68,19 +70,26 @@ def grid_of(height: int, width: int, params: PyramidParams) -> Grid:
     return Grid(height, width, params.chunk, params.shard)
 
 
+def key_inputs(info: SlideInfo) -> list[str]:
+    """What decides a pyramid's pixels beside its parameters, for its content key."""
+    chosen = [] if info.source_channels is None else [info.source_channels]
+    return [info.identity, info.scene or "", repr(info.mpp), *chosen]
+
+
 def estimate_size(info: SlideInfo, params: PyramidParams) -> SizeEstimate:
     """Estimate a pyramid's size from the slide's header.
 
     How much of the slide is tissue shows in how well its own JPEG compresses.
     """
-    how, grid = codec(params.codec), grid_of(info.height, info.width, params)
+    form = PixelFormat.of(info)
+    how, grid = codec(params.codec, form), grid_of(info.height, info.width, params)
     pixels = sum(height * width for height, width in grid.shapes)
     tissue = UNKNOWN_TISSUE_FRACTION
     if "jp" in info.compression.lower() and info.size_bytes:
         density = info.size_bytes / sum(level.height * level.width for level in info.levels)
         tissue = (density - JPEG_GLASS_BYTES_PX) / (JPEG_TISSUE_BYTES_PX - JPEG_GLASS_BYTES_PX)
         tissue = min(max(tissue, 0.0), 1.0)
-    stored = 3 * pixels * (tissue / how.tissue_ratio + (1 - tissue) / how.glass_ratio)
+    stored = form.bytes_px * pixels * (tissue / how.tissue_ratio + (1 - tissue) / how.glass_ratio)
     return SizeEstimate(pixels, round(stored), info.size_bytes, grid.objects)
 
 
@@ -103,7 +112,8 @@ def write_shard(
         If the slide cannot be read there.
     """
     box = grid.shard_box(0, *task)
-    ground = _buffer(box.height, box.width)
+    form = PixelFormat.of(reader.info)
+    ground = _buffer(box.height, box.width, form)
     # At once, not chunk by chunk: tiles need not fit the chunks, and remote ones come in fewer requests.
     reader.read_region(box.y0, box.x0, ground)
 
@@ -111,25 +121,39 @@ def write_shard(
         piece = ground[y : y + len(chunk), x : x + len(chunk)]
         chunk[: piece.shape[0], : piece.shape[1]] = piece
 
-    return _write_band(store, path, grid, params, 0, task, source)
+    return _write_band(store, path, grid, params, form, 0, task, source)
 
 
-def write_top(store: Store, path: str, grid: Grid, params: PyramidParams) -> ShardWritten:
+def write_top(
+    store: Store, path: str, grid: Grid, params: PyramidParams, *, pixels: PixelFormat = RGB8
+) -> ShardWritten:
     """Write the levels above those of :func:`write_shard`, band by band, from the level below each."""
-    reader = PyramidReader(store, _draft(path, grid, params))
+    reader = PyramidReader(store, _draft(path, grid, params, pixels))
     written = ShardWritten(0, 0)
     for first in range(grid.band, grid.levels, grid.band):
         for task in grid.shards(first):
-            source = _halving(reader, grid, first, grid.shard_box(first, *task))
-            part = _write_band(store, path, grid, params, first, task, source)
+            source = _halving(reader, grid, pixels, first, grid.shard_box(first, *task))
+            part = _write_band(store, path, grid, params, pixels, first, task, source)
             written = ShardWritten(written.objects + part.objects, written.bytes_written + part.bytes_written)
     return written
 
 
 def finalise(
-    store: Store, path: str, grid: Grid, params: PyramidParams, *, identity: str, mpp: float
+    store: Store,
+    path: str,
+    grid: Grid,
+    params: PyramidParams,
+    *,
+    identity: str,
+    mpp: float,
+    pixels: PixelFormat = RGB8,
 ) -> PyramidRef:
     """Check that every shard is there and write the metadata, the group's own last.
+
+    Parameters
+    ----------
+    pixels
+        ``PixelFormat.of(info)``, the one that the shards were written in.
 
     Raises
     ------
@@ -144,18 +168,18 @@ def finalise(
             f"{store.uri(path)} lacks {len(missing)} of {len(wanted)} shards, the first {missing[0]}; "
             "run the tasks that write them again."
         )
-    how = codec(params.codec)
+    how = codec(params.codec, pixels)
     documents = {
         f"{path}/{level}/zarr.json": ngff.image_array(
-            grid.level_shape(level), grid.chunk, grid.shard_px(level), how, FILL
+            grid.level_shape(level), grid.chunk, grid.shard_px(level), how, pixels
         )
         for level in range(grid.levels)
     }
-    documents[f"{path}/zarr.json"] = ngff.image_group(path.rsplit("/", 1)[-1], grid.levels, mpp)
+    documents[f"{path}/zarr.json"] = ngff.image_group(path.rsplit("/", 1)[-1], grid.levels, mpp, pixels)
     for key, document in documents.items():
         store.write_json(key, document)
     total = sum(sizes[key] for key in wanted) + sum(store.size(key) for key in documents)
-    return _draft(path, grid, params, identity=identity, mpp=mpp, bytes_written=total)
+    return _draft(path, grid, params, pixels, identity=identity, mpp=mpp, bytes_written=total)
 
 
 def _write_band(
@@ -163,12 +187,13 @@ def _write_band(
     path: str,
     grid: Grid,
     params: PyramidParams,
+    pixels: PixelFormat,
     first: int,
     task: tuple[int, int],
     source: Source,
 ) -> ShardWritten:
     """Write one shard of every level of the band that begins at level ``first``, that level's last."""
-    work = _workspace(grid, params)
+    work = _workspace(grid, params, pixels)
     work.build(source, [grid.shard_box(level, *task) for level in grid.band_levels(first)])
     written = 0
     for level in reversed(grid.band_levels(first)):
@@ -185,10 +210,13 @@ class _Workspace:
     quarter of its parent while it is still in the processor's cache, and only one a level exists at a time.
     """
 
-    def __init__(self, grid: Grid, how: Codec) -> None:
+    def __init__(self, grid: Grid, name: str, pixels: PixelFormat) -> None:
+        how = codec(name, pixels)
         self._edge = grid.chunk
-        self._chunks = [np.empty((grid.chunk, grid.chunk, 3), np.uint8) for _ in range(grid.band)]
-        self.shards = [ShardWriter(grid.shard_px(level) // grid.chunk, how) for level in range(grid.band)]
+        self._chunks = [pixels.empty(grid.chunk, grid.chunk) for _ in range(grid.band)]
+        self.shards = [
+            ShardWriter(grid.shard_px(level) // grid.chunk, how, pixels.outside) for level in range(grid.band)
+        ]
 
     def build(self, source: Source, boxes: list[Box]) -> None:
         """Fill the shards from ``source``; ``boxes`` are the ground's boxes at each level, finest first."""
@@ -216,22 +244,22 @@ class _Workspace:
         self.shards[level].add(cy, cx, chunk)
 
 
-def _workspace(grid: Grid, params: PyramidParams) -> _Workspace:
-    key = (grid.chunk, grid.shard, params.codec)
+def _workspace(grid: Grid, params: PyramidParams, pixels: PixelFormat) -> _Workspace:
+    key = (grid.chunk, grid.shard, params.codec, pixels)
     if getattr(_local, "key", None) != key:
-        _local.workspace, _local.key = _Workspace(grid, codec(params.codec)), key
+        _local.workspace, _local.key = _Workspace(grid, params.codec, pixels), key
     work: _Workspace = _local.workspace
     return work
 
 
-def _halving(reader: PyramidReader, grid: Grid, first: int, origin: Box) -> Source:
+def _halving(reader: PyramidReader, grid: Grid, pixels: PixelFormat, first: int, origin: Box) -> Source:
     """Source of level ``first``: the level before it, as stored, halved."""
     height, width = grid.level_shape(first - 1)
 
     def source(y: int, x: int, chunk: Pixels) -> None:
         edge = 2 * len(chunk)
         y0, x0 = 2 * (origin.y0 + y), 2 * (origin.x0 + x)
-        finer = _buffer(edge, edge)
+        finer = _buffer(edge, edge, pixels)
         reader.read(first - 1, y0, x0, finer)
         _repeat_edges(finer, min(height - y0, edge), min(width - x0, edge))
         _halve(finer, chunk)
@@ -240,8 +268,17 @@ def _halving(reader: PyramidReader, grid: Grid, first: int, origin: Box) -> Sour
 
 
 def _halve(pixels: Pixels, out: Pixels) -> None:
-    """2 x 2 mean, ``(a + b + c + d + 2) >> 2``: what OpenCV's area interpolation computes at this ratio."""
-    cv2.resize(pixels, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_AREA)
+    """2 x 2 mean, ``(a + b + c + d + 2) >> 2``: what OpenCV's area interpolation computes at this ratio.
+
+    Of two interleaved channels it would round halves to even; each is then halved alone.
+    """
+    size = (out.shape[1], out.shape[0])
+    if out.shape[2] != 2:
+        cv2.resize(pixels, size, dst=out, interpolation=cv2.INTER_AREA)
+        return
+    for channel in range(2):
+        alone = cv2.extractChannel(pixels, channel)
+        cv2.insertChannel(cv2.resize(alone, size, interpolation=cv2.INTER_AREA), out, channel)
 
 
 def _repeat_edges(chunk: Pixels, height: int, width: int) -> None:
@@ -252,12 +289,13 @@ def _repeat_edges(chunk: Pixels, height: int, width: int) -> None:
         chunk[height:] = chunk[height - 1]
 
 
-def _buffer(height: int, width: int) -> Pixels:
-    """The thread's ``(height, width, 3)`` pixels for reading; grows to the largest asked for."""
-    flat: Pixels | None = getattr(_local, "block", None)
-    if flat is None or flat.size < height * width * 3:
-        flat = _local.block = np.empty(height * width * 3, np.uint8)
-    return flat[: height * width * 3].reshape(height, width, 3)
+def _buffer(height: int, width: int, pixels: PixelFormat) -> Pixels:
+    """The thread's ``(height, width, channel)`` pixels for reading; grows to the largest asked for."""
+    need = height * width * pixels.bytes_px
+    flat: NDArray[np.uint8] | None = getattr(_local, "block", None)
+    if flat is None or flat.size < need:
+        flat = _local.block = np.empty(need, np.uint8)
+    return pixels.view(flat, height, width)
 
 
 def _sizes(store: Store, path: str) -> dict[str, int]:
@@ -271,6 +309,7 @@ def _draft(
     path: str,
     grid: Grid,
     params: PyramidParams,
+    pixels: PixelFormat,
     *,
     identity: str = "",
     mpp: float = 1.0,
@@ -286,4 +325,6 @@ def _draft(
         codec=params.codec,
         bytes_written=bytes_written,
         objects=grid.objects,
+        channels=pixels.channels,
+        dtype=pixels.dtype,
     )

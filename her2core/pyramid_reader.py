@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from her2core.codecs import Pixels, codec, worst_case_bytes
+from her2core.codecs import Encoded, codec, worst_case_bytes
 from her2core.errors import StoreError
 from her2core.grid import Grid
+from her2core.pixels import PixelFormat, Pixels
 from her2core.records import Box, PyramidRef
-from her2core.shards import ABSENT, FILL, Index, index_bytes, read_index
+from her2core.shards import ABSENT, Index, index_bytes, read_index
 from her2core.storage import Store
 
 COALESCE_BYTES = 256 * 2**10
@@ -75,7 +76,8 @@ class PyramidReader:
     def __init__(self, store: Store, ref: PyramidRef) -> None:
         self._store = store
         self._ref = ref
-        self._codec = codec(ref.codec)
+        self._format = PixelFormat.of(ref)
+        self._codec = codec(ref.codec, self._format)
         self._index = _known_index if ref.bytes_written else _read_index  # no bytes: not published yet
         self._grid = Grid(*ref.shapes[0], ref.chunk, ref.shard)
 
@@ -89,22 +91,27 @@ class PyramidReader:
         y0, x0
             Corner in the level's own pixels; may lie outside.
         out
-            ``(height, width, 3)`` uint8. What lies outside the level becomes 255.
+            ``(height, width, channel)`` of the pyramid's channels and dtype. What lies outside the level
+            becomes 255, or 0 in fluorescence.
 
         Raises
         ------
+        ValueError
+            If ``out`` has other channels or another dtype.
         StoreError
             If a shard is missing or damaged.
         """
+        if out.shape[2:] != (self._format.count,) or out.dtype != self._format.dtype:
+            raise ValueError(f"{out.dtype} {out.shape} for pixels of {self._format}")
         box = Box(y0, x0, y0 + out.shape[0], x0 + out.shape[1])
         height, width = self._ref.shapes[level]
         inside = Box(max(y0, 0), max(x0, 0), min(box.y1, height), min(box.x1, width))
         if inside != box:
-            out.fill(FILL)
+            out.fill(self._format.outside)
         if inside.height <= 0 or inside.width <= 0:
             return
         view = out[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
-        chunk = _scratch(self._ref.chunk)
+        chunk = _scratch(self._ref.chunk, self._format)
         for part, data in _fetched(self._store, self._ranges(level, inside, view)):
             for piece in part.pieces:
                 try:
@@ -120,7 +127,7 @@ class PyramidReader:
     def _ranges(self, level: int, inside: Box, view: Pixels) -> Iterable[_Range]:
         """Byte ranges that hold the region; chunks that are not stored are filled in ``view`` at once."""
         edge, chunk = self._grid.shard_px(level), self._ref.chunk
-        side, limit = edge // chunk, worst_case_bytes(3 * chunk * chunk)
+        side, limit = edge // chunk, worst_case_bytes(self._format.bytes_px * chunk * chunk)
         for iy in range(inside.y0 // edge, -(-inside.y1 // edge)):
             for ix in range(inside.x0 // edge, -(-inside.x1 // edge)):
                 key = shard_key(self._ref.path, level, iy, ix)
@@ -131,7 +138,7 @@ class PyramidReader:
                         cy, cx = y0 // chunk - iy * side, x0 // chunk - ix * side
                         start, size = (int(v) for v in index[cy, cx])
                         if start == ABSENT:
-                            view[_overlap(y0, x0, chunk, inside)] = FILL
+                            view[_overlap(y0, x0, chunk, inside)] = self._format.outside
                         elif size > limit:
                             raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")
                         else:
@@ -177,7 +184,7 @@ def _fetched(store: Store, ranges: Iterable[_Range]) -> Iterable[tuple[_Range, m
 def _pread(store: Store, part: _Range) -> memoryview:
     """Read a range of a local file into the thread's own buffer: no fresh pages."""
     size = part.end - part.start
-    buffer: Pixels | None = getattr(_local, "encoded", None)
+    buffer: Encoded | None = getattr(_local, "encoded", None)
     if buffer is None or len(buffer) < size:
         buffer = _local.encoded = np.empty(max(size, LOCAL_BYTES), np.uint8)
     view = buffer.data[:size]
@@ -254,9 +261,10 @@ def _damaged(store: Store, key: str, what: str) -> StoreError:
     return StoreError(f"{store.uri(key)} is damaged: {what}. Delete the pyramid and run again.")
 
 
-def _scratch(chunk: int) -> Pixels:
-    """The thread's own ``(chunk, chunk, 3)`` pixels to decode into."""
-    kept: Pixels | None = getattr(_local, "chunk", None)
-    if kept is None or len(kept) != chunk:
-        kept = _local.chunk = np.empty((chunk, chunk, 3), np.uint8)
-    return kept
+def _scratch(chunk: int, pixels: PixelFormat) -> Pixels:
+    """The thread's own ``(chunk, chunk, channel)`` pixels to decode into."""
+    need = chunk * chunk * pixels.bytes_px
+    kept: Encoded | None = getattr(_local, "chunk", None)
+    if kept is None or kept.size < need:
+        kept = _local.chunk = np.empty(need, np.uint8)
+    return pixels.view(kept, chunk, chunk)

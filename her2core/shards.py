@@ -11,12 +11,11 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.codecs import Codec, Pixels, worst_case_bytes
+from her2core.codecs import Codec, worst_case_bytes
+from her2core.pixels import Pixels
 
 ABSENT = 2**64 - 1
 """Offset and size that the index holds for a chunk that is not stored: its pixels are the fill value."""
-FILL = 255
-"""Fill value of every level: the white that readers also give outside a slide."""
 _CHECKSUM_BYTES = 4
 _PLAIN_KEPT = 64
 """Encoded one-colour chunks that a writer remembers."""
@@ -62,10 +61,10 @@ class ShardWriter:
     codec
         How each chunk is encoded.
     fill
-        Fill value of the array.
+        Fill value of the array: 0 or 255.
     """
 
-    def __init__(self, side: int, codec: Codec, fill: int = FILL) -> None:
+    def __init__(self, side: int, codec: Codec, fill: int) -> None:
         self._codec = codec
         self._fill = fill
         self._index = np.empty((side, side, 2), "<u8")
@@ -80,7 +79,7 @@ class ShardWriter:
         self._index.fill(ABSENT)
 
     def add(self, cy: int, cx: int, chunk: Pixels) -> None:
-        """Encode contiguous pixels, ``(y, x, 3)`` or ``(y, x)``, as chunk ``(cy, cx)`` of the shard."""
+        """Encode contiguous pixels, ``(y, x, c)`` or ``(y, x)``, as chunk ``(cy, cx)`` of the shard."""
         start = self._used
         colour = _one_colour(chunk)
         if colour is not None and all(value == self._fill for value in colour):

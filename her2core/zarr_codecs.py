@@ -45,10 +45,10 @@ class _ImageCodec(ArrayBytesCodec):
         raise NotImplementedError
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        pixels = await asyncio.to_thread(self._pixels, chunk_data.to_bytes(), chunk_spec.shape)
+        pixels = await asyncio.to_thread(self._pixels, chunk_data.to_bytes(), chunk_spec)
         return chunk_spec.prototype.nd_buffer.from_ndarray_like(pixels)
 
-    def _pixels(self, data: bytes, shape: tuple[int, ...]) -> Any:
+    def _pixels(self, data: bytes, spec: ArraySpec) -> Any:
         raise NotImplementedError
 
 
@@ -58,8 +58,8 @@ class Htj2k(_ImageCodec):
     def to_dict(self) -> dict[str, JSON]:
         return {"name": "imagecodecs_htj2k", "configuration": self.configuration}
 
-    def _pixels(self, data: bytes, shape: tuple[int, ...]) -> Any:
-        return imagecodecs.htj2k_decode(data, out=np.empty(shape, np.uint8))
+    def _pixels(self, data: bytes, spec: ArraySpec) -> Any:
+        return imagecodecs.htj2k_decode(data, out=np.empty(spec.shape, spec.dtype.to_native_dtype()))
 
 
 class Jpeg(_ImageCodec):
@@ -68,5 +68,5 @@ class Jpeg(_ImageCodec):
     def to_dict(self) -> dict[str, JSON]:
         return {"name": "imagecodecs_jpeg", "configuration": self.configuration}
 
-    def _pixels(self, data: bytes, shape: tuple[int, ...]) -> Any:
-        return imagecodecs.jpeg8_decode(data, out=np.empty(shape, np.uint8))
+    def _pixels(self, data: bytes, spec: ArraySpec) -> Any:
+        return imagecodecs.jpeg8_decode(data, out=np.empty(spec.shape, np.uint8))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from her2core import ngff
 from her2core.codecs import codec
 from her2core.errors import ConfigError
-from her2core.shards import ABSENT, FILL, ShardWriter, index_bytes, read_index
+from her2core.shards import ABSENT, ShardWriter, index_bytes, read_index
 from her2core.zarr_codecs import register_image_codecs
 
 LOSSLESS = ("blosc-lz4", "zstd", "htj2k")
@@ -73,15 +73,15 @@ def test_only_core_codecs_go_without_imagecodecs(name: str) -> None:
 def test_zarr_reads_a_shard(name: str, tmp_path: Path) -> None:
     register_image_codecs()
     edge, side, how = 32, 4, codec(name)
-    writer = ShardWriter(side, how)
-    want = np.full((side * edge, side * edge, 3), FILL, np.uint8)
+    writer = ShardWriter(side, how, 255)
+    want = np.full((side * edge, side * edge, 3), 255, np.uint8)
     for (cy, cx), kind in {(0, 0): "noise", (3, 1): "smooth", (2, 2): "flat", (1, 3): "smooth"}.items():
         chunk = pixels(edge, 10 * cy + cx, kind)
         writer.add(cy, cx, chunk)
         want[cy * edge : (cy + 1) * edge, cx * edge : (cx + 1) * edge] = chunk
     (tmp_path / "c/0/0").mkdir(parents=True)
     (tmp_path / "c/0/0/0").write_bytes(writer.finish())
-    document = ngff.image_array((side * edge, side * edge), edge, side * edge, how, FILL)
+    document = ngff.image_array((side * edge, side * edge), edge, side * edge, how)
     (tmp_path / "zarr.json").write_text(json.dumps(document))
     got = np.moveaxis(np.asarray(zarr.open_array(tmp_path, mode="r")[:]), 0, -1)
     if how.lossless:
@@ -91,8 +91,8 @@ def test_zarr_reads_a_shard(name: str, tmp_path: Path) -> None:
 
 
 def test_glass_is_stored_once_or_not_at_all() -> None:
-    edge, writer = 64, ShardWriter(2, codec("zstd"))
-    writer.add(0, 0, np.full((edge, edge, 3), FILL, np.uint8))
+    edge, writer = 64, ShardWriter(2, codec("zstd"), 255)
+    writer.add(0, 0, np.full((edge, edge, 3), 255, np.uint8))
     writer.add(0, 1, np.full((edge, edge, 3), 243, np.uint8))
     one = len(writer.finish())
     writer.clear()
@@ -107,7 +107,7 @@ def test_glass_is_stored_once_or_not_at_all() -> None:
 
 
 def test_shards_do_not_remember_the_one_before() -> None:
-    writer = ShardWriter(2, codec("zstd"))
+    writer = ShardWriter(2, codec("zstd"), 255)
     chunk = pixels(16, 3, "noise")
     writer.add(1, 1, chunk)
     before = bytes(writer.finish())
@@ -120,7 +120,7 @@ def test_shards_do_not_remember_the_one_before() -> None:
 
 
 def test_damaged_index_is_noticed() -> None:
-    writer = ShardWriter(2, codec("zstd"))
+    writer = ShardWriter(2, codec("zstd"), 255)
     writer.add(0, 0, pixels(16, 5, "noise"))
     tail = bytearray(writer.finish())[-index_bytes(2) :]
     read_index(bytes(tail), 2)

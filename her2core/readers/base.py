@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
-from her2core.records import Box, SlideInfo
+from her2core.pixels import Pixels
+from her2core.records import Assay, Box, SlideInfo
 
 OUTSIDE = 255
-"""Value of every channel outside the slide: the light of empty glass."""
+"""Value of every channel outside a bright-field slide: the light of empty glass."""
+DARK = 0
+"""That of a fluorescence slide."""
 NOT_SLIDE_NAMES = ("label", "macro", "thumbnail", "overview")
 """Pictures in slide files that are never slide pixels; labels carry names."""
 
@@ -26,8 +29,14 @@ class SlideReader(Protocol):
         """What the header says."""
         ...
 
-    def read_region(self, y0: int, x0: int, out: npt.NDArray[np.uint8]) -> None:
-        """Fill ``out``, shape ``(h, w, 3)`` RGB, with level 0 from ``(y0, x0)``; outside the slide is 255.
+    def read_region(self, y0: int, x0: int, out: Pixels) -> None:
+        """Fill ``out`` with level 0 from ``(y0, x0)``.
+
+        Parameters
+        ----------
+        out
+            Shape ``(h, w, channel)``, of the channels and dtype of ``info``: RGB, where outside the slide is
+            255, or fluorescence, where it is 0.
 
         Raises
         ------
@@ -55,6 +64,8 @@ class Asked:
     ----------
     name
         URI for records and messages; differs from the path read where a remote slide was staged.
+    assay, channels
+        The manifest's. ``HER2-FISH`` is read as fluorescence, by channels; anything else as RGB.
     """
 
     name: str
@@ -62,6 +73,18 @@ class Asked:
     size_bytes: int
     scene: str | None = None
     mpp: float | None = None
+    assay: Assay | None = None
+    channels: str | None = None
+
+    @property
+    def fluorescence(self) -> bool:
+        """Whether pixels are fluorescence and not colours."""
+        return self.assay == Assay.FISH
+
+    @property
+    def outside(self) -> int:
+        """Value of pixels that the file does not hold."""
+        return DARK if self.fluorescence else OUTSIDE
 
 
 class Closing:
@@ -79,18 +102,18 @@ class Closing:
         self.close()
 
 
-def clip_region(y0: int, x0: int, out: npt.NDArray[np.uint8], height: int, width: int) -> Box | None:
-    """Whiten the part of ``out`` that lies outside the slide and return the part inside, in slide pixels."""
+def clip_region(y0: int, x0: int, out: Pixels, height: int, width: int, outside: int = OUTSIDE) -> Box | None:
+    """Blank the part of ``out`` that lies outside the slide and return the part inside, in slide pixels."""
     h, w = out.shape[:2]
     inside = Box(max(y0, 0), max(x0, 0), min(y0 + h, height), min(x0 + w, width))
     if inside.height <= 0 or inside.width <= 0:
-        out[...] = OUTSIDE
+        out[...] = outside
         return None
-    out[: inside.y0 - y0] = OUTSIDE
-    out[inside.y1 - y0 :] = OUTSIDE
+    out[: inside.y0 - y0] = outside
+    out[inside.y1 - y0 :] = outside
     rows = out[inside.y0 - y0 : inside.y1 - y0]
-    rows[:, : inside.x0 - x0] = OUTSIDE
-    rows[:, inside.x1 - x0 :] = OUTSIDE
+    rows[:, : inside.x0 - x0] = outside
+    rows[:, inside.x1 - x0 :] = outside
     return inside
 
 

@@ -79,7 +79,7 @@ def open_dicom(path: str | os.PathLike[str], asked: Asked) -> TiledReader:
 
 def _reader(asked: Asked, levels: Sequence[DicomHeader], names: tuple[str, ...], scene: str) -> TiledReader:
     first = levels[0]
-    scale = resolve_scale(asked.name, asked.mpp, [first.scale] if first.scale else [])
+    scale = resolve_scale(asked.name, asked.mpp, [first.scale] if first.scale else [], asked.assay)
     source = LocalBytes(first.path, asked.name)
     try:
         check_size(asked.name, first.height, first.width, source.size)

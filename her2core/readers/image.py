@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
-import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import OUTSIDE, Asked, Closing, choose_scene, clip_region, composite
+from her2core.pixels import PixelFormat, Pixels
+from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.limits import check_size, check_whole
 from her2core.readers.scale import resolve_scale
@@ -23,8 +23,6 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 HEADER_BYTES = 1 << 20
 """How far into a JPEG its size is looked for, bytes; ICC and EXIF segments come before it."""
 
-Pixels = npt.NDArray[np.uint8]
-
 
 class WholeReader(Closing):
     """Reader of an image that can only be decoded whole.
@@ -32,7 +30,7 @@ class WholeReader(Closing):
     Parameters
     ----------
     load
-        Gives all pixels, uint8 ``(height, width, 3)``; called once, at the first read.
+        Gives all pixels, ``(height, width, channel)``; called once, at the first read.
     """
 
     def __init__(
@@ -45,7 +43,7 @@ class WholeReader(Closing):
         self._lock = threading.Lock()
 
     def read_region(self, y0: int, x0: int, out: Pixels) -> None:
-        box = clip_region(y0, x0, out, self.info.height, self.info.width)
+        box = clip_region(y0, x0, out, self.info.height, self.info.width, PixelFormat.of(self.info).outside)
         if box is None:
             return
         with self._lock:
@@ -80,11 +78,11 @@ def open_image(source: ByteSource, asked: Asked) -> WholeReader:
     name = asked.name
     is_png = source.read(0, min(8, source.size)) == PNG_MAGIC
     head = source.read(0, min(source.size, HEADER_BYTES))
-    height, width, load = _png(source, head) if is_png else _jpeg(source, head)
+    height, width, load = _png(source, head, asked.outside) if is_png else _jpeg(source, head)
     check_size(name, height, width, source.size)
     check_whole(name, height, width)
     choose_scene(name, ("0",), asked.scene)
-    scale = resolve_scale(name, asked.mpp, ())
+    scale = resolve_scale(name, asked.mpp, (), asked.assay)
     info = SlideInfo(
         uri=name,
         identity=asked.identity,
@@ -106,7 +104,7 @@ def open_image(source: ByteSource, asked: Asked) -> WholeReader:
     return WholeReader(info, load, source.close)
 
 
-def _png(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixels]]:
+def _png(source: ByteSource, head: bytes, outside: int) -> tuple[int, int, Callable[[], Pixels]]:
     """Size and loader of a PNG, from its IHDR chunk (ISO/IEC 15948, 11.2.2)."""
     if len(head) < 29 or head[12:16] != b"IHDR":
         raise SlideError(Reason.FILE_UNREADABLE, f"{source.name}: a PNG without header. Transfer it again")
@@ -128,7 +126,7 @@ def _png(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixels
         if samples == 3:
             return stored
         pixels = np.empty((height, width, 3), np.uint8)
-        composite(stored, (OUTSIDE, OUTSIDE, OUTSIDE), pixels)
+        composite(stored, (outside, outside, outside), pixels)
         return pixels
 
     return height, width, load

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from her2core.readers.base import SlideReader
-from her2core.readers.image import WholeReader
 from her2core.readers.opening import open_slide
+from her2core.records import Assay
 
 MAX_IDLE = 4
 """Readers kept open without a borrower; each holds a file descriptor and its tile index."""
@@ -38,6 +38,8 @@ def borrow_slide(
     scene: str | None = None,
     mpp: float | None = None,
     uri: str | None = None,
+    assay: Assay | None = None,
+    channels: str | None = None,
     endpoint_url: str | None = None,
 ) -> Iterator[SlideReader]:
     """Lend the process's reader of a slide; do not close it.
@@ -46,12 +48,19 @@ def borrow_slide(
     the same slide. Readers without a borrower are closed, the longest unused first, when there are more
     than ``MAX_IDLE`` of them or they keep more than ``MAX_IDLE_BYTES``.
     """
-    key = (os.getpid(), os.fspath(source), identity, scene, mpp, uri, endpoint_url)
+    key = (os.getpid(), os.fspath(source), identity, scene, mpp, uri, assay, channels, endpoint_url)
     with _lock:  # held while opening: tasks that start together wait for one header parse
         loan = _loans.pop(key, None)
         if loan is None:
             reader = open_slide(
-                source, scene=scene, mpp=mpp, uri=uri, identity=identity, endpoint_url=endpoint_url
+                source,
+                scene=scene,
+                mpp=mpp,
+                uri=uri,
+                identity=identity,
+                assay=assay,
+                channels=channels,
+                endpoint_url=endpoint_url,
             )
             loan = _Loan(reader, 0)
         loan.borrowers += 1
@@ -76,4 +85,4 @@ def _surplus() -> list[_Key]:
 
 
 def _held_bytes(reader: SlideReader) -> int:
-    return reader.held_bytes if isinstance(reader, WholeReader) else 0
+    return int(getattr(reader, "held_bytes", 0))

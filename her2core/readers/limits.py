@@ -29,8 +29,15 @@ MAX_TEXT_BYTES = 1 << 24
 """Longest description read from a header, bytes; OME-XML of a whole slide stays below 1 MiB."""
 
 
-def check_size(name: str, height: int, width: int, file_bytes: int | None = None) -> None:
+def check_size(
+    name: str, height: int, width: int, file_bytes: int | None = None, *, bytes_px: int = 3
+) -> None:
     """Refuse a size that no slide has, or that the file's bytes cannot hold.
+
+    Parameters
+    ----------
+    bytes_px
+        Decoded bytes of one pixel, over all its channels and focal planes.
 
     Raises
     ------
@@ -47,7 +54,7 @@ def check_size(name: str, height: int, width: int, file_bytes: int | None = None
             f"{name}: declares {width} x {height} px; accepted are {MAX_EDGE_PX} px an edge and {MAX_PIXELS} "
             "px in all",
         )
-    decoded = 3 * height * width
+    decoded = bytes_px * height * width
     if file_bytes is not None and decoded > FREE_BYTES and decoded > MAX_EXPANSION * file_bytes:
         raise SlideError(
             Reason.FILE_HOSTILE,
@@ -57,13 +64,13 @@ def check_size(name: str, height: int, width: int, file_bytes: int | None = None
         )
 
 
-def check_whole(name: str, height: int, width: int) -> None:
+def check_whole(name: str, height: int, width: int, *, bytes_px: int = 3) -> None:
     """Refuse an image that would have to be decoded whole and is too large for it."""
-    if height * width > MAX_WHOLE_PX:
+    if height * width * bytes_px > 3 * MAX_WHOLE_PX:
         raise SlideError(
             Reason.FILE_HOSTILE,
-            f"{name}: {width} x {height} px without tiles; accepted are {MAX_WHOLE_PX} px. Convert it to a "
-            "tiled TIFF",
+            f"{name}: {width} x {height} px without tiles; accepted are {3 * MAX_WHOLE_PX // bytes_px} px. "
+            "Convert it to a tiled TIFF",
         )
 
 

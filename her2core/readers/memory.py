@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from her2core.pixels import PixelFormat, Pixels
+from her2core.readers.channels import CHANNELS
 from her2core.readers.image import WholeReader
-from her2core.records import LevelInfo, SlideInfo
+from her2core.records import RGB, LevelInfo, SlideInfo
 
 
 class MemoryReader(WholeReader):
@@ -17,16 +19,29 @@ class MemoryReader(WholeReader):
     Parameters
     ----------
     pixels
-        uint8, shape ``(height, width, 3)``, RGB.
+        Shape ``(height, width, channel)``: uint8 in RGB, uint8 or uint16 in fluorescence.
     mpp
         µm per pixel.
+    channels
+        ``R, G, B``, or ``DAPI, HER2`` with or without ``CEP17``.
     """
 
     def __init__(
-        self, pixels: npt.NDArray[np.uint8], mpp: float | None = 0.25, uri: str = "memory://slide"
+        self,
+        pixels: Pixels,
+        mpp: float | None = 0.25,
+        uri: str = "memory://slide",
+        channels: Sequence[str] = RGB,
     ) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 (height, width, 3)")
+        form = PixelFormat(tuple(channels), pixels.dtype.name)
+        dtypes = ("uint8",) if form.is_rgb else ("uint8", "uint16")
+        if form.channels not in (RGB, CHANNELS[:2], CHANNELS):
+            raise ValueError(f"channels are {form.channels}, expected {RGB}, {CHANNELS[:2]} or {CHANNELS}")
+        if form.dtype not in dtypes or pixels.ndim != 3 or pixels.shape[2] != form.count:
+            raise ValueError(
+                f"pixels are {pixels.dtype} {pixels.shape}, expected {' or '.join(dtypes)} "
+                f"(height, width, {form.count})"
+            )
         digest = hashlib.sha256(
             str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()
         ).hexdigest()
@@ -47,5 +62,10 @@ class MemoryReader(WholeReader):
             scene=None,
             objective_power=None,
             assay_guess=None,
+            channels=form.channels,
+            dtype=form.dtype,
+            source_channels=None
+            if form.is_rgb
+            else ";".join(f"{name}={i}" for i, name in enumerate(form.channels)),
         )
         super().__init__(info, lambda: pixels)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import NOT_SLIDE_NAMES
+from her2core.readers.channels import MAX_PLANES
 from her2core.readers.scale import Scale, length_um, read_number
 
 
@@ -27,6 +28,13 @@ class OmeImage:
         where one directory holds all samples.
     sections
         Focal planes times time points.
+    times
+        Time points.
+    channel_names
+        What each channel is called, or an empty text.
+    stack
+        Directory of each channel at each focal plane of the first time point; None where the document names
+        none.
     """
 
     name: str
@@ -38,6 +46,9 @@ class OmeImage:
     scale: Scale | None
     objective_power: float | None
     channel_ifds: tuple[int, ...]
+    times: int = 1
+    channel_names: tuple[str, ...] = ()
+    stack: tuple[tuple[int | None, ...], ...] = ()
 
     @property
     def is_slide(self) -> bool:
@@ -90,9 +101,22 @@ def _image(
     next_ifd: int,
 ) -> tuple[OmeImage, int]:
     size = {axis: _whole(pixels.get(f"Size{axis}")) for axis in "XYZCT"}
-    samples = sum(_whole(c.get("SamplesPerPixel")) for c in _all(pixels, "Channel")) or size["C"]
-    separate = size["C"] if samples == len(list(_all(pixels, "Channel"))) else 1
-    planes: dict[int, int] = {}
+    channels = list(_all(pixels, "Channel"))
+    samples = sum(_whole(c.get("SamplesPerPixel")) for c in channels) or size["C"]
+    lengths = {
+        "C": size["C"] if samples == len(channels) else 1,
+        "Z": max(size["Z"], 1),
+        "T": max(size["T"], 1),
+    }
+    in_all = lengths["C"] * lengths["Z"] * lengths["T"]
+    if in_all > MAX_PLANES:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: its OME-XML declares {in_all} planes of one image; accepted are {MAX_PLANES}",
+        )
+    order = pixels.get("DimensionOrder", "")[2:]
+    order = order if sorted(order) == ["C", "T", "Z"] else "CZT"
+    planes: dict[tuple[int, ...], int] = {}  # by channel, focus and time
     for data in _all(pixels, "TiffData"):
         if any(
             u.get("FileName") and len({v.text for v in _all(pixels, "UUID")}) > 1 for u in _all(data, "UUID")
@@ -102,12 +126,13 @@ def _image(
                 f"{name}: an OME-TIFF over several files; export the slide as one file",
             )
         first = _whole(data.get("IFD"), next_ifd)
-        count = _whole(data.get("PlaneCount"), 1 if data.get("IFD") is not None else separate)
-        channel = _whole(data.get("FirstC"), 0)
-        in_place = _whole(data.get("FirstZ"), 0) == 0 and _whole(data.get("FirstT"), 0) == 0
-        for k in range(min(count, 4)):
-            if in_place:
-                planes.setdefault(channel + k, first + k)
+        count = _whole(data.get("PlaneCount"), 1 if data.get("IFD") is not None else in_all)
+        at, step = 0, 1
+        for axis in order:
+            at += step * _whole(data.get(f"First{axis}"), 0)
+            step *= lengths[axis]
+        for k in range(min(count, in_all - at)):
+            planes.setdefault(_place(at + k, order, lengths), first + k)
         next_ifd = first + count
     x, y = (length_um(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit")) for a in "XY")
     objective = next(_all(element, "ObjectiveSettings"), None)
@@ -122,9 +147,20 @@ def _image(
         objective_power=powers.get(objective.get("ID"))
         if objective is not None
         else next(iter(powers.values()), None),
-        channel_ifds=tuple(planes[c] for c in sorted(planes)),
+        channel_ifds=tuple(planes[place] for place in sorted(planes) if place[1:] == (0, 0)),
+        times=lengths["T"],
+        channel_names=tuple(c.get("Name") or c.get("Fluor") or "" for c in channels),
+        stack=tuple(tuple(planes.get((c, z, 0)) for z in range(lengths["Z"])) for c in range(lengths["C"])),
     )
     return image, next_ifd
+
+
+def _place(index: int, order: str, lengths: dict[str, int]) -> tuple[int, ...]:
+    """Channel, focus and time of the plane that comes at a place of the order."""
+    found = {}
+    for axis in order:
+        index, found[axis] = divmod(index, lengths[axis])
+    return found["C"], found["Z"], found["T"]
 
 
 def _all(element: ET.Element, tag: str) -> Iterator[ET.Element]:

@@ -8,18 +8,20 @@ OME-NGFF 0.4 and 0.5, https://ngff.openmicroscopy.org.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import Asked, Closing, choose_scene, clip_region
+from her2core.pixels import PixelFormat, Pixels
+from her2core.readers.base import DARK, Asked, Closing, choose_scene, clip_region
+from her2core.readers.channels import MAX_CHANNELS, MAX_PLANES, map_channels
 from her2core.readers.limits import MAX_TILE_PX, check_size
 from her2core.readers.ome import parse_ome
 from her2core.readers.scale import UNIT_UM, Scale, resolve_scale
-from her2core.records import LevelInfo, SlideInfo
+from her2core.records import RGB, Box, LevelInfo, SlideInfo
 
 MARKERS = ("zarr.json", ".zgroup")
 """Files of which one lies in every Zarr group."""
@@ -30,18 +32,52 @@ UNREADABLE = (ValueError, KeyError, TypeError, RuntimeError)
 
 
 class OmeZarrReader(Closing):
-    """Reader of the finest level of a multiscale image."""
+    """Reader of the finest level of a multiscale image.
 
-    def __init__(self, info: SlideInfo, array: zarr.Array[Any], axes: str) -> None:
+    Parameters
+    ----------
+    sources
+        Index in the file of each channel of a pixel.
+    """
+
+    def __init__(self, info: SlideInfo, array: zarr.Array[Any], axes: str, sources: Sequence[int]) -> None:
         self.info = info
         self._array = array
         self._axes = axes
+        self._sources = sources
 
-    def read_region(self, y0: int, x0: int, out: npt.NDArray[np.uint8]) -> None:
-        box = clip_region(y0, x0, out, self.info.height, self.info.width)
+    def read_region(self, y0: int, x0: int, out: Pixels) -> None:
+        outside = PixelFormat.of(self.info).outside
+        box = clip_region(y0, x0, out, self.info.height, self.info.width, outside)
         if box is None:
             return
-        window = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": slice(0, 3)}
+        inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
+        if self.info.channels == RGB:
+            inside[...] = self._block(box, 0, slice(0, 3))
+            return
+        inside[...] = DARK
+        for z in range(self.info.z_planes):
+            for channels in self._together():
+                first, last = min(self._sources[c] for c in channels), max(self._sources[c] for c in channels)
+                block = self._block(box, z, slice(first, last + 1))
+                for c in channels:
+                    target = inside[..., c]
+                    np.maximum(target, block[..., self._sources[c] - first], out=target)
+
+    def _together(self) -> list[list[int]]:
+        """Channels of a pixel in the groups that are read at once: those that share the file's chunks."""
+        everything = list(range(len(self._sources)))
+        apart = "c" in self._axes and self._array.chunks[self._axes.index("c")] == 1
+        return [[c] for c in everything] if apart else [everything]
+
+    def _block(self, box: Box, z: int, channels: slice) -> Pixels:
+        """Pixels ``(y, x, c)`` of one focal plane."""
+        window: dict[str, Any] = {
+            "y": slice(box.y0, box.y1),
+            "x": slice(box.x0, box.x1),
+            "c": channels,
+            "z": z,
+        }
         try:
             block = np.asarray(self._array[tuple(window.get(axis, 0) for axis in self._axes)])
         except UNREADABLE as error:
@@ -50,10 +86,8 @@ class OmeZarrReader(Closing):
                 f"{self.info.uri}: the chunks of x {box.x0}-{box.x1}, y {box.y0}-{box.y1} cannot be decoded "
                 f"({type(error).__name__}). Transfer or export it again",
             ) from error
-        kept = [axis for axis in self._axes if axis in window]
-        out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0] = block.transpose(
-            [kept.index(a) for a in "yxc"]
-        )
+        kept = [axis for axis in self._axes if axis in "yxc"]
+        return block.transpose([kept.index(axis) for axis in "yxc"])
 
     def close(self) -> None:
         """Nothing is held open between reads."""
@@ -72,7 +106,8 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
     Raises
     ------
     SlideError
-        ``NOT_A_SLIDE`` for other Zarr groups, ``FILE_UNREADABLE`` for anything but 8-bit RGB.
+        ``NOT_A_SLIDE`` for other Zarr groups, ``FILE_UNREADABLE`` for anything but 8-bit RGB or, where that
+        is asked for, the channels of fluorescence.
     """
     try:
         root = zarr.open_group(store, mode="r")
@@ -87,9 +122,18 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
             Reason.FILE_UNREADABLE,
             f"{asked.name}: its OME-Zarr metadata cannot be read ({type(error).__name__})",
         ) from error
-    first = _checked(asked.name, arrays, axes)
+    first: Any = arrays[0]
+    if not all(isinstance(array, zarr.Array) for array in arrays):
+        raise SlideError(Reason.FILE_UNREADABLE, f"{asked.name}: a level of its OME-Zarr image is no array")
+    (_checked_stack if asked.fluorescence else _checked)(asked.name, first, axes)
+    chosen_channels, foci = None, 1
+    if asked.fluorescence:
+        stored = [*_labels(group), *[""] * first.shape[axes.index("c")]][: first.shape[axes.index("c")]]
+        chosen_channels = map_channels(asked.name, asked.channels, stored)
+        foci = first.shape[axes.index("z")] if "z" in axes else 1
+    seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
     width = first.shape[axes.index("x")]
-    scale = resolve_scale(asked.name, asked.mpp, _scales(multiscale, axes))
+    scale = resolve_scale(asked.name, asked.mpp, _scales(multiscale, axes), asked.assay)
     info = SlideInfo(
         uri=asked.name,
         identity=asked.identity,
@@ -106,9 +150,13 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
         scene=chosen if len(names) > 1 or asked.scene else None,
         objective_power=None,
         assay_guess=None,
-        problems=scale.problems,
+        problems=(*scale.problems, *seen),
+        channels=chosen_channels.names if chosen_channels else RGB,
+        dtype=first.dtype.name,
+        z_planes=foci,
+        source_channels=str(chosen_channels) if chosen_channels else None,
     )
-    return OmeZarrReader(info, first, axes)
+    return OmeZarrReader(info, first, axes, chosen_channels.sources if chosen_channels else (0, 1, 2))
 
 
 def _images(name: str, root: zarr.Group, series_xml: str) -> dict[str, tuple[zarr.Group, dict[str, Any]]]:
@@ -143,9 +191,17 @@ def _ome(group: zarr.Group) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else attributes
 
 
-def _checked(name: str, arrays: list[Any], axes: str) -> zarr.Array[Any]:
+def _labels(group: zarr.Group) -> list[str]:
+    """Names of the channels as the ``omero`` metadata give them; a metadata block that is odd names none."""
+    channels = _ome(group).get("omero", {})
+    listed = channels.get("channels", []) if isinstance(channels, dict) else []
+    if not isinstance(listed, list):
+        return []
+    return [str(c.get("label") or "") if isinstance(c, dict) else "" for c in listed[:MAX_CHANNELS]]
+
+
+def _checked(name: str, first: zarr.Array[Any], axes: str) -> None:
     """The finest level, checked to be an 8-bit RGB plane of an acceptable size."""
-    first: zarr.Array[Any] = arrays[0]
     shape = dict(zip(axes, first.shape, strict=False))
     single = all(shape[axis] == 1 for axis in axes if axis not in "cyx")
     if len(axes) != len(first.shape) or not {"c", "y", "x"} <= set(axes) or shape["c"] != 3 or not single:
@@ -156,12 +212,43 @@ def _checked(name: str, arrays: list[Any], axes: str) -> zarr.Array[Any]:
     if first.dtype != np.uint8:
         raise SlideError(Reason.FILE_UNREADABLE, f"{name}: {first.dtype} pixels; expected 8-bit RGB (uint8)")
     check_size(name, shape["y"], shape["x"])
-    if math.prod(first.chunks) > 3 * MAX_TILE_PX:
+    _check_chunks(name, first)
+
+
+def _checked_stack(name: str, first: zarr.Array[Any], axes: str) -> None:
+    """The finest level, checked to be channels of 8 or 16 bits, at any number of focal planes."""
+    shape = dict(zip(axes, first.shape, strict=False))
+    if len(axes) != len(first.shape) or len(set(axes)) < len(axes) or not {"c", "y", "x"} <= set(axes):
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{name}: axes {axes!r} of shape {first.shape}; expected c, y, x and perhaps z",
+        )
+    if any(shape[axis] != 1 for axis in axes if axis not in "czyx"):
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED,
+            f"{name}: axes {axes!r} of shape {first.shape}; expected one time point. Export a single one",
+        )
+    if first.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED,
+            f"{name}: {first.dtype} pixels; expected uint8 or uint16. Export the camera's own grey levels",
+        )
+    check_size(name, shape["y"], shape["x"])
+    if shape["c"] > MAX_CHANNELS or shape["c"] * shape.get("z", 1) > MAX_PLANES:
         raise SlideError(
             Reason.FILE_HOSTILE,
-            f"{name}: chunks of {first.chunks}; accepted are {3 * MAX_TILE_PX} values a chunk",
+            f"{name}: declares {shape['c']} channels in {shape.get('z', 1)} focal planes; accepted are "
+            f"{MAX_CHANNELS} channels and {MAX_PLANES} planes in all",
         )
-    return first
+    _check_chunks(name, first)
+
+
+def _check_chunks(name: str, array: zarr.Array[Any]) -> None:
+    if math.prod(array.chunks) > 3 * MAX_TILE_PX:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: chunks of {array.chunks}; accepted are {3 * MAX_TILE_PX} values a chunk",
+        )
 
 
 def _scales(multiscale: dict[str, Any], axes: str) -> list[Scale]:

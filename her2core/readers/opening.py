@@ -18,7 +18,9 @@ from her2core.readers.limits import MAX_TEXT_BYTES
 from her2core.readers.locate import Location, locate
 from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
+from her2core.readers.pseudocolour import as_asked
 from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
+from her2core.records import Assay
 from her2core.sources import file_identity
 from her2core.storage import Store
 
@@ -37,6 +39,8 @@ def open_slide(
     mpp: float | None = None,
     uri: str | None = None,
     identity: str | None = None,
+    assay: Assay | None = None,
+    channels: str | None = None,
     endpoint_url: str | None = None,
 ) -> SlideReader:
     """Open a slide for reading.
@@ -54,6 +58,10 @@ def open_slide(
     identity
         Identity found earlier. Without it the whole local file is hashed, so give it where a slide is opened
         again.
+    assay
+        The manifest's. ``HER2-FISH`` makes the file fluorescence, read by its channels; anything else RGB.
+    channels
+        Which of the file's channels is which, ``DAPI=2;HER2=0;CEP17=1``, where its own names do not tell.
     endpoint_url
         S3 endpoint; by default from the environment.
 
@@ -74,10 +82,10 @@ def open_slide(
         if identity is None:
             identity = file_identity(os.fspath(source), endpoint_url)[1]
         size = _size_of(identity) or (0 if content is None else content.size)
-        asked = Asked(place.name, identity, size, scene, mpp)
+        asked = Asked(place.name, identity, size, scene, mpp, assay, channels)
         if content is None:
-            return _open_directory(place, asked, endpoint_url)
-        return _open_file(place, content, asked)
+            return as_asked(_open_directory(place, asked, endpoint_url), asked)
+        return as_asked(_open_file(place, content, asked), asked)
     except BaseException:
         if content is not None:
             content.close()

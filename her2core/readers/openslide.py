@@ -9,7 +9,7 @@ import numpy.typing as npt
 import openslide
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import OUTSIDE, Asked, Closing, choose_scene, clip_region, composite
+from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite
 from her2core.readers.limits import check_size
 from her2core.readers.scale import Scale, read_number, resolve_scale
 from her2core.records import Box, LevelInfo, SlideInfo
@@ -92,9 +92,9 @@ def _reader(slide: openslide.OpenSlide, asked: Asked, file_bytes: int | None) ->
     check_size(asked.name, scene.height, scene.width, file_bytes)
     x, y = (read_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide")
-    scale = resolve_scale(asked.name, asked.mpp, [Scale(vendor, y, x)] if x and y else [])
+    scale = resolve_scale(asked.name, asked.mpp, [Scale(vendor, y, x)] if x and y else [], asked.assay)
     colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "")
-    background = tuple(bytes.fromhex(colour)) if len(colour) == 6 else (OUTSIDE,) * 3
+    background = tuple(bytes.fromhex(colour)) if len(colour) == 6 else (asked.outside,) * 3
     info = SlideInfo(
         uri=asked.name,
         identity=asked.identity,

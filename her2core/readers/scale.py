@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from her2core.errors import Reason, SlideError
+from her2core.records import Assay
 
 PLAUSIBLE_UM_PX = (0.1, 1.1)
-"""µm/px a scan for HER2 can have: 100x oil is 0.1, 10x is 1.0 (ours)."""
+"""µm/px an IHC scan can have: 100x oil is 0.1, 10x is 1.0 (ours)."""
+PLAUSIBLE_ISH_UM_PX = (0.04, 1.1)
+"""µm/px an ISH scan can have: signals are imaged finer, at 100x with a camera of 4 µm pixels (ours)."""
 MAX_ANISOTROPY = 0.02
 """Largest relative difference of the x and y scale that is measured as square pixels (ours)."""
 MAX_DISAGREEMENT = 0.10
@@ -43,9 +46,15 @@ class ResolvedScale:
     problems: tuple[str, ...] = ()
 
 
-def plausible(mpp: float) -> bool:
-    """Whether a pixel size, µm, can belong to a slide scan."""
-    return PLAUSIBLE_UM_PX[0] <= mpp <= PLAUSIBLE_UM_PX[1]
+def plausible_range(assay: Assay | None) -> tuple[float, float]:
+    """Least and most µm/px that a scan for an assay can have."""
+    return PLAUSIBLE_ISH_UM_PX if assay in (Assay.DISH, Assay.FISH) else PLAUSIBLE_UM_PX
+
+
+def plausible(mpp: float, assay: Assay | None = None) -> bool:
+    """Whether a pixel size, µm, can belong to a scan for an assay."""
+    low, high = plausible_range(assay)
+    return low <= mpp <= high
 
 
 def length_um(value: str | None, unit: str | None) -> float | None:
@@ -64,7 +73,9 @@ def read_number(text: str | None) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def resolve_scale(name: str, manifest: float | None, metadata: Sequence[Scale]) -> ResolvedScale:
+def resolve_scale(
+    name: str, manifest: float | None, metadata: Sequence[Scale], assay: Assay | None = None
+) -> ResolvedScale:
     """Choose the scale: manifest before metadata, the first usable metadata statement before the next.
 
     Raises
@@ -91,16 +102,16 @@ def resolve_scale(name: str, manifest: float | None, metadata: Sequence[Scale]) 
             problems.append(
                 f"the manifest says {manifest:g} µm/px, the file's {stated and stated.source} {found:g}"
             )
-        return ResolvedScale(manifest, "manifest", (*problems, *_implausible(manifest)))
+        return ResolvedScale(manifest, "manifest", (*problems, *_implausible(manifest, assay)))
     if stated is None or found is None:
         return ResolvedScale(None, None, (*problems, "µm/px unknown: give it in the manifest column `mpp`"))
-    return ResolvedScale(found, stated.source, (*problems, *_implausible(found)))
+    return ResolvedScale(found, stated.source, (*problems, *_implausible(found, assay)))
 
 
-def _implausible(mpp: float) -> tuple[str, ...]:
-    low, high = PLAUSIBLE_UM_PX
+def _implausible(mpp: float, assay: Assay | None) -> tuple[str, ...]:
+    low, high = plausible_range(assay)
     return (
         ()
-        if plausible(mpp)
+        if low <= mpp <= high
         else (f"{mpp:g} µm/px is outside {low}-{high}: correct the manifest column `mpp`",)
     )

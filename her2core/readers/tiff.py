@@ -5,8 +5,6 @@ The header is parsed, checked and turned into a tile grid; nothing is decoded be
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
@@ -16,9 +14,11 @@ from her2core.readers.base import Asked, SlideReader, choose_scene
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
 from her2core.readers.image import WholeReader
-from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index, check_whole
+from her2core.readers.limits import MAX_TILE_PX, check_size, check_whole
 from her2core.readers.scale import resolve_scale
+from her2core.readers.tiffgrid import absent_tiles, resplit, same_layout, tile_grid
 from her2core.readers.tiffscenes import Scene, find_scenes, size_of
+from her2core.readers.tiffstack import is_stack, open_stack
 from her2core.readers.tilecodecs import (
     RGB,
     TIFF_COMPRESSIONS,
@@ -31,13 +31,6 @@ from her2core.readers.tilecodecs import (
 )
 from her2core.readers.tiled import TiledReader, TileGrid
 from her2core.records import LevelInfo, SlideInfo
-
-STRIP_ROWS = 64
-"""Rows that uncompressed strips are read in, whatever their stored height."""
-LAYOUT_TAGS = (
-    tags.IMAGE_LENGTH, tags.IMAGE_WIDTH, tags.BITS_PER_SAMPLE, tags.SAMPLES_PER_PIXEL, tags.COMPRESSION,
-    tags.PREDICTOR, tags.TILE_LENGTH, tags.TILE_WIDTH, tags.ROWS_PER_STRIP,
-)  # fmt: skip
 
 
 class NeedsOpenSlideError(SlideError):
@@ -60,10 +53,12 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
         raise NeedsOpenSlideError(
             Reason.FILE_UNREADABLE, f"{asked.name}: a {vendor} file is read with OpenSlide from a local copy"
         )
-    kind, scenes = find_scenes(source, asked.name, chain)
+    kind, scenes = find_scenes(source, asked.name, chain, fluorescence=asked.fluorescence)
     names = tuple(scene.name for scene in scenes)
     scene = scenes[choose_scene(asked.name, names, asked.scene)]
-    scale = resolve_scale(asked.name, asked.mpp, scene.scales)
+    scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
+    if asked.fluorescence and is_stack(scene):
+        return open_stack(source, asked, kind, scene, names, scale)
     grid, decode, compression, problems = _grid(source, asked.name, scene)
     info = SlideInfo(
         uri=asked.name,
@@ -83,7 +78,7 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
         assay_guess=None,
         problems=(*scale.problems, *problems),
     )
-    reader = TiledReader(info, source, grid, decode)
+    reader = TiledReader(info, source, grid, decode, asked.outside)
     if grid.tile_height * grid.tile_width > MAX_TILE_PX:  # one huge compressed strip: decode it once
         check_whole(asked.name, grid.height, grid.width)
         return WholeReader(info, lambda: _all_pixels(reader), close=reader.close)
@@ -113,51 +108,21 @@ def _vendor(first: Ifd) -> str | None:
 def _grid(source: ByteSource, name: str, scene: Scene) -> tuple[TileGrid, TileDecoder, str, tuple[str, ...]]:
     """Tile grid and decoder of a scene's level 0, with its declarations checked against the file."""
     page = scene.planes[0]
-    height, width = size_of(page)
-    check_size(name, height, width, source.size)
+    check_size(name, *size_of(page), source.size)
     samples, separate = _samples(name, scene)
     compression, decode = _decoder(name, page)
-    stripped = not page.has(tags.TILE_WIDTH)
-    tile_h, tile_w = _tile_size(name, page, height, width)
-    rows, columns = -(-height // tile_h), -(-width // tile_w)
-    planes = samples if separate else 1
-    if rows * columns * planes > MAX_TILES:
-        raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: declares {rows * columns * planes} tiles; accepted are {MAX_TILES}"
-        )
-    offset_tag, count_tag = (
-        (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
-        if stripped
-        else (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS)
-    )
-    offsets = np.concatenate([p.index(offset_tag) for p in scene.planes])
-    counts = np.concatenate([p.index(count_tag) for p in scene.planes])
-    if not offsets.size == counts.size == rows * columns * planes:
-        raise SlideError(
-            Reason.FILE_TRUNCATED,
-            f"{name}: {width} x {height} px in tiles of {tile_w} x {tile_h} need {rows * columns * planes} "
-            f"tiles, the file lists {offsets.size} places and {counts.size} lengths. Export the slide again",
-        )
-    stored = 1 if separate else samples
-    check_tile_index(name, offsets, counts, tile_h * tile_w * stored, source.size)
-    shape = (planes, rows, columns)
-    grid = TileGrid(
-        height=height,
-        width=width,
-        tile_height=tile_h,
-        tile_width=tile_w,
-        offsets=offsets.astype(np.int64).reshape(shape),
-        counts=counts.astype(np.int64).reshape(shape),
-        samples=stored,
-        whole_tiles=not stripped,
+    grid = tile_grid(
+        source,
+        name,
+        scene.planes,
+        samples=1 if separate else samples,
+        per_page=samples if separate and len(scene.planes) == 1 else 1,
     )
     if compression.startswith("jpeg2000"):
         _check_jpeg2000(source, name, grid)
-    if stripped and compression == "none" and page.number(tags.PREDICTOR, 1) == 1:
-        grid = _resplit(name, grid)
-    absent = int((grid.counts == 0).sum())
-    odd = (f"{absent} of {grid.counts.size} tiles are absent: read as glass",) if absent else ()
-    return grid, decode, compression, odd
+    if not grid.whole_tiles and compression == "none" and page.number(tags.PREDICTOR, 1) == 1:
+        grid = resplit(name, grid)
+    return grid, decode, compression, absent_tiles(grid, "glass")
 
 
 def _samples(name: str, scene: Scene) -> tuple[int, bool]:
@@ -170,10 +135,11 @@ def _samples(name: str, scene: Scene) -> tuple[int, bool]:
     if bits != {8} or page.number(tags.SAMPLE_FORMAT, 1) != 1:
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{name}: {max(bits)} bits a sample; expected 8-bit RGB. Export the slide as 8-bit RGB",
+            f"{name}: {max(bits, default=0)} bits a sample; expected 8-bit RGB. Export the slide as 8-bit "
+            "RGB, or say in the manifest that its assay is HER2-FISH",
         )
     if len(scene.planes) == 3 and samples == 1:
-        if any(_layout(p) != _layout(page) for p in scene.planes[1:]):
+        if not same_layout(scene.planes):
             raise SlideError(Reason.FILE_UNREADABLE, f"{name}: its three channels differ in size or layout")
         return 3, True
     if photometric not in (RGB, YCBCR) or samples not in (3, 4) or (separate and samples != 3):
@@ -183,23 +149,6 @@ def _samples(name: str, scene: Scene) -> tuple[int, bool]:
             "(2) or YCbCr (6) with 3. Export the slide as 8-bit RGB",
         )
     return samples, separate
-
-
-def _layout(page: Ifd) -> list[tuple[int, ...]]:
-    """What the directories of three channels must have in common to share one tile grid."""
-    return [page.ints(tag) for tag in LAYOUT_TAGS]
-
-
-def _tile_size(name: str, page: Ifd, height: int, width: int) -> tuple[int, int]:
-    if not page.has(tags.TILE_WIDTH):
-        return min(page.number(tags.ROWS_PER_STRIP, height) or height, height), width
-    tile_h, tile_w = page.number(tags.TILE_LENGTH), page.number(tags.TILE_WIDTH)
-    if not (tile_h >= 1 and tile_w >= 1 and tile_h * tile_w <= MAX_TILE_PX):
-        raise SlideError(
-            Reason.FILE_HOSTILE,
-            f"{name}: tiles of {tile_w} x {tile_h} px; accepted are 1 to {MAX_TILE_PX} px",
-        )
-    return tile_h, tile_w
 
 
 def _decoder(name: str, page: Ifd) -> tuple[str, TileDecoder]:
@@ -237,22 +186,3 @@ def _check_jpeg2000(source: ByteSource, name: str, grid: TileGrid) -> None:
         raise NeedsOpenSlideError(
             Reason.FILE_UNREADABLE, f"{name}: subsampled JPEG 2000 is read with OpenSlide from a local copy"
         )
-
-
-def _resplit(name: str, grid: TileGrid) -> TileGrid:
-    """Cut uncompressed strips that lie end to end into low ones: a region reads little but its own rows."""
-    row_bytes = grid.width * grid.samples
-    starts, lengths = grid.offsets[:, :, 0], grid.counts[:, :, 0]
-    if (lengths.sum(axis=1) < grid.height * row_bytes).any():
-        raise SlideError(
-            Reason.FILE_TRUNCATED,
-            f"{name}: {grid.width} x {grid.height} px uncompressed need {grid.height * row_bytes} bytes, the "
-            f"strips hold {int(lengths.sum(axis=1).min())}. Transfer the slide again",
-        )
-    if (starts[:, 1:] != starts[:, :-1] + grid.tile_height * row_bytes).any():
-        return grid
-    first_rows = np.arange(0, grid.height, STRIP_ROWS, dtype=np.int64)
-    rows = np.minimum(STRIP_ROWS, grid.height - first_rows)
-    offsets = starts[:, :1] + first_rows * row_bytes
-    counts = np.broadcast_to(rows * row_bytes, offsets.shape)
-    return replace(grid, tile_height=STRIP_ROWS, offsets=offsets[:, :, None], counts=counts[:, :, None])

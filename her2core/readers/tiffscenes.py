@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
 from her2core.readers.base import NOT_SLIDE_NAMES
 from her2core.readers.bytesource import ByteSource
+from her2core.readers.channels import MAX_PLANES
 from her2core.readers.ifd import Ifd
 from her2core.readers.ome import OmeImage, is_ome, parse_ome
 from her2core.readers.scale import Scale, plausible, read_number
+from her2core.records import Assay
 
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 LABEL_OR_MACRO = 9  # NewSubfileType of Aperio's macro picture
@@ -34,6 +36,11 @@ class Scene:
         One directory with all samples, or one each for red, green and blue.
     levels
         Height and width of every level, finest first.
+    stack
+        For fluorescence, the directory of each channel at each focal plane; a single channel where one
+        directory holds all as its samples.
+    channel_names
+        What the channels are called; empty where the file does not say.
     """
 
     name: str
@@ -41,14 +48,21 @@ class Scene:
     levels: tuple[tuple[int, int], ...]
     scales: tuple[Scale, ...]
     objective_power: float | None
+    stack: tuple[tuple[Ifd, ...], ...] = ()
+    channel_names: tuple[str, ...] = ()
 
 
-def find_scenes(source: ByteSource, name: str, chain: list[Ifd]) -> tuple[str, list[Scene]]:
+def find_scenes(
+    source: ByteSource, name: str, chain: list[Ifd], *, fluorescence: bool = False
+) -> tuple[str, list[Scene]]:
+    """Format and scenes of a file; for fluorescence, with its stacks of channels and focal planes."""
     description = chain[0].text(tags.IMAGE_DESCRIPTION)
     if is_ome(description):
-        return "ome-tiff", _ome_scenes(source, name, chain, description)
+        return "ome-tiff", _ome_scenes(source, name, chain, description, fluorescence)
     if description.startswith("Aperio"):
         return "aperio", [_aperio_scene(chain, description)]
+    if fluorescence:
+        return "tiff", _plain_stacks(name, chain, description)
     return "tiff", _plain_scenes(chain)
 
 
@@ -66,7 +80,7 @@ def _aperio_field(description: str, key: str) -> float | None:
     return read_number(match[1]) if match else None
 
 
-def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str) -> list[Scene]:
+def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str, fluorescence: bool) -> list[Scene]:
     images = [image for image in parse_ome(name, xml) if image.is_slide]
     if not images:
         raise SlideError(Reason.NOT_A_SLIDE, f"{name}: its OME-XML names no slide image")
@@ -75,19 +89,28 @@ def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str) -> li
     for i, image in enumerate(images):
         title = image.name if image.name not in taken else f"{image.name} ({i})"
         taken.add(title)
-        scenes.append(_ome_scene(source, name, chain, image, title))
+        scenes.append(_ome_scene(source, name, chain, image, title, fluorescence))
     return scenes
 
 
-def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage, title: str) -> Scene:
+def _ome_scene(
+    source: ByteSource, name: str, chain: list[Ifd], image: OmeImage, title: str, fluorescence: bool
+) -> Scene:
     wanted = image.channel_ifds or (0,)
+    if fluorescence:
+        wanted = tuple(i for foci in image.stack for i in foci if i is not None) or wanted
     if max(wanted) >= len(chain):
         raise SlideError(
             Reason.FILE_TRUNCATED,
             f"{name}: its OME-XML refers to directory {max(wanted)} of {len(chain)}. Transfer the slide "
             "again",
         )
-    if image.sections > 1:
+    if image.times > 1 and fluorescence:
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED,
+            f"{name}: {image.times} time points; expected one. Export a single one",
+        )
+    if image.sections > 1 and not fluorescence:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: {image.sections} focal planes or time points; expected one. Export a single plane",
@@ -98,7 +121,29 @@ def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage,
         planes = tuple(chain[i] for i in wanted)
     reduced = [s for s in tags.read_sub_ifds(first, tags.is_big(source)) if _is_level_of(s, first)]
     scales = ([image.scale] if image.scale else []) + _resolution(first)
-    return Scene(title, planes, _sizes([first, *reduced]), tuple(scales), image.objective_power)
+    return Scene(
+        title,
+        planes,
+        _sizes([first, *reduced]),
+        tuple(scales),
+        image.objective_power,
+        _ome_stack(name, chain, image) if fluorescence else (),
+        image.channel_names,
+    )
+
+
+def _ome_stack(name: str, chain: list[Ifd], image: OmeImage) -> tuple[tuple[Ifd, ...], ...]:
+    """Directories of an image by channel and focus; the first one where the document lists none."""
+    listed = [i for foci in image.stack for i in foci]
+    if all(i is None for i in listed) and len(listed) == 1:
+        return ((chain[0],),)
+    if None in listed:
+        raise SlideError(
+            Reason.FILE_TRUNCATED,
+            f"{name}: its OME-XML says where {sum(i is not None for i in listed)} of {len(listed)} planes "
+            "are. Export the slide again",
+        )
+    return tuple(tuple(chain[i] for i in foci if i is not None) for foci in image.stack)
 
 
 def _plain_scenes(chain: list[Ifd]) -> list[Scene]:
@@ -117,6 +162,50 @@ def _plain_scenes(chain: list[Ifd]) -> list[Scene]:
         Scene(str(i), (group[0],), _sizes(group), tuple(_resolution(group[0])), None)
         for i, group in enumerate(groups)
     ]
+
+
+def _plain_stacks(name: str, chain: list[Ifd], description: str) -> list[Scene]:
+    """Generic TIFF of fluorescence: pages of one size are the channels, unless ImageJ says otherwise."""
+    scenes: list[Scene] = []
+    for scene in _plain_scenes(chain):
+        page = scene.planes[0]
+        same = next((s for s in scenes if s.levels[0] == scene.levels[0]), None)
+        single = page.number(tags.SAMPLES_PER_PIXEL, 1) == 1
+        if same is not None and single and len(same.stack) < MAX_PLANES:
+            scenes[scenes.index(same)] = replace(same, stack=(*same.stack, (page,)))
+        else:
+            scenes.append(replace(scene, stack=((page,),)))
+    if description.startswith("ImageJ="):
+        return [_imagej_stack(name, scenes[0], description)]
+    return [replace(scene, name=str(i)) for i, scene in enumerate(scenes)]
+
+
+def _imagej_stack(name: str, scene: Scene, description: str) -> Scene:
+    """The pages of an ImageJ hyperstack: channels first, then focal planes.
+
+    References
+    ----------
+    ImageJ, ij.io.TiffDecoder: pages are in the order XYCZT.
+    """
+    said = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
+    channels, foci, times = (
+        int(said[key]) if said.get(key, "").isdigit() and len(said[key]) < 6 else 1
+        for key in ("channels", "slices", "frames")
+    )
+    if times > 1:
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED, f"{name}: {times} time points; expected one. Export a single one"
+        )
+    pages = [page for (page,) in scene.stack]
+    if len(pages) == 1 and pages[0].number(tags.SAMPLES_PER_PIXEL, 1) > 1:
+        return scene
+    if channels * foci != len(pages):
+        raise SlideError(
+            Reason.FILE_TRUNCATED,
+            f"{name}: an ImageJ stack of {channels} channels and {foci} focal planes in {len(pages)} "
+            "directories. Save it as OME-TIFF",
+        )
+    return replace(scene, stack=tuple(tuple(pages[c::channels]) for c in range(channels)))
 
 
 def _is_picture(page: Ifd) -> bool:
@@ -150,4 +239,4 @@ def _resolution(page: Ifd) -> list[Scale]:
     if unit_um is None or x is None or y is None:
         return []
     scale = Scale("tiff_resolution", unit_um / y, unit_um / x)
-    return [scale] if plausible(scale.x_um) and plausible(scale.y_um) else []
+    return [scale] if all(plausible(um, Assay.FISH) for um in (scale.x_um, scale.y_um)) else []

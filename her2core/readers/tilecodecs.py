@@ -1,7 +1,8 @@
 """Decoders of one native tile into a given buffer; no output grows beyond it.
 
-Each codec is a function ``(data, out) -> None`` that fills ``out``, a C-contiguous uint8 array of shape
-``(height, width, samples)`` or ``(height, width)``, or raises ``ValueError``/``RuntimeError``.
+Each codec is a function ``(data, out) -> None`` that fills ``out``, a C-contiguous array of shape
+``(height, width, samples)`` or ``(height, width)``, or raises ``ValueError``/``RuntimeError``. Samples are
+uint8, or uint16 where a codec says so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 imagecodecs: Any = _imagecodecs  # its stubs know bytes but not the memoryviews it takes
 
-Tile = npt.NDArray[np.uint8]
+Tile = npt.NDArray[Any]
 TileDecoder = Callable[[memoryview, Tile], None]
 
 TIFF_COMPRESSIONS = {
@@ -34,13 +35,15 @@ class ShortTileError(ValueError):
     """A tile's stream ends before its pixels do."""
 
 
-def raw_decoder(codec: str, *, predictor: bool = False) -> TileDecoder:
-    """Decoder of a byte-stream codec: ``none``, ``lzw``, ``deflate``, ``packbits`` or ``zstd``.
+def raw_decoder(codec: str, *, predictor: bool = False, swapped: bool = False) -> TileDecoder:
+    """Decoder of a byte-stream codec: ``none``, ``lzw``, ``deflate``, ``packbits`` or ``zstd``; uint16 too.
 
     Parameters
     ----------
     predictor
         TIFF's horizontal differencing: each sample is stored as the difference to its left neighbour.
+    swapped
+        Whether the bytes of uint16 samples are stored in the other order than this machine's.
     """
     unpack: Any = {
         "lzw": imagecodecs.lzw_decode,
@@ -50,7 +53,7 @@ def raw_decoder(codec: str, *, predictor: bool = False) -> TileDecoder:
     }.get(codec)
 
     def decode(data: memoryview, out: Tile) -> None:
-        flat = out.reshape(-1)
+        flat = out.reshape(-1).view(np.uint8)
         if unpack is None:
             got = min(len(data), flat.size)
             flat[:got] = np.frombuffer(data, np.uint8, got)
@@ -58,6 +61,8 @@ def raw_decoder(codec: str, *, predictor: bool = False) -> TileDecoder:
             got = unpack(data, out=flat).size
         if got != flat.size:
             raise ShortTileError(f"holds {got} bytes, expected {flat.size}")
+        if swapped:
+            out.byteswap(inplace=True)
         if predictor:
             imagecodecs.delta_decode(out, axis=1, out=out)
 
@@ -103,12 +108,13 @@ def _names_its_colour(data: memoryview) -> bool:
 
 
 def jpeg2000_decoder(*, ycbcr: bool = False) -> TileDecoder:
-    """Decoder of JPEG 2000 tiles; ``ycbcr`` for Aperio's 33003, whose components are not yet RGB."""
+    """Decoder of JPEG 2000 tiles, uint16 too; ``ycbcr`` for Aperio's 33003, whose components are not RGB."""
 
     def decode(data: memoryview, out: Tile) -> None:
         size = jpeg2000_size(data)
-        if size != (*out.shape[:2], 3, False):
-            raise ValueError(f"JPEG 2000 stream is {size}, expected {(*out.shape[:2], 3, False)}")
+        expected = (*out.shape[:2], out.shape[2] if out.ndim == 3 else 1, False)
+        if size != expected:
+            raise ValueError(f"JPEG 2000 stream is {size}, expected {expected}")
         imagecodecs.jpeg2k_decode(data, numthreads=1, out=out)
         if ycbcr:
             cv2.cvtColor(np.ascontiguousarray(out[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB, dst=out)

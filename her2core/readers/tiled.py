@@ -7,14 +7,15 @@ the thread keeps, from where its part is copied into the caller's array.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import OUTSIDE, Closing, clip_region, composite
+from her2core.pixels import Pixels
+from her2core.readers.base import DARK, OUTSIDE, Closing, clip_region, composite
 from her2core.readers.bytesource import ByteSource, coalesce
 from her2core.readers.tilecodecs import ShortTileError, TileDecoder
 from her2core.records import Box, SlideInfo
@@ -31,9 +32,9 @@ class TileGrid:
     ----------
     offsets, counts
         Byte offset and length of each tile, shape ``(plane, row, column)``; length 0 marks an absent tile.
-        One plane holds all samples, or each of three planes one channel.
+        One plane holds all samples, or each of three planes one channel; a stack has many planes.
     samples
-        Samples of a stored pixel of a plane: 1, 3, or 4 with alpha.
+        Samples of a stored pixel of a plane: 1, 3, or 4 with alpha; any number in fluorescence.
     whole_tiles
         Whether tiles of the last row are stored in full height (tiles) or cut at the image's end (strips).
     """
@@ -46,6 +47,7 @@ class TileGrid:
     counts: npt.NDArray[np.int64]
     samples: int
     whole_tiles: bool
+    dtype: str = "uint8"
 
     def tiles(self, box: Box) -> Iterator[tuple[int, int, int]]:
         """``(plane, row, column)`` of every tile that touches ``box``, a rectangle inside the slide."""
@@ -61,18 +63,27 @@ class TileGrid:
 
 
 class TiledReader(Closing):
-    """Reader of one tile grid."""
+    """Reader of one tile grid: 8-bit RGB.
 
-    def __init__(self, info: SlideInfo, source: ByteSource, grid: TileGrid, decode: TileDecoder) -> None:
+    Parameters
+    ----------
+    outside
+        Value outside the slide, and of tiles that are absent.
+    """
+
+    def __init__(
+        self, info: SlideInfo, source: ByteSource, grid: TileGrid, decode: TileDecoder, outside: int = OUTSIDE
+    ) -> None:
         self.info = info
         self._source = source
         self._grid = grid
         self._decode = decode
+        self._outside = outside
         self._local = threading.local()
 
-    def read_region(self, y0: int, x0: int, out: npt.NDArray[np.uint8]) -> None:
+    def read_region(self, y0: int, x0: int, out: Pixels) -> None:
         grid = self._grid
-        box = clip_region(y0, x0, out, grid.height, grid.width)
+        box = clip_region(y0, x0, out, grid.height, grid.width, self._outside)
         if box is None:
             return
         inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
@@ -82,7 +93,12 @@ class TiledReader(Closing):
                 present.append(tile)
             else:
                 part, _ = self._place(tile, box)
-                inside[part.y0 : part.y1, part.x0 : part.x1] = OUTSIDE
+                inside[part.y0 : part.y1, part.x0 : part.x1] = self._outside
+        self._decode_tiles(present, box, inside)
+
+    def _decode_tiles(self, present: list[tuple[int, int, int]], box: Box, inside: Pixels) -> None:
+        """Read the tiles that the file holds, and lay each into the region."""
+        grid = self._grid
         spans = [(int(grid.offsets[t]), int(grid.offsets[t] + grid.counts[t])) for t in present]
         joined = coalesce(spans, self._source.max_gap, SPAN_BYTES)
         views = self._source.read_spans([span for span, _ in joined])
@@ -99,9 +115,7 @@ class TiledReader(Closing):
             y0 - top, x0 - left, y1 - top, x1 - left
         )
 
-    def _copy_tile(
-        self, tile: tuple[int, int, int], data: memoryview, box: Box, inside: npt.NDArray[np.uint8]
-    ) -> None:
+    def _copy_tile(self, tile: tuple[int, int, int], data: memoryview, box: Box, inside: Pixels) -> None:
         grid = self._grid
         rows = grid.stored_height(tile[1])
         part, of_tile = self._place(tile, box)
@@ -110,28 +124,33 @@ class TiledReader(Closing):
             grid.samples == 3 and target.shape[:2] == (rows, grid.tile_width) and target.flags.c_contiguous
         )
         pixels = target if direct else self._buffer()[:rows]
-        try:
-            self._decode(data, pixels)
-        except ShortTileError as error:
-            raise self._bad_tile(Reason.FILE_TRUNCATED, tile, error) from error
-        except (RuntimeError, ValueError) as error:
-            raise self._bad_tile(Reason.FILE_UNREADABLE, tile, error) from error
+        self._decode_tile(tile, data, pixels)
         if direct:
             return
         wanted = pixels[of_tile.y0 : of_tile.y1, of_tile.x0 : of_tile.x1]
         if grid.samples == 1:
             target[..., tile[0]] = wanted
         elif grid.samples == 4:
-            composite(wanted, (OUTSIDE, OUTSIDE, OUTSIDE), target)
+            composite(wanted, (self._outside, self._outside, self._outside), target)
         else:
             target[...] = wanted
 
-    def _buffer(self) -> npt.NDArray[np.uint8]:
+    def _decode_tile(self, tile: tuple[int, int, int], data: memoryview, pixels: Pixels) -> None:
+        try:
+            self._decode(data, pixels)
+        except ShortTileError as error:
+            raise self._bad_tile(Reason.FILE_TRUNCATED, tile, error) from error
+        except (RuntimeError, ValueError) as error:
+            raise self._bad_tile(Reason.FILE_UNREADABLE, tile, error) from error
+
+    def _buffer(self) -> Pixels:
         """This thread's tile: fresh pages cost more than decoding into warm ones."""
-        buffer: npt.NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
+        buffer: Pixels | None = getattr(self._local, "buffer", None)
         if buffer is None:
             shape = (self._grid.tile_height, self._grid.tile_width, self._grid.samples)
-            buffer = self._local.buffer = np.empty(shape[: 2 if self._grid.samples == 1 else 3], np.uint8)
+            buffer = self._local.buffer = np.empty(
+                shape[: 2 if self._grid.samples == 1 else 3], self._grid.dtype
+            )
         return buffer
 
     def _bad_tile(self, reason: Reason, tile: tuple[int, int, int], error: Exception) -> SlideError:
@@ -146,3 +165,42 @@ class TiledReader(Closing):
 
     def close(self) -> None:
         self._source.close()
+
+
+class StackReader(TiledReader):
+    """Reader of fluorescence: many planes, each a channel at a focus; a pixel is the maximum over the foci.
+
+    Parameters
+    ----------
+    uses
+        For each plane of the grid, which of its stored samples goes to which channel of a pixel.
+    """
+
+    def __init__(
+        self,
+        info: SlideInfo,
+        source: ByteSource,
+        grid: TileGrid,
+        decode: TileDecoder,
+        uses: Sequence[Sequence[tuple[int, int]]],
+    ) -> None:
+        super().__init__(info, source, grid, decode, DARK)
+        self._uses = uses
+
+    def read_region(self, y0: int, x0: int, out: Pixels) -> None:
+        box = clip_region(y0, x0, out, self._grid.height, self._grid.width, DARK)
+        if box is None:
+            return
+        inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
+        inside[...] = DARK  # of which every tile is the maximum; an absent one changes nothing
+        self._decode_tiles([tile for tile in self._grid.tiles(box) if self._grid.counts[tile]], box, inside)
+
+    def _copy_tile(self, tile: tuple[int, int, int], data: memoryview, box: Box, inside: Pixels) -> None:
+        part, of_tile = self._place(tile, box)
+        pixels = self._buffer()[: self._grid.stored_height(tile[1])]
+        self._decode_tile(tile, data, pixels)
+        wanted = pixels[of_tile.y0 : of_tile.y1, of_tile.x0 : of_tile.x1]
+        target = inside[part.y0 : part.y1, part.x0 : part.x1]
+        for sample, channel in self._uses[tile[0]]:
+            values = wanted if wanted.ndim == 2 else wanted[..., sample]
+            np.maximum(target[..., channel], values, out=target[..., channel])

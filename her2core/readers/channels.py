@@ -1,0 +1,145 @@
+"""Which channel of a fluorescence file is DAPI, which HER2 and which CEP17: told, or refused; never guessed.
+
+The manifest's text goes first: ``DAPI=2;HER2=0;CEP17=1``, where a value is a channel's index in the file,
+from 0, or its name there. Without a text the names in the file's own metadata must say it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from her2core.errors import Reason, SlideError
+
+CHANNELS = ("DAPI", "HER2", "CEP17")
+"""Channels in the order in which pixels hold them; a single-probe slide has the first two."""
+REQUIRED = CHANNELS[:2]
+SYNONYMS = {"DAPI": ("DAPI",), "HER2": ("HER2", "ERBB2"), "CEP17": ("CEP17", "CEN17", "D17Z1")}
+"""What names in metadata say for each, written without spaces and signs."""
+RGB_NAMES = ("R", "G", "B")
+"""Names of the channels of a picture in pseudo-colour."""
+MAX_CHANNELS = 256
+"""Most channels of a file; multiplexed scans have 60."""
+MAX_PLANES = 4096
+"""Most planes of a file: channels times focal planes; as many as a TIFF may have directories."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMap:
+    """Which channel of the file, counted from 0, each channel of a pixel is.
+
+    Attributes
+    ----------
+    names
+        The first two or all three of ``CHANNELS``.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return ";".join(f"{name}={source}" for name, source in zip(self.names, self.sources, strict=True))
+
+
+def parse_channels(text: str) -> dict[str, str]:
+    """Read a mapping: channel by canonical name, what it is called or numbered in the file.
+
+    Raises
+    ------
+    ValueError
+        Saying what was found and expected.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        key, equals, value = (p.strip() for p in part.partition("="))
+        name = _spoken(key)
+        if len(name) != 1 or not equals or not value:
+            raise ValueError(f"found {part!r}; expected a text such as DAPI=2;HER2=0;CEP17=1")
+        if name[0] in found:
+            raise ValueError(f"names {name[0]} twice")
+        found[name[0]] = value
+    missing = [name for name in REQUIRED if name not in found]
+    if missing:
+        raise ValueError(
+            f"does not say which channel is {' and '.join(missing)}, as in DAPI=2;HER2=0;CEP17=1"
+        )
+    folded = sorted(value.casefold() for value in found.values())
+    if any(len(list(same)) > 1 for _, same in groupby(folded)):
+        raise ValueError("gives one channel of the file to two of DAPI, HER2 and CEP17")
+    return found
+
+
+def map_channels(name: str, text: str | None, stored: Sequence[str]) -> ChannelMap:
+    """Find the channels among those that a file has.
+
+    Parameters
+    ----------
+    name
+        The file's, for messages.
+    text
+        The manifest's ``channels``.
+    stored
+        Name of every channel of the file; empty where it has none.
+
+    Raises
+    ------
+    SlideError
+        ``CHANNELS_UNKNOWN``, saying what the file has and what to write.
+    """
+    if text is None:
+        wanted = _named(name, stored)
+    else:
+        try:
+            parsed = parse_channels(text)
+        except ValueError as error:
+            raise _unknown(name, f"the mapping {text!r} {error}", stored) from error
+        wanted = {channel: _find(name, value, stored) for channel, value in parsed.items()}
+    names = tuple(channel for channel in CHANNELS if channel in wanted)
+    sources = tuple(wanted[channel] for channel in names)
+    if len(set(sources)) < len(sources):
+        raise _unknown(name, f"the mapping {text!r} gives one channel of the file to two", stored)
+    return ChannelMap(names, sources)
+
+
+def _find(name: str, value: str, stored: Sequence[str]) -> int:
+    """Index of the channel that a mapping's value means."""
+    if value.isascii() and value.isdigit():
+        if len(value) > 3 or int(value) >= len(stored):
+            raise _unknown(name, f"there is no channel {value}; counting starts at 0", stored)
+        return int(value)
+    same = [i for i, title in enumerate(stored) if title.strip().casefold() == value.casefold()]
+    if len(same) != 1:
+        raise _unknown(name, f"{len(same)} of its channels are named {value!r}", stored)
+    return same[0]
+
+
+def _named(name: str, stored: Sequence[str]) -> dict[str, int]:
+    """Channels by what the file's own names say."""
+    found: dict[str, int] = {}
+    for i, title in enumerate(stored):
+        for channel in (said := _spoken(title)):
+            if len(said) > 1 or channel in found:
+                raise _unknown(name, f"the name {title!r} leaves open which channel is {channel}", stored)
+            found[channel] = i
+    missing = [channel for channel in REQUIRED if channel not in found]
+    if missing:
+        raise _unknown(name, f"its metadata do not say which channel is {' and '.join(missing)}", stored)
+    return found
+
+
+def _spoken(title: str) -> list[str]:
+    """Canonical channels that a name speaks of."""
+    plain = re.sub(r"[\W_]+", "", title).upper()
+    return [channel for channel, words in SYNONYMS.items() if any(word in plain for word in words)]
+
+
+def _unknown(name: str, what: str, stored: Sequence[str]) -> SlideError:
+    has = ", ".join(f"{i} {title!r}" if title else str(i) for i, title in enumerate(stored[:16]))
+    more = f" and {len(stored) - 16} more" if len(stored) > 16 else ""
+    return SlideError(
+        Reason.CHANNELS_UNKNOWN,
+        f"{name}: {what}. The file has the channels {has}{more}; say which is which in the manifest column "
+        "`channels`, as DAPI=2;HER2=0;CEP17=1 (without CEP17 for a single probe)",
+    )

@@ -1,0 +1,132 @@
+"""The tile grid of TIFF directories, with their declarations checked against the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from her2core.errors import Reason, SlideError
+from her2core.readers import ifd as tags
+from her2core.readers.bytesource import ByteSource
+from her2core.readers.ifd import Ifd
+from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index
+from her2core.readers.tiffscenes import size_of
+from her2core.readers.tiled import TileGrid
+
+STRIP_ROWS = 64
+"""Rows that uncompressed strips are read in, whatever their stored height."""
+LAYOUT_TAGS = (
+    tags.IMAGE_LENGTH, tags.IMAGE_WIDTH, tags.BITS_PER_SAMPLE, tags.SAMPLES_PER_PIXEL, tags.COMPRESSION,
+    tags.PREDICTOR, tags.TILE_LENGTH, tags.TILE_WIDTH, tags.ROWS_PER_STRIP,
+)  # fmt: skip
+
+
+def same_layout(pages: Sequence[Ifd]) -> bool:
+    """Whether directories can share one tile grid."""
+    first, *others = ([page.ints(tag) for tag in LAYOUT_TAGS] for page in pages)
+    return all(other == first for other in others)
+
+
+def tile_grid(
+    source: ByteSource,
+    name: str,
+    pages: Sequence[Ifd],
+    *,
+    samples: int,
+    per_page: int = 1,
+    dtype: str = "uint8",
+) -> TileGrid:
+    """Build the grid whose planes are those of some directories in turn.
+
+    Parameters
+    ----------
+    pages
+        Directories of the same layout.
+    samples
+        Samples of a stored pixel.
+    per_page
+        Planes of a directory: 1, or its samples where each lies apart.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_HOSTILE`` or ``FILE_TRUNCATED``.
+    """
+    page = pages[0]
+    height, width = size_of(page)
+    item = np.dtype(dtype).itemsize
+    planes = len(pages) * per_page
+    check_size(name, height, width, source.size, bytes_px=planes * min(samples, 3) * item)
+    stripped = not page.has(tags.TILE_WIDTH)
+    tile_h, tile_w = _tile_size(name, page, height, width, samples * item)
+    rows, columns = -(-height // tile_h), -(-width // tile_w)
+    if rows * columns * planes > MAX_TILES:
+        raise SlideError(
+            Reason.FILE_HOSTILE, f"{name}: declares {rows * columns * planes} tiles; accepted are {MAX_TILES}"
+        )
+    offset_tag, count_tag = (
+        (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
+        if stripped
+        else (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS)
+    )
+    offsets = np.concatenate([p.index(offset_tag) for p in pages])
+    counts = np.concatenate([p.index(count_tag) for p in pages])
+    if not offsets.size == counts.size == rows * columns * planes:
+        raise SlideError(
+            Reason.FILE_TRUNCATED,
+            f"{name}: {width} x {height} px in tiles of {tile_w} x {tile_h} need {rows * columns * planes} "
+            f"tiles, the file lists {offsets.size} places and {counts.size} lengths. Export the slide again",
+        )
+    check_tile_index(name, offsets, counts, tile_h * tile_w * samples * item, source.size)
+    shape = (planes, rows, columns)
+    return TileGrid(
+        height=height,
+        width=width,
+        tile_height=tile_h,
+        tile_width=tile_w,
+        offsets=offsets.astype(np.int64).reshape(shape),
+        counts=counts.astype(np.int64).reshape(shape),
+        samples=samples,
+        whole_tiles=not stripped,
+        dtype=dtype,
+    )
+
+
+def absent_tiles(grid: TileGrid, read_as: str) -> tuple[str, ...]:
+    """What to say of tiles that the file leaves out."""
+    absent = int((grid.counts == 0).sum())
+    return (f"{absent} of {grid.counts.size} tiles are absent: read as {read_as}",) if absent else ()
+
+
+def resplit(name: str, grid: TileGrid) -> TileGrid:
+    """Cut uncompressed strips that lie end to end into low ones: a region reads little but its own rows."""
+    row_bytes = grid.width * grid.samples * np.dtype(grid.dtype).itemsize
+    starts, lengths = grid.offsets[:, :, 0], grid.counts[:, :, 0]
+    if (lengths.sum(axis=1) < grid.height * row_bytes).any():
+        raise SlideError(
+            Reason.FILE_TRUNCATED,
+            f"{name}: {grid.width} x {grid.height} px uncompressed need {grid.height * row_bytes} bytes, the "
+            f"strips hold {int(lengths.sum(axis=1).min())}. Transfer the slide again",
+        )
+    if (starts[:, 1:] != starts[:, :-1] + grid.tile_height * row_bytes).any():
+        return grid
+    first_rows = np.arange(0, grid.height, STRIP_ROWS, dtype=np.int64)
+    rows = np.minimum(STRIP_ROWS, grid.height - first_rows)
+    offsets = starts[:, :1] + first_rows * row_bytes
+    counts = np.broadcast_to(rows * row_bytes, offsets.shape)
+    return replace(grid, tile_height=STRIP_ROWS, offsets=offsets[:, :, None], counts=counts[:, :, None])
+
+
+def _tile_size(name: str, page: Ifd, height: int, width: int, bytes_px: int) -> tuple[int, int]:
+    if not page.has(tags.TILE_WIDTH):
+        return min(page.number(tags.ROWS_PER_STRIP, height) or height, height), width
+    tile_h, tile_w = page.number(tags.TILE_LENGTH), page.number(tags.TILE_WIDTH)
+    if not (tile_h >= 1 and tile_w >= 1 and tile_h * tile_w * max(bytes_px, 4) <= 4 * MAX_TILE_PX):
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: tiles of {tile_w} x {tile_h} px with {bytes_px} bytes each; accepted are 1 to "
+            f"{4 * MAX_TILE_PX // max(bytes_px, 4)} px",
+        )
+    return tile_h, tile_w

@@ -1,0 +1,198 @@
+"""Fluorescence TIFFs: channels and focal planes as directories or as samples, 8 or 16 bits."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from her2core.errors import Reason, SlideError
+from her2core.pixels import PixelFormat
+from her2core.readers import ifd as tags
+from her2core.readers.base import Asked, SlideReader
+from her2core.readers.bytesource import ByteSource
+from her2core.readers.channels import MAX_CHANNELS, MAX_PLANES, RGB_NAMES, ChannelMap, map_channels
+from her2core.readers.ifd import Ifd
+from her2core.readers.image import WholeReader
+from her2core.readers.limits import MAX_TILE_PX, check_whole
+from her2core.readers.scale import ResolvedScale
+from her2core.readers.tiffgrid import absent_tiles, resplit, same_layout, tile_grid
+from her2core.readers.tiffscenes import Scene
+from her2core.readers.tilecodecs import (
+    RGB,
+    TIFF_COMPRESSIONS,
+    YCBCR,
+    TileDecoder,
+    jpeg2000_decoder,
+    jpeg_decoder,
+    raw_decoder,
+)
+from her2core.readers.tiled import StackReader, TileGrid
+from her2core.records import LevelInfo, SlideInfo
+
+BLACK_IS_ZERO = 1
+"""TIFF PhotometricInterpretation of grey levels that are light."""
+UNSIGNED = 1
+"""TIFF SampleFormat."""
+
+
+def is_stack(scene: Scene) -> bool:
+    """Whether a scene is anything but one picture in 8-bit colour."""
+    page = scene.planes[0]
+    colours = (
+        page.number(tags.PHOTOMETRIC, -1) in (RGB, YCBCR) and page.number(tags.SAMPLES_PER_PIXEL, 1) >= 3
+    )
+    return not (colours and set(page.ints(tags.BITS_PER_SAMPLE, (1,))) == {8}) or len(scene.stack) > 1
+
+
+def open_stack(
+    source: ByteSource, asked: Asked, kind: str, scene: Scene, scenes: tuple[str, ...], scale: ResolvedScale
+) -> SlideReader:
+    """Reader of the channels that were asked for, at their maximum over the focal planes.
+
+    Raises
+    ------
+    SlideError
+        ``CHANNELS_UNKNOWN``, ``PIXELS_UNSUPPORTED``, or for what cannot or should not be read.
+    """
+    name, page = asked.name, scene.planes[0]
+    samples = page.number(tags.SAMPLES_PER_PIXEL, 1)
+    channels, foci = max(len(scene.stack), samples), len(scene.stack[0])
+    dtype = _dtype(name, [p for planes in scene.stack for p in planes])
+    _check_counts(name, scene, samples)
+    chosen = map_channels(name, asked.channels, _names(scene, page, channels))
+    separate = samples > 1 and page.number(tags.PLANAR_CONFIGURATION, 1) == 2
+    if samples > 1:
+        pages = list(scene.stack[0])
+    else:
+        pages = [p for source_channel in chosen.sources for p in scene.stack[source_channel]]
+    if not same_layout(pages):
+        raise SlideError(Reason.FILE_UNREADABLE, f"{name}: its channels differ in size or layout")
+    compression, decode = _decoder(name, page, dtype, separate or samples == 1)
+    grid = tile_grid(
+        source,
+        name,
+        pages,
+        samples=1 if separate else samples,
+        per_page=samples if separate else 1,
+        dtype=dtype,
+    )
+    if not grid.whole_tiles and compression == "none" and page.number(tags.PREDICTOR, 1) == 1:
+        grid = resplit(name, grid)
+    seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
+    info = SlideInfo(
+        uri=name,
+        identity=asked.identity,
+        size_bytes=asked.size_bytes,
+        format=kind,
+        reader="tiff",
+        levels=tuple(LevelInfo(h, w, grid.width / w) for h, w in scene.levels),
+        tile_height=grid.tile_height,
+        tile_width=grid.tile_width,
+        compression=compression,
+        mpp=scale.mpp,
+        mpp_source=scale.source,
+        scenes=scenes,
+        scene=scene.name if len(scenes) > 1 or asked.scene else None,
+        objective_power=scene.objective_power,
+        assay_guess=None,
+        problems=(*scale.problems, *absent_tiles(grid, "dark"), *seen),
+        channels=chosen.names,
+        dtype=dtype,
+        z_planes=foci,
+        source_channels=str(chosen),
+    )
+    reader = StackReader(info, source, grid, decode, _uses(chosen, grid, foci, samples, separate))
+    if grid.tile_height * grid.tile_width > MAX_TILE_PX:  # one huge compressed strip: decode it once
+        form = PixelFormat.of(info)
+        stored = grid.samples * np.dtype(dtype).itemsize
+        check_whole(name, grid.height, grid.width, bytes_px=max(form.bytes_px, stored))
+
+        def load() -> np.ndarray:
+            pixels = form.empty(grid.height, grid.width)
+            reader.read_region(0, 0, pixels)
+            return pixels
+
+        return WholeReader(info, load, close=reader.close)
+    return reader
+
+
+def _uses(
+    chosen: ChannelMap, grid: TileGrid, foci: int, samples: int, separate: bool
+) -> list[list[tuple[int, int]]]:
+    """Which stored sample of each plane goes to which channel."""
+    if samples == 1:
+        return [[(0, channel)] for channel in range(len(chosen.names)) for _ in range(foci)]
+    places = {source: channel for channel, source in enumerate(chosen.sources)}
+    if separate:
+        one = [[(0, places[s])] if s in places else [] for s in range(samples)]
+    else:
+        one = [list(places.items())]
+    return one * foci
+
+
+def _names(scene: Scene, page: Ifd, channels: int) -> list[str]:
+    """What the channels are called; the samples of a picture in colour are red, green and blue."""
+    if len(scene.stack) == 1 and page.number(tags.PHOTOMETRIC, -1) == RGB:
+        return [*RGB_NAMES, *[""] * channels][:channels]
+    return [*scene.channel_names, *[""] * channels][:channels]
+
+
+def _check_counts(name: str, scene: Scene, samples: int) -> None:
+    channels, foci = len(scene.stack), len(scene.stack[0])
+    if channels > 1 and samples > 1:
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED,
+            f"{name}: {channels} directories of {samples} samples; expected channels as directories or as "
+            "samples, not both. Export it as OME-TIFF",
+        )
+    if max(channels, samples) > MAX_CHANNELS or channels * samples * foci > MAX_PLANES:
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: declares {max(channels, samples)} channels in {foci} focal planes; accepted are "
+            f"{MAX_CHANNELS} channels and {MAX_PLANES} planes in all",
+        )
+
+
+def _dtype(name: str, pages: list[Ifd]) -> str:
+    """Type of the samples.
+
+    Raises
+    ------
+    SlideError
+        ``PIXELS_UNSUPPORTED`` for all but unsigned 8 and 16 bits of light.
+    """
+    bits = {b for page in pages for b in page.ints(tags.BITS_PER_SAMPLE, (1,))}
+    kinds = {k for page in pages for k in page.ints(tags.SAMPLE_FORMAT, (UNSIGNED,))}
+    if bits not in ({8}, {16}) or kinds != {UNSIGNED}:
+        what = {1: "whole", 2: "signed whole", 3: "floating-point"}.get(max(kinds, default=0), "other")
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED,
+            f"{name}: samples are {what} numbers of {max(bits, default=0)} bits; expected unsigned 8 or 16 "
+            "bits. Export the camera's own grey levels",
+        )
+    light = {page.number(tags.PHOTOMETRIC, -1) for page in pages}
+    if not light <= {BLACK_IS_ZERO, RGB}:
+        raise SlideError(
+            Reason.PIXELS_UNSUPPORTED,
+            f"{name}: photometric interpretation {max(light - {BLACK_IS_ZERO, RGB})}; expected grey levels "
+            "whose black is zero (1). Export the channels as grey levels",
+        )
+    return f"uint{bits.pop()}"
+
+
+def _decoder(name: str, page: Ifd, dtype: str, single: bool) -> tuple[str, TileDecoder]:
+    code, predictor = page.number(tags.COMPRESSION, 1), page.number(tags.PREDICTOR, 1)
+    compression = TIFF_COMPRESSIONS.get(code)
+    if compression == "jpeg" and single and dtype == "uint8":
+        return compression, jpeg_decoder(BLACK_IS_ZERO, page.data(tags.JPEG_TABLES) or None)
+    if compression == "jpeg2000" and single:
+        return compression, jpeg2000_decoder()
+    if compression is None or compression.startswith("jp") or predictor not in (1, 2):
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{name}: TIFF compression {code} with predictor {predictor} of {dtype} samples is not "
+            "supported. Export the slide as OME-TIFF with LZW or zlib",
+        )
+    swapped = dtype == "uint16" and page.order != ("<" if sys.byteorder == "little" else ">")
+    return compression, raw_decoder(compression, predictor=predictor == 2, swapped=swapped)
