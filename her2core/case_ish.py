@@ -48,6 +48,8 @@ class CaseIsh:
     arm: IshDecision | None
     arm_source: str | None
     conflicts: tuple[str, ...]
+    rules: str
+    rules_version: int
 
 
 def case_ish(
@@ -97,6 +99,8 @@ def case_ish(
         arm=arm,
         arm_source=source,
         conflicts=tuple(conflicts),
+        rules=rules.name,
+        rules_version=rules.version,
     )
 
 

@@ -56,6 +56,13 @@ class SlideOutcome:
     ish: IshScore | None = None
 
     @property
+    def headline(self) -> str:
+        """IHC score or ISH group in a word; empty without one."""
+        if self.ish:
+            return self.ish.verdict.group or ""
+        return (self.score and self.score.verdict.score) or ""
+
+    @property
     def readable_score(self) -> SlideScore | None:
         """Its IHC, if quality control passed: also of too few cells, which may be enough together."""
         return self.score if self._passed else None

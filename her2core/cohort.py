@@ -13,9 +13,11 @@ from typing import Any
 from her2core import schema
 from her2core.cases import SlideOutcome, score_cases
 from her2core.guideline import load_rules
+from her2core.guideline_case import case_rules_for
 from her2core.lake import commit_files, commit_rows
+from her2core.patients import score_patients
 from her2core.records import SlideState
-from her2core.rows import Row, RunRecord, case_row, run_row, slide_row
+from her2core.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.run import Run
 from her2core.slide import SlideFinished
 
@@ -109,12 +111,16 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     rules = load_rules(config.score.rules)
     outcomes = [result.outcome for result in finished]
     slides = [slide_row(o, config.score, config.ihc.ladder_od) for o in outcomes]
-    cases = [case_row(c, rules) for c in score_cases(outcomes, config.score, rules)]
+    specimens = score_cases(outcomes, config.score, rules, config.ish_score)
+    cases = [case_row(c, rules) for c in specimens]
+    has_low = case_rules_for(rules.name).has_low
+    patients = [patient_row(p) for p in score_patients(specimens, has_low=has_low)]
     files = [result.cells for result in finished if result.cells is not None]
 
     cells_version = commit_files(store, schema.CELLS, files, [row.slide_id for row in run.rows])
     slides_version = commit_rows(store, schema.SLIDES, slides)
     cases_version = commit_rows(store, schema.CASES, cases)
+    patients_version = commit_rows(store, schema.PATIENTS, patients)
     states = Counter(o.state for o in outcomes)
     record = RunRecord(
         run_id=run.run_id,
@@ -133,6 +139,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         cells_version=cells_version,
         slides_version=slides_version,
         cases_version=cases_version,
+        patients_version=patients_version,
         configuration=config.resolved(),
         versions={"python": sys.version.split()[0]} | {name: version(name) for name in LIBRARIES},
         inputs=[_input(o) for o in outcomes],

@@ -57,6 +57,11 @@ class ExternalIsh:
         """Whether it says Positive or Negative."""
         return self.decision is not None and not self.decision.pending
 
+    def __str__(self) -> str:
+        given = (("", self.status), ("ratio ", self.ratio), ("HER2 ", self.her2), ("CEP17 ", self.cep17))
+        said = ", ".join(f"{what}{value}" for what, value in given if value is not None)
+        return f"{self.source}: {self.decision.result if self.decision else 'undecided'} ({said})"
+
 
 def external_ish(
     slides: Iterable[SlideRow], ihc_score: str | None, rules: IshRules

@@ -17,8 +17,10 @@ from her2core.cases import CaseScore, SlideOutcome
 from her2core.errors import Reason
 from her2core.guideline import CellClass, ClassCounts, RuleSet
 from her2core.params import ScoreParams
+from her2core.patients import PatientScore, View
 from her2core.records import SlideRow
-from her2core.schema import CELLS, SLIDES
+from her2core.rows_ish import external_ish, judged_ish, scored_ish
+from her2core.schema import CASES, CELLS, SLIDES
 from her2core.scores import OD_PERCENTS, Expression, MeasuredCells, Verdict, classify, completeness_column
 
 SEED_SOURCES = ("hematoxylin", "membrane")
@@ -96,10 +98,11 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
     slide, info, profile, score = outcome.slide, outcome.info, outcome.profile, outcome.score
     reasons = {outcome.reason} if outcome.reason else set()
     for part in (slide, info, profile and profile.quality, profile and profile.stain):
-        row |= {k: v for k, v in _fields(part).items() if k in row}
+        row |= {k: v for k, v in _fields(part).items() if k in row and not k.startswith("ish_")}
     row |= {
         "assay": str(slide.assay),
         "uri": slide.uri,
+        "channels": slide.channels,
         "state": str(outcome.state),
         "message": outcome.message,
         "tumour_mask": outcome.tumour_mask,
@@ -133,24 +136,46 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         }
         quantiles = zip(OD_PERCENTS, score.membrane_od, strict=True)
         row |= {f"membrane_od_p{percent:02d}": value for percent, value in quantiles}
-    return row | {"reasons": sorted(str(r) for r in reasons)}
+    if outcome.ish:
+        reasons |= set(outcome.ish.verdict.reasons)
+        row |= scored_ish(outcome.ish)
+    return row | external_ish(slide) | {"reasons": sorted(str(r) for r in reasons)}
 
 
 def case_row(case: CaseScore, rules: RuleSet) -> Row:
     """Row of the ``cases`` table."""
-    return {
+    ish, row = case.ish, dict.fromkeys(CASES.schema.names)
+    if ish.verdict:
+        row |= judged_ish(ish.verdict) | {"ish_rules": ish.rules, "ish_rules_version": ish.rules_version}
+    if (found := ish.heterogeneity) is not None:
+        row |= {"gh_category": found.category, "gh_copies_fraction": found.copies_arm.fraction}
+        row |= {"gh_ratio_fraction": found.ratio_arm.fraction if found.ratio_arm else None}
+    return row | {
         "case_id": case.case_id,
         "patient_id": case.patient_id,
         "specimen_id": case.specimen_id,
         "site": case.site,
-        "her2_status": case.status,
-        "reasons": list(case.verdict.reasons),
+        "collection_date": case.collection_date,
         **_judged(case.verdict, case.counts),
         **_expressed(case.expression),
         "rules": rules.name,
         "rules_version": rules.version,
+        "her2_status": case.status,
+        "her2_class": case.decision.her2_class,
+        "ihc_class": case.verdict.her2_class,
+        "flags": list(case.decision.flags),
+        "pending": case.pending,
+        "conflicts": list(case.conflicts),
+        "reasons": list(case.reasons),
+        "case_rules": case.case_rules,
+        "case_rules_version": case.case_rules_version,
+        "ish_arm_source": ish.arm_source,
+        "ish_result": str(ish.decision.result) if ish.decision else None,
+        "ish_comment": (ish.arm.comment or None) if ish.arm else None,
+        "external_ish": [str(e) for e in ish.external],
         "incomplete": case.incomplete,
         "slides_pooled": list(case.pooled),
+        "slides_ish": list(ish.pooled),
         "slides_indeterminate": list(case.indeterminate),
         "slides_failed": list(case.failed),
         "slides_skipped": list(case.skipped),
@@ -158,8 +183,28 @@ def case_row(case: CaseScore, rules: RuleSet) -> Row:
         "n_blocks": case.n_blocks,
         "slide_max": case.slide_max,
         "discordance": case.discordance,
+        "block_discordance": case.block_discordance,
         "reader_scores": list(case.reader_scores),
     }
+
+
+def patient_row(patient: PatientScore) -> Row:
+    """Row of the ``patients`` table."""
+    row: Row = {"patient_id": patient.patient_id}
+    for name in ("specimens", "statuses", "classes", "lesions", "conflicts"):
+        row[name] = list(getattr(patient, name))
+    for name in ("index", "primary", "metastasis"):
+        view: View | None = getattr(patient, name)
+        row |= {
+            f"{name}_specimen": view and view.specimen,
+            f"{name}_date": view and view.collection_date,
+            f"{name}_status": view and view.status,
+            f"{name}_class": view and view.her2_class,
+        }
+    for name in ("n_blocks", "n_slides", "index_basis", "ever_low_or_higher", "primary_metastasis"):
+        row[name] = getattr(patient, name)
+    row["primary_metastasis_change"] = patient.change
+    return row | {"block_discordance": patient.block_discordance, "incomplete": patient.incomplete}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +227,7 @@ class RunRecord:
     cells_version: int | None
     slides_version: int | None
     cases_version: int | None
+    patients_version: int | None
     configuration: Mapping[str, Any]
     versions: Mapping[str, str]
     inputs: Sequence[Mapping[str, Any]]

@@ -104,6 +104,40 @@ def _counts(of: str) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
+def _ish(of: str) -> tuple[Column, ...]:
+    """Columns that slides and specimens share: signals counted, and what a rule set made of them."""
+    return (
+        Column("ish_group", TEXT, "", "ISH group 1 to 5, or single_negative, single_equivocal, "
+               "single_positive; null if there is none."),
+        Column("ish_recount_group", TEXT, "", "Group of the independent reserve sample; null if too small."),
+        Column("ish_possible_groups", TEXTS, "", "Groups that the 95 % intervals leave open."),
+        Column("ish_borderline", FLAG, "", "An interval crosses ratio 2.0, or 4.0 or 6.0 copies."),
+        Column("ish_rules", TEXT, "", "ISH rule set that gave the group."),
+        Column("ish_rules_version", WHOLE, "", "Version of that rule set."),
+        Column("n_ish", WHOLE, "", f"Evaluable nuclei of the {of}'s first count: the denominator."),
+        Column("n_ish_recount", WHOLE, "", "Nuclei of the reserve sample; 0 if there is no recount."),
+        *(
+            Column(f"ish_{name}{suffix}", REAL, unit, f"{what}{note}")
+            for name, unit, what in (
+                ("ratio", "", "HER2 signals over CEP17 signals (ratio of sums)"),
+                ("her2_mean", "signals", "Mean HER2 signals a nucleus"),
+                ("cep17_mean", "signals", "Mean CEP17 signals a nucleus"),
+            )
+            for suffix, note in (
+                ("", "."),
+                ("_low", ", lower end of its 95 % bootstrap interval."),
+                ("_high", ", upper end of its 95 % bootstrap interval."),
+            )
+        ),
+        Column("ish_recount_ratio", REAL, "", "Ratio of the reserve sample."),
+        Column("ish_recount_her2_mean", REAL, "signals", "Mean HER2 signals of the reserve sample."),
+    )  # fmt: skip
+
+
+_CASE_CLASS = Column("her2_class", TEXT, "", "pos_IHC3, pos_IHC2_ISHpos, pos_ISH_only, equivocal, low_2plus, "
+                     "low_1plus, ultralow, 0_unresolved, null, negative (rule sets without low), or "
+                     "indeterminate; null where ISH stands alone.")  # fmt: skip
+
 CELLS = Table(
     "cells",
     "One row a cell, sorted by its place in the slide. One file a slide.",
@@ -151,6 +185,63 @@ CELLS = Table(
     ),
 )  # fmt: skip
 
+_SIGNALS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct(
+            [
+                pa.field("probe", TEXT),
+                pa.field("y_px0", REAL),
+                pa.field("x_px0", REAL),
+                pa.field("diameter_um", SINGLE),
+                pa.field("contrast", SINGLE),
+                pa.field("integrated", SINGLE),
+                pa.field("copies", pa.int16()),
+            ]
+        ),
+    )
+)
+
+NUCLEI = Table(
+    "nuclei",
+    "One row a nucleus of an ISH slide with its signals, sorted by its place in the slide. One file a slide.",
+    "slide_id",
+    ("slide_id", "nucleus_id"),
+    (
+        _id("slide_id", "Slide, from the manifest."),
+        _id("case_id", "Case, from the manifest."),
+        Column("nucleus_id", WHOLE, "", "Nucleus within its slide, made of its centroid in 1/16 level-0 px: "
+               "y16 * 2^32 + x16, counted from the slide's corner.", True),
+        Column("y_um", REAL, "µm", "Centroid below the centre of the first pixel: y_px0 x µm/px.", True),
+        Column("x_um", REAL, "µm", "Centroid right of the centre of the first pixel: x_px0 x µm/px.", True),
+        Column("y_px0", REAL, "level-0 px", "Centroid; whole numbers are pixel centres.", True),
+        Column("x_px0", REAL, "level-0 px", "Centroid; whole numbers are pixel centres.", True),
+        Column("nucleus_area_um2", SINGLE, "µm²", "Area of the nucleus."),
+        Column("elongation", SINGLE, "", "Long over short axis; 1 is a circle."),
+        Column("solidity", SINGLE, "fraction", "Area over the area of the convex hull."),
+        Column("counterstain", SINGLE, "grey level or OD", "Mean DAPI above background, or mean hematoxylin "
+               "OD."),
+        Column("sharpness", SINGLE, "", "Steepness of the outline; see docs/ish.md."),
+        Column("overlap_fraction", SINGLE, "fraction", "Part of the nucleus that another one covers."),
+        Column("her2_spots", WHOLE, "", "HER2 signals; a cluster counts once."),
+        Column("cep17_spots", WHOLE, "", "CEP17 signals; a cluster counts once. Null for a single probe."),
+        Column("her2_signals", WHOLE, "", "HER2 signals, clusters counted by their integrated density."),
+        Column("cep17_signals", WHOLE, "", "CEP17 signals, likewise. Null for a single probe."),
+        Column("her2_integrated", SINGLE, "grey level or OD x µm²", "Integrated density of HER2 signals."),
+        Column("cep17_integrated", SINGLE, "grey level or OD x µm²", "Likewise for CEP17."),
+        Column("flags", pa.int16(), "", "Sum of 1 (overlapped), 2 (cut by the slide's edge), 4 (blurred), "
+               "8 (shape), 16 (size), 32 (saturated), 64 (unresolved); 0 is good."),
+        Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
+        Column("tumour_rule", FLAG, "", "Nucleus looks like a tumour cell's by the documented rule.", True),
+        Column("is_tumour", FLAG, "", "Counted as a tumour cell's nucleus.", True),
+        Column("tumour_mask", TEXT, "", "What decided is_tumour: rule, or roi (and rule).", True),
+        Column("evaluable", FLAG, "", "Takes part in the counts: tumour, unflagged, with a signal of each "
+               "probe.", True),
+        Column("spots", _SIGNALS, "", "Its signals: probe, place, diameter (µm), contrast, integrated density"
+               " and the copies it counts for."),
+    ),
+)  # fmt: skip
+
 SLIDES = Table(
     "slides",
     "One row a slide of a manifest, whatever became of it.",
@@ -167,6 +258,7 @@ SLIDES = Table(
         Column("scanner", TEXT, "", "From the manifest."),
         Column("assay", TEXT, "", "HER2-IHC, HER2-DISH or HER2-FISH.", True),
         Column("uri", TEXT, "", "Where the slide was read.", True),
+        Column("channels", TEXT, "", "Which channel is which, from the manifest."),
         Column("reader_score", TEXT, "", "What a human reader wrote in the manifest; never overwritten."),
         Column("state", TEXT, "", "scored, indeterminate, failed, quarantined or skipped.", True),
         Column("reasons", TEXTS, "", "Reason codes: why there is no score, or what to know of it."),
@@ -181,6 +273,49 @@ SLIDES = Table(
             for q in (5, 10, 25, 50, 75, 90, 95)
         ),
         Column("completeness_median", REAL, "fraction", "Median completeness at the detection cut-point."),
+        *_ish("slide"),
+        Column("n_nuclei", WHOLE, "", "All nuclei found on an ISH slide."),
+        Column("n_nuclei_tumour", WHOLE, "", "Tumour nuclei among them."),
+        Column("n_nuclei_evaluable", WHOLE, "", "Nuclei that can be counted, the reserve sample included."),
+        Column("n_nuclei_flagged", WHOLE, "", "Tumour nuclei left out for a flag."),
+        Column("n_nuclei_unscorable", WHOLE, "", "Well-shaped tumour nuclei without countable signals."),
+        Column("n_areas", WHOLE, "", "Squares of ish_score.area_um with enough evaluable nuclei."),
+        Column("her2_spots_mean", REAL, "signals", "As ish_her2_mean, over all evaluable nuclei, a cluster "
+               "counted once."),
+        Column("cep17_spots_mean", REAL, "signals", "Likewise for CEP17."),
+        Column("gh_category", TEXT, "", "Genetic heterogeneity (CAP 2009) by ratio, or by copies for a "
+               "single probe: underpowered (fewer than 200 nuclei), none, heterogeneous, amplified."),
+        *(
+            Column(f"gh_{arm}_{name}", kind, unit, f"{what} {cut}{note}")
+            for arm, cut in (("ratio", "ratio above 2.2"), ("copies", "more than 6 HER2 signals"))
+            for name, kind, unit, what, note in (
+                ("fraction", REAL, "fraction", "Nuclei with", "."),
+                ("expected", REAL, "fraction", "Share with", " that truncation alone explains; see "
+                 "docs/scoring.md."),
+                ("beyond_null", FLAG, "", "The lower end of the interval of the share with",
+                 " exceeds that."),
+                ("category", TEXT, "", "Category of the share with", "."),
+            )
+        ),
+        Column("copies_cv", REAL, "", "Coefficient of variation of HER2 signals a nucleus."),
+        Column("copies_means", REALS, "signals", "Two-component mixture of HER2 signals: its means."),
+        Column("copies_sds", REALS, "signals", "Their standard deviations."),
+        Column("copies_weights", REALS, "fraction", "Their shares of the nuclei."),
+        Column("copies_delta_bic", REAL, "", "BIC of one population less that of two; 10 favours two."),
+        Column("copies_ashman_d", REAL, "", "Ashman's D of the two; above 2 they are apart."),
+        Column("copies_separated", FLAG, "", "Two populations by all of BIC, Ashman's D and weight."),
+        Column("population_group", TEXT, "", "ISH group of a contiguous amplified population of more than "
+               "10 %; null without one."),
+        Column("population_fraction", REAL, "fraction", "Its share of the evaluable nuclei."),
+        Column("population_ratio", REAL, "", "Its ratio."),
+        Column("population_her2_mean", REAL, "signals", "Its mean HER2 signals a nucleus."),
+        Column("population_rest_group", TEXT, "", "ISH group of the other nuclei."),
+        Column("probes", TEXTS, "", "What marks what: DAPI, HER2, CEP17 by channel, or by colour."),
+        Column("external_ish_ratio", REAL, "", "ISH ratio that the manifest brings; never overwritten."),
+        Column("external_ish_her2", REAL, "signals", "Mean HER2 signals that it brings."),
+        Column("external_ish_cep17", REAL, "signals", "Mean CEP17 signals that it brings."),
+        Column("external_ish_status", TEXT, "", "ISH status that it brings."),
+        Column("external_ish_source", TEXT, "", "Where that comes from."),
         Column("ladder_od", REALS, "OD", "Cut-points of the columns completeness_00 and following."),
         Column("detect_od", REAL, "OD", "Detection cut-point: the ladder's step that scores are made from."),
         Column("qc_verdict", TEXT, "", "pass, warn or fail."),
@@ -224,19 +359,84 @@ CASES = Table(
         Column("patient_id", TEXT, "", "From the manifest."),
         Column("specimen_id", TEXT, "", "From the manifest; null if it names none."),
         Column("site", TEXT, "", "From the manifest; null if it names none."),
-        Column("her2_status", TEXT, "", "Positive, Equivocal (2+, no ISH), Negative or Indeterminate.", True),
+        Column("collection_date", TEXT, "", "From the manifest; null if its slides name none, or several."),
+        Column("her2_status", TEXT, "", "Positive, Equivocal, Negative or Indeterminate, from IHC and ISH "
+               "together.", True),
+        *(c if c.name != "her2_class" else _CASE_CLASS for c in _counts("specimen, pooled over its slides")),
+        Column("ihc_class", TEXT, "", "Class by IHC alone, as slides.her2_class."),
+        Column("flags", TEXTS, "", "discordant_ihc3_ish_negative, discordant_ihc_low_ish_positive, "
+               "ish_without_ihc, review (a person should look)."),
+        Column("pending", TEXT, "", "What the ISH result waits for: PENDING_IHC, PENDING_RECOUNT, "
+               "PENDING_DUAL_PROBE or ADJUDICATE; null if for nothing."),
+        Column("conflicts", TEXTS, "", "Statements that contradict each other, in words."),
         Column("reasons", TEXTS, "", "Reason codes: why there is no score, or what to know of it."),
-        *_counts("specimen, pooled over its slides"),
+        Column("case_rules", TEXT, "", "Table that joined IHC and ISH."),
+        Column("case_rules_version", WHOLE, "", "Version of that table."),
+        Column("ish_arm_source", TEXT, "", "Whose ISH result counts: measured, or external:<source>; null if "
+               "there is none."),
+        Column("ish_result", TEXT, "", "What the measured group means beside the IHC: Positive, Negative, or "
+               "what it waits for."),
+        Column("ish_comment", TEXT, "", "Comment that belongs to the ISH result that counts."),
+        *_ish("specimen, pooled over its slides"),
+        Column("gh_category", TEXT, "", "Genetic heterogeneity (CAP 2009) of the pooled nuclei; see slides."),
+        Column("gh_ratio_fraction", REAL, "fraction", "Pooled nuclei with ratio above 2.2."),
+        Column("gh_copies_fraction", REAL, "fraction", "Pooled nuclei with more than 6 HER2 signals."),
+        Column("external_ish", TEXTS, "", "ISH reported elsewhere, as source: result (status, ratio, HER2, "
+               "CEP17); never overwritten."),
         Column("incomplete", FLAG, "", "A slide of the specimen does not speak in this score.", True),
-        Column("slides_pooled", TEXTS, "", "Slides whose cells were pooled."),
+        Column("slides_pooled", TEXTS, "", "IHC slides whose cells were pooled."),
+        Column("slides_ish", TEXTS, "", "ISH slides whose nuclei were pooled."),
         Column("slides_indeterminate", TEXTS, "", "Slides measured without a score of their own."),
         Column("slides_failed", TEXTS, "", "Slides that ended in an error; never read as negative."),
         Column("slides_skipped", TEXTS, "", "Slides not attempted; never read as negative."),
         Column("n_slides", WHOLE, "", "Slides of the specimen in the manifest.", True),
         Column("n_blocks", WHOLE, "", "Blocks that the manifest names for it.", True),
-        Column("slide_max", TEXT, "", "Highest score of a single slide."),
+        Column("slide_max", TEXT, "", "Highest IHC score of a single slide (the view specimen_max)."),
         Column("discordance", WHOLE, "score steps", "Highest less lowest slide score, if there are two."),
+        Column("block_discordance", WHOLE, "score steps", "Highest less lowest IHC score of its blocks, each "
+               "pooled over its slides, if there are two."),
         Column("reader_scores", TEXTS, "", "Human reader scores of the slides, as slide_id=score."),
+    ),
+)  # fmt: skip
+
+
+def _view(name: str, what: str) -> tuple[Column, ...]:
+    """Columns of one specimen that stands for others."""
+    return (
+        Column(f"{name}_specimen", TEXT, "", f"{what}: its name."),
+        Column(f"{name}_date", TEXT, "", f"{what}: its collection date."),
+        Column(f"{name}_status", TEXT, "", f"{what}: its her2_status."),
+        Column(f"{name}_class", TEXT, "", f"{what}: its her2_class."),
+    )
+
+
+PATIENTS = Table(
+    "patients",
+    "One row a patient: its specimens side by side, never merged.",
+    "patient_id",
+    ("patient_id",),
+    (
+        _id("patient_id", "From the manifest; the case_id where it names no patient."),
+        Column("specimens", TEXTS, "", "Specimens, as case/specimen/site.", True),
+        Column("statuses", TEXTS, "", "Their her2_status, in this order.", True),
+        Column("classes", TEXTS, "", "Their her2_class, in this order.", True),
+        Column("lesions", TEXTS, "", "Sites that the manifest names.", True),
+        Column("n_blocks", WHOLE, "", "Blocks that the manifest names.", True),
+        Column("n_slides", WHOLE, "", "Slides in the manifest.", True),
+        *_view("index", "Last specimen by collection date (no therapy dates are known)"),
+        Column("index_basis", TEXT, "", "only_specimen or latest_date; date_missing or date_tied where the "
+               "dates name no last specimen.", True),
+        Column("ever_low_or_higher", FLAG, "", "Any specimen low, equivocal or positive; null if unknown, or "
+               "where low is not defined."),
+        *_view("primary", "Primary specimen, of several the highest"),
+        *_view("metastasis", "Specimen of a distant metastasis, of several the highest"),
+        Column("primary_metastasis", TEXT, "", "concordant or discordant by tier (zero, low, positive); null "
+               "if it cannot be told."),
+        Column("primary_metastasis_change", TEXT, "", "From which tier to which, primary first."),
+        Column("block_discordance", WHOLE, "score steps", "Largest of the specimens'."),
+        Column("incomplete", FLAG, "", "A specimen is Indeterminate, or has a slide that does not speak.",
+               True),
+        Column("conflicts", TEXTS, "", "Those of the specimens, with their names.", True),
     ),
 )  # fmt: skip
 
@@ -262,13 +462,14 @@ RUNS = Table(
         Column("cells_version", WHOLE, "", "Delta version of cells that holds this run."),
         Column("slides_version", WHOLE, "", "Delta version of slides that holds this run."),
         Column("cases_version", WHOLE, "", "Delta version of cases that holds this run."),
+        Column("patients_version", WHOLE, "", "Delta version of patients that holds this run."),
         Column("configuration", TEXT, "", "Resolved configuration, JSON.", True),
         Column("versions", TEXT, "", "Versions of this package, Python and the libraries, JSON.", True),
         Column("inputs", TEXT, "", "Slides with URI, identity and result key, JSON.", True),
     ),
 )  # fmt: skip
 
-TABLES: dict[str, Table] = {table.name: table for table in (CELLS, SLIDES, CASES, RUNS)}
+TABLES: dict[str, Table] = {table.name: table for table in (CELLS, NUCLEI, SLIDES, CASES, PATIENTS, RUNS)}
 
 
 _PREFACE = """# Lake tables

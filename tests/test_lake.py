@@ -454,7 +454,7 @@ def run_record(**more: Any) -> RunRecord:
         f"n_{s}": 0
         for s in ("slides", "scored", "indeterminate", "failed", "quarantined", "skipped", "cells")
     }
-    versions = {f"{t}_version": 1 for t in ("cells", "slides", "cases")}
+    versions = {f"{t}_version": 1 for t in ("cells", "slides", "cases", "patients")}
     texts = {"run_id": "r1", "state": "partial", "manifest_uri": "m.csv", "manifest_sha256": "00"}
     rest = {
         "configuration": {"score": {"rules": "x"}},
