@@ -51,7 +51,7 @@ def seen_signals(mean: float, retention: float) -> NDArray[np.float64]:
     """
     if not mean >= 1 or not 0 < retention < 1:
         raise ValueError(f"mean {mean}, retention {retention}: expected at least 1, and between 0 and 1")
-    copies = 1
+    copies = math.floor(mean)  # seen when none is lost: never too many
     while (above := _visible_mean(copies + 1, retention)) <= mean:
         copies += 1
     below = _visible_mean(copies, retention)
@@ -67,10 +67,10 @@ def _visible_mean(copies: int, retention: float) -> float:
 
 def _visible(copies: int, retention: float) -> NDArray[np.float64]:
     """Binomial of ``copies`` and ``retention``, given at least one."""
-    chance = [
-        math.comb(copies, k) * retention**k * (1 - retention) ** (copies - k) for k in range(copies + 1)
-    ]
-    chance[0] = 0.0
+    chance = [0.0]
+    for k in range(1, copies + 1):
+        ways = math.lgamma(copies + 1) - math.lgamma(k + 1) - math.lgamma(copies - k + 1)
+        chance.append(math.exp(ways + k * math.log(retention) + (copies - k) * math.log1p(-retention)))
     return np.array(chance) / math.fsum(chance)
 
 

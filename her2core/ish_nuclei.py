@@ -11,12 +11,12 @@ from scipy.spatial import cKDTree
 
 from her2core.guideline_ish import IshRules
 from her2core.kernels.components import component_labels
+from her2core.kernels.ish import NucleusFlag
 from her2core.params import IshScoreParams
 from her2core.signals import IshCounts, SignalCounts
 
-SIGNAL_FLAGS = 4 | 32 | 64
-"""Flags that tell of signals that cannot be counted (blurred, saturated, unresolved), not of a nucleus that
-lies or looks wrong."""
+SIGNAL_FLAGS = int(NucleusFlag.BLURRED | NucleusFlag.SATURATED | NucleusFlag.UNRESOLVED)
+"""Flags that tell of signals that cannot be counted, not of a nucleus that lies or looks wrong."""
 
 
 @dataclass(frozen=True, slots=True)

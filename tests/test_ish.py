@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
@@ -409,6 +409,7 @@ def test_visible_signals_of_whole_copies_are_a_truncated_binomial() -> None:
 
 
 @settings(max_examples=50)
+@example(mean=2000.0, retention=0.7)
 @given(mean=st.floats(1.0, 40.0), retention=st.floats(0.1, 0.95))
 def test_visible_signals_have_the_mean_asked_for(mean: float, retention: float) -> None:
     seen = seen_signals(mean, retention)
