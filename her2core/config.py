@@ -24,6 +24,7 @@ from her2core.codecs import codec
 from her2core.errors import ConfigError
 from her2core.grid import Grid
 from her2core.guideline import load_rules
+from her2core.guideline_ish import load_ish_rules
 from her2core.params import (
     FORBID_UNKNOWN,
     IHCParams,
@@ -151,6 +152,7 @@ def _check_meaning(config: Config) -> None:
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
     codec(config.pyramid.codec)
     load_rules(config.score.rules)
+    load_ish_rules(config.ish_score.rules)
     ladder = config.ihc.ladder_od
     if len(ladder) != LADDER_STEPS or list(ladder) != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {list(ladder)}; expected {LADDER_STEPS} ascending ODs above 0.")

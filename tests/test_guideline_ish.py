@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from her2core.config import load_config
 from her2core.errors import ConfigError
 from her2core.guideline import rule_sets
 from her2core.guideline_ish import (
@@ -73,6 +74,11 @@ def test_a_rule_set_that_makes_no_sense_is_refused_in_words(old: str, new: str, 
 def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'breast'.*ish_asco_cap_2018"):
         load_ish_rules("breast")
+
+
+def test_a_configuration_that_names_no_rule_set_is_refused_before_any_work() -> None:
+    with pytest.raises(ConfigError, match=r"'ish_2013'.*ish_asco_cap_2018"):
+        load_config(environment={"HER2_ISH_SCORE__RULES": "ish_2013"})
 
 
 # groups, spec 2.2 and 2.3
