@@ -34,6 +34,7 @@ class Reason(StrEnum):
     STAIN_FALLBACK = "stain_fallback"
     SATURATION = "saturation"
     RESOLUTION_LOW = "resolution_low"
+    SIGNALS_UNRESOLVED = "signals_unresolved"  # ISH: pixels too coarse to tell signals apart
     COUNTERSTAIN_WEAK = "counterstain_weak"  # nuclei hardly stand out of the dark field
     # the score
     INSUFFICIENT_TUMOUR = "insufficient_tumour"

@@ -1,10 +1,10 @@
 """Delta tables of the cohort under ``tables/`` of the output root; `schema` describes them.
 
 Workers write the cells or nuclei of a slide as one finished Parquet file; the driver, the only writer of the
-tables, commits. A commit adds new files and removes those whose rows they replace in one transaction, so a slide
-that is scored again replaces its rows and never doubles them, and committing the same thing twice changes
-nothing. All commits share one Delta application transaction: two drivers at once cannot both win, the loser
-reads again and tries again.
+tables, commits. A commit adds new files and removes those whose rows they replace in one transaction, so a
+slide that is scored again replaces its rows and never doubles them, and committing the same thing twice
+changes nothing. All commits share one Delta application transaction: two drivers at once cannot both win,
+the loser reads again and tries again.
 
 A slide that fails after it was scored loses its cells with its old row: what it was is found by the older
 table version that the earlier ``runs`` row names.

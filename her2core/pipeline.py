@@ -34,7 +34,9 @@ from her2core.journal import last_stage, note
 from her2core.progress import ENDED, report
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.run import Run
-from her2core.slide import CellsRef, SlideFinished, SlideJob, finish_slide
+from her2core.slide import CellsRef, SlideFinished, SlideJob
+from her2core.slide_ihc import finish_ihc
+from her2core.slide_ish import finish_ish
 from her2core.storage import content_key
 
 log = logging.getLogger(__name__)
@@ -87,55 +89,48 @@ class _Slide:
 
     def score(self) -> SlideFinished:
         row, config = self.row, self.run.config
-        if row.assay != Assay.IHC:
-            raise SlideError(
-                Reason.ASSAY_UNSUPPORTED, f"{row.slide_id}: assay {row.assay} is not scored by this version"
-            )
         endpoint, scratch = config.run.endpoint_url, config.run.scratch()
         deadline = time.monotonic() + config.run.slide_timeout_s
         on_cluster = partial(self._on_cluster, deadline=deadline)
 
         note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
         info = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint))
-        source = steps.Source(info, scratch, endpoint)
+        source = steps.Source(info, row, scratch, endpoint)
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 
-        pyramid_key = content_key(
-            "pyramid", pyramid.VERSION, config.pyramid, [info.identity, info.scene or "", repr(info.mpp)]
-        )
+        pyramid_key = content_key("pyramid", pyramid.VERSION, config.pyramid, pyramid.key_inputs(info))
         path = f"pyramids/{pyramid_key}"
         ref = self._published(
             "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, grid, deadline)
         )
-        profile_key = content_key("profile", profile.VERSION, config.profile, [pyramid_key])
-        job = partial(steps.profile, self.run.store, ref, config.profile, f"tissue-{profile_key[:8]}")
+        profile_key = content_key("profile", profile.VERSION, config.profile, [pyramid_key, row.assay])
+        job = partial(
+            steps.profile, self.run.store, ref, config.profile, row.assay, f"tissue-{profile_key[:8]}"
+        )
         frozen = self._published("profile", profile_key, SlideProfile, lambda: on_cluster("profile", job))
 
-        cells_key = content_key("cells", cells.VERSION, config.ihc, [profile_key])
+        ihc = row.assay == Assay.IHC
+        kernel = config.ihc if ihc else config.ish
+        cells_key = content_key("cells", cells.VERSION, kernel, [profile_key])
         measured = self._published(
-            "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, cells_key, deadline)
+            "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, kernel, cells_key, deadline)
         )
-        slide_job = SlideJob(
-            self.run.store,
-            row,
-            info,
-            ref,
-            frozen,
-            measured,
-            config.score,
-            config.ihc.ladder_od,
-            endpoint,
-        )
-        slide_key = slide_job.key(cells_key)
+        given = (self.run.store, row, info, ref, frozen, measured)
+        finish: Callable[[str], SlideFinished]
+        if ihc:
+            ihc_job = SlideJob(*given, config.score, config.ihc, endpoint)
+            slide_key, finish = ihc_job.key(cells_key), partial(finish_ihc, ihc_job)
+        else:
+            ish_job = SlideJob(*given, config.ish_score, config.ish, endpoint)
+            slide_key, finish = ish_job.key(cells_key), partial(finish_ish, ish_job)
         finished = self._published(
             "slide",
             slide_key,
             SlideFinished,
-            lambda: on_cluster("slide", partial(finish_slide, slide_job, slide_key)),
+            lambda: on_cluster("slide", partial(finish, slide_key)),
         )
         outcome = finished.outcome
-        score = outcome.score.verdict.score if outcome.score else None
-        note(self.run.store, self.run.run_id, row, outcome.state, "slide", score=score or "")
+        note(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
         report(row.slide_id, ENDED, 1, 1)
         return finished
 
@@ -170,9 +165,11 @@ class _Slide:
         )
         return ref
 
-    def _cells(self, ref: PyramidRef, slide_profile: SlideProfile, key: str, deadline: float) -> CellsRef:
+    def _cells(
+        self, ref: PyramidRef, slide_profile: SlideProfile, params: cells.Params, key: str, deadline: float
+    ) -> CellsRef:
         parts = f"parts/cells/{key}"
-        work = cells.units(self.run.store, ref, slide_profile, self.run.config.ihc, parts)
+        work = cells.units(self.run.store, ref, slide_profile, params, parts)
         counts = self._fan("cells", [partial(cells.measure, unit) for unit in work], deadline)
         return CellsRef(tuple(sorted(unit.part for unit in work)), sum(counts))
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from her2core import qc, tissue
 from her2core.fluorescence import fluorescence_profile
+from her2core.kernels.dish import estimate_dish
 from her2core.kernels.stain import (
     MIN_OD_NORM,
     STRONG_DAB_OD,
@@ -25,7 +26,7 @@ from her2core.kernels.stain import (
     unmix,
 )
 from her2core.params import ProfileParams
-from her2core.records import Assay, PyramidRef, SlideProfile, StainProfile
+from her2core.records import Assay, DishStain, PyramidRef, SlideProfile, StainProfile
 from her2core.sampling import LevelReader, Mask, Pixels, SampledSlide
 
 log = logging.getLogger(__name__)
@@ -60,16 +61,15 @@ def build_profile(
     mask = tissue.find_tissue(coarse, i0, pen, um_px, params)
 
     samples = list(slide.tissue_tiles(mask))
-    vectors = estimate_vectors(_stained_pixels(samples), i0, _vector_rules(params))
     tile_um_px = ref.mpp * 2**slide.tile_halvings
-    stain = _stain_profile(background, vectors, samples, tile_um_px)
+    stain, colours, distrusted = _stain(assay, background, samples, tile_um_px, params)
 
-    folds = qc.find_folds(coarse, stain, um_px, params) & mask
+    folds = qc.find_folds(coarse, colours, um_px, params) & mask
     bubbles = qc.find_bubbles(coarse, i0, um_px) & mask
     hidden = qc.under_pen(pen, mask, um_px)
     whole = max(int((mask | hidden).sum()), 1)
     mask = mask & ~folds & ~bubbles
-    sharp, saturated, residual = _tile_measures(samples, stain, tile_um_px, params)
+    sharp, saturated, residual = _tile_measures(samples, colours, tile_um_px, params)
     measures = qc.Measures(
         tissue_area_mm2=round(int(mask.sum()) * um_px * um_px / 1e6, 4),
         sharp_fraction=sharp,
@@ -79,12 +79,54 @@ def build_profile(
         saturated_fraction=saturated,
         residual_p95_od=residual,
         background_known=background.reason is None,
-        vectors_distrusted=vectors.distrusted,
+        vectors_distrusted=distrusted,
     )
-    quality = qc.judge(measures, i0, ref.mpp, params)
-    log.info("%s: %s %s, I0 %s, %s", ref.path, quality.verdict, quality.reasons, i0, vectors.source)
+    quality = qc.judge(measures, i0, ref.mpp, params if assay == Assay.IHC else _ish_gates(params))
+    log.info("%s: %s %s, I0 %s, %s", ref.path, quality.verdict, quality.reasons, i0, stain.source)
     level, on_level = slide.on_level(mask)
     return SlideProfile(stain, quality, level, TISSUE_LABEL), on_level
+
+
+def _stain(
+    assay: Assay,
+    background: tissue.Background,
+    samples: list[tuple[Pixels, Mask]],
+    um_px: float,
+    params: ProfileParams,
+) -> tuple[StainProfile | DishStain, StainProfile, bool]:
+    """The slide's colour; the same as two stains, which quality control is made for; whether it is doubtful.
+
+    Of bright-field ISH the second stain is the red chromogen: black silver is too little to matter to folds.
+    """
+    if assay == Assay.DISH:
+        dish = estimate_dish(
+            samples,
+            background.i0,
+            um_px,
+            i0_source=background.source,
+            max_angle_deg=params.max_vector_angle_deg,
+        )
+        two = StainProfile(
+            i0=dish.i0,
+            hematoxylin=dish.hematoxylin,
+            dab=dish.red,
+            source=dish.source,
+            fallback=dish.fallback,
+            hematoxylin_angle_deg=0.0,
+            dab_angle_deg=0.0,
+            hematoxylin_low_od=dish.hematoxylin_low_od,
+            hematoxylin_high_od=dish.hematoxylin_high_od,
+        )
+        return dish, two, dish.source == "reference"
+    vectors = estimate_vectors(_stained_pixels(samples), background.i0, _vector_rules(params))
+    stain = _stain_profile(background, vectors, samples, um_px)
+    return stain, stain, vectors.distrusted
+
+
+def _ish_gates(params: ProfileParams) -> ProfileParams:
+    """Gates of ISH: a single field of view may be all there is, and the number of nuclei guards the score."""
+    least = params.min_ish_tissue_mm2
+    return replace(params, min_tissue_mm2=least, small_tissue_mm2=least, max_mpp=params.max_ish_mpp)
 
 
 def _vector_rules(params: ProfileParams) -> VectorRules:

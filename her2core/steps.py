@@ -13,10 +13,11 @@ from her2core.grid import Grid
 from her2core.inspect import inspect_slide, require_scorable
 from her2core.labels import write_label
 from her2core.params import ProfileParams, PyramidParams
+from her2core.pixels import PixelFormat
 from her2core.profile import build_profile
 from her2core.pyramid_reader import PyramidReader
 from her2core.readers import SlideReader, borrow_slide
-from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow
+from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
 from her2core.sources import Scratch
 from her2core.storage import Store
 
@@ -31,6 +32,7 @@ class Source:
     """A slide file as a worker opens it."""
 
     info: SlideInfo
+    row: SlideRow
     scratch: Scratch
     endpoint_url: str | None
 
@@ -48,6 +50,8 @@ class Source:
                 scene=info.scene,
                 mpp=info.mpp,
                 uri=info.uri,
+                assay=self.row.assay,
+                channels=self.row.channels,
                 endpoint_url=self.endpoint_url,
             ) as reader,
         ):
@@ -66,7 +70,15 @@ def call(job: Callable[[], T]) -> T:
 
 def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None) -> SlideInfo:
     """Read a slide's header and refuse what cannot be scored."""
-    info = inspect_slide(row.uri, mpp=row.mpp, scene=row.scene, endpoint_url=endpoint_url, scratch=scratch)
+    info = inspect_slide(
+        row.uri,
+        mpp=row.mpp,
+        scene=row.scene,
+        assay=row.assay,
+        channels=row.channels,
+        endpoint_url=endpoint_url,
+        scratch=scratch,
+    )
     require_scorable(info, row.assay)
     return info
 
@@ -81,17 +93,18 @@ def shard(
 
 def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: PyramidParams) -> PyramidRef:
     """Write the top levels and then the metadata."""
-    pyramid.write_top(store, path, grid, params)
+    pixels = PixelFormat.of(source.info)
+    pyramid.write_top(store, path, grid, params, pixels=pixels)
     mpp = source.info.mpp
     if mpp is None:
         raise SlideError(
             Reason.SCALE_UNKNOWN, f"{source.info.uri}: µm/px is unknown; give it in the manifest column mpp"
         )
-    return pyramid.finalise(store, path, grid, params, identity=source.info.identity, mpp=mpp)
+    return pyramid.finalise(store, path, grid, params, identity=source.info.identity, mpp=mpp, pixels=pixels)
 
 
-def profile(store: Store, ref: PyramidRef, params: ProfileParams, label: str) -> SlideProfile:
+def profile(store: Store, ref: PyramidRef, params: ProfileParams, assay: Assay, label: str) -> SlideProfile:
     """Freeze everything slide-global, and store the tissue mask as a label of the pyramid."""
-    found, mask = build_profile(PyramidReader(store, ref), ref, params)
+    found, mask = build_profile(PyramidReader(store, ref), ref, params, assay)
     write_label(store, ref, label, mask, found.tissue_level)
     return replace(found, tissue_label=label)

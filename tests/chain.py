@@ -16,7 +16,8 @@ from her2core import cells, pyramid, steps
 from her2core.params import IHCParams, ProfileParams, PyramidParams, ScoreParams
 from her2core.readers import MemoryReader, SlideReader
 from her2core.records import Assay, SlideProfile, SlideRow
-from her2core.slide import CellsRef, SlideFinished, SlideJob, finish_slide
+from her2core.slide import CellsRef, SlideFinished, SlideJob
+from her2core.slide_ihc import finish_ihc
 from her2core.storage import Store
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
@@ -48,15 +49,15 @@ def score(
         pyramid.write_shard(reader, store, path, grid, params, task)
     pyramid.write_top(store, path, grid, params)
     ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25)
-    profile = steps.profile(store, ref, ProfileParams(), "tissue")
+    profile = steps.profile(store, ref, ProfileParams(), Assay.IHC, "tissue")
     ihc, scores = IHCParams(), score_params or ScoreParams()
     units = list(cut(cells.units(store, ref, profile, ihc, "parts/cells/k")))
     shuffled.shuffle(units)
     count = sum(cells.measure(unit) for unit in units)
     measured = CellsRef(tuple(sorted(unit.part for unit in units)), count)
     row = row or SlideRow("s1", "c1", "memory", Assay.IHC)
-    job = SlideJob(store, row, info, ref, profile, measured, scores, ihc.ladder_od, None)
-    finished = finish_slide(job, "0123456789ab")
+    job = SlideJob(store, row, info, ref, profile, measured, scores, ihc, None)
+    finished = finish_ihc(job, "0123456789ab")
     assert finished.cells is not None
     return profile, pq.read_table(folder / "tables" / "cells" / finished.cells.path), finished
 

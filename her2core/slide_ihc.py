@@ -1,0 +1,98 @@
+"""Stage ``slide`` for IHC: from cell parts to lake file, score and picture. No pixel is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from her2core.cases import SlideOutcome
+from her2core.guideline import load_rules
+from her2core.lake import write_slide_file
+from her2core.params import IHCParams, ScoreParams
+from her2core.picture import PictureCells, PictureSummary, read_thumbnail, slide_picture
+from her2core.pyramid_reader import PyramidReader
+from her2core.records import SlideState
+from her2core.rows import cell_rows, tumour_mask
+from her2core.schema import CELLS
+from her2core.scores import MeasuredCells, SlideScore, classify, score_columns, score_slide
+from her2core.slide import SlideFinished, SlideJob, inside
+
+IHCJob = SlideJob[ScoreParams, IHCParams]
+
+
+def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
+    """Write the slide's cells file and picture, and score it.
+
+    Raises
+    ------
+    SlideError
+        ``ROI_INVALID`` if the manifest's region of interest cannot be used.
+    """
+    params, ladder_od = job.params, job.kernel.ladder_od
+    rules, roi = load_rules(params.rules), job.roi()
+    seen = _Seen(params, ladder_od)
+    rows = (
+        cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
+        for band in job.bands()
+    )
+    cells_file = write_slide_file(job.store, CELLS, key, seen.watch(rows))
+    cells = seen.measured()
+    score = score_slide(cells, params, rules, job.profile.quality, job.pyramid.mpp)
+    picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
+    job.store.write_bytes(picture, _picture(job, cells, classify(cells, params, rules), score))
+    return SlideFinished(
+        SlideOutcome(
+            slide=job.row,
+            state=state_of(score),
+            info=job.info,
+            pyramid=job.pyramid,
+            profile=job.profile,
+            score=score,
+            tumour_mask=tumour_mask(roi is not None),
+            picture=picture,
+            score_key=key,
+        ),
+        cells_file,
+    )
+
+
+class _Seen:
+    """Keeps, of the rows that pass by, the few columns that score and picture need."""
+
+    def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...]) -> None:
+        self.params, self.ladder_od = params, ladder_od
+        self.columns = score_columns(params, ladder_od)
+        empty = pa.schema([CELLS.schema.field(name) for name in self.columns]).empty_table()
+        self.tables: list[pa.Table] = [empty]
+
+    def watch(self, bands: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for unordered in bands:
+            band = unordered.sort_by("cell_id")
+            self.tables.append(band.select(self.columns).combine_chunks())
+            yield band
+
+    def measured(self) -> MeasuredCells:
+        return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od)
+
+
+def _picture(job: IHCJob, cells: MeasuredCells, classes: NDArray[np.int8], score: SlideScore) -> bytes:
+    thumbnail, um_px = read_thumbnail(PyramidReader(job.store, job.pyramid), job.pyramid)
+    drawn = PictureCells(cells.y_um, cells.x_um, classes.astype(np.int64), cells.tumour & cells.evaluable)
+    n = score.counts
+    summary = PictureSummary(
+        slide_id=job.row.slide_id,
+        score=score.verdict.score,
+        state=state_of(score),
+        h_score=score.expression.h_score,
+        counts=(n.n0, n.n1, n.n2u, n.n2, n.n3),
+        note=", ".join(score.verdict.reasons),
+    )
+    return slide_picture(thumbnail, um_px, drawn, summary)
+
+
+def state_of(score: SlideScore) -> SlideState:
+    """Scored, or measured without a score."""
+    return SlideState.SCORED if score.verdict.score else SlideState.INDETERMINATE
