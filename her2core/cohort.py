@@ -16,7 +16,7 @@ from her2core.guideline import load_rules
 from her2core.guideline_case import case_rules_for
 from her2core.lake import commit_files, commit_rows
 from her2core.patients import score_patients
-from her2core.records import SlideState
+from her2core.records import Assay, SlideState
 from her2core.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.run import Run
 from her2core.slide import SlideFinished
@@ -65,6 +65,9 @@ class CohortSummary:
                 "≥2+ %": _percent(row["p2_pct"]),
                 "stained %": _percent(row["p_any_pct"]),
                 "H-score": _percent(row["h_score"]),
+                "ISH group": row["ish_group"] or "–",
+                "HER2/CEP17": _number(row["ish_ratio"]),
+                "HER2 copies": _number(row["ish_her2_mean"]),
                 "why": row["message"] or ", ".join(row["reasons"]),
             }
             for row in self.slides
@@ -72,10 +75,11 @@ class CohortSummary:
 
     def lines(self) -> list[str]:
         """Where everything is, in a few lines of text."""
+        names = ",".join(schema.TABLES)
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         return [
             f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
-            f"tables    {self.out}/tables/{{cells,slides,cases,runs}} (Delta)",
+            f"tables    {self.out}/tables/{{{names}}} (Delta)",
             f"pictures  {self.out}/pictures",
             f"pyramids  {self.out}/pyramids (OME-Zarr{self._growth()})",
             "Research use only, not for diagnosis.",
@@ -115,9 +119,14 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     cases = [case_row(c, rules) for c in specimens]
     has_low = case_rules_for(rules.name).has_low
     patients = [patient_row(p) for p in score_patients(specimens, has_low=has_low)]
-    files = [result.cells for result in finished if result.cells is not None]
+    ihc = {row.slide_id for row in run.rows if row.assay == Assay.IHC}
+    written = [(r.outcome.slide.slide_id in ihc, r.cells) for r in finished if r.cells is not None]
+    cell_files = [file for of_cells, file in written if of_cells]
+    nucleus_files = [file for of_cells, file in written if not of_cells]
+    all_ids = [row.slide_id for row in run.rows]
 
-    cells_version = commit_files(store, schema.CELLS, files, [row.slide_id for row in run.rows])
+    cells_version = commit_files(store, schema.CELLS, cell_files, all_ids)
+    nuclei_version = commit_files(store, schema.NUCLEI, nucleus_files, all_ids)
     slides_version = commit_rows(store, schema.SLIDES, slides)
     cases_version = commit_rows(store, schema.CASES, cases)
     patients_version = commit_rows(store, schema.PATIENTS, patients)
@@ -135,8 +144,10 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         n_failed=states[SlideState.FAILED],
         n_quarantined=states[SlideState.QUARANTINED],
         n_skipped=states[SlideState.SKIPPED],
-        n_cells=sum(file.rows for file in files),
+        n_cells=sum(file.rows for file in cell_files),
+        n_nuclei=sum(file.rows for file in nucleus_files),
         cells_version=cells_version,
+        nuclei_version=nuclei_version,
         slides_version=slides_version,
         cases_version=cases_version,
         patients_version=patients_version,
@@ -161,6 +172,10 @@ def _input(outcome: SlideOutcome) -> dict[str, str | None]:
 
 def _whole(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

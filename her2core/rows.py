@@ -224,7 +224,9 @@ class RunRecord:
     n_quarantined: int
     n_skipped: int
     n_cells: int
+    n_nuclei: int
     cells_version: int | None
+    nuclei_version: int | None
     slides_version: int | None
     cases_version: int | None
     patients_version: int | None
