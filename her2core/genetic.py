@@ -91,7 +91,9 @@ def heterogeneity(counts: SignalCounts, params: IshScoreParams, rules: IshRules)
         populations = bulk = None
     else:
         populations = fit_copies(copies, [by_copies[c] for c in copies], params.retention)
-        bulk = populations.means[0] if populations and populations.separated else her2_mean
+        bulk = her2_mean
+        if populations and populations.separated:
+            bulk = max(1.0, populations.means[0])  # a mean of ones may be rounded below one
 
     def arm(*, ratio: bool) -> GeneticArm:
         above = rule.ratio_above if ratio else rule.copies_above

@@ -533,6 +533,31 @@ def test_a_homogeneous_tumour_meets_cap_2009_but_not_the_null_and_a_mixed_one_bo
     assert even.copies_cv < 0.4 < 0.8 < mixed.copies_cv
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(1, 30), st.integers(1, 6), st.integers(1, 400)), min_size=1, max_size=30
+    ),
+    dual=st.booleans(),
+)
+@example(rows=[(1, 1, 200), (12, 1, 60)], dual=True)
+@example(rows=[(1, 1, 100_000), (30, 1, 9_000), (2, 3, 1)], dual=True)
+def test_any_counts_have_an_answer(rows: list[tuple[int, int, int]], dual: bool) -> None:
+    counts = reduce(add, (table((h, c if dual else 0, k), dual=dual) for h, c, k in rows))
+    found, verdict = heterogeneity(counts, PARAMS, RULES), judge_ish(unsplit(counts), PARAMS, RULES)
+    assert found is not None
+    for arm in (found.copies_arm, found.ratio_arm):
+        if arm is not None and arm.expected is not None:
+            assert 0 <= arm.expected <= 1
+            assert 0 <= arm.fraction <= 1
+    if two := found.populations:
+        assert two.weights[0] + two.weights[1] == pytest.approx(1)
+        assert all(map(math.isfinite, (*two.means, *two.sds, two.delta_bic, two.ashman_d)))
+    if verdict.group is not None:
+        assert verdict.group in verdict.possible_groups
+        assert len(verdict.possible_groups) == 1 or verdict.borderline
+
+
 def test_a_single_probe_has_the_copies_arm_alone() -> None:
     found = heterogeneity(table((2, 0, 270), (12, 0, 30), dual=False), PARAMS, RULES)
     assert found is not None
