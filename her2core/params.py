@@ -158,12 +158,16 @@ class ISHParams:
     """Diameter of the smallest signals (specification 8)."""
     max_spot_um: float = 1.0
     """Diameter of the largest single signals (specification 8); wider ones are found by their core."""
-    spot_mad: float = 5.0
-    """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours."""
+    spot_mad: float = 6.0
+    """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours, measured."""
+    spot_share: float = 0.25
+    """Least contrast of a signal, of that of its nucleus's strongest of the same probe. Ours, measured."""
     spot_noise: float = 4.0
     """Fluorescence: least contrast of a signal, in standard deviations of the channel's empty field. Ours."""
-    spot_od: float = 0.08
-    """Bright field: least contrast of a signal, optical density. Ours."""
+    black_od: float = 0.10
+    """Bright field: least contrast of a black signal, optical density. Ours, measured."""
+    red_od: float = 0.30
+    """Bright field: least contrast of a red signal, optical density. Ours, measured."""
     merge_diameters: float = 1.0
     """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
 

@@ -1,10 +1,9 @@
 """Bright-field dual ISH: from RGB to black silver, red chromogen and hematoxylin.
 
-Silver absorbs all colours alike, and so do hematoxylin and red together: with three channels the three are
-told apart, but only just. So black comes first, as what *every* channel has of it: the least of red and
-green OD and of the neutral part of a three-way unmixing, which leans on blue. Where black was found, red is
-painted over from around, because lenses and cameras shift the channels against each other by a pixel or
-two and a black dot then has coloured rims.
+Silver absorbs all colours, hematoxylin little blue, red signals little red light. So black comes first, as
+what *every* channel has of it: the OD of red light, less what red signals have of it, but no more than the
+least OD of the three allows. Where black was found, red is painted over from around, because lenses and
+cameras shift the channels against each other by a pixel or two and a black dot then has coloured rims.
 
 References
 ----------
@@ -37,6 +36,8 @@ from her2core.kernels.stain import (
 )
 from her2core.records import DishStain
 
+SIDES: Final = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
+
 RGB = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -51,10 +52,14 @@ ZERO: Final = 32  # grey value of none: noise around it stays noise
 SHADES: Final = 64  # grey steps of the hematoxylin plane from the level between nuclei to that of a nucleus
 BASE: Final = 32  # its grey value between nuclei
 WEIGHT_BITS: Final = 10  # of the fixed-point unmixing
-OD_STEPS: Final = 1 << 12  # of the fixed-point OD, per unit
+OD_BITS: Final = 10  # of the fixed-point OD
+HEM_BITS: Final = 8  # of hematoxylin's weights, which are larger
 
-SMOOTH_UM: Final = 0.1  # sigma; a quarter of the smallest signal: takes out noise of single pixels; ours
-BLACK_OD: Final = 0.15  # from here on a pixel is silver and says nothing about red; ours
+SMOOTH_UM: Final = 0.15  # sigma: takes out noise of single pixels, and most of the channels' shift; ours
+BLUE_FADES: Final = 3  # a black dot is so much fainter in blue, where chroma subsampling blurs most; ours
+MIN_RANGE_OD: Final = 0.08  # a narrower range is noise, not counterstain; ours
+BLACK_OD: Final = 0.08  # so much above its surroundings a pixel is silver and says nothing about red; ours
+AROUND_UM: Final = 2.0  # half the width of these surroundings: dense hematoxylin is wider; ours
 RIM_UM: Final = 0.2  # width of a black dot's coloured rim; ours
 PATCH_UM: Final = 0.8  # red is painted over from no farther away than this; ours
 MIN_VOLUME: Final = 0.15  # of hematoxylin, red and neutral as unit vectors: flatter cannot be unmixed; ours
@@ -101,12 +106,13 @@ class DishUnmixer:
 
     def __init__(self, stain: DishStain, mpp: float) -> None:
         self.weights = unmixing_weights(stain)
-        self.table = np.rint(od_table(stain.i0) * OD_STEPS).astype(np.int32)
+        self.table = np.rint(od_table(stain.i0) * (1 << OD_BITS)).astype(np.int32)
         self.sigma = max(SMOOTH_UM / mpp, 0.5)
         self.edge = 2 * math.ceil(2 * self.sigma) + 1
         self.rim = max(1, round(RIM_UM / mpp))
         self.patch = max(2, round(PATCH_UM / mpp))
-        self.reach_px = self.edge // 2 + self.rim + self.patch
+        self.wide = 2 * max(2, round(AROUND_UM / mpp)) + 1
+        self.reach_px = self.edge // 2 + self.wide // 2 + self.rim + self.patch
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * self.rim + 1, 2 * self.rim + 1))
         self._disc = np.asarray(disc, np.uint8)
         self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
@@ -121,7 +127,9 @@ class DishUnmixer:
             self._plane(name, h, w) for name in ("black", "red", "hem", "mask", "grown", "painted")
         )
         unmix_three(smooth, self.table, self.weights, black, red, hem)
-        cv2.threshold(black, round(ZERO + PER_OD * BLACK_OD), 1, cv2.THRESH_BINARY, dst=mask)
+        cv2.blur(black, (self.wide, self.wide), dst=mask)
+        cv2.subtract(black, mask, dst=grown)
+        cv2.threshold(grown, round(PER_OD * BLACK_OD), 1, cv2.THRESH_BINARY, dst=mask)
         cv2.dilate(mask, self._disc, dst=grown)
         paint_over(red, grown, self.patch, painted)
         return DishPlanes(black, painted, hem)
@@ -133,73 +141,93 @@ class DishUnmixer:
         return self._buffers[name][:size].reshape(height, width)
 
 
-def unmixing_weights(stain: DishStain) -> npt.NDArray[np.int32]:
-    """Fixed-point weights from `OD_STEPS` a channel to grey values.
+class Weights(NamedTuple):
+    """Fixed-point weights, from a channel's OD to red and to hematoxylin.
 
-    Returns
-    -------
-    int32 ``(4, 4)``: rows neutral, red, hematoxylin and the plain OD of a channel in steps of black; columns
-    R, G, B and offset, all with ``WEIGHT_BITS + 12`` fractional bits.
+    Attributes
+    ----------
+    red
+        int32 ``(3,)``, to OD: ``WEIGHT_BITS`` fractional bits.
+    hematoxylin
+        int32 ``(4,)``, to grey values; the fourth is the offset.
+    leak
+        Red's share of what the red channel sees.
     """
+
+    red: npt.NDArray[np.int32]
+    hematoxylin: npt.NDArray[np.int32]
+    leak: int
+
+
+def unmixing_weights(stain: DishStain) -> Weights:
+    """Weights of a slide's three-way unmixing: hematoxylin, red and neutral."""
     vectors = np.stack([unit(stain.hematoxylin), unit(stain.red), np.asarray(NEUTRAL)])
     inverse = np.linalg.inv(vectors)  # columns: amounts of hematoxylin, red, neutral
     low, high = stain.hematoxylin_low_od, stain.hematoxylin_high_od
-    shade = SHADES / max(high - low, 0.02)
-    one = float(1 << WEIGHT_BITS)
-    rows = np.zeros((4, 4))
-    rows[0, :3], rows[0, 3] = inverse[:, 2] * PER_OD, ZERO
-    rows[1, :3], rows[1, 3] = inverse[:, 1] * PER_OD, ZERO
-    rows[2, :3], rows[2, 3] = inverse[:, 0] * shade, BASE - low * shade
-    rows[3, :3], rows[3, 3] = PER_OD, ZERO
-    rows[:, 3] = (rows[:, 3] + 0.5) * OD_STEPS  # rounds to nearest when the fraction is cut off
-    return np.rint(rows * one).astype(np.int32)
+    shade = SHADES / max(high - low, MIN_RANGE_OD)
+    one = 1 << WEIGHT_BITS
+    hematoxylin = np.append(inverse[:, 0] * shade, (BASE + 0.5 - low * shade) * (1 << OD_BITS))
+    return Weights(
+        red=np.rint(inverse[:, 1] * one).astype(np.int32),
+        hematoxylin=np.rint(hematoxylin * (1 << HEM_BITS)).astype(np.int32),
+        leak=round(unit(stain.red)[0] * one),
+    )
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def unmix_three(rgb: Any, table: Any, weights: Any, black: Any, red: Any, hem: Any) -> None:
     """Black, red and hematoxylin (h, w) of ``rgb`` (h, w, 3)."""
     h, w = black.shape
-    shift = WEIGHT_BITS + 12
-    n0, n1, n2, n3 = weights[0]
-    r0, r1, r2, r3 = weights[1]
-    h0, h1, h2, h3 = weights[2]
-    plain, zero = weights[3, 0], weights[3, 3]
+    r0, r1, r2 = weights.red
+    h0, h1, h2, h3 = weights.hematoxylin
+    leak = np.int32(weights.leak)
+    per_od, none, fades = (
+        np.int32(PER_OD),
+        np.int32((ZERO << OD_BITS) + (1 << OD_BITS - 1)),
+        np.int32(BLUE_FADES),
+    )
     for y in range(h):
+        row = rgb[y]
+        black_row, red_row, hem_row = black[y], red[y], hem[y]
         for x in range(w):
-            a, b, c = table[0, rgb[y, x, 0]], table[1, rgb[y, x, 1]], table[2, rgb[y, x, 2]]
-            neutral = n0 * a + n1 * b + n2 * c + n3
-            least = min(neutral, min(min(a, b), c) * plain + zero) >> shift
-            black[y, x] = min(max(least, 0), 255)
-            red[y, x] = min(max((r0 * a + r1 * b + r2 * c + r3) >> shift, 0), 255)
-            hem[y, x] = min(max((h0 * a + h1 * b + h2 * c + h3) >> shift, 0), 255)
+            a, b, c = table[0, row[x, 0]], table[1, row[x, 1]], table[2, row[x, 2]]
+            r = np.int32(r0 * a + r1 * b + r2 * c) >> WEIGHT_BITS
+            dark = a - (np.int32(leak * max(r, 0)) >> WEIGHT_BITS)
+            dark = min(dark, fades * min(min(a, b), c))
+            black_row[x] = min(max(np.int32(dark * per_od + none) >> OD_BITS, 0), 255)
+            red_row[x] = min(max(np.int32(r * per_od + none) >> OD_BITS, 0), 255)
+            hem_row[x] = min(max(np.int32(h0 * a + h1 * b + h2 * c + h3) >> OD_BITS + HEM_BITS, 0), 255)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def paint_over(image: Any, mask: Any, reach: int, out: Any) -> None:
-    """``image`` with masked pixels replaced by the mean, by inverse square distance, of unmasked ones.
+    """``image`` with masked pixels painted over from the nearest unmasked ones to all eight sides.
 
-    Pixels farther than ``reach`` from all unmasked ones stay as they are.
+    The nearer weigh more, by inverse distance (of the steps). Where none is within ``reach``, a pixel stays as it is.
     """
     h, w = image.shape
-    weight = np.zeros((2 * reach + 1, 2 * reach + 1), np.int64)
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            square = dy * dy + dx * dx
-            if 0 < square <= reach * reach:
-                weight[dy + reach, dx + reach] = (1 << 16) // square
+    weight = np.zeros(reach + 1, np.int64)
+    for d in range(1, reach + 1):
+        weight[d] = (1 << 16) // d
     for y in range(h):
         for x in range(w):
             out[y, x] = image[y, x]
+        for x in range(w):
             if mask[y, x] == 0:
                 continue
             total = 0
             mass = 0
-            for yy in range(max(y - reach, 0), min(y + reach + 1, h)):
-                for xx in range(max(x - reach, 0), min(x + reach + 1, w)):
+            for dy, dx in SIDES:
+                yy, xx = y, x
+                for d in range(1, reach + 1):
+                    yy += dy
+                    xx += dx
+                    if yy < 0 or xx < 0 or yy >= h or xx >= w:
+                        break
                     if mask[yy, xx] == 0:
-                        k = weight[yy - y + reach, xx - x + reach]
-                        total += k * image[yy, xx]
-                        mass += k
+                        total += weight[d] * image[yy, xx]
+                        mass += weight[d]
+                        break
             if mass > 0:
                 out[y, x] = (total + mass // 2) // mass
 

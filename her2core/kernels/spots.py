@@ -41,6 +41,7 @@ SUBPIXEL: Final = 64  # places are whole fractions of this
 SAMPLES: Final = 1024  # pixels of a nucleus from which its noise is taken, about; ours
 ROBUST: Final = 1.4826  # standard deviation over MAD, of a normal distribution
 SKIRT: Final = 0.1  # of its height: a signal's pixels reach down to here; ours
+RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; ours
 MAX_SPOTS: Final = 512  # of one nucleus and probe, before merging; ours
 SINGLE_BINS: Final = 8  # per doubling of integrated density, in the search for the single signal; ours
 
@@ -60,7 +61,7 @@ class SpotFinder:
 
     def __init__(self, params: ISHParams, mpp: float, floor: float) -> None:
         self.mpp, self.floor = mpp, floor
-        self.mad, self.merge = params.spot_mad, params.merge_diameters
+        self.mad, self.share, self.merge = params.spot_mad, params.spot_share, params.merge_diameters
         self.scales = scales(params.min_spot_um / mpp, params.max_spot_um / mpp, N_SCALES)
         self.reach_px = self.scales.pad_px
         self._work = np.empty(0, np.float32)
@@ -87,7 +88,7 @@ class SpotFinder:
         need = window_size(boxes, self.reach_px) * (N_SCALES + 4)
         if self._work.size < need:
             self._work = np.empty(need, np.float32)
-        rules = (self.floor, self.mad, self.merge, self.mpp)
+        rules = (self.floor, self.mad, self.share, self.merge, self.mpp)
         while True:
             count = find_spots(plane, labels, boxes, self.scales, rules, self._work, self._rows)
             if count <= len(self._rows):
@@ -139,7 +140,7 @@ def window_size(boxes: Any, pad: int) -> int:
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, work: Any, rows: Any) -> int:
     """Signals of all nuclei into ``rows`` (n, 6); their number, were ``rows`` long enough."""
-    floor, mad, merge, mpp = rules
+    floor, mad, share, merge, mpp = rules
     pad = scales.radius.sum() + 1
     spots = np.empty((MAX_SPOTS, 5))  # contrast, y, x, sigma, place in the window
     count = 0
@@ -158,7 +159,7 @@ def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, wor
         n = candidates(levels, inside, k, pad, scales, floor, mad, spots)
         if n == 0:
             continue
-        n = merge_spots(spots, n, merge)
+        n = merge_spots(spots, n, share, merge)
         ground = median_of(smooth, inside, k, pad)
         sums = integrate(window, smooth, inside, k, pad, ground, spots, n)
         for i in range(n):
@@ -217,6 +218,8 @@ def candidates(
                 v = level[y, x]
                 if v <= least or inside[y - pad, x - pad] != label or not _peak(level, y, x):
                     continue
+                if not _round(level, y, x):
+                    continue
                 if i > 0 and _beaten(levels[i - 1], y, x, v):
                     continue
                 if i + 1 < n_scales and _beaten(levels[i + 1], y, x, v):
@@ -250,6 +253,16 @@ def _peak(level: Any, y: int, x: int) -> bool:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
+def _round(level: Any, y: int, x: int) -> bool:
+    """Whether the peak falls off on all sides: what falls off on two only is a ridge or an edge."""
+    v = level[y, x]
+    yy = level[y - 1, x] + level[y + 1, x] - 2.0 * v
+    xx = level[y, x - 1] + level[y, x + 1] - 2.0 * v
+    yx = 0.25 * (level[y - 1, x - 1] + level[y + 1, x + 1] - level[y - 1, x + 1] - level[y + 1, x - 1])
+    return bool((yy + xx) * (yy + xx) * RIDGE < (RIDGE + 1.0) * (RIDGE + 1.0) * (yy * xx - yx * yx))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
 def _beaten(level: Any, y: int, x: int, v: float) -> bool:
     """Whether another scale answers more in the same place."""
     for yy in range(y - 1, y + 2):
@@ -278,12 +291,17 @@ def _fitting_sigma(levels: Any, i: int, y: int, x: int, sigma_px: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def merge_spots(spots: Any, n: int, merge: float) -> int:
-    """Keep the stronger of two signals no farther apart than ``merge`` diameters; first rows of ``spots``."""
+def merge_spots(spots: Any, n: int, share: float, merge: float) -> int:
+    """Keep the stronger of two signals no farther apart than ``merge`` diameters; first rows of ``spots``.
+
+    What has less than ``share`` of the nucleus's strongest signal is texture or the haze of another plane.
+    """
     order = np.argsort(-spots[:n, 0], kind="mergesort")
     ranked = spots[:n][order].copy()
     kept = 0
     for i in range(n):
+        if ranked[i, 0] < share * ranked[0, 0]:
+            break
         alone = True
         for j in range(kept):
             dy, dx = ranked[i, 1] - spots[j, 1], ranked[i, 2] - spots[j, 2]
