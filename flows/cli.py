@@ -32,6 +32,7 @@ from rich.table import Table
 from flows import run_cohort
 from flows.environment import ServerError
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
+from her2core.records import Assay
 
 app = typer.Typer(
     name="her2",
@@ -72,6 +73,10 @@ def inspect_command(
     ],
     scene: Annotated[str | None, typer.Option(help="Scene of a file that holds several.")] = None,
     mpp: Annotated[float | None, typer.Option(help="µm/px, where the file does not say.")] = None,
+    assay: Annotated[
+        Assay | None, typer.Option(help="As in a manifest; HER2-FISH is read by channels.")
+    ] = None,
+    channels: Annotated[str | None, typer.Option(help="Which is which: DAPI=2;HER2=0;CEP17=1.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show format, size, levels, µm/px and its source, scenes, assay guess, and what is wrong."""
@@ -84,7 +89,13 @@ def inspect_command(
     for uri in slides:
         try:
             info = inspect_slide(
-                uri, scene=scene, mpp=mpp, endpoint_url=settings.endpoint_url, scratch=settings.scratch()
+                uri,
+                scene=scene,
+                mpp=mpp,
+                assay=assay,
+                channels=channels,
+                endpoint_url=settings.endpoint_url,
+                scratch=settings.scratch(),
             )
         except SlideError as error:
             broken += 1

@@ -75,16 +75,29 @@ def _array(
     }
 
 
-def image_group(name: str, levels: int, mpp: float, pixels: PixelFormat = RGB8) -> Document:
-    """``zarr.json`` of the pyramid's group."""
+def image_group(
+    name: str,
+    levels: int,
+    mpp: float,
+    pixels: PixelFormat = RGB8,
+    shown: Sequence[int] | None = None,
+) -> Document:
+    """``zarr.json`` of the pyramid's group; ``shown`` is what a viewer shows as each channel's brightest."""
+    most = int(np.iinfo(pixels.dtype).max)
+    ends = [max(end, 1) for end in shown] if shown else [most] * pixels.count
     axes = [{"name": "c", "type": "channel"}, *_space_axes()]
     return _group(
         {
             "multiscales": [_multiscale(name, axes, levels, mpp, "mean")],
             "omero": {
                 "channels": [
-                    {"label": label, "color": _COLOURS[label], "active": True, "window": _window(pixels)}
-                    for label in pixels.channels
+                    {
+                        "label": label,
+                        "color": _COLOURS[label],
+                        "active": True,
+                        "window": {"min": 0, "max": most, "start": 0, "end": end},
+                    }
+                    for label, end in zip(pixels.channels, ends, strict=True)
                 ],
                 "rdefs": {"model": "color"},
             },
@@ -119,12 +132,6 @@ def _group(ome: Document) -> Document:
 
 def _space_axes() -> list[Document]:
     return [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
-
-
-def _window(pixels: PixelFormat) -> dict[str, int]:
-    """The range that a viewer shows: that of the dtype. A brighter one is the viewer's to choose."""
-    most = int(np.iinfo(pixels.dtype).max)
-    return {"min": 0, "max": most, "start": 0, "end": most}
 
 
 def _multiscale(name: str, axes: list[Document], levels: int, mpp: float, method: str) -> Document:

@@ -93,10 +93,10 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
             scratch=config.run.scratch(),
         )
         mpp = require_scorable(info, row.assay)
+        estimate = estimate_size(info, config.pyramid)
     except SlideError as error:
         return SlidePlan(row.slide_id, problem=str(error))
     grid = grid_of(info.height, info.width, config.pyramid)
-    estimate = estimate_size(info, config.pyramid)
     chunk = config.pyramid.chunk
     chunks = sum(-(-height // chunk) * -(-width // chunk) for height, width in grid.shapes)
     return SlidePlan(

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core import ngff
-from her2core.codecs import codec
-from her2core.errors import StoreError
+from her2core.codecs import Codec, codec
+from her2core.errors import ConfigError, Reason, SlideError, StoreError
 from her2core.grid import Grid
 from her2core.params import PyramidParams
 from her2core.pixels import RGB8, PixelFormat, Pixels
@@ -76,13 +76,27 @@ def key_inputs(info: SlideInfo) -> list[str]:
     return [info.identity, info.scene or "", repr(info.mpp), *chosen]
 
 
+def check_codec(info: SlideInfo, params: PyramidParams) -> Codec:
+    """The codec of the parameters, when it can store the slide's pixels.
+
+    Raises
+    ------
+    SlideError
+        ``PIXELS_UNSUPPORTED`` when it cannot.
+    """
+    try:
+        return codec(params.codec, PixelFormat.of(info))
+    except ConfigError as error:
+        raise SlideError(Reason.PIXELS_UNSUPPORTED, f"{info.uri}: {error}") from error
+
+
 def estimate_size(info: SlideInfo, params: PyramidParams) -> SizeEstimate:
     """Estimate a pyramid's size from the slide's header.
 
     How much of the slide is tissue shows in how well its own JPEG compresses.
     """
-    form = PixelFormat.of(info)
-    how, grid = codec(params.codec, form), grid_of(info.height, info.width, params)
+    form, how = PixelFormat.of(info), check_codec(info, params)
+    grid = grid_of(info.height, info.width, params)
     pixels = sum(height * width for height, width in grid.shapes)
     tissue = UNKNOWN_TISSUE_FRACTION
     if "jp" in info.compression.lower() and info.size_bytes:
@@ -109,10 +123,11 @@ def write_shard(
     Raises
     ------
     SlideError
-        If the slide cannot be read there.
+        If the slide cannot be read there, or the codec cannot store its pixels.
     """
     box = grid.shard_box(0, *task)
     form = PixelFormat.of(reader.info)
+    check_codec(reader.info, params)
     ground = _buffer(box.height, box.width, form)
     # At once, not chunk by chunk: tiles need not fit the chunks, and remote ones come in fewer requests.
     reader.read_region(box.y0, box.x0, ground)
@@ -169,17 +184,28 @@ def finalise(
             "run the tasks that write them again."
         )
     how = codec(params.codec, pixels)
+    shown = None if pixels.is_rgb else _brightest(store, _draft(path, grid, params, pixels))
     documents = {
         f"{path}/{level}/zarr.json": ngff.image_array(
             grid.level_shape(level), grid.chunk, grid.shard_px(level), how, pixels
         )
         for level in range(grid.levels)
     }
-    documents[f"{path}/zarr.json"] = ngff.image_group(path.rsplit("/", 1)[-1], grid.levels, mpp, pixels)
+    documents[f"{path}/zarr.json"] = ngff.image_group(
+        path.rsplit("/", 1)[-1], grid.levels, mpp, pixels, shown
+    )
     for key, document in documents.items():
         store.write_json(key, document)
     total = sum(sizes[key] for key in wanted) + sum(store.size(key) for key in documents)
     return _draft(path, grid, params, pixels, identity=identity, mpp=mpp, bytes_written=total)
+
+
+def _brightest(store: Store, ref: PyramidRef) -> tuple[int, ...]:
+    """Largest value of each channel at the coarsest level: what a viewer shows as its brightest."""
+    form = PixelFormat.of(ref)
+    coarsest = form.empty(*ref.shapes[-1])
+    PyramidReader(store, ref).read(len(ref.shapes) - 1, 0, 0, coarsest)
+    return tuple(int(value) for value in coarsest.max(axis=(0, 1)))
 
 
 def _write_band(

@@ -107,7 +107,7 @@ def _reader(asked: Asked, levels: Sequence[DicomHeader], names: tuple[str, ...],
         assay_guess=None,
         problems=(*scale.problems, *odd),
     )
-    return TiledReader(info, source, grid, decode)
+    return TiledReader(info, source, grid, decode, asked.outside)
 
 
 def _decoder(name: str, header: DicomHeader) -> tuple[str, TileDecoder]:

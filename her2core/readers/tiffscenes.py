@@ -167,8 +167,8 @@ def _plain_scenes(chain: list[Ifd]) -> list[Scene]:
 def _plain_stacks(name: str, chain: list[Ifd], description: str) -> list[Scene]:
     """Generic TIFF of fluorescence: pages of one size are the channels, unless ImageJ says otherwise."""
     scenes: list[Scene] = []
-    for scene in _plain_scenes(chain):
-        page = scene.planes[0]
+    for found in _plain_scenes(chain):
+        page, scene = found.planes[0], replace(found, levels=tuple(dict.fromkeys(found.levels)))
         same = next((s for s in scenes if s.levels[0] == scene.levels[0]), None)
         single = page.number(tags.SAMPLES_PER_PIXEL, 1) == 1
         if same is not None and single and len(same.stack) < MAX_PLANES:

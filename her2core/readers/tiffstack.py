@@ -39,10 +39,10 @@ UNSIGNED = 1
 def is_stack(scene: Scene) -> bool:
     """Whether a scene is anything but one picture in 8-bit colour."""
     page = scene.planes[0]
-    colours = (
-        page.number(tags.PHOTOMETRIC, -1) in (RGB, YCBCR) and page.number(tags.SAMPLES_PER_PIXEL, 1) >= 3
-    )
-    return not (colours and set(page.ints(tags.BITS_PER_SAMPLE, (1,))) == {8}) or len(scene.stack) > 1
+    colours = page.number(tags.PHOTOMETRIC, -1) in (RGB, YCBCR)
+    colours = colours and page.number(tags.SAMPLES_PER_PIXEL, 1) >= 3
+    colours = colours and set(page.ints(tags.BITS_PER_SAMPLE, (1,))) == {8}
+    return not colours or sum(map(len, scene.stack)) > 1
 
 
 def open_stack(
