@@ -7,8 +7,10 @@ A nucleus and its signals depend on no pixel farther than `halo_px` from its cen
 the chunk begins: however a slide is cut, the rows are the same bits. Nothing is dropped for its looks: what
 is doubtful about a nucleus is flagged, and whoever scores leaves it out.
 
-    ish_nuclei   seeds, cuts between touching nuclei, outlines; at about half a micrometre a pixel
-    ish_shape    the numbers of a nucleus and its own pixels
+    ish_depth    how deep inside the stain pixels lie, at about half a micrometre a pixel
+    ish_nuclei   seeds, cuts between touching nuclei, outlines, one for every nucleus
+    ish_polygon  their shape, and the pixels that are theirs
+    ish_shape    what else the picture tells of a nucleus
     dish         planes of silver, red and hematoxylin from light
     spots        signals inside nuclei, at full resolution
 """
@@ -25,9 +27,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels import ish_nuclei, ish_shape
-from her2core.kernels.dish import PER_OD, DishUnmixer, unmix_three, unmixing_weights
-from her2core.kernels.ish_nuclei import BASE, SHADES
-from her2core.kernels.spots import FOUND_DTYPE, SpotFinder
+from her2core.kernels.dish import AROUND_UM, MIN_RANGE_OD, PER_OD, ZERO, DishUnmixer, unmix_three
+from her2core.kernels.ish_depth import BASE, SHADES, images
+from her2core.kernels.ish_nuclei import Found
+from her2core.kernels.ish_polygon import Outlines, paint
+from her2core.kernels.spots import SpotFinder
 from her2core.params import ISHParams
 from her2core.records import Assay, Box, DishStain, Fluorescence
 
@@ -65,8 +69,10 @@ SPOT_DTYPE: Final = np.dtype(
 )
 PROBES: Final = ("HER2", "CEP17")
 NUCLEAR_UM: Final = 0.5  # pixels of the nuclear image, about; ours
+SIGNAL_OD: Final = 0.08  # of black or red in a bin: more of it hides hematoxylin; ours
+MENDING: Final = 0.5  # of hematoxylin for every unit of signal above that; ours
 SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
-SPAN_UM: Final = (0.04, 0.6)  # pixels that can be worked with at all
+SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all
 
 
 class NucleusFlag(IntFlag):
@@ -132,7 +138,7 @@ class ISHKernel:
         self.extent = extent
         self.factor = max(1, round(NUCLEAR_UM / mpp))
         self.um = mpp * self.factor  # of the nuclear image
-        self.rules = ish_nuclei.rules(self.um)
+        self.rules = ish_nuclei.rules(self.um, params.max_nucleus_um2)
         self.halo_px = self.factor * (self.rules.reach + 1)
         self._work = ish_nuclei.workspace(self.rules)
         self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
@@ -142,7 +148,9 @@ class ISHKernel:
             self.assay = Assay.DISH
             self.unmixer = DishUnmixer(stain, mpp)
             self.probes = (params.black_probe, params.red_probe)
-            floors = [params.spot_od * PER_OD] * 2
+            range_od = max(stain.hematoxylin_high_od - stain.hematoxylin_low_od, MIN_RANGE_OD)
+            self._mending = round(MENDING * SHADES / (range_od * PER_OD) * 256)
+            floors = [params.black_od * PER_OD, params.red_od * PER_OD]
         else:
             self.assay = Assay.FISH
             self.unmixer = None
@@ -192,12 +200,11 @@ class ISHKernel:
         cut = pixels[y0 * f - area.y0 : y1 * f - area.y0, x0 * f - area.x0 : x1 * f - area.x0]
         self._headroom = max(1.0, self._room_px / (cut.shape[0] * cut.shape[1]))
         grey = self._nuclear_image(cut)
-        picture = ish_nuclei.images(grey, self.rules, lambda name: self._plane(name, *grey.shape))
-        inner = Box(core.y0 // f - y0, core.x0 // f - x0, -(-core.y1 // f) - y0, -(-core.x1 // f) - x0)
+        picture = images(grey, self.um, lambda name: self._plane(name, *grey.shape))
         found = ish_nuclei.find(
-            picture, self.rules, inner, self.params.nucleus_contrast, self._seeds(grey.size), self._work
+            picture, self.rules, self.params.nucleus_contrast, self._seeds(grey.size), self._work
         )
-        shape = ish_shape.outlines(found.nuclei, self.rules.look)
+        shape = found.shape
         place = np.empty((len(shape.y), 2))
         for k, (centre, corner) in enumerate(((shape.y, y0), (shape.x, x0))):
             place[:, k] = (centre.astype(np.float64) + corner) * f + 0.5 * (f - 1) + shape.centroid[:, k] * f
@@ -222,7 +229,7 @@ class ISHKernel:
         return self._plane("seeds", max(size // 16, 1), 2, np.int32)
 
     def _nuclear_image(self, pixels: Pixels) -> NDArray[np.uint8]:
-        """Counterstain at about half a micrometre: `BASE` between nuclei, ``BASE + SHADES`` in a typical one."""
+        """Counterstain in bins: `BASE` between nuclei, ``BASE + SHADES`` in a typical one."""
         f = self.factor
         h, w = pixels.shape[0] // f, pixels.shape[1] // f
         grey = self._plane("grey", h, w)
@@ -231,18 +238,28 @@ class ISHKernel:
             most = np.iinfo(pixels.dtype).max
             shrink_grey(pixels, f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey)
         else:
-            rgb = self._plane("rgb", h, 3 * w).reshape(h, w, 3)
-            shrink_rgb(pixels, f, rgb)
-            black, red = self._plane("depth", h, w), self._plane("hill", h, w)
-            assert self.unmixer is not None
-            unmix_three(rgb, self.unmixer.table, unmixing_weights(self.stain), black, red, grey)
+            self._hematoxylin(pixels, grey)
         return grey
+
+    def _hematoxylin(self, rgb: Pixels, grey: NDArray[np.uint8]) -> None:
+        """Hematoxylin of bins; where signals hide it, made up from them, up to a typical nucleus."""
+        assert self.unmixer is not None
+        h, w = grey.shape
+        black, red = self._plane("whole", h, w), self._plane("parts", h, w)
+        light = self._plane("light", h, 3 * w).reshape(h, w, 3)
+        shrink_rgb(rgb, self.factor, light)
+        unmix_three(light, self.unmixer.table, self.unmixer.weights, black, red, grey)
+        around, signal = self._plane("soft", h, w), self._plane("wide", h, w)
+        window = 2 * max(1, round(AROUND_UM / self.um)) + 1
+        cv2.blur(black, (window, window), dst=around)
+        cv2.subtract(black, around, dst=signal)
+        mend(signal, red, self._mending, grey)
 
     def _rows(
         self,
         grey: NDArray[np.uint8],
-        found: Any,
-        shape: Any,
+        found: Found,
+        shape: Outlines,
         mine: NDArray[np.intp],
         place: NDArray[np.float64],
     ) -> Rows:
@@ -252,14 +269,14 @@ class ISHKernel:
             max(2, round(ish_shape.SHARP_UM[1] / self.um)),
         )
         near = min(2 * rule.r_max, rule.look.reach)
-        rows = ish_shape.measure(grey, shape, found.bound, found.inside, mine, near, spread, rule.look)
+        rows = ish_shape.measure(grey, shape, found, mine, near, spread, rule.look)
         nuclei = np.zeros(len(mine), NUCLEUS_DTYPE)
         nuclei["y_px0"], nuclei["x_px0"] = place[mine].T
-        nuclei["nucleus_area_um2"] = rows[:, 0] * self.um**2
-        nuclei["elongation"], nuclei["solidity"] = rows[:, 1], rows[:, 2]
-        nuclei["counterstain"] = self._counterstain(rows[:, 3])
-        nuclei["sharpness"], nuclei["overlap_fraction"] = rows[:, 4], rows[:, 5]
-        nuclei["flags"] = NucleusFlag.SATURATED * (rows[:, 6] > SATURATED_SHARE)
+        nuclei["nucleus_area_um2"] = shape.area[mine] * self.um**2
+        nuclei["elongation"], nuclei["solidity"] = shape.elongation[mine], shape.solidity[mine]
+        nuclei["counterstain"] = self._counterstain(rows[:, 0])
+        nuclei["sharpness"], nuclei["overlap_fraction"] = rows[:, 1], rows[:, 2]
+        nuclei["flags"] = NucleusFlag.SATURATED * (rows[:, 3] > SATURATED_SHARE)
         return nuclei
 
     def _counterstain(self, grey: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -303,7 +320,7 @@ class ISHKernel:
         labels.fill(0)
         names = -1 - np.arange(len(shape.y), dtype=np.int32)
         names[mine] = 1 + np.arange(len(mine), dtype=np.int32)
-        ish_shape.paint(labels, (window.y0, window.x0), shape, names, self.factor, self.rules.look)
+        paint(labels, (window.y0, window.x0), shape, names, self.factor, self.rules.look)
         parts = [np.empty(0, SPOT_DTYPE)]
         for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
             if probe is None:
@@ -333,7 +350,7 @@ class ISHKernel:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int, out: Any) -> None:
-    """``out`` (h, w) uint8 is ``scale[0] + scale[1] *`` the sum of a bin of channel 0; 255 where saturated."""
+    """``out`` (h, w) is ``scale[0] + scale[1]`` times the sum of a bin of channel 0; 255 where saturated."""
     h, w = out.shape
     sums = np.zeros(w, np.int64)
     full = most * factor * factor
@@ -352,8 +369,23 @@ def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
+def mend(black: Any, red: Any, weight: int, grey: Any) -> None:
+    """Add to ``grey`` (h, w) ``weight`` / 256 a grey step of signal, up to a typical nucleus.
+
+    ``black`` is what rises above its surroundings, 0 for none; ``red`` is a plane of `dish`.
+    """
+    h, w = grey.shape
+    clear = round(PER_OD * SIGNAL_OD)
+    for y in range(h):
+        for x in range(w):
+            signal = max(np.int32(black[y, x]) - clear, 0) + max(np.int32(red[y, x]) - ZERO - clear, 0)
+            if signal > 0 and grey[y, x] < BASE + SHADES:
+                grey[y, x] = min(grey[y, x] + (signal * weight >> 8), BASE + SHADES)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
 def shrink_rgb(pixels: Any, factor: int, out: Any) -> None:
-    """Means over bins of ``pixels`` (h * factor, w * factor, 3), rounded."""
+    """``out`` (h, w, 3) uint8 is the mean over bins of ``pixels``."""
     h, w = out.shape[:2]
     sums = np.zeros((w, 3), np.int32)
     n = np.int32(factor * factor)
@@ -366,9 +398,9 @@ def shrink_rgb(pixels: Any, factor: int, out: Any) -> None:
                 g = np.int32(0)
                 b = np.int32(0)
                 for i in range(x * factor, x * factor + factor):
-                    r += row[i, 0]
-                    g += row[i, 1]
-                    b += row[i, 2]
+                    r += np.int32(row[i, 0])
+                    g += np.int32(row[i, 1])
+                    b += np.int32(row[i, 2])
                 sums[x, 0] += r
                 sums[x, 1] += g
                 sums[x, 2] += b

@@ -1,21 +1,25 @@
 """Nuclei of an ISH slide: one seed a nucleus, cuts between touching ones, an outline around each.
 
-Counterstained nuclei are flat, large and often touch, so that shape parts them rather than light: seeds are
-the places deepest inside the stained area, and two nuclei are cut where the stained area has a neck or the
-stain a crease. The outlines are those of `her2core.kernels.polar`. Everything looks a bounded way: how deep
-a pixel lies is counted to `DEPTH_UM`, a seed yields to any deeper one near it, whatever becomes of that.
+Counterstained nuclei are flat, large and often touch, so that shape parts them rather than light: seeds lie
+deepest inside the stained area, and two nuclei are cut where that has a neck or the stain a valley. Outlines
+are those of `her2core.kernels.polar`. They are found twice, from depth with and without creases as cuts, and
+compete: one convex nucleus beats its parts, two nuclei beat the dumbbell around them.
+
+Everything looks a bounded way: a seed yields to any deeper one near it, an outline to any better one over it,
+whatever becomes of those.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels import nuclei
+from her2core.kernels import ish_depth, nuclei
+from her2core.kernels.ish_depth import BASE, ONE_STEP, SHADES, Images
+from her2core.kernels.ish_polygon import Outlines, outlines
 from her2core.kernels.nuclei import Nuclei, PartRule
 from her2core.kernels.polar import (
     FORBIDDEN,
@@ -28,30 +32,17 @@ from her2core.kernels.polar import (
     star,
     trace,
 )
-from her2core.kernels.rivals import KEPT, RivalRule, suppress
-
-SHADES: Final = 64  # grey steps from the level between nuclei to that of a typical nucleus
-BASE: Final = 32  # grey value of the level between nuclei
 
 # Lengths in micrometres; where no source is named, ours.
 REACH_UM: Final = 15.0  # widest radius of a nucleus: that of a 400 um2 ellipse twice as long as wide
-DEPTH_UM: Final = 7.5  # how deep inside a pixel lies is counted so far
 LEAST_DEPTH_UM: Final = 1.5  # of a seed
-CHROMATIN_UM: Final = 0.5  # smoothed away before pixels are called stained
-TOP_UM: Final = 0.75  # smoothed away before seeds are looked for
-HOLE_UM: Final = (3.0, 7.0)  # widest hole that is filled: one as dark as glass, and one that is not
-CREASE_UM: Final = 1.0  # half the width of a crease
-PARTNER_UM: Final = 3.0  # a pixel less than about half as bright as what is so near belongs to its rim
-SURROUND_UM: Final = 10.0  # half the window whose mean tells stain from haze
 PEAK_UM: Final = 1.5  # two seeds are farther apart than this
 NEAR_UM: Final = 10.0  # along an axis: seeds of one nucleus, of two that touch, outlines that compete
 INNER_UM: Final = 1.5  # width inside an edge
 OUTER_UM: Final = 1.0  # and outside
 DRIFT_UM: Final = 5.0  # from a seed to the centroid of its outline
-STAINED: Final = (0.18, 0.6)  # of the range: paler is never, darker always stained; between, the mean decides
-CREASE: Final = 4  # grey: a line so much paler than either side parts nuclei; or by an eighth
-ONE_STEP: Final = 5  # depth of a pixel's width, so that a diagonal is 7 and a knight's move 11
-SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
+SHARED: Final = 0.5  # of an outline's area inside another: they are one nucleus
+LEAST_FREE: Final = 6  # rays, of 36, along which a nucleus must be seen to end
 
 
 class Rules(NamedTuple):
@@ -63,17 +54,17 @@ class Rules(NamedTuple):
     inner: int
     outer: int
     least: int  # radius
+    largest: float  # area of one nucleus
     neck: PartRule
     valley: PartRule
     bend: NDArray[np.int32]
     look: Bearings
     star: Star
-    cap: int  # of depth
     seed: int  # least depth
     reach: int  # farthest pixel from a nucleus's centroid that matters
 
 
-def rules(um: float) -> Rules:
+def rules(um: float, largest_um2: float) -> Rules:
     """For a nuclear image of ``um`` micrometres per pixel."""
 
     def px(length: float) -> int:
@@ -82,10 +73,8 @@ def rules(um: float) -> Rules:
     near, r_max = px(NEAR_UM), px(REACH_UM)
     # A finished nucleus depends on its rivals, these on what parts them from others, and which others there
     # are on deeper seeds near them; seeds on the stain around.
-    around = (
-        px(DEPTH_UM) + px(SURROUND_UM) + px(HOLE_UM[1]) + 3 * px(TOP_UM) + 3 * px(CHROMATIN_UM) + px(PEAK_UM)
-    )
-    reach = px(DRIFT_UM) + 3 * near + max(around, r_max + px(OUTER_UM))
+    around = px(ish_depth.reach_um() + PEAK_UM)
+    reach = px(DRIFT_UM) + 3 * near + max(around, r_max + px(OUTER_UM)) + 4
     return Rules(
         um=um,
         r_max=r_max,
@@ -93,134 +82,15 @@ def rules(um: float) -> Rules:
         inner=px(INNER_UM),
         outer=px(OUTER_UM),
         least=px(LEAST_DEPTH_UM),
+        largest=largest_um2 / um**2,
         neck=PartRule(near=near, depth=ONE_STEP, share=2, base=0, aside=0),
         valley=PartRule(near=near, depth=8, share=4, base=BASE, aside=px(1.0)),
-        bend=bend_costs(48, 16),
+        bend=bend_costs(24, 8),
         look=bearings(near + r_max + 1),
         star=star(r_max + px(OUTER_UM) + 4, 1.0),
-        cap=min(px(DEPTH_UM) * ONE_STEP, 255),
         seed=px(LEAST_DEPTH_UM) * ONE_STEP,
-        reach=reach + 4,
+        reach=reach,
     )
-
-
-class Images(NamedTuple):
-    """The nuclear image and what is made of it, uint8 ``(h, w)``."""
-
-    grey: NDArray[np.uint8]
-    soft: NDArray[np.uint8]  # lightly smoothed
-    wide: NDArray[np.uint8]  # mean of the surroundings
-    depth: NDArray[np.uint8]  # distance to what is not stained, `ONE_STEP` a pixel
-    hill: NDArray[np.uint8]  # the same, smoothed: seeds are its tops
-
-
-def _odd(length: float) -> int:
-    return 2 * max(1, round(length)) + 1
-
-
-def images(grey: NDArray[np.uint8], rule: Rules, room: Any) -> Images:
-    """Smooth, threshold and measure depth; ``room(name)`` gives a uint8 plane like ``grey`` to write to.
-
-    8-bit blurs and means are integer arithmetic in OpenCV: a pixel's value does not depend on its place.
-    """
-    soft, calm, wide, depth, hill = (room(name) for name in ("soft", "calm", "wide", "depth", "hill"))
-    px = 1 / rule.um
-    window = _odd(SURROUND_UM * px)
-    cv2.GaussianBlur(grey, (3, 3), 0.8, dst=soft)
-    edge = _odd(3 * CHROMATIN_UM * px)
-    cv2.GaussianBlur(grey, (edge, edge), CHROMATIN_UM * px, dst=calm)
-    cv2.blur(calm, (window, window), dst=wide)
-    cv2.medianBlur(grey, 5, dst=hill)
-    cv2.dilate(hill, _disc(PARTNER_UM * px), dst=depth)
-    cv2.morphologyEx(calm, cv2.MORPH_CLOSE, _disc(CREASE_UM * px), dst=hill)
-    _stained(calm, wide, depth, hill)
-    _fill_holes(depth, calm, (round(HOLE_UM[0] * px), round(HOLE_UM[1] * px)))
-    measure_depth(depth, rule.cap)
-    edge = _odd(3 * TOP_UM * px)
-    cv2.GaussianBlur(depth, (edge, edge), TOP_UM * px, dst=hill)
-    return Images(grey, soft, wide, depth, hill)
-
-
-def _disc(radius: float) -> NDArray[np.uint8]:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_odd(radius),) * 2).astype(np.uint8)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _stained(calm: Any, wide: Any, depth: Any, closed: Any) -> None:
-    """``depth`` (h, w), the brightest of the surroundings, becomes 255 where ``calm`` is stained, else 0."""
-    low = np.int32(BASE + STAINED[0] * SHADES)
-    high = np.int32(BASE + STAINED[1] * SHADES)
-    h, w = calm.shape
-    for y in range(h):
-        for x in range(w):
-            v = np.int32(calm[y, x])
-            haze = BASE + (np.int32(wide[y, x]) - BASE) * 3 // 4
-            rim = BASE + (np.int32(depth[y, x]) - BASE) * 4 // 10
-            level = max(min(max(haze, low), high), rim)
-            crease = np.int32(closed[y, x]) - v
-            depth[y, x] = 255 if v > level and crease < max(CREASE, (v - BASE) // 10) else 0
-
-
-def _fill_holes(stained: NDArray[np.uint8], calm: NDArray[np.uint8], widest: tuple[int, int]) -> None:
-    """Fill holes no wider and no higher than so many pixels: the first dark ones, the second others.
-
-    A region larger than that is never a hole, so that where a region goes on far away does not matter.
-    """
-    _, label, box, _ = cv2.connectedComponentsWithStats(cv2.bitwise_not(stained), connectivity=4)
-    size = np.maximum(box[:, cv2.CC_STAT_WIDTH], box[:, cv2.CC_STAT_HEIGHT])
-    size[0] = stained.size  # what is stained
-    _paint(label, size, calm, widest, stained)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _paint(label: Any, size: Any, calm: Any, widest: tuple[int, int], out: Any) -> None:
-    low = np.int32(BASE + STAINED[0] * SHADES)
-    dark = np.zeros(len(size), np.int64)
-    h, w = label.shape
-    for y in range(h):
-        for x in range(w):
-            if out[y, x] == 0 and calm[y, x] <= low:
-                dark[label[y, x]] += 1
-    for y in range(h):
-        for x in range(w):
-            k = label[y, x]
-            if out[y, x] == 0 and (size[k] <= widest[0] or (size[k] <= widest[1] and dark[k] == 0)):
-                out[y, x] = 255
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def measure_depth(depth: Any, cap: int) -> None:
-    """Chamfer distance 5-7-11 (Borgefors 1986) of every pixel of ``depth`` (h, w) to the nearest 0, in place.
-
-    Counted up to ``cap``: an integer that depends on nothing farther away. A rim of two pixels stays 0.
-    """
-    h, w = depth.shape
-    depth[:2] = 0
-    depth[h - 2 :] = 0
-    depth[:, :2] = 0
-    depth[:, w - 2 :] = 0
-    for y in range(2, h - 2):
-        row, up, top = depth[y], depth[y - 1], depth[y - 2]
-        for x in range(2, w - 2):
-            if row[x]:
-                side = min(min(np.int32(row[x - 1]), np.int32(up[x])) + 5, cap)
-                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + 7
-                knight = min(
-                    min(np.int32(up[x - 2]), np.int32(up[x + 2])),
-                    min(np.int32(top[x - 1]), np.int32(top[x + 1])),
-                )
-                row[x] = min(side, min(slant, knight + 11))
-    for y in range(h - 3, 1, -1):
-        row, up, top = depth[y], depth[y + 1], depth[y + 2]
-        for x in range(w - 3, 1, -1):
-            if row[x]:
-                side = min(min(np.int32(row[x + 1]), np.int32(up[x])) + 5, np.int32(row[x]))
-                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + 7
-                knight = min(
-                    min(np.int32(up[x - 2]), np.int32(up[x + 2])),
-                    min(np.int32(top[x - 1]), np.int32(top[x + 1])),
-                )
-                row[x] = min(side, min(slant, knight + 11))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -229,59 +99,13 @@ def deepest(hill: Any, y: Any, x: Any, rule: Any, keep: Any) -> None:
     for i in range(len(y)):
         j = i + 1
         while j < len(y) and y[j] - y[i] <= rule.near:
-            if abs(x[j] - x[i]) <= rule.near and (keep[i] or keep[j]):
-                if nuclei._valley(hill, y[i], x[i], y[j] - y[i], x[j] - x[i], rule) == 0.0:
-                    if hill[y[j], x[j]] > hill[y[i], x[i]]:
-                        keep[i] = False
-                    else:
-                        keep[j] = False
+            near = abs(x[j] - x[i]) <= rule.near and (keep[i] or keep[j])
+            if near and nuclei._valley(hill, y[i], x[i], y[j] - y[i], x[j] - x[i], rule) == 0.0:
+                if hill[y[j], x[j]] > hill[y[i], x[i]]:
+                    keep[i] = False
+                else:
+                    keep[j] = False
             j += 1
-
-
-class Found(NamedTuple):
-    """Outlined nuclei and, beside each, how it was bounded and lit."""
-
-    nuclei: Nuclei
-    bound: NDArray[np.int32]  # (n, ray) widest radius that touching nuclei leave
-    inside: NDArray[np.int32]  # grey around the seed
-    free: NDArray[np.int32]  # mean step where nothing touches, 1/16 grey
-
-
-def find(
-    picture: Images, rule: Rules, inner: Any, contrast: float, seeds: NDArray[np.int32], work: Any
-) -> Found:
-    """Nuclei with a centroid within ``inner`` (and others near them), in ascending ``(y, x)``.
-
-    Parameters
-    ----------
-    inner
-        Box in pixels of the nuclear image, which reaches ``rule.reach`` beyond it.
-    contrast
-        Least mean step across an outline, as a fraction of the slide's range.
-    seeds
-        int32 ``(most, 2)`` scratch.
-    work
-        Scratch from `workspace`.
-    """
-    n = nuclei.find_seeds(
-        picture.hill, rule.seed, max(1, round(PEAK_UM / rule.um)), rule.r_max + rule.outer + 4, seeds
-    )
-    y, x = np.ascontiguousarray(seeds[:n].T)
-    keep = np.ones(n, np.bool_)
-    deepest(picture.hill, y, x, rule.neck, keep)
-    y, x = y[keep], x[keep]
-    found = Nuclei.at(y, x)
-    bound = np.full((len(y), N_RAYS), rule.r_max, np.int32)
-    nuclei.part(picture.hill, y, x, rule.neck, rule.look, bound)
-    nuclei.part(picture.soft, y, x, rule.valley, rule.look, bound)
-    inside, free = np.zeros(len(y), np.int32), np.zeros(len(y), np.int32)
-    sheet = rule.star.over(picture.soft)
-    outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, free)
-    keep = free >= round(16 * contrast * SHADES)
-    keep[keep] = (
-        suppress(found.where(keep), RivalRule(rule.near, SHARED_RAYS, 1), rule.star, rule.look) == KEPT
-    )
-    return Found(found.where(keep), bound[keep], inside[keep], free[keep])
 
 
 class Workspace(NamedTuple):
@@ -298,11 +122,149 @@ def workspace(rule: Rules) -> Workspace:
     return Workspace(np.zeros((N_RAYS, m), np.int32), np.zeros((N_RAYS, m), np.int32), new_lap(m))
 
 
+class Found(NamedTuple):
+    """Outlined nuclei, in ascending ``(y, x)``, and how each was bounded and lit."""
+
+    shape: Outlines
+    bound: NDArray[np.int32]  # (n, ray) widest radius that touching nuclei leave
+    inside: NDArray[np.int32]  # grey around the seed
+    step: NDArray[np.int32]  # mean step where nothing touches, 1/16 grey
+
+
+def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32], work: Workspace) -> Found:
+    """Nuclei of a picture; those nearer its rim than ``rule.reach`` are not to be trusted.
+
+    Parameters
+    ----------
+    contrast
+        Least mean step across an outline, as a fraction of the slide's range.
+    seeds
+        int32 ``(most, 2)`` scratch.
+    """
+    whole = _outlined(picture, picture.whole, rule, contrast, seeds, work)
+    parts = _outlined(picture, picture.parts, rule, contrast, seeds, work)
+    both = Found(
+        Outlines(*(np.concatenate(pair) for pair in zip(whole.shape, parts.shape, strict=True))),
+        *(np.concatenate(pair) for pair in zip(whole[1:], parts[1:], strict=True)),
+    )
+    part = np.arange(len(both.inside)) >= len(whole.inside)
+    order = np.lexsort((part, both.shape.x, both.shape.y))
+    shape, part = both.shape.where(order), part[order]
+    keep = order[compete(shape, part, merit(shape, part, rule), rule)]
+    return Found(both.shape.where(keep), *(column[keep] for column in both[1:]))
+
+
+def _outlined(
+    picture: Images,
+    hill: NDArray[np.uint8],
+    rule: Rules,
+    contrast: float,
+    seeds: NDArray[np.int32],
+    work: Workspace,
+) -> Found:
+    """Outlines around the tops of ``hill`` that have contrast."""
+    margin = rule.r_max + rule.outer + 4
+    n = nuclei.find_seeds(hill, rule.seed, max(1, round(PEAK_UM / rule.um)), margin, seeds)
+    y, x = np.ascontiguousarray(seeds[:n].T)
+    keep = np.ones(n, np.bool_)
+    deepest(hill, y, x, rule.neck, keep)
+    found = Nuclei.at(y[keep], x[keep])
+    n = len(found.y)
+    bound, inside, step = (
+        np.full((n, N_RAYS), rule.r_max, np.int32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+    )
+    nuclei.part(hill, found.y, found.x, rule.neck, rule.look, bound)
+    nuclei.part(picture.soft, found.y, found.x, rule.valley, rule.look, bound)
+    sheet = rule.star.over(picture.soft)
+    outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step)
+    keep = step >= round(16 * contrast * SHADES)
+    shape = outlines(found.y[keep], found.x[keep], found.path[keep], rule.look)
+    return Found(shape, bound[keep], inside[keep], step[keep])
+
+
+def merit(shape: Outlines, part: NDArray[np.bool_], rule: Rules) -> NDArray[np.float64]:
+    """How much every outline looks like one nucleus: convex, not too long, not too large. Ours."""
+    long = np.maximum(shape.elongation - 1.5, 0.0)
+    large = np.maximum(shape.area / rule.largest - 1.0, 0.0)
+    return shape.solidity - 0.1 * long - 0.2 * large - 0.02 * part
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def compete(shape: Any, part: Any, merit: Any, rule: Any) -> Any:
+    """bool (n,): which of the outlines (in ascending ``y``, then ``x``, wholes first) are kept.
+
+    Among wholes, and among parts, one that lies half in a better one is dropped. A whole and the parts whose
+    centres it holds: the whole, or where their mean merit is higher, they.
+    """
+    n = len(shape.y)
+    keep = np.ones(n, np.bool_)
+    total, count = np.zeros(n), np.zeros(n, np.int64)
+    for i in range(n):
+        j = i + 1
+        while j < n and shape.y[j] - shape.y[i] <= rule.near:
+            if abs(shape.x[j] - shape.x[i]) <= rule.near:
+                if part[i] == part[j]:
+                    a, b = (i, j) if merit[i] >= merit[j] else (j, i)
+                    if _share(b, a, shape, rule.look) >= SHARED:
+                        keep[b] = False
+                else:
+                    a, b = (j, i) if part[i] else (i, j)
+                    if _holds(a, shape.y[b], shape.x[b], shape, rule.look):
+                        total[a] += merit[b]
+                        count[a] += 1
+            j += 1
+    before = keep.copy()
+    for i in range(n):
+        if not part[i] and count[i] > 0 and total[i] > merit[i] * count[i]:
+            keep[i] = False
+    for i in range(n):
+        if part[i]:
+            keep[i] = before[i] and not _beaten(i, keep, part, shape, rule)
+    return keep
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _beaten(i: int, keep: Any, part: Any, shape: Any, rule: Any) -> bool:
+    """Whether a kept whole holds the centre, or half the area, of part ``i``."""
+    first = np.searchsorted(shape.y, shape.y[i] - rule.near)
+    last = np.searchsorted(shape.y, shape.y[i] + rule.near + 1)
+    for j in range(first, last):
+        if not part[j] and keep[j] and abs(shape.x[j] - shape.x[i]) <= rule.near:
+            if (
+                _holds(j, shape.y[i], shape.x[i], shape, rule.look)
+                or _share(i, j, shape, rule.look) >= SHARED
+            ):
+                return True
+    return False
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _holds(i: int, y: int, x: int, shape: Any, look: Any) -> bool:
+    dy, dx = y - shape.y[i] + look.reach, x - shape.x[i] + look.reach
+    if not (0 <= dy <= 2 * look.reach and 0 <= dx <= 2 * look.reach):
+        return False
+    return bool(look.distance[dy, dx] <= shape.radius[i, look.ray[dy, dx]])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _share(i: int, j: int, shape: Any, look: Any) -> float:
+    """Fraction of outline ``i`` that lies in ``j``, by samples at half and nine tenths of every radius."""
+    n = 0
+    for a in range(N_RAYS):
+        for part in range(2):
+            r = shape.radius[i, a] * (0.5 + 0.4 * part)
+            dy, dx = int(np.floor(r * look.sin[a] + 0.5)), int(np.floor(r * look.cos[a] + 0.5))
+            n += _holds(j, shape.y[i] + dy, shape.x[i] + dx, shape, look)
+    return n / (2.0 * N_RAYS)
+
+
 @njit(nogil=True, cache=True, boundscheck=False)
 def outline_all(
     sheet: Any, stride: int, wide: Any, bound: Any, rule: Any, work: Any, found: Any, inside: Any, free: Any
 ) -> None:
-    """Trace every nucleus of ``found``; its paths and scores, ``inside`` and ``free`` are filled in.
+    """Trace every nucleus of ``found``; its paths and ``inside`` and ``free`` are filled in.
 
     The gain of a radius is the step across it, and what lies within it above the level half-way down from
     the nucleus: where another nucleus touches there is no step, and the outline goes on to the cut.
@@ -343,20 +305,16 @@ def outline_all(
                     gain[a, r] = step[a, r] + total
                 total += 8 * min(max(np.int32(flat[at + offset[a, r]]) - half, -12), 8)
         trace(gain, rule.least, m - 1, rule.bend, lap, found.path[i])
-        _score(i, bound, step, found, free)
+        free[i] = _free_step(found.path[i], bound[i], step)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _score(i: int, bound: Any, step: Any, found: Any, free: Any) -> None:
+def _free_step(path: Any, bound: Any, step: Any) -> int:
+    """Mean step along the rays that no neighbour bounds; 0 of too few."""
     total = 0
-    open_total = 0
     n = 0
     for a in range(N_RAYS):
-        s = step[a, found.path[i, a]]
-        total += max(s, 0)
-        if found.path[i, a] < bound[i, a] - 1:
-            open_total += s
+        if path[a] < bound[a] - 1:
+            total += step[a, path[a]]
             n += 1
-    found.score[i] = total // N_RAYS
-    found.weak[i] = n
-    free[i] = open_total // max(n, 1)
+    return total // n if n >= LEAST_FREE else 0
