@@ -169,7 +169,7 @@ def clean(cells: Mapping[str, str], row: int = 0) -> ClinicalRow:
 
 
 def _plain(value: Fraction | None) -> float | None:
-    return None if value is None else round(float(value), 4)
+    return None if value is None else float(value)
 
 
 def _totals_to_copies(seen: dict[str, Reading], derived: list[str]) -> None:
@@ -216,8 +216,8 @@ def _quotient(a: Reading, b: Reading) -> tuple[Fraction | None, Fraction | None]
     return a.low / b.high, a.high / b.low
 
 
-def _word_conflicts(seen: Mapping[str, Reading]) -> list[str]:
-    """Status against score, percentage against score, and words in number columns against the status."""
+def _word_conflicts(seen: dict[str, Reading]) -> list[str]:
+    """Status against score and percentage; a word for copies that denies the ISH status leaves it unread."""
     status, score, percent = seen["ihc_status"].word, seen["ihc_score"].word, seen["ihc_percent"]
     expected = {"3+": "Positive", "2+": "Equivocal", "1+": "Negative", "0": "Negative"}
     found = []
@@ -225,9 +225,10 @@ def _word_conflicts(seen: Mapping[str, Reading]) -> list[str]:
         found.append(f"IHC status {status}, IHC score {score}")
     if score == "3+" and percent.high is not None and percent.high <= 10:
         found.append(f"IHC score 3+, {percent.text} of cells stained")
-    text = seen["ish_her2"].text.casefold()
-    if "amplified" in text and seen["ish_status"].word == ("Negative" if "not" not in text else "Positive"):
-        found.append(f"ISH status {seen['ish_status'].word}, HER2 copies {seen['ish_her2'].text!r}")
+    copies, word = seen["ish_her2"].text.casefold(), seen["ish_status"].word
+    if "amplified" in copies and word == ("Positive" if "not amplified" in copies else "Negative"):
+        seen["ish_status"] = Reading(seen["ish_status"].text, reason="contradicted")
+        found.append(f"ISH status {word}, HER2 copies {seen['ish_her2'].text!r}")
     return found
 
 
@@ -258,7 +259,7 @@ def manifest_columns(row: ClinicalRow, source: str) -> dict[str, str]:
         it to slides answers for its being the same specimen.
     """
     numbers = {name: getattr(row, name) for name in ("ish_ratio", "ish_her2", "ish_cep17")}
-    cells = {name: "" if value is None else f"{value:g}" for name, value in numbers.items()}
+    cells = {name: "" if value is None else str(value) for name, value in numbers.items()}
     cells |= {"reader_score": row.ihc_score or "", "ish_status": row.ish_status or ""}
     return cells | {"ish_source": source if any(cells[k] for k in (*numbers, "ish_status")) else ""}
 

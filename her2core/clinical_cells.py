@@ -27,6 +27,7 @@ REASONS = (
     "text_in_number",  # a word in a number column
     "unknown_text",  # a status or score that is none
     "implausible",  # a number out of its range
+    "contradicted",  # a status that a word elsewhere in the row denies
     "total_without_cells",  # a signal total, and no number of nuclei to divide it by
 )
 """Why a cell holds no value."""

@@ -128,11 +128,11 @@ def _decide(
     """Result of numbers and word together, and how they contradict each other (empty if they do not)."""
     by_word = {"positive": IshResult.POSITIVE, "negative": IshResult.NEGATIVE}.get((status or "").casefold())
     decisions = [rules.resolve(group, ihc_score) for group in groups]
+    if by_word and len(groups) > 1 and ratio and (by_word is IshResult.POSITIVE) != (ratio >= _RATIO_CUT):
+        return None, f"{status}, but ratio {ratio:g}"
     if len({d.result for d in decisions}) != 1:  # no number, or a ratio that leaves the result open
-        if by_word and ratio is not None and (by_word is IshResult.POSITIVE) != (ratio >= _RATIO_CUT):
-            return None, f"{status}, but ratio {ratio:g}"
         return (IshDecision(by_word) if by_word else None), ""
-    by_numbers = decisions[0]
-    if by_word and not by_numbers.pending and by_word is not by_numbers.result:
-        return None, f"{status}, but group {' or '.join(groups)} beside IHC {ihc_score or 'unknown'}"
-    return by_numbers if len(groups) == 1 else IshDecision(by_numbers.result), ""
+    alone = {rules.resolve(group).result for group in groups}  # groups 2 to 4 say nothing without IHC
+    if by_word and len(alone) == 1 and alone <= {IshResult.POSITIVE, IshResult.NEGATIVE} - {by_word}:
+        return None, f"{status}, but group {groups[0]}"
+    return decisions[0] if len(groups) == 1 else IshDecision(decisions[0].result), ""

@@ -386,6 +386,9 @@ def test_a_late_ish_slide_changes_its_case_and_nothing_else() -> None:
         ("2+", {"ish_status": "Equivocal"}, ("equivocal", None), ()),
         ("1+", {"ish_status": "Positive"}, ("pos_ISH_only", None), ()),
         ("2+", {"ish_cep17": 2.0}, ("equivocal", None), ()),
+        # a word for groups 2 to 4 is older than the groups
+        ("3+", {"ish_ratio": 1.6, "ish_her2": 4.2, "ish_status": "Negative"}, ("pos_IHC3", None), ("4",)),
+        ("2+", {"ish_ratio": 1.3, "ish_her2": 6.4, "ish_status": "Negative"}, ("equivocal", RECOUNT), ("3",)),
     ],
 )
 def test_a_laboratory_s_result_stands_in_where_there_is_no_slide(
@@ -409,7 +412,7 @@ def test_a_laboratory_s_result_stands_in_where_there_is_no_slide(
         ({"ish_ratio": 1.2, "ish_status": "Positive"}, "Positive, but ratio 1.2"),
         (
             {"ish_ratio": 3.1, "ish_her2": 6.2, "ish_status": "Negative"},
-            "Negative, but group 1 beside IHC 2+",
+            "Negative, but group 1",
         ),
         ({"ish_ratio": 2.2, "ish_her2": 3.2, "ish_cep17": 2.7}, "ratio 2.2, but HER2 3.2 / CEP17 2.7"),
     ],
