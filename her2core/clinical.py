@@ -260,7 +260,8 @@ def manifest_columns(row: ClinicalRow, source: str) -> dict[str, str]:
     """
     numbers = {name: getattr(row, name) for name in ("ish_ratio", "ish_her2", "ish_cep17")}
     cells = {name: "" if value is None else str(value) for name, value in numbers.items()}
-    cells |= {"reader_score": row.ihc_score or "", "ish_status": row.ish_status or ""}
+    status = "" if row.ish_status in (None, "Indeterminate") else row.ish_status  # the latter is no result
+    cells |= {"reader_score": row.ihc_score or "", "ish_status": status}
     return cells | {"ish_source": source if any(cells[k] for k in (*numbers, "ish_status")) else ""}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from her2core.clinical import (
 )
 from her2core.clinical_cells import REASONS, read_cell
 from her2core.errors import ManifestError
+from her2core.external import external_ish
+from her2core.guideline_case import case_rules_for
+from her2core.guideline_ish import load_ish_rules
+from her2core.manifest import read_manifest
 
 TABLE = "clinical/tcga_brca_clinical_patient.txt"
 
@@ -225,3 +230,46 @@ def test_every_row_of_the_tcga_table_ends_as_values_or_a_named_reason(shared_dat
     )
     ish = sum(1 for r in rows if any(c.startswith(("ISH", "ratio")) for c in r.conflicts))
     assert (counted["conflicts"]["conflict"], ish) == (52, 7)
+
+
+def test_the_tcga_table_becomes_a_manifest_and_ish_arms(shared_data: Path, tmp_path: Path) -> None:
+    """The second table of docs/cases.md: reader's IHC and reported ISH, judged as specimens would be."""
+    patients = read_clinical(str(shared_data / TABLE))
+    manifest = tmp_path / "manifest.csv"
+    with manifest.open("w", newline="") as file:
+        names = ["slide_id", "case_id", "uri", "assay", *manifest_columns(patients[0], "TCGA")]
+        table = csv.DictWriter(file, names)
+        table.writeheader()
+        for p in patients:
+            ids = {"slide_id": p.patient_id, "case_id": p.patient_id, "uri": f"{p.patient_id}.svs"}
+            table.writerow({**ids, "assay": "HER2-IHC", **manifest_columns(p, "TCGA")})
+    ish_rules, case_rules = load_ish_rules("ish_asco_cap_2018"), case_rules_for("breast_asco_cap_2018")
+    results: Counter[str | None] = Counter()
+    classes: Counter[str | None] = Counter()
+    conflicts = []
+    for row in read_manifest(str(manifest)):
+        found = external_ish([row], row.reader_score, ish_rules)
+        conflicts += [sentence for e in found for sentence in e.conflicts]
+        decision = found[0].decision if found else None
+        results[str(decision.result) if decision else "undecided" if found else None] += 1
+        ihc = {"1+": "low_1plus", "0": "0"}.get(row.reader_score or "", "")
+        answer = case_rules.decide(row.reader_score, ihc, decision.result if decision else None)
+        classes[answer.her2_class] += 1
+    assert sum(results.values()) == 1099
+    assert results == Counter(
+        {None: 684, "Negative": 326, "Positive": 78, "undecided": 5, "PENDING_IHC": 3, "PENDING_RECOUNT": 3}
+    )
+    assert conflicts == ["external ISH of TCGA: ratio 2.2, but HER2 3.2 / CEP17 2.7"]
+    assert classes == Counter(
+        {
+            "pos_IHC3": 90,
+            "pos_IHC2_ISHpos": 35,
+            "pos_ISH_only": 3,
+            "equivocal": 29,
+            "low_2plus": 135,
+            "low_1plus": 270,
+            "0": 61,
+            None: 109,
+            "indeterminate": 367,
+        }
+    )
