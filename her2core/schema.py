@@ -170,8 +170,8 @@ CELLS = Table(
         Column("completeness", SINGLE, "fraction", "Completeness at slides.detect_od."),
         Column("largest_gap_deg", SINGLE, "degree", "Largest stretch of the contour below ihc.positive_od."),
         Column("evaluable_fraction", SINGLE, "fraction", "Part of the contour that could be judged."),
-        Column("neighbour_strong_fraction", SINGLE, "fraction", "Neighbours with a strong contour, whose "
-               "stain this cell may only borrow."),
+        Column("neighbour_strong_fraction", SINGLE, "fraction", "Of the cells within 18 µm, those with a "
+               "strong contour, whose stain this cell may only borrow."),
         Column("seed_source", TEXT, "", "How the cell was found: hematoxylin (its nucleus stands out) or "
                "membrane (the basin that stain encloses)."),
         Column("qc_flag", pa.int16(), "", "Sum of 1 (fewer than half of the contour evaluable) and 2 (too "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from her2core.cases import SlideOutcome
 from her2core.guideline import load_rules
 from her2core.lake import write_slide_file
+from her2core.neighbours import with_strong_neighbours
 from her2core.params import IHCParams, ScoreParams
 from her2core.picture import PictureCells, PictureSummary, read_thumbnail, slide_picture
 from her2core.pyramid_reader import PyramidReader
@@ -36,7 +37,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     seen = _Seen(params, ladder_od)
     rows = (
         cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
-        for band in job.bands()
+        for band in with_strong_neighbours(job.bands(), job.kernel, job.pyramid.mpp)
     )
     cells_file = write_slide_file(job.store, CELLS, key, seen.watch(rows))
     cells = seen.measured()

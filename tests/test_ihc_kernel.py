@@ -211,7 +211,7 @@ def test_ladder_never_rises_and_fractions_stay_in_range() -> None:
     cells, _ = mixed_field()
     ladder = np.stack([cells[f"completeness_{k:02d}"] for k in range(8)])
     assert (np.diff(ladder, axis=0) <= 1e-6).all()
-    for name in ("completeness_00", "evaluable_fraction", "neighbour_strong_fraction"):
+    for name in ("completeness_00", "evaluable_fraction"):
         assert (cells[name] >= 0).all()
         assert (cells[name] <= 1 + 1e-6).all()
     assert all(np.isfinite(cells[name]).all() for name in CELL_DTYPE.names if CELL_DTYPE[name].kind == "f")

@@ -60,7 +60,7 @@ STAIN = StainProfile(
 
 
 def kernel_cells(n: int, seed: int = 0) -> pa.Table:
-    """Rows as the kernel makes them, sorted by place."""
+    """Rows as the kernel makes them and neighbours complete them, sorted by place."""
     rng = np.random.default_rng(seed)
     rows = np.zeros(n, CELL_DTYPE)
     for name in CELL_DTYPE.names or ():
@@ -70,7 +70,8 @@ def kernel_cells(n: int, seed: int = 0) -> pa.Table:
     rows["evaluable_fraction"] = rng.random(n) * 1.2
     rows["seed_source"] = rng.integers(0, 2, n)
     rows["tumour_rule"] = rng.random(n) < 0.8
-    return pa.table({name: rows[name] for name in CELL_DTYPE.names or ()})
+    columns = {name: rows[name] for name in CELL_DTYPE.names or ()}
+    return pa.table(columns | {"neighbour_strong_fraction": rng.random(n).astype(np.float32)})
 
 
 def slide(slide_id: str, **more: Any) -> SlideRow:
@@ -364,13 +365,21 @@ def _outcome(slide_id: str) -> SlideOutcome:
     )
 
 
+ISH_COLUMNS = {
+    name
+    for name in SLIDES.schema.names
+    if name.startswith(("ish_", "n_ish", "n_nuclei", "n_areas", "her2_spots", "cep17_spots", "gh_", "copies_"))
+    or name.startswith(("population_", "probes", "channels", "external_"))
+}
+
+
 def test_a_slide_row_holds_what_is_known() -> None:
     outcome = _outcome("s1")
     row = slide_row(outcome, PARAMS, LADDER)
     assert set(row) == set(SLIDES.schema.names)
     empty = {name for name, value in row.items() if value is None}
     assert empty <= {"patient_id", "block_id", "site", "collection_date", "scanner", "message", "scene",
-                     "null_excludes_pct"}  # fmt: skip
+                     "null_excludes_pct"} | ISH_COLUMNS  # fmt: skip
     assert (row["mpp"], row["mpp_source"]) == (0.25, "aperio")  # as found, not as the manifest says
     assert (row["reader_score"], row["codec"], row["source_bytes"]) == ("1+", "blosc-lz4", 123)
     assert row["reasons"] == [

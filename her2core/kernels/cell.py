@@ -1,4 +1,4 @@
-"""Measure cells: contour, OD, the completeness ladder, and how a cell stands to its neighbours."""
+"""Measure cells: contour, OD and the completeness ladder."""
 
 from __future__ import annotations
 
@@ -68,12 +68,9 @@ def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: A
         float32 ``(n, len(MEASURED))``.
     place
         float64 ``(n, 2)``: centroid (y, x) in DAB pixels.
-    owner
-        int32 ``(n, ray)``: the neighbour along every ray, -1 where there is none.
     """
     n = len(found.y)
     rows, place = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2))
-    owner = np.full((n, N_RAYS), -1, np.int32)
     for i in wanted:
         first = np.searchsorted(found.y, found.y[i] - sizes.near)
         last = np.searchsorted(found.y, found.y[i] + sizes.near + 1)
@@ -82,8 +79,8 @@ def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: A
         place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
         rows[i, 0] = area * sizes.um * sizes.um
         _measure_nucleus(i, sheets, found, sizes, look, rows[i])
-        _measure_membrane(i, (first, last), sheets, found, sizes, rule, look, work, owner[i], rows[i])
-    return rows, place, owner
+        _measure_membrane(i, (first, last), sheets, found, sizes, rule, look, work, rows[i])
+    return rows, place
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -105,7 +102,6 @@ def _measure_membrane(
     rule: Any,
     look: Any,
     work: Any,
-    owner: Any,
     row: Any,
 ) -> None:
     nucleus = found.path[i]
@@ -113,7 +109,7 @@ def _measure_membrane(
     at_full = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
     path, mid, count = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(256, np.int32)
     peak, weight, valid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(N_RAYS, np.bool_)
-    membrane.bound_rays(i, found, rows, sizes.near, look, mid, owner)
+    membrane.bound_rays(i, found, rows, sizes.near, look, mid)
     membrane.contour(sheets.dab, sheets.hem, (at_full, at), nucleus, mid, rule, work, path)
     membrane.read_contour(sheets.raw, at_full, path, rule.slack, look, peak, weight)
     base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
@@ -172,19 +168,3 @@ def _quantile(value: Any, weight: Any, use: Any, q: float) -> float:
         if below >= q * total and below > 0.0:
             return float(v)
     return 0.0
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def strong_neighbours(owner: Any, strong: Any) -> Any:
-    """Fraction of the neighbours of every cell that are strong; 0 where it has none."""
-    out = np.zeros(len(owner), np.float32)
-    for i in range(len(owner)):
-        count = 0
-        hits = 0
-        for a in range(N_RAYS):
-            j = owner[i, a]
-            if j >= 0 and not np.any(owner[i, :a] == j):
-                count += 1
-                hits += strong[j]
-        out[i] = hits / max(count, 1)
-    return out

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.kernels import membrane, nuclei
-from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure, strong_neighbours
+from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
 from her2core.kernels.nuclei import Nuclei
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, stain_tables, unmix_binned, unmix_plain
 from her2core.kernels.polar import N_RAYS, bearings, bend_costs, star
-from her2core.kernels.rivals import KEPT, RivalRule, suppress
+from her2core.kernels.rivals import unrivalled
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
 
@@ -39,7 +39,7 @@ Cells = np.ndarray[tuple[int], np.dtype[np.void]]
 
 CELL_DTYPE: Final = np.dtype(
     [("y_px0", "f8"), ("x_px0", "f8")]
-    + [(name, "f4") for name in (*MEASURED[:16], "neighbour_strong_fraction", *MEASURED[16:])]
+    + [(name, "f4") for name in MEASURED]
     + [("seed_source", "u1"), ("tumour_rule", "?"), ("qc_flag", "u1")]
 )
 
@@ -48,17 +48,16 @@ NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-ce
 SEED_SIGMA_UM: Final = 1.25  # bridges chromatin, keeps a 5 um nucleus
 SURROUND_SIGMA_UM: Final = 3.0  # what a seed is compared with
 PEAK_UM: Final = 2.0  # two seeds are farther apart than this
-COMPETE_UM: Final = 8.0  # centres of outlines that may be one nucleus
+COMPETE_UM: Final = 6.0  # centres of outlines that may be one nucleus
 MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
 DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
-NEIGHBOUR_UM: Final = 18.0  # centres of cells that touch
+NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray; the thinnest 1+ membrane is 0.64 um wide (Scheel 2018)
 LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
 SEED_GREY: Final = 7  # a seed is darker than its surroundings by this much
 SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
-ROUNDS: Final = 2  # of suppression
 FAINT_SEED: Final = 0.25  # of the hematoxylin range: a nucleus that stands out less was found by its membrane
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
 
@@ -168,12 +167,12 @@ class IHCKernel:
         cell_px = px(NUCLEUS_REACH_UM + self.params.expansion_um + 1.0)
         self.wide_star = star(cell_px + 4, 1.0)
         # A finished nucleus depends on its rivals and on what parts these from others; all were seeds, moved;
-        # a seed survives by at most ROUNDS overlaps, each outline again parted from its neighbours.
-        self.seed_chain = self.drift + 2 * near + self.shift + (ROUNDS + 1) * near
+        # a seed survives its own rivals, each outline again parted from its neighbours.
+        self.rival_chain = self.drift + 2 * near
+        self.seed_chain = self.rival_chain + self.shift + 2 * near
         self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
-        # Neighbours bound a cell, and neighbours of neighbours those cells that may be strong beside it.
-        by_nuclei = 2 * self.neighbour + self.seed_chain + self.pixel_reach
-        reach = max(by_nuclei, self.neighbour + self.drift + cell_px)
+        by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
+        reach = max(by_nuclei, self.drift + cell_px)
         self.halo_px = self.bin * (reach + self.shift + 2)  # a moved seed still looks at pixels of the region
 
     def __call__(self, rgb: RGB, origin: tuple[int, int], core: Box) -> Cells:
@@ -245,11 +244,12 @@ class IHCKernel:
         margin = self.pixel_reach + self.shift
         n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), margin, seeds)
         y, x = np.ascontiguousarray(seeds[:n].T)
-        near = _within(y, x, inner.grown(2 * self.neighbour + self.seed_chain))
-        found = self._unrivalled(self._outlined(planes, y[near], x[near]), ROUNDS)
+        near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
+        found = self._unrivalled(self._outlined(planes, y[near], x[near]))
         nuclei.recentre(found, self.look, self.shift)
+        found = found.where(_within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain)))
         order = np.lexsort((found.x, found.y))
-        return self._unrivalled(self._outlined(planes, found.y[order], found.x[order]), 1)
+        return self._unrivalled(self._outlined(planes, found.y[order], found.x[order]))
 
     def _outlined(self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
         """The outlines around centres in ascending ``y`` that have contrast and the looks of a nucleus."""
@@ -267,12 +267,11 @@ class IHCKernel:
         judge(hem, brown, w, self.bin, found, self.nucleus_rule, keep)
         return found.where(keep)
 
-    def _unrivalled(self, found: Nuclei, rounds: int) -> Nuclei:
-        rule = RivalRule(self.near, SHARED_RAYS, rounds)
-        return found.where(suppress(found, rule, self.wide_star, self.look) == KEPT)
+    def _unrivalled(self, found: Nuclei) -> Nuclei:
+        return found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
 
     def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:
-        wanted = _within(found.y, found.x, inner.grown(self.neighbour + self.drift))
+        wanted = _within(found.y, found.x, inner.grown(self.drift))
         order = found.nearby()
         sheets = Sheets(
             raw=self.fine_star.over(planes.raw),
@@ -281,17 +280,13 @@ class IHCKernel:
             hem=self.wide_star.over(planes.hem),
         )
         sizes = self._sizes(planes.soft.shape[1])
-        rows, place, owner = measure(
+        rows, place = measure(
             sheets, found, order[wanted[order]], sizes, self.contour_rule, self.look, self._membrane_work
         )
         cells = np.zeros(len(rows), CELL_DTYPE)
         for k, name in enumerate(MEASURED):
             cells[name] = rows[:, k]
         cells["y_px0"], cells["x_px0"] = np.rint(place.T * 16) / 16
-        rung = self.params.ladder_od.index(self.params.strong_od)
-        cells["neighbour_strong_fraction"] = strong_neighbours(
-            owner, cells[f"completeness_{rung:02d}"] >= 0.5
-        )
         self._judge_cells(cells)
         area = cells["nucleus_area_um2"]
         return cells[wanted & (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)]

@@ -60,14 +60,13 @@ def workspace(n_radii: int) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def bound_rays(i: int, found: Any, rows: tuple[int, int], near: int, look: Any, mid: Any, owner: Any) -> None:
+def bound_rays(i: int, found: Any, rows: tuple[int, int], near: int, look: Any, mid: Any) -> None:
     """Distance to the midline between nucleus ``i`` and its neighbours in ``rows``, along every ray.
 
     The midline halves the gap between the two nuclear edges. Writes ``mid`` (ray,) in pixels of the nuclear
-    image and ``owner`` (ray,), the neighbour behind it (-1: none).
+    image.
     """
     mid[:] = OPEN
-    owner[:] = -1
     for j in range(rows[0], rows[1]):
         dy, dx = found.y[j] - found.y[i], found.x[j] - found.x[i]
         if j == i or abs(dy) > near or abs(dx) > near:
@@ -81,7 +80,6 @@ def bound_rays(i: int, found: Any, rows: tuple[int, int], near: int, look: Any, 
             along = (look.cos[a] * dx + look.sin[a] * dy) / d
             if along > 0.2 and half / along < mid[a]:
                 mid[a] = half / along
-                owner[a] = j
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
