@@ -35,7 +35,7 @@ from her2core.pixels import RGB8, PixelFormat, Pixels
 
 Encoded = NDArray[np.uint8]
 
-FLUORESCENCE_RATIOS = {"blosc-lz4": 1.6, "zstd": 1.7, "htj2k": 2.2}
+FLUORESCENCE_RATIOS = {"blosc-lz4": 1.7, "zstd": 1.5, "htj2k": 2.5}
 """Raw over stored bytes of fluorescence: camera noise over a dark field, in 16 bits. Ours."""
 
 _JPEG_END = b"\xff\xd9"

@@ -95,7 +95,7 @@ def _number(value: str, expected: str) -> float:
 
 def _mpp(value: str, info: ValidationInfo) -> float:
     number = _number(value, "micrometres a pixel, such as 0.25")
-    low, high = plausible_range(info.data.get("assay"))
+    low, high = plausible_range(info.data.get("assay", Assay.FISH))  # widest where the assay is wrong itself
     if not low <= number <= high:
         raise ValueError(f"found {value}; expected {low} to {high} micrometres a pixel")
     return number
@@ -107,8 +107,8 @@ def _amount(what: str, *, above_zero: bool) -> Callable[[str], float]:
     def read(value: str) -> float:
         number = _number(value, f"{what}, such as 2.1")
         if not 0 <= number <= MAX_COPIES or (above_zero and number == 0):
-            least = "above 0" if above_zero else "from 0"
-            raise ValueError(f"found {value}; expected {what}, {least} and {MAX_COPIES:g} at most")
+            least = "above 0 and" if above_zero else "from 0"
+            raise ValueError(f"found {value}; expected {what}, {least} up to {MAX_COPIES:g}")
         return number
 
     return read
@@ -281,10 +281,17 @@ def _header_problems(header: Sequence[str]) -> list[str]:
 
 
 def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
+    """Slides named or placed twice, and cases of two patients."""
     problems = []
     ids: dict[str, int] = {}
     places: dict[tuple[str, str | None, str | None], int] = {}
+    patients: dict[str, tuple[str, int]] = {}
     for number, row in rows:
+        if row.patient_id is not None:
+            patient, earlier = patients.setdefault(row.case_id, (row.patient_id, number))
+            if patient != row.patient_id:
+                other = f"case {row.case_id!r} is {patient!r} in row {earlier}"
+                problems.append(f"row {number}, patient_id: {row.patient_id!r}, but {other}")
         if (earlier := ids.setdefault(row.slide_id.casefold(), number)) != number:
             problems.append(f"row {number}, slide_id: {row.slide_id!r} is also in row {earlier}")
         place = (row.uri, row.scene, row.roi_uri)

@@ -44,6 +44,51 @@ def test_a_full_row(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_row_of_ish(tmp_path: Path) -> None:
+    text = (
+        f"{HEADER},mpp,channels,ish_ratio,ish_her2,ish_cep17,ish_status,ish_source\n"
+        'S1,C1,S1.tif,HER2-FISH,0.065,"DAPI=2; HER2=Cy3; CEP17=1",2.1,6,"2,9",Positive,"Lab 7, FISH"\n'
+        "S2,C1,S2.tif,HER2-DISH,0.05,,,0,,,\n"
+        "S3,C1,S3.tif,HER2-IHC,,,,,,EQUIVOCAL,\n"
+    )
+    first, second, third = read_manifest(write(tmp_path, text))
+    assert (first.mpp, first.channels) == (0.065, "DAPI=2; HER2=Cy3; CEP17=1")
+    assert (first.ish_ratio, first.ish_her2, first.ish_cep17) == (2.1, 6.0, 2.9)
+    assert (first.ish_status, first.ish_source) == ("positive", "Lab 7, FISH")
+    assert (second.mpp, second.ish_her2, second.ish_ratio) == (0.05, 0.0, None)
+    assert third.ish_status == "equivocal"
+
+
+def test_problems_of_ish(tmp_path: Path) -> None:
+    text = (
+        f"{HEADER},mpp,channels,ish_ratio,ish_her2,ish_cep17,ish_status\n"
+        "a,c,a.tif,HER2-FISH,0.03,DAPI=1,0,-1,0,amplified\n"
+        "b,c,b.tif,HER2-IHC,0.05,DAPI=1;HER2=0,inf,101,many,\n"
+        "d,c,d.tif,HER2-DISH,,0,100.1,,,\n"
+        "e,c,e.tif,HER2-FISH,,DAPI=1;HER2=1;CEP17=0,,,,\n"
+        "f,c,f.tif,HER2-FISH,,blue,,,,\n"
+        "g,c,g.tif,fish,0.05,DAPI=1;HER2=0,,,,\n"
+    )
+    assert problems(tmp_path, text) == [
+        "row 2, mpp: found 0.03; expected 0.04 to 1.1 micrometres a pixel",
+        "row 2, channels: does not say which channel is HER2, as in DAPI=2;HER2=0;CEP17=1",
+        "row 2, ish_ratio: found 0; expected a HER2/CEP17 ratio, above 0 and up to 100",
+        "row 2, ish_her2: found -1; expected HER2 copies a nucleus, from 0 up to 100",
+        "row 2, ish_cep17: found 0; expected CEP17 copies a nucleus, above 0 and up to 100",
+        "row 2, ish_status: found 'amplified'; expected one of positive, equivocal, negative",
+        "row 3, mpp: found 0.05; expected 0.1 to 1.1 micrometres a pixel",
+        "row 3, channels: found 'DAPI=1;HER2=0' for HER2-IHC; only slides of HER2-FISH have channels to name",
+        "row 3, ish_ratio: found inf; expected a HER2/CEP17 ratio, above 0 and up to 100",
+        "row 3, ish_her2: found 101; expected HER2 copies a nucleus, from 0 up to 100",
+        "row 3, ish_cep17: found 'many'; expected CEP17 copies a nucleus, such as 2.1",
+        "row 4, channels: found '0' for HER2-DISH; only slides of HER2-FISH have channels to name",
+        "row 4, ish_ratio: found 100.1; expected a HER2/CEP17 ratio, above 0 and up to 100",
+        "row 5, channels: gives one channel of the file to two of DAPI, HER2 and CEP17",
+        "row 6, channels: found 'blue'; expected a text such as DAPI=2;HER2=0;CEP17=1",
+        "row 7, assay: found 'fish'; expected one of HER2-IHC, HER2-DISH, HER2-FISH",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
