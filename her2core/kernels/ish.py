@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from her2core.kernels import ish_nuclei, ish_shape
 from her2core.kernels.dish import AROUND_UM, MIN_RANGE_OD, PER_OD, ZERO, DishUnmixer, unmix_three
-from her2core.kernels.ish_depth import BASE, SHADES, images
+from her2core.kernels.ish_depth import BASE, SHADES, images, level
 from her2core.kernels.ish_nuclei import Found
 from her2core.kernels.ish_polygon import Outlines, paint
 from her2core.kernels.spots import SpotFinder
@@ -254,6 +254,7 @@ class ISHKernel:
         cv2.blur(black, (window, window), dst=around)
         cv2.subtract(black, around, dst=signal)
         mend(signal, red, self._mending, grey)
+        level(grey, self.um, around, signal)
 
     def _rows(
         self,

@@ -52,7 +52,7 @@ class Images(NamedTuple):
 
 def reach_um() -> float:
     """How far away the pixels are that a depth depends on."""
-    return DEPTH_UM + max(SURROUND_UM, PARTNER_UM) + HOLE_UM[1] + 3 * (TOP_UM + CHROMATIN_UM)
+    return DEPTH_UM + 3 * SURROUND_UM + HOLE_UM[1] + 3 * (TOP_UM + 2 * CHROMATIN_UM)
 
 
 def images(grey: Plane, um: float, room: Callable[[str], Plane]) -> Images:
@@ -85,6 +85,23 @@ def images(grey: Plane, um: float, room: Callable[[str], Plane]) -> Images:
         measure_depth(near, cap)
         _smooth(near, TOP_UM * px, stained)
     return Images(grey, soft, wide, whole, parts)
+
+
+def level(grey: Plane, um: float, low: Plane, scratch: Plane) -> None:
+    """Bring the local background of ``grey`` to `BASE`, in place: lamps and sections are uneven.
+
+    The background is the least of a lightly smoothed square of `SURROUND_UM` to every side, and at the most
+    half the range from `BASE`: in the midst of packed nuclei there is none.
+    """
+    window = np.ones((_odd(SURROUND_UM / um),) * 2, np.uint8)
+    _smooth(grey, CHROMATIN_UM / um, scratch)
+    cv2.erode(scratch, window, dst=low)
+    cv2.blur(low, (_odd(SURROUND_UM / um),) * 2, dst=scratch)
+    np.clip(scratch, BASE - SHADES // 2, BASE + SHADES // 2, out=scratch)
+    cv2.subtract(scratch, BASE, dst=low)  # saturates at 0, as the next
+    cv2.subtract(BASE, scratch, dst=scratch)
+    cv2.subtract(grey, low, dst=grey)
+    cv2.add(grey, scratch, dst=grey)
 
 
 def _odd(length: float) -> int:
