@@ -32,6 +32,8 @@ class CaseIsh:
         What the verdict's group means beside IHC; None without a group.
     pooled
         Slides whose nuclei were pooled: all with two probes, or, without any such, those with one.
+    populations
+        Contiguous amplified populations of single slides, counted beside the rest of their slide, in words.
     external
         What laboratories reported, one a source.
     arm
@@ -44,6 +46,7 @@ class CaseIsh:
     heterogeneity: Heterogeneity | None
     decision: IshDecision | None
     pooled: tuple[str, ...]
+    populations: tuple[str, ...]
     external: tuple[ExternalIsh, ...]
     arm: IshDecision | None
     arm_source: str | None
@@ -95,6 +98,7 @@ def case_ish(
         heterogeneity=pooled_heterogeneity,
         decision=decision,
         pooled=tuple(sorted(chosen)),
+        populations=_populations(slides),
         external=tuple(external),
         arm=arm,
         arm_source=source,
@@ -110,6 +114,16 @@ def _passed_on(scores: Sequence[IshScore]) -> set[str]:
     if sum(score.n_areas for score in scores) < 2:
         found.add(str(Reason.FEW_AREAS))
     return found
+
+
+def _populations(slides: Mapping[str, IshScore]) -> tuple[str, ...]:
+    """Second populations of slides: pooling may hide them, so they are said (specification 2.4)."""
+    return tuple(
+        f"{name}: group {found.group} in {100 * found.fraction:.0f} % of nuclei, "
+        f"group {found.rest_group} elsewhere"
+        for name, score in sorted(slides.items())
+        if (found := score.population)
+    )
 
 
 def _outside(external: Sequence[ExternalIsh]) -> tuple[IshDecision | None, str | None, list[str]]:

@@ -135,6 +135,11 @@ class CaseScore:
         return self.decision.status
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """Flags of the decision, and ``second_population`` if a slide holds one; see `CaseIsh`."""
+        return (*self.decision.flags, *(("second_population",) if self.ish.populations else ()))
+
+    @property
     def pending(self) -> str | None:
         """What an undecided ISH result waits for: ``PENDING_...`` or ``ADJUDICATE``; None if for nothing."""
         return str(self.ish.arm.result) if self.ish.arm and self.ish.arm.pending else None

@@ -365,7 +365,7 @@ CASES = Table(
         *(c if c.name != "her2_class" else _CASE_CLASS for c in _counts("specimen, pooled over its slides")),
         Column("ihc_class", TEXT, "", "Class by IHC alone, as slides.her2_class."),
         Column("flags", TEXTS, "", "discordant_ihc3_ish_negative, discordant_ihc_low_ish_positive, "
-               "ish_without_ihc, review (a person should look)."),
+               "ish_without_ihc, second_population, review (a person should look)."),
         Column("pending", TEXT, "", "What the ISH result waits for: PENDING_IHC, PENDING_RECOUNT, "
                "PENDING_DUAL_PROBE or ADJUDICATE; null if for nothing."),
         Column("conflicts", TEXTS, "", "Statements that contradict each other, in words."),
@@ -378,6 +378,8 @@ CASES = Table(
                "what it waits for."),
         Column("ish_comment", TEXT, "", "Comment that belongs to the ISH result that counts."),
         *_ish("specimen, pooled over its slides"),
+        Column("ish_populations", TEXTS, "", "Contiguous amplified populations of single slides, with the "
+               "group of the rest; pooling may hide them."),
         Column("gh_category", TEXT, "", "Genetic heterogeneity (CAP 2009) of the pooled nuclei; see slides."),
         Column("gh_ratio_fraction", REAL, "fraction", "Pooled nuclei with ratio above 2.2."),
         Column("gh_copies_fraction", REAL, "fraction", "Pooled nuclei with more than 6 HER2 signals."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from her2core.cases import CaseScore, SlideOutcome, score_case, score_cases
-from her2core.errors import ConfigError
+from her2core.errors import ConfigError, ManifestError
 from her2core.genetic import heterogeneity
 from her2core.guideline import ClassCounts, load_rules
 from her2core.guideline_case import case_rule_sets, case_rules_for, parse_case_rules
 from her2core.guideline_ish import load_ish_rules
 from her2core.ish import IshScore, judge_ish
+from her2core.ish_nuclei import SecondPopulation
+from her2core.manifest import read_manifest
 from her2core.params import IshScoreParams, ScoreParams
 from her2core.patients import PatientScore, score_patients
 from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
@@ -321,6 +324,25 @@ def test_slides_that_do_not_speak_are_named_and_never_negative() -> None:
 def test_a_specimen_without_ihc_has_no_ihc_reasons() -> None:
     case = judged([ish("f", "5", nuclei=30)])
     assert (case.status, case.reasons) == ("Negative", ("limited_nuclei",))
+
+
+def test_a_second_population_is_said_and_changes_no_status() -> None:
+    plain = ish("f", "5", nuclei=200)
+    assert plain.ish is not None
+    found = SecondPopulation(signals("1", 40), "1", 0.2, "5")
+    case = judged(
+        [ihc("s", "2+"), dataclasses.replace(plain, ish=dataclasses.replace(plain.ish, population=found))]
+    )
+    assert (case.decision.her2_class, case.flags) == ("low_2plus", ("second_population",))
+    assert case.ish.populations == ("f: group 1 in 20 % of nuclei, group 5 elsewhere",)
+
+
+def test_the_manifest_refuses_a_case_of_two_patients(tmp_path: Path) -> None:
+    lines = ["slide_id,case_id,patient_id,uri,assay"]
+    lines += [f"s{i},c1,{p},s{i}.tif,HER2-IHC" for i, p in enumerate(("p1", "", "p2"))]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    with pytest.raises(ManifestError, match=r"row 4, patient_id: 'p2', but case 'c1' is 'p1' in row 2"):
+        read_manifest(str(tmp_path / "m.csv"))
 
 
 COHORT = [
