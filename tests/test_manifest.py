@@ -85,7 +85,7 @@ def test_problems_of_ish(tmp_path: Path) -> None:
         "row 4, ish_ratio: found 100.1; expected a HER2/CEP17 ratio, above 0 and up to 100",
         "row 5, channels: gives one channel of the file to two of DAPI, HER2 and CEP17",
         "row 6, channels: found 'blue'; expected a text such as DAPI=2;HER2=0;CEP17=1",
-        "row 7, assay: found 'fish'; expected one of HER2-IHC, HER2-DISH, HER2-FISH",
+        "row 7, assay: found 'fish'; expected one of HER2-IHC, HER2-DISH, HER2-FISH; did you mean HER2-FISH?",
     ]
 
 
@@ -132,7 +132,7 @@ def test_all_problems_come_at_once_with_their_rows(tmp_path: Path) -> None:
         "row 2, assay: found 'IHC'; expected one of HER2-IHC, HER2-DISH, HER2-FISH",
         "row 2, site: found 'liver'; expected one of primary, lymph_node, metastasis, recurrence, unknown",
         "row 2, collection_date: found '1.2.2020'; expected YYYY-MM-DD, YYYY-MM or YYYY",
-        "row 2, mpp: found 250; expected 0.1 to 1.1 micrometres a pixel",
+        "row 2, mpp: found 250; expected 0.04 to 1.1 micrometres a pixel",
         "row 2, reader_score: found '4+'; expected one of 0, 0_null, 0_ultralow, 1+, 2+, 3+",
         "row 4, slide_id: found 'd\\x07e'; expected text without control characters",
         "row 4, uri: found the scheme 'http'; expected a path or s3://bucket/key",
