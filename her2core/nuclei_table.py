@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from her2core.kernels.believed import Belief, Signals
 from her2core.kernels.ish import NUCLEUS_DTYPE, SPOT_DTYPE
 from her2core.kernels.spots import cluster_copies, single_signal
 from her2core.records import SlideRow
@@ -21,6 +22,7 @@ from her2core.schema import NUCLEI
 
 PROBES = ("HER2", "CEP17")
 """Names of the kernel's ``probe`` codes."""
+_NO_SIGNALS = (np.empty(0, np.int64), np.empty(0, np.int64), *(np.empty(0),) * 3)
 MEASURED = tuple(name for name in SPOT_DTYPE.names or () if name != "nucleus")
 
 
@@ -39,6 +41,13 @@ class Spots:
         flat = column.flatten()
         columns = {name: flat.field(name).to_numpy(zero_copy_only=False) for name in MEASURED}
         return cls(np.repeat(np.arange(len(table)), counts), columns)
+
+    def signals(self, mpp: float, first: int = 0) -> Signals:
+        """What `Belief` judges by, nuclei numbered from ``first``."""
+        c = self.columns
+        y_um, x_um = (c[name] * mpp for name in ("y_px0", "x_px0"))
+        contrast = c["contrast"].astype(np.float64)
+        return Signals(self.nucleus + first, c["probe"].astype(np.int64), y_um, x_um, contrast)
 
 
 def kernel_table(nuclei: NDArray[np.void], spots: NDArray[np.void], kept: NDArray[np.bool_]) -> pa.Table:
@@ -61,37 +70,47 @@ def kernel_table(nuclei: NDArray[np.void], spots: NDArray[np.void], kept: NDArra
 
 @dataclass(frozen=True, slots=True)
 class SingleSignals:
-    """Integrated density of a single signal of each probe: the measure of clusters, one a slide."""
+    """What a slide's signals are measured by: which to believe, and a single one's integrated density.
 
+    Attributes
+    ----------
+    her2, cep17
+        Integrated density of a single signal of each probe: the measure of clusters.
+    mpp
+        Level-0 µm/px.
+    """
+
+    belief: Belief
     her2: float
     cep17: float
+    mpp: float
 
     @classmethod
-    def of(cls, spots: list[Spots]) -> SingleSignals:
-        """From all spots of a slide, in any order the same."""
+    def of(cls, spots: list[Spots], mpp: float) -> SingleSignals:
+        """From all spots of a slide, in any order the same; a nucleus's spots in one of the list."""
+        first = np.cumsum([0, *(int(s.nucleus.max(initial=-1)) + 1 for s in spots)])
+        parts = [s.signals(mpp, int(k)) for s, k in zip(spots, first, strict=False)]
+        signals = Signals(*(np.concatenate(column) for column in zip(_NO_SIGNALS, *parts, strict=True)))
+        belief = Belief.of(signals)
+        holds = belief.holds(signals)
 
         def single(probe: int) -> float:
-            of_probe = [s.columns["probe"] == probe for s in spots]
+            which = holds & (signals.probe == probe)
             integrated, diameter = (
-                np.concatenate(
-                    [
-                        np.empty(0, np.float32),
-                        *(s.columns[name][m] for s, m in zip(spots, of_probe, strict=True)),
-                    ]
-                )
+                np.concatenate([np.empty(0, np.float32), *(s.columns[name] for s in spots)])[which]
                 for name in ("integrated", "diameter_um")
             )
             return float(single_signal(integrated, diameter))
 
-        return cls(single(0), single(1))
+        return cls(belief, single(0), single(1), mpp)
 
     def copies(self, spots: Spots) -> NDArray[np.int64]:
-        """Copies that each spot counts for."""
+        """Copies that each spot counts for; 0 of a spot that is not believed."""
         copies = np.ones(len(spots.nucleus), np.int64)
         for probe, single in enumerate((self.her2, self.cep17)):
             of_probe = spots.columns["probe"] == probe
             copies[of_probe] = cluster_copies(spots.columns["integrated"][of_probe], single)
-        return copies
+        return np.where(self.belief.holds(spots.signals(self.mpp)), copies, 0)
 
 
 def nucleus_rows(
@@ -121,11 +140,12 @@ def nucleus_rows(
     y_px0, x_px0 = nuclei["y_px0"].to_numpy(), nuclei["x_px0"].to_numpy()
     rule = nuclei["tumour_rule"].to_numpy()
     inside = np.ones(n, np.bool_) if in_roi is None else in_roi
-    probe = spots.columns["probe"]
-    signals = [
-        np.bincount(spots.nucleus[probe == p], weights=copies[probe == p], minlength=n).astype(np.int64)
-        for p in range(len(PROBES))
-    ]
+    counted = [(spots.columns["probe"] == p) & (copies > 0) for p in range(len(PROBES))]
+
+    def sums(weights: NDArray[Any]) -> list[NDArray[Any]]:
+        return [np.bincount(spots.nucleus[which], weights[which], n) for which in counted]
+
+    seen, signals, integrated = sums(np.ones(len(copies))), sums(copies), sums(spots.columns["integrated"])
     columns: dict[str, Any] = {name: nuclei[name] for name in nuclei.column_names}
     columns |= {
         "slide_id": pa.repeat(slide.slide_id, n),
@@ -133,8 +153,12 @@ def nucleus_rows(
         "nucleus_id": cell_ids(y_px0, x_px0),
         "y_um": y_px0 * mpp,
         "x_um": x_px0 * mpp,
+        "her2_spots": seen[0],
+        "cep17_spots": seen[1],
         "her2_signals": signals[0],
         "cep17_signals": signals[1],
+        "her2_integrated": integrated[0],
+        "cep17_integrated": integrated[1],
         "in_roi": inside,
         "is_tumour": inside & rule,
         "tumour_mask": pa.repeat(tumour_mask(in_roi is not None), n),

@@ -38,7 +38,7 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
         ``ROI_INVALID`` if the manifest's region of interest cannot be used.
     """
     rules, roi, dual = load_ish_rules(job.params.rules), job.roi(), two_probes(job)
-    single = SingleSignals.of([Spots.of(band) for band in job.bands()])
+    single = SingleSignals.of([Spots.of(band) for band in job.bands()], job.pyramid.mpp)
     seen: list[pa.Table] = [NUCLEI.schema.empty_table().select(ish_columns(dual=dual))]
 
     def rows() -> Iterator[pa.Table]:
