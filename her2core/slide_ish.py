@@ -117,6 +117,8 @@ def _close_ups(job: ISHJob, reader: PyramidReader, file: DataFile, ids: list[int
     }
     boxes = [crop_box(rows[i]["y_px0"], rows[i]["x_px0"], job.pyramid.mpp) for i in ids]
     counted = "signals" if job.params.count == "signals" else "spots"
+    for row in rows.values():
+        row["spots"] = [spot for spot in row["spots"] if spot["copies"]]
     return [
         CloseUp(
             pixels=pixels,
