@@ -158,7 +158,7 @@ class ISHParams:
     """Diameter of the smallest signals (specification 8)."""
     max_spot_um: float = 1.0
     """Diameter of the largest single signals (specification 8); wider ones are found by their core."""
-    spot_mad: float = 6.0
+    spot_mad: float = 5.5
     """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours, measured."""
     spot_share: float = 0.25
     """Least contrast of a signal, of that of its nucleus's strongest of the same probe. Ours, measured."""
@@ -168,7 +168,7 @@ class ISHParams:
     """Bright field: least contrast of a black signal, optical density. Ours, measured."""
     red_od: float = 0.30
     """Bright field: least contrast of a red signal, optical density. Ours, measured."""
-    merge_diameters: float = 1.0
+    merge_diameters: float = 1.2
     """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
 
 
@@ -281,6 +281,54 @@ class ScoreParams:
                 f"complete_fraction {self.complete_fraction}, evaluable_fraction {self.evaluable_fraction}"
             )
             raise ValueError(f"{found}: expected fractions of a contour, up to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class HeterogeneityParams:
+    """From cells and nuclei to regions and heterogeneity."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    region_um: float = 250.0
+    """Flat-to-flat size of the hexagons on which regional metrics and bootstrap blocks rest. Ours."""
+    sweep_um: tuple[float, ...] = (100.0, 250.0, 500.0)
+    """Sizes of hexagon at which regional metrics are given. Ours."""
+    region_cells: int = 20
+    """Least evaluable tumour cells of a hexagon that takes part in regional metrics. Ours."""
+    region_score_cells: int = 100
+    """Least evaluable tumour cells of a hexagon that has a score: 10 % of 20 cells is 3-30 %. Ours."""
+    min_regions: int = 30
+    """Fewer valid hexagons: regional and spatial metrics are insufficient. Ours."""
+    min_cells: int = 100
+    """Fewer evaluable tumour cells: indices of diversity and spread are insufficient. Ours."""
+    min_cells_mixture: int = 200
+    """Fewer evaluable tumour cells: Ashman's D and the bimodality coefficient are insufficient. Ours."""
+    min_positive: int = 30
+    """Fewer cells on either side: clustering and proximity are insufficient. Ours."""
+    replicates: int = 500
+    """Bootstrap replicates of the 95 % intervals; whole hexagons are drawn. Ours."""
+    permutations: int = 999
+    """Random arrangements that spatial statistics are compared with."""
+    reach_um: tuple[float, ...] = (25.0, 50.0, 100.0, 250.0)
+    """Distances of Ripley's L."""
+    proximity_um: tuple[float, ...] = (25.0, 50.0)
+    """Distances of the proximity score; the source's own are not public."""
+    link_um: float = 25.0
+    """Cells closer than this hang together in a pattern."""
+
+    def __post_init__(self) -> None:
+        for name in ("sweep_um", "reach_um", "proximity_um"):
+            _ascending(name, getattr(self, name))
+        if self.region_um not in self.sweep_um:
+            raise ValueError(f"region_um {self.region_um}: expected one of sweep_um, {list(self.sweep_um)}")
+        for name in ("region_cells", "region_score_cells", "min_regions", "min_cells", "min_positive"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 2 or more")
+        if self.min_cells_mixture < 20:
+            raise ValueError(f"min_cells_mixture {self.min_cells_mixture}: expected 20 or more")
+        for name in ("replicates", "permutations"):
+            if not 99 <= getattr(self, name) <= 100_000:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 99 to 100000")
 
 
 def _ascending(names: str, values: tuple[float, ...]) -> None:

@@ -40,10 +40,13 @@ N_SCALES: Final = 4  # ours
 SUBPIXEL: Final = 64  # places are whole fractions of this
 SAMPLES: Final = 1024  # pixels of a nucleus from which its noise is taken, about; ours
 ROBUST: Final = 1.4826  # standard deviation over MAD, of a normal distribution
-SKIRT: Final = 0.1  # of its height: a signal's pixels reach down to here; ours
+SKIRT: Final = 0.15  # of its height: a signal's pixels reach down to here; ours
 RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; ours
+GROUND_UM: Final = 2.5  # half the window whose median is a signal's ground: twice a cluster's width; ours
+GROUND_STEPS: Final = 8  # samples of it to each side
 MAX_SPOTS: Final = 512  # of one nucleus and probe, before merging; ours
 SINGLE_BINS: Final = 8  # per doubling of integrated density, in the search for the single signal; ours
+PEAK_SHARE: Final = 0.3  # of the highest peak: a lower one is no peak of single signals; ours
 
 
 class SpotFinder:
@@ -142,7 +145,8 @@ def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, wor
     """Signals of all nuclei into ``rows`` (n, 6); their number, were ``rows`` long enough."""
     floor, mad, share, merge, mpp = rules
     pad = scales.radius.sum() + 1
-    spots = np.empty((MAX_SPOTS, 5))  # contrast, y, x, sigma, place in the window
+    spots = np.empty((MAX_SPOTS, 6))  # contrast, y, x, sigma, place in the window, level around it
+    reach = int(GROUND_UM / mpp + 0.5)
     count = 0
     for k in range(1, len(boxes)):
         if boxes[k, 2] == 0:
@@ -160,8 +164,9 @@ def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, wor
         if n == 0:
             continue
         n = merge_spots(spots, n, share, merge)
-        ground = median_of(smooth, inside, k, pad)
-        sums = integrate(window, smooth, inside, k, pad, ground, spots, n)
+        for i in range(n):
+            spots[i, 5] = ground_around(smooth, inside, k, pad, spots[i, 1], spots[i, 2], reach)
+        sums = integrate(window, smooth, inside, k, pad, spots, n)
         for i in range(n):
             if count < len(rows):
                 row = rows[count]
@@ -194,9 +199,19 @@ def _sampled(image: Any, inside: Any, label: int, pad: int) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def median_of(image: Any, inside: Any, label: int, pad: int) -> float:
-    """Median level of the nucleus."""
-    return float(np.median(_sampled(image, inside, label, pad)))
+def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: float, reach: int) -> float:
+    """Median level of the nucleus around a place."""
+    h, w = inside.shape
+    step = max(1, reach // GROUND_STEPS)
+    values = np.empty((2 * (reach // step) + 2) ** 2, np.float32)
+    cy, cx = int(y) - pad, int(x) - pad
+    n = 0
+    for yy in range(cy - reach // step * step, cy + reach + 1, step):
+        for xx in range(cx - reach // step * step, cx + reach + 1, step):
+            if 0 <= yy < h and 0 <= xx < w and inside[yy, xx] == label:
+                values[n] = smooth[yy + pad, xx + pad]
+                n += 1
+    return float(np.median(values[:n])) if n > 0 else 0.0
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -316,17 +331,16 @@ def merge_spots(spots: Any, n: int, share: float, merge: float) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def integrate(
-    window: Any, smooth: Any, inside: Any, label: int, pad: int, ground: float, spots: Any, n: int
-) -> Any:
-    """Sum over each signal's own pixels of what rises above the nucleus.
+def integrate(window: Any, smooth: Any, inside: Any, label: int, pad: int, spots: Any, n: int) -> Any:
+    """Sum over each signal's own pixels of what rises above the nucleus around.
 
     Pixels are taken from bright to dim, each to the signal uphill of it; a hill without a signal on top
     joins the first that it meets. So a cluster is summed whole, however ragged, and neighbours share none.
     """
     h, w = inside.shape
     stride = window.shape[1]
-    least = ground + SKIRT * spots[:n, 0].min()
+    floors = spots[:n, 5] + SKIRT * spots[:n, 0]
+    least = floors.min()
     flat = smooth.ravel()
     raw = window.ravel()
     size = 0
@@ -384,8 +398,8 @@ def integrate(
     for j in range(size):
         i = _hill(parent, owner[j])
         p = pixels[order[j]]
-        if i < n and flat[p] > ground + SKIRT * spots[i, 0]:
-            sums[i] += raw[p] - ground
+        if i < n and flat[p] > floors[i]:
+            sums[i] += raw[p] - spots[i, 5]
     return sums
 
 
@@ -398,11 +412,34 @@ def _hill(parent: Any, i: int) -> int:
 
 
 def single_signal(integrated: NDArray[Any], diameter_um: NDArray[Any]) -> float:
-    """Integrated density of a typical single signal of a slide and probe; NaN without signals."""
+    """Integrated density of a single signal of a slide and probe.
+
+    That of the lowest of the peaks that stand out in the distribution of its logarithm: where most signals
+    are clusters their median is one, but clusters spread over octaves and single signals do not.
+
+    Parameters
+    ----------
+    integrated, diameter_um
+        ``(n,)``, of all signals of the probe.
+
+    Returns
+    -------
+    NaN without signals.
+    """
     del diameter_um
     values = np.asarray(integrated, np.float64)
-    values = values[values > 0]
-    return float(np.median(values)) if len(values) else float("nan")
+    octaves = np.log2(values[values > 0])
+    if not len(octaves):
+        return float("nan")
+    start = np.floor(octaves.min()) - 1
+    bins = ((octaves - start) * SINGLE_BINS).astype(np.int64)
+    counts = np.bincount(bins, minlength=int(bins.max()) + SINGLE_BINS).astype(np.float64)
+    kernel = np.exp(-0.5 * (np.arange(-SINGLE_BINS, SINGLE_BINS + 1) / (0.25 * SINGLE_BINS)) ** 2)
+    density = np.convolve(counts, kernel, "same")
+    inner = density[1:-1]
+    peaks = (inner >= density[:-2]) & (inner > density[2:]) & (inner >= PEAK_SHARE * density.max())
+    mode = start + (1 + int(np.flatnonzero(peaks)[0]) + 0.5) / SINGLE_BINS
+    return float(2.0 ** np.median(octaves[np.abs(octaves - mode) <= 0.5]))
 
 
 def cluster_copies(integrated: NDArray[Any], single: float) -> NDArray[np.int64]:
