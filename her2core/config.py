@@ -27,6 +27,7 @@ from her2core.guideline import load_rules
 from her2core.guideline_ish import load_ish_rules
 from her2core.params import (
     FORBID_UNKNOWN,
+    HeterogeneityParams,
     IHCParams,
     ISHParams,
     IshScoreParams,
@@ -106,6 +107,8 @@ class Config(BaseModel):
     """From cells to IHC scores; changing it re-scores without touching a pixel."""
     ish_score: IshScoreParams = IshScoreParams()
     """From nuclei to ISH groups; changing it re-scores without touching a pixel."""
+    heterogeneity: HeterogeneityParams = HeterogeneityParams()
+    """From cells and nuclei to regions and heterogeneity; changing it touches no pixel."""
     run: RunSettings = RunSettings()
     """How the run is carried out; changes no result."""
 
@@ -156,7 +159,7 @@ def _check_meaning(config: Config) -> None:
     ladder = config.ihc.ladder_od
     if len(ladder) != LADDER_STEPS or list(ladder) != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {list(ladder)}; expected {LADDER_STEPS} ascending ODs above 0.")
-    for section in ("profile", "ihc", "ish", "score", "ish_score"):
+    for section in ("profile", "ihc", "ish", "score", "ish_score", "heterogeneity"):
         params = getattr(config, section)
         for field in dataclasses.fields(params):
             _check_unit(f"{section}.{field.name}", getattr(params, field.name))
