@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,56 @@ def test_a_damaged_plane_is_named_and_its_output_bounded(tmp_path: Path) -> None
     with fish(path) as reader, pytest.raises(SlideError, match="tile row 0 column 0 plane 1") as error:
         whole(reader)
     assert error.value.reason in (Reason.FILE_UNREADABLE, Reason.FILE_TRUNCATED)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("good")
+    small = STACK[..., :40, :50]
+    write_ome(folder / "0", small, tile=(16, 16), compression="zlib", predictor=True)
+    tifffile.imwrite(folder / "1", small.transpose(1, 0, 2, 3), imagej=True, metadata={"axes": "ZCYX"})
+    for name, planar in (("2", "separate"), ("3", "contig")):
+        data = small[:, 0] if planar == "separate" else np.moveaxis(small[:, 0], 0, -1)
+        tifffile.imwrite(folder / name, data, photometric="minisblack", planarconfig=planar, metadata=None,
+                         compression="lzw")  # fmt: skip
+    return [(folder / str(i)).read_bytes() for i in range(4)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    which=st.integers(0, 3),
+    changes=st.lists(st.tuples(st.integers(-1500, 1500), st.integers(0, 255)), min_size=1, max_size=5),
+    channels=st.sampled_from([None, "DAPI=0;HER2=1", MAPPING]),
+)
+def test_any_damage_is_read_or_refused(
+    good: list[bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+    which: int,
+    changes: list[tuple[int, int]],
+    channels: str | None,
+) -> None:
+    """Bytes changed in directories or OME-XML give pixels or a SlideError, never another exception."""
+    data = bytearray(good[which])
+    for at, value in changes:
+        data[at % len(data)] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.tif"
+    path.write_bytes(data)
+    with suppress(SlideError), fish(path, channels, identity="1-x") as reader:
+        read(reader, 0, 0, 60, 60)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        'SizeC="0" SizeZ="1" SizeT="1"><TiffData/>',
+        'SizeC="3" SizeZ="1" SizeT="1"><TiffData FirstC="9" IFD="0"/>',
+        'SizeC="3" SizeZ="1" SizeT="1" DimensionOrder="XYCCC">@<TiffData FirstZ="88888888888"/>',
+    ],
+)
+def test_xml_that_makes_no_sense(tmp_path: Path, pixels: str) -> None:
+    with pytest.raises(SlideError) as error:
+        fish(with_xml(tmp_path / "a.tif", FLAT, pixels))
+    assert error.value.reason in (Reason.CHANNELS_UNKNOWN, Reason.FILE_TRUNCATED)
 
 
 # pyramids

@@ -13,6 +13,10 @@ JPEG, PNG                                       ``image``    one read
 DICOM WSI (file or folder)                      ``dicom``    local copy
 NDPI, MRXS, SCN, BIF, VMS, Philips, ...         ``openslide`` local copy
 ==============================================  ===========  ==================
+
+Slides are bright field in 8-bit RGB, unless the assay that ``open_slide`` is told says fluorescence: TIFF and
+OME-Zarr then give DAPI, HER2 and CEP17 in 8 or 16 bits, at their maximum over the focal planes, and any RGB
+picture its colours as channels.
 """
 
 from __future__ import annotations

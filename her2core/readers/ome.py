@@ -76,9 +76,9 @@ def parse_ome(name: str, xml: str) -> list[OmeImage]:
         )
     try:
         root = ET.fromstring(xml.encode())  # bytes: an encoding named in the declaration is then honoured
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise SlideError(
-            Reason.FILE_UNREADABLE, f"{name}: its OME-XML does not parse ({error.code})"
+            Reason.FILE_UNREADABLE, f"{name}: its OME-XML does not parse ({type(error).__name__})"
         ) from error
     powers = {e.get("ID"): read_number(e.get("NominalMagnification")) for e in _all(root, "Objective")}
     images: list[OmeImage] = []
@@ -104,7 +104,7 @@ def _image(
     channels = list(_all(pixels, "Channel"))
     samples = sum(_whole(c.get("SamplesPerPixel")) for c in channels) or size["C"]
     lengths = {
-        "C": size["C"] if samples == len(channels) else 1,
+        "C": max(size["C"], 1) if samples == len(channels) else 1,
         "Z": max(size["Z"], 1),
         "T": max(size["T"], 1),
     }

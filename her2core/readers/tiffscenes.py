@@ -72,7 +72,8 @@ def _aperio_scene(chain: list[Ifd], description: str) -> Scene:
     mpp = _aperio_field(description, "MPP")
     scales = ([Scale("aperio", mpp, mpp)] if mpp else []) + _resolution(first)
     levels = [page for page in chain[1:] if page.has(tags.TILE_WIDTH) and _is_level_of(page, first)]
-    return Scene("0", (first,), _sizes([first, *levels]), tuple(scales), _aperio_field(description, "AppMag"))
+    power = _aperio_field(description, "AppMag")
+    return Scene("0", (first,), _sizes([first, *levels]), tuple(scales), power, ((first,),))
 
 
 def _aperio_field(description: str, key: str) -> float | None:
