@@ -1,4 +1,4 @@
-"""Synthetic HER2 IHC breast tissue with planted truth: every cell, contour and stain is chosen, then drawn.
+"""Synthetic HER2 slides with planted truth: every cell, contour and stain is chosen, then drawn; ISH in `ish`.
 
     spec = PhantomSpec(seed=1, height_px=2048, width_px=2048, mix=(0.2, 0.2, 0.0, 0.6, 0.0))
     rgb, truth = render_field(spec)              # uint8 (h, w, 3) and a TRUTH_DTYPE array, one row a nucleus
@@ -16,6 +16,8 @@ Phantoms prove plumbing and arithmetic, not clinical validity.
 """
 
 from her2core.phantom.cohort import synth_cohort
+from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish_render import render_ish
 from her2core.phantom.render import render_field, render_region, stain_layers
 from her2core.phantom.spec import CLASSES, PhantomSpec
 from her2core.phantom.tissue import plant
@@ -25,11 +27,16 @@ __all__ = [
     "CLASSES",
     "LADDER_OD",
     "TRUTH_DTYPE",
+    "IshSpec",
     "PhantomSpec",
+    "PlantedIsh",
+    "Population",
     "Tissue",
     "cell_class",
     "plant",
+    "plant_ish",
     "render_field",
+    "render_ish",
     "render_region",
     "stain_layers",
     "synth_cohort",

@@ -96,10 +96,10 @@ def stain_layers(tissue: Tissue, box: Box) -> tuple[F32, F32]:
     mpp = spec.mpp / _finer(spec)
     area = box.grown(MARGIN)
     hematoxylin, dab = _ground(spec, area, mpp)
-    grain = _window(_grain(spec.seed, 1.5), area)
+    speckle = window(grain(spec.seed, 1.5), area)
     _fill_cytoplasm(tissue, area, mpp, hematoxylin, dab)
-    hematoxylin *= 1 + 0.22 * grain
-    dab *= 1 + 0.35 * grain
+    hematoxylin *= 1 + 0.22 * speckle
+    dab *= 1 + 0.35 * speckle
     _draw_nuclei(tissue, area, mpp, hematoxylin, dab)
     if spec.blur_um > 0:
         for layer in (hematoxylin, dab):
@@ -113,7 +113,7 @@ def stain_layers(tissue: Tissue, box: Box) -> tuple[F32, F32]:
 
 
 @lru_cache(maxsize=8)
-def _grain(seed: int, scale_px: float, stretch: float = 1.0) -> F32:
+def grain(seed: int, scale_px: float, stretch: float = 1.0) -> F32:
     """Periodic TILE x TILE noise of unit variance: fine grain over coarser mottle, stretched along x."""
     fy = np.fft.fftfreq(TILE)[:, None]
     fx = np.fft.rfftfreq(TILE)[None] * stretch
@@ -125,7 +125,7 @@ def _grain(seed: int, scale_px: float, stretch: float = 1.0) -> F32:
     return np.asarray(field / field.std(), np.float32)
 
 
-def _window(texture: F32, area: Box) -> F32:
+def window(texture: F32, area: Box) -> F32:
     """The part of a periodic texture under `area`."""
     rows, cols = np.arange(area.y0, area.y1) % TILE, np.arange(area.x0, area.x1) % TILE
     return texture[rows[:, None], cols]
@@ -145,7 +145,7 @@ def _ground(spec: PhantomSpec, area: Box, mpp: float) -> tuple[F32, F32]:
     hematoxylin = np.zeros((area.height, area.width), np.float32)
     dab = np.zeros_like(hematoxylin)
     if inside.any():
-        _weave(maps, _grain(spec.seed, 1.6, 9.0), area.y0, area.x0, hematoxylin, dab)
+        _weave(maps, grain(spec.seed, 1.6, 9.0), area.y0, area.x0, hematoxylin, dab)
     return hematoxylin, dab
 
 
@@ -196,7 +196,7 @@ def _draw_nuclei(tissue: Tissue, area: Box, mpp: float, hematoxylin: F32, dab: F
     place = cells.nucleus / mpp - 0.5 - (area.y0, area.x0)
     k = np.flatnonzero((cells.kind != EMPTY) & _near(place, hematoxylin))
     shape = np.column_stack([place, cells.semi / mpp, cells.angle, cells.od, cells.lobes])[k]
-    mottle = _window(_grain(tissue.spec.seed, 1.5), area)
+    mottle = window(grain(tissue.spec.seed, 1.5), area)
     _paint_nuclei(shape, cells.kind[k], k, mottle, hematoxylin, dab)
 
 

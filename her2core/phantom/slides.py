@@ -1,4 +1,4 @@
-"""Write phantoms as whole-slide files: pyramidal JPEG-tiled TIFF, in memory bounded by a strip of tiles."""
+"""Write phantoms as whole-slide files: JPEG-tiled TIFF in memory bounded by a strip of tiles, or OME-TIFF."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import tifffile
 
+from her2core.phantom.ish import PlantedIsh
+from her2core.phantom.ish_render import render_ish
 from her2core.phantom.render import render_region
 from her2core.phantom.spec import RGB
 from her2core.phantom.truth import Tissue
@@ -27,7 +29,7 @@ Alter = Callable[[RGB, Box], RGB]
 
 def write_slide(
     path: Path,
-    tissue: Tissue,
+    tissue: Tissue | PlantedIsh,
     *,
     quality: int = 80,
     scale_known: bool = True,
@@ -51,7 +53,7 @@ def write_slide(
     def strips() -> Iterator[RGB]:
         for y0 in range(0, spec.height_px, STRIP_PX):
             box = Box(y0, 0, min(y0 + STRIP_PX, spec.height_px), spec.width_px)
-            strip = render_region(tissue, box)
+            strip = render_ish(tissue, box) if isinstance(tissue, PlantedIsh) else render_region(tissue, box)
             if alter is not None:
                 strip = alter(strip, box)
             for k, level in zip(SHRINKS, lower, strict=True):
@@ -98,6 +100,35 @@ def write_slide(
             file.write(
                 picture, photometric="rgb", compression="lzw", description=note, metadata=None, subfiletype=1
             )
+
+
+def write_fluorescence(path: Path, planted: PlantedIsh, *, z_planes: int = 1) -> None:
+    """Draw a planted FISH field as fluorescence scanners write it: pyramidal OME-TIFF, one page a channel.
+
+    Parameters
+    ----------
+    z_planes
+        Focal planes; the middle one is the planted field, the others are dimmer copies of it.
+    """
+    spec = planted.spec
+    field = np.moveaxis(render_ish(planted, Box(0, 0, spec.height_px, spec.width_px)), -1, 0)
+    stack = [field - field // 4 * abs(z - z_planes // 2) // max(z_planes, 1) for z in range(z_planes)]
+    pages = np.stack(stack, axis=1) if z_planes > 1 else field
+    names = ["DAPI", "HER2", "CEP17"][: len(field)]
+    about = {
+        "axes": "CZYX" if z_planes > 1 else "CYX",
+        "Channel": {"Name": names},
+        "PhysicalSizeX": spec.mpp,
+        "PhysicalSizeY": spec.mpp,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeYUnit": "µm",
+    }
+    how: dict[str, Any] = {
+        "tile": (TILE_PX, TILE_PX), "compression": "zlib", "photometric": "minisblack", "maxworkers": 1,
+    }  # fmt: skip
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(pages, subifds=1, metadata=about, **how)
+        file.write(pages[..., ::4, ::4], subfiletype=1, **how)
 
 
 def _tiles(strips: Iterator[RGB]) -> Iterator[RGB]:
