@@ -36,7 +36,7 @@ SURROUND_UM: Final = 10.0  # half the window whose mean tells stain from haze
 STAINED: Final = (0.18, 0.6)  # of the range: paler is never, darker always stained; between, haze decides
 HAZE: Final = (3, 4)  # stained is more than this fraction of the mean around
 GLOW: Final = (4, 10)  # ... and more than this of the brightest near
-CREASE: Final = (4, 10)  # grey, or one over a fraction of its height, that a crease lies below its sides
+CREASE: Final = (4, 12)  # grey, or one over a fraction of its height, that a crease lies below its sides
 ONE_STEP: Final = 5  # depth of a pixel's width; of a diagonal 7, of a knight's move 11
 
 

@@ -83,7 +83,7 @@ def rules(um: float, largest_um2: float) -> Rules:
         outer=px(OUTER_UM),
         least=px(LEAST_DEPTH_UM),
         largest=largest_um2 / um**2,
-        neck=PartRule(near=near, depth=ONE_STEP, share=2, base=0, aside=0),
+        neck=PartRule(near=near, depth=ONE_STEP, share=1, base=0, aside=0),
         valley=PartRule(near=near, depth=8, share=4, base=BASE, aside=px(1.0)),
         bend=bend_costs(24, 8),
         look=bearings(near + r_max + 1),
