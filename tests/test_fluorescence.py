@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -191,6 +192,16 @@ def test_channels_as_samples(tmp_path: Path, planar: str, ome: bool, foci: int) 
     with fish(path, MAPPING, mpp=0.1) as reader:
         np.testing.assert_array_equal(whole(reader), np.moveaxis(stack[:3].max(axis=1)[::-1], 0, -1))
         assert reader.info.z_planes == foci
+
+
+def test_jpeg2000_as_bio_formats_marks_it(tmp_path: Path) -> None:
+    path = write_ome(tmp_path / "a.ome.tif", compression="jpeg2000", compressionargs={"level": 0}, **TILED)
+    marks = [struct.pack("<HHIHH", 259, 3, 1, code, 0) for code in (34712, 33003)]
+    data = path.read_bytes()
+    assert data.count(marks[0]) == 2 * 3 * FOCI
+    path.write_bytes(data.replace(*marks))
+    with fish(path) as reader:
+        np.testing.assert_array_equal(whole(reader), TRUTH)
 
 
 def test_colours_of_16_bits_are_channels(tmp_path: Path) -> None:

@@ -186,8 +186,8 @@ def _decoder(name: str, page: Ifd, dtype: str, single: bool) -> tuple[str, TileD
     compression = TIFF_COMPRESSIONS.get(code)
     if compression == "jpeg" and single and dtype == "uint8":
         return compression, jpeg_decoder(BLACK_IS_ZERO, page.data(tags.JPEG_TABLES) or None)
-    if compression == "jpeg2000" and single:
-        return compression, jpeg2000_decoder()
+    if compression is not None and compression.startswith("jpeg2000") and single:
+        return "jpeg2000", jpeg2000_decoder()  # Bio-Formats writes Aperio's code of YCbCr over grey levels
     if compression is None or compression.startswith("jp") or predictor not in (1, 2):
         raise SlideError(
             Reason.FILE_UNREADABLE,

@@ -192,7 +192,7 @@ class StackReader(TiledReader):
         if box is None:
             return
         inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
-        inside[...] = DARK  # of which every tile is the maximum; an absent one changes nothing
+        inside[...] = DARK  # over which every tile is laid; an absent one changes nothing
         self._decode_tiles([tile for tile in self._grid.tiles(box) if self._grid.counts[tile]], box, inside)
 
     def _copy_tile(self, tile: tuple[int, int, int], data: memoryview, box: Box, inside: Pixels) -> None:
@@ -203,4 +203,7 @@ class StackReader(TiledReader):
         target = inside[part.y0 : part.y1, part.x0 : part.x1]
         for sample, channel in self._uses[tile[0]]:
             values = wanted if wanted.ndim == 2 else wanted[..., sample]
-            np.maximum(target[..., channel], values, out=target[..., channel])
+            if self.info.z_planes == 1:
+                target[..., channel] = values
+            else:
+                np.maximum(target[..., channel], values, out=target[..., channel])
