@@ -30,11 +30,13 @@ from her2core.inspect import describe, inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pixels import PixelFormat
 from her2core.pyramid_reader import PyramidReader
-from her2core.readers import MemoryReader, SlideReader, borrow_slide, open_slide
+from her2core.readers import MemoryReader, SlideReader, borrow_slide, needs_local_copy, open_slide
 from her2core.readers.channels import CHANNELS, map_channels, parse_channels
 from her2core.records import RGB, Assay, PyramidRef
+from her2core.s3 import s3_filesystem
 from her2core.storage import Store
 from her2core.zarr_codecs import register_image_codecs
+from tests.conftest import Bucket
 
 HEIGHT, WIDTH, TILE, FOCI = 150, 211, 64, 4
 Pixels = npt.NDArray[Any]
@@ -716,6 +718,23 @@ def test_memory_reader_takes_the_three_kinds() -> None:
     ):
         with pytest.raises(ValueError, match="expected"):
             MemoryReader(image, channels=channels)
+
+
+def test_in_a_bucket(tmp_path: Path, s3: Bucket) -> None:
+    uri = f"{s3.uri}/a.ome.tif"
+    s3_filesystem(s3.endpoint_url).put_file(
+        str(write_ome(tmp_path / "a.ome.tif", compression="zlib", **TILED)), uri.removeprefix("s3://")
+    )
+    assert not needs_local_copy(uri)
+    with open_slide(uri, assay=Assay.FISH, endpoint_url=s3.endpoint_url) as reader:
+        np.testing.assert_array_equal(whole(reader), TRUTH)
+        store = Store(f"{s3.uri}/out", endpoint_url=s3.endpoint_url)
+        ref = convert(reader, store)
+    out = np.empty((90, 70, 3), np.uint16)
+    PyramidReader(store, ref).read(0, 30, 100, out)
+    np.testing.assert_array_equal(out, TRUTH[30:120, 100:170])
+    level = open_level(store.uri("p"), 1, {"endpoint_url": s3.endpoint_url})
+    np.testing.assert_array_equal(np.moveaxis(level.values, 0, -1), halved(TRUTH))
 
 
 # inspect
