@@ -55,7 +55,7 @@ class Rules(NamedTuple):
     outer: int
     least: int  # radius
     largest: float  # area of one nucleus
-    neck: PartRule
+    necks: tuple[PartRule, PartRule]  # of wholes and of parts
     valley: PartRule
     bend: NDArray[np.int32]
     look: Bearings
@@ -83,7 +83,10 @@ def rules(um: float, largest_um2: float) -> Rules:
         outer=px(OUTER_UM),
         least=px(LEAST_DEPTH_UM),
         largest=largest_um2 / um**2,
-        neck=PartRule(near=near, depth=ONE_STEP, share=1, base=0, aside=0),
+        necks=(
+            PartRule(near=near, depth=ONE_STEP, share=2, base=0, aside=0),
+            PartRule(near=near, depth=2, share=1, base=0, aside=0),
+        ),
         valley=PartRule(near=near, depth=8, share=4, base=BASE, aside=px(1.0)),
         bend=bend_costs(24, 8),
         look=bearings(near + r_max + 1),
@@ -141,8 +144,8 @@ def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32]
     seeds
         int32 ``(most, 2)`` scratch.
     """
-    whole = _outlined(picture, picture.whole, rule, contrast, seeds, work)
-    parts = _outlined(picture, picture.parts, rule, contrast, seeds, work)
+    whole = _outlined(picture, picture.whole, rule.necks[0], rule, contrast, seeds, work)
+    parts = _outlined(picture, picture.parts, rule.necks[1], rule, contrast, seeds, work)
     both = Found(
         Outlines(*(np.concatenate(pair) for pair in zip(whole.shape, parts.shape, strict=True))),
         *(np.concatenate(pair) for pair in zip(whole[1:], parts[1:], strict=True)),
@@ -158,6 +161,7 @@ def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32]
 def _outlined(
     picture: Images,
     hill: NDArray[np.uint8],
+    neck: PartRule,
     rule: Rules,
     contrast: float,
     seeds: NDArray[np.int32],
@@ -168,7 +172,7 @@ def _outlined(
     n = nuclei.find_seeds(hill, rule.seed, max(1, round(PEAK_UM / rule.um)), margin, seeds)
     y, x = np.ascontiguousarray(seeds[:n].T)
     keep = np.ones(n, np.bool_)
-    deepest(hill, y, x, rule.neck, keep)
+    deepest(hill, y, x, neck, keep)
     found = Nuclei.at(y[keep], x[keep])
     n = len(found.y)
     bound, inside, step = (
@@ -176,7 +180,7 @@ def _outlined(
         np.zeros(n, np.int32),
         np.zeros(n, np.int32),
     )
-    nuclei.part(hill, found.y, found.x, rule.neck, rule.look, bound)
+    nuclei.part(hill, found.y, found.x, neck, rule.look, bound)
     nuclei.part(picture.soft, found.y, found.x, rule.valley, rule.look, bound)
     sheet = rule.star.over(picture.soft)
     outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step)
