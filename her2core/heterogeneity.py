@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core import diversity
-from her2core.blocks import UNIT, Blocks, whole
+from her2core.bootstrap import UNIT, Blocks, whole
 from her2core.guideline import SCORES, CellClass, RuleSet
 from her2core.metrics import Metric, insufficient, measured
 from her2core.mixture import fit_two
