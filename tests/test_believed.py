@@ -64,6 +64,13 @@ def test_beads_go_and_signals_stay_beside_clusters_too(beads: int, clusters: int
     assert (made.believed() == made.true).all()
 
 
+def test_single_signals_beside_clusters_stay_where_cep17_shows_no_beads() -> None:
+    signals = slide(her2=4, clusters=60).signals  # every nucleus is amplified
+    single = (signals.probe == 0) & (np.arange(len(signals.probe)) % 4 == 0)
+    signals = signals._replace(contrast=np.where(single, 80.0, signals.contrast))
+    assert Belief.of(signals).holds(signals).all()
+
+
 def test_echoes_of_the_other_probe_go_however_strong() -> None:
     made = slide(bleed=0.45)  # 68 of a HER2 signal's 80
     kept = made.believed()

@@ -25,6 +25,7 @@ TOGETHER_UM: Final = (
 )
 ECHO: Final = 1.6  # times the slide's share: as strong may an echo be, for shares vary; ours, measured
 LEAST_SOURCES: Final = 20  # fewer strong signals tell no share; ours
+BEADED: Final = 0.1  # share of weak CEP17 signals from which a slide has beads; ours, measured
 BRIGHTEST_QUANTILE: Final = 0.4  # of nuclei, by their brightest signal; ours, measured
 
 
@@ -45,7 +46,8 @@ class Belief:
     Attributes
     ----------
     weakest
-        Least contrast of a signal.
+        Least contrast of a signal. 0 for HER2 on a slide whose CEP17 signals, which form no clusters, are all
+        much alike.
     echo
         A signal on top of one of the other probe needs more contrast than this share of the other's. 0 where
         most strong signals of the other probe have nothing there: then their light does not show here.
@@ -59,7 +61,11 @@ class Belief:
         """From all signals of a slide."""
         typical = [_typical_contrast(signals, probe) for probe in (0, 1)]
         shares = [_echo_share(signals, probe, STRONG * typical[1 - probe]) for probe in (0, 1)]
-        return cls((WEAK * typical[0], WEAK * typical[1]), (ECHO * shares[0], ECHO * shares[1]))
+        weakest = WEAK * typical[0], WEAK * typical[1]
+        cep17 = signals.contrast[signals.probe == 1]
+        if len(cep17) and np.count_nonzero(cep17 < weakest[1]) < BEADED * len(cep17):
+            weakest = 0.0, weakest[1]  # no beads: weak HER2 signals are single ones beside clusters
+        return cls(weakest, (ECHO * shares[0], ECHO * shares[1]))
 
     def holds(self, signals: Signals) -> NDArray[np.bool_]:
         """Which signals count; a nucleus's must be given together."""
