@@ -1,0 +1,142 @@
+"""Heterogeneity of an ISH slide: amplified nuclei, how copies vary, and where the amplified ones lie.
+
+Numbers of signals and of stain are never compared: these metrics have names of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from her2core.bootstrap import Blocks
+from her2core.genetic import GeneticArm, Heterogeneity
+from her2core.guideline_ish import IshRules
+from her2core.ish_nuclei import MeasuredNuclei
+from her2core.metrics import Metric, insufficient, measured
+from her2core.params import HeterogeneityParams, IshScoreParams
+from her2core.regions import NucleusRegions, regions_of_nuclei
+
+Reals = NDArray[np.float64]
+
+MIN_COMPARED = 2
+"""Regions between which amplification can differ (Filho 2021 compares two biopsy sites)."""
+
+
+def sweep_nuclei(
+    nuclei: MeasuredNuclei, params: HeterogeneityParams, score: IshScoreParams, rules: IshRules
+) -> tuple[NucleusRegions, ...]:
+    """Regions of a slide at every size of the sweep, ascending."""
+    return tuple(regions_of_nuclei(nuclei, size, score, rules) for size in params.sweep_um)
+
+
+def measure_ish_heterogeneity(
+    nuclei: MeasuredNuclei,
+    sweep: Sequence[NucleusRegions],
+    params: HeterogeneityParams,
+    score: IshScoreParams,
+    genetic: Heterogeneity | None,
+) -> tuple[Metric, ...]:
+    """All metrics of one ISH slide.
+
+    Parameters
+    ----------
+    nuclei
+        All nuclei of the slide, in any order.
+    sweep
+        `sweep_nuclei` of the same nuclei.
+    genetic
+        Heterogeneity by the definition of CAP 2009, `IshScore.heterogeneity`; None without nuclei.
+    """
+    base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
+    found = [*_slide_metrics(nuclei, base, params, score, genetic)]
+    for regions in sweep:
+        found += _region_metrics(regions, params)
+    return tuple(found)
+
+
+def _slide_metrics(
+    nuclei: MeasuredNuclei,
+    base: NucleusRegions,
+    params: HeterogeneityParams,
+    score: IshScoreParams,
+    genetic: Heterogeneity | None,
+) -> Iterator[Metric]:
+    """Amplified nuclei, and mean and spread of copies, wherever the nuclei are."""
+    n = int(base.n.sum())
+    arms = {"ratio_arm": genetic and genetic.ratio_arm, "copies_arm": genetic and genetic.copies_arm}
+    if genetic is None or n < score.min_nuclei:
+        named = [f"amplified_{arm}" for arm, found in arms.items() if genetic is None or found]
+        yield from (insufficient(name, n) for name in ("copies_mean", "copies_sd", "copies_cv", *named))
+        return
+    blocks = Blocks.of(_sums(nuclei, base, score), params.replicates)
+    mean, spread = float(_mean(blocks.total)), float(_sd(blocks.total))
+    yield measured("copies_mean", mean, n, interval=blocks.interval(mean, _mean, 0.0))
+    yield measured("copies_sd", spread, n, interval=blocks.interval(spread, _sd, 0.0))
+    cv = spread / mean
+    yield measured("copies_cv", cv, n, interval=blocks.interval(cv, lambda s: _sd(s) / _mean(s), 0.0))
+    own = "copies_arm" if base.cep17 is None else "ratio_arm"
+    for name, arm in arms.items():
+        if arm:
+            yield from _arm(name, arm, n, blocks if name == own else None)
+    populations = genetic.populations
+    if genetic.copies_arm.expected is None:  # too few nuclei for either
+        yield insufficient("copies_ashman_d", n)
+    elif populations is None:
+        yield measured("copies_ashman_d", None, n)
+    elif populations.separated:
+        yield measured("copies_ashman_d", populations.ashman_d, n)
+    else:
+        yield measured("copies_ashman_d", None, n, label="unimodal")
+
+
+def _arm(name: str, arm: GeneticArm, n: int, blocks: Blocks | None) -> Iterator[Metric]:
+    """Share of amplified nuclei, and what of it truncation does not explain."""
+    interval = blocks.interval(arm.fraction, _amplified, 0.0, 1.0) if blocks else None
+    yield measured(f"amplified_{name}", arm.fraction, n, interval=interval, label=arm.category)
+    if arm.excess is None:
+        yield insufficient(f"amplified_excess_{name}", n)
+        return
+    explained = arm.fraction - arm.excess
+    shifted = interval and (interval[0] - explained, interval[1] - explained)
+    yield measured(f"amplified_excess_{name}", arm.excess, n, interval=shifted)
+
+
+def _sums(nuclei: MeasuredNuclei, base: NucleusRegions, score: IshScoreParams) -> Reals:
+    """Of each hexagon: nuclei, HER2 signals, squared HER2 signals, amplified nuclei; shape ``(m, 4)``."""
+    counted = nuclei.evaluable(score)
+    her2 = nuclei.counted(score)[0][counted]
+    squares = np.zeros(len(base), np.int64)
+    np.add.at(squares, base.rows_of(nuclei.y_um[counted], nuclei.x_um[counted]), her2**2)
+    return np.stack([base.n, base.her2, squares, base.amplified], axis=1).astype(np.float64)
+
+
+def _mean(sums: Reals) -> Reals:
+    copies: Reals = sums[..., 1] / sums[..., 0]
+    return copies
+
+
+def _sd(sums: Reals) -> Reals:
+    """Standard deviation of copies, divided by n as `genetic.Heterogeneity.copies_cv` is; NaN of none."""
+    variance = sums[..., 2] / sums[..., 0] - _mean(sums) ** 2
+    exact = sums[..., 2] * sums[..., 0] > sums[..., 1] ** 2  # whole numbers: equal copies are seen as equal
+    return np.sqrt(np.where(exact, variance, np.nan))
+
+
+def _amplified(sums: Reals) -> Reals:
+    share: Reals = sums[..., 3] / sums[..., 0]
+    return share
+
+
+def _region_metrics(regions: NucleusRegions, params: HeterogeneityParams) -> Iterator[Metric]:
+    """Least and most of amplified nuclei among regions with nuclei enough."""
+    scale = regions.grid.size_um
+    shares = regions.amplified_fraction[regions.n >= params.region_cells]
+    names = [f"region_amplified_{name}" for name in ("min", "max", "range")]
+    if len(shares) < MIN_COMPARED:
+        yield from (insufficient(name, len(shares), scale_um=scale) for name in names)
+        return
+    low, high = float(shares.min()), float(shares.max())
+    for name, value in zip(names, (low, high, high - low), strict=True):
+        yield measured(name, value, len(shares), scale_um=scale)
