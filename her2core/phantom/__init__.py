@@ -1,4 +1,4 @@
-"""Synthetic HER2 slides with planted truth: every cell, contour and stain is chosen, then drawn; ISH in `ish`.
+"""Synthetic HER2 slides with planted truth: every cell, contour and stain is chosen, then drawn.
 
     spec = PhantomSpec(seed=1, height_px=2048, width_px=2048, mix=(0.2, 0.2, 0.0, 0.6, 0.0))
     rgb, truth = render_field(spec)              # uint8 (h, w, 3) and a TRUTH_DTYPE array, one row a nucleus

@@ -14,6 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from her2core.phantom.ish import PlantedIsh
+from her2core.phantom.ish_cohort import (
+    ISH_PLAN,
+    PlannedIshSlide,
+    ish_manifest_row,
+    ish_truth_row,
+    make_ish,
+    nuclei_table,
+)
 from her2core.phantom.slides import write_slide
 from her2core.phantom.spec import CLASSES, PhantomSpec
 from her2core.phantom.tissue import plant
@@ -42,6 +51,7 @@ class PlannedSlide:
     pattern: str = "scattered"
     hematoxylin_od: float = 0.25
     site: str = "primary"
+    shrink: int = 1
 
     @property
     def slide_id(self) -> str:
@@ -53,11 +63,12 @@ PLAN: Final = (
     PlannedSlide("ULTRALOW", "A1", (0.975, 0.025, 0.0, 0.0, 0.0), "mosaic"),
     PlannedSlide("ONE", "A1", (0.45, 0.54, 0.0, 0.01, 0.0), "mosaic", 0.20),
     PlannedSlide("TWO", "A1", (0.10, 0.25, 0.02, 0.63, 0.0)),
+    PlannedSlide("TWONEG", "A1", (0.15, 0.25, 0.02, 0.58, 0.0), shrink=2),
     PlannedSlide("THREE", "A1", (0.03, 0.07, 0.02, 0.20, 0.68)),
     PlannedSlide("MIXED", "A1", (0.55, 0.12, 0.0, 0.05, 0.28), "cluster"),
     PlannedSlide("MIXED", "B1", (0.70, 0.28, 0.0, 0.02, 0.0), "mosaic", 0.18, "metastasis"),
 )
-"""Six cases, seven slides: the scores of breast, zero split in null and ultralow, and a case of two minds."""
+"""Seven cases, eight slides: the scores of breast, zero split in null and ultralow, a case of two minds."""
 
 
 def synth_cohort(
@@ -67,16 +78,20 @@ def synth_cohort(
     side_px: int = 5120,
     mpp: float = 0.25,
     plan: Sequence[PlannedSlide] = PLAN,
+    ish_plan: Sequence[PlannedIshSlide] = ISH_PLAN,
     workers: int = 2,
 ) -> Path:
-    """Write the slides of `plan`, ``manifest.csv``, ``truth.csv`` and ``truth_cells.parquet``.
+    """Write the slides of both plans, ``manifest.csv``, and what was planted.
+
+    The truth is in ``truth.csv`` (IHC slides), ``truth_ish.csv`` (ISH slides), ``truth_cases.csv`` (status
+    and class of every specimen), ``truth_cells.parquet`` and ``truth_nuclei.parquet``.
 
     Manifest URIs are relative to the manifest's folder; micrometres per pixel are in the slides alone.
 
     Parameters
     ----------
     side_px
-        About the height and width of every slide; 5120 pixels of 0.25 um hold a little over 1 mm2 of tissue.
+        About the height and width of every IHC slide; 5120 pixels of 0.25 um hold over 1 mm2 of tissue.
     workers
         Slides drawn at once.
 
@@ -93,7 +108,11 @@ def synth_cohort(
         write_slide(folder / slide_path(plan[i]), tissue)
         return tissue
 
+    def make_of_ish(i: int) -> PlantedIsh:
+        return make_ish(ish_plan[i], folder, 1000 * seed + 100 + i)
+
     manifest, truth, cells = [], [], []
+    truth_ish, nuclei = [], []
     with ThreadPoolExecutor(workers) as pool:  # drawing releases the GIL
         for planned, tissue in zip(plan, pool.map(make, range(len(plan))), strict=True):
             row = truth_row(tissue.truth)
@@ -102,9 +121,32 @@ def synth_cohort(
             truth.append(ids | row)
             manifest.append(manifest_row(planned, row["planted_score"]))
             cells.append(_cell_table(planned.slide_id, tissue.truth))
+        for slide, planted in zip(ish_plan, pool.map(make_of_ish, range(len(ish_plan))), strict=True):
+            ids = {"slide_id": slide.slide_id, "case_id": slide.case}
+            truth_ish.append(ids | ish_truth_row(planted))
+            manifest.append({name: getattr(ish_manifest_row(slide), name) for name in MANIFEST_COLUMNS})
+            nuclei.append(nuclei_table(slide.slide_id, planted))
     write_csv(folder / "truth.csv", truth)
+    write_csv(folder / "truth_cases.csv", case_truth(truth, plan, ish_plan))
     pq.write_table(pa.concat_tables(cells), folder / "truth_cells.parquet")
+    if truth_ish:
+        write_csv(folder / "truth_ish.csv", truth_ish)
+        pq.write_table(pa.concat_tables(nuclei), folder / "truth_nuclei.parquet")
     return write_csv(folder / "manifest.csv", manifest)
+
+
+def case_truth(
+    truth: Sequence[Mapping[str, Any]], plan: Sequence[PlannedSlide], ish_plan: Sequence[PlannedIshSlide]
+) -> list[dict[str, str]]:
+    """Status and class of every specimen (her2-spec 3.1): from ISH where it was planned, else from IHC."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for planned, row in zip(plan, truth, strict=True):
+        status = {"3+": "Positive", "2+": "Equivocal"}.get(row["planted_score"], "Negative")
+        her2_class = "equivocal" if row["planted_score"] == "2+" else row["her2_class"]
+        found[planned.case, planned.site] = {"her2_status": status, "her2_class": her2_class}
+    for slide in ish_plan:
+        found[slide.case, slide.site] = {"her2_status": slide.her2_status, "her2_class": slide.her2_class}
+    return [{"case_id": case, "site": site, **values} for (case, site), values in sorted(found.items())]
 
 
 def slide_path(planned: PlannedSlide) -> str:
@@ -116,8 +158,8 @@ def slide_spec(planned: PlannedSlide, *, seed: int, side_px: int = 5120, mpp: fl
     """The whole specification of one slide of the cohort; its size is no multiple of any tile."""
     return PhantomSpec(
         seed=seed,
-        height_px=side_px - 8 * (seed % 5),
-        width_px=side_px - 12 * (seed % 3),
+        height_px=side_px // planned.shrink - 8 * (seed % 5),
+        width_px=side_px // planned.shrink - 12 * (seed % 3),
         mpp=mpp,
         tumour_fraction=0.6,
         mix=planned.mix,

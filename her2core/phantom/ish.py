@@ -165,7 +165,7 @@ def _population(spec: IshSpec, across: float, rng: np.random.Generator) -> int:
     """Which population a nucleus belongs to: by chance, or by its place from left to right."""
     at = across if spec.islands else rng.random()
     shares = np.cumsum([p.fraction for p in spec.populations])
-    return int(min(np.searchsorted(shares, at, side="right"), len(shares) - 1))
+    return min(int(np.searchsorted(shares, at, side="right")), len(shares) - 1)
 
 
 def _clusters(copies: int, clustered: bool, rng: np.random.Generator) -> list[int]:

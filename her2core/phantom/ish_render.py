@@ -87,7 +87,8 @@ def _tile(planted: PlantedIsh, ty: int, tx: int) -> Pixels:
     )
     light = np.asarray(GLASS, np.float32) * 10 ** -np.minimum(density, 2.2)
     light += spec.noise * GREY_NOISE * noise
-    return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    rgb: Pixels = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return rgb
 
 
 def _blurred(layer: F32, spec: IshSpec) -> F32:
