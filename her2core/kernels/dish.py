@@ -203,7 +203,7 @@ def unmix_three(rgb: Any, table: Any, weights: Any, black: Any, red: Any, hem: A
 def paint_over(image: Any, mask: Any, reach: int, out: Any) -> None:
     """``image`` with masked pixels painted over from the nearest unmasked ones to all eight sides.
 
-    The nearer weigh more, by inverse distance (of the steps). Where none is within ``reach``, a pixel stays as it is.
+    The nearer weigh more, by the inverse number of steps. Where none is within ``reach``, a pixel stays.
     """
     h, w = image.shape
     weight = np.zeros(reach + 1, np.int64)

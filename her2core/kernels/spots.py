@@ -5,12 +5,6 @@
 
 The same for fluorescence and for bright field, where `her2core.kernels.dish` makes the planes. Each nucleus
 is searched in its own window, so that its signals are the same bits wherever it lies in an array.
-
-References
-----------
-Lindeberg (1998) Int J Comput Vis 30:79 (blobs as extrema over place and scale).
-Leica HER2 FISH guide: signals of one size no farther apart than one diameter count once; a diffuse signal
-counts once.
 """
 
 from __future__ import annotations
@@ -22,6 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels.scale_space import ROOT8, cut_out, differences, scales
+from her2core.kernels.spot_peaks import candidates, merge_spots
+from her2core.kernels.spot_sums import FREE, GROUND_UM, ground_around, integrate
 from her2core.params import ISHParams
 
 FOUND_DTYPE: Final = np.dtype(
@@ -36,14 +32,7 @@ FOUND_DTYPE: Final = np.dtype(
 )
 Found = np.ndarray[tuple[int], np.dtype[np.void]]
 
-N_SCALES: Final = 4  # ours
-SUBPIXEL: Final = 64  # places are whole fractions of this
-SAMPLES: Final = 1024  # pixels of a nucleus from which its noise is taken, about; ours
-ROBUST: Final = 1.4826  # standard deviation over MAD, of a normal distribution
-SKIRT: Final = 0.15  # of its height: a signal's pixels reach down to here; ours
-RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; ours
-GROUND_UM: Final = 2.5  # half the window whose median is a signal's ground: twice a cluster's width; ours
-GROUND_STEPS: Final = 8  # samples of it to each side
+N_SCALES: Final = 3  # ours
 MAX_SPOTS: Final = 512  # of one nucleus and probe, before merging; ours
 SINGLE_BINS: Final = 8  # per doubling of integrated density, in the search for the single signal; ours
 PEAK_SHARE: Final = 0.3  # of the highest peak: a lower one is no peak of single signals; ours
@@ -68,6 +57,7 @@ class SpotFinder:
         self.scales = scales(params.min_spot_um / mpp, params.max_spot_um / mpp, N_SCALES)
         self.reach_px = self.scales.pad_px
         self._work = np.empty(0, np.float32)
+        self._scratch = np.empty((2, 0), np.int32)
         self._rows = np.empty((1024, 6))
 
     def __call__(self, plane: NDArray[Any], labels: NDArray[np.int32], n: int) -> Found:
@@ -88,12 +78,15 @@ class SpotFinder:
         if plane.shape != labels.shape:
             raise ValueError(f"plane {plane.shape} and labels {labels.shape}: one shape is wanted")
         boxes = nucleus_boxes(labels, n)
-        need = window_size(boxes, self.reach_px) * (N_SCALES + 4)
-        if self._work.size < need:
-            self._work = np.empty(need, np.float32)
+        need = window_size(boxes, self.reach_px)
+        if self._scratch.shape[1] < need:
+            self._work = np.empty(need * (N_SCALES + 4), np.float32)
+            self._scratch = np.full((2, need), FREE, np.int32)
         rules = (self.floor, self.mad, self.share, self.merge, self.mpp)
         while True:
-            count = find_spots(plane, labels, boxes, self.scales, rules, self._work, self._rows)
+            count = find_spots(
+                plane, labels, boxes, self.scales, rules, self._work, self._scratch, self._rows
+            )
             if count <= len(self._rows):
                 break
             self._rows = np.empty((2 * count, 6))
@@ -141,7 +134,9 @@ def window_size(boxes: Any, pad: int) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, work: Any, rows: Any) -> int:
+def find_spots(
+    plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, work: Any, scratch: Any, rows: Any
+) -> int:
     """Signals of all nuclei into ``rows`` (n, 6); their number, were ``rows`` long enough."""
     floor, mad, share, merge, mpp = rules
     pad = scales.radius.sum() + 1
@@ -166,7 +161,7 @@ def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, wor
         n = merge_spots(spots, n, share, merge)
         for i in range(n):
             spots[i, 5] = ground_around(smooth, inside, k, pad, spots[i, 1], spots[i, 2], reach)
-        sums = integrate(window, smooth, inside, k, pad, spots, n)
+        sums = integrate(window, smooth, inside, k, pad, spots, n, scratch)
         for i in range(n):
             if count < len(rows):
                 row = rows[count]
@@ -178,237 +173,6 @@ def find_spots(plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, wor
                 row[5] = sums[i] * mpp * mpp
             count += 1
     return count
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _sampled(image: Any, inside: Any, label: int, pad: int) -> Any:
-    """About `SAMPLES` values of ``image`` in the nucleus, on a square grid from its corner."""
-    h, w = inside.shape
-    step = max(1, int(np.sqrt(h * w / SAMPLES)))
-    values = np.empty((h // step + 1) * (w // step + 1), np.float32)
-    n = 0
-    for y in range(step // 2, h, step):
-        for x in range(step // 2, w, step):
-            if inside[y, x] == label:
-                values[n] = image[y + pad, x + pad]
-                n += 1
-    if n == 0:
-        values[0] = 0.0
-        n = 1
-    return values[:n]
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: float, reach: int) -> float:
-    """Median level of the nucleus around a place."""
-    h, w = inside.shape
-    step = max(1, reach // GROUND_STEPS)
-    values = np.empty((2 * (reach // step) + 2) ** 2, np.float32)
-    cy, cx = int(y) - pad, int(x) - pad
-    n = 0
-    for yy in range(cy - reach // step * step, cy + reach + 1, step):
-        for xx in range(cx - reach // step * step, cx + reach + 1, step):
-            if 0 <= yy < h and 0 <= xx < w and inside[yy, xx] == label:
-                values[n] = smooth[yy + pad, xx + pad]
-                n += 1
-    return float(np.median(values[:n])) if n > 0 else 0.0
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def candidates(
-    levels: Any, inside: Any, label: int, pad: int, scales: Any, floor: float, mad: float, spots: Any
-) -> int:
-    """Maxima over place and scale that rise above the nucleus's own noise and ``floor``; their number."""
-    h, w = inside.shape
-    n_scales = len(scales.sigma_px)
-    n = 0
-    for i in range(n_scales):
-        level = levels[i]
-        values = _sampled(level, inside, label, pad)
-        middle = np.median(values)
-        spread = ROBUST * np.median(np.abs(values - middle))
-        least = max(floor * scales.gain, middle + mad * spread)
-        for y in range(pad, pad + h):
-            for x in range(pad, pad + w):
-                v = level[y, x]
-                if v <= least or inside[y - pad, x - pad] != label or not _peak(level, y, x):
-                    continue
-                if not _round(level, y, x):
-                    continue
-                if i > 0 and _beaten(levels[i - 1], y, x, v):
-                    continue
-                if i + 1 < n_scales and _beaten(levels[i + 1], y, x, v):
-                    continue
-                if n == len(spots):
-                    return n
-                spots[n, 0] = v / scales.gain
-                spots[n, 1] = y + _vertex(level[y - 1, x], v, level[y + 1, x])
-                spots[n, 2] = x + _vertex(level[y, x - 1], v, level[y, x + 1])
-                spots[n, 3] = _fitting_sigma(levels, i, y, x, scales.sigma_px)
-                spots[n, 4] = y * level.shape[1] + x
-                n += 1
-    return n
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _peak(level: Any, y: int, x: int) -> bool:
-    """Whether a pixel is above its eight neighbours; of equals the last in reading order is."""
-    v = level[y, x]
-    up, row, down = level[y - 1], level[y], level[y + 1]
-    return bool(
-        v >= row[x - 1]
-        and v > row[x + 1]
-        and v >= up[x]
-        and v > down[x]
-        and v >= up[x - 1]
-        and v >= up[x + 1]
-        and v > down[x - 1]
-        and v > down[x + 1]
-    )
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _round(level: Any, y: int, x: int) -> bool:
-    """Whether the peak falls off on all sides: what falls off on two only is a ridge or an edge."""
-    v = level[y, x]
-    yy = level[y - 1, x] + level[y + 1, x] - 2.0 * v
-    xx = level[y, x - 1] + level[y, x + 1] - 2.0 * v
-    yx = 0.25 * (level[y - 1, x - 1] + level[y + 1, x + 1] - level[y - 1, x + 1] - level[y + 1, x - 1])
-    return bool((yy + xx) * (yy + xx) * RIDGE < (RIDGE + 1.0) * (RIDGE + 1.0) * (yy * xx - yx * yx))
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _beaten(level: Any, y: int, x: int, v: float) -> bool:
-    """Whether another scale answers more in the same place."""
-    for yy in range(y - 1, y + 2):
-        for xx in range(x - 1, x + 2):
-            if level[yy, xx] > v:
-                return True
-    return False
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _vertex(before: float, v: float, after: float) -> float:
-    """Top of the parabola through three values, from the middle one; in 64ths."""
-    bend = 2.0 * v - before - after
-    if bend <= 0.0:
-        return 0.0
-    return float(np.floor(min(max(0.5 * (after - before) / bend, -0.5), 0.5) * SUBPIXEL + 0.5) / SUBPIXEL)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _fitting_sigma(levels: Any, i: int, y: int, x: int, sigma_px: Any) -> float:
-    """Sigma of the signal, between scales by a parabola over their logarithm."""
-    if i == 0 or i + 1 == len(sigma_px):
-        return float(sigma_px[i])
-    at = _vertex(levels[i - 1, y, x], levels[i, y, x], levels[i + 1, y, x])
-    return float(sigma_px[i] * (sigma_px[1] / sigma_px[0]) ** at)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def merge_spots(spots: Any, n: int, share: float, merge: float) -> int:
-    """Keep the stronger of two signals no farther apart than ``merge`` diameters; first rows of ``spots``.
-
-    What has less than ``share`` of the nucleus's strongest signal is texture or the haze of another plane.
-    """
-    order = np.argsort(-spots[:n, 0], kind="mergesort")
-    ranked = spots[:n][order].copy()
-    kept = 0
-    for i in range(n):
-        if ranked[i, 0] < share * ranked[0, 0]:
-            break
-        alone = True
-        for j in range(kept):
-            dy, dx = ranked[i, 1] - spots[j, 1], ranked[i, 2] - spots[j, 2]
-            reach = merge * ROOT8 * max(ranked[i, 3], spots[j, 3])
-            if dy * dy + dx * dx <= reach * reach:
-                alone = False
-                break
-        if alone:
-            spots[kept] = ranked[i]
-            kept += 1
-    return kept
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def integrate(window: Any, smooth: Any, inside: Any, label: int, pad: int, spots: Any, n: int) -> Any:
-    """Sum over each signal's own pixels of what rises above the nucleus around.
-
-    Pixels are taken from bright to dim, each to the signal uphill of it; a hill without a signal on top
-    joins the first that it meets. So a cluster is summed whole, however ragged, and neighbours share none.
-    """
-    h, w = inside.shape
-    stride = window.shape[1]
-    floors = spots[:n, 5] + SKIRT * spots[:n, 0]
-    least = floors.min()
-    flat = smooth.ravel()
-    raw = window.ravel()
-    size = 0
-    for y in range(h):
-        for x in range(w):
-            if inside[y, x] == label and smooth[y + pad, x + pad] > least:
-                size += 1
-    pixels = np.empty(size, np.int64)
-    size = 0
-    for y in range(h):
-        for x in range(w):
-            if inside[y, x] == label and smooth[y + pad, x + pad] > least:
-                pixels[size] = (y + pad) * stride + x + pad
-                size += 1
-    values = np.empty(size, np.float32)
-    for i in range(size):
-        values[i] = -flat[pixels[i]]
-    order = np.argsort(values, kind="mergesort")
-    hill = np.full(window.size, -1, np.int32)  # of a pixel
-    parent = np.empty(size + n, np.int32)  # hills: first the signals, then tops without one
-    for i in range(n):
-        parent[i] = i
-    hills = n
-    top = np.full(window.size, -1, np.int32)
-    for i in range(n):
-        top[int(spots[i, 4])] = i
-    owner = np.empty(size, np.int32)
-    for j in range(size):
-        p = pixels[order[j]]
-        best = -1
-        highest = np.float32(0.0)
-        for dy in range(-1, 2):
-            for dx in range(-1, 2):
-                q = p + dy * stride + dx
-                if hill[q] >= 0 and (best < 0 or flat[q] > highest):
-                    best, highest = q, flat[q]
-        mine = top[p]
-        if mine < 0:
-            if best >= 0:
-                mine = _hill(parent, hill[best])
-            else:
-                mine = hills
-                parent[hills] = hills
-                hills += 1
-        hill[p] = mine
-        for dy in range(-1, 2):
-            for dx in range(-1, 2):
-                q = p + dy * stride + dx
-                if hill[q] >= 0:
-                    a, b = _hill(parent, mine), _hill(parent, hill[q])
-                    if a != b and (a >= n or b >= n):
-                        parent[max(a, b)] = min(a, b)
-        owner[j] = mine
-    sums = np.zeros(n)
-    for j in range(size):
-        i = _hill(parent, owner[j])
-        p = pixels[order[j]]
-        if i < n and flat[p] > floors[i]:
-            sums[i] += raw[p] - spots[i, 5]
-    return sums
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _hill(parent: Any, i: int) -> int:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return int(i)
 
 
 def single_signal(integrated: NDArray[Any], diameter_um: NDArray[Any]) -> float:
