@@ -313,11 +313,13 @@ class HeterogeneityParams:
     """Distances of Ripley's L."""
     proximity_um: tuple[float, ...] = (25.0, 50.0)
     """Distances of the proximity score; the source's own are not public."""
+    proximity_od: tuple[float, ...] = (0.2, 0.4, 0.6)
+    """Membrane ODs from which a cell counts as a target that its neighbours profit from. Ours."""
     link_um: float = 25.0
     """Cells closer than this hang together in a pattern."""
 
     def __post_init__(self) -> None:
-        for name in ("sweep_um", "reach_um", "proximity_um"):
+        for name in ("sweep_um", "reach_um", "proximity_um", "proximity_od"):
             _ascending(name, getattr(self, name))
         if self.region_um not in self.sweep_um:
             raise ValueError(f"region_um {self.region_um}: expected one of sweep_um, {list(self.sweep_um)}")
@@ -329,6 +331,33 @@ class HeterogeneityParams:
         for name in ("replicates", "permutations"):
             if not 99 <= getattr(self, name) <= 100_000:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 99 to 100000")
+
+
+@dataclass(frozen=True, slots=True)
+class BiopsyParams:
+    """Virtual biopsies of a whole section. All defaults are ours."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    needle_length_um: float = 10_000.0
+    """Length of a needle core in µm; a section is often smaller, and then a core holds what lies under it."""
+    needle_width_um: float = 1_000.0
+    """Width of a needle core in µm: about a 16-gauge needle."""
+    tma_diameter_um: float = 600.0
+    """Diameter of a core of a tissue microarray in µm."""
+    most_cores: int = 6
+    """Biopsies of 1 to this many cores are simulated."""
+    simulations: int = 1000
+    """Biopsies of each kind."""
+    min_cells: int = 100
+    """Least evaluable tumour cells of a core; one with fewer is taken again elsewhere."""
+
+    def __post_init__(self) -> None:
+        for name in ("needle_length_um", "needle_width_um", "tma_diameter_um", "most_cores", "min_cells"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected above 0")
+        if not 100 <= self.simulations <= 100_000:
+            raise ValueError(f"simulations {self.simulations}: expected 100 to 100000")
 
 
 def _ascending(names: str, values: tuple[float, ...]) -> None:
