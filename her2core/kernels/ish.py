@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from her2core.kernels import ish_nuclei, ish_shape
 from her2core.kernels.dish import AROUND_UM, MIN_RANGE_OD, PER_OD, ZERO, DishUnmixer, unmix_three
-from her2core.kernels.ish_depth import BASE, SHADES, images, level
+from her2core.kernels.ish_depth import BASE, SHADES, Images, images, level
 from her2core.kernels.ish_nuclei import Found
-from her2core.kernels.ish_polygon import Outlines, paint
+from her2core.kernels.ish_polygon import paint
 from her2core.kernels.spots import SpotFinder
 from her2core.params import ISHParams
 from her2core.records import Assay, Box, DishStain, Fluorescence
@@ -212,7 +212,7 @@ class ISHKernel:
         y, x = place.T
         mine = np.flatnonzero((y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1))
         mine = mine[np.lexsort((x[mine], y[mine]))]
-        nuclei = self._rows(picture.grey, found, shape, mine, place)
+        nuclei = self._rows(picture, found, mine, place)
         absolute = shape._replace(y=shape.y + np.int32(y0), x=shape.x + np.int32(x0))
         self._flag(nuclei, absolute, mine)
         spots = self._spots(pixels, area, core, absolute, mine, nuclei)
@@ -257,20 +257,16 @@ class ISHKernel:
         level(grey, self.um, around, signal)
 
     def _rows(
-        self,
-        grey: NDArray[np.uint8],
-        found: Found,
-        shape: Outlines,
-        mine: NDArray[np.intp],
-        place: NDArray[np.float64],
+        self, picture: Images, found: Found, mine: NDArray[np.intp], place: NDArray[np.float64]
     ) -> Rows:
+        shape = found.shape
         rule = self.rules
         spread = (
             max(1, round(ish_shape.SHARP_UM[0] / self.um)),
             max(2, round(ish_shape.SHARP_UM[1] / self.um)),
         )
         near = min(2 * rule.r_max, rule.look.reach)
-        rows = ish_shape.measure(grey, shape, found, mine, near, spread, rule.look)
+        rows = ish_shape.measure((picture.grey, picture.soft), shape, found, mine, near, spread, rule.look)
         nuclei = np.zeros(len(mine), NUCLEUS_DTYPE)
         nuclei["y_px0"], nuclei["x_px0"] = place[mine].T
         nuclei["nucleus_area_um2"] = shape.area[mine] * self.um**2

@@ -260,12 +260,11 @@ def _beaten(i: int, keep: Any, part: Any, shape: Any, rule: Any) -> bool:
     first = np.searchsorted(shape.y, shape.y[i] - rule.near)
     last = np.searchsorted(shape.y, shape.y[i] + rule.near + 1)
     for j in range(first, last):
-        if not part[j] and keep[j] and abs(shape.x[j] - shape.x[i]) <= rule.near:
-            if (
-                _holds(j, shape.y[i], shape.x[i], shape, rule.look)
-                or _share(i, j, shape, rule.look) >= SHARED
-            ):
-                return True
+        rival = not part[j] and keep[j] and abs(shape.x[j] - shape.x[i]) <= rule.near
+        if rival and _holds(j, shape.y[i], shape.x[i], shape, rule.look):
+            return True
+        if rival and _share(i, j, shape, rule.look) >= SHARED:
+            return True
     return False
 
 

@@ -15,22 +15,29 @@ MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
 """Columns of a measured row: mean grey, ratio, and two fractions of the area."""
 
 CLIPPED: Final = 255  # a grey so bright is not measured
-LENS: Final = 1.35  # of a nucleus's own height: so bright two lie over one another; ours
+LENS: Final = 1.5  # of its median height: where a nucleus is so bright another lies over it; ours
 SHARP_UM: Final = (0.5, 2.0)  # half the widths across an edge whose steps are compared; ours
+CUT_PX: Final = 2  # so far from a cut the overlap is looked for
 TOUCH: Final = 1.0  # pixels: so far outlines of nuclei that only touch may cross
 MOST_NEIGHBOURS: Final = 64
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure(
-    grey: Any, shape: Any, found: Any, wanted: Any, near: int, spread: tuple[int, int], look: Any
+    images: tuple[Any, Any],
+    shape: Any,
+    found: Any,
+    wanted: Any,
+    near: int,
+    spread: tuple[int, int],
+    look: Any,
 ) -> Any:
     """Measure the nuclei that ``wanted`` lists.
 
     Parameters
     ----------
-    grey
-        uint8 ``(h, w)`` nuclear image.
+    images
+        Nuclear image, uint8 ``(h, w)``, as it is and lightly smoothed.
     shape
         Polygons of all nuclei, in ascending ``y``; ``found`` says how each was bounded and lit.
     near
@@ -42,16 +49,18 @@ def measure(
     -------
     float64 ``(len(wanted), len(MEASURED))``.
     """
+    grey, soft = images
     rows = np.zeros((len(wanted), 4))
     for k in range(len(wanted)):
         i = wanted[k]
         rows[k, 1] = _sharpness(grey, i, shape, found.bound[i], spread, look)
-        _inside(grey, i, shape, near, found.inside[i], found.bound[i], look, rows[k])
+        _inside(grey, i, shape, near, look, rows[k])
+        rows[k, 2] += _lens(soft, i, shape, found.bound[i], look)
     return rows
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _inside(grey: Any, i: int, shape: Any, near: int, level: int, bound: Any, look: Any, row: Any) -> None:
+def _inside(grey: Any, i: int, shape: Any, near: int, look: Any, row: Any) -> None:
     """Mean grey, and the fractions that other nuclei share or that are too bright to be measured."""
     rivals = np.empty(MOST_NEIGHBOURS, np.int64)
     m = 0
@@ -65,11 +74,6 @@ def _inside(grey: Any, i: int, shape: Any, near: int, level: int, bound: Any, lo
     total = 0
     clipped = 0
     shared = 0
-    lens = BASE + LENS * (level - BASE)
-    both = np.zeros(N_RAYS, np.bool_)  # rays that end in a brightness of two nuclei
-    for a in range(N_RAYS):
-        r = shape.radius[i, a] + RIM
-        both[a] = r > bound[a] - 2.0 and _level(grey, i, shape, r, a, look) > lens
     reach = int(np.ceil(shape.radius[i].max()))
     for dy in range(-reach, reach + 1):
         line = grey[shape.y[i] + dy]
@@ -83,13 +87,53 @@ def _inside(grey: Any, i: int, shape: Any, near: int, level: int, bound: Any, lo
             n += 1
             total += v
             clipped += v == CLIPPED
-            if both[ray] and v > lens and 2.0 * far > radius:
-                shared += 1
-            else:
-                shared += _shared(dy, dx, i, rivals[:m], shape, look)
+            shared += _shared(dy, dx, i, rivals[:m], shape, look)
     row[0] = total / max(n, 1)
     row[2] = shared / max(n, 1)
     row[3] = clipped / max(n, 1)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _lens(soft: Any, i: int, shape: Any, bound: Any, look: Any) -> float:
+    """Area, as a fraction of the nucleus's, of what lies on a cut and is as bright as two nuclei."""
+    bright = BASE + LENS * (_median(soft, i, shape, look) - BASE)
+    total = 0.0
+    for a in range(N_RAYS):
+        cut = shape.radius[i, a] + RIM
+        if cut < bound[a] - 2.0:
+            continue
+        r = int(cut) + CUT_PX
+        while r > cut - CUT_PX and _level(soft, i, shape, r, a, look) <= bright:
+            r -= 1
+        if r <= cut - CUT_PX:
+            continue
+        low = r
+        while low > 0 and _level(soft, i, shape, low, a, look) > bright:
+            low -= 1
+        high = r
+        while high < 2.0 * cut and _level(soft, i, shape, high + 1, a, look) > bright:
+            high += 1
+        total += (high * high - low * low) * np.pi / N_RAYS
+    return total / shape.area[i]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _median(grey: Any, i: int, shape: Any, look: Any) -> int:
+    """Median grey of nucleus ``i``."""
+    count = np.zeros(256, np.int64)
+    reach = int(np.ceil(shape.radius[i].max()))
+    for dy in range(-reach, reach + 1):
+        line = grey[shape.y[i] + dy]
+        for dx in range(-reach, reach + 1):
+            ray = look.ray[dy + look.reach, dx + look.reach]
+            if look.distance[dy + look.reach, dx + look.reach] <= shape.radius[i, ray]:
+                count[line[shape.x[i] + dx]] += 1
+    half = count.sum() // 2
+    v = 0
+    while half >= count[v]:
+        half -= count[v]
+        v += 1
+    return v
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -97,9 +141,9 @@ def _shared(dy: int, dx: int, i: int, rivals: Any, shape: Any, look: Any) -> boo
     """Whether the pixel at ``(dy, dx)`` from the centre of nucleus ``i`` lies in another nucleus."""
     for j in rivals:
         y, x = dy + shape.y[i] - shape.y[j] + look.reach, dx + shape.x[i] - shape.x[j] + look.reach
-        if 0 <= y <= 2 * look.reach and 0 <= x <= 2 * look.reach:
-            if look.distance[y, x] <= shape.radius[j, look.ray[y, x]] - TOUCH:
-                return True
+        known = 0 <= y <= 2 * look.reach and 0 <= x <= 2 * look.reach
+        if known and look.distance[y, x] <= shape.radius[j, look.ray[y, x]] - TOUCH:
+            return True
     return False
 
 
