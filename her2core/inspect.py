@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,8 @@ def inspect_slide(
     uri
         Local path or URI; a slide that ``needs_local_copy`` is given by its copy, with its URI as ``name``.
     mpp, scene, assay, channels
-        The manifest's values. Without the assay a slide is taken as bright field.
+        The manifest's values. Without the assay a slide is taken as bright field, or as fluorescence where
+        it cannot be that.
     identity
         Identity of the slide where it is known (``sources.file_identity``); otherwise it is found here.
     header_only
@@ -81,17 +84,31 @@ def inspect_slide(
             )
     if header_only and identity is None:
         identity = f"{_size(uri, endpoint_url)}-unverified"
-    with open_slide(
+    opened = partial(
+        open_slide,
         uri,
         scene=scene,
         mpp=mpp,
         uri=name,
         identity=identity,
-        assay=assay,
         channels=channels,
         endpoint_url=endpoint_url,
-    ) as reader:
+    )
+    with opened(assay=assay) if assay else _opened_as_it_can_be(opened) as reader:
         return reader.info if header_only else replace(reader.info, assay_guess=guess_assay(reader))
+
+
+def _opened_as_it_can_be(opened: Callable[..., SlideReader]) -> SlideReader:
+    """A slide of unknown assay: in colour or, where it has none, by its channels."""
+    try:
+        return opened(assay=None)
+    except SlideError as error:
+        if error.reason not in (Reason.FILE_UNREADABLE, Reason.SCENE_AMBIGUOUS):  # pages may be channels
+            raise
+        try:
+            return opened(assay=Assay.FISH)
+        except SlideError as other:
+            raise (other if other.reason == Reason.CHANNELS_UNKNOWN else error) from None
 
 
 def require_scorable(info: SlideInfo, assay: Assay) -> float:

@@ -750,10 +750,25 @@ def test_inspect_shows_channels_and_focal_planes(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(path), "--assay", "HER2-FISH", "--json"])
     (found,) = json.loads(shown.stdout)
     assert (found["channels"], found["dtype"], found["z_planes"]) == (list(CHANNELS), "uint16", FOCI)
+    assert json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"]).stdout) == [found]
     shown = CliRunner().invoke(
         app, ["inspect", str(path), "--assay", "HER2-FISH", "--channels", "DAPI=0;HER2=7", "--json"]
     )
     assert json.loads(shown.stdout)[0]["reason"] == "channels_unknown"
+
+
+def test_inspect_without_an_assay(tmp_path: Path) -> None:
+    """A file is shown as what it can be, and what is wrong with it is told in the words that help."""
+    nameless = write_ome(tmp_path / "a.ome.tif", names=None, **TILED)
+    with pytest.raises(SlideError, match="say which is which") as error:
+        inspect_slide(nameless)
+    assert error.value.reason is Reason.CHANNELS_UNKNOWN
+    assert inspect_slide(nameless, channels=MAPPING, header_only=True).channels == CHANNELS
+    tifffile.imwrite(tmp_path / "c.tif", FLAT, photometric="minisblack", metadata=None)
+    assert inspect_slide(tmp_path / "c.tif", channels=MAPPING).channels == CHANNELS
+    tifffile.imwrite(tmp_path / "b.tif", FLAT[0].astype(np.float32), photometric="minisblack", metadata=None)
+    with pytest.raises(SlideError, match="32 bits a sample; expected 8-bit RGB"):
+        inspect_slide(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize(
