@@ -30,8 +30,16 @@ from her2core.inspect import describe, inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pixels import PixelFormat
 from her2core.pyramid_reader import PyramidReader
-from her2core.readers import MemoryReader, SlideReader, borrow_slide, needs_local_copy, open_slide
+from her2core.readers import (
+    MemoryReader,
+    SlideReader,
+    borrow_slide,
+    needs_local_copy,
+    open_slide,
+    tiffstack,
+)
 from her2core.readers.channels import CHANNELS, map_channels, parse_channels
+from her2core.readers.image import WholeReader
 from her2core.records import RGB, Assay, PyramidRef
 from her2core.s3 import s3_filesystem
 from her2core.storage import Store
@@ -204,6 +212,15 @@ def test_jpeg2000_as_bio_formats_marks_it(tmp_path: Path) -> None:
     path.write_bytes(data.replace(*marks))
     with fish(path) as reader:
         np.testing.assert_array_equal(whole(reader), TRUTH)
+
+
+def test_one_huge_compressed_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiffstack, "MAX_TILE_PX", 1000)
+    path = write_ome(tmp_path / "a.ome.tif", compression="zlib", rowsperstrip=HEIGHT)
+    with fish(path) as reader:
+        assert isinstance(reader, WholeReader)
+        np.testing.assert_array_equal(read(reader, -5, 30, 90, 300), cut(TRUTH, -5, 30, 90, 300))
+        assert reader.held_bytes == TRUTH.nbytes
 
 
 def test_colours_of_16_bits_are_channels(tmp_path: Path) -> None:
