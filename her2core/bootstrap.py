@@ -89,7 +89,9 @@ class Blocks:
         low: float = -math.inf,
         high: float = math.inf,
     ) -> tuple[float, float] | None:
-        """95 % percentile interval of a statistic of the sums.
+        """95 % percentile interval of a statistic of the sums, widened to hold the value.
+
+        Replicates of an index at the end of its range all lie on one side of it.
 
         Parameters
         ----------
@@ -107,4 +109,4 @@ class Blocks:
             return None
         moved = value - float(statistic(self.total[None])[0])
         ends = np.clip(np.quantile(found, _TAILS) + moved, low, high).tolist()
-        return ends[0], ends[1]
+        return min(ends[0], value), max(ends[1], value)
