@@ -58,14 +58,26 @@ def scales(min_diameter_px: float, max_diameter_px: float, count: int) -> Scales
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cut_out(plane: Any, y0: int, x0: int, out: Any) -> None:
-    """Copy the window at ``(y0, x0)`` of ``plane`` to ``out`` (h, w) float32; its rim continues outwards."""
-    height, width = plane.shape
+def cut_out(plane: Any, b: int, y0: int, x0: int, out: Any) -> None:
+    """Means of ``plane`` over bins of ``b`` x ``b`` pixels, from bin ``(y0, x0)`` on; the rim goes on outwards.
+
+    ``out`` is float32 ``(h, w)``.
+    """
+    height, width = plane.shape[0] // b, plane.shape[1] // b
     h, w = out.shape
+    share = np.float32(1.0 / (b * b))
     for y in range(h):
-        source = plane[min(max(y0 + y, 0), height - 1)]
+        row = out[y]
+        row[:] = 0.0
+        first = min(max(y0 + y, 0), height - 1) * b
+        for line in range(first, first + b):
+            source = plane[line]
+            for x in range(w):
+                left = min(max(x0 + x, 0), width - 1) * b
+                for i in range(left, left + b):
+                    row[x] += source[i]
         for x in range(w):
-            out[y, x] = source[min(max(x0 + x, 0), width - 1)]
+            row[x] *= share
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -17,7 +17,7 @@ from numba import njit
 from her2core.kernels.scale_space import ROOT8
 
 SUBPIXEL: Final = 64  # places are whole fractions of this
-SAMPLES: Final = 512  # pixels of a nucleus from which its noise is taken, about; ours
+SAMPLES: Final = 256  # pixels of a nucleus from which its noise is taken, about; ours
 ROBUST: Final = 1.4826  # standard deviation over MAD, of a normal distribution
 RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; ours
 

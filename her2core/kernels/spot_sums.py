@@ -10,6 +10,7 @@ from numba import njit
 SKIRT: Final = 0.15  # of its contrast: a signal's pixels reach down to here; ours
 GROUND_UM: Final = 2.5  # half the window whose median is a signal's ground: twice a cluster's width; ours
 GROUND_STEPS: Final = 8  # samples of it to each side
+SHADES: Final = 1024  # steps of brightness in which pixels are taken; ours
 FREE: Final = -1  # a pixel of no hill yet
 TOP: Final = -2  # a pixel that is the top of signal ``TOP - value``
 
@@ -54,17 +55,14 @@ def integrate(
             if smooth[y + pad, x + pad] > least and inside[y, x] == label:
                 pixels[size] = (y + pad) * stride + x + pad
                 size += 1
-    values = np.empty(size, np.float32)
-    for i in range(size):
-        values[i] = -flat[pixels[i]]
-    order = np.argsort(values, kind="mergesort")
+    order = _from_bright(flat, pixels[:size], least)
     parent = np.empty(size + n, np.int32)  # hills: first the signals, then tops without one
     for i in range(n):
         parent[i] = i
         hill[int(spots[i, 4])] = TOP - i
     hills = n
     for j in range(size):
-        p = pixels[order[j]]
+        p = order[j]
         best = -1
         for dy in range(-stride, stride + 1, stride):
             for q in range(p + dy - 1, p + dy + 2):
@@ -89,7 +87,7 @@ def integrate(
                         parent[max(a, b)] = min(a, b)
     sums = np.zeros(n)
     for j in range(size):
-        p = pixels[order[j]]
+        p = order[j]
         i = _hill(parent, hill[p])
         if i < n and flat[p] > floors[i]:
             sums[i] += raw[p] - spots[i, 5]
@@ -98,6 +96,25 @@ def integrate(
     for i in range(n):
         hill[int(spots[i, 4])] = FREE
     return sums
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _from_bright(flat: Any, pixels: Any, least: float) -> Any:
+    """Pixels from bright to dim, in `SHADES` steps; of equals the first in reading order comes first."""
+    most = least
+    for p in pixels:
+        most = max(most, flat[p])
+    per_shade = SHADES / max(most - least, 1e-30)
+    starts = np.zeros(SHADES + 2, np.int64)
+    for p in pixels:
+        starts[min(int((most - flat[p]) * per_shade), SHADES) + 1] += 1
+    starts = np.cumsum(starts)
+    order = np.empty(len(pixels), np.int64)
+    for p in pixels:
+        shade = min(int((most - flat[p]) * per_shade), SHADES)
+        order[starts[shade]] = p
+        starts[shade] += 1
+    return order
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -49,18 +49,28 @@ class SpotFinder:
         Micrometres per pixel of the planes.
     floor
         Least height of a signal, in the planes' units.
+
+    Attributes
+    ----------
+    bin
+        Planes are searched in bins of ``bin`` x ``bin`` pixels: no wider than half the smallest signal.
+    reach_px
+        How far around a nucleus the plane matters.
     """
 
     def __init__(self, params: ISHParams, mpp: float, floor: float) -> None:
-        self.mpp, self.floor = mpp, floor
+        self.bin = max(1, int(params.min_spot_um / 2.0 / mpp + 1e-6))
+        self.um, self.floor = mpp * self.bin, floor
         self.mad, self.share, self.merge = params.spot_mad, params.spot_share, params.merge_diameters
-        self.scales = scales(params.min_spot_um / mpp, params.max_spot_um / mpp, N_SCALES)
-        self.reach_px = self.scales.pad_px
+        self.scales = scales(params.min_spot_um / self.um, params.max_spot_um / self.um, N_SCALES)
+        self.reach_px = (self.scales.pad_px + 1) * self.bin
         self._work = np.empty(0, np.float32)
         self._scratch = np.empty((2, 0), np.int32)
         self._rows = np.empty((1024, 6))
 
-    def __call__(self, plane: NDArray[Any], labels: NDArray[np.int32], n: int) -> Found:
+    def __call__(
+        self, plane: NDArray[Any], labels: NDArray[np.int32], n: int, origin: tuple[int, int] = (0, 0)
+    ) -> Found:
         """Signals whose centre lies in a nucleus.
 
         Parameters
@@ -70,6 +80,8 @@ class SpotFinder:
         labels
             int32 ``(h, w)``: nuclei 1 to ``n``, 0 elsewhere. What is searched of a nucleus depends on the
             plane up to `reach_px` around it.
+        origin
+            Absolute ``(y, x)`` of ``plane[0, 0]``: bins stand on absolute coordinates.
 
         Returns
         -------
@@ -77,19 +89,25 @@ class SpotFinder:
         """
         if plane.shape != labels.shape:
             raise ValueError(f"plane {plane.shape} and labels {labels.shape}: one shape is wanted")
-        boxes = nucleus_boxes(labels, n)
-        need = window_size(boxes, self.reach_px)
+        b = self.bin
+        y0, x0 = -origin[0] % b, -origin[1] % b
+        h, w = (plane.shape[0] - y0) // b, (plane.shape[1] - x0) // b
+        inside = labels[y0 + b // 2 :: b, x0 + b // 2 :: b][:h, :w]  # of a bin, the pixel in its middle
+        boxes = nucleus_boxes(inside, n)
+        need = window_size(boxes, self.scales.pad_px)
         if self._scratch.shape[1] < need:
             self._work = np.empty(need * (N_SCALES + 4), np.float32)
             self._scratch = np.full((2, need), FREE, np.int32)
-        rules = (self.floor, self.mad, self.share, self.merge, self.mpp)
+        binned = plane[y0 : y0 + h * b, x0 : x0 + w * b]
+        rules = (self.floor, self.mad, self.share, self.merge, self.um)
+        work = (self._work, self._scratch)
         while True:
-            count = find_spots(
-                plane, labels, boxes, self.scales, rules, self._work, self._scratch, self._rows
-            )
+            count = find_spots(binned, b, inside, boxes, self.scales, rules, work, self._rows)
             if count <= len(self._rows):
                 break
             self._rows = np.empty((2 * count, 6))
+        self._rows[:count, 1] = self._rows[:count, 1] * b + (y0 + 0.5 * (b - 1))
+        self._rows[:count, 2] = self._rows[:count, 2] * b + (x0 + 0.5 * (b - 1))
         rows = self._rows[:count]
         order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
         found = np.empty(count, FOUND_DTYPE)
@@ -135,13 +153,14 @@ def window_size(boxes: Any, pad: int) -> int:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_spots(
-    plane: Any, labels: Any, boxes: Any, scales: Any, rules: Any, work: Any, scratch: Any, rows: Any
+    plane: Any, b: int, labels: Any, boxes: Any, scales: Any, rules: Any, work: Any, rows: Any
 ) -> int:
-    """Signals of all nuclei into ``rows`` (n, 6); their number, were ``rows`` long enough."""
-    floor, mad, share, merge, mpp = rules
+    """Signals of all nuclei into ``rows`` (n, 6), places in bins; their number, were ``rows`` long enough."""
+    floor, mad, share, merge, um = rules
+    buffer, scratch = work
     pad = scales.radius.sum() + 1
     spots = np.empty((MAX_SPOTS, 6))  # contrast, y, x, sigma, place in the window, level around it
-    reach = int(GROUND_UM / mpp + 0.5)
+    reach = int(GROUND_UM / um + 0.5)
     count = 0
     for k in range(1, len(boxes)):
         if boxes[k, 2] == 0:
@@ -150,9 +169,9 @@ def find_spots(
         hb, wb = boxes[k, 2] - y0, boxes[k, 3] - x0
         h, w = hb + 2 * pad, wb + 2 * pad
         size = h * w
-        planes = work[: size * (len(scales.radius) + 3)].reshape(len(scales.radius) + 3, h, w)
+        planes = buffer[: size * (len(scales.radius) + 3)].reshape(len(scales.radius) + 3, h, w)
         window, across, smooth, levels = planes[0], planes[1], planes[2], planes[3:]
-        cut_out(plane, y0 - pad, x0 - pad, window)
+        cut_out(plane, b, y0 - pad, x0 - pad, window)
         differences(window, scales.taps, scales.radius, across, smooth, levels)
         inside = labels[y0 : y0 + hb, x0 : x0 + wb]
         n = candidates(levels, inside, k, pad, scales, floor, mad, spots)
@@ -168,9 +187,9 @@ def find_spots(
                 row[0] = k
                 row[1] = y0 - pad + spots[i, 1]
                 row[2] = x0 - pad + spots[i, 2]
-                row[3] = ROOT8 * spots[i, 3] * mpp
+                row[3] = ROOT8 * spots[i, 3] * um
                 row[4] = spots[i, 0]
-                row[5] = sums[i] * mpp * mpp
+                row[5] = sums[i] * um * um
             count += 1
     return count
 
