@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from her2core import cells, pyramid, steps
-from her2core.params import IHCParams, ProfileParams, PyramidParams, ScoreParams
+from her2core.params import IHCParams, ISHParams, IshScoreParams, ProfileParams, PyramidParams, ScoreParams
+from her2core.pixels import PixelFormat
 from her2core.readers import MemoryReader, SlideReader
 from her2core.records import Assay, SlideProfile, SlideRow
 from her2core.slide import CellsRef, SlideFinished, SlideJob
 from her2core.slide_ihc import finish_ihc
+from her2core.slide_ish import finish_ish
 from her2core.storage import Store
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
@@ -32,13 +34,14 @@ def score(
     cut: Cut = tuple,
     score_params: ScoreParams | None = None,
     row: SlideRow | None = None,
+    assay: Assay = Assay.IHC,
 ) -> tuple[SlideProfile, pa.Table, SlideFinished]:
     """Score a slide with tasks in a shuffled order, and work units cut as asked.
 
     Returns
     -------
     profile, cells, finished
-        ``cells`` are the rows of the slide's lake file.
+        ``cells`` are the rows of the slide's lake file: cells or nuclei.
     """
     shuffled = random.Random(order)
     store, info, path = Store(str(folder)), reader.info, "pyramids/p"
@@ -47,19 +50,24 @@ def score(
     shuffled.shuffle(tasks)
     for task in tasks:
         pyramid.write_shard(reader, store, path, grid, params, task)
-    pyramid.write_top(store, path, grid, params)
-    ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25)
-    profile = steps.profile(store, ref, ProfileParams(), Assay.IHC, "tissue")
-    ihc, scores = IHCParams(), score_params or ScoreParams()
-    units = list(cut(cells.units(store, ref, profile, ihc, "parts/cells/k")))
+    pixels = PixelFormat.of(info)
+    pyramid.write_top(store, path, grid, params, pixels=pixels)
+    ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25, pixels=pixels)
+    profile = steps.profile(store, ref, ProfileParams(), assay, "tissue")
+    kernel = IHCParams() if assay == Assay.IHC else ISHParams()
+    units = list(cut(cells.units(store, ref, profile, kernel, "parts/cells/k")))
     shuffled.shuffle(units)
     count = sum(cells.measure(unit) for unit in units)
     measured = CellsRef(tuple(sorted(unit.part for unit in units)), count)
-    row = row or SlideRow("s1", "c1", "memory", Assay.IHC)
-    job = SlideJob(store, row, info, ref, profile, measured, scores, ihc, None)
-    finished = finish_ihc(job, "0123456789ab")
+    row = row or SlideRow("s1", "c1", "memory", assay)
+    given = (store, row, info, ref, profile, measured)
+    if isinstance(kernel, IHCParams):
+        finished = finish_ihc(SlideJob(*given, score_params or ScoreParams(), kernel, None), "0123456789ab")
+    else:
+        finished = finish_ish(SlideJob(*given, IshScoreParams(), kernel, None), "0123456789ab")
     assert finished.cells is not None
-    return profile, pq.read_table(folder / "tables" / "cells" / finished.cells.path), finished
+    table = "cells" if assay == Assay.IHC else "nuclei"
+    return profile, pq.read_table(folder / "tables" / table / finished.cells.path), finished
 
 
 def at_lines(rows: Sequence[int], columns: Sequence[int]) -> Cut:
@@ -79,5 +87,8 @@ def at_lines(rows: Sequence[int], columns: Sequence[int]) -> Cut:
     return cut
 
 
-def memory_slide(rgb: np.ndarray, mpp: float = 0.25) -> MemoryReader:
-    return MemoryReader(rgb, mpp)
+def memory_slide(pixels: np.ndarray, mpp: float = 0.25) -> MemoryReader:
+    """An array as a slide: RGB, or DAPI, HER2 and CEP17 where it is uint16."""
+    if pixels.dtype == np.uint16:
+        return MemoryReader(pixels, mpp, channels=("DAPI", "HER2", "CEP17")[: pixels.shape[2]])
+    return MemoryReader(pixels, mpp)

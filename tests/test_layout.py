@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -13,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from her2core.params import PyramidParams
-from her2core.phantom import PhantomSpec, render_field
-from her2core.records import SlideProfile
+from her2core.phantom import IshSpec, PhantomSpec, Population, plant_ish, render_field, render_ish
+from her2core.records import Assay, Box, SlideProfile
 from tests import chain
 
 SPEC = PhantomSpec(
@@ -34,30 +36,50 @@ COMMON = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def rgb() -> np.ndarray:
-    return render_field(SPEC)[0]
+HETEROGENEOUS = (Population(0.6, 2.0, 2.0), Population(0.4, 9.0, 2.5, clustered=True))
 
 
-@pytest.fixture(scope="module")
-def answer(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[SlideProfile, pa.Table]:
-    """The slide in one piece: one chunk, one shard, one work unit."""
+@dataclass(frozen=True)
+class Slide:
+    """A slide in memory, and its answer in one piece: one chunk, one shard, one work unit."""
+
+    assay: Assay
+    pixels: np.ndarray
+    mpp: float
+    profile: SlideProfile
+    table: pa.Table
+
+    def score(self, folder: Path, params: PyramidParams, **how: Any) -> tuple[SlideProfile, pa.Table]:
+        reader = chain.memory_slide(self.pixels, self.mpp)
+        return chain.score(reader, folder, params, assay=self.assay, **how)[:2]
+
+
+@pytest.fixture(scope="module", params=list(Assay))
+def slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Slide:
+    assay, mpp, least = request.param, 0.25, 150
+    if assay == Assay.IHC:
+        pixels = render_field(SPEC)[0]
+    else:
+        mpp, least = 0.12, 30
+        spec = IshSpec(assay.removeprefix("HER2-"), 5, 1100, 1250, mpp, HETEROGENEOUS, overlapping=0.2)
+        pixels = render_ish(plant_ish(spec), Box(0, 0, 1100, 1250))
     params = PyramidParams(chunk=2048, shard=2048)
-    profile, table, _ = chain.score(chain.memory_slide(rgb), tmp_path_factory.mktemp("whole"), params)
-    assert len(table) > 150
-    return profile, table
+    folder = tmp_path_factory.mktemp("whole")
+    profile, table, _ = chain.score(chain.memory_slide(pixels, mpp), folder, params, assay=assay)
+    assert len(table) > least
+    return Slide(assay, pixels, mpp, profile, table)
 
 
 @COMMON
 @given(chunk=st.sampled_from([64, 128, 256]), ratio=st.sampled_from([1, 2, 4]), order=st.integers(0, 99))
 def test_any_chunk_shard_and_order_gives_the_same_cells(
-    rgb: np.ndarray, answer: tuple[SlideProfile, pa.Table], chunk: int, ratio: int, order: int
+    slide: Slide, chunk: int, ratio: int, order: int
 ) -> None:
     params = PyramidParams(chunk=chunk, shard=chunk * max(ratio, 256 // chunk))
     with tempfile.TemporaryDirectory() as folder:
-        profile, table, _ = chain.score(chain.memory_slide(rgb), Path(folder), params, order=order)
-    assert (profile.stain, profile.quality) == (answer[0].stain, answer[0].quality)
-    assert table.equals(answer[1])
+        profile, table = slide.score(Path(folder), params, order=order)
+    assert (profile.stain, profile.quality) == (slide.profile.stain, slide.profile.quality)
+    assert table.equals(slide.table)
 
 
 @COMMON
@@ -67,27 +89,25 @@ def test_any_chunk_shard_and_order_gives_the_same_cells(
     order=st.integers(0, 99),
 )
 def test_any_cut_into_work_units_gives_the_same_cells(
-    rgb: np.ndarray, answer: tuple[SlideProfile, pa.Table], rows: list[int], columns: list[int], order: int
+    slide: Slide, rows: list[int], columns: list[int], order: int
 ) -> None:
     cut = chain.at_lines(rows, columns)
     params = PyramidParams(chunk=256, shard=512)
     with tempfile.TemporaryDirectory() as folder:
-        _, table, _ = chain.score(chain.memory_slide(rgb), Path(folder), params, order=order, cut=cut)
-    assert table.equals(answer[1])
+        _, table = slide.score(Path(folder), params, order=order, cut=cut)
+    assert table.equals(slide.table)
 
 
 @pytest.mark.parametrize("where", ["centroid", "beside", "corner"])
-def test_a_cell_on_a_seam_is_counted_once(
-    rgb: np.ndarray, answer: tuple[SlideProfile, pa.Table], tmp_path: Path, where: str
-) -> None:
+def test_a_cell_on_a_seam_is_counted_once(slide: Slide, tmp_path: Path, where: str) -> None:
     """Seams through a cell's own centroid pixel, one pixel beside it, and a corner of four units in it."""
-    centroids = answer[1].select(["y_px0", "x_px0"]).to_pylist()
+    centroids = slide.table.select(["y_px0", "x_px0"]).to_pylist()
     cell = min(centroids, key=lambda c: abs(c["y_px0"] - 550) + abs(c["x_px0"] - 625))
     y, x = int(np.ceil(cell["y_px0"])), int(np.ceil(cell["x_px0"]))
     rows, columns = {"centroid": ([y], []), "beside": ([y - 1, y + 1], []), "corner": ([y], [x])}[where]
     cut = chain.at_lines(rows, columns)
-    _, table, _ = chain.score(chain.memory_slide(rgb), tmp_path, PyramidParams(chunk=256, shard=512), cut=cut)
-    assert table.equals(answer[1])
+    _, table = slide.score(tmp_path, PyramidParams(chunk=256, shard=512), cut=cut)
+    assert table.equals(slide.table)
 
 
 def test_a_real_core_gives_the_same_cells(shared_data: Path, tmp_path: Path) -> None:
