@@ -158,7 +158,7 @@ class ISHParams:
     """Diameter of the smallest signals (specification 8)."""
     max_spot_um: float = 1.0
     """Diameter of the largest single signals (specification 8); wider ones are found by their core."""
-    spot_mad: float = 5.5
+    spot_mad: float = 5.0
     """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours, measured."""
     spot_share: float = 0.25
     """Least contrast of a signal, of that of its nucleus's strongest of the same probe. Ours, measured."""

@@ -59,7 +59,7 @@ def scales(min_diameter_px: float, max_diameter_px: float, count: int) -> Scales
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def cut_out(plane: Any, b: int, y0: int, x0: int, out: Any) -> None:
-    """Means of ``plane`` over bins of ``b`` x ``b`` pixels, from bin ``(y0, x0)`` on; the rim goes on outwards.
+    """Means of ``plane`` over bins of ``b`` x ``b`` pixels, from bin ``(y0, x0)`` on; its rim goes on.
 
     ``out`` is float32 ``(h, w)``.
     """
