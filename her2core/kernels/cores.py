@@ -1,0 +1,106 @@
+"""Which points lie under a core: a rectangle of any direction, or a disc."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """Points in strips of one height, and within a strip by ``x``, so that a core looks at few of them.
+
+    Attributes
+    ----------
+    y, x
+        Coordinates in that order, shape ``(n,)``.
+    order
+        Place of each in the arrays that were given, shape ``(n,)``.
+    top, height
+        Upper edge of the first strip, and the height of each.
+    starts
+        First point of each strip, and ``n``.
+    """
+
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    order: NDArray[np.int64]
+    top: float
+    height: float
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, y: NDArray[np.float64], x: NDArray[np.float64], height: float) -> Strips:
+        """Sort at least one point; points of one place keep their order."""
+        top = float(y.min())
+        strips = np.floor((y - top) / height).astype(np.int64)
+        order = np.lexsort((x, strips))
+        starts = np.searchsorted(strips[order], np.arange(int(strips.max()) + 2))
+        return cls(y[order], x[order], order, top, height, starts)
+
+    def under(
+        self, y0: float, x0: float, angle: float, length: float, width: float, *, disc: bool = False
+    ) -> NDArray[np.int64]:
+        """Points (as they were given) under a core centred on ``(y0, x0)``, its edge included.
+
+        Parameters
+        ----------
+        angle
+            Of the long side against the x axis, in radians.
+        length, width
+            Of the rectangle; both the diameter of a disc.
+        """
+        sin, cos = math.sin(angle), math.cos(angle)
+        found = _under(
+            self.y, self.x, self.starts, self.top, self.height, y0, x0, sin, cos, length / 2, width / 2, disc
+        )
+        members: NDArray[np.int64] = self.order[found]
+        return members
+
+
+@njit(nogil=True, cache=True)
+def _clip(low: float, high: float, slope: float, a: float, b: float, half: float) -> Any:
+    """Cut ``low..high`` to the ``dx`` with ``|dx * slope + c| <= half`` for some ``c`` in ``a..b``."""
+    if abs(slope) < 1e-9:
+        return low, high
+    one, other = (-half - max(a, b)) / slope, (half - min(a, b)) / slope
+    return max(low, min(one, other)), min(high, max(one, other))
+
+
+@njit(nogil=True, cache=True)
+def _under(
+    y: Any, x: Any, starts: Any, top: float, height: float,
+    y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool,
+) -> Any:  # fmt: skip
+    down = along * abs(sin) + across * abs(cos)
+    right = along * abs(cos) + across * abs(sin)
+    first = max(int(np.floor((y0 - down - top) / height)) - 1, 0)
+    last = min(int(np.floor((y0 + down - top) / height)) + 1, len(starts) - 2)
+    found = np.empty(16, np.int64)
+    n = 0
+    for strip in range(first, last + 1):
+        above = top + strip * height - y0
+        below = above + height
+        low, high = _clip(-right, right, cos, above * sin, below * sin, along)
+        low, high = _clip(low, high, -sin, above * cos, below * cos, across)
+        margin = 1e-6 * (along + across + height)  # rounding leaves none out before it is tested
+        run = x[starts[strip] : starts[strip + 1]]
+        a = starts[strip] + np.searchsorted(run, x0 + low - margin)
+        b = starts[strip] + np.searchsorted(run, x0 + high + margin, side="right")
+        while n + b - a > len(found):
+            found = np.append(found, np.empty(len(found), np.int64))
+        for i in range(a, b):
+            dy, dx = y[i] - y0, x[i] - x0
+            if disc:
+                inside = dy * dy + dx * dx <= along * along
+            else:
+                inside = abs(dx * cos + dy * sin) <= along and abs(dy * cos - dx * sin) <= across
+            if inside:
+                found[n] = i
+                n += 1
+    return found[:n]
