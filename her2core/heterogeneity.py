@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core import diversity
+from her2core import diversity, spatial
 from her2core.bootstrap import UNIT, Blocks, whole
 from her2core.guideline import SCORES, CellClass, RuleSet
 from her2core.metrics import Metric, insufficient, measured
@@ -81,8 +81,10 @@ def measure_heterogeneity(
     y, x, od = cells.y_um[counted], cells.x_um[counted], cells.membrane_od[counted].astype(np.float64)
     base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
     found = [*cell_metrics(base, y, x, od, params)]
+    found += spatial.cell_metrics(base, y, x, classes[counted], od, params)
     for regions in sweep:
         found += region_metrics(regions, params, slide_score)
+        found += spatial.region_metrics(regions, params)
     return tuple(found)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from her2core import spatial
 from her2core.bootstrap import Blocks
 from her2core.genetic import GeneticArm, Heterogeneity
 from her2core.guideline_ish import IshRules
@@ -53,6 +54,7 @@ def measure_ish_heterogeneity(
     found = [*_slide_metrics(nuclei, base, params, score, genetic)]
     for regions in sweep:
         found += _region_metrics(regions, params)
+        found += spatial.nucleus_region_metrics(regions, params)
     return tuple(found)
 
 

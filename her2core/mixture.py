@@ -22,7 +22,7 @@ MIN_SD_OD = 0.02
 """Least standard deviation of a population, in OD, about ten grey levels: a spike is no population (ours)."""
 ROUNDS = 300
 """Most rounds of expectation and maximisation."""
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-8
 """Gain in log-likelihood a cell below which rounds end."""
 
 
@@ -78,10 +78,11 @@ def fit_two(x: Reals, w: Reals, start: Populations | None = None) -> Populations
     Populations or None
         None of fewer than two different values.
     """
+    seen = (w > 0).reshape(-1, len(x)).any(axis=0)
+    x, w = x[seen], w[..., seen]
     if start is None:
-        if np.count_nonzero(w) < 2:
+        if len(x) < 2:
             return None
-        x, w = x[w > 0], w[w > 0]
         parts = _best_cut(x, w)
     else:
         shape = (2, *w.shape[:-1])
