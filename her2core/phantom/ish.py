@@ -4,8 +4,8 @@
     planted = plant_ish(spec)                      # planted.nuclei, planted.spots
     pixels = render_ish(planted, Box(0, 0, 1500, 1500))
 
-Nuclei are ellipses on a jittered grid; some touch and some overlap. Signals lie inside them, farther apart
-than they are wide, so that each can be told; a cluster is one place that holds several copies.
+Nuclei are lobed ellipses on a jittered grid; some touch and some overlap. Signals lie inside them, farther
+apart than they are wide, so that each can be told; a cluster is one place that holds several copies.
 
 Phantoms prove plumbing and arithmetic, not clinical validity.
 """
@@ -23,18 +23,22 @@ F64 = npt.NDArray[np.float64]
 
 NUCLEUS_TRUTH: Final = np.dtype(
     [("y_px0", "f8"), ("x_px0", "f8"), ("long_um", "f8"), ("short_um", "f8"), ("angle", "f8"),
-     ("population", "i4"), ("overlapped", "?"), ("her2", "i4"), ("cep17", "i4"), ("area_um2", "f8")]
+     ("population", "i4"), ("overlapped", "?"), ("her2", "i4"), ("cep17", "i4"), ("area_um2", "f8"),
+     ("lobe", "f8", 2), ("phase", "f8", 2)]
 )  # fmt: skip
-"""One nucleus: centre, semi-axes, and the copies that were planted in it."""
+"""One nucleus: centre, semi-axes, angle of the long one from x towards y, the copies that were planted in it,
+and second and third harmonic of its outline."""
 SPOT_TRUTH: Final = np.dtype(
     [("nucleus", "i4"), ("probe", "u1"), ("y_px0", "f8"), ("x_px0", "f8"), ("copies", "i4")]
 )
-"""One signal: row of its nucleus, probe (0 HER2, 1 CEP17), place, and copies (more than 1 in a cluster)."""
+"""One signal: row of its nucleus (-1: it lies outside of any), probe (0 HER2, 1 CEP17), place, and copies
+(more than 1 in a cluster)."""
 
 SPACING_UM: Final = 19.0  # of the grid of nuclei; ours
 JITTER_UM: Final = 1.2
 SEMI_UM: Final = (4.6, 6.4)  # long semi-axis: nuclei of 9 to 13 µm
 ROUNDNESS: Final = (0.78, 1.0)  # short over long
+LOBE: Final = 0.035  # standard deviation of an outline's harmonics, as a fraction of its radius
 INNER: Final = 0.78  # signals keep this far from the outline, as a fraction of the axes
 CLUSTER_COPIES: Final = 6  # copies a cluster, about (her2-spec 8: small cluster 6)
 TRIES: Final = 200
@@ -70,6 +74,15 @@ class IshSpec:
         Sensor noise in standard deviations of the usual (1.0); 0 draws none.
     defocus_um
         Standard deviation of blur beyond the lens's own.
+    depth_um
+        Signals lie at different depths: each is blurred on its own, by a normal deviate of this scale, and
+        keeps its integral.
+    haze
+        Uneven light or stain between nuclei (autofluorescence; cytoplasm and debris); 1 is usual.
+    stray
+        Signals outside nuclei, a nucleus.
+    retention
+        Chance that a section keeps a copy: nuclei of a 4 µm section are cut (her2-spec 2.4: 0.7).
     dual
         Whether there is a CEP17 probe.
     islands
@@ -86,6 +99,10 @@ class IshSpec:
     touching: float = 0.12
     noise: float = 1.0
     defocus_um: float = 0.0
+    depth_um: float = 0.08
+    haze: float = 1.0
+    stray: float = 0.05
+    retention: float = 1.0
     spot_um: float = 0.55
     dual: bool = True
     islands: bool = False
@@ -106,6 +123,22 @@ class PlantedIsh:
     nuclei: npt.NDArray[np.void]
     spots: npt.NDArray[np.void]
 
+    def outline(self, row: int, points: int = 96) -> F64:
+        """Outline of a nucleus, ``(points, 2)`` as (y, x) in level-0 px."""
+        nucleus, phi = self.nuclei[row], np.linspace(0, 2 * math.pi, points, endpoint=False)
+        radius = outline_radius(nucleus, phi) / self.spec.mpp
+        u, v = radius * nucleus["long_um"] * np.cos(phi), radius * nucleus["short_um"] * np.sin(phi)
+        sin, cos = math.sin(nucleus["angle"]), math.cos(nucleus["angle"])
+        return np.stack([nucleus["y_px0"] + u * sin + v * cos, nucleus["x_px0"] + u * cos - v * sin], 1)
+
+
+def outline_radius(nucleus: Any, phi: F64) -> F64:
+    """Radius of an outline at polar angles ``phi`` of its ellipse, in units of the ellipse's."""
+    waves = (
+        a * np.cos(k * phi + p) for k, a, p in zip((2, 3), nucleus["lobe"], nucleus["phase"], strict=True)
+    )
+    return np.asarray(1 + sum(waves))
+
 
 def plant_ish(spec: IshSpec) -> PlantedIsh:
     """Choose every nucleus and signal of a field; deterministic in the spec."""
@@ -119,15 +152,18 @@ def plant_ish(spec: IshSpec) -> PlantedIsh:
             if probe == 1 and not spec.dual:
                 continue
             copies = max(0, round(rng.normal(mean, 0.15 * math.sqrt(max(mean, 0.0)))))
+            if spec.retention < 1:
+                copies = int(rng.binomial(copies, spec.retention))
             groups = _clusters(copies, population.clustered and probe == 0, rng)
             for n in groups:
                 place = _place(nucleus, probe, n, taken, spec, rng)
                 if place is not None:
                     taken.append((*place, probe))
                     spots.append((k, probe, *_pixels(nucleus, place, spec), n))
+    spots += _stray(spec, nuclei)
     planted = np.array(spots, SPOT_TRUTH)
     for probe, name in enumerate(("her2", "cep17")):
-        of = planted["probe"] == probe
+        of = (planted["probe"] == probe) & (planted["nucleus"] >= 0)
         nuclei[name] = np.bincount(planted["nucleus"][of], planted["copies"][of], len(nuclei)).astype(int)
     return PlantedIsh(spec, nuclei, planted)
 
@@ -136,6 +172,7 @@ def _nuclei(spec: IshSpec, rng: np.random.Generator) -> npt.NDArray[np.void]:
     """Ellipses on a jittered hexagonal grid, and companions that touch or overlap some of them."""
     height, width = spec.height_px * spec.mpp, spec.width_px * spec.mpp
     rows: list[tuple[Any, ...]] = []
+    shapes = np.random.default_rng([spec.seed, 33])
     down = SPACING_UM * math.sqrt(0.75)
     for i, y in enumerate(np.arange(spec.margin_um, height - spec.margin_um, down)):
         for x in np.arange(spec.margin_um + (i % 2) * SPACING_UM / 2, width - spec.margin_um, SPACING_UM):
@@ -156,7 +193,11 @@ def _nuclei(spec: IshSpec, rng: np.random.Generator) -> npt.NDArray[np.void]:
             for py, px in pair:
                 place = (py / spec.mpp - 0.5, px / spec.mpp - 0.5)
                 shape = (long, short, angle, population, overlapped)
-                rows.append((*place, *shape, 0, 0, math.pi * long * short))
+                lobe = shapes.normal(0, LOBE, 2).clip(-2 * LOBE, 2 * LOBE) * (
+                    len(pair) == 1
+                )  # pairs stay round
+                area = math.pi * long * short * (1 + 0.5 * float(lobe @ lobe))
+                rows.append((*place, *shape, 0, 0, area, lobe, shapes.uniform(0, 2 * math.pi, 2)))
     nuclei = np.array(rows, NUCLEUS_TRUTH)
     return nuclei[np.lexsort((nuclei["x_px0"], nuclei["y_px0"]))]
 
@@ -196,6 +237,19 @@ def _place(
         if all(math.hypot(y - ty, x - tx) > n for (ty, tx, _), n in zip(taken, needed, strict=True)):
             return y, x
     return None
+
+
+def _stray(spec: IshSpec, nuclei: npt.NDArray[np.void]) -> list[tuple[Any, ...]]:
+    """Signals between nuclei, at least a micrometre clear of all."""
+    rng = np.random.default_rng([spec.seed, 34])
+    found: list[tuple[Any, ...]] = []
+    for _ in range(int(rng.poisson(spec.stray * len(nuclei)))):
+        probe = int(rng.integers(2)) if spec.dual else 0
+        y, x = rng.uniform(0, spec.height_px), rng.uniform(0, spec.width_px)
+        away = np.hypot(nuclei["y_px0"] - y, nuclei["x_px0"] - x) * spec.mpp
+        if (away > nuclei["long_um"] * (1 + 4 * LOBE) + 1.0).all():
+            found.append((-1, probe, y, x, 1))
+    return found
 
 
 def _pixels(nucleus: Any, place: tuple[float, float], spec: IshSpec) -> tuple[float, float]:

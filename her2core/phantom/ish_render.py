@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from her2core.kernels.dish import REFERENCE_RED
-from her2core.kernels.stain import REFERENCE_HEMATOXYLIN, unit
-from her2core.phantom.ish import IshSpec, PlantedIsh
+from her2core.kernels.stain import unit
+from her2core.phantom.ish import IshSpec, PlantedIsh, outline_radius
 from her2core.phantom.render import grain, window
 from her2core.records import Box
 
@@ -33,13 +32,19 @@ SIGNAL_LEVEL: Final = (900.0, 800.0)  # peak of a single HER2 and CEP17 signal
 GAIN: Final = 0.25  # grey levels of noise variance a grey level of light: shot noise
 READ_NOISE: Final = 8.0
 
-# Bright field, optical density. Ours, by the look of real dual-ISH fields.
+# Bright field: optical density and its direction (R, G, B). Ours, measured on real dual-ISH fields, and not
+# the references that the kernel falls back on.
+HEMATOXYLIN: Final = unit((0.78, 0.59, 0.20))
+RED: Final = unit((0.16, 0.96, 0.18))
 GLASS: Final = (236.0, 235.0, 232.0)
-HEMATOXYLIN_OD: Final = 0.28
+HEMATOXYLIN_OD: Final = 0.21
 BLACK_OD: Final = 0.70  # peak of a single silver dot, in every channel
 RED_OD: Final = 0.95  # peak of a single red dot, along its vector
 RED_WIDER: Final = 1.35  # red chromogen spreads farther than silver
 GREY_NOISE: Final = 2.0
+HAZE_UM: Final = 6.0  # haze is correlated over this
+HAZE_LEVEL: Final = (60.0, 40.0, 30.0)  # its mean, grey levels of fluorescence
+HAZE_OD: Final = (0.020, 0.026, 0.040)  # its mean, R, G, B: cream
 
 
 def render_ish(planted: PlantedIsh, box: Box) -> Pixels:
@@ -71,20 +76,19 @@ def _tile(planted: PlantedIsh, ty: int, tx: int) -> Pixels:
     signals = [_signals(planted, area, probe) for probe in range(2)]
     inner = (slice(margin, margin + TILE), slice(margin, margin + TILE))
     noise = np.random.default_rng([spec.seed, 31, ty, tx]).standard_normal((TILE, TILE, 3), np.float32)
+    haze = spec.haze * _haze(spec, area)[inner][..., None]
     if spec.modality == "FISH":
         layers = [DAPI_LEVEL * nuclear, *signals]
         light = np.stack([_blurred(layer, spec)[inner] for layer in layers], -1)
+        light += haze * np.asarray(HAZE_LEVEL, np.float32)
         for channel in range(3):
             light[..., channel] += FIELD[channel] + IN_NUCLEUS[channel] * nuclear[inner]
         light += spec.noise * np.sqrt(GAIN * light + READ_NOISE**2) * noise
         return np.clip(np.rint(light), 0, 65535).astype(np.uint16)
     od = [_blurred(layer, spec)[inner] for layer in (HEMATOXYLIN_OD * nuclear, *signals)]
-    vectors = (unit(REFERENCE_HEMATOXYLIN), np.ones(3), unit(REFERENCE_RED))
-    mottle = window(grain(spec.seed, 4.0), Box(ty * TILE, tx * TILE, (ty + 1) * TILE, (tx + 1) * TILE))
-    ground = 0.012 + 0.006 * mottle
-    density = ground[..., None] + sum(
-        layer[..., None] * np.asarray(v, np.float32) for layer, v in zip(od, vectors, strict=True)
-    )
+    density = 0.006 + haze * np.asarray(HAZE_OD, np.float32)
+    for layer, vector in zip(od, (HEMATOXYLIN, np.ones(3), RED), strict=True):
+        density += layer[..., None] * np.asarray(vector, np.float32)
     light = np.asarray(GLASS, np.float32) * 10 ** -np.minimum(density, 2.2)
     light += spec.noise * GREY_NOISE * noise
     rgb: Pixels = np.clip(np.rint(light), 0, 255).astype(np.uint8)
@@ -95,6 +99,13 @@ def _blurred(layer: F32, spec: IshSpec) -> F32:
     if spec.defocus_um <= 0:
         return layer
     return np.asarray(cv2.GaussianBlur(layer, (0, 0), spec.defocus_um / spec.mpp), np.float32)
+
+
+def _haze(spec: IshSpec, area: Box) -> F32:
+    """Mean 1, never below 0: patches a few micrometres wide, everywhere."""
+    patches = window(grain(spec.seed + 1, HAZE_UM / spec.mpp), area)
+    fine = window(grain(spec.seed, max(0.5 / spec.mpp, 1.0)), area)
+    return np.maximum(1 + 0.35 * patches + 0.15 * fine, 0)
 
 
 def _nuclear(planted: PlantedIsh, area: Box) -> F32:
@@ -111,9 +122,9 @@ def _nuclear(planted: PlantedIsh, area: Box) -> F32:
         sin, cos = math.sin(nucleus["angle"]), math.cos(nucleus["angle"])
         u = (x * cos + y * sin) * spec.mpp / nucleus["long_um"]
         v = (y * cos - x * sin) * spec.mpp / nucleus["short_um"]
-        rho = np.sqrt(u * u + v * v)
+        rho = np.hypot(u, v) / outline_radius(nucleus, np.arctan2(v, u))
         cover = np.clip((1 - rho) * nucleus["short_um"] / 0.5 + 0.5, 0, 1)
-        shade = 0.85 + 0.3 * ((k * 7919) % 97) / 97
+        shade = 0.75 + 0.5 * ((k * 7919) % 97) / 97
         layer[rows, columns] += cover * shade * np.clip(1 + 0.10 * chromatin[rows, columns], 0.5, 1.5)
     return layer
 
@@ -130,14 +141,17 @@ def _signals(planted: PlantedIsh, area: Box, probe: int) -> F32:
         spot = planted.spots[i]
         rng = np.random.default_rng([spec.seed, 32, int(i)])
         strength = rng.uniform(0.85, 1.15)
+        blur = spec.depth_um * min(abs(rng.normal()), 3.0) / spec.mpp
+        wide2 = sigma * sigma + blur * blur
         away = 0.42 * spec.spot_um * math.sqrt(spot["copies"]) / spec.mpp if spot["copies"] > 1 else 0.0
         for _ in range(spot["copies"]):
             turn, radius = rng.uniform(0, 2 * math.pi), away * math.sqrt(rng.random()) * 1.5
             y, x = spot["y_px0"] + radius * math.sin(turn), spot["x_px0"] + radius * math.cos(turn)
-            part = _window_of(y, x, 4 * sigma + 1, area)
+            part = _window_of(y, x, 4 * math.sqrt(wide2) + 1, area)
             if part is not None:
                 rows, columns, dy, dx = part
-                layer[rows, columns] += strength * peak * np.exp(-(dy * dy + dx * dx) / (2 * sigma * sigma))
+                top = strength * peak * sigma * sigma / wide2  # the integral stays
+                layer[rows, columns] += top * np.exp(-(dy * dy + dx * dx) / (2 * wide2))
     return layer
 
 
