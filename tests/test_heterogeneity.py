@@ -124,8 +124,8 @@ def test_spread_agrees_with_the_textbook(values: list[float]) -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=4, max_size=20))
 def test_counted_values_spread_as_written_out_ones(pairs: list[tuple[int, int]]) -> None:
     """A histogram, and the same cells one by one, through every index."""
-    w = np.bincount([v for v, _ in pairs], [k for _, k in pairs], minlength=10)
-    x, w = np.arange(10, dtype=np.float64) / 10, w.astype(np.float64)
+    w: Any = np.bincount([v for v, _ in pairs], [k for _, k in pairs], minlength=10).astype(np.float64)
+    x = np.arange(10, dtype=np.float64) / 10
     for spread in (diversity.mean, diversity.sd, diversity.mad, diversity.cv, diversity.gini,
                    diversity.bimodality):  # fmt: skip
         one, other = float(spread(x, w)), of(spread, np.repeat(x, w.astype(int)))
@@ -358,11 +358,10 @@ def test_metrics_depend_on_no_order_of_the_cells() -> None:
 def nuclei(her2: Any, cep17: Any = 2, *, step: float = 25.0) -> MeasuredNuclei:
     h, c = np.broadcast_arrays(np.asarray(her2), np.asarray(cep17))
     n = len(h)
-    side = math.isqrt(n)
-    return MeasuredNuclei(
-        np.arange(n), step * (np.arange(n) // side).astype(np.float64), step * (np.arange(n) % side).astype(np.float64), np.zeros(n, np.uint8),
-        np.ones(n, np.bool_), h, h, c, c,
-    )  # fmt: skip
+    row, column = np.divmod(np.arange(n), math.isqrt(n))
+    y, x = (step * place.astype(np.float64) for place in (row, column))
+    alike = np.zeros(n, np.uint8), np.ones(n, np.bool_)
+    return MeasuredNuclei(np.arange(n), y, x, *alike, h, h, c, c)
 
 
 def of_signals(found: MeasuredNuclei) -> dict[tuple[str, float | None], Metric]:
