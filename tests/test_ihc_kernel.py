@@ -424,8 +424,8 @@ def phantom_result(name: str) -> dict[str, float]:
 def test_phantom_cells_are_found_and_measured(name: str) -> None:
     result = phantom_result(name)
     assert result["tumour recall"] >= 0.97
-    assert result["recall"] >= 0.90
-    assert result["precision"] >= 0.94
+    assert result["recall"] >= 0.95
+    assert result["precision"] >= 0.97
     assert result["completeness error"] <= 0.10
     assert result["completeness r"] >= 0.85
     assert result["membrane OD r"] >= 0.85
@@ -439,46 +439,59 @@ def test_phantoms_taken_together() -> None:
     results = [phantom_result(name) for name in CONDITIONS]
     mean = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
     assert mean["tumour recall"] >= 0.985
-    assert mean["precision"] >= 0.97
+    assert mean["recall"] >= 0.98
+    assert mean["precision"] >= 0.98
     assert mean["completeness error"] <= 0.06
-    assert mean["completeness r"] >= 0.9
+    assert mean["completeness r"] >= 0.93
     assert mean["membrane OD r"] >= 0.9
-    assert mean["kappa"] >= 0.84
+    assert mean["kappa"] >= 0.85
 
 
 # --- nuclei of real cores, marked by eye --------------------------------------------------------------
 
 
-def marked() -> dict[tuple[str, int, int], npt.NDArray[np.float64]]:
+def marked(name: str) -> dict[tuple[str, int, int], npt.NDArray[np.float64]]:
     """By core and field: rows (y, x, certain)."""
     fields = defaultdict(list)
-    with (Path(__file__).parent / "data" / "nuclei_by_eye.csv").open() as rows:
+    with (Path(__file__).parent / "data" / name).open() as rows:
         for row in csv.DictReader(rows):
             key = (row["core"], int(row["field_y0"]), int(row["field_x0"]))
             fields[key].append((float(row["y_px0"]), float(row["x_px0"]), float(row["certain"])))
     return {key: np.array(marks) for key, marks in fields.items()}
 
 
-def test_nuclei_marked_by_eye_are_found(shared_data: Path) -> None:
-    """Recall of the certain marks; precision without what lies on an uncertain one."""
+def beside_marks(shared_data: Path, name: str, side: int) -> tuple[int, int, int]:
+    """Certain marks found, certain marks, and nuclei found that no uncertain mark excuses."""
     hits = sure = found = 0
-    fields = marked()
-    for (core, y0, x0), marks in fields.items():
+    for (core, y0, x0), marks in marked(name).items():
         rgb = np.ascontiguousarray(cv2.imread(str(shared_data / "ihc_cores" / core))[..., ::-1])
         kernel = IHCKernel(IHCParams(), profiled(rgb, 0.25), 0.25)
-        box = Box(y0, x0, y0 + 512, x0 + 512)
+        box = Box(y0, x0, y0 + side, x0 + side)
         cells = places(measured(kernel, rgb, box.grown(12)))
         certain = marks[:, 2] == 1
         match = pairs(marks[certain, :2], cells, 16)
         rest = np.delete(cells, match[:, 1], axis=0)
         rest = np.delete(rest, pairs(marks[~certain, :2], rest, 16)[:, 1], axis=0)
-        inside = ((rest >= (y0, x0)) & (rest < (y0 + 512, x0 + 512))).all(axis=1)
+        inside = ((rest >= (y0, x0)) & (rest < (y0 + side, x0 + side))).all(axis=1)
         hits, sure = hits + len(match), sure + int(certain.sum())
         found += len(match) + int(inside.sum())
-    assert len({core for core, _, _ in fields}) >= 4
+    return hits, sure, found
+
+
+def test_nuclei_marked_by_eye_are_found(shared_data: Path) -> None:
+    """Recall and precision, without what lies on an uncertain mark. The rule was fitted here."""
+    hits, sure, found = beside_marks(shared_data, "nuclei_by_eye.csv", 512)
     assert sure >= 300
-    assert hits / sure >= 0.82
-    assert hits / found >= 0.88
+    assert hits / sure >= 0.83
+    assert hits / found >= 0.93
+
+
+def test_nuclei_marked_in_fields_that_nothing_was_fitted_on(shared_data: Path) -> None:
+    """Squares of 256 px from other fields, taken at random: the fair figure, of few marks."""
+    hits, sure, found = beside_marks(shared_data, "nuclei_by_eye_heldout.csv", 256)
+    assert sure >= 120
+    assert hits / sure >= 0.76
+    assert hits / found >= 0.94
 
 
 def test_warm_compiles_what_a_call_needs() -> None:

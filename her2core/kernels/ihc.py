@@ -7,7 +7,7 @@ A cell's row depends on no pixel farther than `halo_px` from its centroid, and o
 begins: however a slide is cut, the rows are the same bits.
 
     planes     stains from light
-    nuclei     seeds, valleys between them, outlines
+    nuclei     seeds, and outlines around them
     evidence   which outlines are nuclei
     rivals     one outline for every nucleus
     membrane   the contour of a cell and its stain
@@ -29,7 +29,7 @@ from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
 from her2core.kernels.nuclei import Nuclei
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, stain_tables, unmix_binned, unmix_plain
-from her2core.kernels.polar import N_RAYS, bearings, bend_costs, star
+from her2core.kernels.polar import bearings, bend_costs, star
 from her2core.kernels.rivals import unrivalled
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
@@ -48,7 +48,7 @@ NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-ce
 SEED_SIGMA_UM: Final = 1.25  # bridges chromatin, keeps a 5 um nucleus
 SURROUND_SIGMA_UM: Final = 3.0  # what a seed is compared with
 PEAK_UM: Final = 2.0  # two seeds are farther apart than this
-COMPETE_UM: Final = 6.0  # centres of outlines that may be one nucleus
+COMPETE_UM: Final = 5.0  # centres of outlines that may be one nucleus
 MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
 DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
 NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
@@ -57,7 +57,7 @@ LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
 SEED_GREY: Final = 7  # a seed is darker than its surroundings by this much
-SHARED_RAYS: Final = 16  # of 36: outlines that overlap so far are one nucleus
+SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
 FAINT_SEED: Final = 0.25  # of the hematoxylin range: a nucleus that stands out less was found by its membrane
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
 
@@ -122,7 +122,6 @@ class IHCKernel:
             inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=px(2.0), clip=40
         )
         self.nucleus_rule = nucleus_rule(px(1.5), self.um)
-        self.part_rule = nuclei.PartRule(near=self.near, depth=8, share=6, base=BASE, aside=2)
         self._nucleus_work = nuclei.workspace(self.edge_rule)
 
     def _rules_for_membranes(self, glass_od: float) -> None:
@@ -166,10 +165,9 @@ class IHCKernel:
         self.look = bearings(max(near + self.r_max + 1, self.neighbour))
         cell_px = px(NUCLEUS_REACH_UM + self.params.expansion_um + 1.0)
         self.wide_star = star(cell_px + 4, 1.0)
-        # A finished nucleus depends on its rivals and on what parts these from others; all were seeds, moved;
-        # a seed survives its own rivals, each outline again parted from its neighbours.
-        self.rival_chain = self.drift + 2 * near
-        self.seed_chain = self.rival_chain + self.shift + 2 * near
+        # A finished nucleus depends on its rivals; all were seeds, moved; a seed survives its own rivals.
+        self.rival_chain = self.drift + near
+        self.seed_chain = self.rival_chain + self.shift + near
         self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
         by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
         reach = max(by_nuclei, self.drift + cell_px)
@@ -255,13 +253,9 @@ class IHCKernel:
         """The outlines around centres in ascending ``y`` that have contrast and the looks of a nucleus."""
         w = planes.soft.shape[1]
         found = Nuclei.at(y, x)
-        bound = np.full((len(y), N_RAYS), self.r_max, np.int32)
-        nuclei.part(planes.soft, y, x, self.part_rule, self.look, bound)
         floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)
         sheet = self.wide_star.over(planes.soft)
-        nuclei.outline_all(
-            sheet, w, (bound, floor), self.edge_rule, self._nucleus_work, found, found.nearby()
-        )
+        nuclei.outline_all(sheet, w, floor, self.edge_rule, self._nucleus_work, found, found.nearby())
         keep = found.score >= round(16 * self.params.nucleus_contrast * SHADES)
         hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
         judge(hem, brown, w, self.bin, found, self.nucleus_rule, keep)

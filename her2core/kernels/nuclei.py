@@ -1,4 +1,4 @@
-"""Nuclei: seeds, the valleys that part touching ones, and an outline around each."""
+"""Nuclei: seeds, an outline around each, and the valleys that part those of ISH slides."""
 
 from __future__ import annotations
 
@@ -189,30 +189,24 @@ def workspace(rule: EdgeRule) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline_all(
-    sheet: Any, stride: int, limits: tuple[Any, Any], rule: Any, work: Any, found: Any, order: Any
-) -> None:
+def outline_all(sheet: Any, stride: int, floor: Any, rule: Any, work: Any, found: Any, order: Any) -> None:
     """`outline` around every centre of ``found``, in any order; its paths and scores are filled in."""
-    bound, floor = limits
     for i in order:
         at = found.y[i] * stride + found.x[i]
-        found.score[i], found.weak[i] = outline(sheet, at, (bound[i], floor[i]), rule, work, found.path[i])
+        found.score[i], found.weak[i] = outline(sheet, at, floor[i], rule, work, found.path[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline(
-    sheet: Any, centre: int, limits: tuple[Any, int], rule: Any, work: Any, path: Any
-) -> tuple[int, int]:
+def outline(sheet: Any, centre: int, floor: int, rule: Any, work: Any, path: Any) -> tuple[int, int]:
     """Trace the nucleus around ``sheet.flat[centre]`` into ``path`` (ray,), radii in pixels.
 
-    The gain of a radius is the step from the mean inside it to the mean outside, along its ray. ``limits``
-    are the widest radius of every ray and the grey below which there is no nucleus.
+    The gain of a radius is the step from the mean inside it to the mean outside, along its ray. ``floor`` is
+    the grey below which there is no nucleus.
 
     Returns
     -------
     Mean clipped step along the outline, and over the weakest quarter of it, in 1/16 grey.
     """
-    bound, floor = limits
     gain, lap, cum = work
     m = len(rule.weight)
     for a in range(N_RAYS):
@@ -220,11 +214,9 @@ def outline(
         for r in range(m + rule.outer):
             cum[rule.inner + r + 1] = cum[rule.inner + r] + np.int32(sheet.flat[centre + ray[r]])
         _steps(cum, rule, row)
-        last = min(max(bound[a], rule.r_min), m - 1)
         row[: rule.r_min] = FORBIDDEN
-        row[last + 1 :] = FORBIDDEN
         pale = 0
-        for r in range(last + 1):
+        for r in range(m):
             row[r] -= min(pale, rule.clip)
             pale += max(floor - (cum[rule.inner + r + 1] - cum[rule.inner + r]), 0) * rule.pale
     trace(gain, rule.r_min, m - 1, rule.bend, lap, path)
