@@ -35,7 +35,7 @@ from her2core.kernels.spots import SpotFinder
 from her2core.params import ISHParams
 from her2core.records import Assay, Box, DishStain, Fluorescence
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[Any]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
 
 NUCLEUS_DTYPE: Final = np.dtype(
@@ -146,8 +146,8 @@ class ISHKernel:
         self._buffers: dict[str, NDArray[Any]] = {}
         if isinstance(stain, DishStain):
             self.assay = Assay.DISH
-            self.unmixer = DishUnmixer(stain, mpp)
-            self.probes = (params.black_probe, params.red_probe)
+            self.unmixer: DishUnmixer | None = DishUnmixer(stain, mpp)
+            self.probes: tuple[str | None, ...] = (params.black_probe, params.red_probe)
             range_od = max(stain.hematoxylin_high_od - stain.hematoxylin_low_od, MIN_RANGE_OD)
             self._mending = round(MENDING * SHADES / (range_od * PER_OD) * 256)
             floors = [params.black_od * PER_OD, params.red_od * PER_OD]
@@ -322,7 +322,7 @@ class ISHKernel:
         for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
             if probe is None:
                 continue
-            found = finder(plane, labels, len(mine))
+            found = finder(plane, labels, len(mine), (window.y0, window.x0))
             spots = np.zeros(len(found), SPOT_DTYPE)
             k = PROBES.index(probe)
             spots["nucleus"], spots["probe"] = found["nucleus"] - 1, k
@@ -356,10 +356,8 @@ def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int,
         for k in range(factor):
             row = pixels[y * factor + k]
             for x in range(w):
-                total = 0
                 for i in range(x * factor, x * factor + factor):
-                    total += np.int64(row[i, 0])
-                sums[x] += total
+                    sums[x] += np.int64(row[i, 0])
         for x in range(w):
             v = np.floor(scale[0] + scale[1] * sums[x] + 0.5)
             out[y, x] = 255 if sums[x] == full else np.uint8(min(max(v, 0.0), 255.0))
@@ -375,9 +373,10 @@ def mend(black: Any, red: Any, weight: int, grey: Any) -> None:
     clear = round(PER_OD * SIGNAL_OD)
     for y in range(h):
         for x in range(w):
-            signal = max(np.int32(black[y, x]) - clear, 0) + max(np.int32(red[y, x]) - ZERO - clear, 0)
-            if signal > 0 and grey[y, x] < BASE + SHADES:
-                grey[y, x] = min(grey[y, x] + (signal * weight >> 8), BASE + SHADES)
+            dark: Any = max(np.int32(black[y, x]) - clear, 0)
+            reddish: Any = max(np.int32(red[y, x]) - ZERO - clear, 0)
+            if dark + reddish > 0 and grey[y, x] < BASE + SHADES:
+                grey[y, x] = min(grey[y, x] + ((dark + reddish) * weight >> 8), BASE + SHADES)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -404,3 +403,31 @@ def shrink_rgb(pixels: Any, factor: int, out: Any) -> None:
         for x in range(w):
             for c in range(3):
                 out[y, x, c] = (2 * sums[x, c] + n) // (2 * n)
+
+
+def warm() -> None:
+    """Compile, or load from the cache, everything the kernel calls."""
+    mpp = 0.25
+    levels = Fluorescence(("DAPI", "HER2", "CEP17"), (20.0,) * 3, (2.0,) * 3, 20.0, 100.0)
+    dish = DishStain(
+        i0=(240.0, 240.0, 240.0),
+        hematoxylin=(0.651, 0.701, 0.290),
+        red=(0.124, 0.962, 0.243),
+        source="reference",
+        fallback=None,
+        hematoxylin_low_od=0.02,
+        hematoxylin_high_od=0.2,
+    )
+    for stain, dtype, empty, nucleus, signal in (
+        (levels, np.uint8, (20, 20, 20), (100, 20, 20), (100, 90, 20)),
+        (levels, np.uint16, (20, 20, 20), (100, 20, 20), (100, 90, 20)),
+        (dish, np.uint8, (240, 240, 240), (175, 170, 210), (30, 30, 30)),
+    ):
+        kernel = ISHKernel(ISHParams(), stain, mpp)
+        edge = 2 * kernel.halo_px + 64
+        pixels = np.full((edge, edge, 3), empty, dtype)
+        for centre, radius, colour in ((0, 5.0, nucleus), (7, 0.3, signal)):
+            disc = np.zeros((edge, edge), np.uint8)
+            cv2.circle(disc, (edge // 2 + centre, edge // 2), round(radius / mpp), 1, -1)
+            pixels[disc > 0] = colour
+        kernel(pixels, (0, 0), Box(0, 0, edge, edge).grown(-kernel.halo_px))

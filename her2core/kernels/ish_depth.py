@@ -98,8 +98,9 @@ def level(grey: Plane, um: float, low: Plane, scratch: Plane) -> None:
     cv2.erode(scratch, window, dst=low)
     cv2.blur(low, (_odd(SURROUND_UM / um),) * 2, dst=scratch)
     np.clip(scratch, BASE - SHADES // 2, BASE + SHADES // 2, out=scratch)
-    cv2.subtract(scratch, BASE, dst=low)  # saturates at 0, as the next
-    cv2.subtract(BASE, scratch, dst=scratch)
+    base = np.full_like(scratch, BASE)
+    cv2.subtract(scratch, base, dst=low)  # saturates at 0, as the next
+    cv2.subtract(base, scratch, dst=scratch)
     cv2.subtract(grey, low, dst=grey)
     cv2.add(grey, scratch, dst=grey)
 
@@ -131,7 +132,7 @@ def _stained(calm: Any, wide: Any, near: Any, closed: Any, whole: Any, parts: An
             glow = BASE + (np.int32(near[y, x]) - BASE) * GLOW[0] // GLOW[1]
             stained = v > max(min(max(haze, low), high), glow)
             whole[y, x] = 255 if stained else 0
-            crease = np.int32(closed[y, x]) - v >= max(CREASE[0], (v - BASE) // CREASE[1])
+            crease = np.int32(closed[y, x]) - v >= max(np.int32(CREASE[0]), (v - BASE) // CREASE[1])
             parts[y, x] = 255 if stained and not crease else 0
 
 

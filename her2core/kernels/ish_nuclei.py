@@ -133,6 +133,19 @@ class Found(NamedTuple):
     inside: NDArray[np.int32]  # grey around the seed
     step: NDArray[np.int32]  # mean step where nothing touches, 1/16 grey
 
+    def joined(self, other: Found) -> Found:
+        """These, then those."""
+        return Found(
+            Outlines(*(np.concatenate([a, b]) for a, b in zip(self.shape, other.shape, strict=True))),
+            np.concatenate([self.bound, other.bound]),
+            np.concatenate([self.inside, other.inside]),
+            np.concatenate([self.step, other.step]),
+        )
+
+    def where(self, keep: NDArray[Any]) -> Found:
+        """Those that ``keep`` marks or lists."""
+        return Found(self.shape.where(keep), self.bound[keep], self.inside[keep], self.step[keep])
+
 
 def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32], work: Workspace) -> Found:
     """Nuclei of a picture; those nearer its rim than ``rule.reach`` are not to be trusted.
@@ -146,16 +159,13 @@ def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32]
     """
     whole = _outlined(picture, picture.whole, rule.necks[0], rule, contrast, seeds, work)
     parts = _outlined(picture, picture.parts, rule.necks[1], rule, contrast, seeds, work)
-    both = Found(
-        Outlines(*(np.concatenate(pair) for pair in zip(whole.shape, parts.shape, strict=True))),
-        *(np.concatenate(pair) for pair in zip(whole[1:], parts[1:], strict=True)),
-    )
+    both = whole.joined(parts)
     part = np.arange(len(both.inside)) >= len(whole.inside)
     order = np.lexsort((part, both.shape.x, both.shape.y))
     shape, part = both.shape.where(order), part[order]
     empty = empty_share(shape, picture.whole, rule.look)
     keep = order[compete(shape, part, merit(shape, part, empty, rule), rule)]
-    return Found(both.shape.where(keep), *(column[keep] for column in both[1:]))
+    return both.where(keep)
 
 
 def _outlined(
