@@ -18,7 +18,7 @@ MIN_PAIRS = 30
 MIN_LAGS = 4
 """Fewer lags do not fix three parameters. Ours."""
 LEAST_STRUCTURE = 0.1
-"""Least share of the variance that must build up with distance for it to have a range. Ours."""
+"""Least share of the variance that must build up from the first to the last lag for a range. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,14 @@ class Fit:
 
     Attributes
     ----------
-    longest_um
-        Longest lag that was seen.
+    first_um, longest_um
+        Shortest and longest lag that was seen.
     """
 
     nugget: float
     partial_sill: float
     range_um: float
+    first_um: float
     longest_um: float
 
     @property
@@ -53,8 +54,11 @@ class Fit:
     @property
     def structured(self) -> bool:
         """False if hexagons differ from their neighbours about as much as from any other."""
-        seen = self.partial_sill * (1 - math.exp(-3 * self.longest_um / self.range_um))
-        return seen >= LEAST_STRUCTURE * (self.nugget + seen)
+        beside, far = self._at(self.first_um), self._at(self.longest_um)
+        return far - beside >= LEAST_STRUCTURE * far
+
+    def _at(self, lag_um: float) -> float:
+        return self.nugget + self.partial_sill * (1 - math.exp(-3 * lag_um / self.range_um))
 
     @property
     def nugget_share(self) -> float:
@@ -135,7 +139,7 @@ def fit_exponential(found: Semivariogram) -> Fit | None:
     finer = minimize_scalar(lambda a: _linear(found, a)[0], bounds=(low, high), method="bounded")
     a = min((grid[best], float(finer.x)), key=lambda a: _linear(found, a)[0])
     _, nugget, partial = _linear(found, a)
-    return Fit(nugget, partial, float(a), last)
+    return Fit(nugget, partial, float(a), first, last)
 
 
 def _linear(found: Semivariogram, a: float) -> tuple[float, float, float]:
