@@ -15,8 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from her2core.phantom import PhantomSpec, plant
-from her2core.phantom.slides import write_slide
+from her2core.phantom import IshSpec, PhantomSpec, Population, plant, plant_ish
+from her2core.phantom.slides import write_fluorescence, write_slide
+from her2core.records import Assay
 
 SIDE_PX = 1536  # 0.15 mm² at 0.25 µm/px, four shards of 1024
 GOOD = {
@@ -24,12 +25,25 @@ GOOD = {
     "two": (0.2, 0.1, 0.0, 0.7, 0.0),
     "three": (0.1, 0.0, 0.0, 0.1, 0.8),
 }
-BAD = {"broken": "file_truncated", "missing": "file_missing", "unscaled": "scale_unknown"}
+ISH = {
+    "fish": (Assay.FISH, "two", Population(1.0, 8.0, 2.0)),
+    "dish": (Assay.DISH, "null", Population(1.0, 2.0, 2.0)),
+}
+"""ISH slides: assay, the case they belong to, and what is planted."""
+HEADLINES = {"null": "0", "two": "2+", "three": "3+", "fish": "1", "dish": "5"}
+"""IHC score or ISH group of every good slide."""
+BAD = {
+    "broken": "file_truncated",
+    "missing": "file_missing",
+    "unscaled": "scale_unknown",
+    "unmapped": "channels_unknown",
+}
 CONFIG = "pyramid: {chunk: 256, shard: 1024}\nrun: {workers: 2, retries: 0, slides_in_flight: 2}\n"
 
 
 def write_cohort(folder: Path) -> Path:
-    """Three good slides, a truncated one, a missing one, and one without µm/px; returns the manifest."""
+    """Five good slides, a truncated one, a missing one, one without µm/px, and a FISH slide that does not say
+    which channel is which; returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (name, mix) in enumerate(GOOD.items()):
         spec = PhantomSpec(seed=seed, height_px=SIDE_PX, width_px=SIDE_PX, mix=mix, pattern="mosaic")
@@ -39,14 +53,27 @@ def write_cohort(folder: Path) -> Path:
     write_slide(
         folder / "unscaled.tif", plant(PhantomSpec(seed=9, height_px=512, width_px=512)), scale_known=False
     )
+    for seed, (name, (assay, _, population)) in enumerate(ISH.items()):
+        planted = plant_ish(IshSpec(assay.removeprefix("HER2-"), seed, 1100, 1200, 0.12, (population,)))
+        if assay == Assay.FISH:
+            write_fluorescence(folder / f"{name}.tif", planted)
+        else:
+            write_slide(folder / f"{name}.tif", planted, quality=95)
+    shutil.copy(folder / "dish.tif", folder / "unmapped.tif")
     (folder / "config.yaml").write_text(CONFIG)
-    manifest = folder / "manifest.csv"
-    with manifest.open("w", newline="") as file:
+    return write_manifest(folder / "manifest.csv", *HEADLINES, *BAD)
+
+
+def write_manifest(path: Path, *names: str) -> Path:
+    """Manifest of these slides of the cohort."""
+    with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["slide_id", "case_id", "uri", "assay"])
-        for name in (*GOOD, *BAD):
-            table.writerow([name, f"case-{name}", f"{name}.tif", "HER2-IHC"])
-    return manifest
+        for name in names:
+            assay = Assay.FISH if name == "unmapped" else ISH[name][0] if name in ISH else Assay.IHC
+            case = ISH[name][1] if name in ISH else name
+            table.writerow([name, f"case-{case}", f"{name}.tif", assay])
+    return path
 
 
 def command(*words: str) -> list[str]:
@@ -82,6 +109,7 @@ def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.Data
         name: pl.read_delta(f"{out}/tables/{name}", storage_options=options).sort(keys)
         for name, keys in {
             "cells": ["slide_id", "cell_id"],
+            "nuclei": ["slide_id", "nucleus_id"],
             "slides": ["slide_id"],
             "cases": ["case_id"],
         }.items()

@@ -35,16 +35,17 @@ def test_one_bad_slide_costs_no_other(undisturbed: tuple[Path, str]) -> None:
     out, printed = undisturbed
     slides = cohorts.tables(str(out))["slides"]
     by_id = {row["slide_id"]: row for row in slides.to_dicts()}
-    assert set(by_id) == {*cohorts.GOOD, *cohorts.BAD}
-    for name, score in {"null": "0", "two": "2+", "three": "3+"}.items():
-        assert (by_id[name]["state"], by_id[name]["score"]) == ("scored", score)
+    assert set(by_id) == {*cohorts.HEADLINES, *cohorts.BAD}
+    for name, headline in cohorts.HEADLINES.items():
+        row = by_id[name]
+        assert (row["state"], row["score"] or row["ish_group"]) == ("scored", headline)
     for name, reason in cohorts.BAD.items():
         row = by_id[name]
         assert row["state"] == "quarantined"
         assert row["reasons"] == [reason]
         assert name in row["message"]
         assert row["score"] is None
-    assert json.loads(printed)["states"] == {"scored": 3, "quarantined": 3}
+    assert json.loads(printed)["states"] == {"scored": 5, "quarantined": 4}
 
 
 def test_failed_slides_are_named_in_their_case_and_never_negative(undisturbed: tuple[Path, str]) -> None:
@@ -57,19 +58,47 @@ def test_failed_slides_are_named_in_their_case_and_never_negative(undisturbed: t
         assert row["incomplete"]
 
 
+def test_ish_decides_what_ihc_leaves_open(undisturbed: tuple[Path, str]) -> None:
+    cases = {row["case_id"]: row for row in cohorts.tables(str(undisturbed[0]))["cases"].to_dicts()}
+    two, null = cases["case-two"], cases["case-null"]
+    assert (two["score"], two["ish_group"]) == ("2+", "1")
+    assert (two["her2_status"], two["her2_class"]) == ("Positive", "pos_IHC2_ISHpos")
+    assert (null["score"], null["ish_group"], null["her2_status"]) == ("0", "5", "Negative")
+
+
+def test_a_late_ish_slide_changes_its_case_and_nothing_else(manifest: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", str(manifest.parent / "config.yaml")
+    early = cohorts.write_manifest(manifest.parent / "early.csv", "two", "three")
+    assert cohorts.her2("run", str(early), "--out", str(out), "-c", config).returncode == 0
+    published, before = cohorts.published(out), cohorts.tables(str(out))
+    late = cohorts.write_manifest(manifest.parent / "late.csv", "two", "three", "fish")
+    assert cohorts.her2("run", str(late), "--out", str(out), "-c", config).returncode == 0
+    after = cohorts.tables(str(out))
+    assert published.items() <= cohorts.published(out).items()
+    assert_frame_equal(after["cells"], before["cells"], check_exact=True)
+    ihc = pl.col("slide_id") != "fish"
+    assert_frame_equal(after["slides"].filter(ihc), before["slides"], check_exact=True)
+    other = pl.col("case_id") != "case-two"
+    assert_frame_equal(after["cases"].filter(other), before["cases"].filter(other), check_exact=True)
+    status = {name: t.filter(~other)["her2_status"].item() for name, t in
+              (("before", before["cases"]), ("after", after["cases"]))}  # fmt: skip
+    assert status == {"before": "Equivocal", "after": "Positive"}
+
+
 def test_the_run_says_what_it_did(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     (run,) = pl.read_delta(f"{out}/tables/runs").to_dicts()
-    assert (run["state"], run["n_slides"], run["n_scored"], run["n_quarantined"]) == ("partial", 6, 3, 3)
+    assert (run["state"], run["n_slides"], run["n_scored"], run["n_quarantined"]) == ("partial", 9, 5, 4)
     assert json.loads(run["configuration"])["pyramid"]["chunk"] == 256
-    assert {entry["slide_id"] for entry in json.loads(run["inputs"])} == {*cohorts.GOOD, *cohorts.BAD}
-    assert run["n_cells"] == len(cohorts.tables(str(out))["cells"])
+    assert {entry["slide_id"] for entry in json.loads(run["inputs"])} == {*cohorts.HEADLINES, *cohorts.BAD}
+    tables = cohorts.tables(str(out))
+    assert (run["n_cells"], run["n_nuclei"]) == (len(tables["cells"]), len(tables["nuclei"]))
 
 
 def test_status_tells_scored_from_quarantined(undisturbed: tuple[Path, str]) -> None:
     entries = cohorts.status(str(undisturbed[0]))
     assert {name: entry["state"] for name, entry in entries.items()} == {
-        **dict.fromkeys(cohorts.GOOD, "scored"),
+        **dict.fromkeys(cohorts.HEADLINES, "scored"),
         **dict.fromkeys(cohorts.BAD, "quarantined"),
     }
     assert entries["broken"]["reason"] == cohorts.BAD["broken"]
@@ -130,8 +159,10 @@ def test_the_whole_run_on_s3(
     assert done.returncode == 1, done.stderr
     options = {"aws_endpoint_url": s3.endpoint_url, "aws_allow_http": "true", "aws_region": "us-east-1"}
     there, here = cohorts.tables(out, options), cohorts.tables(str(undisturbed[0]))
-    assert_frame_equal(there["cells"], here["cells"], check_exact=True)
+    for name in ("cells", "nuclei"):
+        assert_frame_equal(there[name], here[name], check_exact=True)
     same = ["slide_id", "state", "score", "h_score", "n0", "n1", "n2", "n2u", "n3", "reasons"]
+    same += ["ish_group", "ish_ratio", "ish_ratio_low", "n_ish"]
     assert_frame_equal(there["slides"].select(same), here["slides"].select(same), check_exact=True)
     assert cohorts.status(out)["three"]["state"] == "scored"
 
@@ -160,7 +191,7 @@ def test_bad_input_ends_with_its_code_and_says_why(
 
 def test_plan_counts_without_reading_pixels(manifest: Path) -> None:
     done = cohorts.her2("plan", str(manifest), "-c", str(manifest.parent / "config.yaml"), "--json")
-    assert done.returncode == 1  # three slides have problems
+    assert done.returncode == 1  # four slides have problems
     slides = {slide["slide_id"]: slide for slide in json.loads(done.stdout)["slides"]}
     assert slides["two"]["tasks"] == 4
     assert (

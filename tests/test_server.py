@@ -34,7 +34,7 @@ PREFECT = str(Path(sys.executable).parent / "prefect")
 FILE = "deploy/prefect.yaml"
 DEPLOYMENT = yaml.safe_load((ROOT / FILE).read_text())["deployments"][0]
 POOL = DEPLOYMENT["work_pool"]["name"]
-SLIDES = {*cohorts.GOOD, *cohorts.BAD}
+SLIDES = {*cohorts.HEADLINES, *cohorts.BAD}
 PATIENCE_S = 300
 
 T = TypeVar("T")
@@ -207,12 +207,12 @@ def test_the_schedule_is_active_and_makes_runs(server: Server, deployment: dict[
 
 
 def test_a_run_that_the_schedule_started_says_how_its_slides_ended(finished: dict[str, Any]) -> None:
-    """Completed, because all that can be had is published; Partial, because three slides cannot be read."""
+    """Completed, because all that can be had is published; Partial, because four slides cannot be read."""
     assert finished["auto_scheduled"]
     assert set(finished["tags"]) == {"her2", "auto-scheduled"}
     state = finished["state"]
     assert (state["type"], state["name"]) == ("COMPLETED", "Partial")
-    assert state["message"] == "6 slides: 3 scored, 3 quarantined"
+    assert state["message"] == "9 slides: 5 scored, 4 quarantined"
 
 
 def test_tables_and_pictures_are_written(finished: dict[str, Any], out: Path) -> None:
@@ -223,7 +223,7 @@ def test_tables_and_pictures_are_written(finished: dict[str, Any], out: Path) ->
     assert set(counts) == set(cohorts.GOOD)
     assert min(counts.values()) > 100
     (run,) = pl.read_delta(f"{out}/tables/runs").to_dicts()
-    assert (run["state"], run["n_scored"]) == ("partial", 3)
+    assert (run["state"], run["n_scored"]) == ("partial", 5)
 
 
 def test_one_task_run_a_slide_and_none_a_chunk(server: Server, finished: dict[str, Any]) -> None:
@@ -255,12 +255,13 @@ def test_artifacts_show_progress_table_and_pictures(
     assert by_key["her2-progress"]["data"] == 100.0
     rows = json.loads(by_key["her2-cohort"]["data"])
     assert {row["slide"]: row["score"] for row in rows} == {
-        "null": "0", "two": "2+", "three": "3+", "broken": "–", "missing": "–", "unscaled": "–",
+        "null": "0", "two": "2+", "three": "3+", "fish": "–", "dish": "–", "broken": "–", "missing": "–",
+        "unscaled": "–", "unmapped": "–",
     }  # fmt: skip
     assert "broken.tif" in next(row["why"] for row in rows if row["slide"] == "broken")
     page = by_key["her2-pictures"]["data"]
     pictures = list((out / "pictures").glob("*.png"))
-    assert len(pictures) == len(cohorts.GOOD)
+    assert len(pictures) == len(cohorts.HEADLINES)
     assert all(f"(file://{picture})" in page for picture in pictures)
 
 
