@@ -9,6 +9,7 @@ from numba import njit
 
 SKIRT: Final = 0.15  # of its contrast: a signal's pixels reach down to here; ours
 GROUND_UM: Final = 2.5  # half the window whose median is a signal's ground: twice a cluster's width; ours
+RISE: Final = 0.5  # of its contrast: a signal stands at least so high above its ground; ours
 GROUND_STEPS: Final = 8  # samples of it to each side
 SHADES: Final = 1024  # steps of brightness in which pixels are taken; ours
 FREE: Final = -1  # a pixel of no hill yet
@@ -29,6 +30,23 @@ def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: f
                 values[n] = smooth[yy + pad, xx + pad]
                 n += 1
     return float(np.median(values[:n])) if n > 0 else 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def risen(smooth: Any, inside: Any, label: int, pad: int, reach: int, spots: Any, n: int) -> int:
+    """Keep the signals that rise above the nucleus around, and note its level; their number.
+
+    A bump on the rim of a nucleus that glows rises above what is outside alone.
+    """
+    flat = smooth.ravel()
+    kept = 0
+    for i in range(n):
+        ground = ground_around(smooth, inside, label, pad, spots[i, 1], spots[i, 2], reach)
+        if flat[int(spots[i, 4])] - ground >= RISE * spots[i, 0]:
+            spots[kept] = spots[i]
+            spots[kept, 5] = ground
+            kept += 1
+    return kept
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from her2core.kernels.scale_space import ROOT8, cut_out, differences, scales
 from her2core.kernels.spot_peaks import candidates, merge_spots
-from her2core.kernels.spot_sums import FREE, GROUND_UM, ground_around, integrate
+from her2core.kernels.spot_sums import FREE, GROUND_UM, integrate, risen
 from her2core.params import ISHParams
 
 FOUND_DTYPE: Final = np.dtype(
@@ -175,11 +175,10 @@ def find_spots(
         differences(window, scales.taps, scales.radius, across, smooth, levels)
         inside = labels[y0 : y0 + hb, x0 : x0 + wb]
         n = candidates(levels, inside, k, pad, scales, floor, mad, spots)
+        n = risen(smooth, inside, k, pad, reach, spots, n)
         if n == 0:
             continue
         n = merge_spots(spots, n, share, merge)
-        for i in range(n):
-            spots[i, 5] = ground_around(smooth, inside, k, pad, spots[i, 1], spots[i, 2], reach)
         sums = integrate(window, smooth, inside, k, pad, spots, n, scratch)
         for i in range(n):
             if count < len(rows):
