@@ -158,7 +158,7 @@ def _new_kernel(unit: Unit, largest: tuple[int, int]) -> IHCKernel | ISHKernel:
     if isinstance(unit.params, IHCParams) and isinstance(stain, StainProfile):
         return IHCKernel(unit.params, stain, mpp, largest)
     if isinstance(unit.params, ISHParams) and not isinstance(stain, StainProfile):
-        return ISHKernel(unit.params, stain, mpp, largest)
+        return ISHKernel(unit.params, stain, mpp, largest, extent=unit.pyramid.shapes[unit.level])
     raise TypeError(f"{type(unit.params).__name__} do not go with a {type(stain).__name__}")
 
 
