@@ -25,7 +25,6 @@ from numba import njit
 from her2core.kernels.stain import (
     MIN_INTENSITY,
     MIN_OD_NORM,
-    REFERENCE_HEMATOXYLIN,
     Floats,
     HematoxylinRange,
     Vector,
@@ -42,6 +41,9 @@ RGB = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
+REFERENCE_COUNTERSTAIN: Vector = (0.733, 0.647, 0.231)
+"""Hematoxylin of ISH slides, (R, G, B). Ours: halfway between QuPath's (0.651, 0.701, 0.290) and the bluer
+(0.80, 0.57, 0.16) of three dual-ISH fields, 15 degrees away, so that neither is refused."""
 REFERENCE_RED: Vector = (0.124, 0.962, 0.243)
 """Red signals, (R, G, B). Ours: mean of three fields of VENTANA-like dual ISH, whose signals look magenta
 rather than the orange red of Ruifrok's Fast Red (0.214, 0.851, 0.478), 16 degrees away."""
@@ -258,7 +260,7 @@ def estimate_dish(
     pixels = pixels[pixels.min(axis=1, initial=255) >= MIN_INTENSITY]
     od = optical_density(pixels, i0).astype(np.float64)
     od = od[np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM]
-    reference_h, reference_r = unit(REFERENCE_HEMATOXYLIN), unit(REFERENCE_RED)
+    reference_h, reference_r = unit(REFERENCE_COUNTERSTAIN), unit(REFERENCE_RED)
     hematoxylin, note_h = _believed(
         _hematoxylin(od, reference_h, reference_r), reference_h, "hematoxylin", max_angle_deg
     )
