@@ -1,26 +1,37 @@
-"""Time and memory of all metrics of heterogeneity of one slide, against the number of its cells.
+"""Processor time and peak memory of all metrics of heterogeneity, against the number of cells.
 
-A made-up tumour of constant density, so that its area and its regions grow with the cells: patches 1 mm wide
-of every class and OD. Prints processor seconds of one core and the process's peak of memory.
+    python benchmarks/bench_heterogeneity.py [--cells 100000 500000 2000000]
 
-    python benchmarks/bench_heterogeneity.py 125000 500000 2000000
+A made-up tumour of constant density, so that its regions grow with the cells: patches 1 mm wide of
+every class and OD. Every size is a process of its own with one thread. Imports and compilation are left out
+(a small slide goes before), and so is reading the cells table.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import resource
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Sized
 
 import numpy as np
+from slides import machine
 
+from her2core.biopsy import virtual_biopsies
 from her2core.guideline import load_rules
 from her2core.heterogeneity import measure_heterogeneity, sweep_regions
-from her2core.params import HeterogeneityParams, ScoreParams
+from her2core.params import BiopsyParams, HeterogeneityParams, ScoreParams
 from her2core.scores import MeasuredCells, classify
+from her2core.spatial import cell_metrics, region_metrics
 
+GOAL_S, GOAL_MIB = 60, 2048
 CELL_UM2 = 150.0
 """Area a cell takes."""
+PARTS = ("regions", "indices", "lattice", "cells", "biopsies")
 
 
 def made_up(n: int) -> MeasuredCells:
@@ -34,23 +45,56 @@ def made_up(n: int) -> MeasuredCells:
     return MeasuredCells(y, x, np.minimum(od * 1.5, 1.0), od, od, od, everyone, everyone)
 
 
-def main(sizes: list[int]) -> None:
-    params, score = HeterogeneityParams(), ScoreParams()
+def measure(n: int) -> dict[str, float]:
+    """Seconds of each part with the default parameters, all sizes of region together."""
+    params, score, cells = HeterogeneityParams(), ScoreParams(), made_up(n)
     rules = load_rules(score.rules)
-    for n in (2_000, *sizes):  # the first compiles
-        cells = made_up(n)
+    classes = classify(cells, score, rules)
+    y, x, od = cells.y_um, cells.x_um, cells.membrane_od
+    seconds: dict[str, float] = {}
+    found: list[Sized] = []
+
+    def timed(part: str, work: Callable[[], Sized]) -> Sized:
         start = time.process_time()
-        classes = classify(cells, score, rules)
-        sweep = sweep_regions(cells, classes, params, rules)
-        regions = time.process_time()
-        found = measure_heterogeneity(cells, classes, sweep, params, "2+")
-        end = time.process_time()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(
-            f"{n:>9,} cells, {len(sweep[0]):>6,} regions of {params.sweep_um[0]:.0f} µm: regions "
-            f"{regions - start:5.1f} s, {len(found)} metrics {end - regions:5.1f} s, peak {peak:.2f} GiB"
-        )
+        found.append(work())
+        seconds[part] = time.process_time() - start
+        return found[-1]
+
+    sweep = timed("regions", lambda: sweep_regions(cells, classes, params, rules))
+    base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
+    timed("indices", lambda: measure_heterogeneity(cells, classes, sweep, params, "2+"))
+    timed("lattice", lambda: [m for regions in sweep for m in region_metrics(regions, params)])
+    timed("cells", lambda: [*cell_metrics(base, y, x, classes, od, params)])
+    timed("biopsies", lambda: virtual_biopsies(y, x, classes, rules, BiopsyParams()))
+    return {**seconds, "metrics": sum(map(len, found[1:])), "smallest": len(sweep[0])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 500_000, 2_000_000])
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        measure(20_000)
+        answer = measure(args.one)
+        answer["MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(answer))
+        return
+    print(f"{machine('numba', 'numpy', 'scipy')}; seconds of one core; to reach: {GOAL_S} s, {GOAL_MIB} MiB")
+    heads = ("cells", "regions", "metrics", *(f"{part}, s" for part in PARTS), "all, s", "µs/cell", "MiB")
+    print("".join(f"{head:>13}" for head in heads))
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    for n in args.cells:
+        words = [sys.executable, __file__, "--one", str(n)]
+        answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=one_thread).stdout
+        got = json.loads(answer.splitlines()[-1])
+        total = sum(got[part] for part in PARTS)
+        numbers = (*(got[part] for part in PARTS), total, 1e6 * total / n)
+        line = f"{n:13}{got['smallest']:13}{got['metrics']:13}" + "".join(f"{x:13.2f}" for x in numbers)
+        print(f"{line}{got['MiB']:13.0f}", flush=True)
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or [125_000, 500_000, 2_000_000])
+    main()

@@ -50,9 +50,9 @@ _SLACK = 1 + 1e-9
 
 
 @njit(nogil=True, cache=True)
-def _within(y: Any, x: Any, first: int, last: int, y0: float, x0: float, limit: float) -> int:
+def _within(y: Any, x: Any, y0: float, x0: float, limit: float) -> int:
     near = 0
-    for j in range(first, last):
+    for j in range(len(y)):
         dy, dx = y[j] - y0, x[j] - x0
         near += dy * dy + dx * dx <= limit
     return near
@@ -81,7 +81,7 @@ def _count(y: Any, x: Any, strips: Any, starts: Any, longest: float, limits: Any
                 if k < len(limits) - 1:  # a shorter reach: a shorter run
                     a = first + np.searchsorted(x[first:last], x[i] - reach)
                     b = first + np.searchsorted(x[first:last], x[i] + reach, side="right")
-                near[i, k] += _within(y, x, a, b, y[i], x[i], limits[k])
+                near[i, k] += _within(y[a:b], x[a:b], y[i], x[i], limits[k])
     for i in range(n):
         for k in range(len(limits)):
             near[i, k] -= 1  # itself
