@@ -196,7 +196,7 @@ def test_the_single_signal_is_found_below_the_clusters() -> None:
     assert np.isnan(single_signal(np.empty(0), np.empty(0)))
 
 
-def test_copies_round_and_are_one_at_least() -> None:
-    found = cluster_copies(np.array([0.2, 1.4, 1.6, 6.1]), 1.0)
-    assert found.tolist() == [1, 1, 2, 6]
+def test_copies_of_a_cluster_round_and_all_else_is_one() -> None:
+    found = cluster_copies(np.array([0.2, 1.4, 3.4, 3.6, 6.1]), 1.0)
+    assert found.tolist() == [1, 1, 1, 4, 6]
     assert cluster_copies(np.array([3.0]), float("nan")).tolist() == [1]

@@ -35,7 +35,9 @@ Found = np.ndarray[tuple[int], np.dtype[np.void]]
 N_SCALES: Final = 3  # ours
 MAX_SPOTS: Final = 512  # of one nucleus and probe, before merging; ours
 SINGLE_BINS: Final = 8  # per doubling of integrated density, in the search for the single signal; ours
-PEAK_SHARE: Final = 0.3  # of the highest peak: a lower one is no peak of single signals; ours
+PEAK_OCTAVES: Final = 0.5  # width by which that distribution is smoothed: focus alone spreads it so; ours
+PEAK_SHARE: Final = 0.5  # of the highest peak: a lower one is no peak of single signals; ours
+CLUSTER: Final = 3.5  # times a single signal: denser is a cluster; one single one in fifty is; ours, measured
 
 
 class SpotFinder:
@@ -213,10 +215,11 @@ def single_signal(integrated: NDArray[Any], diameter_um: NDArray[Any]) -> float:
     octaves = np.log2(values[values > 0])
     if not len(octaves):
         return float("nan")
-    start = np.floor(octaves.min()) - 1
+    reach = round(4 * PEAK_OCTAVES * SINGLE_BINS)
+    start = np.floor(octaves.min()) - reach / SINGLE_BINS
     bins = ((octaves - start) * SINGLE_BINS).astype(np.int64)
-    counts = np.bincount(bins, minlength=int(bins.max()) + SINGLE_BINS).astype(np.float64)
-    kernel = np.exp(-0.5 * (np.arange(-SINGLE_BINS, SINGLE_BINS + 1) / (0.25 * SINGLE_BINS)) ** 2)
+    counts = np.bincount(bins, minlength=int(bins.max()) + reach + 1).astype(np.float64)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (PEAK_OCTAVES * SINGLE_BINS)) ** 2)
     density = np.convolve(counts, kernel, "same")
     inner = density[1:-1]
     peaks = (inner >= density[:-2]) & (inner > density[2:]) & (inner >= PEAK_SHARE * density.max())
@@ -225,7 +228,12 @@ def single_signal(integrated: NDArray[Any], diameter_um: NDArray[Any]) -> float:
 
 
 def cluster_copies(integrated: NDArray[Any], single: float) -> NDArray[np.int64]:
-    """Copies that every signal stands for: ``round(integrated / single)``, one at least (spec 8)."""
+    """Copies that every signal stands for: ``round(integrated / single)`` of a cluster, else one (spec 8).
+
+    The density of single signals varies up to fourfold with focus, and two or three that touch count once
+    anyway: only what has `CLUSTER` times the density of a single one is a cluster.
+    """
     if not single > 0:
         return np.ones(len(integrated), np.int64)
-    return np.maximum(np.floor(np.asarray(integrated, np.float64) / single + 0.5), 1).astype(np.int64)
+    times = np.asarray(integrated, np.float64) / single
+    return np.where(times < CLUSTER, 1, np.floor(times + 0.5)).astype(np.int64)
