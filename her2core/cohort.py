@@ -18,6 +18,7 @@ from her2core.lake import commit_files, commit_rows
 from her2core.patients import score_patients
 from her2core.records import Assay, SlideState
 from her2core.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
+from her2core.rows_regions import metric_rows
 from her2core.run import Run
 from her2core.slide import SlideFinished
 
@@ -127,6 +128,10 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
 
     cells_version = commit_files(store, schema.CELLS, cell_files, all_ids)
     nuclei_version = commit_files(store, schema.NUCLEI, nucleus_files, all_ids)
+    region_files = [r.regions for r in finished if r.regions is not None]
+    regions_version = commit_files(store, schema.REGIONS, region_files, all_ids)
+    metrics = [row for r in finished for row in metric_rows(r.outcome.slide, r.metrics)]
+    heterogeneity_version = commit_rows(store, schema.HETEROGENEITY, metrics, all_ids)
     slides_version = commit_rows(store, schema.SLIDES, slides)
     cases_version = commit_rows(store, schema.CASES, cases)
     patients_version = commit_rows(store, schema.PATIENTS, patients)
@@ -148,6 +153,8 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         n_nuclei=sum(file.rows for file in nucleus_files),
         cells_version=cells_version,
         nuclei_version=nuclei_version,
+        regions_version=regions_version,
+        heterogeneity_version=heterogeneity_version,
         slides_version=slides_version,
         cases_version=cases_version,
         patients_version=patients_version,

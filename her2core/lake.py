@@ -203,10 +203,17 @@ def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_id
     return _commit(store, table, plan)
 
 
-def commit_rows(store: Store, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
+def commit_rows(
+    store: Store, table: Table, rows: Sequence[Mapping[str, Any]], also_replaced: Iterable[str] = ()
+) -> int:
     """Put rows into a small table, replacing those that share their ``replaces`` value, in one commit.
 
     The table is one Parquet file, sorted by its key, and is written anew.
+
+    Parameters
+    ----------
+    also_replaced
+        Values of ``replaces`` whose older rows go, though they may have none now.
 
     Returns
     -------
@@ -226,11 +233,13 @@ def commit_rows(store: Store, table: Table, rows: Sequence[Mapping[str, Any]]) -
             raise ValueError(f"{table.name}: columns {odd} are missing or unknown; see her2core/schema.py")
     new = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
 
+    replaced = pa.array(sorted({*also_replaced, *new[table.replaces].to_pylist()}), TEXT)
+
     def plan(current: DeltaTable) -> _Change:
-        if not rows:
-            return _Change([], [])
         before = current.to_pyarrow_table().cast(table.schema)
-        stays = pc.invert(pc.is_in(before[table.replaces], value_set=new[table.replaces].combine_chunks()))
+        stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
+        if not rows and pc.all(stays).as_py() is not False:
+            return _Change([], [])
         after = pa.concat_tables([before.filter(stays), new])
         after = after.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
         if len(after.group_by(list(table.key)).aggregate([])) != len(after):

@@ -118,10 +118,10 @@ class _Slide:
         given = (self.run.store, row, info, ref, frozen, measured)
         finish: Callable[[str], SlideFinished]
         if ihc:
-            ihc_job = SlideJob(*given, config.score, config.ihc, endpoint)
+            ihc_job = SlideJob(*given, config.score, config.ihc, endpoint, config.heterogeneity)
             slide_key, finish = ihc_job.key(cells_key), partial(finish_ihc, ihc_job)
         else:
-            ish_job = SlideJob(*given, config.ish_score, config.ish, endpoint)
+            ish_job = SlideJob(*given, config.ish_score, config.ish, endpoint, config.heterogeneity)
             slide_key, finish = ish_job.key(cells_key), partial(finish_ish, ish_job)
         finished = self._published(
             "slide",

@@ -228,6 +228,8 @@ class RunRecord:
     n_nuclei: int
     cells_version: int | None
     nuclei_version: int | None
+    regions_version: int | None
+    heterogeneity_version: int | None
     slides_version: int | None
     cases_version: int | None
     patients_version: int | None

@@ -242,6 +242,64 @@ NUCLEI = Table(
     ),
 )  # fmt: skip
 
+REGIONS = Table(
+    "regions",
+    "One row a hexagon that holds evaluable tumour cells (IHC) or evaluable nuclei (ISH), at every size of "
+    "the sweep. One file a slide. Columns of the other assay are null.",
+    "slide_id",
+    ("slide_id", "region_id"),
+    (
+        _id("slide_id", "Slide, from the manifest."),
+        _id("case_id", "Case, from the manifest."),
+        Column("region_id", WHOLE, "", "Region within its slide, counted by size, q and r.", True),
+        Column("scale_um", REAL, "µm", "Width of the hexagon from flat to flat side.", True),
+        Column("q", WHOLE, "", "Axial coordinate to the right; see docs/heterogeneity.md.", True),
+        Column("r", WHOLE, "", "Axial coordinate downwards.", True),
+        Column("y_um", REAL, "µm", "Centre, below the centre of the first pixel.", True),
+        Column("x_um", REAL, "µm", "Centre, right of the centre of the first pixel.", True),
+        Column("n", WHOLE, "", "Evaluable tumour cells, or evaluable nuclei.", True),
+        *(
+            Column(f"n{kind}", WHOLE, "", f"Evaluable tumour cells of class {kind}.")
+            for kind in ("0", "1", "2", "2u", "3")
+        ),
+        Column("membrane_od_mean", REAL, "OD", "Mean membrane OD of its cells."),
+        Column("membrane_od_sd", REAL, "OD", "Standard deviation of the membrane OD of its cells."),
+        *(
+            Column(f"membrane_od_p{percent}", REAL, "OD", f"{percent} % quantile of the membrane OD of its "
+                   "cells.")
+            for percent in (10, 50, 90)
+        ),
+        Column("completeness_mean", REAL, "fraction", "Mean completeness at slides.detect_od."),
+        Column("score", TEXT, "", "Score 0, 1+, 2+, 3+ by the slide's rule set; null with too few cells."),
+        Column("her2", WHOLE, "signals", "HER2 signals of its nuclei."),
+        Column("cep17", WHOLE, "signals", "CEP17 signals of its nuclei; null for a single probe."),
+        Column("amplified", WHOLE, "", "Nuclei beyond the CAP 2009 cut-off of the assay."),
+        Column("copies_mean", REAL, "signals", "Mean HER2 signals a nucleus."),
+        Column("ratio", REAL, "", "HER2 over CEP17 signals (ratio of sums)."),
+        Column("amplified_fraction", REAL, "fraction", "Amplified among evaluable nuclei."),
+    ),
+)  # fmt: skip
+
+HETEROGENEITY = Table(
+    "heterogeneity",
+    "One row a metric of a slide at one scale; docs/heterogeneity.md says what each one means.",
+    "slide_id",
+    ("slide_id", "metric", "scale_um"),
+    (
+        _id("slide_id", "Slide, from the manifest."),
+        _id("case_id", "Case, from the manifest."),
+        Column("metric", TEXT, "", "Name of the metric.", True),
+        Column("scale_um", REAL, "µm", "Size of the regions, or reach; null for what knows no place."),
+        Column("value", REAL, "", "Value; null unless status is ok."),
+        Column("low", REAL, "", "Lower end of its 95 % interval; null where none is given."),
+        Column("high", REAL, "", "Upper end of its 95 % interval; null where none is given."),
+        Column("n", WHOLE, "", "Cells, nuclei or regions that it rests on.", True),
+        Column("status", TEXT, "", "ok, insufficient (too few for it) or degenerate (not defined for these).",
+               True),
+        Column("label", TEXT, "", "Word that goes with the number: a pattern's name, unimodal, range>max."),
+    ),
+)  # fmt: skip
+
 SLIDES = Table(
     "slides",
     "One row a slide of a manifest, whatever became of it.",
@@ -464,6 +522,8 @@ RUNS = Table(
         Column("n_nuclei", WHOLE, "", "Nuclei in the ISH slides of this run.", True),
         Column("cells_version", WHOLE, "", "Delta version of cells that holds this run."),
         Column("nuclei_version", WHOLE, "", "Delta version of nuclei that holds this run."),
+        Column("regions_version", WHOLE, "", "Delta version of regions that holds this run."),
+        Column("heterogeneity_version", WHOLE, "", "Delta version of heterogeneity that holds this run."),
         Column("slides_version", WHOLE, "", "Delta version of slides that holds this run."),
         Column("cases_version", WHOLE, "", "Delta version of cases that holds this run."),
         Column("patients_version", WHOLE, "", "Delta version of patients that holds this run."),
@@ -473,7 +533,9 @@ RUNS = Table(
     ),
 )  # fmt: skip
 
-TABLES: dict[str, Table] = {table.name: table for table in (CELLS, NUCLEI, SLIDES, CASES, PATIENTS, RUNS)}
+TABLES: dict[str, Table] = {
+    table.name: table for table in (CELLS, NUCLEI, REGIONS, HETEROGENEITY, SLIDES, CASES, PATIENTS, RUNS)
+}
 
 
 _PREFACE = """# Lake tables

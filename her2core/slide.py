@@ -22,7 +22,8 @@ from her2core.cases import SlideOutcome
 from her2core.guideline import load_rules
 from her2core.guideline_ish import load_ish_rules
 from her2core.lake import DataFile
-from her2core.params import IHCParams, ISHParams, IshScoreParams, ScoreParams
+from her2core.metrics import Metric
+from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
 from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow
 from her2core.roi import Roi, read_roi
 from her2core.sources import file_identity
@@ -31,7 +32,7 @@ from her2core.storage import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
@@ -56,13 +57,14 @@ class SlideJob(Generic[Score, Kernel]):
     params: Score
     kernel: Kernel
     endpoint_url: str | None
+    heterogeneity: HeterogeneityParams
 
     def key(self, cells_key: str) -> str:
         """Content key of the result: parameters, cells, manifest row and region of interest."""
         row = self.row
         roi = "" if row.roi_uri is None else file_identity(row.roi_uri, self.endpoint_url)[1]
         name, version = _rules(self.params)
-        inputs = [cells_key, roi, f"{name} {version}"]
+        inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity)]
         inputs += [f"{field.name}={getattr(row, field.name)}" for field in fields(row)]
         return content_key("slide", VERSION, self.params, inputs)
 
@@ -102,10 +104,16 @@ class SlideFinished:
     ----------
     cells
         File of the table ``cells`` (IHC) or ``nuclei`` (ISH), as its assay says; None without any.
+    regions
+        File of the table ``regions``; None without any.
+    metrics
+        Heterogeneity: its rows of that table.
     """
 
     outcome: SlideOutcome
     cells: DataFile | None
+    regions: DataFile | None = None
+    metrics: tuple[Metric, ...] = ()
 
 
 def inside(roi: Roi | None, band: pa.Table) -> NDArray[np.bool_] | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from her2core.cases import SlideOutcome
 from her2core.guideline import load_rules
+from her2core.heterogeneity import measure_heterogeneity, sweep_regions
 from her2core.lake import write_slide_file
 from her2core.neighbours import with_strong_neighbours
 from her2core.params import IHCParams, ScoreParams
@@ -17,7 +18,8 @@ from her2core.picture import PictureCells, PictureSummary, read_thumbnail, slide
 from her2core.pyramid_reader import PyramidReader
 from her2core.records import SlideState
 from her2core.rows import cell_rows, tumour_mask
-from her2core.schema import CELLS
+from her2core.rows_regions import region_rows
+from her2core.schema import CELLS, REGIONS
 from her2core.scores import MeasuredCells, SlideScore, classify, score_columns, score_slide
 from her2core.slide import SlideFinished, SlideJob, inside
 
@@ -25,7 +27,7 @@ IHCJob = SlideJob[ScoreParams, IHCParams]
 
 
 def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
-    """Write the slide's cells file and picture, and score it.
+    """Write the slide's files of cells and regions and its picture, score it and measure its heterogeneity.
 
     Raises
     ------
@@ -42,8 +44,11 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     cells_file = write_slide_file(job.store, CELLS, key, seen.watch(rows))
     cells = seen.measured()
     score = score_slide(cells, params, rules, job.profile.quality, job.pyramid.mpp)
+    classes = classify(cells, params, rules)
+    sweep = sweep_regions(cells, classes, job.heterogeneity, rules)
+    metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
     picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
-    job.store.write_bytes(picture, _picture(job, cells, classify(cells, params, rules), score))
+    job.store.write_bytes(picture, _picture(job, cells, classes, score))
     return SlideFinished(
         SlideOutcome(
             slide=job.row,
@@ -57,6 +62,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
             score_key=key,
         ),
         cells_file,
+        write_slide_file(job.store, REGIONS, key, region_rows(job.row, sweep)),
+        metrics,
     )
 
 

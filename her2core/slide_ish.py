@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from her2core.cases import SlideOutcome
 from her2core.errors import Reason
 from her2core.guideline_ish import load_ish_rules
+from her2core.heterogeneity_ish import measure_ish_heterogeneity, sweep_nuclei
 from her2core.ish import IshScore, score_ish
 from her2core.ish_nuclei import MeasuredNuclei, ish_columns
 from her2core.kernels.ish import resolvable
@@ -23,14 +24,15 @@ from her2core.picture_ish import CloseUp, IshNuclei, IshSummary, crop_box, galle
 from her2core.pyramid_reader import PyramidReader
 from her2core.records import Fluorescence, SlideState
 from her2core.rows import tumour_mask
-from her2core.schema import NUCLEI
+from her2core.rows_regions import region_rows
+from her2core.schema import NUCLEI, REGIONS
 from her2core.slide import SlideFinished, SlideJob, inside
 
 ISHJob = SlideJob[IshScoreParams, ISHParams]
 
 
 def finish_ish(job: ISHJob, key: str) -> SlideFinished:
-    """Write the slide's nuclei file and picture, and score it.
+    """Write the slide's files of nuclei and regions and its picture, score it and measure its heterogeneity.
 
     Raises
     ------
@@ -57,6 +59,9 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
     coarse = resolvable(job.row.assay, job.pyramid.mpp, job.kernel) is not None
     unresolved = Reason.SIGNALS_UNRESOLVED if coarse else None
     score = score_ish(nuclei, job.params, rules, job.profile.quality, unresolved)
+    sweep = sweep_nuclei(nuclei, job.heterogeneity, job.params, rules)
+    genetic = score.heterogeneity
+    metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, genetic)
     picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
     job.store.write_bytes(picture, _picture(job, nuclei, score, file))
     return SlideFinished(
@@ -72,6 +77,8 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
             score_key=key,
         ),
         file,
+        write_slide_file(job.store, REGIONS, key, region_rows(job.row, sweep)),
+        metrics,
     )
 
 

@@ -13,16 +13,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from her2core import cells, pyramid, steps
-from her2core.params import IHCParams, ISHParams, IshScoreParams, ProfileParams, PyramidParams, ScoreParams
+from her2core.params import (
+    HeterogeneityParams,
+    IHCParams,
+    ISHParams,
+    IshScoreParams,
+    ProfileParams,
+    PyramidParams,
+    ScoreParams,
+)
 from her2core.pixels import PixelFormat
 from her2core.readers import MemoryReader, SlideReader
-from her2core.records import Assay, SlideProfile, SlideRow
+from her2core.records import Assay, Box, SlideProfile, SlideRow
 from her2core.slide import CellsRef, SlideFinished, SlideJob
 from her2core.slide_ihc import finish_ihc
 from her2core.slide_ish import finish_ish
 from her2core.storage import Store
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
+
+HETEROGENEITY = HeterogeneityParams(replicates=99, permutations=99)
+"""Few draws: most tests of the chain look elsewhere."""
 
 
 def score(
@@ -62,9 +73,11 @@ def score(
     row = row or SlideRow("s1", "c1", "memory", assay)
     given = (store, row, info, ref, profile, measured)
     if isinstance(kernel, IHCParams):
-        finished = finish_ihc(SlideJob(*given, score_params or ScoreParams(), kernel, None), "0123456789ab")
+        finished = finish_ihc(
+            SlideJob(*given, score_params or ScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab"
+        )
     else:
-        finished = finish_ish(SlideJob(*given, IshScoreParams(), kernel, None), "0123456789ab")
+        finished = finish_ish(SlideJob(*given, IshScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab")
     assert finished.cells is not None
     table = "cells" if assay == Assay.IHC else "nuclei"
     return profile, pq.read_table(folder / "tables" / table / finished.cells.path), finished
@@ -79,7 +92,7 @@ def at_lines(rows: Sequence[int], columns: Sequence[int]) -> Cut:
         ys = [0, *sorted({y for y in rows if 0 < y < height}), height]
         xs = [0, *sorted({x for x in columns if 0 < x < width}), width]
         return [
-            replace(one, box=cells.Box(y0, x0, y1, x1), part=f"parts/cells/k/{i:05d}-{j:05d}.parquet")
+            replace(one, box=Box(y0, x0, y1, x1), part=f"parts/cells/k/{i:05d}-{j:05d}.parquet")
             for i, (y0, y1) in enumerate(pairwise(ys))
             for j, (x0, x1) in enumerate(pairwise(xs))
         ]

@@ -38,7 +38,7 @@ from her2core.records import (
     StainProfile,
 )
 from her2core.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
-from her2core.schema import CASES, CELLS, RUNS, SLIDES, Table
+from her2core.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
 from her2core.scores import MeasuredCells, classify, score_columns, score_slide
 from her2core.storage import Store
 
@@ -368,8 +368,22 @@ def _outcome(slide_id: str) -> SlideOutcome:
 ISH_COLUMNS = {
     name
     for name in SLIDES.schema.names
-    if name.startswith(("ish_", "n_ish", "n_nuclei", "n_areas", "her2_spots", "cep17_spots", "gh_", "copies_"))
-    or name.startswith(("population_", "probes", "channels", "external_"))
+    if name.startswith(
+        (
+            "ish_",
+            "n_ish",
+            "n_nuclei",
+            "n_areas",
+            "her2_spots",
+            "cep17_spots",
+            "gh_",
+            "copies_",
+            "population_",
+            "probes",
+            "channels",
+            "external_",
+        )
+    )  # fmt: skip
 }
 
 
@@ -457,13 +471,27 @@ def test_no_rows_are_no_commit(store: Store) -> None:
     assert commit_rows(store, CASES, []) == commit_rows(store, CASES, []) == 0
 
 
+def test_rows_of_slides_that_have_none_now_go(store: Store) -> None:
+    row = dict.fromkeys(HETEROGENEITY.schema.names) | {"case_id": "c1", "metric": "x", "n": 5, "status": "ok"}
+    commit_rows(store, HETEROGENEITY, [row | {"slide_id": name} for name in ("s1", "s2", "s3")])
+    held = commit_rows(store, HETEROGENEITY, [row | {"slide_id": "s2", "n": 6}], ["s1", "s2"])
+    rows = open_table(store, HETEROGENEITY).to_pyarrow_table().to_pylist()
+    assert [(r["slide_id"], r["n"]) for r in rows] == [("s2", 6), ("s3", 5)]
+    assert commit_rows(store, HETEROGENEITY, [], ["s1"]) == held
+    assert commit_rows(store, HETEROGENEITY, [], ["s3"]) == held + 1
+    assert open_table(store, HETEROGENEITY).to_pyarrow_table()["slide_id"].to_pylist() == ["s2"]
+
+
 def run_record(**more: Any) -> RunRecord:
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     counts = {
         f"n_{s}": 0
-        for s in ("slides", "scored", "indeterminate", "failed", "quarantined", "skipped", "cells")
+        for s in ("slides", "scored", "indeterminate", "failed", "quarantined", "skipped", "cells", "nuclei")
     }
-    versions = {f"{t}_version": 1 for t in ("cells", "slides", "cases", "patients")}
+    versions = {
+        f"{t}_version": 1
+        for t in ("cells", "nuclei", "regions", "heterogeneity", "slides", "cases", "patients")
+    }
     texts = {"run_id": "r1", "state": "partial", "manifest_uri": "m.csv", "manifest_sha256": "00"}
     rest = {
         "configuration": {"score": {"rules": "x"}},
