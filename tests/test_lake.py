@@ -383,7 +383,7 @@ ISH_COLUMNS = {
             "channels",
             "external_",
         )
-    )  # fmt: skip
+    )
 }
 
 
