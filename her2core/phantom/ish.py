@@ -18,13 +18,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from shapely import STRtree
+from shapely.geometry import Polygon
 
 F64 = npt.NDArray[np.float64]
 
 NUCLEUS_TRUTH: Final = np.dtype(
     [("y_px0", "f8"), ("x_px0", "f8"), ("long_um", "f8"), ("short_um", "f8"), ("angle", "f8"),
      ("population", "i4"), ("overlapped", "?"), ("her2", "i4"), ("cep17", "i4"), ("area_um2", "f8"),
-     ("lobe", "f8", 2), ("phase", "f8", 2)]
+     ("lobe2", "f8"), ("lobe3", "f8"), ("phase2", "f8"), ("phase3", "f8")]
 )  # fmt: skip
 """One nucleus: centre, semi-axes, angle of the long one from x towards y, the copies that were planted in it,
 and second and third harmonic of its outline."""
@@ -34,11 +36,11 @@ SPOT_TRUTH: Final = np.dtype(
 """One signal: row of its nucleus (-1: it lies outside of any), probe (0 HER2, 1 CEP17), place, and copies
 (more than 1 in a cluster)."""
 
-SPACING_UM: Final = 19.0  # of the grid of nuclei; ours
 JITTER_UM: Final = 1.2
 SEMI_UM: Final = (4.6, 6.4)  # long semi-axis: nuclei of 9 to 13 µm
 ROUNDNESS: Final = (0.78, 1.0)  # short over long
 LOBE: Final = 0.035  # standard deviation of an outline's harmonics, as a fraction of its radius
+SHARED: Final = 0.01  # part of a nucleus from which another one overlaps it
 INNER: Final = 0.78  # signals keep this far from the outline, as a fraction of the axes
 CLUSTER_COPIES: Final = 6  # copies a cluster, about (her2-spec 8: small cluster 6)
 TRIES: Final = 200
@@ -68,6 +70,8 @@ class IshSpec:
     ----------
     modality
         ``FISH`` or ``DISH``.
+    spacing_um
+        Distance of neighbouring nuclei, or pairs of nuclei, on the grid; below 18 they crowd and overlap.
     overlapping, touching
         Share of nuclei that another one covers in part, or that another one touches.
     noise
@@ -95,6 +99,7 @@ class IshSpec:
     width_px: int
     mpp: float = 0.1
     populations: tuple[Population, ...] = (Population(1.0, 2.0, 2.0),)
+    spacing_um: float = 19.0
     overlapping: float = 0.06
     touching: float = 0.12
     noise: float = 1.0
@@ -123,21 +128,23 @@ class PlantedIsh:
     nuclei: npt.NDArray[np.void]
     spots: npt.NDArray[np.void]
 
-    def outline(self, row: int, points: int = 96) -> F64:
-        """Outline of a nucleus, ``(points, 2)`` as (y, x) in level-0 px."""
-        nucleus, phi = self.nuclei[row], np.linspace(0, 2 * math.pi, points, endpoint=False)
-        radius = outline_radius(nucleus, phi) / self.spec.mpp
-        u, v = radius * nucleus["long_um"] * np.cos(phi), radius * nucleus["short_um"] * np.sin(phi)
-        sin, cos = math.sin(nucleus["angle"]), math.cos(nucleus["angle"])
-        return np.stack([nucleus["y_px0"] + u * sin + v * cos, nucleus["x_px0"] + u * cos - v * sin], 1)
+    def outline(self, row: int) -> F64:
+        """Outline of a nucleus, ``(96, 2)`` as (y, x) in level-0 px."""
+        return _outline(self.nuclei[row], self.spec.mpp)
 
 
 def outline_radius(nucleus: Any, phi: F64) -> F64:
     """Radius of an outline at polar angles ``phi`` of its ellipse, in units of the ellipse's."""
-    waves = (
-        a * np.cos(k * phi + p) for k, a, p in zip((2, 3), nucleus["lobe"], nucleus["phase"], strict=True)
-    )
-    return np.asarray(1 + sum(waves))
+    second, third = (nucleus[f"lobe{k}"] * np.cos(k * phi + nucleus[f"phase{k}"]) for k in (2, 3))
+    return np.asarray(1 + second + third)
+
+
+def _outline(nucleus: Any, mpp: float) -> F64:
+    phi = np.linspace(0, 2 * math.pi, 96, endpoint=False)
+    radius = outline_radius(nucleus, phi) / mpp
+    u, v = radius * nucleus["long_um"] * np.cos(phi), radius * nucleus["short_um"] * np.sin(phi)
+    sin, cos = math.sin(nucleus["angle"]), math.cos(nucleus["angle"])
+    return np.stack([nucleus["y_px0"] + u * sin + v * cos, nucleus["x_px0"] + u * cos - v * sin], 1)
 
 
 def plant_ish(spec: IshSpec) -> PlantedIsh:
@@ -173,33 +180,44 @@ def _nuclei(spec: IshSpec, rng: np.random.Generator) -> npt.NDArray[np.void]:
     height, width = spec.height_px * spec.mpp, spec.width_px * spec.mpp
     rows: list[tuple[Any, ...]] = []
     shapes = np.random.default_rng([spec.seed, 33])
-    down = SPACING_UM * math.sqrt(0.75)
+    down = spec.spacing_um * math.sqrt(0.75)
     for i, y in enumerate(np.arange(spec.margin_um, height - spec.margin_um, down)):
-        for x in np.arange(spec.margin_um + (i % 2) * SPACING_UM / 2, width - spec.margin_um, SPACING_UM):
+        for x in np.arange(
+            spec.margin_um + (i % 2) * spec.spacing_um / 2, width - spec.margin_um, spec.spacing_um
+        ):
             cy, cx = y + rng.normal(0, JITTER_UM), x + rng.normal(0, JITTER_UM)
             long = rng.uniform(*SEMI_UM)
             short, angle = long * rng.uniform(*ROUNDNESS), rng.uniform(0, math.pi)
             population = _population(spec, cx / width, rng)
             kind = rng.random()
-            overlapped = bool(kind < spec.overlapping)
             if kind < spec.overlapping + spec.touching:  # a pair along the line between them
                 turn = rng.uniform(0, 2 * math.pi)
                 long = short = rng.uniform(4.0, 4.4)
-                apart = long * (1.45 if overlapped else 2.06)
+                apart = long * (1.45 if kind < spec.overlapping else 2.06)
                 away = (apart / 2 * math.sin(turn), apart / 2 * math.cos(turn))
                 pair = [(cy + s * away[0], cx + s * away[1]) for s in (-1, 1)]
             else:
                 pair = [(cy, cx)]
             for py, px in pair:
                 place = (py / spec.mpp - 0.5, px / spec.mpp - 0.5)
-                shape = (long, short, angle, population, overlapped)
+                shape = (long, short, angle, population, False)
                 lobe = shapes.normal(0, LOBE, 2).clip(-2 * LOBE, 2 * LOBE) * (
                     len(pair) == 1
                 )  # pairs stay round
                 area = math.pi * long * short * (1 + 0.5 * float(lobe @ lobe))
-                rows.append((*place, *shape, 0, 0, area, lobe, shapes.uniform(0, 2 * math.pi, 2)))
+                rows.append((*place, *shape, 0, 0, area, *lobe, *shapes.uniform(0, 2 * math.pi, 2)))
     nuclei = np.array(rows, NUCLEUS_TRUTH)
+    nuclei["overlapped"] = _overlapped(nuclei, spec.mpp)  # jitter makes neighbours meet, too
     return nuclei[np.lexsort((nuclei["x_px0"], nuclei["y_px0"]))]
+
+
+def _overlapped(nuclei: npt.NDArray[np.void], mpp: float) -> npt.NDArray[np.bool_]:
+    """Which nuclei another one covers in part."""
+    shapes, shared = [Polygon(_outline(nucleus, mpp)) for nucleus in nuclei], np.zeros(len(nuclei))
+    for a, b in STRtree(shapes).query(shapes, "intersects").T:
+        if a != b:
+            shared[a] += shapes[a].intersection(shapes[b]).area / shapes[a].area
+    return np.asarray(shared >= SHARED)
 
 
 def _population(spec: IshSpec, across: float, rng: np.random.Generator) -> int:
