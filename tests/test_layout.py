@@ -10,6 +10,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -110,17 +111,27 @@ def test_a_cell_on_a_seam_is_counted_once(slide: Slide, tmp_path: Path, where: s
     assert table.equals(slide.table)
 
 
-def test_a_real_core_gives_the_same_cells(shared_data: Path, tmp_path: Path) -> None:
+def test_a_real_core_gives_the_same_cells_regions_and_metrics(shared_data: Path, tmp_path: Path) -> None:
     path = min((shared_data / "ihc_cores").glob("2_*.jpg"))
     rgb = imagecodecs.imread(path)[1200:3700, 1500:4100]
-    tables = []
+    cells, regions, metrics = [], [], []
     for name, params in (
         ("one", PyramidParams(chunk=512, shard=4096)),
         ("many", PyramidParams(chunk=128, shard=512)),
     ):
-        _, table, _ = chain.score(
-            chain.memory_slide(np.ascontiguousarray(rgb)), tmp_path / name, params, order=7
-        )
-        tables.append(table)
-    assert len(tables[0]) > 1000
-    assert tables[0].equals(tables[1])
+        reader = chain.memory_slide(np.ascontiguousarray(rgb))
+        _, table, finished = chain.score(reader, tmp_path / name, params, order=7)
+        assert finished.regions is not None
+        cells.append(table)
+        regions.append(pq.read_table(tmp_path / name / "tables" / "regions" / finished.regions.path))
+        metrics.append(finished.metrics)
+    assert len(cells[0]) > 1000
+    assert cells[0].equals(cells[1])
+    assert set(regions[0]["scale_um"].to_pylist()) == {100.0, 250.0, 500.0}
+    assert regions[0].equals(regions[1])
+    assert metrics[0] == metrics[1]
+    assert {metric.name for metric in metrics[0] if metric.status == "ok"} >= {
+        "shannon",
+        "eta2",
+        "moran_i_od",
+    }
