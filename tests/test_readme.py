@@ -123,7 +123,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder where README's Python ran as a script over a small slide of the demo, and what it printed."""
     folder = tmp_path_factory.mktemp("readme")
     planned = [planned for planned in PLAN if planned.slide_id == SLIDE]
-    synth_cohort(folder / "demo" / "slides", plan=planned, side_px=1536)
+    synth_cohort(folder / "demo" / "slides", plan=planned, ish_plan=(), side_px=1536)
     (code,) = blocks(README, "python")
     (folder / "example.py").write_text(code, encoding="utf-8")
     done = subprocess.run(
