@@ -192,9 +192,11 @@ def unmix_three(rgb: Any, table: Any, weights: Any, black: Any, red: Any, hem: A
         row = rgb[y]
         black_row, red_row, hem_row = black[y], red[y], hem[y]
         for x in range(w):
-            a, b, c = table[0, row[x, 0]], table[1, row[x, 1]], table[2, row[x, 2]]
-            r = np.int32(r0 * a + r1 * b + r2 * c) >> WEIGHT_BITS
-            dark = a - (np.int32(leak * max(r, 0)) >> WEIGHT_BITS)
+            a: Any = table[0, row[x, 0]]
+            b: Any = table[1, row[x, 1]]
+            c: Any = table[2, row[x, 2]]
+            r: Any = np.int32(r0 * a + r1 * b + r2 * c) >> WEIGHT_BITS
+            dark: Any = a - (np.int32(leak * max(r, 0)) >> WEIGHT_BITS)
             dark = min(dark, fades * min(min(a, b), c))
             black_row[x] = min(max(np.int32(dark * per_od + none) >> OD_BITS, 0), 255)
             red_row[x] = min(max(np.int32(r * per_od + none) >> OD_BITS, 0), 255)
