@@ -138,7 +138,8 @@ class ISHKernel:
         self.extent = extent
         self.factor = max(1, round(NUCLEAR_UM / mpp))
         self.um = mpp * self.factor  # of the nuclear image
-        self.rules = ish_nuclei.rules(self.um, params.max_nucleus_um2)
+        levelled = isinstance(stain, DishStain)
+        self.rules = ish_nuclei.rules(self.um, params.max_nucleus_um2, levelled=levelled)
         self.halo_px = self.factor * (self.rules.reach + 1)
         self._work = ish_nuclei.workspace(self.rules)
         self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)

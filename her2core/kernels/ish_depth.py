@@ -50,9 +50,10 @@ class Images(NamedTuple):
     parts: Plane  # the same where creases cut
 
 
-def reach_um() -> float:
-    """How far away the pixels are that a depth depends on."""
-    return DEPTH_UM + 3 * SURROUND_UM + HOLE_UM[1] + 3 * (TOP_UM + 2 * CHROMATIN_UM)
+def reach_um(*, levelled: bool) -> float:
+    """How far away the pixels are that a depth depends on; `level` looks about as well."""
+    windows = SURROUND_UM * (3 if levelled else 1)
+    return DEPTH_UM + windows + HOLE_UM[1] + 3 * (TOP_UM + CHROMATIN_UM * (2 if levelled else 1))
 
 
 def images(grey: Plane, um: float, room: Callable[[str], Plane]) -> Images:

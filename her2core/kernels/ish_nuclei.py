@@ -64,8 +64,8 @@ class Rules(NamedTuple):
     reach: int  # farthest pixel from a nucleus's centroid that matters
 
 
-def rules(um: float, largest_um2: float) -> Rules:
-    """For a nuclear image of ``um`` micrometres per pixel."""
+def rules(um: float, largest_um2: float, *, levelled: bool) -> Rules:
+    """For a nuclear image of ``um`` micrometres per pixel, its background brought to one level or not."""
 
     def px(length: float) -> int:
         return max(1, round(length / um))
@@ -73,7 +73,7 @@ def rules(um: float, largest_um2: float) -> Rules:
     near, r_max = px(NEAR_UM), px(REACH_UM)
     # A finished nucleus depends on its rivals, these on what parts them from others, and which others there
     # are on deeper seeds near them; seeds on the stain around.
-    around = px(ish_depth.reach_um() + PEAK_UM)
+    around = px(ish_depth.reach_um(levelled=levelled) + PEAK_UM)
     reach = px(DRIFT_UM) + 3 * near + max(around, r_max + px(OUTER_UM)) + 4
     return Rules(
         um=um,

@@ -153,22 +153,16 @@ def paint(labels: Any, origin: tuple[int, int], shape: Any, names: Any, factor: 
                         labels[y, x] = names[i]
                     else:
                         j = owner[there] if there > 0 else other[-there]
-                        if _deep(y + origin[0], x + origin[1], i, shape, factor) < _deep(
-                            y + origin[0], x + origin[1], j, shape, factor
+                        if _deep(y + origin[0], x + origin[1], i, shape, factor, look) < _deep(
+                            y + origin[0], x + origin[1], j, shape, factor, look
                         ):
                             labels[y, x] = names[i]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _deep(y: int, x: int, i: int, shape: Any, factor: int) -> float:
+def _deep(y: int, x: int, i: int, shape: Any, factor: int, look: Any) -> float:
     """Way from the centre of nucleus ``i`` to a full pixel, as a fraction of that to its outline."""
     mid = 0.5 * (factor - 1)
-    dy, dx = (y - shape.y[i] * factor) - mid, (x - shape.x[i] * factor) - mid
-    turn = np.arctan2(dy, dx) * (N_RAYS / (2.0 * np.pi))
-    if turn < 0.0:
-        turn += N_RAYS
-    a = int(turn)
-    part = turn - a
-    a = a % N_RAYS
-    r = (1.0 - part) * shape.radius[i, a] + part * shape.radius[i, (a + 1) % N_RAYS]
-    return float(np.sqrt(dy * dy + dx * dx) / (factor * r))
+    dy, dx = (y - shape.y[i] * factor - mid) / factor, (x - shape.x[i] * factor - mid) / factor
+    row, column = int(np.floor(dy + 0.5)) + look.reach, int(np.floor(dx + 0.5)) + look.reach
+    return float(np.sqrt(dy * dy + dx * dx) / shape.radius[i, look.ray[row, column]])
