@@ -30,7 +30,7 @@ FISH = ("DAPI", "HER2", "CEP17")  # of B, R and G: not stated either; PathVysion
 KINDS = {"FISH": ("red", "green"), "DISH": ("black", "red")}  # HER2, CEP17
 FIELDS = ("FISH1", "FISH2", "FISH3", "DISH1", "DISH2", "DISH3")
 TARGET = (0.5, 0.5)  # HER2, CEP17
-REACHED = {"DISH1": (0.8, 0.5), "DISH3": (0.9, 0.5)}
+REACHED = {"DISH2": (0.5, 0.7), "DISH3": (0.9, 0.5)}
 APART_PX = 40  # a nucleus farther from its mark than 3.2 µm is another one, or several joined
 
 RGB = npt.NDArray[np.uint8]
