@@ -24,7 +24,7 @@ from slides import machine
 from her2core.biopsy import virtual_biopsies
 from her2core.guideline import load_rules
 from her2core.heterogeneity import measure_heterogeneity, sweep_regions
-from her2core.params import BiopsyParams, HeterogeneityParams, ScoreParams
+from her2core.params import HeterogeneityParams, ScoreParams
 from her2core.scores import MeasuredCells, classify
 from her2core.spatial import cell_metrics, region_metrics
 
@@ -65,7 +65,7 @@ def measure(n: int) -> dict[str, float]:
     timed("indices", lambda: measure_heterogeneity(cells, classes, sweep, params, "2+"))
     timed("lattice", lambda: [m for regions in sweep for m in region_metrics(regions, params)])
     timed("cells", lambda: [*cell_metrics(base, y, x, classes, od, params)])
-    timed("biopsies", lambda: virtual_biopsies(y, x, classes, rules, BiopsyParams()))
+    timed("biopsies", lambda: virtual_biopsies(y, x, classes, rules, params))
     return {**seconds, "metrics": sum(map(len, found[1:])), "smallest": len(sweep[0])}
 
 

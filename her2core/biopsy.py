@@ -18,7 +18,7 @@ from her2core.guideline import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.kernels.components import largest_component
 from her2core.kernels.cores import Strips
 from her2core.metrics import Metric, insufficient, measured
-from her2core.params import BiopsyParams
+from her2core.params import HeterogeneityParams
 from her2core.statistics import wilson
 
 Ints = NDArray[np.int64]
@@ -42,7 +42,7 @@ class Core:
     disc: bool
 
 
-def cores_of(params: BiopsyParams) -> tuple[Core, Core]:
+def cores_of(params: HeterogeneityParams) -> tuple[Core, Core]:
     """The two kinds of core that are simulated."""
     return (
         Core("needle", params.needle_length_um, params.needle_width_um, disc=False),
@@ -84,18 +84,18 @@ class Section:
             cluster_3=largest(CellClass.C3),
         )
 
-    def take(self, core: Core, params: BiopsyParams, rules: RuleSet) -> Iterator[ClassCounts]:
+    def take(self, core: Core, params: HeterogeneityParams, rules: RuleSet) -> Iterator[ClassCounts]:
         """Cores of enough cells, each centred on a tumour cell and in a direction drawn at random."""
         if self.strips is None:
             return
         random = np.random.Generator(np.random.Philox(key=_SEED))
-        tries = TRIES * params.simulations * params.most_cores
+        tries = TRIES * params.biopsies * params.biopsy_cores
         centres = random.integers(len(self.classes), size=tries).tolist()
         angles = (random.random(tries) * math.pi).tolist()
         for i, angle in zip(centres, angles, strict=True):
             y0, x0 = float(self.y_um[i]), float(self.x_um[i])
             rows = self.strips.under(y0, x0, angle, core.length_um, core.width_um, disc=core.disc)
-            if len(rows) >= params.min_cells:
+            if len(rows) >= params.biopsy_cells:
                 yield self.counts(rows, rules)
 
 
@@ -105,7 +105,7 @@ def score_of(counts: ClassCounts, rules: RuleSet) -> int:
 
 
 def virtual_biopsies(
-    y_um: Reals, x_um: Reals, classes: NDArray[np.int8], rules: RuleSet, params: BiopsyParams
+    y_um: Reals, x_um: Reals, classes: NDArray[np.int8], rules: RuleSet, params: HeterogeneityParams
 ) -> list[Metric]:
     """Probability that a biopsy of 1, 2, ... cores has another score than the whole section, and a lower one.
 
@@ -129,21 +129,21 @@ def virtual_biopsies(
 
 
 def _of_core(
-    section: Section, core: Core, whole: int, rules: RuleSet, params: BiopsyParams
+    section: Section, core: Core, whole: int, rules: RuleSet, params: HeterogeneityParams
 ) -> Iterator[Metric]:
-    needed = params.simulations * params.most_cores
+    needed = params.biopsies * params.biopsy_cores
     taken = [counts for counts, _ in zip(section.take(core, params, rules), range(needed), strict=False)]
-    biopsies = [taken[i : i + params.most_cores] for i in range(0, needed, params.most_cores)]
-    ranks = np.zeros((params.simulations, params.most_cores), np.int64)
+    biopsies = [taken[i : i + params.biopsy_cores] for i in range(0, needed, params.biopsy_cores)]
+    ranks = np.zeros((params.biopsies, params.biopsy_cores), np.int64)
     enough = len(taken) == needed
     if enough:
         ranks[:] = [[score_of(c, rules) for c in accumulate(cores)] for cores in biopsies]
-    for k in range(params.most_cores):
+    for k in range(params.biopsy_cores):
         for word, hits in (("other", ranks[:, k] != whole), ("lower", ranks[:, k] < whole)):
             name, many = f"biopsy_{core.name}_{word}_{k + 1}", int(np.count_nonzero(hits))
             if not enough:
                 yield insufficient(name, len(taken), scale_um=core.length_um)
                 continue
-            n = params.simulations
+            n = params.biopsies
             interval = wilson(many, n)
             yield measured(name, many / n, n, scale_um=core.length_um, interval=interval)

@@ -166,7 +166,7 @@ class ISHParams:
     """Fluorescence: least contrast of a signal, in standard deviations of the channel's empty field. Ours."""
     black_od: float = 0.10
     """Bright field: least contrast of a black signal, optical density. Ours, measured."""
-    red_od: float = 0.30
+    red_od: float = 0.3
     """Bright field: least contrast of a red signal, optical density. Ours, measured."""
     merge_diameters: float = 1.2
     """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
@@ -317,6 +317,18 @@ class HeterogeneityParams:
     """Membrane ODs from which a cell counts as a target that its neighbours profit from. Ours."""
     link_um: float = 25.0
     """Cells closer than this hang together in a pattern."""
+    needle_length_um: float = 10_000.0
+    """Length of a virtual needle core; a smaller section gives it what lies under it. Ours."""
+    needle_width_um: float = 1_000.0
+    """Width of a virtual needle core. Ours."""
+    tma_diameter_um: float = 600.0
+    """Diameter of a virtual core of a tissue microarray. Ours."""
+    biopsy_cores: int = 6
+    """Virtual biopsies of 1 to this many cores are scored. Ours."""
+    biopsy_cells: int = 100
+    """Least evaluable tumour cells of a virtual core; one with fewer is taken again elsewhere. Ours."""
+    biopsies: int = 1000
+    """Virtual biopsies of each kind of core. Ours."""
 
     def __post_init__(self) -> None:
         for name in ("sweep_um", "reach_um", "proximity_um", "proximity_od"):
@@ -328,36 +340,13 @@ class HeterogeneityParams:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 2 or more")
         if self.min_cells_mixture < 20:
             raise ValueError(f"min_cells_mixture {self.min_cells_mixture}: expected 20 or more")
-        for name in ("replicates", "permutations"):
+        for name in ("replicates", "permutations", "biopsies"):
             if not 99 <= getattr(self, name) <= 100_000:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 99 to 100000")
-
-
-@dataclass(frozen=True, slots=True)
-class BiopsyParams:
-    """Virtual biopsies of a whole section. All defaults are ours."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
-
-    needle_length_um: float = 10_000.0
-    """Length of a needle core in µm; a section is often smaller, and then a core holds what lies under it."""
-    needle_width_um: float = 1_000.0
-    """Width of a needle core in µm: about a 16-gauge needle."""
-    tma_diameter_um: float = 600.0
-    """Diameter of a core of a tissue microarray in µm."""
-    most_cores: int = 6
-    """Biopsies of 1 to this many cores are simulated."""
-    simulations: int = 1000
-    """Biopsies of each kind."""
-    min_cells: int = 100
-    """Least evaluable tumour cells of a core; one with fewer is taken again elsewhere."""
-
-    def __post_init__(self) -> None:
-        for name in ("needle_length_um", "needle_width_um", "tma_diameter_um", "most_cores", "min_cells"):
+        sizes = ("needle_length_um", "needle_width_um", "tma_diameter_um", "biopsy_cores", "biopsy_cells")
+        for name in sizes:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)}: expected above 0")
-        if not 100 <= self.simulations <= 100_000:
-            raise ValueError(f"simulations {self.simulations}: expected 100 to 100000")
 
 
 def _ascending(names: str, values: tuple[float, ...]) -> None:

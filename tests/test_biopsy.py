@@ -15,11 +15,11 @@ from her2core.biopsy import Core, Section, cores_of, score_of, virtual_biopsies
 from her2core.guideline import CellClass, load_rules
 from her2core.kernels.cores import Strips
 from her2core.metrics import Metric, Status
-from her2core.params import BiopsyParams
+from her2core.params import HeterogeneityParams
 
 BREAST, GASTRIC = load_rules("breast_asco_cap_2018"), load_rules("gastric_biopsy")
-SMALL = BiopsyParams(
-    needle_length_um=1000.0, needle_width_um=100.0, tma_diameter_um=200.0, simulations=100, min_cells=20
+SMALL = HeterogeneityParams(
+    needle_length_um=1000.0, needle_width_um=100.0, tma_diameter_um=200.0, biopsies=100, biopsy_cells=20
 )
 Reals = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def test_a_strong_corner_is_missed_less_often_by_more_cores(sheet: tuple[Reals, 
     y, x = sheet
     strong = x < 300
     classes = np.where(strong, CellClass.C3, CellClass.C0).astype(np.int8)
-    params = dataclasses.replace(SMALL, simulations=1000)
+    params = dataclasses.replace(SMALL, biopsies=1000)
     found = by_name(virtual_biopsies(y, x, classes, BREAST, params))
     other = [found[f"biopsy_tma_other_{k}"].value for k in range(1, 7)]
     assert all(value is not None for value in other)
@@ -122,7 +122,7 @@ def test_cores_of_one_biopsy_are_pooled_by_whole_numbers(sheet: tuple[Reals, Rea
     ]
     found = by_name(virtual_biopsies(y, x, classes, BREAST, SMALL))
     assert found["biopsy_tma_other_3"].value == np.mean(np.array(third) != 3)
-    assert min(c.n for c in taken) >= SMALL.min_cells
+    assert min(c.n for c in taken) >= SMALL.biopsy_cells
 
 
 def test_a_cluster_rule_looks_at_groups_inside_the_core() -> None:
@@ -133,14 +133,14 @@ def test_a_cluster_rule_looks_at_groups_inside_the_core() -> None:
     section = Section.of(y, x, classes)
     assert score_of(section.counts(np.arange(105), GASTRIC), GASTRIC) == 3
     assert score_of(section.counts(np.arange(51, 105), GASTRIC), GASTRIC) == 0
-    params = dataclasses.replace(SMALL, tma_diameter_um=30.0, most_cores=2, min_cells=2)
+    params = dataclasses.replace(SMALL, tma_diameter_um=30.0, biopsy_cores=2, biopsy_cells=2)
     found = by_name(virtual_biopsies(y, x, classes, GASTRIC, params))
     assert found["biopsy_tma_lower_2"].value == 1.0
 
 
 def test_a_tumour_too_thin_for_such_cores_is_insufficient(sheet: tuple[Reals, Reals]) -> None:
     y, x = sheet
-    params = dataclasses.replace(SMALL, min_cells=500)  # 314 cells lie under a disc of 200 µm
+    params = dataclasses.replace(SMALL, biopsy_cells=500)  # 314 cells lie under a disc of 200 µm
     found = by_name(virtual_biopsies(y, x, np.zeros(len(y), np.int8), BREAST, params))
     assert found["biopsy_tma_other_1"].status is Status.INSUFFICIENT
     assert found["biopsy_needle_other_1"].status is Status.OK
@@ -149,7 +149,7 @@ def test_a_tumour_too_thin_for_such_cores_is_insufficient(sheet: tuple[Reals, Re
 
 
 def test_cores_are_as_large_as_the_parameters_say(sheet: tuple[Reals, Reals]) -> None:
-    assert cores_of(BiopsyParams()) == (
+    assert cores_of(HeterogeneityParams()) == (
         Core("needle", 10_000.0, 1_000.0, disc=False),
         Core("tma", 600.0, 600.0, disc=True),
     )
@@ -162,7 +162,7 @@ def test_cores_are_as_large_as_the_parameters_say(sheet: tuple[Reals, Reals]) ->
     assert largest["tma"] == pytest.approx(314, rel=0.03)
 
 
-@pytest.mark.parametrize("change", [{"simulations": 99}, {"needle_width_um": 0.0}, {"most_cores": 0}])
+@pytest.mark.parametrize("change", [{"biopsies": 98}, {"needle_width_um": 0.0}, {"biopsy_cores": 0}])
 def test_impossible_parameters_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(SMALL, **change)  # type: ignore[arg-type]
