@@ -15,6 +15,7 @@ import typer.main
 from flows import cli
 from her2core.phantom import synth_cohort
 from her2core.phantom.cohort import PLAN
+from her2core.phantom.ish_cohort import ISH_PLAN
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
@@ -107,12 +108,16 @@ def test_the_demo_is_shown_with_all_its_slides() -> None:
     rows = [line.split() for line in shown.splitlines() if line.split() and line.split()[0] in IDS]
     assert [row[0] for row in rows] == IDS
     right = sum(row[1] == row[2] and row[3] == row[4] for row in rows)
-    assert f"{right} of {len(IDS)} slides have the planted score and class" in shown
+    assert f"{right} of {len(IDS)} IHC slides have the planted score and class" in shown
+    ish = [line.split()[0] for line in shown.splitlines() if line.split() and line.split()[0] in ISH_IDS]
+    assert ish == ISH_IDS
+    assert f"of {len(ISH_IDS)} ISH slides the planted group" in shown
     header = next(line for line in shown.splitlines() if "planted score" in line)
     assert re.split(r"\s{2,}", header.strip()) == DEMO_COLUMNS
 
 
 IDS = [planned.slide_id for planned in PLAN]
+ISH_IDS = [planned.slide_id for planned in ISH_PLAN]
 DEMO_COLUMNS = re.findall(
     r'"([^"]+)"', (ROOT / "flows" / "demo.py").read_text(encoding="utf-8").split("Table(")[1].split("box=")[0]
 )
