@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from her2core.biopsy import virtual_biopsies
 from her2core.cases import SlideOutcome
-from her2core.guideline import load_rules
+from her2core.guideline import CellClass, load_rules
 from her2core.heterogeneity import measure_heterogeneity, sweep_regions
 from her2core.lake import write_slide_file
 from her2core.neighbours import with_strong_neighbours
@@ -47,6 +48,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     classes = classify(cells, params, rules)
     sweep = sweep_regions(cells, classes, job.heterogeneity, rules)
     metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
+    tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
+    biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
     picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
     job.store.write_bytes(picture, _picture(job, cells, classes, score))
     return SlideFinished(
@@ -63,7 +66,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
         ),
         cells_file,
         write_slide_file(job.store, REGIONS, key, region_rows(job.row, sweep)),
-        metrics,
+        (*metrics, *biopsies),
     )
 
 

@@ -32,7 +32,7 @@ from her2core.storage import Store
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
 
-HETEROGENEITY = HeterogeneityParams(replicates=99, permutations=99)
+HETEROGENEITY = HeterogeneityParams(replicates=99, permutations=99, biopsies=99)
 """Few draws: most tests of the chain look elsewhere."""
 
 
