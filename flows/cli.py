@@ -157,7 +157,7 @@ def run_command(
 
 def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: bool) -> None:
     from flows.cluster import check_address
-    from flows.show import cohort_table, showing_progress
+    from flows.show import row_table, showing_progress
     from her2core.run import open_run
 
     check_address(cluster)
@@ -172,7 +172,8 @@ def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: boo
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
     else:
-        console.print(cohort_table(summary))
+        console.print(row_table(summary.table()))
+        console.print(row_table(summary.case_table()))
         for line in summary.lines():
             console.print(line, highlight=False, soft_wrap=True)
     raise typer.Exit(OK if summary.complete else PARTIAL)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -77,16 +76,10 @@ def _listening(handler: logging.Handler, level: int) -> Iterator[None]:
         logger.level, logger.propagate = before
 
 
-class _Summary(Protocol):
-    """What `cohort_table` needs of a run's summary."""
-
-    def table(self) -> list[dict[str, str]]: ...
-
-
-def cohort_table(summary: _Summary) -> Table:
-    """Return the cohort as a table: a row a slide, coloured by how it ended."""
-    rows = summary.table()
-    table = Table(*(rows[0] if rows else ("slide",)), box=None)
+def row_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Rows of text as a table, without columns that say nothing; coloured by how a slide ended."""
+    names = [name for name in (rows[0] if rows else {}) if any(row[name] != "–" for row in rows)]
+    table = Table(*names, box=None)
     for row in rows:
-        table.add_row(*row.values(), style=STATE_COLOURS.get(row.get("state", "")))
+        table.add_row(*(row[name] for name in names), style=STATE_COLOURS.get(row.get("state", "")))
     return table

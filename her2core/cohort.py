@@ -74,6 +74,23 @@ class CohortSummary:
             for row in self.slides
         ]
 
+    def case_table(self) -> list[dict[str, str]]:
+        """One line a specimen: IHC and ISH beside each other, and what they come to."""
+        return [
+            {
+                "case": row["case_id"],
+                "specimen": row["specimen_id"] or "–",
+                "site": row["site"] or "–",
+                "HER2 status": row["her2_status"],
+                "HER2 class": row["her2_class"] or "–",
+                "IHC": row["score"] or "–",
+                "ISH group": row["ish_group"] or "–",
+                "ISH result": row["ish_result"] or "–",
+                "conflicts": "; ".join(row["conflicts"]) or "–",
+            }
+            for row in self.cases
+        ]
+
     def lines(self) -> list[str]:
         """Where everything is, in a few lines of text."""
         names = ",".join(schema.TABLES)
