@@ -5,13 +5,14 @@ Docs/heterogeneity.md says what each one means and where it misleads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from her2core.biopsy import virtual_biopsies
 from her2core.bootstrap import Blocks, whole
-from her2core.guideline import CellClass
+from her2core.guideline import CellClass, RuleSet
 from her2core.lattice import (
     co_occurrences,
     hot_and_cold,
@@ -24,6 +25,7 @@ from her2core.lattice import (
 from her2core.metrics import Metric, insufficient, measured
 from her2core.params import HeterogeneityParams
 from her2core.regions import Hexes, NucleusRegions, Regions
+from her2core.scores import MeasuredCells
 from her2core.spatial_cells import clustering_metrics, pattern_metrics, proximity_metrics, sums_by
 from her2core.variogram import fit_exponential, semivariogram
 
@@ -49,6 +51,32 @@ _SEED = 20260402
 """Key of the random arrangements: p-values depend on the hexagons alone."""
 _SPAN = 3
 """Hexagons along the edge of a block that is drawn for an interval, so that most neighbours stay. Ours."""
+
+
+def measure_spatial(
+    cells: MeasuredCells,
+    classes: NDArray[np.int8],
+    sweep: Sequence[Regions],
+    params: HeterogeneityParams,
+    rules: RuleSet,
+) -> tuple[Metric, ...]:
+    """All that depends on where the tumour cells of an IHC slide lie, virtual biopsies among it.
+
+    Parameters
+    ----------
+    cells, classes
+        All cells of the slide, in any order, and what `scores.classify` says of them.
+    sweep
+        The same cells by hexagon, at every size of the sweep.
+    """
+    tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
+    base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
+    y, x = cells.y_um, cells.x_um
+    return (
+        *(metric for regions in sweep for metric in region_metrics(regions, params)),
+        *cell_metrics(base, y, x, tumour, cells.membrane_od, params),
+        *virtual_biopsies(y, x, tumour, rules, params),
+    )
 
 
 def spatial_metrics(

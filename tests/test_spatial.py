@@ -27,7 +27,7 @@ from her2core.metrics import Metric, Status
 from her2core.params import HeterogeneityParams
 from her2core.regions import NEIGHBOURS, Hexes, HexGrid, regions_of_cells
 from her2core.scores import MeasuredCells
-from her2core.spatial import lattice_metrics, spatial_metrics
+from her2core.spatial import lattice_metrics, measure_spatial, spatial_metrics
 from her2core.spatial_cells import PatternType, label_l, pattern_of, within_reach
 from her2core.variogram import Semivariogram, fit_exponential, semivariogram
 
@@ -466,3 +466,28 @@ def test_a_slide_without_tumour_has_every_metric_and_no_value(sheet: Sheet) -> N
     found = spatial_metrics(regions, y, x, classes, od, PARAMS)
     assert {m.status for m in found} == {Status.INSUFFICIENT}
     assert named(found).keys() == named(slide(sheet, np.arange(len(y)))).keys()
+
+
+def test_cells_outside_the_tumour_take_no_part(sheet: Sheet) -> None:
+    y, x, i, j = sheet
+    od = np.where(j < 20, 0.7, 0.15).astype(np.float32)
+    classes, rules = np.where(j < 20, 4, 0).astype(np.int8), load_rules("breast_asco_cap_2018")
+    params = HeterogeneityParams(
+        sweep_um=(100.0, 250.0), permutations=99, replicates=99, biopsies=99, needle_length_um=300.0,
+        needle_width_um=100.0, tma_diameter_um=200.0, biopsy_cells=10,
+    )  # fmt: skip
+
+    def measured(rows: NDArray[np.intp], tumour: NDArray[np.bool_]) -> tuple[Metric, ...]:
+        column = od[rows]
+        cells = MeasuredCells(
+            y[rows], x[rows], column, column, column, column, np.ones(len(rows), bool), tumour
+        )
+        sweep = tuple(regions_of_cells(cells, classes[rows], size, rules, 100) for size in params.sweep_um)
+        return measure_spatial(cells, classes[rows], sweep, params, rules)
+
+    inside = np.flatnonzero(i < 45)
+    found = measured(np.arange(len(y)), i < 45)
+    assert found == measured(inside, np.ones(len(inside), bool))
+    assert len({(m.name, m.scale_um) for m in found}) == len(found)
+    assert {m.scale_um for m in found if m.name == "moran_i_od"} == {100.0, 250.0}
+    assert any(m.name == "biopsy_tma_other_1" and m.value for m in found)
