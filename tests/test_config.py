@@ -71,7 +71,10 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "found list; expected sections pyramid, profile, ihc, ish, score, ish_score, run"),
+        (
+            "[1]",
+            "found list; expected sections pyramid, profile, ihc, ish, score, ish_score, heterogeneity, run",
+        ),
         ("score: {weak_od: 0.3, weak_od: 0.2}", "line 1: weak_od is given twice"),
         ("score:\n\tweak_od: 1", "cannot be read as YAML"),
         ("score: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
