@@ -36,8 +36,8 @@ class SlideOutcome:
         What its cells say, by assay: IHC or ISH.
     tumour_mask
         Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
-    picture
-        Overlay picture, relative to the output root.
+    picture, regions_picture
+        Overlay picture and maps of the regions, relative to the output root.
     score_key
         Content key of the result.
     """
@@ -52,6 +52,7 @@ class SlideOutcome:
     score: SlideScore | None = None
     tumour_mask: str | None = None
     picture: str | None = None
+    regions_picture: str | None = None
     score_key: str | None = None
     ish: IshScore | None = None
 

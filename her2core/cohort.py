@@ -12,6 +12,7 @@ from typing import Any
 
 from her2core import schema
 from her2core.cases import SlideOutcome, score_cases
+from her2core.cube import write_cohort_cube
 from her2core.guideline import load_rules
 from her2core.guideline_case import case_rules_for
 from her2core.lake import commit_files, commit_rows
@@ -149,6 +150,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     regions_version = commit_files(store, schema.REGIONS, region_files, all_ids)
     metrics = [row for r in finished for row in metric_rows(r.outcome.slide, r.metrics)]
     heterogeneity_version = commit_rows(store, schema.HETEROGENEITY, metrics, all_ids)
+    write_cohort_cube(store, run.run_id, metrics)
     slides_version = commit_rows(store, schema.SLIDES, slides)
     cases_version = commit_rows(store, schema.CASES, cases)
     patients_version = commit_rows(store, schema.PATIENTS, patients)

@@ -107,6 +107,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         "message": outcome.message,
         "tumour_mask": outcome.tumour_mask,
         "picture": outcome.picture,
+        "regions_picture": outcome.regions_picture,
         "score_key": outcome.score_key,
     }
     if info:

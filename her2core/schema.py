@@ -403,6 +403,7 @@ SLIDES = Table(
         Column("pyramid_bytes", WHOLE, "byte", "Size of the pyramid."),
         Column("codec", TEXT, "", "Named codec of the pyramid."),
         Column("picture", TEXT, "", "Overlay picture, relative to the output root."),
+        Column("regions_picture", TEXT, "", "Maps of the regions, relative to the output root."),
         Column("score_key", TEXT, "", "Content key of the result: names inputs, parameters and versions."),
     ),
 )  # fmt: skip

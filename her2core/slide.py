@@ -7,11 +7,11 @@ so other cut-offs or another guideline re-score a slide in seconds. `slide_ihc` 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,11 @@ from her2core.guideline_ish import load_ish_rules
 from her2core.lake import DataFile
 from her2core.metrics import Metric
 from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
+from her2core.picture import read_thumbnail
+from her2core.picture_regions import regions_picture
+from her2core.pyramid_reader import PyramidReader
 from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow
+from her2core.regions import NucleusRegions, Regions
 from her2core.roi import Roi, read_roi
 from her2core.sources import file_identity
 from her2core.storage import Store, content_key
@@ -32,7 +36,9 @@ from her2core.storage import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 3
+MAP_UM = 250.0  # width of the hexagons that are drawn (her2-spec 5)
+
+VERSION = 4
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
@@ -121,3 +127,16 @@ def inside(roi: Roi | None, band: pa.Table) -> NDArray[np.bool_] | None:
     if roi is None:
         return None
     return roi.contains(band["y_px0"].to_numpy(), band["x_px0"].to_numpy())
+
+
+def draw_regions(job: SlideJob[Any, Any], sweep: Sequence[Regions | NucleusRegions], key: str) -> str | None:
+    """Write a picture of a slide's regions, of about `MAP_UM`; its path, or None of no region."""
+    regions = min(sweep, key=lambda each: abs(each.grid.size_um - MAP_UM))
+    if not len(regions):
+        return None
+    path = f"pictures/{job.row.slide_id}-regions-{key[:8]}.png"
+    thumbnail, um_px = read_thumbnail(PyramidReader(job.store, job.pyramid), job.pyramid)
+    channels = job.pyramid.channels
+    picture = regions_picture(thumbnail, um_px, channels, regions, job.heterogeneity, job.row.slide_id)
+    job.store.write_bytes(path, picture)
+    return path

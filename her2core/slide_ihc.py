@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from her2core.biopsy import virtual_biopsies
 from her2core.cases import SlideOutcome
+from her2core.cube import write_regions
 from her2core.guideline import CellClass, load_rules
 from her2core.heterogeneity import measure_heterogeneity, sweep_regions
 from her2core.lake import write_slide_file
@@ -22,7 +23,7 @@ from her2core.rows import cell_rows, tumour_mask
 from her2core.rows_regions import region_rows
 from her2core.schema import CELLS, REGIONS
 from her2core.scores import MeasuredCells, SlideScore, classify, score_columns, score_slide
-from her2core.slide import SlideFinished, SlideJob, inside
+from her2core.slide import SlideFinished, SlideJob, draw_regions, inside
 
 IHCJob = SlideJob[ScoreParams, IHCParams]
 
@@ -50,6 +51,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
     tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
     biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
+    write_regions(job.store, key, sweep, job.row.slide_id)
     picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
     job.store.write_bytes(picture, _picture(job, cells, classes, score))
     return SlideFinished(
@@ -62,6 +64,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
             score=score,
             tumour_mask=tumour_mask(roi is not None),
             picture=picture,
+            regions_picture=draw_regions(job, sweep, key),
             score_key=key,
         ),
         cells_file,

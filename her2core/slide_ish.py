@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from her2core.cases import SlideOutcome
+from her2core.cube import write_regions
 from her2core.errors import Reason
 from her2core.guideline_ish import load_ish_rules
 from her2core.heterogeneity_ish import measure_ish_heterogeneity, sweep_nuclei
@@ -26,7 +27,7 @@ from her2core.records import Fluorescence, SlideState
 from her2core.rows import tumour_mask
 from her2core.rows_regions import region_rows
 from her2core.schema import NUCLEI, REGIONS
-from her2core.slide import SlideFinished, SlideJob, inside
+from her2core.slide import SlideFinished, SlideJob, draw_regions, inside
 
 ISHJob = SlideJob[IshScoreParams, ISHParams]
 
@@ -62,6 +63,7 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
     sweep = sweep_nuclei(nuclei, job.heterogeneity, job.params, rules)
     genetic = score.heterogeneity
     metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, genetic)
+    write_regions(job.store, key, sweep, job.row.slide_id)
     picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
     job.store.write_bytes(picture, _picture(job, nuclei, score, file))
     return SlideFinished(
@@ -74,6 +76,7 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
             ish=score,
             tumour_mask=tumour_mask(roi is not None),
             picture=picture,
+            regions_picture=draw_regions(job, sweep, key),
             score_key=key,
         ),
         file,

@@ -382,6 +382,7 @@ ISH_COLUMNS = {
             "probes",
             "channels",
             "external_",
+            "regions_picture",
         )
     )
 }

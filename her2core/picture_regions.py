@@ -1,0 +1,287 @@
+"""The picture of a slide's regions: the slide, and maps of its hexagons.
+
+Beside the thumbnail: mean expression, what follows from it, and where high or low values gather. Colours run
+over fixed ranges, so that two slides can be laid side by side. Numbers are drawn in cividis, which is even to
+the eye and safe for colour-blind readers; scores in the colours of `picture`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from her2core.guideline import SCORES, CellClass
+from her2core.lattice import DISCOVERY, hot_and_cold
+from her2core.params import HeterogeneityParams
+from her2core.picture import CLASS_COLOURS, DPI, INK, bare_axes, png_bytes, scale_bar, shortened
+from her2core.picture_ish import composite
+from her2core.records import RGB
+from her2core.regions import UNSCORED, Hexes, NucleusRegions, Regions
+from her2core.sampling import Pixels
+
+Reals = npt.NDArray[np.float64]
+
+COLOURS = "cividis"
+TOP_OD = 1.0  # membrane OD at the end of the colours: 3+ begins far below
+TOP_COPIES = 12.0  # HER2 copies a nucleus there: twice what is amplified beyond doubt
+TOP_RATIO = 4.0  # HER2/CEP17 there: twice what is amplified
+HOT, COLD = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
+NEITHER = "#D9D9D9"
+FEW = "#F2F2F2"  # hexagons with too few cells
+FEW_EDGE = "#C4C4C4"
+SCORE_COLOURS = tuple(CLASS_COLOURS[c] for c in (CellClass.C0, CellClass.C1, CellClass.C2, CellClass.C3))
+PANEL_IN = 5.6  # longest edge of a panel, inches
+MIN_W_IN, MIN_H_IN = 3.2, 0.8  # of a panel: its title and legend fit
+EDGE_PX = 12.0  # hexagons from this size on are set apart by white lines
+LINE_HEIGHT_IN = 0.17
+TITLE_IN, KEY_IN, GAP_IN, TOP_IN, BOTTOM_IN = 0.34, 0.6, 0.3, 0.95, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One colour of a legend, its words, and the number of hexagons."""
+
+    colour: str
+    text: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """One panel of hexagons: colours, and what explains them (a range of numbers, or keys)."""
+
+    title: str
+    colours: npt.NDArray[np.str_]
+    top: float | None = None
+    ticks: tuple[float, ...] = ()
+    keys: tuple[_Key, ...] = ()
+
+
+def regions_picture(
+    thumbnail: Pixels,
+    um_px: float,
+    channels: tuple[str, ...],
+    regions: Regions | NucleusRegions,
+    params: HeterogeneityParams,
+    slide_id: str,
+) -> bytes:
+    """PNG of a slide and maps of its regions.
+
+    IHC: mean membrane OD, regional score, hot and cold hexagons by OD. ISH: mean HER2 copies, HER2/CEP17
+    (amplified nuclei with a single probe), hot and cold hexagons by copies. Hexagons with fewer than
+    ``region_cells`` cells are pale.
+
+    Parameters
+    ----------
+    thumbnail
+        ``(h, w, channel)`` of the whole slide at ``um_px``.
+    channels
+        What a pixel holds, as in `PyramidRef`.
+    regions
+        Of one size.
+    """
+    height_um, width_um = thumbnail.shape[0] * um_px, thumbnail.shape[1] * um_px
+    inch_um = PANEL_IN / max(height_um, width_um)
+    panel_w, panel_h = max(width_um * inch_um, MIN_W_IN), max(height_um * inch_um, MIN_H_IN)
+    inch_um = min(panel_w / width_um, panel_h / height_um)
+    columns = 4 if panel_h > 1.5 * panel_w else 1 if panel_w > 3 * panel_h else 2
+    rows = 4 // columns
+    step_h = TITLE_IN + panel_h + KEY_IN
+    wide = columns * panel_w + (columns + 1) * GAP_IN
+    high = TOP_IN + rows * step_h + BOTTOM_IN
+    figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
+
+    bright = channels == RGB
+    shown = thumbnail if bright else composite(thumbnail, channels)
+    maps = _maps(regions, params)
+    faded = _backdrop(shown, bright=bright)
+    for i, drawn in enumerate((None, *maps)):
+        row, column = divmod(i, columns)
+        left, bottom = GAP_IN + column * (panel_w + GAP_IN), high - TOP_IN - row * step_h - TITLE_IN - panel_h
+        axes = bare_axes(figure, (left, bottom, panel_w, panel_h), wide, high)
+        spare_x, spare_y = panel_w / inch_um - width_um, panel_h / inch_um - height_um
+        axes.set_xlim(-spare_x / 2, width_um + spare_x / 2)
+        axes.set_ylim(height_um + spare_y / 2, -spare_y / 2)
+        picture = shown if drawn is None else np.repeat(faded[..., np.newaxis], 3, axis=2)
+        axes.imshow(
+            picture, extent=(0.0, width_um, height_um, 0.0), interpolation="antialiased", aspect="auto"
+        )
+        title = drawn.title if drawn is not None else "slide"
+        figure.text(left / wide, (bottom + panel_h + 0.1) / high, title, fontsize=10.5, color=INK)
+        if drawn is None:
+            scale_bar(axes, panel_w / inch_um)
+            continue
+        _draw(axes, regions, drawn.colours, inch_um * DPI)
+        _explain(figure, drawn, (left, bottom - 0.08, panel_w), params, wide, high)
+    _heading(figure, regions, params, slide_id, wide, high)
+    return png_bytes(figure)
+
+
+def _maps(regions: Regions | NucleusRegions, params: HeterogeneityParams) -> tuple[_Map, _Map, _Map]:
+    """The three maps of an assay."""
+    valid = regions.n >= params.region_cells
+    if isinstance(regions, Regions):
+        ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
+        od = _shaded("mean membrane OD", regions.od_mean, valid, TOP_OD, ticks)
+        return od, _scores(regions, params), _gatherings(regions, regions.od_mean, valid, "OD", params)
+    copies = regions.copies_mean
+    first = _shaded("mean HER2 copies a nucleus", copies, valid, TOP_COPIES, (0, 2, 4, 6, 8, 10, 12))
+    if regions.cep17 is None:
+        share = regions.amplified_fraction
+        second = _shaded("fraction of amplified nuclei", share, valid, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+    else:
+        ratio = regions.her2 / np.maximum(regions.cep17, 0.5)  # none at all: beyond the colours, as it should
+        second = _shaded("HER2/CEP17", ratio, valid, TOP_RATIO, (0, 1, 2, 3, 4))
+    return first, second, _gatherings(regions, copies, valid, "copies", params)
+
+
+def _shaded(
+    title: str, values: Reals, valid: npt.NDArray[np.bool_], top: float, ticks: tuple[float, ...]
+) -> _Map:
+    """A map of numbers from 0 to ``top``."""
+    shades = colormaps[COLOURS](Normalize(0, top, clip=True)(values))
+    colours = np.array([to_hex(shade) for shade in shades], "U7")
+    return _Map(title, np.where(valid, colours, FEW), top, ticks)
+
+
+def _scores(regions: Regions, params: HeterogeneityParams) -> _Map:
+    colours = np.array([*SCORE_COLOURS, FEW])[regions.score]  # UNSCORED is the last
+    named = zip(SCORE_COLOURS, SCORES, strict=True)
+    keys = [_Key(c, s, int((regions.score == i).sum())) for i, (c, s) in enumerate(named)]
+    keys.append(
+        _Key(FEW, f"fewer than {params.region_score_cells} cells", int((regions.score == UNSCORED).sum()))
+    )
+    return _Map("score of the region", colours, keys=tuple(keys))
+
+
+def _gatherings(
+    regions: Regions | NucleusRegions,
+    values: Reals,
+    valid: npt.NDArray[np.bool_],
+    what: str,
+    params: HeterogeneityParams,
+) -> _Map:
+    """Where high and low values gather, among the valid hexagons, if there are enough of them."""
+    colours = np.full(len(regions), FEW)
+    m = int(np.count_nonzero(valid))
+    if m < params.min_regions:
+        return _Map(f"hot and cold: insufficient, {m} of {params.min_regions} regions needed", colours)
+    near = Hexes(regions.grid, regions.q[valid], regions.r[valid]).neighbours()
+    kind = hot_and_cold(values[valid], near)
+    colours[valid] = np.array([NEITHER, HOT, COLD])[kind]  # -1 is the last
+    keys = [
+        _Key(colour, word, int(np.count_nonzero(kind == sign)))
+        for colour, word, sign in ((HOT, "hot", 1), (COLD, "cold", -1), (NEITHER, "neither", 0))
+    ]
+    return _Map(f"hot and cold by {what}: Gi*, FDR {DISCOVERY:g}", colours, keys=tuple(keys))
+
+
+def _backdrop(shown: npt.NDArray[np.uint8], *, bright: bool) -> npt.NDArray[np.uint8]:
+    """(h, w) the slide in light grey on white, whatever its assay."""
+    grey = cv2.cvtColor(np.ascontiguousarray(shown), cv2.COLOR_RGB2GRAY).astype(np.int16)
+    dark = 255 - grey if bright else grey
+    return (255 - dark * 2 // 5).astype(np.uint8)
+
+
+def _draw(axes: Axes, hexes: Hexes, colours: npt.NDArray[np.str_], px_um: float) -> None:
+    """Every hexagon in its colour and at its size, on the slide's own scale."""
+    if not len(hexes):
+        axes.text(0.5, 0.5, "no region holds a cell", transform=axes.transAxes, ha="center", va="center",
+                  fontsize=10.5, color="#666666")  # fmt: skip
+        return
+    angle = np.radians(30 + 60 * np.arange(6))
+    corners = np.stack([np.cos(angle), np.sin(angle)], axis=1) * hexes.grid.size_um / math.sqrt(3)
+    centres = np.stack([hexes.x_um, hexes.y_um], axis=1)
+    apart = hexes.grid.size_um * px_um >= EDGE_PX
+    few = colours == FEW
+    for here in (few, ~few):
+        edges = FEW_EDGE if here is few else "white" if apart else "face"
+        axes.add_collection(
+            PolyCollection(
+                list(centres[here, np.newaxis] + corners),
+                facecolors=colours[here].tolist(), edgecolors=edges,
+                linewidths=0.8 if apart else 0.3, alpha=None,
+            ),
+            autolim=False,
+        )  # fmt: skip
+
+
+def _explain(
+    figure: Figure,
+    drawn: _Map,
+    place: tuple[float, float, float],
+    params: HeterogeneityParams,
+    wide: float,
+    high: float,
+) -> None:
+    """Colour bar or keys below a panel; ``place`` is left, top and width in inches."""
+    left, top, width = place
+    if drawn.top is not None:
+        length = min(width - 0.4, 3.2)
+        bar = figure.add_axes((left / wide, (top - 0.14) / high, length / wide, 0.13 / high))
+        scale = ScalarMappable(Normalize(0, drawn.top), colormaps[COLOURS])
+        extend = "neither" if drawn.top == 1.0 and "fraction" in drawn.title else "max"
+        figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=list(drawn.ticks), extend=extend)
+        bar.tick_params(labelsize=9, length=2, pad=1)
+        if width - length > 1.9:
+            pale = int(np.count_nonzero(drawn.colours == FEW))
+            few = [_Key(FEW, f"fewer than {params.region_cells}", pale)]
+            _legend(figure, few, (left + length + 0.15, top + 0.03), wide, high)
+    elif drawn.keys:
+        _legend(figure, drawn.keys, (left, top + 0.03), wide, high, columns=3 if width < 4.5 else 5)
+
+
+def _legend(
+    figure: Figure,
+    keys: Sequence[_Key],
+    place: tuple[float, float],
+    wide: float,
+    high: float,
+    columns: int = 1,
+) -> None:
+    handles = [
+        Rectangle((0, 0), 1, 1, facecolor=key.colour, edgecolor=FEW_EDGE if key.colour == FEW else "none")
+        for key in keys
+    ]
+    figure.legend(
+        handles, [f"{key.text}: {key.count:,}" for key in keys], ncols=columns, loc="upper left",
+        bbox_to_anchor=(place[0] / wide, place[1] / high), fontsize=9, frameon=False, handlelength=1.0,
+        handletextpad=0.4, columnspacing=1.0, borderaxespad=0.0, borderpad=0.2,
+    )  # fmt: skip
+
+
+def _heading(
+    figure: Figure,
+    regions: Regions | NucleusRegions,
+    params: HeterogeneityParams,
+    slide_id: str,
+    wide: float,
+    high: float,
+) -> None:
+    left = GAP_IN / wide
+    cells = "tumour cells" if isinstance(regions, Regions) else "nuclei"
+    valid = int(np.count_nonzero(regions.n >= params.region_cells))
+    parts = [
+        f"hexagons of {regions.grid.size_um:g} µm",
+        f"{valid:,} of {len(regions):,} with {params.region_cells} {cells} or more",
+    ]
+    y_title, y_line = 1 - 0.32 / high, 1 - 0.7 / high
+    title = f"{shortened(slide_id, int(wide * 5) - 24)}    regions"
+    figure.text(left, y_title, title, fontsize=17, weight="bold", va="center", color=INK, parse_math=False)
+    line = "   ·   ".join(parts)
+    figure.text(left, y_line, line, fontsize=10.5, va="center", color="#444444")
+    figure.text(
+        1 - left, y_title, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"
+    )
