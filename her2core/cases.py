@@ -36,6 +36,8 @@ class SlideOutcome:
         What its cells say, by assay: IHC or ISH.
     tumour_mask
         Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
+    probes
+        ISH: what marks what, as ``HER2=0`` (a channel of the file) or ``HER2=black``.
     picture, regions_picture
         Overlay picture and maps of the regions, relative to the output root.
     score_key
@@ -51,6 +53,7 @@ class SlideOutcome:
     profile: SlideProfile | None = None
     score: SlideScore | None = None
     tumour_mask: str | None = None
+    probes: tuple[str, ...] = ()
     picture: str | None = None
     regions_picture: str | None = None
     score_key: str | None = None

@@ -106,6 +106,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         "state": str(outcome.state),
         "message": outcome.message,
         "tumour_mask": outcome.tumour_mask,
+        "probes": list(outcome.probes) or None,
         "picture": outcome.picture,
         "regions_picture": outcome.regions_picture,
         "score_key": outcome.score_key,

@@ -368,7 +368,7 @@ SLIDES = Table(
         Column("population_ratio", REAL, "", "Its ratio."),
         Column("population_her2_mean", REAL, "signals", "Its mean HER2 signals a nucleus."),
         Column("population_rest_group", TEXT, "", "ISH group of the other nuclei."),
-        Column("probes", TEXTS, "", "What marks what: DAPI, HER2, CEP17 by channel, or by colour."),
+        Column("probes", TEXTS, "", "ISH: what marks what, as HER2=0 (a channel of the file) or HER2=black."),
         Column("external_ish_ratio", REAL, "", "ISH ratio that the manifest brings; never overwritten."),
         Column("external_ish_her2", REAL, "signals", "Mean HER2 signals that it brings."),
         Column("external_ish_cep17", REAL, "signals", "Mean CEP17 signals that it brings."),

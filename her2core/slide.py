@@ -7,7 +7,7 @@ so other cut-offs or another guideline re-score a slide in seconds. `slide_ihc` 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -19,17 +19,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from her2core.cases import SlideOutcome
+from her2core.cube import write_regions
 from her2core.guideline import load_rules
 from her2core.guideline_ish import load_ish_rules
-from her2core.lake import DataFile
+from her2core.ish import IshScore
+from her2core.lake import DataFile, write_slide_file
 from her2core.metrics import Metric
 from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
 from her2core.picture import read_thumbnail
 from her2core.picture_regions import regions_picture
 from her2core.pyramid_reader import PyramidReader
-from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow
+from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
 from her2core.regions import NucleusRegions, Regions
 from her2core.roi import Roi, read_roi
+from her2core.rows import tumour_mask
+from her2core.rows_regions import region_rows
+from her2core.sampling import Pixels
+from her2core.schema import REGIONS
+from her2core.scores import SlideScore, Verdict
 from her2core.sources import file_identity
 from her2core.storage import Store, content_key
 
@@ -38,7 +45,7 @@ Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
 MAP_UM = 250.0  # width of the hexagons that are drawn (her2-spec 5)
 
-VERSION = 4
+VERSION = 5
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
@@ -129,14 +136,62 @@ def inside(roi: Roi | None, band: pa.Table) -> NDArray[np.bool_] | None:
     return roi.contains(band["y_px0"].to_numpy(), band["x_px0"].to_numpy())
 
 
-def draw_regions(job: SlideJob[Any, Any], sweep: Sequence[Regions | NucleusRegions], key: str) -> str | None:
-    """Write a picture of a slide's regions, of about `MAP_UM`; its path, or None of no region."""
-    regions = min(sweep, key=lambda each: abs(each.grid.size_um - MAP_UM))
-    if not len(regions):
-        return None
-    path = f"pictures/{job.row.slide_id}-regions-{key[:8]}.png"
-    thumbnail, um_px = read_thumbnail(PyramidReader(job.store, job.pyramid), job.pyramid)
-    channels = job.pyramid.channels
-    picture = regions_picture(thumbnail, um_px, channels, regions, job.heterogeneity, job.row.slide_id)
-    job.store.write_bytes(path, picture)
-    return path
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What an assay makes of a slide's rows, before it is written down.
+
+    Attributes
+    ----------
+    file
+        Rows of ``cells`` or ``nuclei``.
+    sweep
+        Regions at every size.
+    draw
+        Draws the slide's picture over its thumbnail, given with its µm/px.
+    probes
+        As in `SlideOutcome`.
+    """
+
+    score: SlideScore | IshScore
+    file: DataFile | None
+    sweep: Sequence[Regions | NucleusRegions]
+    metrics: tuple[Metric, ...]
+    draw: Callable[[Pixels, float], bytes]
+    probes: tuple[str, ...] = ()
+
+
+def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
+    """Write a slide's regions and pictures, and say how it ended."""
+    store, row, ref, score = job.store, job.row, job.pyramid, judged.score
+    write_regions(store, key, judged.sweep, row.slide_id)
+    thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
+    picture = f"pictures/{row.slide_id}-{key[:8]}.png"
+    store.write_bytes(picture, judged.draw(thumbnail, um_px))
+    regions, maps = min(judged.sweep, key=lambda each: abs(each.grid.size_um - MAP_UM)), None
+    if len(regions):
+        maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
+        drawn = regions_picture(thumbnail, um_px, ref.channels, regions, job.heterogeneity, row.slide_id)
+        store.write_bytes(maps, drawn)
+    outcome = SlideOutcome(
+        slide=row,
+        state=state_of(score),
+        info=job.info,
+        pyramid=ref,
+        profile=job.profile,
+        score=score if isinstance(score, SlideScore) else None,
+        ish=score if isinstance(score, IshScore) else None,
+        tumour_mask=tumour_mask(row.roi_uri is not None),
+        probes=judged.probes,
+        picture=picture,
+        regions_picture=maps,
+        score_key=key,
+    )
+    region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
+    return SlideFinished(outcome, judged.file, region_file, judged.metrics)
+
+
+def state_of(score: SlideScore | IshScore) -> SlideState:
+    """Scored, or measured without a score."""
+    verdict = score.verdict
+    found = verdict.score if isinstance(verdict, Verdict) else verdict.group
+    return SlideState.SCORED if found else SlideState.INDETERMINATE

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from her2core.biopsy import virtual_biopsies
-from her2core.cases import SlideOutcome
-from her2core.cube import write_regions
 from her2core.guideline import CellClass, load_rules
 from her2core.heterogeneity import measure_heterogeneity, sweep_regions
 from her2core.lake import write_slide_file
 from her2core.neighbours import with_strong_neighbours
 from her2core.params import IHCParams, ScoreParams
-from her2core.picture import PictureCells, PictureSummary, read_thumbnail, slide_picture
-from her2core.pyramid_reader import PyramidReader
-from her2core.records import SlideState
-from her2core.rows import cell_rows, tumour_mask
-from her2core.rows_regions import region_rows
-from her2core.schema import CELLS, REGIONS
+from her2core.picture import PictureCells, PictureSummary, slide_picture
+from her2core.rows import cell_rows
+from her2core.sampling import Pixels
+from her2core.schema import CELLS
 from her2core.scores import MeasuredCells, SlideScore, classify, score_columns, score_slide
-from her2core.slide import SlideFinished, SlideJob, draw_regions, inside
+from her2core.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
 
 IHCJob = SlideJob[ScoreParams, IHCParams]
 
@@ -51,26 +48,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
     tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
     biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
-    write_regions(job.store, key, sweep, job.row.slide_id)
-    picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
-    job.store.write_bytes(picture, _picture(job, cells, classes, score))
-    return SlideFinished(
-        SlideOutcome(
-            slide=job.row,
-            state=state_of(score),
-            info=job.info,
-            pyramid=job.pyramid,
-            profile=job.profile,
-            score=score,
-            tumour_mask=tumour_mask(roi is not None),
-            picture=picture,
-            regions_picture=draw_regions(job, sweep, key),
-            score_key=key,
-        ),
-        cells_file,
-        write_slide_file(job.store, REGIONS, key, region_rows(job.row, sweep)),
-        (*metrics, *biopsies),
-    )
+    draw = partial(_picture, job.row.slide_id, cells, classes, score)
+    return leave(job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw))
 
 
 class _Seen:
@@ -92,12 +71,18 @@ class _Seen:
         return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od)
 
 
-def _picture(job: IHCJob, cells: MeasuredCells, classes: NDArray[np.int8], score: SlideScore) -> bytes:
-    thumbnail, um_px = read_thumbnail(PyramidReader(job.store, job.pyramid), job.pyramid)
+def _picture(
+    slide_id: str,
+    cells: MeasuredCells,
+    classes: NDArray[np.int8],
+    score: SlideScore,
+    thumbnail: Pixels,
+    um_px: float,
+) -> bytes:
     drawn = PictureCells(cells.y_um, cells.x_um, classes.astype(np.int64), cells.tumour & cells.evaluable)
     n = score.counts
     summary = PictureSummary(
-        slide_id=job.row.slide_id,
+        slide_id=slide_id,
         score=score.verdict.score,
         state=state_of(score),
         h_score=score.expression.h_score,
@@ -105,8 +90,3 @@ def _picture(job: IHCJob, cells: MeasuredCells, classes: NDArray[np.int8], score
         note=", ".join(score.verdict.reasons),
     )
     return slide_picture(thumbnail, um_px, drawn, summary)
-
-
-def state_of(score: SlideScore) -> SlideState:
-    """Scored, or measured without a score."""
-    return SlideState.SCORED if score.verdict.score else SlideState.INDETERMINATE

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from her2core.cases import SlideOutcome
-from her2core.cube import write_regions
 from her2core.errors import Reason
 from her2core.guideline_ish import load_ish_rules
 from her2core.heterogeneity_ish import measure_ish_heterogeneity, sweep_nuclei
@@ -20,14 +19,12 @@ from her2core.kernels.ish import resolvable
 from her2core.lake import FOLDER, DataFile, write_slide_file
 from her2core.nuclei_table import PROBES, SingleSignals, Spots, nucleus_rows
 from her2core.params import ISHParams, IshScoreParams
-from her2core.picture import read_thumbnail
 from her2core.picture_ish import CloseUp, IshNuclei, IshSummary, crop_box, gallery, ish_picture, read_crops
 from her2core.pyramid_reader import PyramidReader
-from her2core.records import Fluorescence, SlideState
-from her2core.rows import tumour_mask
-from her2core.rows_regions import region_rows
-from her2core.schema import NUCLEI, REGIONS
-from her2core.slide import SlideFinished, SlideJob, draw_regions, inside
+from her2core.records import Fluorescence
+from her2core.sampling import Pixels
+from her2core.schema import NUCLEI
+from her2core.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
 
 ISHJob = SlideJob[IshScoreParams, ISHParams]
 
@@ -63,26 +60,8 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
     sweep = sweep_nuclei(nuclei, job.heterogeneity, job.params, rules)
     genetic = score.heterogeneity
     metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, genetic)
-    write_regions(job.store, key, sweep, job.row.slide_id)
-    picture = f"pictures/{job.row.slide_id}-{key[:8]}.png"
-    job.store.write_bytes(picture, _picture(job, nuclei, score, file))
-    return SlideFinished(
-        SlideOutcome(
-            slide=job.row,
-            state=_state(score),
-            info=job.info,
-            pyramid=job.pyramid,
-            profile=job.profile,
-            ish=score,
-            tumour_mask=tumour_mask(roi is not None),
-            picture=picture,
-            regions_picture=draw_regions(job, sweep, key),
-            score_key=key,
-        ),
-        file,
-        write_slide_file(job.store, REGIONS, key, region_rows(job.row, sweep)),
-        metrics,
-    )
+    draw = partial(_picture, job, nuclei, score, file)
+    return leave(job, key, Judged(score, file, sweep, metrics, draw, probes_of(job)))
 
 
 def two_probes(job: ISHJob) -> bool:
@@ -92,11 +71,22 @@ def two_probes(job: ISHJob) -> bool:
     return job.kernel.red_probe is not None
 
 
-def _state(score: IshScore) -> SlideState:
-    return SlideState.SCORED if score.verdict.group else SlideState.INDETERMINATE
+def probes_of(job: ISHJob) -> tuple[str, ...]:
+    """What marks what: by channel of the file in fluorescence, by colour in bright field."""
+    if job.info.source_channels:
+        return tuple(job.info.source_channels.split(";"))
+    colours = {job.kernel.black_probe: "black", job.kernel.red_probe: "red"}
+    return tuple(f"{probe}={colour}" for probe, colour in colours.items() if probe)
 
 
-def _picture(job: ISHJob, nuclei: MeasuredNuclei, score: IshScore, file: DataFile | None) -> bytes:
+def _picture(
+    job: ISHJob,
+    nuclei: MeasuredNuclei,
+    score: IshScore,
+    file: DataFile | None,
+    thumbnail: Pixels,
+    um_px: float,
+) -> bytes:
     reader, ref = PyramidReader(job.store, job.pyramid), job.pyramid
     her2, cep17 = nuclei.counted(job.params)
     drawn = IshNuclei(nuclei.y_um, nuclei.x_um, her2, cep17, nuclei.evaluable(job.params))
@@ -105,7 +95,7 @@ def _picture(job: ISHJob, nuclei: MeasuredNuclei, score: IshScore, file: DataFil
     verdict, found = score.verdict, score.verdict.estimates
     summary = IshSummary(
         slide_id=job.row.slide_id,
-        state=_state(score),
+        state=state_of(score),
         result=None,
         group=verdict.group,
         ratio=found.ratio.value if found and found.ratio else None,
@@ -114,7 +104,6 @@ def _picture(job: ISHJob, nuclei: MeasuredNuclei, score: IshScore, file: DataFil
         cep17_mean=found.cep17.value if found and found.cep17 else None,
         note=", ".join(verdict.reasons),
     )
-    thumbnail, um_px = read_thumbnail(reader, ref)
     return ish_picture(thumbnail, um_px, ref.channels, drawn, close_ups, ref.mpp, summary)
 
 

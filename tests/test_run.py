@@ -66,6 +66,14 @@ def test_ish_decides_what_ihc_leaves_open(undisturbed: tuple[Path, str]) -> None
     assert (null["score"], null["ish_group"], null["her2_status"]) == ("0", "5", "Negative")
 
 
+def test_ish_slides_say_what_marks_what(undisturbed: tuple[Path, str]) -> None:
+    slides = cohorts.tables(str(undisturbed[0]))["slides"]
+    probes = {row["slide_id"]: row["probes"] for row in slides.to_dicts()}
+    assert probes["fish"] == ["DAPI=0", "HER2=1", "CEP17=2"]
+    assert probes["dish"] == ["HER2=black", "CEP17=red"]
+    assert probes["two"] is None
+
+
 def test_a_late_ish_slide_changes_its_case_and_nothing_else(manifest: Path, tmp_path: Path) -> None:
     out, config = tmp_path / "out", str(manifest.parent / "config.yaml")
     early = cohorts.write_manifest(manifest.parent / "early.csv", "two", "three")
