@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import yaml
 
 from her2core.errors import ConfigError
+from her2core.rule_files import rule_files
 from her2core.statistics import wilson
 
 SCORES = ("0", "1+", "2+", "3+")
@@ -299,8 +299,7 @@ def _patterns(rules: RuleSet, counts: ClassCounts, score: str, fired: Step | Non
 
 def rule_sets() -> tuple[str, ...]:
     """Names of the rule sets that come with the package."""
-    files = resources.files("her2core").joinpath("guidelines").iterdir()
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")))
+    return tuple(rule_files())
 
 
 @lru_cache
@@ -314,8 +313,7 @@ def load_rules(name: str) -> RuleSet:
     """
     if name not in rule_sets():
         raise ConfigError(f"rules: {name!r} is not a rule set; expected one of {', '.join(rule_sets())}")
-    text = resources.files("her2core").joinpath("guidelines", f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_rules(text, name)
+    return parse_rules(rule_files()[name], name)
 
 
 def parse_rules(text: str, name: str) -> RuleSet:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import yaml
@@ -17,6 +16,7 @@ import yaml
 from her2core.errors import ConfigError
 from her2core.guideline import SCORES
 from her2core.guideline_ish import IshResult
+from her2core.rule_files import rule_files
 
 STATUSES = ("Positive", "Equivocal", "Negative", "Indeterminate")
 HER2_CLASSES = (
@@ -96,8 +96,7 @@ def _column(ish: IshResult | None) -> str:
 
 def case_rule_sets() -> tuple[str, ...]:
     """Names of the tables that come with the package."""
-    files = resources.files("her2core").joinpath("guidelines", "case").iterdir()
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")))
+    return tuple(rule_files("case"))
 
 
 @lru_cache
@@ -109,11 +108,7 @@ def case_rules_for(ihc_rules: str) -> CaseRules:
     ConfigError
         If no table, or more than one, names that rule set.
     """
-    folder = resources.files("her2core").joinpath("guidelines", "case")
-    tables = [
-        parse_case_rules(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
-        for name in case_rule_sets()
-    ]
+    tables = [parse_case_rules(text, name) for name, text in rule_files("case").items()]
     found = [table for table in tables if ihc_rules in table.ihc_rules]
     if len(found) != 1:
         names = [table.name for table in found]

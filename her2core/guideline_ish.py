@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import yaml
 
 from her2core.errors import ConfigError
 from her2core.guideline import SCORES
+from her2core.rule_files import rule_files
 
 DUAL_GROUPS = ("1", "2", "3", "4", "5")
 """ISH groups of a dual probe."""
@@ -230,8 +230,7 @@ def _overlaps(values: tuple[float, float], at_least: int | None, below: int | No
 
 def ish_rule_sets() -> tuple[str, ...]:
     """Names of the ISH rule sets that come with the package."""
-    files = resources.files("her2core").joinpath("guidelines", "ish").iterdir()
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")))
+    return tuple(rule_files("ish"))
 
 
 @lru_cache
@@ -246,8 +245,7 @@ def load_ish_rules(name: str) -> IshRules:
     known = ish_rule_sets()
     if name not in known:
         raise ConfigError(f"rules: {name!r} is not an ISH rule set; expected one of {', '.join(known)}")
-    file = resources.files("her2core").joinpath("guidelines", "ish", f"{name}.yaml")
-    return parse_ish_rules(file.read_text(encoding="utf-8"), name)
+    return parse_ish_rules(rule_files("ish")[name], name)
 
 
 def parse_ish_rules(text: str, name: str) -> IshRules:
