@@ -14,6 +14,7 @@ from her2core.kernels.components import component_labels
 from her2core.kernels.ish import NucleusFlag
 from her2core.params import IshScoreParams
 from her2core.signals import IshCounts, SignalCounts
+from her2core.statistics import scattered
 
 SIGNAL_FLAGS = int(NucleusFlag.BLURRED | NucleusFlag.SATURATED | NucleusFlag.UNRESOLVED)
 """Flags that tell of signals that cannot be counted, not of a nucleus that lies or looks wrong."""
@@ -105,16 +106,8 @@ def ish_columns(*, dual: bool) -> tuple[str, ...]:
 
 
 def in_reserve(nucleus_id: NDArray[np.int64], one_in: int) -> NDArray[np.bool_]:
-    """Nuclei kept for a recount: a sample that knows nothing but their names, shape ``(n,)``.
-
-    References
-    ----------
-    SplitMix64: Steele GL, Lea D, Flood CH. Fast splittable pseudorandom number generators. OOPSLA 2014.
-    """
-    z = nucleus_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    kept: NDArray[np.bool_] = (z ^ (z >> np.uint64(31))) % np.uint64(one_in) == 0
+    """Nuclei kept for a recount: a sample that knows nothing but their names, shape ``(n,)``."""
+    kept: NDArray[np.bool_] = scattered(nucleus_id.astype(np.uint64)) % np.uint64(one_in) == 0
     return kept
 
 

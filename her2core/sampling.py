@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from her2core.params import ProfileParams
 from her2core.records import Box, PyramidRef
+from her2core.statistics import scattered
 
 MAX_COARSE_PIXELS = 16_000_000  # 48 MB of RGB: the coarse picture of an 8 cm² slide at 8 µm/px is 12.5 MP
 
@@ -61,7 +62,7 @@ class SampledSlide:
         rows, columns = -(-self.height // edge), -(-self.width // edge)
         index = np.arange(rows * columns, dtype=np.uint64)
         iy, ix = index // np.uint64(columns), index % np.uint64(columns)
-        for k in np.lexsort((index, _scatter(iy << np.uint64(32) | ix))):
+        for k in np.lexsort((index, scattered(iy << np.uint64(32) | ix))):
             y0, x0 = int(iy[k]) * edge, int(ix[k]) * edge
             yield Box(y0, x0, min(y0 + edge, self.height), min(x0 + edge, self.width))
 
@@ -118,11 +119,3 @@ def _block_means(mask: Mask, edge: int) -> npt.NDArray[np.float64]:
 def halvings_of(um_px: float, mpp: float) -> int:
     """Halvings of level 0 that come nearest to ``um_px``."""
     return max(round(math.log2(um_px / mpp)), 0)
-
-
-def _scatter(index: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's mixing function: a fixed order that looks random (Steele et al. 2014, OOPSLA)."""
-    mixed = index + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

@@ -76,6 +76,19 @@ def quantiles(values: NDArray[np.floating], percents: Sequence[int]) -> tuple[fl
     return tuple(float(ordered[rank]) for rank in ranks)
 
 
+def scattered(names: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers that look random but follow from the names alone, shape ``(n,)``.
+
+    References
+    ----------
+    SplitMix64: Steele GL, Lea D, Flood CH. Fast splittable pseudorandom number generators. OOPSLA 2014.
+    """
+    z = names + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
 def _floats(values: NDArray[np.floating]) -> Iterator[float]:
     for start in range(0, len(values), _PIECE):
         yield from values[start : start + _PIECE].tolist()
