@@ -8,6 +8,8 @@ The command line's verbs, for Python::
     her2core.cohort_status(her2core.Store("s3://bucket/out"))
     her2core.synth_cohort("folder")
     her2core.open_level("s3://bucket/out/pyramids/KEY", 2)
+    her2core.open_regions("s3://bucket/out/regions/KEY", 250)
+    her2core.open_cohort_cube("s3://bucket/out/cubes/RUN")
 
 Nothing is imported before it is asked for, so that ``import her2core`` costs nothing on a worker.
 """
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from her2core.config import Config, load_config
+    from her2core.cube import open_cohort_cube, open_regions
     from her2core.dataset import open_level, open_pyramid
     from her2core.inspect import inspect_slide
     from her2core.journal import cohort_status
@@ -33,8 +36,10 @@ _HOMES = {
     "cohort_status": "journal",
     "inspect_slide": "inspect",
     "load_config": "config",
+    "open_cohort_cube": "cube",
     "open_level": "dataset",
     "open_pyramid": "dataset",
+    "open_regions": "cube",
     "plan_cohort": "plan",
     "read_manifest": "manifest",
     "synth_cohort": "phantom",
@@ -46,8 +51,10 @@ __all__ = [
     "cohort_status",
     "inspect_slide",
     "load_config",
+    "open_cohort_cube",
     "open_level",
     "open_pyramid",
+    "open_regions",
     "plan_cohort",
     "read_manifest",
     "synth_cohort",
