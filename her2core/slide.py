@@ -43,8 +43,6 @@ from her2core.storage import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-MAP_UM = 250.0  # width of the hexagons that are drawn (her2-spec 5)
-
 VERSION = 5
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
@@ -167,10 +165,10 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
     thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
     picture = f"pictures/{row.slide_id}-{key[:8]}.png"
     store.write_bytes(picture, judged.draw(thumbnail, um_px))
-    regions, maps = min(judged.sweep, key=lambda each: abs(each.grid.size_um - MAP_UM)), None
-    if len(regions):
+    maps = None
+    if len(judged.sweep[0]):
         maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
-        drawn = regions_picture(thumbnail, um_px, ref.channels, regions, job.heterogeneity, row.slide_id)
+        drawn = regions_picture(thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id)
         store.write_bytes(maps, drawn)
     outcome = SlideOutcome(
         slide=row,
