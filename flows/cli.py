@@ -3,10 +3,10 @@
 Exit codes
 ----------
 0
-    Everything asked for was done; for ``run``, no slide failed. A slide may still be *indeterminate*:
-    read, measured, and not scorable for a stated reason.
+    Everything asked for was done; for ``run``, no slide failed. A slide may still be *indeterminate*
+    (read, measured, and not scorable for a stated reason) or *skipped* (the manifest excludes it).
 1
-    ``run``, ``inspect`` and ``plan``: done, but one or more slides failed, were quarantined or skipped.
+    ``run``, ``inspect`` and ``plan``: done, but one or more slides failed or were quarantined.
 2
     Bad input: command line, manifest or configuration. Nothing was started.
 3

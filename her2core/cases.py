@@ -97,7 +97,8 @@ class CaseScore:
         ISH of the pooled nuclei, what laboratories reported, and which of these counts.
     pooled, indeterminate, failed, skipped
         Slide ids: IHC slides whose cells were pooled; slides of any assay that were measured without a score
-        of their own, ended in an error, were not attempted. A slide may be pooled and indeterminate.
+        of their own, ended in an error, are excluded by the manifest. A slide may be both pooled and
+        indeterminate.
     slide_max
         Highest IHC score of a single slide.
     discordance, block_discordance

@@ -50,8 +50,8 @@ class CohortSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether no slide failed, was quarantined or was skipped."""
-        return set(self.states) <= {SlideState.SCORED, SlideState.INDETERMINATE}
+        """Whether no slide failed or was quarantined."""
+        return not self.states.keys() & {SlideState.FAILED, SlideState.QUARANTINED}
 
     def table(self) -> list[dict[str, str]]:
         """One line a slide: what a terminal and Prefect's artifact show."""
@@ -159,7 +159,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         run_id=run.run_id,
         started_at=datetime.fromisoformat(run.started),
         finished_at=datetime.now(UTC),
-        state="complete" if states[SlideState.SCORED] == len(outcomes) else "partial",
+        state="complete" if set(states) <= {SlideState.SCORED, SlideState.SKIPPED} else "partial",
         manifest_uri=run.manifest_uri,
         manifest_sha256=run.manifest_sha256,
         n_slides=len(outcomes),

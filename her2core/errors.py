@@ -21,7 +21,6 @@ class Reason(StrEnum):
     SCALE_UNKNOWN = "scale_unknown"
     SCALE_IMPLAUSIBLE = "scale_implausible"
     SCALE_ANISOTROPIC = "scale_anisotropic"
-    ASSAY_UNSUPPORTED = "assay_unsupported"
     CHANNELS_UNKNOWN = "channels_unknown"  # neither manifest nor metadata says which channel is which
     PIXELS_UNSUPPORTED = "pixels_unsupported"  # a type of number, or time points, that we do not measure
     ROI_INVALID = "roi_invalid"
@@ -47,6 +46,7 @@ class Reason(StrEnum):
     UNSCORABLE_NUCLEI = "unscorable_nuclei"  # too many without signals that can be counted
     FEW_AREAS = "few_areas"  # ISH wants two areas of tumour
     # the run
+    EXCLUDED = "excluded"  # by the manifest
     WORKER_LOST = "worker_lost"
     TIMEOUT = "timeout"
     INTERNAL = "internal_error"

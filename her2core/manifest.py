@@ -38,6 +38,8 @@ READER_SCORES = ("0", "0_null", "0_ultralow", "1+", "2+", "3+")
 """What a reader may have scored: the four tiers, and 0 split where the reader did so."""
 ISH_STATUSES = ("positive", "equivocal", "negative")
 """What a laboratory may have reported of an ISH."""
+YES_OR_NO = frozenset({"0", "1", "y", "n", "yes", "no", "true", "false"})
+"""What is no reason to leave a slide out, and no reason to keep it."""
 MAX_COPIES = 100.0
 """Most copies a nucleus, and highest ratio, that a laboratory can report (ours; real ones are below 40)."""
 MAX_TEXT = 128
@@ -126,6 +128,12 @@ def _ish_status(value: str) -> str:
     return _one_of(value, ISH_STATUSES)
 
 
+def _why_excluded(value: str) -> str:
+    if value.casefold() in YES_OR_NO:
+        raise ValueError(f"found {value!r}; leave it empty, or write why the slide is left out")
+    return value
+
+
 def _date(value: str) -> str:
     """A day, month or year in ISO form; whoever pseudonymises dates keeps the month or the year alone."""
     parts = value.split("-")
@@ -180,6 +188,7 @@ class _Row(BaseModel):
     ) = None
     ish_status: Annotated[str, AfterValidator(_ish_status)] | None = None
     ish_source: _Text | None = None
+    exclude: Annotated[_Text, AfterValidator(_why_excluded)] | None = None
 
 
 COLUMNS = tuple(_Row.model_fields)

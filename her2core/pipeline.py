@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 def score_slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
-    """Take one slide from its file to its published rows and picture.
+    """Take one slide from its file to its published rows and picture; nothing of one that is excluded.
 
     Raises
     ------
@@ -54,6 +54,8 @@ def score_slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
     TimeoutError
         If it took longer than ``run.slide_timeout_s``.
     """
+    if row.exclude:
+        return ended(run, row, SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}"))
     return _Slide(run, row, client).score()
 
 
@@ -69,7 +71,7 @@ def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
 
 def _why(error: object) -> tuple[SlideState, Reason, str]:
     if isinstance(error, SlideError):
-        skipped = error.reason == Reason.ASSAY_UNSUPPORTED
+        skipped = error.reason == Reason.EXCLUDED
         return SlideState.SKIPPED if skipped else SlideState.QUARANTINED, error.reason, error.message
     if isinstance(error, KilledWorker):
         return SlideState.FAILED, Reason.WORKER_LOST, f"its task {error.task} took several workers down"

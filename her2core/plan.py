@@ -17,7 +17,7 @@ CPU_MPX_S = 17.0
 
 @dataclass(frozen=True, slots=True)
 class SlidePlan:
-    """One slide of a plan; ``problem`` says why it cannot be scored, and then the rest is 0."""
+    """One slide of a plan; of one that cannot be scored (``problem``) or is left out the rest is 0."""
 
     slide_id: str
     height_px0: int = 0
@@ -30,11 +30,13 @@ class SlidePlan:
     pyramid_bytes: int = 0
     cpu_s: float = 0.0
     problem: str = ""
+    excluded: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """The plan as a line of a table."""
-        if self.problem:
-            return (self.slide_id, "–", "–", "–", "–", "–", "–", "–", self.problem)
+        if self.problem or self.excluded:
+            why = self.problem or f"excluded: {self.excluded}"
+            return (self.slide_id, "–", "–", "–", "–", "–", "–", "–", why)
         return (
             self.slide_id,
             f"{self.width_px0} × {self.height_px0}",
@@ -62,8 +64,9 @@ class CohortPlan:
     def lines(self) -> list[str]:
         """The sums, in a few lines of text."""
         source, stored = (sum(getattr(s, f) for s in self.slides) for f in ("source_bytes", "pyramid_bytes"))
+        excluded = sum(bool(slide.excluded) for slide in self.slides)
         return [
-            f"{len(self.slides)} slides, {self.problems} with problems; "
+            f"{len(self.slides)} slides, {self.problems} with problems, {excluded} excluded; "
             f"{sum(s.tasks for s in self.slides):,} shard tasks, "
             f"{sum(s.chunks for s in self.slides):,} chunks, {sum(s.objects for s in self.slides):,} objects",
             f"{_size(source)} of slides become about {_size(stored)} of pyramids",
@@ -81,6 +84,8 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
 
 
 def _plan(row: SlideRow, config: Config) -> SlidePlan:
+    if row.exclude:
+        return SlidePlan(row.slide_id, excluded=row.exclude)
     try:
         info = inspect_slide(
             row.uri,

@@ -69,6 +69,7 @@ class SlideRow:
     ish_cep17: float | None = None
     ish_status: str | None = None
     ish_source: str | None = None
+    exclude: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,4 +275,4 @@ class SlideState(StrEnum):
     INDETERMINATE = "indeterminate"  # read and measured, but no score can be given; see reasons
     FAILED = "failed"  # an error that a retry may cure (worker lost, store unreachable)
     QUARANTINED = "quarantined"  # the slide itself is the cause: broken, no scale, not a slide
-    SKIPPED = "skipped"  # not attempted: assay not supported by this version
+    SKIPPED = "skipped"  # not attempted: the manifest excludes it

@@ -38,12 +38,14 @@ BAD = {
     "unscaled": "scale_unknown",
     "unmapped": "channels_unknown",
 }
+EXCLUDED = {"unused": "wrong block"}
+"""Slides that the manifest excludes, and why; there are no such files."""
 CONFIG = "pyramid: {chunk: 256, shard: 1024}\nrun: {workers: 2, retries: 0, slides_in_flight: 2}\n"
 
 
 def write_cohort(folder: Path) -> Path:
-    """Five good slides, a truncated one, a missing one, one without µm/px, and a FISH slide that does not say
-    which channel is which; returns the manifest."""
+    """Five good slides, a truncated one, a missing one, one without µm/px, a FISH slide that does not say
+    which channel is which, and one that is excluded; returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (name, mix) in enumerate(GOOD.items()):
         spec = PhantomSpec(seed=seed, height_px=SIDE_PX, width_px=SIDE_PX, mix=mix, pattern="mosaic")
@@ -61,18 +63,18 @@ def write_cohort(folder: Path) -> Path:
             write_slide(folder / f"{name}.tif", planted, quality=95)
     shutil.copy(folder / "dish.tif", folder / "unmapped.tif")
     (folder / "config.yaml").write_text(CONFIG)
-    return write_manifest(folder / "manifest.csv", *HEADLINES, *BAD)
+    return write_manifest(folder / "manifest.csv", *HEADLINES, *BAD, *EXCLUDED)
 
 
 def write_manifest(path: Path, *names: str) -> Path:
     """Manifest of these slides of the cohort."""
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["slide_id", "case_id", "uri", "assay"])
+        table.writerow(["slide_id", "case_id", "uri", "assay", "exclude"])
         for name in names:
             assay = Assay.FISH if name == "unmapped" else ISH[name][0] if name in ISH else Assay.IHC
             case = ISH[name][1] if name in ISH else name
-            table.writerow([name, f"case-{case}", f"{name}.tif", assay])
+            table.writerow([name, f"case-{case}", f"{name}.tif", assay, EXCLUDED.get(name)])
     return path
 
 

@@ -44,6 +44,14 @@ def test_a_full_row(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_row_that_is_left_out_says_why(tmp_path: Path) -> None:
+    text = f"{HEADER},exclude\nS1,C1,S1.tif,HER2-IHC,wrong block\nS2,C1,S2.tif,HER2-IHC,\n"
+    assert [row.exclude for row in read_manifest(write(tmp_path, text))] == ["wrong block", None]
+    for word in ("yes", "No", "0", "TRUE"):
+        (problem,) = problems(tmp_path, f"{HEADER},exclude\nS1,C1,S1.tif,HER2-IHC,{word}\n")
+        assert problem.startswith(f"row 2, exclude: found {word!r}; leave it empty, or write why")
+
+
 def test_a_row_of_ish(tmp_path: Path) -> None:
     text = (
         f"{HEADER},mpp,channels,ish_ratio,ish_her2,ish_cep17,ish_status,ish_source\n"

@@ -35,7 +35,7 @@ def test_one_bad_slide_costs_no_other(undisturbed: tuple[Path, str]) -> None:
     out, printed = undisturbed
     slides = cohorts.tables(str(out))["slides"]
     by_id = {row["slide_id"]: row for row in slides.to_dicts()}
-    assert set(by_id) == {*cohorts.HEADLINES, *cohorts.BAD}
+    assert set(by_id) == {*cohorts.HEADLINES, *cohorts.BAD, *cohorts.EXCLUDED}
     for name, headline in cohorts.HEADLINES.items():
         row = by_id[name]
         assert (row["state"], row["score"] or row["ish_group"]) == ("scored", headline)
@@ -45,7 +45,17 @@ def test_one_bad_slide_costs_no_other(undisturbed: tuple[Path, str]) -> None:
         assert row["reasons"] == [reason]
         assert name in row["message"]
         assert row["score"] is None
-    assert json.loads(printed)["states"] == {"scored": 5, "quarantined": 4}
+    assert json.loads(printed)["states"] == {"scored": 5, "quarantined": 4, "skipped": 1}
+
+
+def test_an_excluded_slide_is_never_opened_and_says_why(undisturbed: tuple[Path, str]) -> None:
+    tables = cohorts.tables(str(undisturbed[0]))
+    for name, why in cohorts.EXCLUDED.items():
+        slide = tables["slides"].row(by_predicate=pl.col("slide_id") == name, named=True)
+        assert (slide["state"], slide["reasons"], slide["identity"]) == ("skipped", ["excluded"], None)
+        assert why in slide["message"]
+        case = tables["cases"].row(by_predicate=pl.col("case_id") == f"case-{name}", named=True)
+        assert (case["slides_skipped"], case["her2_status"]) == ([name], "Indeterminate")
 
 
 def test_failed_slides_are_named_in_their_case_and_never_negative(undisturbed: tuple[Path, str]) -> None:
@@ -96,18 +106,21 @@ def test_a_late_ish_slide_changes_its_case_and_nothing_else(manifest: Path, tmp_
 def test_the_run_says_what_it_did(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     (run,) = pl.read_delta(f"{out}/tables/runs").to_dicts()
-    assert (run["state"], run["n_slides"], run["n_scored"], run["n_quarantined"]) == ("partial", 9, 5, 4)
+    assert (run["state"], run["n_slides"], run["n_scored"]) == ("partial", 10, 5)
+    assert (run["n_quarantined"], run["n_skipped"], run["n_failed"]) == (4, 1, 0)
     assert json.loads(run["configuration"])["pyramid"]["chunk"] == 256
-    assert {entry["slide_id"] for entry in json.loads(run["inputs"])} == {*cohorts.HEADLINES, *cohorts.BAD}
+    ids = {entry["slide_id"] for entry in json.loads(run["inputs"])}
+    assert ids == {*cohorts.HEADLINES, *cohorts.BAD, *cohorts.EXCLUDED}
     tables = cohorts.tables(str(out))
     assert (run["n_cells"], run["n_nuclei"]) == (len(tables["cells"]), len(tables["nuclei"]))
 
 
-def test_status_tells_scored_from_quarantined(undisturbed: tuple[Path, str]) -> None:
+def test_status_tells_scored_quarantined_and_skipped_apart(undisturbed: tuple[Path, str]) -> None:
     entries = cohorts.status(str(undisturbed[0]))
     assert {name: entry["state"] for name, entry in entries.items()} == {
         **dict.fromkeys(cohorts.HEADLINES, "scored"),
         **dict.fromkeys(cohorts.BAD, "quarantined"),
+        **dict.fromkeys(cohorts.EXCLUDED, "skipped"),
     }
     assert entries["broken"]["reason"] == cohorts.BAD["broken"]
     assert (entries["broken"]["stage"], entries["two"]["stage"]) == ("inspect", "slide")
@@ -207,3 +220,4 @@ def test_plan_counts_without_reading_pixels(manifest: Path) -> None:
     )  # three levels by shard tasks, one on top, metadata
     assert slides["two"]["chunks"] == 36 + 9 + 4 + 1
     assert "file_missing" in slides["missing"]["problem"]
+    assert (slides["unused"]["excluded"], slides["unused"]["problem"]) == ("wrong block", "")

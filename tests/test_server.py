@@ -34,7 +34,7 @@ PREFECT = str(Path(sys.executable).parent / "prefect")
 FILE = "deploy/prefect.yaml"
 DEPLOYMENT = yaml.safe_load((ROOT / FILE).read_text())["deployments"][0]
 POOL = DEPLOYMENT["work_pool"]["name"]
-SLIDES = {*cohorts.HEADLINES, *cohorts.BAD}
+SLIDES = {*cohorts.HEADLINES, *cohorts.BAD, *cohorts.EXCLUDED}
 PATIENCE_S = 300
 
 T = TypeVar("T")
@@ -212,13 +212,14 @@ def test_a_run_that_the_schedule_started_says_how_its_slides_ended(finished: dic
     assert set(finished["tags"]) == {"her2", "auto-scheduled"}
     state = finished["state"]
     assert (state["type"], state["name"]) == ("COMPLETED", "Partial")
-    assert state["message"] == "9 slides: 5 scored, 4 quarantined"
+    assert state["message"] == "10 slides: 5 scored, 4 quarantined, 1 skipped"
 
 
 def test_tables_and_pictures_are_written(finished: dict[str, Any], out: Path) -> None:
     tables = cohorts.tables(str(out))
     states = dict(tables["slides"].select("slide_id", "state").iter_rows())
-    assert states == dict.fromkeys(cohorts.HEADLINES, "scored") | dict.fromkeys(cohorts.BAD, "quarantined")
+    ends = ((cohorts.HEADLINES, "scored"), (cohorts.BAD, "quarantined"), (cohorts.EXCLUDED, "skipped"))
+    assert states == {name: state for names, state in ends for name in names}
     counts = dict(tables["cells"].group_by("slide_id").len().iter_rows())
     assert set(counts) == set(cohorts.GOOD)
     assert min(counts.values()) > 100
@@ -236,7 +237,7 @@ def test_one_task_run_a_slide_and_none_a_chunk(server: Server, finished: dict[st
     assert set(slides) == SLIDES
     assert Counter(run["task_key"].split("-")[0] for run in runs) == {"slide": len(SLIDES), "tables": 1}
     assert all(run["tags"] == ["her2"] for run in runs)
-    assert {n for n, run in slides.items() if run["state_type"] == "COMPLETED"} == set(cohorts.HEADLINES)
+    assert {n for n, run in slides.items() if run["state_type"] == "COMPLETED"} == SLIDES - set(cohorts.BAD)
     assert {n for n, run in slides.items() if run["state_type"] == "FAILED"} == set(cohorts.BAD)
     assert cohorts.BAD["broken"] in slides["broken"]["state"]["message"]
 
@@ -256,7 +257,7 @@ def test_artifacts_show_progress_table_and_pictures(
     rows = json.loads(by_key["her2-cohort"]["data"])
     assert {row["slide"]: row["score"] for row in rows} == {
         "null": "0", "two": "2+", "three": "3+", "fish": "–", "dish": "–", "broken": "–", "missing": "–",
-        "unscaled": "–", "unmapped": "–",
+        "unscaled": "–", "unmapped": "–", "unused": "–",
     }  # fmt: skip
     assert "broken.tif" in next(row["why"] for row in rows if row["slide"] == "broken")
     page = by_key["her2-pictures"]["data"]
