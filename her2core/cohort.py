@@ -17,6 +17,7 @@ from her2core.guideline import load_rules
 from her2core.guideline_case import case_rules_for
 from her2core.lake import commit_files, commit_rows
 from her2core.patients import score_patients
+from her2core.picture_cohort import cohort_picture
 from her2core.records import Assay, SlideState
 from her2core.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.rows_regions import metric_rows
@@ -26,6 +27,8 @@ from her2core.slide import SlideFinished
 LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
              "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip
 """Whose versions a run records."""
+PICTURE = "pictures/cohort.png"
+"""Picture of the cohort, as the last run left it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class CohortSummary:
         return [
             f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
             f"tables    {self.out}/tables/{{{names}}} (Delta)",
-            f"pictures  {self.out}/pictures",
+            f"pictures  {self.out}/pictures (cohort.png shows all specimens)",
             f"pyramids  {self.out}/pyramids (OME-Zarr{self._growth()})",
             "Research use only, not for diagnosis.",
         ]
@@ -151,6 +154,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     metrics = [row for r in finished for row in metric_rows(r.outcome.slide, r.metrics)]
     heterogeneity_version = commit_rows(store, schema.HETEROGENEITY, metrics, all_ids)
     write_cohort_cube(store, run.run_id, metrics)
+    store.write_bytes(PICTURE, cohort_picture(cases))
     slides_version = commit_rows(store, schema.SLIDES, slides)
     cases_version = commit_rows(store, schema.CASES, cases)
     patients_version = commit_rows(store, schema.PATIENTS, patients)

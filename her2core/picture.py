@@ -1,4 +1,4 @@
-"""Pictures for people: one a slide (what was seen, and how every cell was judged), one a cohort.
+"""The picture of an IHC slide: what was seen, and how every cell was judged.
 
 Drawn with Matplotlib's object interface on Agg, without global state, so any thread may draw; the same
 input gives the same bytes. Colours: Okabe and Ito's palette (jfly.uni-koeln.de/color), safe for colour-blind
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -55,7 +54,7 @@ THUMBNAIL_PX = 1400
 
 @dataclass(frozen=True, slots=True)
 class PictureSummary:
-    """What the heading of a slide's picture says, and its bar in the cohort's.
+    """What the heading and the bar of a slide's picture say.
 
     Attributes
     ----------
@@ -144,92 +143,6 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     scale_bar(panels[1], width_um)
     _heading(figure, summary, left / wide, high)
     return png_bytes(figure)
-
-
-def cohort_picture(summaries: Sequence[PictureSummary]) -> bytes:
-    """PNG of a cohort: for every slide a bar of its cells by class, its score and its H-score."""
-    rows = sorted(summaries, key=lambda s: (s.score is None, s.score or "", s.h_score or 0.0, s.slide_id))
-    labelled = len(rows) <= 80
-    high = 1.5 + (0.3 * max(len(rows), 1) if labelled else 24.0)
-    figure = Figure(figsize=(11, high), dpi=DPI, facecolor="white")
-    axes = figure.add_axes((0.22, 0.75 / high, 0.62, 1 - 1.45 / high))
-    axes.set_xlim(0, 100)
-    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    for y, row in enumerate(rows):
-        start = 0.0
-        for cell_class, count in zip(CLASS_COLOURS, row.counts, strict=True):
-            share = 100 * count / max(row.n, 1)
-            axes.barh(y, share, left=start, height=0.78, color=CLASS_COLOURS[cell_class], linewidth=0)
-            start += share
-        if not row.n:
-            axes.barh(y, 100, height=0.78, color="#F0F0F0", linewidth=0)
-        if row.score is None:
-            text = " ".join(part for part in (row.state, row.note) if part)
-            axes.text(1, y, text, va="center", fontsize=8, color=INK, parse_math=False)
-        if labelled:
-            axes.text(
-                -1.5, y, shortened(row.slide_id, 28), ha="right", va="center", fontsize=8.5, parse_math=False
-            )
-            axes.text(102, y, row.score or "–", va="center", fontsize=9.5, weight="bold", color=INK)
-            h_score = "–" if row.h_score is None else f"{row.h_score:.0f}"
-            axes.text(110, y, h_score, ha="left", va="center", fontsize=8.5, color=INK)
-            axes.text(117, y, f"{row.n:,}", ha="left", va="center", fontsize=8.5, color=INK)
-    if labelled and rows:
-        for x, word in ((102, "score"), (110, "H"), (117, "cells")):
-            axes.text(x, -0.75, word, fontsize=8, color="#666666", va="bottom")
-    axes.set_yticks([])
-    axes.set_xlabel("tumour cells, %", fontsize=9)
-    axes.tick_params(labelsize=8)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    figure.text(
-        0.02, 1 - 0.3 / high, f"HER2 IHC, {len(rows)} slides", fontsize=13, weight="bold", va="center"
-    )
-    handles = [Rectangle((0, 0), 1, 1, facecolor=colour, lw=0) for colour in CLASS_COLOURS.values()]
-    labels = [CLASS_MEANING[cell_class] for cell_class in CLASS_COLOURS]
-    figure.legend(
-        handles, labels, ncols=5, loc="upper center", bbox_to_anchor=(0.53, 1 - 0.4 / high), fontsize=7.5,
-        frameon=False, handlelength=1.0, columnspacing=1.2,
-    )  # fmt: skip
-    return png_bytes(figure)
-
-
-def cell_overlay(
-    rgb: Pixels,
-    y_px: npt.NDArray[np.float64],
-    x_px: npt.NDArray[np.float64],
-    radius_px: npt.NDArray[np.float64],
-    cell_class: npt.NDArray[np.int64],
-    zoom: int = 2,
-) -> Pixels:
-    """Full-resolution crop with a ring at every nucleus in the colour of its class, for judging by eye.
-
-    Parameters
-    ----------
-    rgb
-        (h, w, 3) uint8.
-    y_px, x_px, radius_px
-        (n,) nucleus centres and radii in pixels of ``rgb``.
-    cell_class
-        (n,) `CellClass`; grey where not evaluable.
-
-    Returns
-    -------
-    (zoom * h, zoom * w, 3) uint8.
-    """
-    out = np.ascontiguousarray(cv2.resize(rgb, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC))
-    fixed = 4  # fractional bits of cv2's coordinates
-    for y, x, radius, kind in zip(y_px, x_px, radius_px, cell_class, strict=True):
-        colour = CLASS_COLOURS.get(CellClass(int(kind)), OTHER_COLOUR)
-        centre = tuple(round(((v + 0.5) * zoom - 0.5) * 2**fixed) for v in (x, y))
-        reach = max(round(radius * zoom * 2**fixed), 2**fixed)
-        for line, rgb_of in ((3, "#FFFFFF"), (2, colour)):
-            cv2.circle(out, centre, reach, _rgb(rgb_of), line, cv2.LINE_AA, fixed)
-    return out.astype(np.uint8, copy=False)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:

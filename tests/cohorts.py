@@ -119,14 +119,15 @@ def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.Data
 
 
 def published(out: Path) -> dict[str, tuple[int, int]]:
-    """Inode and modification time of everything that is published once and never written again."""
+    """Inode and modification time of everything that is published once and never written again: all but the
+    picture of the cohort."""
     folders = ("stages", "parts", "pictures")
     files = [path for folder in folders for path in (out / folder).rglob("*") if path.is_file()]
     files += [path for path in (out / "pyramids").glob("*/[0-9]*/c/**/*") if path.is_file()]
     return {
         str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in files
-        if not path.name.startswith(".her2-tmp-")
+        if not path.name.startswith(".her2-tmp-") and path.name != "cohort.png"
     }
 
 

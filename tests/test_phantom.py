@@ -30,7 +30,6 @@ from her2core.phantom import (
     synth_cohort,
 )
 from her2core.phantom.cohort import MANIFEST_COLUMNS, PLAN, PlannedSlide, planted_score, slide_spec, truth_row
-from her2core.phantom.defects import LABEL_TEXT, write_defects
 from her2core.records import Box
 
 VECTORS = np.array([(0.651, 0.701, 0.290), (0.269, 0.568, 0.778)])  # QuPath's hematoxylin and DAB
@@ -299,17 +298,3 @@ def test_cohort_files(tmp_path: Path) -> None:
         top, low = slide.series[0].levels[0].asarray(), slide.series[0].levels[1].asarray()
     averaged = top.reshape(258, 4, 254, 4, 3).mean((1, 3))
     assert np.corrcoef(averaged.ravel(), low.ravel())[0, 1] > 0.97
-
-
-def test_defects_are_what_they_say(tmp_path: Path) -> None:
-    files = write_defects(tmp_path, side_px=600)
-    sizes = {name: path.stat().st_size for name, path in files.items()}
-    assert (sizes["empty"], sizes["truncated"]) == (0, sizes["label"] * 6 // 10)
-    with tifffile.TiffFile(files["no_scale"]) as slide:
-        assert "MPP" not in slide.pages.first.description
-        assert slide.pages.first.resolutionunit != 3, "centimetre"
-    with tifffile.TiffFile(files["label"]) as slide:
-        assert "label" in slide.pages[-1].description
-        assert slide.pages[-1].asarray().min() < 60, f"{LABEL_TEXT} is written on it"
-    step = {k: np.diff(tifffile.imread(files[k]).astype(float), axis=0).std() for k in ("label", "blurred")}
-    assert step["blurred"] < 0.5 * step["label"]

@@ -14,8 +14,6 @@ from her2core.picture import (
     CLASS_COLOURS,
     PictureCells,
     PictureSummary,
-    cell_overlay,
-    cohort_picture,
     read_thumbnail,
     slide_picture,
 )
@@ -102,40 +100,11 @@ def test_same_bytes_from_any_thread() -> None:
         list(rng.uniform(0, 300, 200)), list(rng.uniform(0, 300, 200)), list(rng.integers(0, 5, 200))
     )
 
-    def draw(_: int) -> tuple[bytes, bytes]:
-        return slide_picture(thumbnail, 1.0, drawn, SUMMARY), cohort_picture([SUMMARY])
+    def draw(_: int) -> bytes:
+        return slide_picture(thumbnail, 1.0, drawn, SUMMARY)
 
     with ThreadPoolExecutor(2) as pool:
         assert len(set(pool.map(draw, range(4)))) == 1
-
-
-def test_cohort_bars_are_as_long_as_their_shares() -> None:
-    half = PictureSummary("half", "3+", "scored", 150.0, (50, 0, 0, 0, 50))
-    failed = PictureSummary("failed", None, "quarantined", None, (0,) * 5, "file_truncated")
-    image = decoded(cohort_picture([failed, half]))
-    runs = {
-        c: int((np.abs(image.astype(np.int64) - colour(c)) <= 3).all(axis=2).sum(axis=1).max())
-        for c in CLASS_COLOURS
-    }
-    assert runs[CellClass.C0] == pytest.approx(runs[CellClass.C3], abs=2)
-    assert runs[CellClass.C0] == pytest.approx(0.62 * 1100 / 2, abs=3)
-    assert runs[CellClass.C2] < 20  # its square in the legend
-
-
-def test_cohorts_of_any_size() -> None:
-    assert decoded(cohort_picture([])).size
-    assert decoded(cohort_picture([SUMMARY] * 300)).shape[0] < 3000
-
-
-def test_overlay_rings_are_drawn_around_nuclei() -> None:
-    rgb = np.full((60, 80, 3), 200, np.uint8)
-    rings = cell_overlay(rgb, np.array([30.0]), np.array([50.0]), np.array([10.0]), np.array([CellClass.C2]))
-    assert rings.shape == (120, 160, 3)
-    ring = np.argwhere((np.abs(rings.astype(np.int64) - colour(CellClass.C2)) <= 3).all(axis=2))
-    radius = np.hypot(ring[:, 0] - 60.5, ring[:, 1] - 100.5)
-    assert len(ring) > 60
-    np.testing.assert_allclose(radius, 20, atol=2)
-    assert (rings[60, 100] == 200).all()
 
 
 def test_thumbnail_is_the_finest_level_that_fits() -> None:

@@ -129,7 +129,8 @@ def test_status_tells_scored_quarantined_and_skipped_apart(undisturbed: tuple[Pa
 def test_every_scored_slide_has_a_picture(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     for row in cohorts.tables(str(out))["slides"].filter(pl.col("state") == "scored").to_dicts():
-        assert (out / row["picture"]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        for picture in (row["picture"], row["regions_picture"], "pictures/cohort.png"):
+            assert (out / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_killed_run_resumes_and_gives_the_same_tables(

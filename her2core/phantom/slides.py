@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,6 @@ PRODUCER: Final = "Aperio Image Library (her2cohort phantom)"
 SUBSAMPLING: Final = (2, 1)  # 4:2:2, as scanners write
 SHRINKS: Final = (4, 16)  # of the lower levels, as Aperio scanners store them
 
-Alter = Callable[[RGB, Box], RGB]
-"""Changes the pixels of a box of the slide: ink, folds."""
-
 
 def write_slide(
     path: Path,
@@ -33,8 +30,6 @@ def write_slide(
     *,
     quality: int = 80,
     scale_known: bool = True,
-    alter: Alter | None = None,
-    associated: dict[str, RGB] | None = None,
 ) -> None:
     """Draw planted tissue into a slide file as Aperio scanners lay it out: 1x, thumbnail, 4x and 16x.
 
@@ -44,8 +39,6 @@ def write_slide(
         JPEG quality of the tiles; `jpeg_quality` of the specification is for single fields.
     scale_known
         Whether micrometres per pixel are told, in the description and in the resolution tags.
-    associated
-        Further pages by name, such as ``label`` and ``macro``: they must never leave the file.
     """
     spec = tissue.spec
     lower = [np.empty((spec.height_px // k, spec.width_px // k, 3), np.uint8) for k in SHRINKS]
@@ -54,8 +47,6 @@ def write_slide(
         for y0 in range(0, spec.height_px, STRIP_PX):
             box = Box(y0, 0, min(y0 + STRIP_PX, spec.height_px), spec.width_px)
             strip = render_ish(tissue, box) if isinstance(tissue, PlantedIsh) else render_region(tissue, box)
-            if alter is not None:
-                strip = alter(strip, box)
             for k, level in zip(SHRINKS, lower, strict=True):
                 rows = level[y0 // k : (y0 + STRIP_PX) // k]
                 part = strip[: len(rows) * k, : level.shape[1] * k]
@@ -93,13 +84,6 @@ def write_slide(
         file.write(lower[-1], photometric="rgb", compression="jpeg", description=thumbnail, metadata=None)
         for shrink, level in zip(SHRINKS, lower, strict=True):
             write(_tiles(iter([level])), level.shape, shrink)
-        for name, picture in (associated or {}).items():
-            note = (
-                f"Aperio Image Library (her2cohort phantom)\r\n{name} {picture.shape[1]}x{picture.shape[0]}"
-            )
-            file.write(
-                picture, photometric="rgb", compression="lzw", description=note, metadata=None, subfiletype=1
-            )
 
 
 def write_fluorescence(path: Path, planted: PlantedIsh, *, z_planes: int = 1) -> None:
