@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from her2core.kernels.lanes import LANES, in_lanes, new_laps, trace_lanes
 from her2core.kernels.planes import BASE
-from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid, new_lap, trace
+from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
 
@@ -174,71 +175,116 @@ def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: int, clip:
 
 
 class Workspace(NamedTuple):
-    """Scratch of `outline`."""
+    """Scratch of `outline_all`, and the rule's weights, all in lanes (see `lanes`)."""
 
+    sample: NDArray[np.int32]  # greys of a ray
+    sums: NDArray[np.int32]  # of the greys before every radius, after `inner` zeros
+    pale: NDArray[np.int32]  # what a radius pays for the pale pixels before it
+    floor: NDArray[np.int32]
     gain: NDArray[np.int32]
-    lap: NDArray[np.int32]
-    cum: NDArray[np.int32]
+    laps: NDArray[np.int32]
+    paths: NDArray[np.int32]
+    per_inner: NDArray[np.int32]
+    weight: NDArray[np.int32]
 
 
 def workspace(rule: EdgeRule) -> Workspace:
     """Scratch for one thread."""
     m = len(rule.weight)
-    zeros = np.zeros(rule.inner + m + rule.outer + 1, np.int32)
-    return Workspace(np.zeros((N_RAYS, m), np.int32), new_lap(m), zeros)
+    return Workspace(
+        sample=np.zeros((m + rule.outer) * LANES, np.int32),
+        sums=np.zeros((rule.inner + m + rule.outer + 1) * LANES, np.int32),
+        pale=np.zeros((m + 1) * LANES, np.int32),
+        floor=np.zeros(m * LANES, np.int32),
+        gain=np.zeros((N_RAYS, m * LANES), np.int32),
+        laps=new_laps(m),
+        paths=np.zeros((LANES, N_RAYS), np.int32),
+        per_inner=in_lanes(rule.per_inner),
+        weight=in_lanes(rule.weight),
+    )
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def outline_all(sheet: Any, stride: int, floor: Any, rule: Any, work: Any, found: Any, order: Any) -> None:
-    """`outline` around every centre of ``found``, in any order; its paths and scores are filled in."""
-    for i in order:
-        at = found.y[i] * stride + found.x[i]
-        found.score[i], found.weak[i] = outline(sheet, at, floor[i], rule, work, found.path[i])
+    """Trace the nuclei around the centres of ``found``, in any order; its paths and scores are filled in.
 
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def outline(sheet: Any, centre: int, floor: int, rule: Any, work: Any, path: Any) -> tuple[int, int]:
-    """Trace the nucleus around ``sheet.flat[centre]`` into ``path`` (ray,), radii in pixels.
-
-    The gain of a radius is the step from the mean inside it to the mean outside, along its ray. ``floor`` is
-    the grey below which there is no nucleus.
-
-    Returns
-    -------
-    Mean clipped step along the outline, and over the weakest quarter of it, in 1/16 grey.
+    The gain of a radius is the step from the mean inside it to the mean outside, along its ray; ``floor``
+    (n,) is the grey below which there is no nucleus. The score is the mean clipped step along an outline,
+    and over the weakest quarter of it, in 1/16 grey.
     """
-    gain, lap, cum = work
     m = len(rule.weight)
-    for a in range(N_RAYS):
-        ray, row = sheet.offset[a], gain[a]
-        for r in range(m + rule.outer):
-            cum[rule.inner + r + 1] = cum[rule.inner + r] + np.int32(sheet.flat[centre + ray[r]])
-        _steps(cum, rule, row)
-        row[: rule.r_min] = FORBIDDEN
-        pale = 0
-        for r in range(m):
-            row[r] -= min(pale, rule.clip)
-            pale += max(floor - (cum[rule.inner + r + 1] - cum[rule.inner + r]), 0) * rule.pale
-    trace(gain, rule.r_min, m - 1, rule.bend, lap, path)
-    step = np.empty(N_RAYS, np.int32)
-    for a in range(N_RAYS):
-        step[a] = gain[a, path[a]]
-    step.sort()
-    return step.sum() // N_RAYS, step[: N_RAYS // 4].sum() // (N_RAYS // 4)
+    n_samples, inner, outer = m + rule.outer, rule.inner * LANES, rule.outer * LANES
+    centre = np.empty(LANES, np.int64)
+    for first in range(0, len(order), LANES):
+        batch = order[first : first + LANES]
+        for lane in range(LANES):
+            i = batch[min(lane, len(batch) - 1)]
+            centre[lane] = found.y[i] * stride + found.x[i]
+            work.floor[lane::LANES] = floor[i]
+        for a in range(N_RAYS):
+            row = work.gain[a]
+            _gather(sheet.flat, centre, sheet.offset[a, :n_samples], work.sample)
+            _sum_up(work.sample, work.sums[inner:])
+            _steps(work.sums, work.sums[inner:], work.sums[inner + outer :], rule, work, row)
+            _pay_for_pale(work.sample, work.floor, rule, work.pale, row)
+            row[: rule.r_min * LANES] = FORBIDDEN
+        trace_lanes(work.gain, rule.r_min, m - 1, rule.bend, work.laps, work.paths)
+        for lane in range(len(batch)):
+            i = batch[lane]
+            found.path[i] = work.paths[lane]
+            found.score[i], found.weak[i] = _score(work.gain, lane, found.path[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _steps(cum: Any, rule: Any, row: Any) -> None:
-    """Weighted step of every radius, 1/16 grey, from the ``cum`` of greys before it (after ``inner`` zeros).
+def _gather(flat: Any, centre: Any, ray: Any, sample: Any) -> None:
+    for r in range(len(ray)):
+        for lane in range(LANES):
+            sample[r * LANES + lane] = flat[centre[lane] + ray[r]]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _sum_up(sample: Any, sums: Any) -> None:
+    """Add up every lane's samples: ``sums`` begins with a zero a lane and is that much longer."""
+    for k in range(len(sample)):
+        sums[LANES + k] = sums[k] + sample[k]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _steps(back: Any, here: Any, beyond: Any, rule: Any, work: Any, row: Any) -> None:
+    """Weighted step of every radius, 1/16 grey, from sums up to ``rule.inner`` before it, to it, and beyond.
 
     In 32 bits throughout, so that it becomes vector code.
     """
-    here, beyond = cum[rule.inner :], cum[rule.inner + rule.outer :]
-    low = np.int32(-(rule.clip // 2))
-    for r in range(len(row)):
-        inside = np.int32((here[r] - cum[r]) * rule.per_inner[r])
-        step = np.int32(inside - (beyond[r] - here[r]) * rule.per_outer) >> 8
-        row[r] = (np.int32(min(max(np.int32(step), low), rule.clip)) * rule.weight[r]) >> 8
+    per_inner, weight = work.per_inner, work.weight
+    per_outer, low, clip = np.int32(rule.per_outer), np.int32(-(rule.clip // 2)), np.int32(rule.clip)
+    for k in range(len(row)):
+        inside = np.int32(np.int32(here[k] - back[k]) * per_inner[k])
+        outside = np.int32(np.int32(beyond[k] - here[k]) * per_outer)
+        step = np.int32(np.int32(inside - outside) >> 8)
+        row[k] = np.int32(min(max(step, low), clip) * weight[k]) >> 8
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, row: Any) -> None:
+    """Let every radius pay for the pixels before it that are paler than the floor."""
+    clip, cost = np.int32(rule.clip), np.int32(rule.pale)
+    for k in range(len(row)):
+        paid = pale[k]
+        row[k] -= min(paid, clip)
+        pale[LANES + k] = paid + np.int32(max(np.int32(floor[k] - sample[k]), np.int32(0)) * cost)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _score(gain: Any, lane: int, path: Any) -> tuple[int, int]:
+    """Mean gain along a lane's outline, and over the weakest quarter of it."""
+    weakest = np.full(N_RAYS // 4, 1 << 30)
+    total = 0
+    for a in range(N_RAYS):
+        step = gain[a, path[a] * LANES + lane]
+        total += step
+        for k in range(len(weakest)):
+            weakest[k], step = min(weakest[k], step), max(weakest[k], step)
+    return total // N_RAYS, weakest.sum() // len(weakest)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
