@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from her2core.kernels.scale_space import scales
+from her2core.kernels.spot_peaks import median
 from her2core.kernels.spots import FOUND_DTYPE, Found, SpotFinder, cluster_copies, single_signal
 from her2core.params import ISHParams
 
@@ -46,6 +47,14 @@ def test_the_scales_fit_their_signals() -> None:
     assert bank.sigma_px == pytest.approx(np.array([3.0, 4.743, 7.5]) / 2.828, rel=1e-3)
     half = np.concatenate([bank.taps[:, :1], 2 * bank.taps[:, 1:]], axis=1)
     assert half.sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+
+
+def test_the_median_is_that_of_numpy() -> None:
+    rng = np.random.default_rng(6)
+    for n in (*range(1, 30), 256, 289):
+        for values in (rng.normal(0, 50, n), np.rint(rng.normal(0, 2, n)), rng.uniform(200, 210, n)):
+            single = values.astype(np.float32)
+            assert median(single.copy()) == np.median(single)
 
 
 @pytest.mark.parametrize("mpp", [0.08, 0.1, 0.15, 0.2])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 ROOT8: Final = 2.0 * math.sqrt(2.0)  # a signal of diameter d answers most to a Laplacian of sigma d / ROOT8
 CUT: Final = 2.5  # where a Gaussian is cut off, in sigma; ours
+BLOCK: Final = 1024  # pixels blurred at a time: they stay in the nearest cache
 
 
 class Scales(NamedTuple):
@@ -66,76 +67,89 @@ def cut_out(plane: Any, b: int, y0: int, x0: int, out: Any) -> None:
     height, width = plane.shape[0] // b, plane.shape[1] // b
     h, w = out.shape
     share = np.float32(1.0 / (b * b))
+    left, right = max(-x0, 0), min(width - x0, w)
     for y in range(h):
         row = out[y]
         row[:] = 0.0
         first = min(max(y0 + y, 0), height - 1) * b
         for line in range(first, first + b):
-            source = plane[line]
-            for x in range(w):
-                left = min(max(x0 + x, 0), width - 1) * b
-                for i in range(left, left + b):
-                    row[x] += source[i]
-        for x in range(w):
+            _add_bins(plane[line, (x0 + left) * b : (x0 + right) * b], b, row[left:right])
+        for x in range(left, right):
             row[x] *= share
+        row[:left] = row[left]
+        row[right:] = row[right - 1]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def blur(source: Any, margin: int, taps: Any, radius: int, across: Any, out: Any) -> None:
-    """Gaussian of ``source`` (h, w), which holds from ``margin`` on; ``out`` from ``margin + radius`` on."""
-    h, w = source.shape
-    left, right = margin + radius, w - margin - radius
-    for y in range(margin, h - margin):
-        line, row = source[y], across[y, left:right]
-        _weigh(line[left:right], taps[0], row)
-        for t in range(1, radius, 2):
-            _add_four(
-                line[left - t : right - t],
-                line[left + t : right + t],
-                line[left - t - 1 : right - t - 1],
-                line[left + t + 1 : right + t + 1],
-                taps[t],
-                taps[t + 1],
-                row,
-            )
+def _add_bins(line: Any, b: int, row: Any) -> None:
+    if b == 1:
+        for x in range(len(row)):
+            row[x] += np.float32(line[x])
+    elif b == 2:
+        for x in range(len(row)):
+            row[x] = row[x] + np.float32(line[2 * x]) + np.float32(line[2 * x + 1])
+    else:
+        for x in range(len(row)):
+            for i in range(x * b, x * b + b):
+                row[x] += np.float32(line[i])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def blur(source: Any, w: int, margin: int, taps: Any, radius: int, across: Any, out: Any) -> None:
+    """Gaussian of ``source``, rows of ``w``, which holds from ``margin`` on; ``out`` is ``radius`` less wide.
+
+    All three are flat: the ends of rows run into one another, but no farther than the margin.
+    """
+    h = len(source) // w
+    _weigh(source, 1, margin * w + radius, (h - margin) * w - radius, taps, radius, across)
+    margin += radius
+    _weigh(across, w, margin * w, (h - margin) * w, taps, radius, out)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _weigh(source: Any, step: int, start: int, stop: int, taps: Any, radius: int, out: Any) -> None:
+    """``out[start:stop]``: what lies up to ``radius`` steps away to either side, weighed by ``taps``."""
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        row = out[first:last]
+        if radius == 1:
+            _one_pair(source[first - step : last + step], step, taps[0], taps[1], row)
+            continue
+        _two_pairs(source[first - 2 * step : last + 2 * step], step, taps[0], taps[1], taps[2], row)
+        for t in range(3, radius, 2):
+            reach = (t + 1) * step
+            _add_two_pairs(source[first - reach : last + reach], step, t, taps[t], taps[t + 1], row)
         if radius % 2 == 1:
-            _add_two(
-                line[left - radius : right - radius], line[left + radius : right + radius], taps[radius], row
-            )
-    for y in range(margin + radius, h - margin - radius):
-        row = out[y, left:right]
-        _weigh(across[y, left:right], taps[0], row)
-        for t in range(1, radius, 2):
-            _add_four(
-                across[y - t, left:right],
-                across[y + t, left:right],
-                across[y - t - 1, left:right],
-                across[y + t + 1, left:right],
-                taps[t],
-                taps[t + 1],
-                row,
-            )
-        if radius % 2 == 1:
-            _add_two(across[y - radius, left:right], across[y + radius, left:right], taps[radius], row)
+            _add_pair(source[first - radius * step : last + radius * step], radius * step, taps[radius], row)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _weigh(a: Any, k: Any, row: Any) -> None:
+def _one_pair(line: Any, step: int, k: Any, near: Any, row: Any) -> None:
+    a, mid, b = line, line[step:], line[2 * step :]
     for x in range(len(row)):
-        row[x] = k * a[x]
+        row[x] = k * mid[x] + near * (a[x] + b[x])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_two(a: Any, b: Any, k: Any, row: Any) -> None:
+def _two_pairs(line: Any, step: int, k: Any, near: Any, far: Any, row: Any) -> None:
+    c, a, mid, b, d = line, line[step:], line[2 * step :], line[3 * step :], line[4 * step :]
     for x in range(len(row)):
-        row[x] += k * (a[x] + b[x])
+        row[x] = k * mid[x] + (near * (a[x] + b[x]) + far * (c[x] + d[x]))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_four(a: Any, b: Any, c: Any, d: Any, near: Any, far: Any, row: Any) -> None:
+def _add_two_pairs(line: Any, step: int, t: int, near: Any, far: Any, row: Any) -> None:
     """Two pairs of taps at once: half the walks through ``row``."""
+    c, a, b, d = line, line[step:], line[(2 * t + 1) * step :], line[(2 * t + 2) * step :]
     for x in range(len(row)):
         row[x] += near * (a[x] + b[x]) + far * (c[x] + d[x])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _add_pair(line: Any, reach: int, k: Any, row: Any) -> None:
+    a, b = line, line[2 * reach :]
+    for x in range(len(row)):
+        row[x] += k * (a[x] + b[x])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -144,17 +158,23 @@ def differences(window: Any, taps: Any, radius: Any, across: Any, smooth: Any, l
 
     ``smooth`` receives the first level: the window with no more than the finest noise taken out.
     """
-    margin = 0
-    blur(window, margin, taps[0], radius[0], across, levels[0])
-    margin += radius[0]
     h, w = window.shape
-    for y in range(margin, h - margin):
-        for x in range(margin, w - margin):
-            smooth[y, x] = levels[0, y, x]
+    scratch, fine = across.reshape(h * w), smooth.reshape(h * w)
+    blur(window.reshape(h * w), w, 0, taps[0], radius[0], scratch, fine)
+    margin = radius[0]
     for i in range(1, len(radius)):
-        blur(levels[i - 1], margin, taps[i], radius[i], across, levels[i])
+        coarse = levels[i].reshape(h * w)
+        blur(fine, w, margin, taps[i], radius[i], scratch, coarse)
         margin += radius[i]
-        for y in range(margin, h - margin):
-            fine, coarse = levels[i - 1, y], levels[i, y]
-            for x in range(margin, w - margin):
-                fine[x] -= coarse[x]
+        _subtract(
+            fine[margin * w : (h - margin) * w],
+            coarse[margin * w : (h - margin) * w],
+            levels[i - 1].reshape(h * w)[margin * w : (h - margin) * w],
+        )
+        fine = coarse
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _subtract(fine: Any, coarse: Any, out: Any) -> None:
+    for x in range(len(out)):
+        out[x] = fine[x] - coarse[x]

@@ -34,7 +34,49 @@ def noise_of(level: Any, inside: Any, label: int, pad: int) -> float:
             if inside[y, x] == label:
                 values[n] = abs(level[y + pad, x + pad])
                 n += 1
-    return ROBUST * float(np.median(values[:n])) if n > 0 else 0.0
+    return ROBUST * median(values[:n]) if n > 0 else 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def median(values: Any) -> float:
+    """Median of float32 ``values`` (n,), n > 0, of which none is NaN.
+
+    By halving the range in which it lies: counting is vector code, and sorting a few hundred numbers is not.
+    """
+    bits = values.view(np.int32)
+    low, high = _ordered(bits[0]), _ordered(bits[0])
+    for i in range(len(bits)):
+        bits[i] = _ordered(bits[i])
+        low, high = min(low, bits[i]), max(high, bits[i])
+    half = np.int32(len(bits) // 2)
+    while low < high:  # the least value that more than half of the values do not exceed
+        middle = np.int32((np.int64(low) + np.int64(high)) >> 1)
+        count = np.int32(0)
+        for i in range(len(bits)):
+            count += np.int32(bits[i] <= middle)
+        if count > half:
+            high = middle
+        else:
+            low = middle + np.int32(1)
+    below = np.int32(0)
+    before = low  # the value next to it, of an even number
+    if len(bits) % 2 == 0:
+        for i in range(len(bits)):
+            below += np.int32(bits[i] < low)
+        if below == half:
+            before = bits.min()
+            for i in range(len(bits)):
+                before = max(before, bits[i] if bits[i] < low else before)
+    bits[0] = _ordered(before)
+    one = values[0]
+    bits[0] = _ordered(low)
+    return float(one + values[0]) / 2.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _ordered(bits: Any) -> Any:
+    """Bits of a float32 as an int32 of the same order, and back."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
+from her2core.kernels.spot_peaks import median
+
 SKIRT: Final = 0.15  # of its contrast: a signal's pixels reach down to here; ours
 GROUND_UM: Final = 2.5  # half the window whose median is a signal's ground: twice a cluster's width; ours
 RISE: Final = 0.5  # of its contrast: a signal stands at least so high above its ground; ours
@@ -29,7 +31,7 @@ def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: f
             if 0 <= yy < h and 0 <= xx < w and inside[yy, xx] == label:
                 values[n] = smooth[yy + pad, xx + pad]
                 n += 1
-    return float(np.median(values[:n])) if n > 0 else 0.0
+    return median(values[:n]) if n > 0 else 0.0
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
