@@ -225,7 +225,7 @@ class IHCKernel:
         hem, nuclear, soft, wide = (self._plane(name, h, w) for name in ("hem", "nuclear", "soft", "wide"))
         seed, peaks = self._plane("seed", h, w), self._plane("peaks", h, w, np.int16)
         unmix = unmix_binned if self.bin == 2 else unmix_plain
-        unmix(rgb, self.stains.packed, self.stains.shade, raw, hem, nuclear)
+        unmix(rgb, self.stains.packed, raw, hem, nuclear)
         # 8-bit Gaussian blurs are integer arithmetic in OpenCV: a pixel's value does not depend on its place.
         cv2.GaussianBlur(raw, (3, 3), 0.8, dst=dab)
         cv2.GaussianBlur(nuclear, (3, 3), 0.8, dst=soft)
