@@ -35,8 +35,6 @@ from her2core.kernels.stain import (
 )
 from her2core.records import DishStain
 
-SIDES: Final = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
-
 RGB = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -57,6 +55,10 @@ WEIGHT_BITS: Final = 10  # of the fixed-point unmixing
 OD_BITS: Final = 10  # of the fixed-point OD
 HEM_BITS: Final = 8  # of hematoxylin's weights, which are larger
 
+STRIP: Final = 128  # rows that are smoothed and unmixed at a time: they stay in the cache
+CHUNK: Final = 64  # pixels of a row that are looked at together
+FAR: Final = 255  # steps that are counted as no end
+
 SMOOTH_UM: Final = 0.15  # sigma: takes out noise of single pixels, and most of the channels' shift; ours
 BLUE_FADES: Final = 3  # a black dot is so much fainter in blue, where chroma subsampling blurs most; ours
 MIN_RANGE_OD: Final = 0.08  # a narrower range is noise, not counterstain; ours
@@ -75,19 +77,10 @@ DEFAULT_HEMATOXYLIN_RANGE: Final = (0.05, 0.25)  # OD, where no tissue tells; ou
 
 
 class DishPlanes(NamedTuple):
-    """Planes of one region, uint8 ``(h, w)``.
-
-    Attributes
-    ----------
-    black, red
-        OD of silver and of red chromogen, ``ZERO + PER_OD * od``.
-    hematoxylin
-        `BASE` between nuclei, ``BASE + SHADES`` in a typical nucleus.
-    """
+    """OD of silver and of red chromogen in one region, uint8 ``(h, w)``, ``ZERO + PER_OD * od``."""
 
     black: Plane
     red: Plane
-    hematoxylin: Plane
 
 
 class DishUnmixer:
@@ -122,19 +115,21 @@ class DishUnmixer:
     def __call__(self, rgb: RGB) -> DishPlanes:
         """Planes of uint8 ``rgb`` (h, w, 3); they are overwritten by the next call."""
         h, w = rgb.shape[:2]
-        smooth = self._plane("smooth", h, 3 * w).reshape(h, w, 3)
-        # 8-bit Gaussian blurs are integer arithmetic in OpenCV: a pixel's value does not depend on its place.
-        cv2.GaussianBlur(rgb, (self.edge, self.edge), self.sigma, dst=smooth)
-        black, red, hem, mask, grown, painted = (
-            self._plane(name, h, w) for name in ("black", "red", "hem", "mask", "grown", "painted")
-        )
-        unmix_three(smooth, self.table, self.weights, black, red, hem)
+        black, red, mask, grown = (self._plane(name, h, w) for name in ("black", "red", "mask", "grown"))
+        for y0 in range(0, h, STRIP):
+            y1, top = min(y0 + STRIP, h), max(y0 - self.edge // 2, 0)
+            part = rgb[top : y1 + self.edge // 2]
+            smooth = self._plane("smooth", len(part), 3 * w).reshape(-1, w, 3)
+            # Integer arithmetic in OpenCV at 8 bits: a pixel's value does not depend on its place.
+            cv2.GaussianBlur(part, (self.edge, self.edge), self.sigma, dst=smooth)
+            smooth = smooth[y0 - top : y1 - top]
+            unmix_signals(smooth, self.table, self.weights, black[y0:y1], red[y0:y1])
         cv2.blur(black, (self.wide, self.wide), dst=mask)
         cv2.subtract(black, mask, dst=grown)
         cv2.threshold(grown, round(PER_OD * BLACK_OD), 1, cv2.THRESH_BINARY, dst=mask)
         cv2.dilate(mask, self._disc, dst=grown)
-        paint_over(red, grown, self.patch, painted)
-        return DishPlanes(black, painted, hem)
+        paint_over(red, grown, self.patch)
+        return DishPlanes(black, red)
 
     def _plane(self, name: str, height: int, width: int) -> Plane:
         size = height * width
@@ -177,63 +172,126 @@ def unmixing_weights(stain: DishStain) -> Weights:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_three(rgb: Any, table: Any, weights: Any, black: Any, red: Any, hem: Any) -> None:
-    """Black, red and hematoxylin (h, w) of ``rgb`` (h, w, 3)."""
-    h, w = black.shape
-    r0, r1, r2 = weights.red
-    h0, h1, h2, h3 = weights.hematoxylin
-    leak = np.int32(weights.leak)
-    per_od, none, fades = (
-        np.int32(PER_OD),
-        np.int32((ZERO << OD_BITS) + (1 << OD_BITS - 1)),
-        np.int32(BLUE_FADES),
-    )
-    for y in range(h):
-        row = rgb[y]
-        black_row, red_row, hem_row = black[y], red[y], hem[y]
-        for x in range(w):
-            a: Any = table[0, row[x, 0]]
-            b: Any = table[1, row[x, 1]]
-            c: Any = table[2, row[x, 2]]
-            r: Any = np.int32(r0 * a + r1 * b + r2 * c) >> WEIGHT_BITS
-            dark: Any = a - (np.int32(leak * max(r, 0)) >> WEIGHT_BITS)
-            dark = min(dark, fades * min(min(a, b), c))
-            black_row[x] = min(max(np.int32(dark * per_od + none) >> OD_BITS, 0), 255)
-            red_row[x] = min(max(np.int32(r * per_od + none) >> OD_BITS, 0), 255)
-            hem_row[x] = min(max(np.int32(h0 * a + h1 * b + h2 * c + h3) >> OD_BITS + HEM_BITS, 0), 255)
+def unmix_signals(rgb: Any, table: Any, weights: Any, black: Any, red: Any) -> None:
+    """Black and red (h, w) of ``rgb`` (h, w, 3)."""
+    od = np.empty((3, black.shape[1]), np.int32)
+    for y in range(len(black)):
+        _look_up(rgb[y], table, od)
+        _signals(od[0], od[1], od[2], weights.red, np.int32(weights.leak), black[y], red[y])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def paint_over(image: Any, mask: Any, reach: int, out: Any) -> None:
-    """``image`` with masked pixels painted over from the nearest unmasked ones to all eight sides.
+def unmix_hematoxylin(rgb: Any, table: Any, weights: Any, hem: Any) -> None:
+    """Hematoxylin (h, w) of ``rgb`` (h, w, 3)."""
+    od = np.empty((3, hem.shape[1]), np.int32)
+    for y in range(len(hem)):
+        _look_up(rgb[y], table, od)
+        _hematoxylin_row(od[0], od[1], od[2], weights.hematoxylin, hem[y])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _look_up(row: Any, table: Any, od: Any) -> None:
+    """OD (3, w) of a row of pixels. Apart from what follows from it, which is vector code."""
+    red, green, blue = od[0], od[1], od[2]
+    of_red, of_green, of_blue = table[0], table[1], table[2]
+    for x in range(len(red)):
+        red[x] = of_red[row[x, 0]]
+        green[x] = of_green[row[x, 1]]
+        blue[x] = of_blue[row[x, 2]]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _signals(a: Any, b: Any, c: Any, weight: Any, leak: Any, black: Any, red: Any) -> None:
+    """A row of black and red from ODs of the channels; in 32 bits throughout."""
+    one, none = np.int32(WEIGHT_BITS), np.int32((ZERO << OD_BITS) + (1 << OD_BITS - 1))
+    shift, per_od, fades = np.int32(OD_BITS), np.int32(PER_OD), np.int32(BLUE_FADES)
+    low, high = np.int32(0), np.int32(255)
+    for x in range(len(black)):
+        r = np.int32(weight[0] * a[x] + weight[1] * b[x] + weight[2] * c[x]) >> one
+        dark = np.int32(a[x] - (np.int32(leak * max(r, low)) >> one))
+        dark = min(dark, np.int32(fades * min(min(a[x], b[x]), c[x])))
+        black[x] = min(max(np.int32(dark * per_od + none) >> shift, low), high)
+        red[x] = min(max(np.int32(r * per_od + none) >> shift, low), high)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _hematoxylin_row(a: Any, b: Any, c: Any, weight: Any, hem: Any) -> None:
+    shift, low, high = np.int32(OD_BITS + HEM_BITS), np.int32(0), np.int32(255)
+    for x in range(len(hem)):
+        grey = np.int32(weight[0] * a[x] + weight[1] * b[x] + weight[2] * c[x] + weight[3]) >> shift
+        hem[x] = min(max(grey, low), high)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def paint_over(image: Any, mask: Any, reach: int) -> None:
+    """Paint masked (1, not 0) pixels of ``image`` over from the nearest unmasked ones to all eight sides.
 
     The nearer weigh more, by the inverse number of steps. Where none is within ``reach``, a pixel stays.
     """
-    h, w = image.shape
-    weight = np.zeros(reach + 1, np.int64)
+    weight = np.zeros(FAR + 1, np.int32)
     for d in range(1, reach + 1):
         weight[d] = (1 << 16) // d
-    for y in range(h):
-        for x in range(w):
-            out[y, x] = image[y, x]
-        for x in range(w):
-            if mask[y, x] == 0:
+    n = 0
+    for y in range(len(mask)):
+        n += _sum(mask[y])
+    sums = np.zeros((n, 2), np.int32)  # of weighted values and of weights, of every masked pixel
+    _gather(image, mask, weight, 1, sums)
+    _gather(image, mask, weight, -1, sums)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _gather(image: Any, mask: Any, weight: Any, way: int, sums: Any) -> None:
+    """Add to ``sums`` what lies before masked pixels, or behind them (``way`` -1, which paints them as well).
+
+    Steps to the nearest unmasked pixel are counted from row to row, for all pixels: that is vector code.
+    """
+    h, w = image.shape
+    steps = np.full((2, 3, w + 2), FAR, np.uint8)  # aslant, straight and aslant to the row before
+    k = 0 if way > 0 else len(sums) - 1
+    for j in range(h):
+        y = j if way > 0 else h - 1 - j
+        line = mask[y]
+        last, now = steps[j & 1], steps[1 - (j & 1)]
+        for s in range(3):
+            _step(last[s, s : s + w], line, now[s, 1 : 1 + w])
+        side = FAR
+        for i in range(0, w, CHUNK):
+            first, end = (i, min(i + CHUNK, w)) if way > 0 else (max(w - i - CHUNK, 0), w - i)
+            if _sum(line[first:end]) == 0:
                 continue
-            total = 0
-            mass = 0
-            for dy, dx in SIDES:
-                yy, xx = y, x
-                for d in range(1, reach + 1):
-                    yy += dy
-                    xx += dx
-                    if yy < 0 or xx < 0 or yy >= h or xx >= w:
-                        break
-                    if mask[yy, xx] == 0:
-                        total += weight[d] * image[yy, xx]
+            for m in range(end - first):
+                x = first + m if way > 0 else end - 1 - m
+                if line[x] == 0:
+                    continue
+                if 0 <= x - way < w:
+                    side = min(side, FAR - 1) + 1 if line[x - way] else 1
+                total, mass = sums[k, 0], sums[k, 1]
+                if weight[side] > 0:
+                    total += weight[side] * image[y, x - way * side]
+                    mass += weight[side]
+                for s in range(3):
+                    d = np.int64(now[s, x + 1])
+                    if weight[d] > 0:
+                        total += weight[d] * image[y - way * d, x + (s - 1) * d]
                         mass += weight[d]
-                        break
-            if mass > 0:
-                out[y, x] = (total + mass // 2) // mass
+                sums[k, 0], sums[k, 1] = total, mass
+                k += way
+                if way < 0 and mass > 0:
+                    image[y, x] = (total + mass // 2) // mass
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _step(last: Any, mask: Any, now: Any) -> None:
+    for x in range(len(mask)):
+        now[x] = np.uint8(min(last[x], np.uint8(FAR - 1)) + np.uint8(1)) if mask[x] else np.uint8(0)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _sum(line: Any) -> Any:
+    n = np.int32(0)
+    for x in range(len(line)):
+        n += np.int32(line[x])
+    return n
 
 
 def estimate_dish(

@@ -27,7 +27,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels import ish_nuclei, ish_shape
-from her2core.kernels.dish import AROUND_UM, MIN_RANGE_OD, PER_OD, ZERO, DishUnmixer, unmix_three
+from her2core.kernels.dish import (
+    AROUND_UM,
+    MIN_RANGE_OD,
+    PER_OD,
+    ZERO,
+    DishUnmixer,
+    unmix_hematoxylin,
+    unmix_signals,
+)
 from her2core.kernels.ish_depth import BASE, SHADES, Images, images, level
 from her2core.kernels.ish_nuclei import Found
 from her2core.kernels.ish_polygon import paint
@@ -249,7 +257,8 @@ class ISHKernel:
         black, red = self._plane("whole", h, w), self._plane("parts", h, w)
         light = self._plane("light", h, 3 * w).reshape(h, w, 3)
         shrink_rgb(rgb, self.factor, light)
-        unmix_three(light, self.unmixer.table, self.unmixer.weights, black, red, grey)
+        unmix_signals(light, self.unmixer.table, self.unmixer.weights, black, red)
+        unmix_hematoxylin(light, self.unmixer.table, self.unmixer.weights, grey)
         around, signal = self._plane("soft", h, w), self._plane("wide", h, w)
         window = 2 * max(1, round(AROUND_UM / self.um)) + 1
         cv2.blur(black, (window, window), dst=around)
