@@ -21,17 +21,16 @@ from collections.abc import Callable, Sized
 import numpy as np
 from slides import machine
 
+from her2core import heterogeneity, spatial
 from her2core.biopsy import virtual_biopsies
 from her2core.guideline import load_rules
-from her2core.heterogeneity import measure_heterogeneity, sweep_regions
 from her2core.params import HeterogeneityParams, ScoreParams
 from her2core.scores import MeasuredCells, classify
-from her2core.spatial import cell_metrics, region_metrics
 
 GOAL_S, GOAL_MIB = 60, 2048
 CELL_UM2 = 150.0
 """Area a cell takes."""
-PARTS = ("regions", "indices", "lattice", "cells", "biopsies")
+PARTS = ("regions", "indices", "differ", "lattice", "cells", "biopsies")
 
 
 def made_up(n: int) -> MeasuredCells:
@@ -60,11 +59,12 @@ def measure(n: int) -> dict[str, float]:
         seconds[part] = time.process_time() - start
         return found[-1]
 
-    sweep = timed("regions", lambda: sweep_regions(cells, classes, params, rules))
+    sweep = timed("regions", lambda: heterogeneity.sweep_regions(cells, classes, params, rules))
     base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
-    timed("indices", lambda: measure_heterogeneity(cells, classes, sweep, params, "2+"))
-    timed("lattice", lambda: [m for regions in sweep for m in region_metrics(regions, params)])
-    timed("cells", lambda: [*cell_metrics(base, y, x, classes, od, params)])
+    timed("indices", lambda: [*heterogeneity.cell_metrics(base, y, x, od.astype(np.float64), params)])
+    timed("differ", lambda: [m for r in sweep for m in heterogeneity.region_metrics(r, params, "2+")])
+    timed("lattice", lambda: [m for r in sweep for m in spatial.region_metrics(r, params)])
+    timed("cells", lambda: [*spatial.cell_metrics(base, y, x, classes, od, params)])
     timed("biopsies", lambda: virtual_biopsies(y, x, classes, rules, params))
     return {**seconds, "metrics": sum(map(len, found[1:])), "smallest": len(sweep[0])}
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from her2core import diversity, spatial
 from her2core.bootstrap import UNIT, Blocks, whole
 from her2core.guideline import SCORES, CellClass, RuleSet
+from her2core.jackknife import fraction_of_regions
 from her2core.metrics import Metric, insufficient, measured
 from her2core.mixture import fit_two
 from her2core.params import HeterogeneityParams
 from her2core.regions import UNSCORED, Regions, regions_of_cells
 from her2core.scores import MeasuredCells
-from her2core.statistics import wilson
 
 Reals = NDArray[np.float64]
 Index = Callable[[Reals], Reals]
@@ -173,7 +173,8 @@ def region_metrics(
         chance = (m - 1) / (int(regions.n[valid].sum()) - 1)
         yield measured("eta2_expected", chance if math.isfinite(value) else None, m, scale_um=scale)
 
-    scored = regions.score[regions.score != UNSCORED].astype(np.int64)
+    there = regions.score != UNSCORED
+    scored = regions.score[there].astype(np.int64)
     names = ("discordant_fraction", "two_step_fraction", "region_score_range")
     if len(scored) < params.min_regions:
         yield from (insufficient(name, len(scored), scale_um=scale) for name in names)
@@ -182,9 +183,9 @@ def region_metrics(
         if slide_score is None:
             yield measured(name, None, len(scored), scale_um=scale)
             continue
-        away = int(np.count_nonzero(np.abs(scored - SCORES.index(slide_score)) >= steps))
-        interval = wilson(away, len(scored))
-        yield measured(name, away / len(scored), len(scored), scale_um=scale, interval=interval)
+        away = np.abs(scored - SCORES.index(slide_score)) >= steps
+        interval = fraction_of_regions(away, regions.y_um[there], regions.x_um[there])
+        yield measured(name, float(away.mean()), len(scored), scale_um=scale, interval=interval)
     yield measured(names[2], float(np.ptp(scored)), len(scored), scale_um=scale)
 
 

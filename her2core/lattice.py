@@ -53,11 +53,17 @@ class Shares:
         return float((m - 1) / (2 * m) * self.difference.sum() / self.square.sum())
 
 
+def among(near: Ints, kept: NDArray[np.bool_]) -> Ints:
+    """Neighbours of the kept hexagons among these, renumbered."""
+    renumbered = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # row -1 stays -1
+    rows: Ints = renumbered[near[kept]]
+    return rows
+
+
 def without_islands(value: Reals, near: Ints) -> tuple[Reals, Ints, NDArray[np.bool_]]:
     """Values and neighbours of the hexagons that have a neighbour, and which these are."""
     kept: NDArray[np.bool_] = np.any(near >= 0, axis=1)
-    renumbered: Ints = np.append(np.cumsum(kept) - 1, -1)  # row -1 stays -1
-    return value[kept], renumbered[near[kept]], kept
+    return value[kept], among(near, kept), kept
 
 
 def shares(value: Reals, near: Ints) -> Shares:
@@ -147,7 +153,7 @@ def discoveries(p: Reals, rate: float) -> NDArray[np.bool_]:
 
 
 def co_occurrences(value: Reals, near: Ints, top: float) -> Ints:
-    """How often each level lies beside each other, by hexagon, shape ``(m, LEVELS * LEVELS)``.
+    """How often each level lies beside each other, shape ``(LEVELS * LEVELS,)``.
 
     Parameters
     ----------
@@ -155,11 +161,9 @@ def co_occurrences(value: Reals, near: Ints, top: float) -> Ints:
         Levels divide 0 to ``top`` evenly; what lies beyond belongs to the last of either end.
     """
     level = np.clip(np.floor(value * (LEVELS / top)), 0, LEVELS - 1).astype(np.int64)
-    counts = np.zeros((len(value), LEVELS * LEVELS), np.int64)
-    for beside in near.T:
-        rows = np.flatnonzero(beside >= 0)
-        counts[rows, level[rows] * LEVELS + level[beside[rows]]] += 1
-    return counts
+    rows, sides = np.nonzero(near >= 0)
+    pairs = level[rows] * LEVELS + level[near[rows, sides]]
+    return np.bincount(pairs, minlength=LEVELS * LEVELS).astype(np.int64)
 
 
 def texture_entropy(counts: NDArray[np.number]) -> float:
@@ -168,8 +172,8 @@ def texture_entropy(counts: NDArray[np.number]) -> float:
     return float(max(0.0, -(p * np.log2(p)).sum()))
 
 
-def texture_contrast(counts: NDArray[np.number]) -> Reals:
-    """Haralick's contrast, mean squared difference of levels, along the last axis; 0 to 81.
+def texture_contrast(counts: NDArray[np.number]) -> float:
+    """Haralick's contrast, mean squared difference of levels; 0 to 81.
 
     References
     ----------
@@ -178,8 +182,7 @@ def texture_contrast(counts: NDArray[np.number]) -> Reals:
     """
     level = np.arange(LEVELS)
     squared = np.subtract.outer(level, level).reshape(-1) ** 2
-    contrast: Reals = (counts * squared).sum(axis=-1) / counts.sum(axis=-1)
-    return contrast
+    return float(counts @ squared / counts.sum())
 
 
 def _constant(value: Reals) -> bool:

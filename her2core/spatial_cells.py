@@ -1,11 +1,9 @@
-"""How the positive cells of a tumour lie among the others: clustering, reach, and the pattern they make."""
+"""How the positive cells of a tumour lie among the others: clustering, and how far their reach goes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,6 @@ from scipy.spatial import cKDTree
 
 from her2core.bootstrap import Blocks
 from her2core.guideline import CellClass
-from her2core.kernels.components import component_labels
 from her2core.kernels.pairs import neighbour_counts
 from her2core.metrics import Metric, insufficient, measured
 from her2core.params import HeterogeneityParams
@@ -26,104 +23,6 @@ POSITIVE = {"3": CellClass.C3, "2up": CellClass.C2}
 """What a positive cell is, by the word in the metric's name: class 3; class 2, 2u or 3."""
 MIN_PAIRS = 10
 """Fewer pairs of positive cells expected by chance: L of so few is biased low. Ours."""
-MINORITY_PERCENT = 1
-"""A minority of less than this percentage of the cells leaves the tumour homogeneous. Ours."""
-CLUSTER_PERCENT, CLUSTER_CELLS = 10, 20
-"""A cluster holds at least this percentage of the tumour's cells, and at least so many. Ours."""
-SCATTERED_PERCENT, SCATTERED_CELLS = 80, 3
-"""Scattered: at least this percentage of the minority lies in groups of at most so many cells. Ours."""
-
-
-class PatternType(StrEnum):
-    """Types of intratumoral heterogeneity.
-
-    References
-    ----------
-    Types as in Nguyen et al., Laboratory Investigation 2019 (s41374-018-0172-y); the algorithm is ours.
-    """
-
-    HOMOGENEOUS = "homogeneous"
-    CLUSTER = "cluster"
-    MOSAIC = "mosaic"
-    SCATTERED = "scattered"
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """What the rarer kind of cell makes of a tumour.
-
-    Attributes
-    ----------
-    n
-        Tumour cells.
-    minority_positive
-        Whether the rarer cells are the positive ones; they are at half and half.
-    sizes
-        Cells in each connected group of the minority, largest first.
-    """
-
-    n: int
-    minority_positive: bool
-    sizes: Ints
-
-    @property
-    def minority(self) -> int:
-        return int(self.sizes.sum())
-
-    @property
-    def largest(self) -> int:
-        return int(self.sizes[0]) if len(self.sizes) else 0
-
-    @property
-    def scattered(self) -> int:
-        """Cells of the minority that are alone or nearly so."""
-        return int(self.sizes[self.sizes <= SCATTERED_CELLS].sum())
-
-    @property
-    def type(self) -> PatternType:
-        """Decided by whole numbers, in the order homogeneous, cluster, scattered, mosaic."""
-        if 100 * self.minority < MINORITY_PERCENT * self.n:
-            return PatternType.HOMOGENEOUS
-        if self.largest >= CLUSTER_CELLS and 100 * self.largest >= CLUSTER_PERCENT * self.n:
-            return PatternType.CLUSTER
-        if 100 * self.scattered >= SCATTERED_PERCENT * self.minority:
-            return PatternType.SCATTERED
-        return PatternType.MOSAIC
-
-
-def pattern_of(y_um: Reals, x_um: Reals, positive: Bools, link_um: float) -> Pattern:
-    """Pattern that positive and negative cells make, shape ``(n,)`` each.
-
-    Parameters
-    ----------
-    link_um
-        Cells of one kind at most this far apart hang together.
-    """
-    n, many = len(positive), int(np.count_nonzero(positive))
-    rarer = positive if 2 * many <= n else ~positive
-    sizes = np.bincount(component_labels(y_um[rarer], x_um[rarer], link_um))
-    return Pattern(n, 2 * many <= n, np.sort(sizes[sizes > 0])[::-1].astype(np.int64))
-
-
-def pattern_metrics(
-    y_um: Reals, x_um: Reals, classes: NDArray[np.int8], params: HeterogeneityParams
-) -> Iterator[Metric]:
-    """Pattern type and sizes of groups, for both meanings of positive; the label is the type."""
-    n = len(classes)
-    for word, lowest in POSITIVE.items():
-        names = [f"pattern_{part}_{word}" for part in ("minority", "largest", "scattered", "groups")]
-        if n < params.min_cells:
-            yield from (insufficient(name, n, scale_um=params.link_um) for name in names)
-            continue
-        found = pattern_of(y_um, x_um, classes >= lowest, params.link_um)
-        values = (
-            found.minority / n,
-            found.largest / n,
-            found.scattered / found.minority if found.minority else None,
-            float(np.count_nonzero(found.sizes >= CLUSTER_CELLS)),
-        )
-        for name, value in zip(names, values, strict=True):
-            yield measured(name, value, n, scale_um=params.link_um, label=found.type)
 
 
 def label_l(positive: Bools, all_near: Ints, positive_near: Ints, area_um2: float) -> Reals:

@@ -15,13 +15,14 @@ _PIECE = 65_536
 """Values turned into Python floats at a time, so that a long column needs little memory."""
 
 
-def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(k: float, n: float, z: float = Z95) -> tuple[float, float]:
     """Wilson score interval of the fraction ``k / n``.
 
     Parameters
     ----------
     k, n
-        Successes and trials; without trials nothing is known and the interval is (0, 1).
+        Successes and trials, whole unless trials are an effective number; without trials nothing is known
+        and the interval is (0, 1).
     z
         Normal quantile; 95 % two-sided by default.
 

@@ -10,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from her2core.guideline import load_rules
+from her2core.biopsy import virtual_biopsies
+from her2core.guideline import CellClass, load_rules
+from her2core.heterogeneity import measure_heterogeneity
 from her2core.kernels.pairs import neighbour_counts
 from her2core.lattice import (
     co_occurrences,
@@ -25,10 +27,11 @@ from her2core.lattice import (
 )
 from her2core.metrics import Metric, Status
 from her2core.params import HeterogeneityParams
-from her2core.regions import NEIGHBOURS, Hexes, HexGrid, regions_of_cells
+from her2core.pattern import Pattern, PatternType, pattern_of
+from her2core.regions import NEIGHBOURS, Hexes, HexGrid, Regions, regions_of_cells
 from her2core.scores import MeasuredCells
-from her2core.spatial import lattice_metrics, measure_spatial, spatial_metrics
-from her2core.spatial_cells import PatternType, label_l, pattern_of, within_reach
+from her2core.spatial import cell_metrics, lattice_metrics, region_metrics
+from her2core.spatial_cells import label_l, within_reach
 from her2core.variogram import Semivariogram, fit_exponential, semivariogram
 
 Ints = NDArray[np.int64]
@@ -194,11 +197,11 @@ def test_discoveries_are_those_of_benjamini_and_hochberg() -> None:
 
 def test_texture_by_hand() -> None:
     _, r, near = on_torus(6)
-    rows = co_occurrences((r % 2) * 0.35, near, 1.0).sum(axis=0)  # levels 0 and 3; 2 of 6 alike
+    rows = co_occurrences((r % 2) * 0.35, near, 1.0)  # levels 0 and 3; 2 of 6 alike
     assert texture_contrast(rows) == pytest.approx(4 / 6 * 9)
     p = [1 / 6, 1 / 6, 1 / 3, 1 / 3]
     assert texture_entropy(rows) == pytest.approx(-sum(x * math.log2(x) for x in p))
-    ends = co_occurrences(np.where(r % 2, 7.0, -1.0), near, 1.0).sum(axis=0)
+    ends = co_occurrences(np.where(r % 2, 7.0, -1.0), near, 1.0)
     assert texture_contrast(ends) == pytest.approx(4 / 6 * 81)  # what lies beyond belongs to the end
 
 
@@ -341,6 +344,8 @@ def sheet() -> Sheet:
         (lambda i, j: ~((i % 4 == 0) & (j % 4 == 0)), PatternType.SCATTERED),
         (lambda i, j: (i // 10 % 3 == 0) & (j // 10 % 3 == 0), PatternType.MOSAIC),  # 4 patches of 100
         (lambda i, j: (i // 3 % 2 == 0) & (j % 30 < 28) & (i % 6 < 1), PatternType.MOSAIC),  # short rows
+        (lambda i, j: (i // 5 + j // 5) % 2 == 0, PatternType.MOSAIC),  # patches that touch at their corners
+        (lambda i, j: (i + j) % 2 == 0, PatternType.MOSAIC),
     ],
     ids=[
         "none",
@@ -353,6 +358,8 @@ def sheet() -> Sheet:
         "single negative",
         "patches",
         "rows",
+        "board of 75 µm",
+        "board of single cells",
     ],
 )
 def test_planted_patterns_are_named(
@@ -362,6 +369,47 @@ def test_planted_patterns_are_named(
     assert pattern_of(y, x, positive(i, j), 25.0).type is expected
 
 
+def packed(per_mm2: float, side_um: float = 1200.0) -> tuple[Reals, Reals]:
+    """Cells in a sheet, about as far apart from each other as their density allows."""
+    step = math.sqrt(2 / math.sqrt(3) * 1e6 / per_mm2)
+    row, column = (a.ravel() for a in np.mgrid[: int(side_um / step / 0.87), : int(side_um / step)])
+    y, x = row * step * math.sqrt(3) / 2, (column + 0.5 * (row % 2)) * step
+    jitter = np.random.default_rng(9).normal(0, step * 0.15, (2, len(y)))
+    return y + jitter[0], x + jitter[1]
+
+
+def found_in(y: Reals, x: Reals, probability: Reals | float, seed: int = 10) -> Pattern:
+    positive = np.random.default_rng(seed).random(len(y)) < probability
+    return pattern_of(y, x, positive, 25.0)
+
+
+@pytest.mark.parametrize("per_mm2", [2000, 4000, 6000, 9000])
+def test_a_random_mixture_is_no_cluster_however_dense(per_mm2: float) -> None:
+    """Not even where its cells hang together across the whole sheet, as they do at 40 to 50 %."""
+    y, x = packed(per_mm2)
+    for share in (0.02, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.9):
+        found = found_in(y, x, share)
+        assert found.type in (PatternType.MOSAIC, PatternType.SCATTERED)
+        assert np.count_nonzero(found.cohesive) < 0.02 * len(y)
+    assert found_in(y, x, 0.02).type is PatternType.SCATTERED
+    half = found_in(y, x, 0.5)
+    assert half.type is PatternType.MOSAIC
+    assert per_mm2 < 5000 or half.sizes[0] > 0.4 * len(y)  # the trap
+
+
+@pytest.mark.parametrize("per_mm2", [4000, 6000, 9000])
+def test_a_cluster_is_one_in_noise_and_among_scattered_cells(per_mm2: float) -> None:
+    y, x = packed(per_mm2)
+    left, disc = x < 600, np.hypot(y - 600, x - 600) < 270
+    noisy = found_in(y, x, np.where(left, 0.85, 0.15))
+    assert noisy.type is PatternType.CLUSTER
+    assert np.count_nonzero(noisy.cohesive) / len(y) == pytest.approx(0.43, abs=0.03)
+    salted = found_in(y, x, np.where(disc, 1.0, 0.3))
+    assert salted.type is PatternType.CLUSTER
+    assert np.count_nonzero(salted.cohesive) / disc.sum() == pytest.approx(1.0, abs=0.1)
+    assert found_in(y, x, np.where(left, 0.6, 0.1)).type is PatternType.MOSAIC  # more here than there
+
+
 def test_pattern_cut_offs_are_whole_numbers() -> None:
     """Groups 100 µm apart, of a given number of cells 5 µm apart, in 1000 cells."""
 
@@ -369,7 +417,10 @@ def test_pattern_cut_offs_are_whole_numbers() -> None:
         rarer = [(5.0 * i, 400.0 * g) for g, size in enumerate(groups) for i in range(size)]
         rest = [(-1000.0 - i, 0.0) for i in range(1000 - len(rarer))]
         y, x = np.array(rarer + rest).T
-        return pattern_of(y, x, np.arange(1000) < len(rarer), 25.0).type
+        found = pattern_of(y, x, np.arange(1000) < len(rarer), 25.0)
+        assert found.sizes.tolist() == sorted(groups, reverse=True)
+        assert np.count_nonzero(found.cohesive) == max(groups)
+        return found.type
 
     assert pattern(*[1] * 9) is PatternType.HOMOGENEOUS
     assert pattern(*[1] * 10) is PatternType.SCATTERED
@@ -387,6 +438,18 @@ def test_a_small_cluster_is_no_cluster() -> None:
     assert pattern_of(y, np.zeros(150), np.arange(150) < 19, 25.0).type is PatternType.MOSAIC
 
 
+def all_of(
+    regions: Regions,
+    y: Reals,
+    x: Reals,
+    classes: NDArray[np.int8],
+    od: NDArray[np.float32],
+    params: HeterogeneityParams,
+) -> list[Metric]:
+    """Everything that depends on where cells lie, at one size of region."""
+    return [*region_metrics(regions, params), *cell_metrics(regions, y, x, classes, od, params)]
+
+
 def slide(sheet: Sheet, order: NDArray[np.intp], params: HeterogeneityParams = PARAMS) -> list[Metric]:
     """All spatial metrics of a sheet with a strong half, its cells in some order."""
     y, x, i, j = (a[order] for a in sheet)
@@ -395,7 +458,7 @@ def slide(sheet: Sheet, order: NDArray[np.intp], params: HeterogeneityParams = P
     everyone = np.ones(len(y), bool)
     cells = MeasuredCells(y, x, od / 2, od, od, od, everyone, everyone)
     regions = regions_of_cells(cells, classes, 100.0, load_rules("breast_asco_cap_2018"), 100)
-    return spatial_metrics(regions, y, x, classes, od, params)
+    return all_of(regions, y, x, classes, od, params)
 
 
 def test_order_of_the_cells_makes_no_difference(sheet: Sheet) -> None:
@@ -451,7 +514,7 @@ def test_too_few_positive_cells_are_insufficient(sheet: Sheet) -> None:
     everyone = np.ones(len(y), bool)
     cells = MeasuredCells(y, x, od, od, od, od, everyone, everyone)
     regions = regions_of_cells(cells, classes, 100.0, load_rules("breast_asco_cap_2018"), 100)
-    found = named(spatial_metrics(regions, y, x, classes, od, PARAMS))
+    found = named(all_of(regions, y, x, classes, od, PARAMS))
     for name, reach in (("label_l_3", 50.0), ("proximity_od_060", 50.0)):
         assert found[name, reach].status is Status.INSUFFICIENT
         assert found[name, reach].n == 29
@@ -463,7 +526,7 @@ def test_a_slide_without_tumour_has_every_metric_and_no_value(sheet: Sheet) -> N
     everyone = np.ones(len(y), bool)
     cells = MeasuredCells(y, x, od, od, od, od, everyone, everyone)
     regions = regions_of_cells(cells, classes, 100.0, load_rules("breast_asco_cap_2018"), 100)
-    found = spatial_metrics(regions, y, x, classes, od, PARAMS)
+    found = all_of(regions, y, x, classes, od, PARAMS)
     assert {m.status for m in found} == {Status.INSUFFICIENT}
     assert named(found).keys() == named(slide(sheet, np.arange(len(y)))).keys()
 
@@ -483,7 +546,9 @@ def test_cells_outside_the_tumour_take_no_part(sheet: Sheet) -> None:
             y[rows], x[rows], column, column, column, column, np.ones(len(rows), bool), tumour
         )
         sweep = tuple(regions_of_cells(cells, classes[rows], size, rules, 100) for size in params.sweep_um)
-        return measure_spatial(cells, classes[rows], sweep, params, rules)
+        of_tumour = np.where(tumour, classes[rows], np.int8(CellClass.UNEVALUABLE))
+        biopsies = virtual_biopsies(cells.y_um, cells.x_um, of_tumour, rules, params)
+        return (*measure_heterogeneity(cells, classes[rows], sweep, params, "3+"), *biopsies)
 
     inside = np.flatnonzero(i < 45)
     found = measured(np.arange(len(y)), i < 45)
