@@ -1,4 +1,4 @@
-"""What a run shows in Prefect: its progress while it works, then the cohort's table and its pictures.
+"""What a run shows in Prefect: its progress while it works, then slides, specimens and pictures.
 
 Artifacts inform people; nothing is read back from them. They are small whatever the size of the cohort: rows
 beyond `MOST_ROWS` are left to the lake tables.
@@ -6,6 +6,7 @@ beyond `MOST_ROWS` are left to the lake tables.
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 from urllib.parse import quote
 
@@ -16,17 +17,19 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from her2core.cohort import CohortSummary
+from her2core.cohort import PICTURE, CohortSummary
 from her2core.progress import COHORT, SLIDES, report
 from her2core.records import SlideState
 from her2core.rows import Row
 from her2core.run import Run
 
-PROGRESS, TABLE, PICTURES = "her2-progress", "her2-cohort", "her2-pictures"
+PROGRESS, TABLE, CASES, PICTURES = "her2-progress", "her2-cohort", "her2-cases", "her2-pictures"
 """Keys of the artifacts; Prefect keeps every run's version of each."""
 
 MOST_ROWS = 500
-"""Slides listed in an artifact (ours): about 100 kB in the server's database, and still a page for people."""
+"""Rows of an artifact (ours): about 100 kB in the server's database, and still a page for people."""
+MOST_BYTES = 300_000
+"""Largest picture put into an artifact (ours); of about 50 specimens. A larger one is only named."""
 
 
 class ProgressBar:
@@ -47,7 +50,7 @@ class ProgressBar:
 
 
 def show_cohort(run: Run, summary: CohortSummary) -> None:
-    """Publish the cohort's table, and a page of where its tables and pictures are."""
+    """Publish a table of the slides, one of the specimens, and a page of pictures."""
     lines = dict(zip((row["slide_id"] for row in summary.slides), summary.table(), strict=True))
     shown = listed(summary)
     missing = len(summary.slides) - len(shown)
@@ -56,6 +59,13 @@ def show_cohort(run: Run, summary: CohortSummary) -> None:
         key=TABLE,
         table=[lines[row["slide_id"]] for row in shown],
         description=f"run {run.run_id}: {ending_in_words(summary)}{more}. Research use only.",
+    )
+    cases, missing = summary.case_table()[:MOST_ROWS], max(len(summary.cases) - MOST_ROWS, 0)
+    more = f"; {missing} more specimens are in {summary.out}/tables/cases" if missing else ""
+    create_table_artifact(
+        key=CASES,
+        table=cases,
+        description=f"run {run.run_id}: {len(summary.cases)} specimens{more}. Research use only.",
     )
     create_markdown_artifact(
         key=PICTURES,
@@ -79,18 +89,28 @@ def listed(summary: CohortSummary) -> list[Row]:
 
 
 def pictures_page(run: Run, summary: CohortSummary) -> str:
-    """Markdown with a link to every listed slide's picture.
+    """Markdown with the cohort's picture, and links to the pictures of every listed slide.
 
     Pictures are named by their place in the store, for who may read it, and never by signed addresses, which
     would be credentials in the server's database.
     """
-    lines = [*(f"    {line}" for line in summary.lines()), "", "| slide | score | picture |", "|---|---|---|"]
+    picture = run.store.read_bytes(PICTURE)
+    inside = [f"![every specimen](data:image/png;base64,{base64.b64encode(picture).decode()})"]
+    lines = [*(f"    {line}" for line in summary.lines()), ""]
+    lines += [*(inside if len(picture) <= MOST_BYTES else []), "", _link(run, PICTURE), ""]
+    lines += ["| slide | assay | result | picture | regions |", "|---|---|---|---|---|"]
     for row in listed(summary):
-        picture = "–" if row["picture"] is None else _link(run.store.uri(row["picture"]))
-        lines.append(f"| {row['slide_id']} | {row['score'] or row['state']} | {picture} |")
+        group = row["ish_group"] and f"ISH group {row['ish_group']}"
+        links = (_link(run, row[name]) for name in ("picture", "regions_picture"))
+        result = row["score"] or group or row["state"]
+        lines.append(f"| {row['slide_id']} | {row['assay']} | {result} | {' | '.join(links)} |")
     return "\n".join(lines)
 
 
-def _link(uri: str) -> str:
+def _link(run: Run, path: str | None) -> str:
+    """Link to something in the store, named by its file; a dash where there is nothing."""
+    if path is None:
+        return "–"
+    uri = run.store.uri(path)
     target = uri if "://" in uri else f"file://{uri}"
-    return f"[{uri}]({quote(target, safe=':/')})"
+    return f"[{path.rpartition('/')[2]}]({quote(target, safe=':/')})"

@@ -172,7 +172,8 @@ class _Slide:
     ) -> CellsRef:
         parts = f"parts/cells/{key}"
         work = cells.units(self.run.store, ref, slide_profile, params, parts)
-        counts = self._fan("cells", [partial(cells.measure, unit) for unit in work], deadline)
+        shown = "cells" if self.row.assay == Assay.IHC else "nuclei"
+        counts = self._fan(shown, [partial(cells.measure, unit) for unit in work], deadline)
         return CellsRef(tuple(sorted(unit.part for unit in work)), sum(counts))
 
     def _fan(self, stage: str, jobs: Sequence[Callable[[], T]], deadline: float) -> list[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import json
 import os
@@ -250,9 +251,10 @@ def test_artifacts_show_progress_table_and_pictures(
     assert {key: artifact["type"] for key, artifact in by_key.items()} == {
         "her2-progress": "progress",
         "her2-cohort": "table",
+        "her2-cases": "table",
         "her2-pictures": "markdown",
     }
-    assert len(found) == 3
+    assert len(found) == 4
     assert by_key["her2-progress"]["data"] == 100.0
     rows = json.loads(by_key["her2-cohort"]["data"])
     assert {row["slide"]: row["score"] for row in rows} == {
@@ -262,8 +264,12 @@ def test_artifacts_show_progress_table_and_pictures(
     assert "broken.tif" in next(row["why"] for row in rows if row["slide"] == "broken")
     page = by_key["her2-pictures"]["data"]
     pictures = [path for path in (out / "pictures").glob("*.png") if "-regions-" not in path.name]
-    assert len(pictures) == len(cohorts.HEADLINES)
+    assert len(pictures) == len(cohorts.HEADLINES) + 1
     assert all(f"(file://{picture})" in page for picture in pictures)
+    inside = base64.b64encode((out / "pictures" / "cohort.png").read_bytes()).decode()
+    assert f"(data:image/png;base64,{inside})" in page
+    cases = {row["case"]: row["HER2 status"] for row in json.loads(by_key["her2-cases"]["data"])}
+    assert (cases["case-two"], cases["case-broken"]) == ("Positive", "Indeterminate")
 
 
 def test_the_log_of_a_slide_is_in_the_server(server: Server, finished: dict[str, Any]) -> None:
