@@ -36,7 +36,7 @@ from her2core.readers import (
     borrow_slide,
     needs_local_copy,
     open_slide,
-    tiffstack,
+    tiffgrid,
 )
 from her2core.readers.channels import CHANNELS, map_channels, parse_channels
 from her2core.readers.image import WholeReader
@@ -215,7 +215,7 @@ def test_jpeg2000_as_bio_formats_marks_it(tmp_path: Path) -> None:
 
 
 def test_one_huge_compressed_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiffstack, "MAX_TILE_PX", 1000)
+    monkeypatch.setattr(tiffgrid, "MAX_TILE_PX", 1000)
     path = write_ome(tmp_path / "a.ome.tif", compression="zlib", rowsperstrip=HEIGHT)
     with fish(path) as reader:
         assert isinstance(reader, WholeReader)

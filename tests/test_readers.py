@@ -531,7 +531,7 @@ def test_plain_images_that_are_not_rgb_are_refused(tmp_path: Path, how: str) -> 
 
 
 def test_one_huge_compressed_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("her2core.readers.tiff.MAX_TILE_PX", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("her2core.readers.tiffgrid.MAX_TILE_PX", HEIGHT * WIDTH - 1)
     with open_slide(write_tiff(tmp_path / "a.tif", rowsperstrip=HEIGHT, compression="zstd")) as reader:
         assert isinstance(reader, WholeReader)
         np.testing.assert_array_equal(read(reader, 100, 100, 80, 150), cut(TRUTH, 100, 100, 80, 150))

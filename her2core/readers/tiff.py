@@ -6,18 +6,16 @@ The header is parsed, checked and turned into a tile grid; nothing is decoded be
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
 from her2core.readers.base import Asked, SlideReader, choose_scene
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
-from her2core.readers.image import WholeReader
-from her2core.readers.limits import MAX_TILE_PX, check_size, check_whole
+from her2core.readers.limits import check_size
 from her2core.readers.scale import resolve_scale
-from her2core.readers.tiffgrid import absent_tiles, resplit, same_layout, tile_grid
-from her2core.readers.tiffscenes import Scene, find_scenes, size_of
+from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, same_layout, tile_grid
+from her2core.readers.tiffscenes import ChosenScene, Scene, find_scenes, size_of
 from her2core.readers.tiffstack import is_stack, open_stack
 from her2core.readers.tilecodecs import (
     RGB,
@@ -30,7 +28,6 @@ from her2core.readers.tilecodecs import (
     raw_decoder,
 )
 from her2core.readers.tiled import TiledReader, TileGrid
-from her2core.records import LevelInfo, SlideInfo
 
 
 class NeedsOpenSlideError(SlideError):
@@ -57,38 +54,12 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     names = tuple(scene.name for scene in scenes)
     scene = scenes[choose_scene(asked.name, names, asked.scene)]
     scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
+    chosen = ChosenScene(scene, kind, names, scale)
     if asked.fluorescence and is_stack(scene):
-        return open_stack(source, asked, kind, scene, names, scale)
+        return open_stack(source, asked, chosen)
     grid, decode, compression, problems = _grid(source, asked.name, scene)
-    info = SlideInfo(
-        uri=asked.name,
-        identity=asked.identity,
-        size_bytes=asked.size_bytes,
-        format=kind,
-        reader="tiff",
-        levels=tuple(LevelInfo(h, w, grid.width / w) for h, w in scene.levels),
-        tile_height=grid.tile_height,
-        tile_width=grid.tile_width,
-        compression=compression,
-        mpp=scale.mpp,
-        mpp_source=scale.source,
-        scenes=names,
-        scene=scene.name if len(names) > 1 or asked.scene else None,
-        objective_power=scene.objective_power,
-        assay_guess=None,
-        problems=(*scale.problems, *problems),
-    )
-    reader = TiledReader(info, source, grid, decode, asked.outside)
-    if grid.tile_height * grid.tile_width > MAX_TILE_PX:  # one huge compressed strip: decode it once
-        check_whole(asked.name, grid.height, grid.width)
-        return WholeReader(info, lambda: _all_pixels(reader), close=reader.close)
-    return reader
-
-
-def _all_pixels(reader: TiledReader) -> npt.NDArray[np.uint8]:
-    pixels = np.empty((reader.info.height, reader.info.width, 3), np.uint8)
-    reader.read_region(0, 0, pixels)
-    return pixels
+    info = chosen.info(asked, grid, compression, problems)
+    return decoded_once_if_huge(TiledReader(info, source, grid, decode, asked.outside), grid)
 
 
 def _vendor(first: Ifd) -> str | None:

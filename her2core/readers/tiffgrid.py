@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from her2core.errors import Reason, SlideError
+from her2core.pixels import PixelFormat, Pixels
 from her2core.readers import ifd as tags
+from her2core.readers.base import SlideReader
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
-from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index
+from her2core.readers.image import WholeReader
+from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index, check_whole
 from her2core.readers.tiffscenes import size_of
-from her2core.readers.tiled import TileGrid
+from her2core.readers.tiled import TiledReader, TileGrid
 
 STRIP_ROWS = 64
 """Rows that uncompressed strips are read in, whatever their stored height."""
@@ -117,6 +120,27 @@ def resplit(name: str, grid: TileGrid) -> TileGrid:
     offsets = starts[:, :1] + first_rows * row_bytes
     counts = np.broadcast_to(rows * row_bytes, offsets.shape)
     return replace(grid, tile_height=STRIP_ROWS, offsets=offsets[:, :, None], counts=counts[:, :, None])
+
+
+def decoded_once_if_huge(reader: TiledReader, grid: TileGrid) -> SlideReader:
+    """The reader itself; of an image in one huge compressed strip, one that decodes and keeps it whole.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_HOSTILE`` where it is too large for that.
+    """
+    if grid.tile_height * grid.tile_width <= MAX_TILE_PX:
+        return reader
+    form, stored = PixelFormat.of(reader.info), grid.samples * np.dtype(grid.dtype).itemsize
+    check_whole(reader.info.uri, grid.height, grid.width, bytes_px=max(form.bytes_px, stored))
+
+    def load() -> Pixels:
+        pixels = form.empty(grid.height, grid.width)
+        reader.read_region(0, 0, pixels)
+        return pixels
+
+    return WholeReader(reader.info, load, close=reader.close)
 
 
 def _tile_size(name: str, page: Ifd, height: int, width: int, bytes_px: int) -> tuple[int, int]:

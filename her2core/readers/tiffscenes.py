@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
-from her2core.readers.base import NOT_SLIDE_NAMES
+from her2core.readers.base import NOT_SLIDE_NAMES, Asked
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.channels import MAX_PLANES
 from her2core.readers.ifd import Ifd
 from her2core.readers.ome import OmeImage, is_ome, parse_ome
-from her2core.readers.scale import Scale, plausible, read_number
-from her2core.records import Assay
+from her2core.readers.scale import ResolvedScale, Scale, plausible, read_number
+from her2core.readers.tiled import TileGrid
+from her2core.records import Assay, LevelInfo, SlideInfo
 
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 LABEL_OR_MACRO = 9  # NewSubfileType of Aperio's macro picture
@@ -50,6 +51,38 @@ class Scene:
     objective_power: float | None
     stack: tuple[tuple[Ifd, ...], ...] = ()
     channel_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenScene:
+    """The scene that is read, among those of its file, and its scale."""
+
+    scene: Scene
+    format: str
+    names: tuple[str, ...]
+    scale: ResolvedScale
+
+    def info(self, asked: Asked, grid: TileGrid, compression: str, problems: Sequence[str]) -> SlideInfo:
+        """What its header says, of a bright-field slide."""
+        scene, several = self.scene, len(self.names) > 1
+        return SlideInfo(
+            uri=asked.name,
+            identity=asked.identity,
+            size_bytes=asked.size_bytes,
+            format=self.format,
+            reader="tiff",
+            levels=tuple(LevelInfo(h, w, grid.width / w) for h, w in scene.levels),
+            tile_height=grid.tile_height,
+            tile_width=grid.tile_width,
+            compression=compression,
+            mpp=self.scale.mpp,
+            mpp_source=self.scale.source,
+            scenes=self.names,
+            scene=scene.name if several or asked.scene else None,
+            objective_power=scene.objective_power,
+            assay_guess=None,
+            problems=(*self.scale.problems, *problems),
+        )
 
 
 def find_scenes(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import sys
-
-import numpy as np
+from dataclasses import replace
 
 from her2core.errors import Reason, SlideError
-from her2core.pixels import PixelFormat
 from her2core.readers import ifd as tags
 from her2core.readers.base import Asked, SlideReader
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.channels import MAX_CHANNELS, MAX_PLANES, RGB_NAMES, ChannelMap, map_channels
 from her2core.readers.ifd import Ifd
-from her2core.readers.image import WholeReader
-from her2core.readers.limits import MAX_TILE_PX, check_whole
-from her2core.readers.scale import ResolvedScale
-from her2core.readers.tiffgrid import absent_tiles, resplit, same_layout, tile_grid
-from her2core.readers.tiffscenes import Scene
+from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, same_layout, tile_grid
+from her2core.readers.tiffscenes import ChosenScene, Scene
 from her2core.readers.tilecodecs import (
     RGB,
     TIFF_COMPRESSIONS,
@@ -27,8 +22,7 @@ from her2core.readers.tilecodecs import (
     jpeg_decoder,
     raw_decoder,
 )
-from her2core.readers.tiled import StackReader, TileGrid
-from her2core.records import LevelInfo, SlideInfo
+from her2core.readers.tiled import StackReader
 
 BLACK_IS_ZERO = 1
 """TIFF PhotometricInterpretation of grey levels that are light."""
@@ -45,9 +39,7 @@ def is_stack(scene: Scene) -> bool:
     return not colours or sum(map(len, scene.stack)) > 1
 
 
-def open_stack(
-    source: ByteSource, asked: Asked, kind: str, scene: Scene, scenes: tuple[str, ...], scale: ResolvedScale
-) -> SlideReader:
+def open_stack(source: ByteSource, asked: Asked, chosen: ChosenScene) -> SlideReader:
     """Reader of the channels that were asked for, at their maximum over the focal planes.
 
     Raises
@@ -55,17 +47,17 @@ def open_stack(
     SlideError
         ``CHANNELS_UNKNOWN``, ``PIXELS_UNSUPPORTED``, or for what cannot or should not be read.
     """
-    name, page = asked.name, scene.planes[0]
+    name, scene, page = asked.name, chosen.scene, chosen.scene.planes[0]
     samples = page.number(tags.SAMPLES_PER_PIXEL, 1)
     channels, foci = max(len(scene.stack), samples), len(scene.stack[0])
     dtype = _dtype(name, [p for planes in scene.stack for p in planes])
     _check_counts(name, scene, samples)
-    chosen = map_channels(name, asked.channels, _names(scene, page, channels))
+    mapped = map_channels(name, asked.channels, _names(scene, page, channels))
     separate = samples > 1 and page.number(tags.PLANAR_CONFIGURATION, 1) == 2
     if samples > 1:
         pages = list(scene.stack[0])
     else:
-        pages = [p for source_channel in chosen.sources for p in scene.stack[source_channel]]
+        pages = [p for source_channel in mapped.sources for p in scene.stack[source_channel]]
     if not same_layout(pages):
         raise SlideError(Reason.FILE_UNREADABLE, f"{name}: its channels differ in size or layout")
     compression, decode = _decoder(name, page, dtype, separate or samples == 1)
@@ -80,46 +72,18 @@ def open_stack(
     if not grid.whole_tiles and compression == "none" and page.number(tags.PREDICTOR, 1) == 1:
         grid = resplit(name, grid)
     seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
-    info = SlideInfo(
-        uri=name,
-        identity=asked.identity,
-        size_bytes=asked.size_bytes,
-        format=kind,
-        reader="tiff",
-        levels=tuple(LevelInfo(h, w, grid.width / w) for h, w in scene.levels),
-        tile_height=grid.tile_height,
-        tile_width=grid.tile_width,
-        compression=compression,
-        mpp=scale.mpp,
-        mpp_source=scale.source,
-        scenes=scenes,
-        scene=scene.name if len(scenes) > 1 or asked.scene else None,
-        objective_power=scene.objective_power,
-        assay_guess=None,
-        problems=(*scale.problems, *absent_tiles(grid, "dark"), *seen),
-        channels=chosen.names,
+    info = replace(
+        chosen.info(asked, grid, compression, (*absent_tiles(grid, "dark"), *seen)),
+        channels=mapped.names,
         dtype=dtype,
         z_planes=foci,
-        source_channels=str(chosen),
+        source_channels=str(mapped),
     )
-    reader = StackReader(info, source, grid, decode, _uses(chosen, grid, foci, samples, separate))
-    if grid.tile_height * grid.tile_width > MAX_TILE_PX:  # one huge compressed strip: decode it once
-        form = PixelFormat.of(info)
-        stored = grid.samples * np.dtype(dtype).itemsize
-        check_whole(name, grid.height, grid.width, bytes_px=max(form.bytes_px, stored))
-
-        def load() -> np.ndarray:
-            pixels = form.empty(grid.height, grid.width)
-            reader.read_region(0, 0, pixels)
-            return pixels
-
-        return WholeReader(info, load, close=reader.close)
-    return reader
+    reader = StackReader(info, source, grid, decode, _uses(mapped, foci, samples, separate))
+    return decoded_once_if_huge(reader, grid)
 
 
-def _uses(
-    chosen: ChannelMap, grid: TileGrid, foci: int, samples: int, separate: bool
-) -> list[list[tuple[int, int]]]:
+def _uses(chosen: ChannelMap, foci: int, samples: int, separate: bool) -> list[list[tuple[int, int]]]:
     """Which stored sample of each plane goes to which channel."""
     if samples == 1:
         return [[(0, channel)] for channel in range(len(chosen.names)) for _ in range(foci)]
