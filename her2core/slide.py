@@ -23,7 +23,6 @@ from her2core.cube import write_regions
 from her2core.guideline import load_rules
 from her2core.guideline_ish import load_ish_rules
 from her2core.ish import IshScore
-from her2core.lake import DataFile, write_slide_file
 from her2core.metrics import Metric
 from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
 from her2core.picture import read_thumbnail
@@ -37,6 +36,7 @@ from her2core.rows_regions import region_rows
 from her2core.sampling import Pixels
 from her2core.schema import REGIONS
 from her2core.scores import SlideScore, Verdict
+from her2core.slide_files import DataFile, write_slide_file
 from her2core.sources import file_identity
 from her2core.storage import Store, content_key
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from her2core.biopsy import virtual_biopsies
 from her2core.guideline import CellClass, load_rules
 from her2core.heterogeneity import measure_heterogeneity, sweep_regions
-from her2core.lake import write_slide_file
 from her2core.neighbours import with_strong_neighbours
 from her2core.params import IHCParams, ScoreParams
 from her2core.picture import PictureCells, PictureSummary, slide_picture
@@ -21,6 +20,7 @@ from her2core.sampling import Pixels
 from her2core.schema import CELLS
 from her2core.scores import MeasuredCells, SlideScore, classify, score_columns, score_slide
 from her2core.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
+from her2core.slide_files import write_slide_file
 
 IHCJob = SlideJob[ScoreParams, IHCParams]
 

@@ -16,7 +16,6 @@ from her2core.heterogeneity_ish import measure_ish_heterogeneity, sweep_nuclei
 from her2core.ish import IshScore, score_ish
 from her2core.ish_nuclei import MeasuredNuclei, ish_columns
 from her2core.kernels.ish import resolvable
-from her2core.lake import FOLDER, DataFile, write_slide_file
 from her2core.nuclei_table import PROBES, SingleSignals, Spots, nucleus_rows
 from her2core.params import ISHParams, IshScoreParams
 from her2core.picture_ish import CloseUp, IshNuclei, IshSummary, crop_box, gallery, ish_picture, read_crops
@@ -25,6 +24,7 @@ from her2core.records import Fluorescence
 from her2core.sampling import Pixels
 from her2core.schema import NUCLEI
 from her2core.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
+from her2core.slide_files import FOLDER, DataFile, write_slide_file
 
 ISHJob = SlideJob[IshScoreParams, ISHParams]
 

@@ -19,12 +19,12 @@ import pytest
 from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
-from her2core import lake
+from her2core import lake, slide_files
 from her2core.cases import SlideOutcome, score_cases
 from her2core.errors import StoreError
 from her2core.guideline import CellClass, load_rules
 from her2core.kernels.ihc import CELL_DTYPE
-from her2core.lake import DataFile, commit_files, commit_rows, open_table, write_slide_file
+from her2core.lake import commit_files, commit_rows, open_table
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,
@@ -40,6 +40,7 @@ from her2core.records import (
 from her2core.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
 from her2core.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
 from her2core.scores import MeasuredCells, classify, score_columns, score_slide
+from her2core.slide_files import DataFile, write_slide_file
 from her2core.storage import Store
 
 PARAMS, LADDER = ScoreParams(), IHCParams().ladder_od
@@ -164,7 +165,7 @@ def test_cell_ids_sort_by_place_and_start_at_the_corner() -> None:
 def test_the_file_of_a_slide_does_not_depend_on_how_its_rows_came(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lake, "ROW_GROUP", 100)
+    monkeypatch.setattr(slide_files, "ROW_GROUP", 100)
     whole = rows("s1", 300)
     first = write_slide_file(store, CELLS, "a", [whole])
     bands = [

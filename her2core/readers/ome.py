@@ -42,7 +42,6 @@ class OmeImage:
     width: int
     channels: int
     sections: int
-    pixel_type: str
     scale: Scale | None
     objective_power: float | None
     channel_ifds: tuple[int, ...]
@@ -142,7 +141,6 @@ def _image(
         width=size["X"],
         channels=size["C"],
         sections=max(size["Z"], 1) * max(size["T"], 1),
-        pixel_type=pixels.get("Type", ""),
         scale=Scale("ome", y, x) if x is not None and y is not None else None,
         objective_power=powers.get(objective.get("ID"))
         if objective is not None
