@@ -39,7 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Score HER2 IHC slide cohorts from object storage. Research use only, not for diagnosis.",
+    help="Score HER2 IHC and ISH slide cohorts from object storage. Research use only, not for diagnosis.",
 )
 console = Console(width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True, soft_wrap=True)
