@@ -171,6 +171,11 @@ class ISHParams:
     merge_diameters: float = 1.2
     """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
 
+    def __post_init__(self) -> None:
+        if sorted(filter(None, (self.black_probe, self.red_probe))) not in (["HER2"], ["CEP17", "HER2"]):
+            found = f"black_probe {self.black_probe!r}, red_probe {self.red_probe!r}"
+            raise ValueError(f"{found}: expected HER2 and CEP17, or HER2 in black and null")
+
 
 @dataclass(frozen=True, slots=True)
 class IshScoreParams:

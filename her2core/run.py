@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from her2core.config import Config, load_config
-from her2core.guideline import load_rules
 from her2core.manifest import read_manifest
 from her2core.records import SlideRow
 from her2core.scores import completeness_column
@@ -45,7 +44,6 @@ def open_run(manifest: str, out: str, config: str | None = None) -> Run:
         Before anything is written but the store's own probe.
     """
     settings = load_config(config)
-    load_rules(settings.score.rules)
     completeness_column(settings.score, settings.ihc.ladder_od)
     endpoint = settings.run.endpoint_url
     rows = read_manifest(manifest, endpoint_url=endpoint)
