@@ -15,7 +15,7 @@ from her2core.errors import Reason, SlideError
 from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.locate import locate
 from her2core.readers.scale import plausible_range
-from her2core.records import RGB, Assay, SlideInfo
+from her2core.records import RGB, Assay, SlideInfo, SlideRow
 from her2core.sources import Scratch, file_identity
 
 SAMPLES = 6
@@ -98,6 +98,30 @@ def inspect_slide(
         return reader.info if header_only else replace(reader.info, assay_guess=guess_assay(reader))
 
 
+def inspect_row(
+    row: SlideRow, scratch: Scratch, endpoint_url: str | None, *, header_only: bool = False
+) -> SlideInfo:
+    """Inspect a slide as its manifest row says, and refuse what cannot be scored; see `inspect_slide`.
+
+    Raises
+    ------
+    SlideError
+        Where the slide cannot be read, or has no usable scale.
+    """
+    info = inspect_slide(
+        row.uri,
+        mpp=row.mpp,
+        scene=row.scene,
+        assay=row.assay,
+        channels=row.channels,
+        endpoint_url=endpoint_url,
+        header_only=header_only,
+        scratch=scratch,
+    )
+    require_scorable(info, row.assay)
+    return info
+
+
 def _opened_as_it_can_be(opened: Callable[..., SlideReader]) -> SlideReader:
     """A slide of unknown assay: in colour or, where it has none, by its channels."""
     try:
@@ -123,8 +147,7 @@ def require_scorable(info: SlideInfo, assay: Assay) -> float:
         raise SlideError(
             Reason.SCALE_UNKNOWN,
             f"{info.uri}: neither the manifest nor the file says how many µm a pixel is; {assay} cannot be "
-            "measured "
-            "without. Give it in the manifest column `mpp`",
+            "measured without. Give it in the manifest column `mpp`",
         )
     low, high = plausible_range(assay)
     if not low <= info.mpp <= high:

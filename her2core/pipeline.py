@@ -30,6 +30,7 @@ from her2core.cases import SlideOutcome
 from her2core.errors import Reason, SlideError
 from her2core.fanout import fan_out
 from her2core.grid import Grid
+from her2core.inspect import inspect_row
 from her2core.journal import last_stage, note
 from her2core.progress import ENDED, report
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
@@ -96,7 +97,7 @@ class _Slide:
         on_cluster = partial(self._on_cluster, deadline=deadline)
 
         note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
-        info = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint))
+        info = on_cluster("inspect", partial(inspect_row, row, scratch, endpoint))
         source = steps.Source(info, row, scratch, endpoint)
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from her2core.config import Config
 from her2core.errors import SlideError
-from her2core.inspect import inspect_slide, require_scorable
+from her2core.inspect import inspect_row
 from her2core.pyramid import estimate_size, grid_of
 from her2core.records import SlideRow
 
@@ -87,17 +87,7 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
     if row.exclude:
         return SlidePlan(row.slide_id, excluded=row.exclude)
     try:
-        info = inspect_slide(
-            row.uri,
-            mpp=row.mpp,
-            scene=row.scene,
-            assay=row.assay,
-            channels=row.channels,
-            endpoint_url=config.run.endpoint_url,
-            header_only=True,
-            scratch=config.run.scratch(),
-        )
-        mpp = require_scorable(info, row.assay)
+        info = inspect_row(row, config.run.scratch(), config.run.endpoint_url, header_only=True)
         estimate = estimate_size(info, config.pyramid)
     except SlideError as error:
         return SlidePlan(row.slide_id, problem=str(error))
@@ -108,7 +98,7 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
         row.slide_id,
         info.height,
         info.width,
-        mpp,
+        info.mpp or 0.0,
         tasks=len(grid.tasks()),
         chunks=chunks,
         objects=grid.objects,

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from her2core import pyramid
-from her2core.errors import Reason, SlideError
 from her2core.grid import Grid
-from her2core.inspect import inspect_slide, require_scorable
+from her2core.inspect import require_scorable
 from her2core.labels import write_label
 from her2core.params import ProfileParams, PyramidParams
 from her2core.pixels import PixelFormat
@@ -68,21 +67,6 @@ def call(job: Callable[[], T]) -> T:
     return job()
 
 
-def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None) -> SlideInfo:
-    """Read a slide's header and refuse what cannot be scored."""
-    info = inspect_slide(
-        row.uri,
-        mpp=row.mpp,
-        scene=row.scene,
-        assay=row.assay,
-        channels=row.channels,
-        endpoint_url=endpoint_url,
-        scratch=scratch,
-    )
-    require_scorable(info, row.assay)
-    return info
-
-
 def shard(
     source: Source, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
 ) -> pyramid.ShardWritten:
@@ -95,11 +79,7 @@ def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: 
     """Write the top levels and then the metadata."""
     pixels = PixelFormat.of(source.info)
     pyramid.write_top(store, path, grid, params, pixels=pixels)
-    mpp = source.info.mpp
-    if mpp is None:
-        raise SlideError(
-            Reason.SCALE_UNKNOWN, f"{source.info.uri}: µm/px is unknown; give it in the manifest column mpp"
-        )
+    mpp = require_scorable(source.info, source.row.assay)
     return pyramid.finalise(store, path, grid, params, identity=source.info.identity, mpp=mpp, pixels=pixels)
 
 
