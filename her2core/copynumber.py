@@ -14,21 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_DELTA_BIC = 10.0
-"""Advantage in BIC from which a second population is more than a better fit (Kass and Raftery 1995)."""
-MIN_WEIGHT = 0.05
-"""Least share of the smaller population; the CAP 2009 lower bound of heterogeneity."""
+from her2core.mixture import MIN_DELTA_BIC, MIN_WEIGHT, Floor, fit_two
+
+Reals = NDArray[np.float64]
+
 MIN_SEPARATION = 2.0
 """Ashman's D above which two populations are separated (Ashman et al. 1994)."""
 _VARIANCE_FLOOR = 0.25
 """Least variance of a population, in signals squared: counts are whole (ours)."""
-_ROUNDS = 200
-"""Rounds of expectation and maximisation."""
-_TOLERANCE = 1e-9
-"""Gain in log-likelihood a nucleus below which rounds end."""
 
 
-def seen_signals(mean: float, retention: float) -> NDArray[np.float64]:
+def seen_signals(mean: float, retention: float) -> Reals:
     """Distribution of visible signals in nuclei that show at least one, if all have the same copies.
 
     True copies are whole: where no whole number gives the mean, the two nearest are mixed.
@@ -42,7 +38,7 @@ def seen_signals(mean: float, retention: float) -> NDArray[np.float64]:
 
     Returns
     -------
-    NDArray[np.float64]
+    NDArray
         Shape ``(m + 1,)``: probability of 0, 1, ..., m signals.
 
     References
@@ -65,7 +61,7 @@ def _visible_mean(copies: int, retention: float) -> float:
     return copies * retention / float(1 - (1 - retention) ** copies)
 
 
-def _visible(copies: int, retention: float) -> NDArray[np.float64]:
+def _visible(copies: int, retention: float) -> Reals:
     """Binomial of ``copies`` and ``retention``, given at least one."""
     chance = [0.0]
     for k in range(1, copies + 1):
@@ -108,11 +104,7 @@ class CopyPopulations:
     delta_bic
         BIC of one population less that of two: above 0 favours two.
     ashman_d
-        Distance of the means over their spread, ``sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2)``.
-
-    References
-    ----------
-    Ashman KM, Bird CM, Zepf SE. Detecting bimodality in astronomical datasets. Astron J 1994;108:2348-2361.
+        Distance of the means over their spread, as `mixture.Populations.ashman_d`.
     """
 
     means: tuple[float, float]
@@ -132,11 +124,10 @@ class CopyPopulations:
 
 
 def fit_copies(copies: Sequence[int], nuclei: Sequence[int], retention: float) -> CopyPopulations | None:
-    """Fit a mixture of two normal populations to a histogram of copies, from one deterministic start.
+    """Fit a mixture of two normal populations to a histogram of copies.
 
-    The start is the cut of the sorted copies that fits best with every nucleus on its side; expectation and
-    maximisation refine it. No population is narrower than truncation makes one of identical cells,
-    ``variance >= mean (1 - retention)``.
+    No population is narrower than truncation makes one of identical cells, ``variance >= mean (1 -
+    retention)``.
 
     Parameters
     ----------
@@ -148,60 +139,18 @@ def fit_copies(copies: Sequence[int], nuclei: Sequence[int], retention: float) -
     CopyPopulations or None
         None where all nuclei show the same number, and nothing can be told apart.
     """
-    if len(copies) < 2:
-        return None
     x, w = np.array(copies, np.float64), np.array(nuclei, np.float64)
-    n = float(w.sum())
-    one = float(w @ _log_normal(x, *_moments(x, w, retention)))
-    starts = [_cut(x, w, k, retention) for k in range(1, len(x))]
-    best = max(range(len(starts)), key=lambda k: starts[k][1])
-    parts, _ = starts[best]
-    previous = -math.inf
-    for _ in range(_ROUNDS):
-        joint = np.stack([math.log(weight) + _log_normal(x, m, v) for weight, m, v in parts])
-        total = np.logaddexp(joint[0], joint[1])
-        two = float(w @ total)
-        if two - previous <= _TOLERANCE * n:
-            break
-        previous = two
-        share = np.exp(joint - total) * w
-        masses = share.sum(axis=1)
-        if masses.min() <= 0:
-            break
-        parts = [(float(m / n), *_moments(x, s, retention)) for m, s in zip(masses, share, strict=True)]
-    (w1, m1, v1), (w2, m2, v2) = sorted(parts, key=lambda part: part[1])
-    return CopyPopulations(
-        means=(m1, m2),
-        sds=(math.sqrt(v1), math.sqrt(v2)),
-        weights=(w1, w2),
-        delta_bic=2 * (two - one) - 3 * math.log(n),  # five parameters against two
-        ashman_d=math.sqrt(2) * (m2 - m1) / math.sqrt(v1 + v2),
-    )
+    found = fit_two(x, w, floor=truncation_floor(retention))
+    if found is None:
+        return None
+    (m1, m2), (s1, s2), (w1, w2) = (each.tolist() for each in (found.means, found.sds, found.weights))
+    return CopyPopulations((m1, m2), (s1, s2), (w1, w2), float(found.delta_bic), float(found.ashman_d))
 
 
-_Part = tuple[float, float, float]
-"""Weight, mean and variance of a population."""
+def truncation_floor(retention: float) -> Floor:
+    """Least variance of a population of nuclei, by its mean, if each signal is seen with this chance."""
 
+    def floor(mean: Reals) -> Reals:
+        return np.maximum(mean * (1 - retention), _VARIANCE_FLOOR)
 
-def _cut(
-    x: NDArray[np.float64], w: NDArray[np.float64], k: int, retention: float
-) -> tuple[list[_Part], float]:
-    """Two populations, below and from index ``k``, and how likely every nucleus is on its side."""
-    parts, fit, n = [], 0.0, float(w.sum())
-    for side in (slice(None, k), slice(k, None)):
-        share = float(w[side].sum()) / n
-        mean, variance = _moments(x[side], w[side], retention)
-        parts.append((share, mean, variance))
-        fit += float(w[side] @ (math.log(share) + _log_normal(x[side], mean, variance)))
-    return parts, fit
-
-
-def _moments(x: NDArray[np.float64], w: NDArray[np.float64], retention: float) -> tuple[float, float]:
-    mean = float(x @ w / w.sum())
-    variance = float((x - mean) ** 2 @ w / w.sum())
-    return mean, max(variance, mean * (1 - retention), _VARIANCE_FLOOR)
-
-
-def _log_normal(x: NDArray[np.float64], mean: float, variance: float) -> NDArray[np.float64]:
-    density: NDArray[np.float64] = -0.5 * ((x - mean) ** 2 / variance + math.log(2 * math.pi * variance))
-    return density
+    return floor

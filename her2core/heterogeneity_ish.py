@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from her2core import spatial
 from her2core.bootstrap import Blocks
+from her2core.copynumber import truncation_floor
 from her2core.genetic import GeneticArm, Heterogeneity
 from her2core.guideline_ish import IshRules
 from her2core.ish_nuclei import MeasuredNuclei
 from her2core.metrics import Metric, insufficient, measured
+from her2core.mixture import fit_two
 from her2core.params import HeterogeneityParams, IshScoreParams
-from her2core.regions import NucleusRegions, regions_of_nuclei
+from her2core.regions import NucleusRegions, beyond, regions_of_nuclei
 
 Reals = NDArray[np.float64]
 
@@ -37,6 +39,7 @@ def measure_ish_heterogeneity(
     sweep: Sequence[NucleusRegions],
     params: HeterogeneityParams,
     score: IshScoreParams,
+    rules: IshRules,
     genetic: Heterogeneity | None,
 ) -> tuple[Metric, ...]:
     """All metrics of one ISH slide.
@@ -47,11 +50,13 @@ def measure_ish_heterogeneity(
         All nuclei of the slide, in any order.
     sweep
         `sweep_nuclei` of the same nuclei.
+    rules
+        Where amplification begins.
     genetic
         Heterogeneity by the definition of CAP 2009, `IshScore.heterogeneity`; None without nuclei.
     """
     base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
-    found = [*_slide_metrics(nuclei, base, params, score, genetic)]
+    found = [*_slide_metrics(nuclei, base, params, score, rules, genetic)]
     for regions in sweep:
         found += _region_metrics(regions, params)
         found += spatial.nucleus_region_metrics(regions, params)
@@ -63,39 +68,36 @@ def _slide_metrics(
     base: NucleusRegions,
     params: HeterogeneityParams,
     score: IshScoreParams,
+    rules: IshRules,
     genetic: Heterogeneity | None,
 ) -> Iterator[Metric]:
     """Amplified nuclei, and mean and spread of copies, wherever the nuclei are."""
     n = int(base.n.sum())
-    arms = {"ratio_arm": genetic and genetic.ratio_arm, "copies_arm": genetic and genetic.copies_arm}
+    arms: dict[str, GeneticArm | None] = {"ratio_arm": None, "copies_arm": None}
+    if genetic is not None:
+        arms = {"ratio_arm": genetic.ratio_arm, "copies_arm": genetic.copies_arm}
     if genetic is None or n < score.min_nuclei:
         named = [f"amplified_{arm}" for arm, found in arms.items() if genetic is None or found]
         yield from (insufficient(name, n) for name in ("copies_mean", "copies_sd", "copies_cv", *named))
         return
-    blocks = Blocks.of(_sums(nuclei, base, score), params.replicates)
+    copies, histograms = _histograms(nuclei, base, score)
+    columns = (histograms.sum(axis=1), histograms @ copies, histograms @ copies**2)
+    beyond_copies = histograms @ beyond(copies.astype(np.int64), None, rules)
+    blocks = Blocks.of(np.stack([*columns, base.amplified, beyond_copies], axis=1), params.replicates)
     mean, spread = float(_mean(blocks.total)), float(_sd(blocks.total))
     yield measured("copies_mean", mean, n, interval=blocks.interval(mean, _mean, 0.0))
     yield measured("copies_sd", spread, n, interval=blocks.interval(spread, _sd, 0.0))
     cv = spread / mean
     yield measured("copies_cv", cv, n, interval=blocks.interval(cv, lambda s: _sd(s) / _mean(s), 0.0))
-    own = "copies_arm" if base.cep17 is None else "ratio_arm"
-    for name, arm in arms.items():
+    for (name, arm), column in zip(arms.items(), (3, 4), strict=True):
         if arm:
-            yield from _arm(name, arm, n, blocks if name == own else None)
-    populations = genetic.populations
-    if genetic.copies_arm.expected is None:  # too few nuclei for either
-        yield insufficient("copies_ashman_d", n)
-    elif populations is None:
-        yield measured("copies_ashman_d", None, n)
-    elif populations.separated:
-        yield measured("copies_ashman_d", populations.ashman_d, n)
-    else:
-        yield measured("copies_ashman_d", None, n, label="unimodal")
+            yield from _arm(name, arm, n, blocks, column)
+    yield _ashman(Blocks.of(histograms, params.replicates), copies, n, score.retention, genetic)
 
 
-def _arm(name: str, arm: GeneticArm, n: int, blocks: Blocks | None) -> Iterator[Metric]:
-    """Share of amplified nuclei, and what of it truncation does not explain."""
-    interval = blocks.interval(arm.fraction, _amplified, 0.0, 1.0) if blocks else None
+def _arm(name: str, arm: GeneticArm, n: int, blocks: Blocks, column: int) -> Iterator[Metric]:
+    """Share of amplified nuclei, which ``column`` of the blocks counts, and what truncation leaves of it."""
+    interval = blocks.interval(arm.fraction, lambda sums: sums[..., column] / sums[..., 0], 0.0, 1.0)
     yield measured(f"amplified_{name}", arm.fraction, n, interval=interval, label=arm.category)
     if arm.excess is None:
         yield insufficient(f"amplified_excess_{name}", n)
@@ -105,13 +107,30 @@ def _arm(name: str, arm: GeneticArm, n: int, blocks: Blocks | None) -> Iterator[
     yield measured(f"amplified_excess_{name}", arm.excess, n, interval=shifted)
 
 
-def _sums(nuclei: MeasuredNuclei, base: NucleusRegions, score: IshScoreParams) -> Reals:
-    """Of each hexagon: nuclei, HER2 signals, squared HER2 signals, amplified nuclei; shape ``(m, 4)``."""
+def _ashman(by_copies: Blocks, copies: Reals, n: int, retention: float, genetic: Heterogeneity) -> Metric:
+    """Ashman's D of copies, if there are two populations."""
+    name, found = "copies_ashman_d", genetic.populations
+    if genetic.copies_arm.expected is None:  # too few nuclei for either
+        return insufficient(name, n)
+    if found is None or not found.separated:
+        return measured(name, None, n, label="unimodal" if found else None)
+    floor = truncation_floor(retention)
+    start = fit_two(copies, by_copies.total, floor=floor)
+
+    def distance(histogram: Reals) -> Reals:
+        drawn = fit_two(copies, histogram, start, floor)
+        return np.full(histogram.shape[:-1], np.nan) if drawn is None else drawn.ashman_d
+
+    return measured(name, found.ashman_d, n, interval=by_copies.interval(found.ashman_d, distance, 0.0))
+
+
+def _histograms(nuclei: MeasuredNuclei, base: NucleusRegions, score: IshScoreParams) -> tuple[Reals, Reals]:
+    """Numbers of HER2 signals, ascending, shape ``(b,)``, and how many nuclei of each hexagon show each."""
     counted = nuclei.evaluable(score)
-    her2 = nuclei.counted(score)[0][counted]
-    squares = np.zeros(len(base), np.int64)
-    np.add.at(squares, base.rows_of(nuclei.y_um[counted], nuclei.x_um[counted]), her2**2)
-    return np.stack([base.n, base.her2, squares, base.amplified], axis=1).astype(np.float64)
+    copies, which = np.unique(nuclei.counted(score)[0][counted], return_inverse=True)
+    rows, b = base.rows_of(nuclei.y_um[counted], nuclei.x_um[counted]), len(copies)
+    histograms = np.bincount(rows * b + which, minlength=len(base) * b).reshape(len(base), b)
+    return copies.astype(np.float64), histograms.astype(np.float64)
 
 
 def _mean(sums: Reals) -> Reals:
@@ -124,11 +143,6 @@ def _sd(sums: Reals) -> Reals:
     variance = sums[..., 2] / sums[..., 0] - _mean(sums) ** 2
     exact = sums[..., 2] * sums[..., 0] > sums[..., 1] ** 2  # whole numbers: equal copies are seen as equal
     return np.sqrt(np.where(exact, variance, np.nan))
-
-
-def _amplified(sums: Reals) -> Reals:
-    share: Reals = sums[..., 3] / sums[..., 0]
-    return share
 
 
 def _region_metrics(regions: NucleusRegions, params: HeterogeneityParams) -> Iterator[Metric]:

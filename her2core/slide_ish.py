@@ -59,7 +59,7 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
     score = score_ish(nuclei, job.params, rules, job.profile.quality, unresolved)
     sweep = sweep_nuclei(nuclei, job.heterogeneity, job.params, rules)
     genetic = score.heterogeneity
-    metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, genetic)
+    metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, rules, genetic)
     draw = partial(_picture, job, nuclei, score, file)
     return leave(job, key, Judged(score, file, sweep, metrics, draw, probes_of(job)))
 

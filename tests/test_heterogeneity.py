@@ -356,18 +356,18 @@ def test_metrics_depend_on_no_order_of_the_cells() -> None:
 
 
 def nuclei(her2: Any, cep17: Any = 2, *, step: float = 25.0) -> MeasuredNuclei:
-    h, c = np.broadcast_arrays(np.asarray(her2), np.asarray(cep17))
+    h, c = np.broadcast_arrays(np.asarray(her2), np.asarray(0 if cep17 is None else cep17))
     n = len(h)
     row, column = np.divmod(np.arange(n), math.isqrt(n))
     y, x = (step * place.astype(np.float64) for place in (row, column))
     alike = np.zeros(n, np.uint8), np.ones(n, np.bool_)
-    return MeasuredNuclei(np.arange(n), y, x, *alike, h, h, c, c)
+    return MeasuredNuclei(np.arange(n), y, x, *alike, h, h, *((None, None) if cep17 is None else (c, c)))
 
 
 def of_signals(found: MeasuredNuclei) -> dict[tuple[str, float | None], Metric]:
     genetic = score_ish(found, ISH, ISH_RULES, GOOD).heterogeneity
     sweep = sweep_nuclei(found, PARAMS, ISH, ISH_RULES)
-    metrics = measure_ish_heterogeneity(found, sweep, PARAMS, ISH, genetic)
+    metrics = measure_ish_heterogeneity(found, sweep, PARAMS, ISH, ISH_RULES, genetic)
     named = {(metric.name, metric.scale_um): metric for metric in metrics}
     assert len(named) == len(metrics)
     return named
@@ -390,6 +390,28 @@ def test_a_quarter_of_amplified_nuclei_in_one_corner() -> None:
         assert found[f"region_amplified_{name}", 250.0].value == value
 
 
+def test_signals_have_intervals_of_both_arms_and_of_two_populations() -> None:
+    side = 80
+    row, column = (v.ravel() for v in np.mgrid[0:side, 0:side])
+    random = np.random.default_rng(5)
+    copies = random.binomial(np.where((row // 20 + column // 20) % 2, 16, 3), 0.7) + 1
+    found = of_signals(nuclei(copies))
+    for name in (
+        "amplified_ratio_arm",
+        "amplified_copies_arm",
+        "amplified_excess_copies_arm",
+        "copies_ashman_d",
+    ):
+        metric = found[name, None]
+        assert metric.value is not None
+        assert metric.low is not None
+        assert metric.high is not None
+        assert metric.low < metric.value < metric.high, name
+    single = of_signals(nuclei(copies, None))
+    for name in ("amplified_copies_arm", "copies_ashman_d", "copies_mean"):  # what CEP17 has no part in
+        assert single[name, None] == found[name, None]
+
+
 def test_equal_nuclei_do_not_differ() -> None:
     found = of_signals(nuclei(np.full(900, 2)))
     assert found["copies_cv", None].status is Status.DEGENERATE
@@ -405,6 +427,45 @@ def test_few_nuclei_say_little() -> None:
     assert some["amplified_excess_ratio_arm", None].status is Status.INSUFFICIENT
     assert some["copies_ashman_d", None].status is Status.INSUFFICIENT
     assert some["copies_cv", None].status is Status.OK
+
+
+WITHOUT_INTERVAL = {
+    "moran_p",
+    "geary_p",
+    "eta2_expected",
+    "region_score_range",
+    "region_amplified_min",
+    "region_amplified_max",
+    "region_amplified_range",
+}
+"""Docs/heterogeneity.md says why; and variograms whose fit hangs on one block."""
+
+
+def test_every_other_metric_has_an_interval() -> None:
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 0.08, 300 * 300)
+    cells, classes = slide(
+        lambda r, c: np.maximum(0.4 + 0.25 * np.sin(r / 12) * np.sin(c / 15) + noise, 0.0),
+        lambda r, c: np.where(np.sin(r / 12) * np.sin(c / 15) + noise > 0.2, 4, (r + c) % 2), side=300,
+    )  # fmt: skip
+    row, column = (v.ravel() for v in np.mgrid[0:120, 0:120])
+    signals = nuclei(random.binomial(np.where(np.sin(row / 9) * np.sin(column / 11) > 0, 14, 3), 0.7) + 1)
+    seen = set()
+    for key, metric in (*by_name(cells, classes, "2+").items(), *of_signals(signals).items()):
+        what = metric.name.removesuffix("_od").removesuffix("_copies").removesuffix("_amplified")
+        what = what.removesuffix("_completeness")
+        if metric.status is not Status.OK:
+            continue
+        if what in WITHOUT_INTERVAL:
+            assert metric.low is metric.high is None, key
+            seen.add(what)
+        elif metric.low is None:
+            assert what.startswith("variogram"), key
+        else:
+            assert metric.value is not None
+            assert metric.high is not None
+            assert metric.low <= metric.value <= metric.high, key
+    assert seen == WITHOUT_INTERVAL
 
 
 # Records
