@@ -27,6 +27,7 @@ from her2core.kernels.ish import (
     NucleusFlag,
     resolvable,
     shrink_grey,
+    shrink_rgb,
     warm,
 )
 from her2core.kernels.ish_depth import ONE_STEP, measure_depth
@@ -212,7 +213,7 @@ def test_pixels_of_a_nucleus_fill_its_outline_and_rivals_share_fairly() -> None:
     at = np.array([20, 20], np.int32), np.array([16, 28], np.int32)
     shape = outlines(*at, np.full((2, N_RAYS), 10, np.int32), look)
     labels = np.zeros((160, 200), np.int32)
-    paint(labels, (0, 0), shape, np.array([1, -1], np.int32), 4, look)
+    paint(labels, (0, 0), 1, shape, np.array([1, -1], np.int32), 4, look)
     area = 16 * shape.area
     both = (labels != 0).sum()
     assert area[0] < both < area.sum()
@@ -230,6 +231,17 @@ def test_bins_average_and_show_saturation() -> None:
     out = np.empty((2, 3), np.uint8)
     shrink_grey(pixels, 4, (10.0, 1.0 / 16), 65535, out)
     np.testing.assert_array_equal(out, [[110, 18, 10], [255, 10, 10]])  # 7.5 rounds up
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 5, 8, 17])
+def test_bins_of_colour_are_rounded_means(factor: int) -> None:
+    rng = np.random.default_rng(factor)
+    pixels = rng.integers(0, 256, (3 * factor, 40 * factor + 2, 3), np.uint8)
+    pixels[:, : 9 * factor] |= 252  # nearly white, as glass
+    out = np.empty((3, 40, 3), np.uint8)
+    shrink_rgb(pixels, 2, factor, out)
+    bins = pixels[:, 2:].reshape(3, factor, 40, factor, 3).astype(np.int64).sum(axis=(1, 3))
+    np.testing.assert_array_equal(out, (2 * bins + factor**2) // (2 * factor**2))
 
 
 # --- what is found -------------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ from her2core.kernels.dish import (
 )
 from her2core.kernels.ish_depth import BASE, SHADES, Images, images, level
 from her2core.kernels.ish_nuclei import Found
-from her2core.kernels.ish_polygon import paint
-from her2core.kernels.spots import SpotFinder
+from her2core.kernels.ish_polygon import Outlines, paint
+from her2core.kernels.spots import Raster, SpotFinder, raster
 from her2core.params import ISHParams
 from her2core.records import Assay, Box, DishStain, Fluorescence
 
@@ -206,9 +206,9 @@ class ISHKernel:
         f = self.factor
         y0, x0 = -(-need.y0 // f), -(-need.x0 // f)  # bins stand on absolute coordinates
         y1, x1 = need.y1 // f, need.x1 // f
-        cut = pixels[y0 * f - area.y0 : y1 * f - area.y0, x0 * f - area.x0 : x1 * f - area.x0]
-        self._headroom = max(1.0, self._room_px / (cut.shape[0] * cut.shape[1]))
-        grey = self._nuclear_image(cut)
+        whole = pixels[y0 * f - area.y0 : y1 * f - area.y0]
+        self._headroom = max(1.0, self._room_px / ((y1 - y0) * (x1 - x0) * f * f))
+        grey = self._nuclear_image(whole, x0 * f - area.x0, x1 - x0)
         picture = images(grey, self.um, lambda name: self._plane(name, *grey.shape))
         found = ish_nuclei.find(
             picture, self.rules, self.params.nucleus_contrast, self._seeds(grey.size), self._work
@@ -224,7 +224,7 @@ class ISHKernel:
         nuclei = self._rows(picture, found, mine, place)
         absolute = shape._replace(y=shape.y + np.int32(y0), x=shape.x + np.int32(x0))
         self._flag(nuclei, absolute, mine)
-        spots = self._spots(pixels, area, core, absolute, mine, nuclei)
+        spots = self._spots(pixels, area, absolute, mine, nuclei)
         return nuclei, spots
 
     def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
@@ -237,26 +237,27 @@ class ISHKernel:
     def _seeds(self, size: int) -> NDArray[np.int32]:
         return self._plane("seeds", max(size // 16, 1), 2, np.int32)
 
-    def _nuclear_image(self, pixels: Pixels) -> NDArray[np.uint8]:
-        """Counterstain in bins: `BASE` between nuclei, ``BASE + SHADES`` in a typical one."""
+    def _nuclear_image(self, pixels: Pixels, left: int, width: int) -> NDArray[np.uint8]:
+        """Counterstain in bins from column ``left`` on: `BASE` between nuclei, ``BASE + SHADES`` in one."""
         f = self.factor
-        h, w = pixels.shape[0] // f, pixels.shape[1] // f
-        grey = self._plane("grey", h, w)
+        grey = self._plane("grey", pixels.shape[0] // f, width)
         if isinstance(self.stain, Fluorescence):
             shade = SHADES / max(self.stain.dapi_high - self.stain.dapi_low, 1e-6)
             most = np.iinfo(pixels.dtype).max
-            shrink_grey(pixels, f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey)
+            shrink_grey(
+                pixels[:, left:], f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey
+            )
         else:
-            self._hematoxylin(pixels, grey)
+            self._hematoxylin(pixels, left, grey)
         return grey
 
-    def _hematoxylin(self, rgb: Pixels, grey: NDArray[np.uint8]) -> None:
+    def _hematoxylin(self, rgb: Pixels, left: int, grey: NDArray[np.uint8]) -> None:
         """Hematoxylin of bins; where signals hide it, made up from them, up to a typical nucleus."""
         assert self.unmixer is not None
         h, w = grey.shape
         black, red = self._plane("whole", h, w), self._plane("parts", h, w)
         light = self._plane("light", h, 3 * w).reshape(h, w, 3)
-        shrink_rgb(rgb, self.factor, light)
+        shrink_rgb(rgb, left, self.factor, light)
         unmix_signals(light, self.unmixer.table, self.unmixer.weights, black, red)
         unmix_hematoxylin(light, self.unmixer.table, self.unmixer.weights, grey)
         around, signal = self._plane("soft", h, w), self._plane("wide", h, w)
@@ -317,22 +318,20 @@ class ISHKernel:
         nuclei["tumour_rule"] = (area >= p.small_nucleus_um2) & ~spindle
 
     def _spots(
-        self, pixels: Pixels, area: Box, core: Box, shape: Any, mine: NDArray[np.intp], nuclei: Rows
+        self, pixels: Pixels, area: Box, shape: Outlines, mine: NDArray[np.intp], nuclei: Rows
     ) -> Rows:
         """Signals of the nuclei ``mine``; their numbers are filled into ``nuclei``."""
-        reach = math.ceil(ish_nuclei.REACH_UM / self.mpp) * 2 + self.factor
-        window = core.grown(min(reach + self.margin, self.halo_px))
-        part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
-        labels = self._plane("labels", window.height, window.width, np.int32)
-        labels.fill(0)
-        names = -1 - np.arange(len(shape.y), dtype=np.int32)
-        names[mine] = 1 + np.arange(len(mine), dtype=np.int32)
-        paint(labels, (window.y0, window.x0), shape, names, self.factor, self.rules.look)
+        if not len(mine):
+            return np.empty(0, SPOT_DTYPE)
         parts = [np.empty(0, SPOT_DTYPE)]
+        window = self._around(shape.where(mine), area)
+        part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
+        corner = window.y0, window.x0
+        drawn = self._drawn(window, shape, mine)
         for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
             if probe is None:
                 continue
-            found = finder(plane, labels, len(mine), (window.y0, window.x0))
+            found = finder.search(plane, drawn, corner)
             spots = np.zeros(len(found), SPOT_DTYPE)
             k = PROBES.index(probe)
             spots["nucleus"], spots["probe"] = found["nucleus"] - 1, k
@@ -346,6 +345,27 @@ class ISHKernel:
             nuclei[f"{name}_integrated"] = np.bincount(spots["nucleus"], spots["integrated"], len(mine))
         spots = np.concatenate(parts)
         return spots[np.lexsort((spots["x_px0"], spots["y_px0"], spots["probe"], spots["nucleus"]))]
+
+    def _around(self, shape: Outlines, area: Box) -> Box:
+        """What is needed of ``area`` to find the signals of nuclei."""
+        edges = []
+        for centre, limit in ((shape.y, (area.y0, area.y1)), (shape.x, (area.x0, area.x1))):
+            far = np.ceil(shape.radius.max(axis=1)) + 1
+            first, last = int((centre - far).min()) * self.factor, int((centre + far).max() + 1) * self.factor
+            edges.append((max(first - self.margin, limit[0]), min(last + self.margin, limit[1])))
+        (y0, y1), (x0, x1) = edges
+        return Box(y0, x0, y1, x1)
+
+    def _drawn(self, window: Box, shape: Outlines, mine: NDArray[np.intp]) -> Raster:
+        """Bins of ``window`` that lie in the nuclei ``mine``, and in no other nucleus more."""
+        grid = self.finders[0].grid((window.height, window.width), (window.y0, window.x0))
+        labels = self._plane("labels", grid.height, grid.width, np.int32)
+        labels.fill(0)
+        names = -1 - np.arange(len(shape.y), dtype=np.int32)
+        names[mine] = 1 + np.arange(len(mine), dtype=np.int32)
+        first = window.y0 + grid.y0 + grid.bin // 2, window.x0 + grid.x0 + grid.bin // 2
+        paint(labels, first, grid.bin, shape, names, self.factor, self.rules.look)
+        return raster(labels, len(mine))
 
     def _planes(self, pixels: Pixels) -> list[NDArray[Any]]:
         """One plane a probe, bright where it is."""
@@ -390,29 +410,34 @@ def mend(black: Any, red: Any, weight: int, grey: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def shrink_rgb(pixels: Any, factor: int, out: Any) -> None:
-    """``out`` (h, w, 3) uint8 is the mean over bins of ``pixels``."""
+def shrink_rgb(pixels: Any, left: int, factor: int, out: Any) -> None:
+    """``out`` (h, w, 3) uint8 is the mean over bins of ``pixels``, from column ``left`` on."""
     h, w = out.shape[:2]
-    sums = np.zeros((w, 3), np.int32)
-    n = np.int32(factor * factor)
+    n = factor * factor
+    share = np.uint64((1 << 32) // (2 * n) + 1)  # of 2**32: exact for sums of bytes
+    column = np.empty(3 * w * factor, np.uint16)
     for y in range(h):
-        sums[:] = 0
+        column[:] = 0
         for k in range(factor):
-            row = pixels[y * factor + k]
-            for x in range(w):
-                r = np.int32(0)
-                g = np.int32(0)
-                b = np.int32(0)
-                for i in range(x * factor, x * factor + factor):
-                    r += np.int32(row[i, 0])
-                    g += np.int32(row[i, 1])
-                    b += np.int32(row[i, 2])
-                sums[x, 0] += r
-                sums[x, 1] += g
-                sums[x, 2] += b
+            _add(pixels[y * factor + k].ravel()[3 * left :], column)
+        line = out[y].ravel()
         for x in range(w):
-            for c in range(3):
-                out[y, x, c] = (2 * sums[x, c] + n) // (2 * n)
+            r = np.uint32(0)
+            g = np.uint32(0)
+            b = np.uint32(0)
+            for i in range(3 * factor * x, 3 * factor * (x + 1), 3):
+                r += column[i]
+                g += column[i + 1]
+                b += column[i + 2]
+            line[3 * x] = np.uint64(2 * r + n) * share >> np.uint64(32)
+            line[3 * x + 1] = np.uint64(2 * g + n) * share >> np.uint64(32)
+            line[3 * x + 2] = np.uint64(2 * b + n) * share >> np.uint64(32)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _add(row: Any, column: Any) -> None:
+    for x in range(len(column)):
+        column[x] += row[x]
 
 
 def warm() -> None:

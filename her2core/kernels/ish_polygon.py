@@ -109,12 +109,15 @@ def _hull_area(ys: Any, xs: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def paint(labels: Any, origin: tuple[int, int], shape: Any, names: Any, factor: int, look: Any) -> None:
+def paint(
+    labels: Any, origin: tuple[int, int], step: int, shape: Any, names: Any, factor: int, look: Any
+) -> None:
     """Write ``names`` (n,), not 0, into int32 ``labels`` (h, w) where a nucleus is.
 
-    Pixel (0, 0) of ``labels`` is pixel ``origin`` of the full image, of which ``factor`` x ``factor`` make
-    one of the nuclear image, whose own pixel (0, 0) ``shape`` counts from. A pixel in two nuclei goes to the
-    one whose outline is farther away in proportion; of equals to the first.
+    Pixel (0, 0) of ``labels`` is pixel ``origin`` of the full image, and the next ones are ``step`` pixels
+    on. ``factor`` x ``factor`` full pixels make one of the nuclear image, whose own pixel (0, 0) ``shape``
+    counts from. A pixel in two nuclei goes to the one whose outline is farther away in proportion; of equals
+    to the first.
     """
     h, w = labels.shape
     ys, xs, cross = np.empty(N_RAYS), np.empty(N_RAYS), np.empty(N_RAYS)
@@ -133,10 +136,9 @@ def paint(labels: Any, origin: tuple[int, int], shape: Any, names: Any, factor: 
         for a in range(N_RAYS):
             ys[a] = factor * shape.radius[i, a] * look.sin[a] + mid
             xs[a] = factor * shape.radius[i, a] * look.cos[a] + mid
-        for dy in range(int(np.ceil(ys.min())), int(np.floor(ys.max())) + 1):
-            y = y_centre + dy
-            if y < 0 or y >= h:
-                continue
+        top, bottom = y_centre + int(np.ceil(ys.min())), y_centre + int(np.floor(ys.max()))
+        for y in range(max(-(-top // step), 0), min(bottom // step, h - 1) + 1):
+            dy = y * step - y_centre
             n = 0
             for a in range(N_RAYS):
                 b = (a + 1) % N_RAYS
@@ -145,17 +147,16 @@ def paint(labels: Any, origin: tuple[int, int], shape: Any, names: Any, factor: 
                     n += 1
             cross[:n].sort()
             for k in range(0, n - 1, 2):
-                first = max(x_centre + int(np.ceil(cross[k])), 0)
-                last = min(x_centre + int(np.floor(cross[k + 1])), w - 1)
+                first = max(-(-(x_centre + int(np.ceil(cross[k]))) // step), 0)
+                last = min((x_centre + int(np.floor(cross[k + 1]))) // step, w - 1)
                 for x in range(first, last + 1):
                     there = labels[y, x]
                     if there == 0:
                         labels[y, x] = names[i]
                     else:
                         j = owner[there] if there > 0 else other[-there]
-                        if _deep(y + origin[0], x + origin[1], i, shape, factor, look) < _deep(
-                            y + origin[0], x + origin[1], j, shape, factor, look
-                        ):
+                        yy, xx = y * step + origin[0], x * step + origin[1]
+                        if _deep(yy, xx, i, shape, factor, look) < _deep(yy, xx, j, shape, factor, look):
                             labels[y, x] = names[i]
 
 

@@ -9,7 +9,7 @@ is searched in its own window, so that its signals are the same bits wherever it
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -38,6 +38,33 @@ SINGLE_BINS: Final = 8  # per doubling of integrated density, in the search for 
 PEAK_OCTAVES: Final = 0.5  # width by which that distribution is smoothed: focus alone spreads it so; ours
 PEAK_SHARE: Final = 0.5  # of the highest peak: a lower one is no peak of single signals; ours
 CLUSTER: Final = 3.5  # times a single signal: denser is a cluster; one single one in fifty is; ours, measured
+
+
+class Grid(NamedTuple):
+    """The bins of a plane: their edge, the first one's corner, and how many rows and columns there are."""
+
+    bin: int
+    y0: int
+    x0: int
+    height: int
+    width: int
+
+    def sample(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Of every bin, the label of the pixel in its middle."""
+        first, b = self.bin // 2, self.bin
+        return labels[self.y0 + first :: b, self.x0 + first :: b][: self.height, : self.width]
+
+
+class Raster(NamedTuple):
+    """Nuclei in bins, int32 ``(h, w)``, and the box of each."""
+
+    labels: NDArray[np.int32]
+    boxes: NDArray[np.int64]
+
+
+def raster(labels: NDArray[np.int32], n: int) -> Raster:
+    """Of nuclei 1 to ``n``."""
+    return Raster(labels, nucleus_boxes(labels, n))
 
 
 class SpotFinder:
@@ -91,11 +118,18 @@ class SpotFinder:
         """
         if plane.shape != labels.shape:
             raise ValueError(f"plane {plane.shape} and labels {labels.shape}: one shape is wanted")
+        return self.search(plane, raster(self.grid(plane.shape, origin).sample(labels), n), origin)
+
+    def grid(self, shape: tuple[int, ...], origin: tuple[int, int]) -> Grid:
+        """Whole bins of a plane whose pixel (0, 0) is pixel ``origin``."""
         b = self.bin
         y0, x0 = -origin[0] % b, -origin[1] % b
-        h, w = (plane.shape[0] - y0) // b, (plane.shape[1] - x0) // b
-        inside = labels[y0 + b // 2 :: b, x0 + b // 2 :: b][:h, :w]  # of a bin, the pixel in its middle
-        boxes = nucleus_boxes(inside, n)
+        return Grid(b, y0, x0, (shape[0] - y0) // b, (shape[1] - x0) // b)
+
+    def search(self, plane: NDArray[Any], nuclei: Raster, origin: tuple[int, int]) -> Found:
+        """Signals of nuclei that are drawn already, on the plane's `grid`; else like a call."""
+        b, y0, x0, h, w = self.grid(plane.shape, origin)
+        inside, boxes = nuclei
         need = window_size(boxes, self.scales.pad_px)
         if self._scratch.shape[1] < need:
             self._work = np.empty(need * (N_SCALES + 4), np.float32)
