@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,19 +84,31 @@ class Section:
             cluster_3=largest(CellClass.C3),
         )
 
-    def take(self, core: Core, params: HeterogeneityParams, rules: RuleSet) -> Iterator[ClassCounts]:
-        """Cores of enough cells, each centred on a tumour cell and in a direction drawn at random."""
+    def take(self, core: Core, params: HeterogeneityParams, rules: RuleSet) -> list[ClassCounts]:
+        """As many cores as are needed, of enough cells each, centred on a cell and in a random direction."""
         if self.strips is None:
-            return
+            return []
         random = np.random.Generator(np.random.Philox(key=_SEED))
-        tries = TRIES * params.biopsies * params.biopsy_cores
-        centres = random.integers(len(self.classes), size=tries).tolist()
-        angles = (random.random(tries) * math.pi).tolist()
-        for i, angle in zip(centres, angles, strict=True):
-            y0, x0 = float(self.y_um[i]), float(self.x_um[i])
-            rows = self.strips.under(y0, x0, angle, core.length_um, core.width_um, disc=core.disc)
-            if len(rows) >= params.biopsy_cells:
-                yield self.counts(rows, rules)
+        needed = params.biopsies * params.biopsy_cores
+        centres = random.integers(len(self.classes), size=TRIES * needed)
+        angles = random.random(TRIES * needed) * math.pi
+        if all(step.cluster is None for step in rules.steps):
+            size, least = (core.length_um, core.width_um), params.biopsy_cells
+            table = self.strips.tally(
+                self.classes, centres, angles, *size, disc=core.disc, least=least, most=needed
+            )
+            return [ClassCounts(*row) for row in table.tolist()]
+        found = (
+            rows
+            for i, angle in zip(centres.tolist(), angles.tolist(), strict=True)
+            if len(rows := self._under(core, i, angle)) >= params.biopsy_cells
+        )
+        return [self.counts(rows, rules) for rows in islice(found, needed)]
+
+    def _under(self, core: Core, i: int, angle: float) -> Ints:
+        assert self.strips is not None
+        y0, x0 = float(self.y_um[i]), float(self.x_um[i])
+        return self.strips.under(y0, x0, angle, core.length_um, core.width_um, disc=core.disc)
 
 
 def score_of(counts: ClassCounts, rules: RuleSet) -> int:
@@ -131,13 +143,10 @@ def virtual_biopsies(
 def _of_core(
     section: Section, core: Core, whole: int, rules: RuleSet, params: HeterogeneityParams
 ) -> Iterator[Metric]:
-    needed = params.biopsies * params.biopsy_cores
-    taken = [counts for counts, _ in zip(section.take(core, params, rules), range(needed), strict=False)]
-    biopsies = [taken[i : i + params.biopsy_cores] for i in range(0, needed, params.biopsy_cores)]
-    ranks = np.zeros((params.biopsies, params.biopsy_cores), np.int64)
-    enough = len(taken) == needed
-    if enough:
-        ranks[:] = [[score_of(c, rules) for c in accumulate(cores)] for cores in biopsies]
+    taken = section.take(core, params, rules)
+    shape = params.biopsies, params.biopsy_cores
+    enough = len(taken) == math.prod(shape)
+    ranks = _ranks(taken, shape, rules) if enough else np.zeros(shape, np.int64)
     for k in range(params.biopsy_cores):
         for word, hits in (("other", ranks[:, k] != whole), ("lower", ranks[:, k] < whole)):
             name, many = f"biopsy_{core.name}_{word}_{k + 1}", int(np.count_nonzero(hits))
@@ -147,3 +156,23 @@ def _of_core(
             n = params.biopsies
             interval = wilson(many, n)
             yield measured(name, many / n, n, scale_um=core.length_um, interval=interval)
+
+
+def _ranks(taken: list[ClassCounts], shape: tuple[int, int], rules: RuleSet) -> Ints:
+    """`score_of` the first 1, 2, ... cores of every biopsy, pooled; ``shape`` is (biopsies, cores)."""
+    by_class = np.array([(c.n0, c.n1, c.n2, c.n2u, c.n3) for c in taken]).reshape(*shape, -1).cumsum(1)
+    groups = np.array([(c.cluster_any, c.cluster_2, c.cluster_3) for c in taken]).reshape(*shape, -1)
+    groups, n = np.maximum.accumulate(groups, axis=1), by_class.sum(2)
+    ranks: Ints = np.full(shape, -1)
+    for step in rules.steps:
+        if step.cluster is not None:
+            lowest = next(
+                i for i, c in enumerate((CellClass.C1, CellClass.C2, CellClass.C3)) if c in step.classes
+            )
+            holds = groups[..., lowest] >= step.cluster
+        else:
+            k = by_class[..., sorted(step.classes)].sum(2)
+            holds = (k > 0) & (k >= step.min_cells) & step.exceeds(k, n)
+        ranks[holds & (ranks < 0)] = SCORES.index(step.score)
+    ranks[ranks < 0] = 0
+    return ranks

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from her2core.biopsy import Core, Section, cores_of, score_of, virtual_biopsies
+from her2core.biopsy import Core, Section, _ranks, cores_of, score_of, virtual_biopsies
 from her2core.guideline import CellClass, load_rules
 from her2core.kernels.cores import Strips
 from her2core.metrics import Metric, Status
@@ -49,6 +49,44 @@ def test_points_under_a_core_are_those_of_a_test_of_each(
     assert sorted(strips.under(y0, x0, angle, length, width)) == np.flatnonzero(inside).tolist()
     disc = dy * dy + dx * dx <= (length / 2) ** 2
     assert sorted(strips.under(y0, x0, angle, length, length, disc=True)) == np.flatnonzero(disc).tolist()
+
+
+@given(
+    length=st.floats(1, 400), width=st.floats(1, 400), disc=st.booleans(), least=st.integers(0, 40),
+    seed=st.integers(0, 50), straight=st.booleans(),
+)  # fmt: skip
+def test_a_tally_counts_what_lies_under_each_core(
+    length: float, width: float, disc: bool, least: int, seed: int, straight: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    y, x = random.integers(0, 80, (2, 400)) * 5.0
+    kinds, centres = random.integers(0, 4, 400), random.integers(0, 400, 30)
+    angles = random.integers(0, 3, 30) * math.pi / 2 if straight else random.uniform(0, math.pi, 30)
+    width = length if disc else width
+    strips = Strips.of(y, x, 37.0)
+    under = [
+        strips.under(y[i], x[i], angle, length, width, disc=disc)
+        for i, angle in zip(centres.tolist(), angles.tolist(), strict=True)
+    ]
+    expected = [
+        np.bincount(kinds[rows], minlength=kinds.max() + 1).tolist() for rows in under if len(rows) >= least
+    ]
+    found = strips.tally(kinds, centres, angles, length, width, disc=disc, least=least, most=20)
+    assert found.tolist() == expected[:20]
+
+
+def test_ranks_are_those_of_pooled_counts(sheet: tuple[Reals, Reals]) -> None:
+    y, x = sheet
+    classes = np.random.default_rng(2).choice(5, len(y), p=[0.6, 0.2, 0.1, 0.05, 0.05])
+    params = dataclasses.replace(SMALL, biopsies=100, biopsy_cores=2)
+    for rules in (BREAST, GASTRIC):
+        section = Section.of(y, x, (classes * (x > 1000)).astype(np.int8))
+        taken = section.take(cores_of(params)[1], params, rules)
+        pooled = [
+            [score_of(a, rules), score_of(a + b, rules)] for a, b in zip(taken[::2], taken[1::2], strict=True)
+        ]
+        assert _ranks(taken, (100, 2), rules).tolist() == pooled
+        assert len(np.unique(pooled)) > 1
 
 
 def test_the_edge_of_a_core_belongs_to_it() -> None:
@@ -116,7 +154,7 @@ def test_cores_of_one_biopsy_are_pooled_by_whole_numbers(sheet: tuple[Reals, Rea
     classes = np.where(x < 300, CellClass.C3, CellClass.C0).astype(np.int8)
     section = Section.of(y, x, classes)
     disc = cores_of(SMALL)[1]
-    taken = [c for c, _ in zip(section.take(disc, SMALL, BREAST), range(600), strict=False)]
+    taken = section.take(disc, SMALL, BREAST)
     third = [
         score_of(a + b + c, BREAST) for a, b, c in zip(taken[::6], taken[1::6], taken[2::6], strict=True)
     ]
@@ -155,8 +193,7 @@ def test_cores_are_as_large_as_the_parameters_say(sheet: tuple[Reals, Reals]) ->
     )
     section = Section.of(*sheet, np.zeros(len(sheet[0]), np.int8))
     largest = {
-        core.name: max(c.n for c, _ in zip(section.take(core, SMALL, BREAST), range(300), strict=False))
-        for core in cores_of(SMALL)
+        core.name: max(c.n for c in section.take(core, SMALL, BREAST)[:300]) for core in cores_of(SMALL)
     }
     assert largest["needle"] == pytest.approx(1000, rel=0.12)  # 1000 x 100 µm at 100 µm² a cell
     assert largest["tma"] == pytest.approx(314, rel=0.03)

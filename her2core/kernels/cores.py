@@ -62,6 +62,44 @@ class Strips:
         members: NDArray[np.int64] = self.order[found]
         return members
 
+    def tally(
+        self,
+        kinds: NDArray[np.int64],
+        centres: NDArray[np.int64],
+        angles: NDArray[np.float64],
+        length: float,
+        width: float,
+        *,
+        disc: bool,
+        least: int,
+        most: int,
+    ) -> NDArray[np.int64]:
+        """Points by kind under each of many cores that holds ``least`` of them, until there are ``most``.
+
+        Parameters
+        ----------
+        kinds
+            Kind of each point as they were given, shape ``(n,)``, from 0.
+        centres, angles
+            A core is centred on a point, as they were given; shape ``(k,)``.
+
+        Returns
+        -------
+        NDArray
+            Shape ``(found, kinds.max() + 1)``.
+        """
+        place = np.empty(len(self.order), np.int64)
+        place[self.order] = np.arange(len(self.order))
+        ordered = kinds[self.order]
+        before = np.zeros((len(kinds) + 1, int(kinds.max()) + 1), np.int64)
+        before[1:] = np.cumsum(ordered[:, None] == np.arange(before.shape[1]), axis=0)
+        table = np.zeros((most, before.shape[1]), np.int64)
+        found: int = _tally(
+            self.y, self.x, self.starts, self.top, self.height, ordered, before, place[centres],
+            angles, length / 2, width / 2, disc, least, table,
+        )  # fmt: skip
+        return table[:found]
+
 
 @njit(nogil=True, cache=True)
 def _clip(low: float, high: float, slope: float, a: float, b: float, half: float) -> Any:
@@ -104,3 +142,71 @@ def _under(
                 found[n] = i
                 n += 1
     return found[:n]
+
+
+@njit(nogil=True, cache=True)
+def _tally(
+    y: Any, x: Any, starts: Any, top: float, height: float, kinds: Any, before: Any, centres: Any,
+    angles: Any, along: float, across: float, disc: bool, least: int, table: Any,
+) -> int:  # fmt: skip
+    n = 0
+    for k in range(len(centres)):
+        if n == len(table):
+            break
+        i = centres[k]
+        table[n] = 0
+        sin, cos = math.sin(angles[k]), math.cos(angles[k])
+        _count(y, x, starts, top, height, kinds, before, y[i], x[i], sin, cos, along, across, disc, table[n])
+        n += table[n].sum() >= least
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _count(
+    y: Any, x: Any, starts: Any, top: float, height: float, kinds: Any, before: Any,
+    y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool, out: Any,
+) -> None:  # fmt: skip
+    """Add up points under one core by kind, those well inside by what ``before`` (n + 1, kind) counted."""
+    down = along * abs(sin) + across * abs(cos)
+    right = along * abs(cos) + across * abs(sin)
+    first = max(int(np.floor((y0 - down - top) / height)) - 1, 0)
+    last = min(int(np.floor((y0 + down - top) / height)) + 1, len(starts) - 2)
+    margin = 1e-6 * (along + across + height)  # rounding leaves none out before it is tested
+    for strip in range(first, last + 1):
+        above = top + strip * height - y0
+        below = above + height
+        low, high = _clip(-right, right, cos, above * sin, below * sin, along)
+        low, high = _clip(low, high, -sin, above * cos, below * cos, across)
+        if disc:
+            half = np.sqrt(max(along * along - max(above * above, below * below), 0.0))
+            inner_low, inner_high = -half, half
+        else:
+            inner_low, inner_high = _within(-right, right, cos, above * sin, below * sin, along)
+            inner_low, inner_high = _within(inner_low, inner_high, -sin, above * cos, below * cos, across)
+        run = x[starts[strip] : starts[strip + 1]]
+        a = starts[strip] + np.searchsorted(run, x0 + low - margin)
+        b = starts[strip] + np.searchsorted(run, x0 + high + margin, side="right")
+        c = d = b
+        if inner_high - inner_low > 2 * margin:
+            c = starts[strip] + np.searchsorted(run, x0 + inner_low + margin)
+            d = max(c, starts[strip] + np.searchsorted(run, x0 + inner_high - margin, side="right"))
+        out += before[d] - before[c]
+        for i in range(a, b - (d - c)):
+            j = i if i < c else i + d - c
+            dy, dx = y[j] - y0, x[j] - x0
+            if disc:
+                out[kinds[j]] += dy * dy + dx * dx <= along * along
+            else:
+                out[kinds[j]] += abs(dx * cos + dy * sin) <= along and abs(dy * cos - dx * sin) <= across
+
+
+@njit(nogil=True, cache=True)
+def _within(low: float, high: float, slope: float, a: float, b: float, half: float) -> Any:
+    """Cut ``low..high`` to the ``dx`` with ``|dx * slope + c| <= half`` for every ``c`` in ``a..b``."""
+    if abs(slope) < 1e-9:  # nearly none: every dx, or nearly every one, is alike
+        return (low, high) if max(abs(a), abs(b)) + 1e-9 * (high - low) < half else (0.0, 0.0)
+    one, other = (
+        (-half - min(a, b)) / slope,
+        (half - max(a, b)) / slope,
+    )  # the wrong way round if there is none
+    return (max(low, one), min(high, other)) if slope > 0 else (max(low, other), min(high, one))
