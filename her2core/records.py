@@ -120,7 +120,7 @@ class SlideInfo:
     scenes: tuple[str, ...]
     scene: str | None
     objective_power: float | None
-    assay_guess: str | None
+    assay_guess: str | None = None
     problems: tuple[str, ...] = ()
     channels: tuple[str, ...] = RGB
     dtype: str = "uint8"

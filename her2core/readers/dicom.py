@@ -104,7 +104,6 @@ def _reader(asked: Asked, levels: Sequence[DicomHeader], names: tuple[str, ...],
         scenes=names,
         scene=scene if len(names) > 1 or asked.scene else None,
         objective_power=first.objective_power,
-        assay_guess=None,
         problems=(*scale.problems, *odd),
     )
     return TiledReader(info, source, grid, decode, asked.outside)

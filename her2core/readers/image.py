@@ -98,7 +98,6 @@ def open_image(source: ByteSource, asked: Asked) -> WholeReader:
         scenes=("0",),
         scene=asked.scene,
         objective_power=None,
-        assay_guess=None,
         problems=scale.problems,
     )
     return WholeReader(info, load, source.close)

@@ -61,7 +61,6 @@ class MemoryReader(WholeReader):
             scenes=("0",),
             scene=None,
             objective_power=None,
-            assay_guess=None,
             channels=form.channels,
             dtype=form.dtype,
             source_channels=None

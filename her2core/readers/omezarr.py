@@ -149,7 +149,6 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
         scenes=names,
         scene=chosen if len(names) > 1 or asked.scene else None,
         objective_power=None,
-        assay_guess=None,
         problems=(*scale.problems, *seen),
         channels=chosen_channels.names if chosen_channels else RGB,
         dtype=first.dtype.name,

@@ -113,7 +113,6 @@ def _reader(slide: openslide.OpenSlide, asked: Asked, file_bytes: int | None) ->
         scenes=names,
         scene=names[chosen] if len(names) > 1 or asked.scene else None,
         objective_power=read_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-        assay_guess=None,
         problems=scale.problems,
     )
     return OpenSlideReader(info, slide, scene, (background[0], background[1], background[2]))

@@ -80,7 +80,6 @@ class ChosenScene:
             scenes=self.names,
             scene=scene.name if several or asked.scene else None,
             objective_power=scene.objective_power,
-            assay_guess=None,
             problems=(*self.scale.problems, *problems),
         )
 
