@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from her2core.kernels import ish_depth, nuclei
 from her2core.kernels.ish_depth import BASE, ONE_STEP, SHADES, Images
 from her2core.kernels.ish_polygon import Outlines, outlines
-from her2core.kernels.nuclei import Nuclei, PartRule
+from her2core.kernels.ish_valley import PartRule, part_seeds, valley
+from her2core.kernels.nuclei import Nuclei
 from her2core.kernels.polar import (
     FORBIDDEN,
     N_RAYS,
@@ -103,7 +104,7 @@ def deepest(hill: Any, y: Any, x: Any, rule: Any, keep: Any) -> None:
         j = i + 1
         while j < len(y) and y[j] - y[i] <= rule.near:
             near = abs(x[j] - x[i]) <= rule.near and (keep[i] or keep[j])
-            if near and nuclei._valley(hill, y[i], x[i], y[j] - y[i], x[j] - x[i], rule) == 0.0:
+            if near and valley(hill, y[i], x[i], y[j] - y[i], x[j] - x[i], rule) == 0.0:
                 if hill[y[j], x[j]] > hill[y[i], x[i]]:
                     keep[i] = False
                 else:
@@ -190,8 +191,8 @@ def _outlined(
         np.zeros(n, np.int32),
         np.zeros(n, np.int32),
     )
-    nuclei.part(hill, found.y, found.x, neck, rule.look, bound)
-    nuclei.part(picture.soft, found.y, found.x, rule.valley, rule.look, bound)
+    part_seeds(hill, found.y, found.x, neck, rule.look, bound)
+    part_seeds(picture.soft, found.y, found.x, rule.valley, rule.look, bound)
     sheet = rule.star.over(picture.soft)
     outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step)
     keep = step >= round(16 * contrast * SHADES)
