@@ -20,6 +20,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import ConvexHull
 
+from her2core.kernels.holes import fill_holes
 from her2core.kernels.ish import (
     NUCLEUS_DTYPE,
     SPOT_DTYPE,
@@ -185,6 +186,24 @@ def test_depth_is_the_distance_to_what_is_not_stained() -> None:
     np.testing.assert_allclose(depth, exact, rtol=0.09, atol=1.0)
     assert (depth[~stained] == 0).all()
     assert depth.max() == 60
+
+
+def test_holes_are_regions_small_enough_for_their_shade() -> None:
+    rng = np.random.default_rng(2)
+    for k in range(40):
+        shape = rng.integers(1, 120, 2)
+        blobs = cv2.GaussianBlur(rng.random(shape), (0, 0), rng.uniform(0.3, 3))
+        mask = np.where(blobs > np.quantile(blobs, rng.uniform(0.1, 0.9)), 255, 0).astype(np.uint8)
+        grey = rng.integers(40 if k % 2 else 49, 100, shape).astype(np.uint8)
+        expected = mask.copy()
+        regions, _ = ndimage.label(mask == 0)
+        for i, where in enumerate(ndimage.find_objects(regions), start=1):
+            inside = regions[where] == i
+            widest = 5 if (grey[where][inside] <= 48).any() else 12
+            if max(inside.shape) <= widest:
+                expected[where][inside] = 255
+        fill_holes(mask, grey, 48, (5, 12))
+        np.testing.assert_array_equal(mask, expected)
 
 
 def test_shape_of_known_outlines() -> None:

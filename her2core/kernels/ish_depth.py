@@ -19,6 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from her2core.kernels.holes import fill_holes
+
 Plane = NDArray[np.uint8]
 
 SHADES: Final = 64  # grey steps from the level between nuclei to that of a typical nucleus
@@ -80,8 +82,9 @@ def images(grey: Plane, um: float, room: Callable[[str], Plane]) -> Images:
     cv2.morphologyEx(calm, cv2.MORPH_CLOSE, _disc(CREASE_UM * px), dst=closed)
     _stained(calm, wide, near, closed, whole, parts)
     cap = min(round(DEPTH_UM * px) * ONE_STEP, 255)
+    pale, widest = int(BASE + STAINED[0] * SHADES), (round(HOLE_UM[0] * px), round(HOLE_UM[1] * px))
     for stained in (whole, parts):
-        _fill_holes(stained, calm, (round(HOLE_UM[0] * px), round(HOLE_UM[1] * px)))
+        fill_holes(stained, calm, pale, widest)
         np.copyto(near, stained)
         measure_depth(near, cap)
         _smooth(near, TOP_UM * px, stained)
@@ -135,33 +138,6 @@ def _stained(calm: Any, wide: Any, near: Any, closed: Any, whole: Any, parts: An
             whole[y, x] = 255 if stained else 0
             crease = np.int32(closed[y, x]) - v >= max(np.int32(CREASE[0]), (v - BASE) // CREASE[1])
             parts[y, x] = 255 if stained and not crease else 0
-
-
-def _fill_holes(stained: Plane, calm: Plane, widest: tuple[int, int]) -> None:
-    """Fill holes no wider and no higher than so many pixels: the first dark ones, the second others.
-
-    A region larger than that is never a hole, so that where a region goes on far away does not matter.
-    """
-    _, label, box, _ = cv2.connectedComponentsWithStats(cv2.bitwise_not(stained), connectivity=4)
-    size = np.maximum(box[:, cv2.CC_STAT_WIDTH], box[:, cv2.CC_STAT_HEIGHT])
-    size[0] = stained.size  # what is stained
-    _paint(label, size, calm, widest, stained)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _paint(label: Any, size: Any, calm: Any, widest: tuple[int, int], out: Any) -> None:
-    low = np.int32(BASE + STAINED[0] * SHADES)
-    dark = np.zeros(len(size), np.int64)
-    h, w = label.shape
-    for y in range(h):
-        for x in range(w):
-            if out[y, x] == 0 and calm[y, x] <= low:
-                dark[label[y, x]] += 1
-    for y in range(h):
-        for x in range(w):
-            k = label[y, x]
-            if out[y, x] == 0 and (size[k] <= widest[0] or (size[k] <= widest[1] and dark[k] == 0)):
-                out[y, x] = 255
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
