@@ -47,6 +47,7 @@ def _ish(regions: NucleusRegions) -> Columns:
     found: Columns = {
         "n": (regions.n, "", "Evaluable nuclei."),
         "her2": (regions.her2, "signals", "HER2 signals of all of them."),
+        "her2_squares": (regions.her2_squares, "signals²", "Sum of the squared HER2 signals of nuclei."),
         "amplified": (regions.amplified, "", "Nuclei beyond the CAP 2009 cut-off of the assay."),
         "copies_mean": (regions.copies_mean, "signals", "Mean HER2 signals a nucleus."),
         "amplified_fraction": (regions.amplified_fraction, "fraction", "Amplified among evaluable nuclei."),

@@ -244,12 +244,15 @@ class NucleusRegions(Hexes):
         Nuclei.
     her2, cep17
         Signals of all of them, as the category counts them; ``cep17`` is None for a single probe.
+    her2_squares
+        Sum of the squared HER2 signals of its nuclei: their variance follows from it.
     amplified
         Nuclei beyond the CAP 2009 cut-off of the assay: ratio above 2.2, or more than 6 copies.
     """
 
     n: Ints
     her2: Ints
+    her2_squares: Ints
     cep17: Ints | None
     amplified: Ints
 
@@ -288,6 +291,7 @@ def regions_of_nuclei(
         hexes.r,
         n=sums(np.ones(len(counted), np.int64)),
         her2=sums(her2),
+        her2_squares=sums(her2**2),
         cep17=None if cep17 is None else sums(cep17),
         amplified=sums(amplified),
     )

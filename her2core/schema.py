@@ -272,6 +272,7 @@ REGIONS = Table(
         Column("completeness_mean", REAL, "fraction", "Mean completeness at slides.detect_od."),
         Column("score", TEXT, "", "Score 0, 1+, 2+, 3+ by the slide's rule set; null with too few cells."),
         Column("her2", WHOLE, "signals", "HER2 signals of its nuclei."),
+        Column("her2_squares", WHOLE, "signals²", "Sum of the squared HER2 signals of its nuclei."),
         Column("cep17", WHOLE, "signals", "CEP17 signals of its nuclei; null for a single probe."),
         Column("amplified", WHOLE, "", "Nuclei beyond the CAP 2009 cut-off of the assay."),
         Column("copies_mean", REAL, "signals", "Mean HER2 signals a nucleus."),

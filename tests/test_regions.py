@@ -198,6 +198,7 @@ def test_nuclei_are_gathered_by_hand() -> None:
     )
     found = regions_of_nuclei(nuclei, 250.0, ISH, ISH_RULES)
     assert (found.n.tolist(), found.amplified.tolist()) == ([3, 1], [1, 0])
+    assert (found.her2.tolist(), found.her2_squares.tolist()) == ([25, 4], [11**2 + 12**2 + 2**2, 4**2])
     assert found.ratio is not None
     assert found.ratio.tolist() == [25 / 12, 2.0]
     assert found.copies_mean.tolist() == [25 / 3, 4.0]
