@@ -7,6 +7,7 @@ its cost not on the number of cells.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,16 +25,19 @@ _SEED = 20260401
 """Key of the bootstrap's random numbers: intervals depend on the hexagons alone."""
 _AT_ONCE = 64
 """Replicates drawn at a time, so that memory does not grow with their number."""
-_TAILS = (0.025, 0.975)
+TAILS = (0.025, 0.975)
+"""Quantiles of replicates that a 95 % interval lies between."""
 
 
-def replicate_sums(blocks: Reals, replicates: int) -> Reals | None:
+def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | None:
     """Sums over hexagons drawn with replacement, as many as there are.
 
     Parameters
     ----------
     blocks
         What each hexagon holds, shape ``(m, k)``, whole numbers.
+    name
+        Draws of different names are independent; what is compared needs different ones.
 
     Returns
     -------
@@ -47,7 +51,7 @@ def replicate_sums(blocks: Reals, replicates: int) -> Reals | None:
     m = len(blocks)
     if m < MIN_BLOCKS:
         return None
-    random = np.random.Generator(np.random.Philox(key=_SEED))
+    random = np.random.Generator(np.random.Philox(key=_SEED + _named(name)))
     sums = []
     for first in range(0, replicates, _AT_ONCE):
         many = min(_AT_ONCE, replicates - first)
@@ -55,6 +59,11 @@ def replicate_sums(blocks: Reals, replicates: int) -> Reals | None:
         times = np.bincount(drawn.ravel(), minlength=many * m).reshape(many, m)
         sums.append(times.astype(np.float64) @ blocks)
     return np.concatenate(sums)
+
+
+def _named(name: str) -> int:
+    """A number that stands for a name; 0 of none."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:15]) if name else 0
 
 
 def whole(values: Reals) -> Reals:
@@ -108,5 +117,5 @@ class Blocks:
         if len(found) < MIN_BLOCKS:
             return None
         moved = value - float(statistic(self.total[None])[0])
-        ends = np.clip(np.quantile(found, _TAILS) + moved, low, high).tolist()
+        ends = np.clip(np.quantile(found, TAILS) + moved, low, high).tolist()
         return min(ends[0], value), max(ends[1], value)

@@ -202,7 +202,7 @@ def score_case(
         raise ValueError(f"expected slides of one specimen; found {[s.slide_id for s in slides]}")
     pooled = {o.slide.slide_id: ihc for o in outcomes if (ihc := o.readable_score)}
     counted = {o.slide.slide_id: nuclei for o in outcomes if (nuclei := o.readable_ish)}
-    counts, verdict = _pool_ihc(outcomes, params, rules)
+    counts, verdict = pool_ihc(outcomes, params, rules)
     ish_rules, case_rules = load_ish_rules(ish_params.rules), case_rules_for(rules.name)
     external = external_ish(slides, verdict.score, ish_rules)
     ish = case_ish(counted, external, verdict.score, ish_params, ish_rules)
@@ -234,7 +234,7 @@ def score_case(
     )
 
 
-def _pool_ihc(
+def pool_ihc(
     outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet
 ) -> tuple[ClassCounts, Verdict]:
     """Counts of the readable IHC slides together, judged once; no reasons where there is no IHC slide."""
@@ -258,7 +258,7 @@ def _block_scores(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: 
     for outcome in outcomes:
         if outcome.slide.block_id and outcome.readable_score:
             blocks.setdefault(outcome.slide.block_id, []).append(outcome)
-    return [_pool_ihc(block, params, rules)[1].score for block in blocks.values()]
+    return [pool_ihc(block, params, rules)[1].score for block in blocks.values()]
 
 
 def _spread(scores: Iterable[str | None]) -> int | None:

@@ -10,19 +10,33 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from her2core import schema
-from her2core.cases import SlideOutcome, score_cases
+from her2core.cases import CaseScore, SlideOutcome, score_cases
+from her2core.comparisons import Comparer
 from her2core.cube import write_cohort_cube
-from her2core.guideline import load_rules
+from her2core.guideline import RuleSet, load_rules
 from her2core.guideline_case import case_rules_for
 from her2core.lake import commit_files, commit_rows
-from her2core.patients import score_patients
+from her2core.patients import by_patient, score_patients
 from her2core.picture_cohort import cohort_picture
 from her2core.records import Assay, SlideState
 from her2core.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
-from her2core.rows_regions import metric_rows
+from her2core.rows_metrics import (
+    case_metric_rows,
+    case_wide_row,
+    hexagon_sums,
+    metric_rows,
+    patient_metric_rows,
+    patient_wide_row,
+    wide_row,
+)
 from her2core.run import Run
+from her2core.schema import Table
 from her2core.slide import SlideFinished
+from her2core.slide_files import DataFile
 
 LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
              "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip
@@ -97,11 +111,12 @@ class CohortSummary:
 
     def lines(self) -> list[str]:
         """Where everything is, in a few lines of text."""
-        names = ",".join(schema.TABLES)
+        names = ",".join(name for name in schema.TABLES if "heterogeneity" not in name)
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         return [
             f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
             f"tables    {self.out}/tables/{{{names}}} (Delta)",
+            f"          {self.out}/tables/{{,case_,patient_}}heterogeneity{{,_wide}}",
             f"pictures  {self.out}/pictures (cohort.png shows all specimens)",
             f"pyramids  {self.out}/pyramids (OME-Zarr{self._growth()})",
             "Research use only, not for diagnosis.",
@@ -128,7 +143,7 @@ class CohortSummary:
 
 
 def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
-    """Commit the run's tables: cells, slides, cases, and then the one row that says it all happened.
+    """Commit the run's tables, and then the one row that says it all happened.
 
     Specimens are pooled over the slides of this manifest, so a case whose slides arrive over time is always
     judged by all that its manifest names.
@@ -141,23 +156,18 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     cases = [case_row(c, rules) for c in specimens]
     has_low = case_rules_for(rules.name).has_low
     patients = [patient_row(p) for p in score_patients(specimens, has_low=has_low)]
-    ihc = {row.slide_id for row in run.rows if row.assay == Assay.IHC}
-    written = [(r.outcome.slide.slide_id in ihc, r.cells) for r in finished if r.cells is not None]
-    cell_files = [file for of_cells, file in written if of_cells]
-    nucleus_files = [file for of_cells, file in written if not of_cells]
     all_ids = [row.slide_id for row in run.rows]
-
-    cells_version = commit_files(store, schema.CELLS, cell_files, all_ids)
-    nuclei_version = commit_files(store, schema.NUCLEI, nucleus_files, all_ids)
-    region_files = [r.regions for r in finished if r.regions is not None]
-    regions_version = commit_files(store, schema.REGIONS, region_files, all_ids)
+    files = _files(run, finished)
+    versions = {table: commit_files(store, schema.TABLES[table], files[table], all_ids) for table in files}
     metrics = [row for r in finished for row in metric_rows(r.outcome.slide, r.metrics)]
-    heterogeneity_version = commit_rows(store, schema.HETEROGENEITY, metrics, all_ids)
+    wide = [wide_row(r.outcome.slide, r.metrics) for r in finished if r.metrics]
+    for table, rows in ((schema.HETEROGENEITY, metrics), (schema.HETEROGENEITY_WIDE, wide)):
+        versions[table.name] = commit_rows(store, table, rows, all_ids)
     write_cohort_cube(store, run.run_id, metrics)
     store.write_bytes(PICTURE, cohort_picture(cases))
-    slides_version = commit_rows(store, schema.SLIDES, slides)
-    cases_version = commit_rows(store, schema.CASES, cases)
-    patients_version = commit_rows(store, schema.PATIENTS, patients)
+    tables = {schema.SLIDES: slides, schema.CASES: cases, schema.PATIENTS: patients}
+    for table, rows in (tables | _between(run, finished, specimens, rules)).items():
+        versions[table.name] = commit_rows(store, table, rows)
     states = Counter(o.state for o in outcomes)
     record = RunRecord(
         run_id=run.run_id,
@@ -172,21 +182,65 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         n_failed=states[SlideState.FAILED],
         n_quarantined=states[SlideState.QUARANTINED],
         n_skipped=states[SlideState.SKIPPED],
-        n_cells=sum(file.rows for file in cell_files),
-        n_nuclei=sum(file.rows for file in nucleus_files),
-        cells_version=cells_version,
-        nuclei_version=nuclei_version,
-        regions_version=regions_version,
-        heterogeneity_version=heterogeneity_version,
-        slides_version=slides_version,
-        cases_version=cases_version,
-        patients_version=patients_version,
+        n_cells=sum(file.rows for file in files[schema.CELLS.name]),
+        n_nuclei=sum(file.rows for file in files[schema.NUCLEI.name]),
+        table_versions=versions,
         configuration=config.resolved(),
         versions={"python": sys.version.split()[0]} | {name: version(name) for name in LIBRARIES},
         inputs=[_input(o) for o in outcomes],
     )
     commit_rows(store, schema.RUNS, [run_row(record)])
     return CohortSummary(run.run_id, store.uri(), tuple(slides), tuple(cases))
+
+
+def _files(run: Run, finished: Sequence[SlideFinished]) -> dict[str, list[DataFile]]:
+    """Files that workers wrote, by table."""
+    ihc = {row.slide_id for row in run.rows if row.assay == Assay.IHC}
+    files: dict[str, list[DataFile]] = {"cells": [], "nuclei": [], "regions": []}
+    for result in finished:
+        if result.cells is not None:
+            files["cells" if result.outcome.slide.slide_id in ihc else "nuclei"].append(result.cells)
+        if result.regions is not None:
+            files["regions"].append(result.regions)
+    return files
+
+
+def _between(
+    run: Run, finished: Sequence[SlideFinished], specimens: Sequence[CaseScore], rules: RuleSet
+) -> dict[Table, list[Row]]:
+    """Rows of how slides and blocks of a specimen, and lesions of a patient, differ."""
+    config = run.config
+    by_id = {result.outcome.slide.slide_id: result for result in finished}
+
+    def hexagons(name: str) -> NDArray[np.float64]:
+        result = by_id[name]
+        if result.regions is None:
+            raise ValueError(f"{name}: has cells and no regions")
+        size, assay = config.heterogeneity.region_um, result.outcome.slide.assay
+        return hexagon_sums(run.store, result.regions, size, assay)
+
+    comparer = Comparer(
+        outcomes={name: result.outcome for name, result in by_id.items()},
+        hexagons=hexagons,
+        params=config.heterogeneity,
+        score=config.score,
+        rules=rules,
+        ish_score=config.ish_score,
+    )
+    found: dict[Table, list[Row]] = {
+        schema.CASE_HETEROGENEITY: [],
+        schema.CASE_HETEROGENEITY_WIDE: [],
+        schema.PATIENT_HETEROGENEITY: [],
+        schema.PATIENT_HETEROGENEITY_WIDE: [],
+    }
+    for patient, cases in by_patient(specimens).items():
+        compared = comparer.compare(cases)
+        for case, metrics in compared.specimens:
+            found[schema.CASE_HETEROGENEITY] += case_metric_rows(case, metrics)
+            found[schema.CASE_HETEROGENEITY_WIDE].append(case_wide_row(case, metrics))
+        found[schema.PATIENT_HETEROGENEITY] += patient_metric_rows(patient, compared.lesions)
+        found[schema.PATIENT_HETEROGENEITY_WIDE].append(patient_wide_row(patient, compared.lesions))
+    return found
 
 
 def _input(outcome: SlideOutcome) -> dict[str, str | None]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from her2core.cases import CaseScore
 from her2core.guideline_case import HER2_CLASSES, STATUSES
 
-PRIMARY, METASTASIS = "primary", "metastasis"
-"""Kinds of site that are compared; lymph nodes and recurrences are neither."""
+PRIMARY, METASTASIS, UNKNOWN = "primary", "metastasis", "unknown"
+"""Kinds of site; the first two are compared, and lymph nodes and recurrences are neither."""
 TIERS = ("zero", "low", "positive")
 """What primary and metastasis are compared by: null and ultralow are zero."""
 _LOW_OR_HIGHER = HER2_CLASSES[: HER2_CLASSES.index("low_1plus") + 1]
@@ -86,16 +86,32 @@ def score_patients(cases: Iterable[CaseScore], *, has_low: bool = True) -> tuple
     has_low
         Whether HER2-low is defined: `guideline_case.CaseRules`.
     """
+    return tuple(_score(patient, group, has_low) for patient, group in by_patient(cases).items())
+
+
+def by_patient(cases: Iterable[CaseScore]) -> dict[str, list[CaseScore]]:
+    """Specimens of every patient; both ordered by name."""
     groups: dict[str, list[CaseScore]] = {}
-    for case in cases:
+    for case in sorted(cases, key=lambda c: (c.name, c.case_id, c.specimen_id or "", c.site or "")):
         groups.setdefault(case.patient_id or case.case_id, []).append(case)
-    return tuple(_score(patient, groups[patient], has_low) for patient in sorted(groups))
+    return {patient: groups[patient] for patient in sorted(groups)}
+
+
+def of_kind(cases: Iterable[CaseScore], kind: str) -> CaseScore | None:
+    """The specimen that stands for a kind of site, `PRIMARY` or `METASTASIS`: of several the highest."""
+    return _highest([case for case in cases if _kind(case) == kind])
+
+
+def lesions(cases: Sequence[CaseScore]) -> list[CaseScore]:
+    """The specimens that stand for the sites that are known: of several of one site the highest."""
+    sites = sorted({case.site for case in cases if case.site and _kind(case) != UNKNOWN})
+    found = (_highest([case for case in cases if case.site == site]) for site in sites)
+    return [case for case in found if case]
 
 
 def _score(patient: str, cases: Sequence[CaseScore], has_low: bool) -> PatientScore:
-    cases = sorted(cases, key=lambda c: (c.name, c.case_id, c.specimen_id or "", c.site or ""))
     index, basis = _index(cases)
-    primary, metastasis = (_highest([c for c in cases if _kind(c) == kind]) for kind in (PRIMARY, METASTASIS))
+    primary, metastasis = (of_kind(cases, kind) for kind in (PRIMARY, METASTASIS))
     agreement, change = _compare(primary, metastasis, has_low)
     blocks = [c.block_discordance for c in cases if c.block_discordance is not None]
     return PatientScore(

@@ -20,7 +20,7 @@ from her2core.params import ScoreParams
 from her2core.patients import PatientScore, View
 from her2core.records import SlideRow
 from her2core.rows_ish import external_ish, judged_ish, scored_ish
-from her2core.schema import CASES, CELLS, SLIDES
+from her2core.schema import CASES, CELLS, COMMITTED, SLIDES
 from her2core.scores import OD_PERCENTS, Expression, MeasuredCells, Verdict, classify, completeness_column
 
 SEED_SOURCES = ("hematoxylin", "membrane")
@@ -212,7 +212,13 @@ def patient_row(patient: PatientScore) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run, as the last row that it writes. ``versions`` and ``inputs`` are stored as JSON."""
+    """One run, as the last row that it writes. ``versions`` and ``inputs`` are stored as JSON.
+
+    Attributes
+    ----------
+    table_versions
+        Delta version of every table, by name.
+    """
 
     run_id: str
     started_at: datetime
@@ -228,13 +234,7 @@ class RunRecord:
     n_skipped: int
     n_cells: int
     n_nuclei: int
-    cells_version: int | None
-    nuclei_version: int | None
-    regions_version: int | None
-    heterogeneity_version: int | None
-    slides_version: int | None
-    cases_version: int | None
-    patients_version: int | None
+    table_versions: Mapping[str, int]
     configuration: Mapping[str, Any]
     versions: Mapping[str, str]
     inputs: Sequence[Mapping[str, Any]]
@@ -245,7 +245,9 @@ def run_row(run: RunRecord) -> Row:
     as_json = {
         k: json.dumps(getattr(run, k), sort_keys=True) for k in ("configuration", "versions", "inputs")
     }
-    return _fields(run) | as_json
+    row = _fields(run) | as_json
+    of_tables = row.pop("table_versions")
+    return row | {f"{name}_version": of_tables.get(name) for name in COMMITTED}
 
 
 def _judged(verdict: Verdict, counts: ClassCounts) -> Row:

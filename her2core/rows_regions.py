@@ -1,4 +1,4 @@
-"""From regions and metrics to rows of ``regions`` and ``heterogeneity``; `schema` describes the columns."""
+"""From regions to rows of ``regions``; `schema` describes the columns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from her2core.guideline import SCORES
-from her2core.metrics import Metric
 from her2core.records import SlideRow
 from her2core.region_dataset import columns_of
 from her2core.regions import NucleusRegions, Regions
 from her2core.schema import REGIONS
-
-Row = dict[str, Any]
 
 
 def region_rows(slide: SlideRow, sweep: Sequence[Regions | NucleusRegions]) -> Iterator[pa.Table]:
@@ -42,22 +39,3 @@ def region_rows(slide: SlideRow, sweep: Sequence[Regions | NucleusRegions]) -> I
             schema=REGIONS.schema,
         )
         before += m
-
-
-def metric_rows(slide: SlideRow, metrics: Sequence[Metric]) -> list[Row]:
-    """Rows of the metrics of a slide."""
-    return [
-        {
-            "slide_id": slide.slide_id,
-            "case_id": slide.case_id,
-            "metric": metric.name,
-            "scale_um": metric.scale_um,
-            "value": metric.value,
-            "low": metric.low,
-            "high": metric.high,
-            "n": metric.n,
-            "status": str(metric.status),
-            "label": metric.label,
-        }
-        for metric in metrics
-    ]

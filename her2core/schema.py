@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from her2core.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
+
 LADDER_STEPS = 8
 """Cut-points of the completeness ladder, one column each."""
 
@@ -36,13 +38,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One lake table. A run replaces rows by their ``replaces`` column; rows are sorted by ``key``."""
+    """One lake table. A run replaces rows by their ``replaces`` column; rows are sorted by ``key``.
+
+    A wide table has columns of its ``metrics`` behind those that name a row.
+    """
 
     name: str
     description: str
     replaces: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    metrics: tuple[Named, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -281,6 +287,50 @@ REGIONS = Table(
     ),
 )  # fmt: skip
 
+_MEASURED = (
+    Column("value", REAL, "", "Value; null unless status is ok."),
+    Column("low", REAL, "", "Lower end of its 95 % interval; null where none is given."),
+    Column("high", REAL, "", "Upper end of its 95 % interval; null where none is given."),
+)
+_STATUS = Column(
+    "status", TEXT, "", "ok, insufficient (too few for it) or degenerate (not defined for these).", True
+)
+_SPECIMEN = (
+    _id("case_id", "Case, from the manifest."),
+    Column("specimen_id", TEXT, "", "From the manifest; null if it names none."),
+    Column("site", TEXT, "", "From the manifest; null if it names none."),
+)
+_PATIENT = _id("patient_id", "From the manifest; the case_id where it names no patient.")
+
+
+def _side_by_side(metrics: tuple[Named, ...]) -> tuple[Column, ...]:
+    """Columns of a wide table."""
+    return tuple(
+        column
+        for metric in metrics
+        for name in metric.columns.values()
+        for column in (
+            Column(name, REAL, metric.unit, metric.meaning),
+            Column(f"{name}_low", REAL, metric.unit, "Lower end of its 95 % interval."),
+            Column(f"{name}_high", REAL, metric.unit, "Upper end of its 95 % interval."),
+            Column(f"{name}_status", TEXT, "", "Its status."),
+            *((Column(f"{name}_label", TEXT, "", "Its label."),) if metric.labelled else ()),
+        )
+    )
+
+
+def _units(what: str) -> tuple[Column, ...]:
+    """Columns of a tidy table of comparisons."""
+    return (
+        Column("metric", TEXT, "", "Name of the metric.", True),
+        *_MEASURED,
+        Column("n", WHOLE, "", f"{what} with cells enough, which it rests on.", True),
+        Column("n_cells", WHOLE, "", "Evaluable tumour cells, or nuclei, in these.", True),
+        _STATUS,
+        Column("units", TEXTS, "", "Their names.", True),
+    )
+
+
 HETEROGENEITY = Table(
     "heterogeneity",
     "One row a metric of a slide at one scale; docs/heterogeneity.md says what each one means.",
@@ -291,15 +341,59 @@ HETEROGENEITY = Table(
         _id("case_id", "Case, from the manifest."),
         Column("metric", TEXT, "", "Name of the metric.", True),
         Column("scale_um", REAL, "µm", "Size of the regions, or reach; null for what knows no place."),
-        Column("value", REAL, "", "Value; null unless status is ok."),
-        Column("low", REAL, "", "Lower end of its 95 % interval; null where none is given."),
-        Column("high", REAL, "", "Upper end of its 95 % interval; null where none is given."),
+        *_MEASURED,
         Column("n", WHOLE, "", "Cells, nuclei or regions that it rests on.", True),
-        Column("status", TEXT, "", "ok, insufficient (too few for it) or degenerate (not defined for these).",
-               True),
+        _STATUS,
         Column("label", TEXT, "", "Word that goes with the number: a pattern's name, unimodal, range>max."),
     ),
-)  # fmt: skip
+)
+
+HETEROGENEITY_WIDE = Table(
+    "heterogeneity_wide",
+    "One row a measured slide, its metrics side by side. Metrics of the other assay are null.",
+    "slide_id",
+    ("slide_id",),
+    (
+        _id("slide_id", "Slide, from the manifest."),
+        _id("case_id", "Case, from the manifest."),
+        *_side_by_side(SLIDE_METRICS),
+    ),
+    SLIDE_METRICS,
+)
+
+CASE_HETEROGENEITY = Table(
+    "case_heterogeneity",
+    "One row a metric of a specimen: how its slides, and its blocks, differ; see docs/heterogeneity.md.",
+    "case_id",
+    ("case_id", "specimen_id", "site", "metric"),
+    (*_SPECIMEN, *_units("Slides or blocks")),
+)
+
+CASE_HETEROGENEITY_WIDE = Table(
+    "case_heterogeneity_wide",
+    "One row a specimen, its metrics side by side. Metrics of an assay that it has no slide of are null.",
+    "case_id",
+    ("case_id", "specimen_id", "site"),
+    (*_SPECIMEN, *_side_by_side(CASE_METRICS)),
+    CASE_METRICS,
+)
+
+PATIENT_HETEROGENEITY = Table(
+    "patient_heterogeneity",
+    "One row a metric of a patient: how the lesions differ, and what changes from primary to metastasis.",
+    "patient_id",
+    ("patient_id", "metric"),
+    (_PATIENT, *_units("Lesions")),
+)
+
+PATIENT_HETEROGENEITY_WIDE = Table(
+    "patient_heterogeneity_wide",
+    "One row a patient, its metrics side by side. Metrics of an assay that there is no slide of are null.",
+    "patient_id",
+    ("patient_id",),
+    (_PATIENT, *_side_by_side(PATIENT_METRICS)),
+    PATIENT_METRICS,
+)
 
 SLIDES = Table(
     "slides",
@@ -415,10 +509,9 @@ CASES = Table(
     "case_id",
     ("case_id", "specimen_id", "site"),
     (
-        _id("case_id", "Case, from the manifest."),
+        _SPECIMEN[0],
         Column("patient_id", TEXT, "", "From the manifest."),
-        Column("specimen_id", TEXT, "", "From the manifest; null if it names none."),
-        Column("site", TEXT, "", "From the manifest; null if it names none."),
+        *_SPECIMEN[1:],
         Column("collection_date", TEXT, "", "From the manifest; null if its slides name none, or several."),
         Column("her2_status", TEXT, "", "Positive, Equivocal, Negative or Indeterminate, from IHC and ISH "
                "together.", True),
@@ -478,7 +571,7 @@ PATIENTS = Table(
     "patient_id",
     ("patient_id",),
     (
-        _id("patient_id", "From the manifest; the case_id where it names no patient."),
+        _PATIENT,
         Column("specimens", TEXTS, "", "Specimens, as case/specimen/site.", True),
         Column("statuses", TEXTS, "", "Their her2_status, in this order.", True),
         Column("classes", TEXTS, "", "Their her2_class, in this order.", True),
@@ -502,6 +595,25 @@ PATIENTS = Table(
     ),
 )  # fmt: skip
 
+COMMITTED: dict[str, Table] = {
+    table.name: table
+    for table in (
+        CELLS,
+        NUCLEI,
+        REGIONS,
+        HETEROGENEITY,
+        HETEROGENEITY_WIDE,
+        SLIDES,
+        CASES,
+        CASE_HETEROGENEITY,
+        CASE_HETEROGENEITY_WIDE,
+        PATIENTS,
+        PATIENT_HETEROGENEITY,
+        PATIENT_HETEROGENEITY_WIDE,
+    )
+}
+"""Tables that a run commits before the row that names their versions."""
+
 RUNS = Table(
     "runs",
     "One row a run, written last: who goes by it and the table versions it names never sees half a run.",
@@ -522,22 +634,17 @@ RUNS = Table(
         Column("n_skipped", WHOLE, "", "Slides that the manifest excludes.", True),
         Column("n_cells", WHOLE, "", "Cells in the slides of this run.", True),
         Column("n_nuclei", WHOLE, "", "Nuclei in the ISH slides of this run.", True),
-        Column("cells_version", WHOLE, "", "Delta version of cells that holds this run."),
-        Column("nuclei_version", WHOLE, "", "Delta version of nuclei that holds this run."),
-        Column("regions_version", WHOLE, "", "Delta version of regions that holds this run."),
-        Column("heterogeneity_version", WHOLE, "", "Delta version of heterogeneity that holds this run."),
-        Column("slides_version", WHOLE, "", "Delta version of slides that holds this run."),
-        Column("cases_version", WHOLE, "", "Delta version of cases that holds this run."),
-        Column("patients_version", WHOLE, "", "Delta version of patients that holds this run."),
+        *(
+            Column(f"{name}_version", WHOLE, "", f"Delta version of {name} that holds this run.")
+            for name in COMMITTED
+        ),
         Column("configuration", TEXT, "", "Resolved configuration, JSON.", True),
         Column("versions", TEXT, "", "Versions of this package, Python and the libraries, JSON.", True),
         Column("inputs", TEXT, "", "Slides with URI, identity and result key, JSON.", True),
     ),
 )  # fmt: skip
 
-TABLES: dict[str, Table] = {
-    table.name: table for table in (CELLS, NUCLEI, REGIONS, HETEROGENEITY, SLIDES, CASES, PATIENTS, RUNS)
-}
+TABLES: dict[str, Table] = COMMITTED | {RUNS.name: RUNS}
 
 
 _PREFACE = """# Lake tables
@@ -568,6 +675,12 @@ On S3 both take `storage_options`; see [s3.md](s3.md). A slide that is scored ag
 scored, loses its older cells and row; the version that its run's row names still holds them."""
 
 
+_WIDE = """Braces hold the sizes in µm of several columns. Each metric has more columns, named as that of its
+value with an ending: `_low` and `_high` (ends of the 95 % interval, null where none is given), `_status`
+(`ok`, `insufficient` or `degenerate`; null where the assay has no such metric), and, where a label is spoken
+of, `_label`. Numbers of cells and regions stand in the tidy table, as do other sizes."""
+
+
 def document() -> str:
     """Column dictionary in Markdown."""
     lines = [_PREFACE]
@@ -575,7 +688,13 @@ def document() -> str:
         lines += ["", f"## {table.name}", "", f"{table.description} A run replaces the rows of its "
                   f"`{table.replaces}`; key: {', '.join(f'`{k}`' for k in table.key)}.", "",
                   "| column | type | unit | meaning |", "|---|---|---|---|"]  # fmt: skip
-        lines += [f"| `{c.name}` | {type_name(c)} | {c.unit} | {c.description} |" for c in table.columns]
+        named = len(table.columns) - len(_side_by_side(table.metrics))
+        lines += [
+            f"| `{c.name}` | {type_name(c)} | {c.unit} | {c.description} |" for c in table.columns[:named]
+        ]
+        lines += [f"| `{m.pattern}` | double | {m.unit} | {m.meaning} |" for m in table.metrics]
+        if table.metrics:
+            lines += ["", _WIDE]
     return "\n".join(lines) + "\n"
 
 

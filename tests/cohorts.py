@@ -32,6 +32,8 @@ ISH = {
 """ISH slides: assay, the case they belong to, and what is planted."""
 HEADLINES = {"null": "0", "two": "2+", "three": "3+", "fish": "1", "dish": "5"}
 """IHC score or ISH group of every good slide."""
+SITES = {"two": ("p", "primary"), "three": ("p", "metastasis")}
+"""Cases of one patient, with patient and site."""
 BAD = {
     "broken": "file_truncated",
     "missing": "file_missing",
@@ -70,11 +72,20 @@ def write_manifest(path: Path, *names: str) -> Path:
     """Manifest of these slides of the cohort."""
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["slide_id", "case_id", "uri", "assay", "exclude"])
+        table.writerow(["slide_id", "case_id", "uri", "assay", "exclude", "patient_id", "site"])
         for name in names:
             assay = Assay.FISH if name == "unmapped" else ISH[name][0] if name in ISH else Assay.IHC
             case = ISH[name][1] if name in ISH else name
-            table.writerow([name, f"case-{case}", f"{name}.tif", assay, EXCLUDED.get(name)])
+            table.writerow(
+                [
+                    name,
+                    f"case-{case}",
+                    f"{name}.tif",
+                    assay,
+                    EXCLUDED.get(name),
+                    *SITES.get(case, (None, None)),
+                ]
+            )
     return path
 
 
@@ -114,6 +125,13 @@ def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.Data
             "nuclei": ["slide_id", "nucleus_id"],
             "slides": ["slide_id"],
             "cases": ["case_id"],
+            "heterogeneity": ["slide_id", "metric", "scale_um"],
+            "heterogeneity_wide": ["slide_id"],
+            "case_heterogeneity": ["case_id", "metric"],
+            "case_heterogeneity_wide": ["case_id"],
+            "patients": ["patient_id"],
+            "patient_heterogeneity": ["patient_id", "metric"],
+            "patient_heterogeneity_wide": ["patient_id"],
         }.items()
     }
 

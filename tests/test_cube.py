@@ -16,7 +16,7 @@ from her2core.metrics import insufficient, measured
 from her2core.records import Assay, SlideRow
 from her2core.region_dataset import to_map
 from her2core.regions import Regions, regions_of_cells
-from her2core.rows_regions import metric_rows
+from her2core.rows_metrics import metric_rows
 from her2core.scores import MeasuredCells
 from her2core.storage import Store
 from tests.conftest import Bucket

@@ -490,17 +490,14 @@ def run_record(**more: Any) -> RunRecord:
         f"n_{s}": 0
         for s in ("slides", "scored", "indeterminate", "failed", "quarantined", "skipped", "cells", "nuclei")
     }
-    versions = {
-        f"{t}_version": 1
-        for t in ("cells", "nuclei", "regions", "heterogeneity", "slides", "cases", "patients")
-    }
     texts = {"run_id": "r1", "state": "partial", "manifest_uri": "m.csv", "manifest_sha256": "00"}
     rest = {
+        "table_versions": {"cells": 1},
         "configuration": {"score": {"rules": "x"}},
         "versions": {"her2cohort": "0.1.0"},
         "inputs": [{"slide_id": "s1"}],
     }
-    return RunRecord(started_at=now, finished_at=now, **(counts | versions | texts | rest | more))  # type: ignore[arg-type]
+    return RunRecord(started_at=now, finished_at=now, **(counts | texts | rest | more))  # type: ignore[arg-type]
 
 
 def test_a_run_is_one_row_however_often_it_is_written(store: Store) -> None:
@@ -565,7 +562,7 @@ def test_a_file_carries_statistics_that_readers_skip_by(store: Store) -> None:
 def test_the_examples_of_the_documentation_run(store: Store) -> None:
     commit_files(store, CELLS, [written(store, "s1", "k1")], ["s1"])
     version = commit_rows(store, SLIDES, [_failed_row("s1")])
-    commit_rows(store, RUNS, [run_row(run_record(slides_version=version))])
+    commit_rows(store, RUNS, [run_row(run_record(table_versions={SLIDES.name: version}))])
     commit_rows(store, SLIDES, [_failed_row("s2")])
     page = (Path(__file__).parents[1] / "docs" / "schema.md").read_text(encoding="utf-8")
     found: dict[str, Any] = {}

@@ -76,6 +76,45 @@ def test_ish_decides_what_ihc_leaves_open(undisturbed: tuple[Path, str]) -> None
     assert (null["score"], null["ish_group"], null["her2_status"]) == ("0", "5", "Negative")
 
 
+def test_lesions_of_a_patient_are_compared(undisturbed: tuple[Path, str]) -> None:
+    """The 2+ primary and the 3+ metastasis of patient p; ISH of the primary alone."""
+    tables = cohorts.tables(str(undisturbed[0]))
+    slides = {row["slide_id"]: row for row in tables["slides"].to_dicts()}
+    found = {row["metric"]: row for row in tables["patient_heterogeneity"].filter(patient_id="p").to_dicts()}
+    change = found["metastasis_less_primary_p3_pct"]
+    assert change["value"] == pytest.approx(slides["three"]["p3_pct"] - slides["two"]["p3_pct"])
+    assert change["units"] == ["case-two/primary", "case-three/metastasis"]
+    range_, eta2 = found["lesions_membrane_od_mean_range"], found["lesions_eta2_od"]
+    ods = [slides[name]["membrane_od_mean"] for name in ("two", "three")]
+    assert range_["value"] == pytest.approx(abs(ods[0] - ods[1]), abs=1e-6)
+    assert 0 < eta2["value"] < 1
+    assert (eta2["n"], eta2["n_cells"]) == (2, slides["two"]["n_scored"] + slides["three"]["n_scored"])
+    assert eta2["low"] is None  # four hexagons a slide
+    assert found["lesions_eta2_copies"]["status"] == "insufficient"
+    assert found["lesions_eta2_copies"]["units"] == ["case-two/primary"]
+    wide = tables["patient_heterogeneity_wide"].filter(patient_id="p")
+    assert wide["lesions_eta2_od"].item() == eta2["value"]
+    alone = tables["case_heterogeneity"].filter(case_id="case-three")
+    assert set(alone["status"]) == {"insufficient"}
+    assert set(alone.filter(pl.col("metric").str.starts_with("slides"))["units"].list.join("")) == {"three"}
+
+
+def test_wide_tables_hold_every_value_of_the_tidy_ones(undisturbed: tuple[Path, str]) -> None:
+    tables = cohorts.tables(str(undisturbed[0]))
+    for tidy, wide, key in (
+        ("heterogeneity", "heterogeneity_wide", "slide_id"),
+        ("case_heterogeneity", "case_heterogeneity_wide", "case_id"),
+        ("patient_heterogeneity", "patient_heterogeneity_wide", "patient_id"),
+    ):
+        rows = {row[key]: row for row in tables[wide].to_dicts()}
+        assert len(rows) == len(tables[wide])
+        for row in tables[tidy].to_dicts():
+            size = row.get("scale_um")
+            column = row["metric"] if size is None else f"{row['metric']}_{size:g}um"
+            assert rows[row[key]][column] == row["value"]
+            assert rows[row[key]][f"{column}_status"] == row["status"]
+
+
 def test_ish_slides_say_what_marks_what(undisturbed: tuple[Path, str]) -> None:
     slides = cohorts.tables(str(undisturbed[0]))["slides"]
     probes = {row["slide_id"]: row["probes"] for row in slides.to_dicts()}
@@ -96,8 +135,11 @@ def test_a_late_ish_slide_changes_its_case_and_nothing_else(manifest: Path, tmp_
     assert_frame_equal(after["cells"], before["cells"], check_exact=True)
     ihc = pl.col("slide_id") != "fish"
     assert_frame_equal(after["slides"].filter(ihc), before["slides"], check_exact=True)
+    for name in ("heterogeneity", "heterogeneity_wide"):
+        assert_frame_equal(after[name].filter(ihc), before[name], check_exact=True)
     other = pl.col("case_id") != "case-two"
-    assert_frame_equal(after["cases"].filter(other), before["cases"].filter(other), check_exact=True)
+    for name in ("cases", "case_heterogeneity", "case_heterogeneity_wide"):
+        assert_frame_equal(after[name].filter(other), before[name].filter(other), check_exact=True)
     status = {name: t.filter(~other)["her2_status"].item() for name, t in
               (("before", before["cases"]), ("after", after["cases"]))}  # fmt: skip
     assert status == {"before": "Equivocal", "after": "Positive"}

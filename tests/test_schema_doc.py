@@ -19,10 +19,22 @@ PAGE = Path(__file__).parents[1] / "docs" / "schema.md"
 
 
 def documented(table: str) -> dict[str, tuple[str, str, str]]:
-    """Column -> (type, unit, meaning) of one table of the page."""
+    """Column -> (type, unit, meaning) of one table of the page; in a wide one, of every ending as well."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {table}\n")[1].split("\n## ")[0]
     lines = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| `")]
-    return {name.strip(" `"): (kind.strip(), unit.strip(), text.strip()) for name, kind, unit, text in lines}
+    columns: dict[str, tuple[str, str, str]] = {}
+    for short, kind, unit, text in ([part.strip(" `") for part in line] for line in lines):
+        before, _, rest = short.partition("{")
+        sizes, _, after = rest.partition("}")
+        for name in (f"{before}{size}{after}" for size in sizes.split(",")):
+            columns[name] = (kind, unit, text)
+            if table.endswith("_wide") and kind == "double":
+                columns[f"{name}_low"] = (kind, unit, "Lower end of its 95 % interval.")
+                columns[f"{name}_high"] = (kind, unit, "Upper end of its 95 % interval.")
+                columns[f"{name}_status"] = ("string", "", "Its status.")
+                if "the label is" in text:
+                    columns[f"{name}_label"] = ("string", "", "Its label.")
+    return columns
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda t: t.name)
