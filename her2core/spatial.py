@@ -135,7 +135,7 @@ def lattice_metrics(
         return measured(f"{name}_{what}", found[name], n, scale_um=scale, interval=interval)
 
     p_moran, p_geary = permutation_p(joined, joined_near, params.permutations, _SEED)
-    yield index("moran_i")
+    yield index("moran_i", -1.0, 1.0)
     yield measured(f"moran_p_{what}", p_moran, n, scale_um=scale)
     yield index("geary_c", 0.0)
     yield measured(f"geary_p_{what}", p_geary, n, scale_um=scale)
