@@ -1,14 +1,16 @@
 """Signals in nuclei, and the whole ISH kernel, beside scipy, scikit-image and Big-FISH in one run.
 
-    python benchmarks/bench_ish.py [--side 3072] [--rounds 5] [--mpp 0.1] [--big-fish PYTHON]
+    python benchmarks/bench_ish.py [--cores 6144 2048] [--rounds 5] [--mpp 0.1] [--big-fish PYTHON]
 
 Compared is processor time of one thread per megapixel, on the same phantom. The peers find signals in the
 plane of one probe and nothing else: no nuclei, no sizes, no densities, no merging by size; our finder does
 all that, given the nuclei. They take turns within each round, on squares of their own size; medians and
-ratios are printed, and how many of the planted signals in nuclei each found. The kernel's megapixels are
-those of the core: what it reads beyond it, its halo, is on the clock and not in the count; the rate with the
-halo counted is printed beside it. Big-FISH wants packages of its own: name the interpreter of an environment
-where it is installed.
+ratios are printed, and how many of the planted signals in nuclei each found.
+
+The kernel runs over a core of 6144 px, the unit of a run (1.5 shards of 4096 px), and over smaller ones, of
+which the halo is more: on the same phantom, mirrored at its rims as often as it takes. Its megapixels are
+those of the core alone; what it reads beyond, its halo, is on the clock and not in the count. Big-FISH wants
+packages of its own: name the interpreter of an environment where it is installed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -25,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -139,14 +143,16 @@ class BigFish:
         self._process.wait()
 
 
-def kernel_run(modality: str, side: int, mpp: float) -> tuple[Run, int]:
-    kernel = ISHKernel(ISHParams(), stain_of(modality), mpp)
+def kernel_run(modality: str, field: npt.NDArray[Any], core: int, mpp: float) -> tuple[Run, int]:
+    kernel = ISHKernel(ISHParams(), stain_of(modality), mpp, (core, core))
     halo = kernel.halo_px
-    whole = render_ish(phantom(modality, side + 2 * halo, mpp), Box(0, 0, side + 2 * halo, side + 2 * halo))
+    more = max(core + 2 * halo - len(field), 0)
+    whole = np.pad(field, ((0, more), (0, more), (0, 0)), "symmetric")
+    whole = np.ascontiguousarray(whole[: core + 2 * halo, : core + 2 * halo])
 
     def run() -> Result:
         start = time.process_time()
-        _, spots = kernel(whole, (0, 0), Box(halo, halo, halo + side, halo + side))
+        _, spots = kernel(whole, (0, 0), Box(halo, halo, halo + core, halo + core))
         return np.stack([spots["y_px0"], spots["x_px0"]], axis=1), time.process_time() - start
 
     return run, halo
@@ -167,6 +173,7 @@ def main() -> None:
     )
     parser.add_argument("--side", type=int, default=3072)
     parser.add_argument("--peer-side", type=int, default=1024)
+    parser.add_argument("--cores", type=int, nargs="+", default=[6144, 2048], help="edges, px")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mpp", type=float, default=0.1)
     parser.add_argument("--big-fish", help="interpreter with Big-FISH")
@@ -177,14 +184,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs: dict[str, tuple[Run, int]] = {}
         fish = {s: phantom("FISH", s, mpp) for s in {choice.side, choice.peer_side}}
-        planes = {s: np.ascontiguousarray(render_ish(p, Box(0, 0, s, s))[..., 1]) for s, p in fish.items()}
+        drawn = {s: render_ish(p, Box(0, 0, s, s)) for s, p in fish.items()}
+        planes = {s: np.ascontiguousarray(field[..., 1]) for s, field in drawn.items()}
         labels = raster(fish[choice.side], choice.side, mpp)
         peer = planes[choice.peer_side]
         runs["her2core signals, FISH"] = finder(planes[choice.side], labels, mpp, floor), choice.side
         dish = phantom("DISH", choice.side, mpp)
-        black = DishUnmixer(stain_of("DISH"), mpp)(
-            render_ish(dish, Box(0, 0, choice.side, choice.side))
-        ).black
+        square = Box(0, 0, choice.side, choice.side)
+        fields = {"FISH": drawn[choice.side], "DISH": render_ish(dish, square)}
+        black = DishUnmixer(stain_of("DISH"), mpp)(fields["DISH"]).black
         runs["her2core signals, DISH black"] = (
             finder(black.copy(), raster(dish, choice.side, mpp), mpp, 0.1 * PER_OD),
             choice.side,
@@ -199,10 +207,10 @@ def main() -> None:
             big_fish = BigFish(choice.big_fish, peer, sigma, floor, Path(folder))
             runs["Big-FISH detect_spots"] = big_fish, choice.peer_side
         halos = {}
-        for modality in ("FISH", "DISH"):
-            run, halo = kernel_run(modality, choice.side, mpp)
-            runs[f"her2core kernel, {modality}"] = run, choice.side
-            halos[f"her2core kernel, {modality}"] = halo
+        for modality, core in itertools.product(fields, choice.cores):
+            name = f"her2core kernel, {modality}, core {core}"
+            run, halos[name] = kernel_run(modality, fields[modality], core, mpp)
+            runs[name] = run, core
         speeds: dict[str, list[float]] = {name: [] for name in runs}
         points: dict[str, Points] = {}
         for run, _ in runs.values():
@@ -218,12 +226,11 @@ def main() -> None:
     own = statistics.median(speeds["her2core signals, FISH"])
     for name, values in speeds.items():
         median = statistics.median(values)
-        text = f"{name:30s} {median:8.2f} MP/s/core"
+        text = f"{name:32s} {median:8.2f} MP/s/core"
         if name in halos:
-            side = runs[name][1]
-            text += (
-                f"   with its halo of {halos[name]} px: {median * ((side + 2 * halos[name]) / side) ** 2:.1f}"
-            )
+            edge = runs[name][1] + 2 * halos[name]
+            share = (edge / runs[name][1]) ** 2
+            text += f"   with its halo of {halos[name]} px, {100 - 100 / share:.0f} %: {median * share:.1f}"
         else:
             planted = (dish if "black" in name else fish[runs[name][1]]).spots
             inside = planted[(planted["probe"] == 0) & (planted["nucleus"] >= 0)]
