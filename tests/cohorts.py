@@ -95,8 +95,17 @@ def command(*words: str) -> list[str]:
 
 
 def her2(*words: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
-    """Run `her2` to its end, with a Prefect home of its own process's environment."""
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout_s, check=False)
+    """Run `her2` to its end; given up, it takes its workers and its Prefect server with it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command(*words), stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def run_and_kill(words: list[str], when: Any, log: Path, timeout_s: float = 200) -> None:

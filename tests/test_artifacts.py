@@ -1,0 +1,62 @@
+"""What Prefect is given to show stays small, links to every picture, and tells of the unscored first."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import artifacts
+from her2core.cohort import PICTURE, CohortSummary
+from her2core.config import Config
+from her2core.run import Run
+from her2core.storage import Store
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    store = Store(str(tmp_path / "out"))
+    store.write_bytes(PICTURE, b"the picture")
+    return Run("r1", "2026-11-22", "m.csv", "00", (), store, Config())
+
+
+def row(slide_id: str, state: str = "scored", **more: Any) -> dict[str, Any]:
+    known = {"slide_id": slide_id, "state": state, "assay": "HER2-IHC", "score": None, "ish_group": None}
+    known |= {"picture": None, "regions_picture": None, "pyramid_bytes": None, "source_bytes": None}
+    return known | more
+
+
+def summary(run: Run, *rows: dict[str, Any]) -> CohortSummary:
+    return CohortSummary(run.run_id, run.store.uri(), rows, ())
+
+
+def test_the_page_shows_the_cohort_and_links_to_every_slide(run: Run) -> None:
+    three = row(
+        "three", score="3+", picture="pictures/three.png", regions_picture="pictures/maps of three.png"
+    )
+    fish = row("fish", ish_group="1", picture="pictures/fish.png")
+    page = artifacts.pictures_page(run, summary(run, three, fish, row("lost", "quarantined")))
+    assert f"](data:image/png;base64,{base64.b64encode(b'the picture').decode()})" in page
+    place = f"file://{run.store.uri('pictures')}"
+    assert (
+        f"| 3+ | [three.png]({place}/three.png) | [maps of three.png]({place}/maps%20of%20three.png) |"
+        in page
+    )
+    assert f"| ISH group 1 | [fish.png]({place}/fish.png) | – |" in page
+    assert "| quarantined | – | – |" in page
+
+
+def test_a_large_picture_is_only_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "MOST_BYTES", 10)
+    page = artifacts.pictures_page(run, summary(run, row("one")))
+    assert "base64" not in page
+    assert f"[cohort.png](file://{run.store.uri(PICTURE)})" in page
+
+
+def test_of_many_slides_the_unscored_are_shown_and_the_rest_left_to_the_tables(run: Run) -> None:
+    many = [row(f"s{i}", score="0") for i in range(artifacts.MOST_ROWS)]
+    found = artifacts.listed(summary(run, *many, row("lost", "failed")))
+    assert len(found) == artifacts.MOST_ROWS
+    assert found[0]["slide_id"] == "lost"
