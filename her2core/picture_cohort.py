@@ -39,8 +39,8 @@ COPIES = ("ish_her2_mean", "HER2 copies", (1.0, 16.0), (1, 2, 4, 6, 16), (4.0, 6
 """Column, words, range, ticks and the cut-offs of the ISH rules."""
 CHIPS = {
     "pos_IHC3": ("3+", CLASS_COLOURS[CellClass.C3]),
-    "pos_IHC2_ISHpos": ("2+ / ISH+", CLASS_COLOURS[CellClass.C3]),
-    "pos_ISH_only": ("ISH+", CLASS_COLOURS[CellClass.C3]),
+    "pos_IHC2_ISHpos": ("2+ / ISH+", "#98307F"),
+    "pos_ISH_only": ("ISH+", "#C56BAE"),
     "equivocal": ("equivocal", CLASS_COLOURS[CellClass.C2]),
     "low_2plus": ("low, 2+", CLASS_COLOURS[CellClass.C2U]),
     "low_1plus": ("low, 1+", CLASS_COLOURS[CellClass.C1]),
@@ -136,7 +136,7 @@ def _chips(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
 
 
 def _ink(colour: str) -> str:
-    return "white" if colour == CLASS_COLOURS[CellClass.C3] else INK
+    return "white" if colour in (CLASS_COLOURS[CellClass.C3], CHIPS["pos_IHC2_ISHpos"][1]) else INK
 
 
 def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
@@ -195,7 +195,15 @@ def _dots(
     clipped = np.clip(np.array(lines, float).reshape(-1, 2, 2), (span[0], 0), (span[1], len(rows)))
     axes.add_collection(LineCollection(list(clipped), colors=INK, linewidths=1.6), autolim=False)
     points = np.clip([row[name] for _, row in known], *span)
-    axes.scatter(points, [y for y, _ in known], s=22, color=INK, zorder=3, clip_on=False, linewidths=0)
+    axes.scatter(
+        points,
+        [y for y, _ in known],
+        s=22 if len(rows) <= MOST_NAMED else 3,
+        color=INK,
+        zorder=3,
+        clip_on=False,
+        linewidths=0,
+    )
 
 
 def _words(axes: Axes, rows: Sequence[Row]) -> None:
@@ -237,7 +245,7 @@ def _heading(figure: Figure, rows: Sequence[Row], wide: float, high: float) -> N
     left = GAP_IN / wide
     title = f"HER2 of {len(rows):,} specimen{'' if len(rows) == 1 else 's'}"
     figure.text(left, 1 - 0.36 / high, title, fontsize=17, weight="bold", va="center", color=INK)
-    line = [*states, "bars and dots with 95 % intervals", "dashed: cut-offs of the rules"]
+    line = [*states, "black: 95 % intervals", "dashed: cut-offs of the rules"]
     figure.text(left, 1 - 0.74 / high, "   ·   ".join(line), fontsize=10.5, va="center", color="#444444")
     figure.text(
         1 - left, 1 - 0.36 / high, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"

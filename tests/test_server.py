@@ -274,8 +274,9 @@ def test_artifacts_show_progress_table_and_pictures(
 
 def test_the_log_of_a_slide_is_in_the_server(server: Server, finished: dict[str, Any]) -> None:
     logs = server.runs("logs", logs={"flow_run_id": {"any_": [finished["id"]]}})
-    (line,) = [entry for entry in logs if re.fullmatch(r"two: cells (\d+)/\1", entry["message"])]
-    assert line["task_run_id"]
+    for stage in ("two: cells", "fish: nuclei"):
+        (line,) = [entry for entry in logs if re.fullmatch(rf"{stage} (\d+)/\1", entry["message"])]
+        assert line["task_run_id"]
 
 
 def test_her2_run_uses_the_server_and_a_cohort_without_a_score_is_failed(
