@@ -12,26 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.between import (
-    MIN_UNITS,
-    Compared,
-    Sums,
-    Unit,
-    cells_between,
-    change_of_cells,
-    change_of_nuclei,
-    nuclei_between,
-    pooled,
-)
+from her2core.between import Compared, cells_between, change_of_cells, change_of_nuclei, nuclei_between
 from her2core.cases import CaseScore, SlideOutcome, pool_ihc
 from her2core.guideline import SCORES, RuleSet
 from her2core.params import HeterogeneityParams, IshScoreParams, ScoreParams
 from her2core.patients import METASTASIS, PRIMARY, lesions, of_kind
 from her2core.records import Assay
 from her2core.scores import pool_expression
+from her2core.units import MIN_UNITS, Sums, Unit, pooled
 
 Hexagons = Callable[[str], NDArray[np.float64]]
-"""Of a slide: what its hexagons hold, shape ``(m, k)``; `between.CELL_SUMS` or `between.NUCLEUS_SUMS`."""
+"""Of a slide: what its hexagons hold, shape ``(m, k)``; `units.CELL_SUMS` or `units.NUCLEUS_SUMS`."""
 Groups = Mapping[str, Sequence[str]]
 """Names of units, and the slides in each."""
 

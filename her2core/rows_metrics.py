@@ -91,7 +91,7 @@ def hexagon_sums(store: Store, file: DataFile, size_um: float, assay: str) -> ND
     Returns
     -------
     NDArray
-        `between.CELL_SUMS` of IHC, `between.NUCLEUS_SUMS` of ISH, shape ``(m, k)``.
+        `units.CELL_SUMS` of IHC, `units.NUCLEUS_SUMS` of ISH, shape ``(m, k)``.
     """
     ihc = assay == Assay.IHC
     names = ["n", "membrane_od_mean", "membrane_od_sd", "n0", "n1", "n2", "n2u", "n3"]

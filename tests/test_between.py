@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from her2core.between import Compared, Sums, Unit, cells_between, eta2, js_divergence, unbiased_interval
+from her2core.between import Compared, cells_between, eta2, js_divergence, unbiased_interval
 from her2core.cases import SlideOutcome, score_cases
 from her2core.catalogue import CASE_METRICS, PATIENT_METRICS
 from her2core.comparisons import Comparer, Comparison
@@ -54,6 +54,7 @@ from her2core.scores import Expression, MeasuredCells, SlideScore, judge
 from her2core.signals import IshCounts, SignalCounts
 from her2core.slide_files import write_slide_file
 from her2core.storage import Store
+from her2core.units import Sums, Unit
 
 PARAMS = HeterogeneityParams(replicates=200)
 SCORE, ISH = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)
