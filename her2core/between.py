@@ -255,7 +255,7 @@ def _difference(name: str, units: Sequence[Unit], number: Statistic, top: float)
     value, ends = float(np.diff(number(totals))[0]), None
     if drawn is not None:
         low, high = np.clip(np.quantile(np.diff(number(drawn), axis=0)[0], TAILS), -top, top).tolist()
-        ends = (min(low, value), max(high, value))
+        ends = (min(low, value), max(high, value)) if low < high else None
     return _compared(measured(name, value, len(units), interval=ends), units)
 
 
@@ -272,8 +272,8 @@ def unbiased_interval(value: float, drawn: Reals, top: float) -> tuple[float, fl
     Davison AC, Hinkley DV. Bootstrap Methods and their Application. 1997, section 5.2 (bias of the draws).
     """
     drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < MIN_BLOCKS or not math.isfinite(value):
-        return None
+    if len(drawn) < MIN_BLOCKS or not math.isfinite(value) or not np.ptp(drawn):
+        return None  # draws that are all the same tell nothing of chance
     bias = float(drawn.mean()) - value
     low, high = np.clip(np.quantile(drawn, TAILS) - 2 * bias, 0.0, top).tolist()
     return min(low, value), max(high, value)

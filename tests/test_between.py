@@ -462,7 +462,21 @@ def test_few_hexagons_give_no_interval_and_few_draws_none_either() -> None:
     found = cohort.specimen()
     assert {e.metric.status for e in found.values()} == {Status.OK}
     assert {(e.metric.low, e.metric.high) for e in found.values()} == {(None, None)}
-    assert unbiased_interval(0.1, np.full(9, 0.2), 1.0) is None
+    assert unbiased_interval(0.1, np.linspace(0.1, 0.2, 9), 1.0) is None
+
+
+def test_draws_that_are_all_alike_give_no_interval() -> None:
+    """Blocks without one cell of another class: how rare such cells are is not known from draws."""
+    cohort = Cohort()
+    cohort.ihc("s1", many([10, 0, 0, 0]), block_id="B1")
+    cohort.ihc("s2", planted(0.4, np.random.default_rng(3)), block_id="B2")
+    cohort.ihc("s3", many([0, 0, 0, 10]), block_id="B3")
+    assert cohort.specimen()["blocks_eta2_od"].metric.low is not None
+    del cohort.outcomes[1]
+    found = cohort.specimen()
+    assert found["blocks_eta2_od"].metric.value == pytest.approx(1.0)
+    assert {(e.metric.low, e.metric.high) for e in found.values()} == {(None, None)}
+    assert unbiased_interval(0.1, np.full(99, 0.1), 1.0) is None
 
 
 def test_slides_are_drawn_independently() -> None:
