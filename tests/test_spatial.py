@@ -1,4 +1,4 @@
-"""Spatial metrics: analytic extremes, hand-worked cases, PySAL's numbers, and planted patterns by name."""
+"""Spatial metrics: analytic extremes, hand-worked cases, and PySAL's numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from her2core.lattice import (
 )
 from her2core.metrics import Metric, Status
 from her2core.params import HeterogeneityParams
-from her2core.pattern import Pattern, PatternType, pattern_of
 from her2core.regions import NEIGHBOURS, Hexes, HexGrid, Regions, regions_of_cells
 from her2core.scores import MeasuredCells
 from her2core.spatial import cell_metrics, lattice_metrics, region_metrics
@@ -329,113 +328,6 @@ def sheet() -> Sheet:
     """60 x 60 cells, 15 µm apart, and their rows and columns."""
     i, j = (a.ravel() for a in np.mgrid[:60, :60])
     return i * 15.0, j * 15.0, i, j
-
-
-@pytest.mark.parametrize(
-    ("positive", "expected"),
-    [
-        (lambda i, j: i < 0, PatternType.HOMOGENEOUS),
-        (lambda i, j: i >= 0, PatternType.HOMOGENEOUS),
-        (lambda i, j: (i == 7) & (j < 35), PatternType.HOMOGENEOUS),  # 35 of 3600, below 1 %
-        (lambda i, j: j < 30, PatternType.CLUSTER),
-        (lambda i, j: j >= 10, PatternType.CLUSTER),  # the negative cells are the minority
-        (lambda i, j: (j < 12) | (j >= 48), PatternType.CLUSTER),
-        (lambda i, j: (i % 4 == 0) & (j % 4 == 0), PatternType.SCATTERED),
-        (lambda i, j: ~((i % 4 == 0) & (j % 4 == 0)), PatternType.SCATTERED),
-        (lambda i, j: (i // 10 % 3 == 0) & (j // 10 % 3 == 0), PatternType.MOSAIC),  # 4 patches of 100
-        (lambda i, j: (i // 3 % 2 == 0) & (j % 30 < 28) & (i % 6 < 1), PatternType.MOSAIC),  # short rows
-        (lambda i, j: (i // 5 + j // 5) % 2 == 0, PatternType.MOSAIC),  # patches that touch at their corners
-        (lambda i, j: (i + j) % 2 == 0, PatternType.MOSAIC),
-    ],
-    ids=[
-        "none",
-        "all",
-        "below 1 %",
-        "half",
-        "negative band",
-        "two blocks",
-        "single positive",
-        "single negative",
-        "patches",
-        "rows",
-        "board of 75 µm",
-        "board of single cells",
-    ],
-)
-def test_planted_patterns_are_named(
-    sheet: Sheet, positive: Callable[[Ints, Ints], NDArray[np.bool_]], expected: PatternType
-) -> None:
-    y, x, i, j = sheet
-    assert pattern_of(y, x, positive(i, j), 25.0).type is expected
-
-
-def packed(per_mm2: float, side_um: float = 1200.0) -> tuple[Reals, Reals]:
-    """Cells in a sheet, about as far apart from each other as their density allows."""
-    step = math.sqrt(2 / math.sqrt(3) * 1e6 / per_mm2)
-    row, column = (a.ravel() for a in np.mgrid[: int(side_um / step / 0.87), : int(side_um / step)])
-    y, x = row * step * math.sqrt(3) / 2, (column + 0.5 * (row % 2)) * step
-    jitter = np.random.default_rng(9).normal(0, step * 0.15, (2, len(y)))
-    return y + jitter[0], x + jitter[1]
-
-
-def found_in(y: Reals, x: Reals, probability: Reals | float, seed: int = 10) -> Pattern:
-    positive = np.random.default_rng(seed).random(len(y)) < probability
-    return pattern_of(y, x, positive, 25.0)
-
-
-@pytest.mark.parametrize("per_mm2", [2000, 4000, 6000, 9000])
-def test_a_random_mixture_is_no_cluster_however_dense(per_mm2: float) -> None:
-    """Not even where its cells hang together across the whole sheet, as they do at 40 to 50 %."""
-    y, x = packed(per_mm2)
-    for share in (0.02, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.9):
-        found = found_in(y, x, share)
-        assert found.type in (PatternType.MOSAIC, PatternType.SCATTERED)
-        assert np.count_nonzero(found.cohesive) < 0.02 * len(y)
-    assert found_in(y, x, 0.02).type is PatternType.SCATTERED
-    half = found_in(y, x, 0.5)
-    assert half.type is PatternType.MOSAIC
-    assert per_mm2 < 5000 or half.sizes[0] > 0.4 * len(y)  # the trap
-
-
-@pytest.mark.parametrize("per_mm2", [4000, 6000, 9000])
-def test_a_cluster_is_one_in_noise_and_among_scattered_cells(per_mm2: float) -> None:
-    y, x = packed(per_mm2)
-    left, disc = x < 600, np.hypot(y - 600, x - 600) < 270
-    noisy = found_in(y, x, np.where(left, 0.85, 0.15))
-    assert noisy.type is PatternType.CLUSTER
-    assert np.count_nonzero(noisy.cohesive) / len(y) == pytest.approx(0.43, abs=0.03)
-    salted = found_in(y, x, np.where(disc, 1.0, 0.3))
-    assert salted.type is PatternType.CLUSTER
-    assert np.count_nonzero(salted.cohesive) / disc.sum() == pytest.approx(1.0, abs=0.1)
-    assert found_in(y, x, np.where(left, 0.6, 0.1)).type is PatternType.MOSAIC  # more here than there
-
-
-def test_pattern_cut_offs_are_whole_numbers() -> None:
-    """Groups 100 µm apart, of a given number of cells 5 µm apart, in 1000 cells."""
-
-    def pattern(*groups: int) -> PatternType:
-        rarer = [(5.0 * i, 400.0 * g) for g, size in enumerate(groups) for i in range(size)]
-        rest = [(-1000.0 - i, 0.0) for i in range(1000 - len(rarer))]
-        y, x = np.array(rarer + rest).T
-        found = pattern_of(y, x, np.arange(1000) < len(rarer), 25.0)
-        assert found.sizes.tolist() == sorted(groups, reverse=True)
-        assert np.count_nonzero(found.cohesive) == max(groups)
-        return found.type
-
-    assert pattern(*[1] * 9) is PatternType.HOMOGENEOUS
-    assert pattern(*[1] * 10) is PatternType.SCATTERED
-    assert pattern(100) is PatternType.CLUSTER
-    assert pattern(99) is PatternType.MOSAIC
-    assert pattern(3, 3, 2, 2) is PatternType.SCATTERED
-    assert pattern(4, 4, 2) is PatternType.MOSAIC
-    assert pattern(4, *[2] * 8) is PatternType.SCATTERED  # 16 of 20 are 80 %
-    assert pattern(5, *[2] * 8) is PatternType.MOSAIC
-
-
-def test_a_small_cluster_is_no_cluster() -> None:
-    """10 % of 150 cells, but fewer than 20 of them."""
-    y = np.concatenate([np.arange(19) * 5.0, 1000.0 + np.arange(131)])
-    assert pattern_of(y, np.zeros(150), np.arange(150) < 19, 25.0).type is PatternType.MOSAIC
 
 
 def all_of(
