@@ -120,12 +120,36 @@ def test_stain_strength_scales_every_membrane() -> None:
 def test_truth_follows_from_the_contour(clean: Tissue) -> None:
     """One cell by hand, from its contour points alone."""
     row = next(r for r in whole_tumour_cells(clean) if clean.truth["cell_class"][r] == "1")
-    at, od = clean.contour(row)
+    at, carried = clean.contour(row)
     around = np.hypot(*np.diff(np.vstack([at[-1:], at, at[:1]]), axis=0).T)
     length = (around[1:] + around[:-1]) / 2
-    assert clean.truth["completeness"][row] == pytest.approx(length[od > 0].sum() / length.sum(), abs=0.02)
-    expected = np.average(od[od > 0], weights=length[od > 0])
+    cell = clean.row_cell[row]
+    planted = clean.contours.od[clean.contours.sample[slice(*clean.contours.first[cell : cell + 2])]]
+    assert clean.truth["completeness"][row] == pytest.approx(
+        length[planted > 0].sum() / length.sum(), abs=0.02
+    )
+    expected = np.average(planted[planted > 0], weights=length[planted > 0])
     assert clean.truth["membrane_od"][row] == pytest.approx(expected, abs=0.01)
+    for k, cut in enumerate(LADDER_OD):
+        drawn = length[carried >= cut].sum() / length.sum()
+        assert clean.truth[f"completeness_{k:02d}"][row] == pytest.approx(drawn, abs=0.02)
+    stained = np.repeat(carried, np.rint(100 * length).astype(int))  # as often as it is long
+    expected = np.median(stained[stained >= 0.10])
+    assert clean.truth["membrane_od_median"][row] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_line_lends_its_foot_to_its_own_contour_alone(clean: Tissue) -> None:
+    """Between the ends of a stained arc the OD falls as the line's profile does; nothing is lost."""
+    contours, (sample, first) = clean.contours, (clean.contours.sample, clean.contours.first)
+    assert (clean.carried >= contours.od[sample]).all()
+    bare = (contours.od[sample] == 0) & (clean.carried > 0.2)
+    assert bare.any()
+    for pair in np.flatnonzero(bare)[::20]:
+        cell = contours.owner[pair]
+        own = sample[first[cell] : first[cell + 1]]
+        away = np.hypot(*(contours.at[own] - contours.at[sample[pair]]).T) / contours.width[own]
+        expected = (contours.od[own] * np.exp(-4 * np.log(2) * away**2))[away < 1.3].max()
+        assert clean.carried[pair] == pytest.approx(expected)
 
 
 def test_nuclei_lie_where_truth_says_and_are_as_large(clean: Tissue) -> None:

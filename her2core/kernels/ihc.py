@@ -53,6 +53,7 @@ MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
 DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
 NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray; the thinnest 1+ membrane is 0.64 um wide (Scheel 2018)
+MEMBRANE_FOOT_UM: Final = 2.0  # from its middle a 3+ membrane, 2.14 um wide (Scheel 2018), is down to a tenth
 LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
@@ -151,6 +152,7 @@ class IHCKernel:
             rind=24,
             border=4,
             pull=max(1, round(24 * self.step_um)),
+            foot=steps(MEMBRANE_FOOT_UM),
             slack=steps(0.25),
             coarse=(np.arange(n_radii) * step_px / self.bin).astype(np.int32),
             bend=bend_costs(4, 4),

@@ -38,6 +38,7 @@ class ContourRule(NamedTuple):
     rind: int  # an edge of the cytoplasm higher than this counts as this, half greys
     border: int  # gain of such an edge, 1/16 grey a half grey
     pull: int  # cost of a step away from the midline, 1/16 grey
+    foot: int  # half width of the strongest membranes where they end
     slack: int  # half width of the window in which the contour's DAB is read
     coarse: NDArray[np.int32]  # (radius,) the same radius in pixels of the nuclear image
     bend: NDArray[np.int32]
@@ -222,15 +223,16 @@ def read_contour(dab: Any, centre: int, path: Any, slack: int, look: Any, peak: 
 def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, count: Any) -> int:
     """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec 4.3, step 5).
 
-    Nearer than ``rule.flank`` to the contour is membrane. A cell without room between the two is judged by
-    the outer half of its nucleus.
+    Nearer than ``rule.foot`` to the contour is membrane: there the median of a narrow cytoplasm would be the
+    foot of strong membranes, and their weaker parts would not stand out from it. A cell without room between
+    the two is judged by the outer half of its nucleus.
     """
     flat, offset = dab.flat, dab.offset
     count[:] = 0
     n = 0
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
-        for r in range(edge + 1, min(edge + int(0.6 * (path[a] - edge)), path[a] - rule.flank) + 1):
+        for r in range(edge + 1, min(edge + int(0.6 * (path[a] - edge)), path[a] - rule.foot) + 1):
             count[flat[centre + offset[a, r]]] += 1
             n += 1
     for a in range(N_RAYS if n < N_RAYS else 0):

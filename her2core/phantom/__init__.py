@@ -9,8 +9,9 @@
 `truth` columns: ``y_px0, x_px0`` (nucleus centre; 0 is the centre of the first pixel), ``kind`` (tumour,
 lymphocyte, stroma), ``cell_class`` ("0", "1", "2u", "2", "3" by the table of her2-spec section 1.2; "" where
 not tumour), ``nucleus_area_um2``, ``nucleus_od``, ``cell_area_um2``, ``nest``, ``completeness`` (arc-length
-fraction of the whole contour that carries stain, from whichever side), ``membrane_od`` (mean over that part)
-and ``completeness_00`` ... ``_07`` (fraction of the contour at or above each OD of `LADDER_OD`).
+fraction of the whole contour that is planted with stain, from whichever side), ``membrane_od`` (mean over
+that part), and as drawn: ``completeness_00`` ... ``_07`` (fraction of the contour at or above each OD of
+`LADDER_OD`) and ``membrane_od_median`` (over the part at or above the detection cut-point).
 
 Phantoms prove plumbing and arithmetic, not clinical validity.
 """

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from her2core.phantom.spec import EMPTY, F64, I64, LYMPHOCYTE, RGB, TUMOUR, Bools, Noise, PhantomSpec, Regions
 from her2core.phantom.tissue import plant
-from her2core.phantom.truth import Tissue, Truth
+from her2core.phantom.truth import REACH, SHARPNESS, Tissue, Truth
 from her2core.records import Box
 
 F32 = npt.NDArray[np.float32]
@@ -217,13 +217,12 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
 @nb.njit(nogil=True, cache=True)
 def _paint_lines(at: F64, od: F64, width: F64, joined: Bools, dab: F32) -> None:
     """Keep the stronger of what is there and a line of Gaussian profile: peak OD, full width at half."""
-    sharp = 4 * math.log(2.0)
     for k in range(len(at)):
         y1, x1, od1, width1 = at[k, 0], at[k, 1], od[k], width[k]
         y0, x0, od0, width0 = y1, x1, od1, width1
         if joined[k]:
             y0, x0, od0, width0 = at[k - 1, 0], at[k - 1, 1], od[k - 1], width[k - 1]
-        reach = 1.3 * max(width0, width1)  # 1 % of the peak
+        reach = REACH * max(width0, width1)
         ly, lx = y1 - y0, x1 - x0
         l2 = max(ly * ly + lx * lx, 1e-9)
         top, bottom = _span(min(y0, y1) - reach, max(y0, y1) + reach, dab.shape[0])
@@ -232,7 +231,7 @@ def _paint_lines(at: F64, od: F64, width: F64, joined: Bools, dab: F32) -> None:
             for x in range(left, right):
                 t = min(1.0, max(0.0, ((y - y0) * ly + (x - x0) * lx) / l2))
                 dy, dx, wide = y - y0 - t * ly, x - x0 - t * lx, width0 + t * (width1 - width0)
-                value = (od0 + t * (od1 - od0)) * math.exp(-sharp * (dy * dy + dx * dx) / (wide * wide))
+                value = (od0 + t * (od1 - od0)) * math.exp(-SHARPNESS * (dy * dy + dx * dx) / (wide * wide))
                 dab[y, x] = max(dab[y, x], value)
 
 
