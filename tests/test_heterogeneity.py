@@ -125,7 +125,7 @@ def test_spread_agrees_with_the_textbook(values: list[float]) -> None:
 def test_counted_values_spread_as_written_out_ones(pairs: list[tuple[int, int]]) -> None:
     """A histogram, and the same cells one by one, through every index."""
     w: Any = np.bincount([v for v, _ in pairs], [k for _, k in pairs], minlength=10).astype(np.float64)
-    x = np.arange(10, dtype=np.float64) / 9.7  # of so few cells no mean is the least one of cv, to the last bit
+    x = np.arange(10, dtype=np.float64) / 9.7  # no mean of so few is `MIN_MEAN_OD` but for its last bit
     for spread in (diversity.mean, diversity.sd, diversity.mad, diversity.cv, diversity.gini,
                    diversity.bimodality):  # fmt: skip
         one, other = float(spread(x, w)), of(spread, np.repeat(x, w.astype(int)))
