@@ -64,17 +64,20 @@ def _inside(grey: Any, i: int, shape: Any, near: int, look: Any, row: Any) -> No
     """Mean grey, and the fractions that other nuclei share or that are too bright to be measured."""
     rivals = np.empty(MOST_NEIGHBOURS, np.int64)
     m = 0
+    widest = shape.radius[i].max()
     for j in range(
         np.searchsorted(shape.y, shape.y[i] - near), np.searchsorted(shape.y, shape.y[i] + near + 1)
     ):
         if j != i and abs(shape.x[j] - shape.x[i]) <= near and m < len(rivals):
-            rivals[m] = j
-            m += 1
+            apart = np.hypot(shape.y[j] - shape.y[i], shape.x[j] - shape.x[i])
+            if apart <= widest + shape.radius[j].max():
+                rivals[m] = j
+                m += 1
     n = 0
     total = 0
     clipped = 0
     shared = 0
-    reach = int(np.ceil(shape.radius[i].max()))
+    reach = int(np.ceil(widest))
     for dy in range(-reach, reach + 1):
         line = grey[shape.y[i] + dy]
         for dx in range(-reach, reach + 1):

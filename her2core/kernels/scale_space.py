@@ -66,32 +66,32 @@ def cut_out(plane: Any, b: int, y0: int, x0: int, out: Any) -> None:
     """
     height, width = plane.shape[0] // b, plane.shape[1] // b
     h, w = out.shape
-    share = np.float32(1.0 / (b * b))
     left, right = max(-x0, 0), min(width - x0, w)
     for y in range(h):
-        row = out[y]
-        row[:] = 0.0
         first = min(max(y0 + y, 0), height - 1) * b
-        for line in range(first, first + b):
-            _add_bins(plane[line, (x0 + left) * b : (x0 + right) * b], b, row[left:right])
-        for x in range(left, right):
-            row[x] *= share
+        row = out[y]
+        _bin_means(plane[first : first + b, (x0 + left) * b : (x0 + right) * b], b, row[left:right])
         row[:left] = row[left]
         row[right:] = row[right - 1]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_bins(line: Any, b: int, row: Any) -> None:
+def _bin_means(lines: Any, b: int, row: Any) -> None:
+    share = np.float32(1.0 / (b * b))
     if b == 1:
         for x in range(len(row)):
-            row[x] += np.float32(line[x])
+            row[x] = lines[0, x]
     elif b == 2:
         for x in range(len(row)):
-            row[x] = row[x] + np.float32(line[2 * x]) + np.float32(line[2 * x + 1])
+            above = np.float32(lines[0, 2 * x]) + np.float32(lines[0, 2 * x + 1])
+            row[x] = (above + np.float32(lines[1, 2 * x]) + np.float32(lines[1, 2 * x + 1])) * share
     else:
         for x in range(len(row)):
-            for i in range(x * b, x * b + b):
-                row[x] += np.float32(line[i])
+            total = np.float32(0.0)
+            for y in range(b):
+                for i in range(x * b, x * b + b):
+                    total += np.float32(lines[y, i])
+            row[x] = total * share
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
