@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from her2core import diversity, spatial
 from her2core.bootstrap import UNIT, Blocks, whole
 from her2core.guideline import SCORES, CellClass, RuleSet
-from her2core.jackknife import fraction_of_regions
+from her2core.jackknife import BLOCKS, fraction_of_regions, jackknife_interval, sixteenths
 from her2core.metrics import Metric, insufficient, measured
 from her2core.mixture import fit_two
 from her2core.params import HeterogeneityParams
 from her2core.regions import UNSCORED, Regions, regions_of_cells
 from her2core.scores import MeasuredCells
+from her2core.spatial_cells import sums_by
 
 Reals = NDArray[np.float64]
 Index = Callable[[Reals], Reals]
@@ -167,9 +168,12 @@ def region_metrics(
         yield insufficient("eta2", m, scale_um=scale)
         yield insufficient("eta2_expected", m, scale_um=scale)
     else:
-        blocks = Blocks.of(_squares(regions, valid), params.replicates)
-        value = float(_eta2(blocks.total))
-        yield measured("eta2", value, m, scale_um=scale, interval=blocks.interval(value, _eta2, 0.0, 1.0))
+        squares, blocks = _squares(regions, valid), sixteenths(regions.y_um[valid], regions.x_um[valid])
+        total = squares.sum(axis=0)
+        value = float(_eta2(total))
+        left_out = np.zeros(0) if blocks is None else _eta2(total - sums_by(blocks, BLOCKS, *squares.T))
+        interval = jackknife_interval(value, left_out, 0.0, 1.0)
+        yield measured("eta2", value, m, scale_um=scale, interval=interval)
         chance = (m - 1) / (int(regions.n[valid].sum()) - 1)
         yield measured("eta2_expected", chance if math.isfinite(value) else None, m, scale_um=scale)
 
