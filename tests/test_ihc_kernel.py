@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from her2core.kernels import planes
+from her2core.kernels import nuclei, planes
 from her2core.kernels.cell import measure
 from her2core.kernels.ihc import CELL_DTYPE, IHCKernel, QcFlag, warm
 from her2core.kernels.polar import N_RAYS, bend_costs, new_lap, trace
@@ -138,6 +138,26 @@ def test_trace_finds_the_best_closed_path_of_all() -> None:
             score = gain[a] + (score[:, None] - bend[np.abs(np.subtract.outer(range(3), range(3)))]).max(0)
         best = max(best, int((score - bend[np.abs(np.arange(3) - start)]).max()))
     assert total(path) == best
+
+
+@pytest.mark.parametrize("width", [22, 31, 64])
+def test_seeds_are_the_highest_of_a_disc_and_the_first_of_equals(width: int) -> None:
+    image = np.random.default_rng(width).integers(0, 12, (40, width)).astype(np.uint8)  # many ties
+    margin, radius, expected = 5, 3, []
+    for y in range(margin, 40 - margin):
+        for x in range(margin, width - margin):
+            disc = [
+                (dy, dx) for dy in range(-3, 4) for dx in range(-3, 4) if 0 < dy * dy + dx * dx <= radius**2
+            ]
+            before = [image[y + dy, x + dx] for dy, dx in disc if (dy, dx) < (0, 0)]
+            after = [image[y + dy, x + dx] for dy, dx in disc if (dy, dx) > (0, 0)]
+            if image[y, x] >= 10 and max(before) < image[y, x] and max(after) <= image[y, x]:
+                expected.append((y, x))
+    seeds = np.zeros((200, 2), np.int32)
+    n = nuclei.find_seeds(image, 10, radius, margin, seeds)
+    assert expected
+    assert [tuple(seed) for seed in seeds[:n].tolist()] == expected
+    assert nuclei.find_seeds(image, 10, radius, width, seeds) == 0  # no pixel far enough from the rim
 
 
 @pytest.mark.parametrize("plain", [False, True])

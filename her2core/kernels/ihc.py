@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.kernels import membrane, nuclei
+from her2core.kernels.blur import blur, gaussian_taps
 from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
 from her2core.kernels.nuclei import Nuclei
@@ -232,8 +233,7 @@ class IHCKernel:
         cv2.GaussianBlur(raw, (3, 3), 0.8, dst=dab)
         cv2.GaussianBlur(nuclear, (3, 3), 0.8, dst=soft)
         for sigma_um, out in ((SEED_SIGMA_UM, seed), (SURROUND_SIGMA_UM, wide)):
-            edge = 6 * self._px(sigma_um) // 2 * 2 + 1
-            cv2.GaussianBlur(nuclear, (edge, edge), sigma_um / self.um, dst=out)
+            blur(nuclear, gaussian_taps(sigma_um / self.um, 3 * self._px(sigma_um)), out)
         cv2.subtract(seed, wide, dst=peaks, dtype=cv2.CV_16S)
         return Planes(raw, dab, hem, soft, wide, peaks)
 
@@ -246,13 +246,16 @@ class IHCKernel:
         y, x = np.ascontiguousarray(seeds[:n].T)
         near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
         found = self._unrivalled(self._outlined(planes, y[near], x[near]))
+        y, x = found.y.copy(), found.x.copy()
         nuclei.recentre(found, self.look, self.shift)
-        found = found.where(_within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain)))
-        order = np.lexsort((found.x, found.y))
-        return self._unrivalled(self._outlined(planes, found.y[order], found.x[order]))
+        moved = (found.y != y) | (found.x != x)  # around the others the same outline would be found again
+        near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
+        again = self._outlined(planes, found.y[near & moved], found.x[near & moved])
+        found = found.where(near & ~moved).joined(again)
+        return self._unrivalled(found.where(np.lexsort((found.x, found.y))))
 
     def _outlined(self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
-        """The outlines around centres in ascending ``y`` that have contrast and the looks of a nucleus."""
+        """The outlines around centres that have contrast and the looks of a nucleus."""
         w = planes.soft.shape[1]
         found = Nuclei.at(y, x)
         floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)

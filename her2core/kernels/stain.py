@@ -14,10 +14,12 @@ QuPath 0.5 source, ``ColorDeconvolutionStains`` (default H-DAB vectors).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from her2core.records import StainProfile
 
@@ -124,11 +126,20 @@ def stain_table(stain: StainProfile) -> Floats:
 
 def unmix(rgb: npt.NDArray[np.uint8], stain: StainProfile) -> npt.NDArray[np.float32]:
     """Hematoxylin, DAB and residual OD of RGB pixels ``(..., 3)``; same shape, float32."""
-    table = stain_table(stain).astype(np.float32)
-    out: npt.NDArray[np.float32] = table[0][rgb[..., 0]]
-    out += table[1][rgb[..., 1]]
-    out += table[2][rgb[..., 2]]
+    out = np.empty(rgb.shape, np.float32)
+    _look_up(
+        np.ascontiguousarray(rgb).reshape(-1, 3), stain_table(stain).astype(np.float32), out.reshape(-1, 3)
+    )
     return out
+
+
+@njit(nogil=True, cache=True)
+def _look_up(rgb: Any, table: Any, out: Any) -> None:
+    """Sum up the channels' entries of ``table`` (3, 256, 3) for pixels (n, 3)."""
+    for i in range(len(rgb)):
+        red, green, blue = rgb[i]
+        for stain in range(3):
+            out[i, stain] = table[0, red, stain] + table[1, green, stain] + table[2, blue, stain]
 
 
 def _as_vector(array: Floats) -> Vector:
