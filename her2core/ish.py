@@ -152,6 +152,8 @@ def score_ish(
 ) -> IshScore:
     """Score one slide.
 
+    A slide most of whose nuclei are out of focus is indeterminate: what is left is in focus by chance.
+
     Parameters
     ----------
     nuclei
@@ -172,9 +174,13 @@ def score_ish(
         reasons.add(unresolved)
     if 100 * n_unscorable > params.max_unscorable_percent * n_well_shaped:
         reasons.add(Reason.UNSCORABLE_NUCLEI)
+    n_blurred = int(np.count_nonzero(nuclei.blurred(params)))
+    blurred = 100 * n_blurred > params.max_blurred_percent * n_well_shaped
+    if blurred:
+        reasons.add(Reason.BLUR)
     if n_areas < 2:
         reasons.add(Reason.FEW_AREAS)
-    readable = quality.verdict != "fail" and unresolved is None
+    readable = quality.verdict != "fail" and unresolved is None and not blurred
     cep17_spots = nuclei.cep17_spots
     return IshScore(
         verdict=judge_ish(counts, params, rules, reasons, readable=readable),

@@ -93,6 +93,11 @@ class MeasuredNuclei:
         """Tumour nuclei that lie and look well, but whose signals cannot be counted or are not there."""
         return self.well_shaped(params) & ~self.evaluable(params)
 
+    def blurred(self, params: IshScoreParams) -> NDArray[np.bool_]:
+        """Well-shaped tumour nuclei that are left out because they are out of focus, shape ``(n,)``."""
+        out: NDArray[np.bool_] = self.flags & np.uint8(params.excluded_flags & NucleusFlag.BLURRED) != 0
+        return self.well_shaped(params) & out
+
     def well_shaped(self, params: IshScoreParams) -> NDArray[np.bool_]:
         """Tumour nuclei without an excluded flag, those of `SIGNAL_FLAGS` aside."""
         shaped: NDArray[np.bool_] = self.flags & np.uint8(params.excluded_flags & ~SIGNAL_FLAGS) == 0

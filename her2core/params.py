@@ -141,8 +141,8 @@ class ISHParams:
     """Least area of a scored nucleus over that of its convex hull (specification 8)."""
     max_overlap: float = 0.05
     """From this fraction of its area in other nuclei on, a nucleus is not scored (specification 8)."""
-    min_sharpness: float = 0.3
-    """Least step across 0.5 µm either side of the nuclear edge, as a fraction of that across 2 µm. Ours."""
+    min_sharpness: float = 0.36
+    """Least step over 0.5 µm across the nuclear edge, as a fraction of that over 3.5 µm. Ours, measured."""
     small_nucleus_um2: float = 30.0
     """Tumour rule: a smaller nucleus is a lymphocyte or a fragment (diameter 6.2 µm). Ours."""
     spindle_nucleus_um2: float = 60.0
@@ -158,17 +158,17 @@ class ISHParams:
     """Diameter of the smallest signals (specification 8)."""
     max_spot_um: float = 1.0
     """Diameter of the largest single signals (specification 8); wider ones are found by their core."""
-    spot_mad: float = 5.0
+    spot_mad: float = 4.5
     """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours, measured."""
     spot_share: float = 0.25
     """Least contrast of a signal, of that of its nucleus's strongest of the same probe. Ours, measured."""
     spot_noise: float = 4.0
     """Fluorescence: least contrast of a signal, in standard deviations of the channel's empty field. Ours."""
-    black_od: float = 0.10
+    black_od: float = 0.08
     """Bright field: least contrast of a black signal, optical density. Ours, measured."""
-    red_od: float = 0.3
+    red_od: float = 0.15
     """Bright field: least contrast of a red signal, optical density. Ours, measured."""
-    merge_diameters: float = 1.2
+    merge_diameters: float = 1.1
     """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
 
     def __post_init__(self) -> None:
@@ -204,6 +204,8 @@ class IshScoreParams:
     """Evaluable nuclei that make a square an area; the guideline wants two areas. Ours."""
     max_unscorable_percent: int = 25
     """More well-shaped nuclei without countable signals: a warning (ASCO/CAP 2013: 25 % of signals)."""
+    max_blurred_percent: int = 40
+    """More well-shaped nuclei out of focus: the slide is indeterminate. Ours, measured on phantoms."""
     retention: float = 0.70
     """Chance of a signal to lie within the section: what the truncation null assumes. Ours."""
     population_percent: int = 10
@@ -226,7 +228,7 @@ class IshScoreParams:
             raise ValueError(f"replicates {self.replicates}: expected 100 to 100000")
         if not 0.0 < self.retention < 1.0:
             raise ValueError(f"retention {self.retention}: expected between 0 and 1")
-        for name in ("max_unscorable_percent", "population_percent"):
+        for name in ("max_unscorable_percent", "max_blurred_percent", "population_percent"):
             if not 0 <= getattr(self, name) <= 100:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 to 100")
 

@@ -31,7 +31,7 @@ from her2core.sampling import LevelReader, Mask, Pixels, SampledSlide
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same pixels and parameters would give another profile."""
 TISSUE_LABEL = "tissue"
 PIXELS_A_TILE = 8192  # at most this many pixels of a tile (a fixed stride) inform the stain vectors

@@ -277,6 +277,19 @@ def test_more_than_a_quarter_of_unscorable_nuclei_warns(missing: int, warned: bo
     assert found.verdict.group == "5"
 
 
+@pytest.mark.parametrize(("blurred", "readable"), [(40, True), (41, False)])
+def test_a_slide_out_of_focus_is_indeterminate(blurred: int, readable: bool) -> None:
+    flags = np.where(np.arange(100) < blurred, 4, 0)
+    found = score(nuclei(np.full(100, 2), flags=flags))
+    assert (found.verdict.group == "5") is readable
+    assert (Reason.BLUR in found.verdict.reasons) is not readable
+    assert (found.heterogeneity is None) is not readable  # nor is it pooled
+    lying_badly = score(nuclei(np.full(100, 2), flags=np.where(np.arange(100) < blurred, 4 + 8, 0)))
+    assert Reason.BLUR not in lying_badly.verdict.reasons
+    counted = score(nuclei(np.full(100, 2), flags=flags), dataclasses.replace(PARAMS, excluded_flags=123))
+    assert (counted.verdict.group, counted.n_evaluable) == ("5", 100)
+
+
 def test_the_category_counts_signals_or_spots_and_both_are_kept() -> None:
     measured = nuclei(np.full(60, 12), her2_spots=np.full(60, 3))
     by_signals, by_spots = score(measured), score(measured, dataclasses.replace(PARAMS, count="spots"))
@@ -620,6 +633,7 @@ def test_scattered_few_or_all_amplified_nuclei_are_no_second_population(amplifie
         {"replicates": 99},
         {"retention": 1.0},
         {"max_unscorable_percent": 101},
+        {"max_blurred_percent": -1},
         {"population_percent": -1},
     ],
 )

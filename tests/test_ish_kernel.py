@@ -20,6 +20,10 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import ConvexHull
 
+from her2core.errors import Reason
+from her2core.guideline_ish import load_ish_rules
+from her2core.ish import score_ish
+from her2core.ish_nuclei import MeasuredNuclei
 from her2core.kernels.holes import fill_holes
 from her2core.kernels.ish import (
     NUCLEUS_DTYPE,
@@ -36,7 +40,8 @@ from her2core.kernels.ish_polygon import outlines, paint
 from her2core.kernels.polar import N_RAYS, bearings
 from her2core.kernels.spots import cluster_copies, single_signal
 from her2core.kernels.stain import unit
-from her2core.params import ISHParams
+from her2core.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
+from her2core.params import ISHParams, IshScoreParams
 from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.ish_render import (
     DAPI_LEVEL,
@@ -47,11 +52,14 @@ from her2core.phantom.ish_render import (
     RED,
     render_ish,
 )
-from her2core.records import Assay, Box, DishStain, Fluorescence
+from her2core.records import Assay, Box, DishStain, Fluorescence, Quality, SlideRow
 
 Pixels = npt.NDArray[Any]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
 MODALITIES = ("FISH", "DISH")
+PARAMS = IshScoreParams(reserve_one_in=1000, min_nuclei=10, full_nuclei=20)  # a phantom is a small field
+RULES = load_ish_rules(PARAMS.rules)
+PASSED = Quality("pass", (), 1.0, *(None,) * 6)
 
 
 def _three(vector: Any) -> tuple[float, float, float]:
@@ -165,7 +173,7 @@ def result(modality: str, kind: str) -> Result:
         "highest": {"seed": 4, "populations": (Population(1.0, 10.0, 1.25),)},
         "crowded": {"seed": 5, "overlapping": 0.2, "touching": 0.4},
         "noisy": {"seed": 6, "noise": 2.5},
-        "fine": {"seed": 7, "mpp": 0.06, "height_px": 1600, "width_px": 1600},
+        "fine": {"seed": 7, "mpp": 0.06, "height_px": 2000, "width_px": 2000},
         "coarse": {"seed": 8, "mpp": 0.17, "height_px": 700, "width_px": 700},
         "blurred": {"seed": 9, "defocus_um": 0.9},
         "single": {"seed": 10, "dual": False, "populations": (Population(1.0, 4.0, 0.0),)},
@@ -365,6 +373,46 @@ def test_flags_defocus(modality: str) -> None:
     assert result(modality, "amplified").flagged(NucleusFlag.BLURRED, overlapped=False) == 0
     sharp, soft = result(modality, "amplified").nuclei, result(modality, "blurred").nuclei
     assert np.median(sharp["sharpness"]) > 1.5 * np.median(soft["sharpness"])
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("ratio", [1.0, 3.0])
+def test_counts_right_at_any_focus_or_says_that_it_is_lost(modality: str, ratio: float) -> None:
+    """As a slide is read: believed signals, in nuclei without a flag, unless too many are blurred."""
+    read = []
+    for tenths in range(11):
+        found = Result(
+            IshSpec(
+                modality,
+                seed=21,
+                height_px=1000,
+                width_px=1000,
+                mpp=0.12,
+                defocus_um=tenths / 10,
+                populations=(Population(1.0, 2 * ratio, 2.0),),
+            )
+        )
+        table = kernel_table(found.nuclei, found.spots, np.ones(len(found.nuclei), np.bool_))
+        row = SlideRow("s", "c", "u", Assay(f"HER2-{modality}"))
+        spots = Spots.of(table)
+        single = SingleSignals.of([spots], 0.12)
+        rows = nucleus_rows(table, row, 0.12, None, single, dual=True)
+        score = score_ish(MeasuredNuclei.of(rows, dual=True), PARAMS, RULES, PASSED)
+        assert (Reason.BLUR in score.verdict.reasons) == (score.verdict.group is None), tenths
+        if score.verdict.group is None:
+            continue
+        read.append(tenths)
+        copies = single.copies(spots)
+        found.spots = found.spots[copies > 0]
+        recall, precision = found.signals()
+        assert recall >= 0.95, (tenths, recall)
+        assert precision >= 0.95, (tenths, precision)
+        planted = [found.planted.nuclei[name][found.passed[:, 0]].sum() for name in ("her2", "cep17")]
+        counted = [rows[f"{name}_signals"].to_numpy()[found.passed[:, 1]].sum() for name in ("her2", "cep17")]
+        assert counted[0] / planted[0] == pytest.approx(1.0, abs=0.05), tenths
+        assert counted[1] / planted[1] == pytest.approx(1.0, abs=0.05), tenths
+        assert counted[0] / counted[1] == pytest.approx(planted[0] / planted[1], rel=0.05), tenths
+    assert read == [0, 1, 2, 3, 4]  # 0.4 µm of blur is twice that of a signal
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-WEAK: Final = 0.45  # of a typical signal's contrast: less is a bead, or out of focus; ours, measured
+WEAK: Final = 0.5  # of a typical signal's contrast: less is a bead, or out of focus; ours, measured
 STRONG: Final = 0.5  # of a typical signal's contrast: from here on a signal may have an echo; ours
 TOGETHER_UM: Final = (
     0.3  # an echo lies no farther from its source: less than the smallest signal is wide; ours

@@ -73,6 +73,7 @@ RED_POLE_DEG: Final = 35.0  # so far from hematoxylin a pixel holds red; ours
 RED_POLE_OD: Final = 0.20  # and as much of it: more than red cells and fringes have; ours
 BLACK_POLE_OD: Final = 0.12  # a darker neutral part is silver, whose direction says nothing; ours
 MIN_PIXELS: Final = 200  # fewer pixels give no direction; ours
+MIN_RED_PIXELS: Final = 50  # ... of red, which is a few signals alone, but strong ones; ours
 DEFAULT_HEMATOXYLIN_RANGE: Final = (0.05, 0.25)  # OD, where no tissue tells; ours
 
 
@@ -367,7 +368,7 @@ def _red(od: Floats, hematoxylin: Floats, red: Floats) -> Floats | None:
     h, r, k = _amounts(od, hematoxylin, red)
     angle = np.degrees(np.arctan2(r, h))
     held = (angle >= RED_POLE_DEG) & (r >= RED_POLE_OD) & (k < BLACK_POLE_OD)
-    if int(held.sum()) < MIN_PIXELS:
+    if int(held.sum()) < MIN_RED_PIXELS:
         return None
     pure = held & (angle >= np.percentile(angle[held], 50))
     return unit(od[pure].sum(axis=0))

@@ -79,6 +79,7 @@ PROBES: Final = ("HER2", "CEP17")
 NUCLEAR_UM: Final = 0.5  # pixels of the nuclear image, about; ours
 SIGNAL_OD: Final = 0.08  # of black or red in a bin: more of it hides hematoxylin; ours
 MENDING: Final = 0.5  # of hematoxylin for every unit of signal above that; ours
+RIM_UM: Final = 0.4  # so far beyond the outline a signal is on the nucleus's rim, and its own; ours
 SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
 SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all
 
@@ -272,10 +273,7 @@ class ISHKernel:
     ) -> Rows:
         shape = found.shape
         rule = self.rules
-        spread = (
-            max(1, round(ish_shape.SHARP_UM[0] / self.um)),
-            max(2, round(ish_shape.SHARP_UM[1] / self.um)),
-        )
+        spread = ish_shape.SHARP_UM[0] / self.um, ish_shape.SHARP_UM[1] / self.um
         near = min(2 * rule.r_max, rule.look.reach)
         rows = ish_shape.measure((picture.grey, picture.soft), shape, found, mine, near, spread, rule.look)
         nuclei = np.zeros(len(mine), NUCLEUS_DTYPE)
@@ -323,6 +321,7 @@ class ISHKernel:
         """Signals of the nuclei ``mine``; their numbers are filled into ``nuclei``."""
         if not len(mine):
             return np.empty(0, SPOT_DTYPE)
+        shape = shape._replace(radius=shape.radius + RIM_UM / self.um)
         parts = [np.empty(0, SPOT_DTYPE)]
         window = self._around(shape.where(mine), area)
         part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]

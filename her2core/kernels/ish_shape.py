@@ -16,7 +16,7 @@ MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
 
 CLIPPED: Final = 255  # a grey so bright is not measured
 LENS: Final = 1.4  # of its median height: where a nucleus is so bright another lies over it; ours
-SHARP_UM: Final = (0.5, 2.0)  # half the widths across an edge whose steps are compared; ours
+SHARP_UM: Final = (0.25, 1.75)  # half the widths across an edge whose steps are compared; ours
 CUT_PX: Final = 2  # so far from a cut the overlap is looked for
 TOUCH: Final = 1.0  # pixels: so far outlines of nuclei that only touch may cross
 MOST_NEIGHBOURS: Final = 64
@@ -29,7 +29,7 @@ def measure(
     found: Any,
     wanted: Any,
     near: int,
-    spread: tuple[int, int],
+    spread: tuple[float, float],
     look: Any,
 ) -> Any:
     """Measure the nuclei that ``wanted`` lists.
@@ -151,24 +151,29 @@ def _shared(dy: int, dx: int, i: int, rivals: Any, shape: Any, look: Any) -> boo
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _sharpness(grey: Any, i: int, shape: Any, bound: Any, spread: tuple[int, int], look: Any) -> float:
+def _sharpness(grey: Any, i: int, shape: Any, bound: Any, spread: tuple[float, float], look: Any) -> float:
     """Step across the free edge as a fraction of the step over a wider way; 0 where nothing is free."""
-    close = 0
-    wide = 0
+    half = int(np.ceil(spread[1] + 0.5))
+    profile = np.zeros(2 * half, np.int64)  # sums along the edge, from inside to outside, a pixel apart
     for a in range(N_RAYS):
         r = shape.radius[i, a] + RIM
-        if r > bound[a] - 1:
-            continue
-        for way in range(2):
-            d = spread[way]
-            inner, outer = max(r - d, 0.0), r + d - 1.0
-            p = _level(grey, i, shape, inner, a, look)
-            q = _level(grey, i, shape, outer, a, look)
-            if way == 0:
-                close += p - q
-            else:
-                wide += p - q
+        if r <= bound[a] - 1:
+            for k in range(2 * half):
+                profile[k] += _level(grey, i, shape, max(r + k - half, 0.0), a, look)
+    close, wide = _drop(profile, spread[0]), _drop(profile, spread[1])
     return close / wide if wide > 0 else 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _drop(profile: Any, away: float) -> float:
+    """How much higher ``profile`` is ``away`` pixels before its middle than after it."""
+    last = len(profile) - 1
+    before = 0.5 * last - away
+    k = int(before)
+    share = before - k
+    inner = (1.0 - share) * profile[k] + share * profile[k + 1]
+    outer = (1.0 - share) * profile[last - k] + share * profile[last - k - 1]
+    return float(inner - outer)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -19,6 +19,7 @@ from her2core.kernels.scale_space import ROOT8
 SUBPIXEL: Final = 64  # places are whole fractions of this
 SAMPLES: Final = 256  # pixels of a nucleus from which its noise is taken, about; ours
 ROBUST: Final = 1.4826  # standard deviation over MAD, of a normal distribution
+COARSER: Final = 2.0  # times the noise of the finest scale: more than that is signals; ours, measured
 RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; ours
 
 
@@ -83,13 +84,20 @@ def _ordered(bits: Any) -> Any:
 def candidates(
     levels: Any, inside: Any, label: int, pad: int, scales: Any, floor: float, mad: float, spots: Any
 ) -> int:
-    """Maxima over place and scale that rise above the nucleus's own noise and ``floor``; their number."""
+    """Maxima over place and scale that rise above the nucleus's own noise and ``floor``; their number.
+
+    Signals that fill a nucleus, many or out of focus, are no noise: they answer to coarse scales alone.
+    """
     h, w = inside.shape
     n_scales = len(scales.sigma_px)
     n = 0
+    most = np.inf
     for i in range(n_scales):
         level = levels[i]
-        least = np.float32(max(floor * scales.gain, mad * noise_of(level, inside, label, pad)))
+        noise = min(noise_of(level, inside, label, pad), most)
+        if i == 0:
+            most = COARSER * noise
+        least = np.float32(max(floor * scales.gain, mad * noise))
         for y in range(pad, pad + h):
             row = level[y, pad : pad + w]
             above = 0
