@@ -74,14 +74,18 @@ class Section:
         if all(step.cluster is None for step in rules.steps):
             return counts
 
-        def largest(lowest: CellClass) -> int:
-            chosen = rows[classes >= lowest]
-            return largest_component(self.y_um[chosen], self.x_um[chosen], rules.link_um)
-
+        groups = dict.fromkeys((CellClass.C3, CellClass.C2, CellClass.C1), 0)
+        found = 0  # what a group of a higher class has decided, a larger one of a lower class does not change
+        for lowest in groups:
+            asked = [step.cluster for step in rules.steps if step.cluster and min(step.classes) == lowest]
+            if found < min(asked, default=math.inf):
+                chosen = rows[classes >= lowest]
+                found = largest_component(self.y_um[chosen], self.x_um[chosen], rules.link_um)
+            groups[lowest] = found
         return counts + ClassCounts(
-            cluster_any=largest(CellClass.C1),
-            cluster_2=largest(CellClass.C2),
-            cluster_3=largest(CellClass.C3),
+            cluster_any=groups[CellClass.C1],
+            cluster_2=groups[CellClass.C2],
+            cluster_3=groups[CellClass.C3],
         )
 
     def take(self, core: Core, params: HeterogeneityParams, rules: RuleSet) -> list[ClassCounts]:
