@@ -28,7 +28,7 @@ from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.storage import Store
 from her2core.tissue import TissueMask, read_tissue
 
-VERSION = 5
+VERSION = 6
 """Raised whenever the same pixels and parameters would give other rows, or other parts."""
 
 UNIT_SHARDS = 1.5

@@ -218,6 +218,26 @@ def test_completeness_of_a_cell_made_by_hand(stained_deg: float) -> None:
     assert cell["qc_flag"] == 0
 
 
+@pytest.mark.parametrize("turn_deg", [0, 70, 315])
+def test_a_membrane_across_a_gap_is_the_neighbours(turn_deg: int) -> None:
+    """The same stained arc, beside the cell's own cytoplasm and beyond 1.5 um of glass."""
+    n = 1200
+    yy, xx = np.mgrid[:n, :n] - n / 2 + 0.25
+    radius, angle = np.hypot(yy, xx) * 0.25, (np.degrees(np.arctan2(yy, xx)) + turn_deg) % 360
+    dab = 0.5 * np.exp(-4 * np.log(2) * (radius - 7.0) ** 2) * (angle < 80)
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    found = {}
+    for edge_um in (4.8, 7.0):
+        cytoplasm = np.clip(0.5 - (radius - edge_um) / 0.5, 0, 1) + (radius > 9.5)  # and tissue around
+        (cell,) = measured(
+            kernel, paint(0.08 * cytoplasm + 0.22 * soft_disc(radius), dab), Box(500, 500, 700, 700)
+        )
+        found[edge_um] = cell
+    assert found[7.0]["completeness_01"] > 0.15
+    assert found[4.8]["completeness_01"] < 0.03
+    assert found[4.8]["membrane_od_mean"] < 0.05
+
+
 def test_a_cell_on_glass_cannot_be_evaluated() -> None:
     """Rays that look over glass meet no boundary (spec 4.3, step 6)."""
     n = 1200
@@ -434,10 +454,10 @@ def test_phantom_cells_are_found_and_measured(name: str) -> None:
     assert result["tumour recall"] >= 0.97
     assert result["recall"] >= 0.95
     assert result["precision"] >= 0.97
-    assert result["completeness error"] <= 0.07
-    assert result["completeness r"] >= 0.88
+    assert result["completeness error"] <= 0.06
+    assert result["completeness r"] >= 0.9
     assert result["membrane OD r"] >= 0.86
-    assert result["kappa"] >= 0.78
+    assert result["kappa"] >= 0.82
     assert result["rule keeps tumour"] >= 0.92
     assert result["rule drops others"] >= 0.6
 
@@ -452,7 +472,7 @@ def test_phantoms_taken_together() -> None:
     assert mean["completeness error"] <= 0.035
     assert mean["completeness r"] >= 0.955
     assert mean["membrane OD r"] >= 0.96
-    assert mean["kappa"] >= 0.89
+    assert mean["kappa"] >= 0.9
 
 
 # --- nuclei of real cores, marked by eye --------------------------------------------------------------

@@ -111,8 +111,11 @@ def _measure_membrane(
     peak, weight, valid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(N_RAYS, np.bool_)
     membrane.bound_rays(i, found, rows, sizes.near, look, mid)
     membrane.contour(sheets.dab, sheets.hem, (at_full, at), nucleus, mid, rule, work, path)
-    membrane.read_contour(sheets.raw, at_full, path, rule.slack, look, peak, weight)
+    membrane.read_contour(sheets.raw, at_full, path, rule.slack, peak)
     base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
+    stained = (peak >= sizes.positive) & (peak - base >= sizes.above)
+    membrane.leave_neighbours(sheets.hem, sheets.brown, (at, at_full), nucleus, rule, stained, path, peak)
+    membrane.arc_lengths(path, look, weight)
     for a in range(N_RAYS):
         span = (nucleus[a] + 1, int(path[a] / rule.scale) + rule.lumen + 2)
         valid[a] = peak[a] >= sizes.positive or not membrane.looks_into_glass(

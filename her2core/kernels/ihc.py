@@ -56,6 +56,7 @@ NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray; the thinnest 1+ membrane is 0.64 um wide (Scheel 2018)
 MEMBRANE_FOOT_UM: Final = 2.0  # from its middle a 3+ membrane, 2.14 um wide (Scheel 2018), is down to a tenth
 LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
+CYTOPLASM_OD: Final = 0.03  # of hematoxylin: a cytoplasm that has less is not told from glass pixel by pixel
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
 SEED_GREY: Final = 7  # a seed is darker than its surroundings by this much
@@ -148,6 +149,7 @@ class IHCKernel:
             wall=4,
             glass=clear_glass + round(glass_od * per_od),
             clear_glass=clear_glass,
+            cytoplasm=round(CYTOPLASM_OD * per_od),
             lumen=self._px(LUMEN_UM),
             gap=20,
             rind=24,

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from her2core.kernels.polar import FORBIDDEN, N_RAYS, new_lap, trace
 
 OPEN: Final = 1 << 20  # no neighbour along this ray
+GLASSY: Final = 0.3  # of the way from glass to a cell's cytoplasm: less is a gap; ours
+NEIGHBOURS_ARC: Final = N_RAYS // 3  # rays: no neighbour across a gap faces more of a cell; ours
+STAINED_DAB: Final = 12  # grey steps, 0.1 OD: hematoxylin under so much DAB is not believed; ours
 FAINTEST_DAB: Final = 6  # grey steps, 0.05 OD: less is no stain; ours
 
 
@@ -33,6 +36,7 @@ class ContourRule(NamedTuple):
     wall: int  # cost of a step through a membrane, 1/16 of its clipped height
     glass: int  # hematoxylin grey below which there is no tissue
     clear_glass: int  # hematoxylin grey of glass
+    cytoplasm: int  # hematoxylin greys above glass from which cytoplasm is told from it
     lumen: int  # glass so wide is a lumen, pixels of the nuclear image
     gap: int  # cost of a step over glass, 1/16 grey a grey
     rind: int  # an edge of the cytoplasm higher than this counts as this, half greys
@@ -195,8 +199,8 @@ def _crossings(gain: Any, height: Any, pale: Any, rim: Any, coarse: Any, open_fr
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def read_contour(dab: Any, centre: int, path: Any, slack: int, look: Any, peak: Any, weight: Any) -> None:
-    """DAB (grey steps) and arc length (steps) of the contour at every ray."""
+def read_contour(dab: Any, centre: int, path: Any, slack: int, peak: Any) -> None:
+    """DAB (grey steps) of the contour at every ray."""
     flat, offset = dab.flat, dab.offset
     for a in range(N_RAYS):
         best = np.int32(0)
@@ -209,7 +213,63 @@ def read_contour(dab: Any, centre: int, path: Any, slack: int, look: Any, peak: 
         if 4 * outer > 5 * best:  # all this is the flank of a membrane farther out
             best = np.int32(flat[centre + offset[a, max(path[a] - slack, 0)]])
         peak[a] = best
-        weight[a] = 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def leave_neighbours(
+    hem: Any, dab: Any, at: tuple[int, int], nucleus: Any, rule: Any, stained: Any, path: Any, peak: Any
+) -> None:
+    """Give back stained arcs that clear glass parts from the cell's own cytoplasm: they are a neighbour's.
+
+    Where a cell stands apart, the nearest membrane may be that of the cell across the gap. ``hem`` and
+    ``dab`` are sheets of the nuclear image's star; ``stained`` (ray,) marks the arcs. A whole arc is judged
+    at once, by the mean hematoxylin of the last unstained pixels before it, because a single pixel of pale
+    cytoplasm is as clear as glass. The contour of such an arc is drawn back to these pixels.
+    """
+    cytoplasm = _cytoplasm_hematoxylin(hem, at[0], nucleus)
+    if not stained.any() or stained.all() or cytoplasm - rule.clear_glass < rule.cytoplasm:
+        return
+    level = rule.clear_glass + GLASSY * (cytoplasm - rule.clear_glass)
+    before = np.zeros(N_RAYS, np.int32)
+    end: Any = np.argmin(stained)  # of the arc that the first ray may lie on: a lap from here cuts none
+    a: Any = end + 1
+    while a < end + N_RAYS:
+        b = a
+        total: Any = 0
+        seen = 0
+        while stained[b % N_RAYS]:
+            ray = b % N_RAYS
+            c: Any = int(path[ray] / rule.scale) - 1
+            while c > nucleus[ray] and dab.flat[at[1] + dab.offset[ray, c]] >= STAINED_DAB:
+                c -= 1
+            before[ray] = c
+            if c > nucleus[ray]:
+                total += np.int32(hem.flat[at[0] + hem.offset[ray, c]])
+                seen += 1
+            b += 1
+        if seen > 1 and b - a <= min(2 * seen, NEIGHBOURS_ARC) and total < level * seen:
+            for k in range(a, b):
+                ray = k % N_RAYS
+                path[ray] = max(int(before[ray] * rule.scale), int(nucleus[ray] * rule.scale + 0.5) + 1)
+                peak[ray] = min(peak[ray], dab.flat[at[1] + dab.offset[ray, before[ray]]])
+        a = b + 1
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _cytoplasm_hematoxylin(hem: Any, at: int, nucleus: Any) -> Any:
+    """Hematoxylin grey of the cytoplasm beside the nucleus: the upper quartile, for it may be missing."""
+    grey = np.zeros(N_RAYS, np.int32)
+    for a in range(N_RAYS):
+        for r in range(nucleus[a] + 1, nucleus[a] + 3):
+            grey[a] += np.int32(hem.flat[at + hem.offset[a, r]])
+    grey.sort()
+    return grey[3 * N_RAYS // 4] / 2
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def arc_lengths(path: Any, look: Any, weight: Any) -> None:
+    """Length of the contour (steps) that every ray stands for."""
+    weight[:] = 0.0
     for a in range(N_RAYS):
         b = (a + 1) % N_RAYS
         dy = path[a] * look.sin[a] - path[b] * look.sin[b]
