@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import RegularPolyCollection
@@ -23,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from her2core.guideline import CellClass
+from her2core.png import png
 from her2core.records import PyramidRef
 from her2core.sampling import LevelReader, Pixels
 
@@ -117,7 +120,6 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     high = top + bottom + (panel_h if beside else 2 * panel_h + gap)
     figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
     left = (wide - (2 * panel_w + gap if beside else panel_w)) / 2
-    extent = (0.0, width_um, height_um, 0.0)
     corners = (
         (left, bottom if beside else bottom + panel_h + gap),
         (left + panel_w + gap if beside else left, bottom),
@@ -126,12 +128,11 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     for panel in panels:
         panel.set_xlim(0, width_um)
         panel.set_ylim(height_um, 0)
-    panels[0].imshow(thumbnail, extent=extent, interpolation="antialiased")
+        panel.set_aspect("equal")
+    panels[0].add_artist(Backdrop(thumbnail, um_px))
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     faded = 255 - (255 - grey.astype(np.int16)) * 2 // 5
-    panels[1].imshow(
-        faded.astype(np.uint8), extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="antialiased"
-    )
+    panels[1].add_artist(Backdrop(faded.astype(np.uint8), um_px))
     px_um = inch_um * DPI
     _class_bar(figure, summary, (left, 0.12, wide - 2 * left, bottom - 0.3), wide, high)
     if CELL_UM * px_um >= MIN_DOT_PX:
@@ -143,6 +144,34 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     scale_bar(panels[1], width_um)
     _heading(figure, summary, left / wide, high)
     return png_bytes(figure)
+
+
+class Backdrop(Artist):
+    """A slide that fills its place on axes in µm, resampled by area: `Axes.imshow` in a tenth of its time.
+
+    Parameters
+    ----------
+    pixels
+        (h, w, 3) or grey (h, w) uint8 at ``um_px``; its first corner lies at the axes' zero.
+    """
+
+    def __init__(self, pixels: Pixels, um_px: float) -> None:
+        super().__init__()
+        self._pixels, self._um_px = pixels, um_px
+        self.set_zorder(0)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Called by the figure, when the axes have their final place."""
+        if self.axes is None:
+            return
+        height, width = self._pixels.shape[:2]
+        ends = np.array([(0.0, height), (width, 0.0)]) * self._um_px
+        (left, low), (right, high) = np.rint(self.axes.transData.transform(ends)).astype(int)
+        size = max(right - left, 1), max(high - low, 1)
+        how = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
+        scaled = cv2.resize(self._pixels, size, interpolation=how)
+        code = cv2.COLOR_GRAY2RGBA if scaled.ndim == 2 else cv2.COLOR_RGB2RGBA
+        renderer.draw_image(renderer.new_gc(), left, low, cv2.cvtColor(scaled, code)[::-1])
 
 
 def bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
@@ -312,8 +341,8 @@ def shortened(text: str, longest: int) -> str:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    fast = {"compress_level": 3}  # a tenth larger, in under half the time
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs=fast)
-    return buffer.getvalue()
+    """The file of a figure without transparent parts."""
+    width, height = FigureCanvasAgg(figure).get_width_height()
+    raw = io.BytesIO()
+    figure.savefig(raw, format="rgba", dpi=figure.dpi)
+    return png(np.frombuffer(raw.getbuffer(), np.uint8).reshape(height, width, 4)[..., :3], figure.dpi)

@@ -21,7 +21,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
 
-from her2core.picture import DPI, INK, OTHER_COLOUR, PANEL_IN, bare_axes, png_bytes, scale_bar, shortened
+from her2core.picture import (
+    DPI,
+    INK,
+    OTHER_COLOUR,
+    PANEL_IN,
+    Backdrop,
+    bare_axes,
+    png_bytes,
+    scale_bar,
+    shortened,
+)
 from her2core.records import RGB, Box, PyramidRef
 from her2core.sampling import LevelReader, Pixels
 
@@ -183,7 +193,8 @@ def ish_picture(
     left.set_ylim(height_um, 0)
     left.set_facecolor("white" if bright else "black")
     shown = thumbnail if bright else composite(thumbnail, channels)
-    left.imshow(shown, extent=(0.0, width_um, height_um, 0.0), interpolation="antialiased")
+    left.set_aspect("equal")
+    left.add_artist(Backdrop(shown, um_px))
     _draw_nuclei(left, nuclei, inch_um * DPI)
     scale_bar(left, width_um)
 

@@ -26,7 +26,7 @@ from matplotlib.patches import Rectangle
 from her2core.guideline import SCORES, CellClass
 from her2core.lattice import DISCOVERY, hot_and_cold
 from her2core.params import HeterogeneityParams
-from her2core.picture import CLASS_COLOURS, DPI, INK, bare_axes, png_bytes, scale_bar, shortened
+from her2core.picture import CLASS_COLOURS, DPI, INK, Backdrop, bare_axes, png_bytes, scale_bar, shortened
 from her2core.picture_ish import composite
 from her2core.records import RGB
 from her2core.regions import UNSCORED, Hexes, NucleusRegions, Regions
@@ -136,10 +136,7 @@ def regions_figure(
         spare_x, spare_y = panel_w / inch_um - width_um, panel_h / inch_um - height_um
         axes.set_xlim(-spare_x / 2, width_um + spare_x / 2)
         axes.set_ylim(height_um + spare_y / 2, -spare_y / 2)
-        picture = shown if drawn is None else np.repeat(faded[..., np.newaxis], 3, axis=2)
-        axes.imshow(
-            picture, extent=(0.0, width_um, height_um, 0.0), interpolation="antialiased", aspect="auto"
-        )
+        axes.add_artist(Backdrop(shown if drawn is None else faded, um_px))
         title = drawn.title if drawn is not None else "slide"
         figure.text(left / wide, (bottom + panel_h + 0.1) / high, title, fontsize=10.5, color=INK)
         if drawn is None:

@@ -22,7 +22,7 @@ from her2core.guideline import CellClass, load_rules
 from her2core.guideline_ish import load_ish_rules
 from her2core.ish_nuclei import MeasuredNuclei
 from her2core.params import HeterogeneityParams, IshScoreParams
-from her2core.picture import CLASS_COLOURS
+from her2core.picture import CLASS_COLOURS, Backdrop
 from her2core.picture_regions import (
     COLD,
     COLOURS,
@@ -91,7 +91,7 @@ def drawn(figure: Figure) -> npt.NDArray[np.uint8]:
 
 
 def panels_of(figure: Figure) -> list[Axes]:
-    return [axes for axes in figure.axes if axes.images]
+    return [axes for axes in figure.axes if any(isinstance(each, Backdrop) for each in axes.artists)]
 
 
 def maps(figure: Figure) -> list[Axes]:
