@@ -112,25 +112,25 @@ def _write_level(store: Store, path: str, ref: PyramidRef, level: int, mask: Mas
             writer.clear()
             for cy in range(side):
                 for cx in range(side):
-                    _fill(chunk, mask, repeat, (iy * side + cy) * edge, (ix * side + cx) * edge)
-                    writer.add(cy, cx, chunk)
+                    if _fill(chunk, mask, repeat, (iy * side + cy) * edge, (ix * side + cx) * edge):
+                        writer.add(cy, cx, chunk)
             store.write_bytes(f"{path}/c/{iy}/{ix}", writer.finish())
     document = ngff.label_array((height, width), edge, side * edge, how, _BACKGROUND)
     store.write_json(f"{path}/zarr.json", document)
 
 
-def _fill(chunk: Mask, mask: Mask, repeat: int, y0: int, x0: int) -> None:
-    """Fill a chunk at ``(y0, x0)`` with the mask, its pixels repeated; background outside it."""
+def _fill(chunk: Mask, mask: Mask, repeat: int, y0: int, x0: int) -> bool:
+    """Fill a chunk at ``(y0, x0)`` with the mask, its pixels repeated, unless all of it is background."""
     edge = len(chunk)
     rows, columns = y0 // repeat, x0 // repeat
     part = mask[rows : -(-(y0 + edge) // repeat), columns : -(-(x0 + edge) // repeat)]
     if not part.any():
-        chunk.fill(_BACKGROUND)
-        return
+        return False
     grown = part.repeat(repeat, axis=0).repeat(repeat, axis=1)
     grown = grown[y0 - rows * repeat :, x0 - columns * repeat :][:edge, :edge]
     chunk.fill(_BACKGROUND)
     chunk[: grown.shape[0], : grown.shape[1]] = grown
+    return True
 
 
 def _read_level(store: Store, path: str, ref: PyramidRef, level: int) -> Mask:
