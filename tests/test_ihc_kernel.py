@@ -510,16 +510,16 @@ def test_nuclei_marked_by_eye_are_found(shared_data: Path) -> None:
     """Recall and precision, without what lies on an uncertain mark. The rule was fitted here."""
     hits, sure, found = beside_marks(shared_data, "nuclei_by_eye.csv", 512)
     assert sure >= 300
-    assert hits / sure >= 0.83
-    assert hits / found >= 0.93
+    assert hits / sure >= 0.85
+    assert hits / found >= 0.94
 
 
 def test_nuclei_marked_in_fields_that_nothing_was_fitted_on(shared_data: Path) -> None:
     """Squares of 256 px from other fields, taken at random: the fair figure, of few marks."""
     hits, sure, found = beside_marks(shared_data, "nuclei_by_eye_heldout.csv", 256)
     assert sure >= 120
-    assert hits / sure >= 0.76
-    assert hits / found >= 0.94
+    assert hits / sure >= 0.81
+    assert hits / found >= 0.96
 
 
 def test_warm_compiles_what_a_call_needs() -> None:

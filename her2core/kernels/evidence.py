@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS
+
+NONE: Final = -(1 << 16)  # evidence of an outline without contrast
 
 
 class NucleusRule(NamedTuple):
@@ -42,33 +44,34 @@ def nucleus_rule(rim: int, um: float) -> NucleusRule:
         per_range=1 / SHADES,
         per_dab_od=10 / DAB_PER_OD,
         um2=um * um,
-        bias=-11.32,
-        step=36.4,
-        weakest=0.33,
-        inside=-0.11,
-        outside=6.21,
-        brown=-2.68,
+        bias=-11.6,
+        step=36.6,
+        weakest=0.82,
+        inside=-0.34,
+        outside=6.29,
+        brown=-3.88,
         size=1.59,
-        rough=-0.53,
-        uneven=-5.04,
+        rough=-0.5,
+        uneven=-5.79,
     )
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def judge(hem: Any, dab: Any, stride: int, factor: int, found: Any, rule: Any, keep: Any) -> None:
-    """Clear ``keep`` (n,) where an outline lacks `evidence`, and make the evidence its score.
+def judge(hem: Any, dab: Any, stride: int, factor: int, found: Any, least: int, rule: Any) -> None:
+    """Replace every outline's score by its `evidence`, in 1/256; `NONE` where the score is below ``least``.
 
     ``hem`` and ``dab`` are sheets of one star; ``stride`` is the width of the nuclear image, of which one
     pixel is ``factor`` x ``factor`` of the DAB's.
     """
     for i in range(len(found.y)):
-        if keep[i]:
-            y, x = found.y[i], found.x[i]
-            blue = levels(hem, y * stride + x, found.path[i], rule.rim, 2)
-            brown = levels(dab, factor * (y * stride * factor + x), found.path[i], rule.rim, 2)
-            uneven = rim_spread(hem, y * stride + x, found.path[i], rule.rim)
-            found.score[i] = int(256.0 * evidence(found, i, blue, brown, uneven, rule))
-            keep[i] = found.score[i] > 0
+        if found.score[i] < least:
+            found.score[i] = NONE
+            continue
+        y, x = found.y[i], found.x[i]
+        blue = levels(hem, y * stride + x, found.path[i], rule.rim, 2)
+        brown = levels(dab, factor * (y * stride * factor + x), found.path[i], rule.rim, 2)
+        uneven = rim_spread(hem, y * stride + x, found.path[i], rule.rim)
+        found.score[i] = int(256.0 * evidence(found, i, blue, brown, uneven, rule))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

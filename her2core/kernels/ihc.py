@@ -47,7 +47,7 @@ CELL_DTYPE: Final = np.dtype(
 # Lengths in micrometres; where no source is named, ours.
 NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-centre seed
 SEED_SIGMA_UM: Final = 1.25  # bridges chromatin, keeps a 5 um nucleus
-SURROUND_SIGMA_UM: Final = 3.0  # what a seed is compared with
+SURROUND_SIGMA_UM: Final = 2.75  # what a seed is compared with
 PEAK_UM: Final = 2.0  # two seeds are farther apart than this
 COMPETE_UM: Final = 5.0  # centres of outlines that may be one nucleus
 MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
@@ -122,7 +122,7 @@ class IHCKernel:
         self.near = px(COMPETE_UM)
         self.r_max = px(NUCLEUS_REACH_UM)
         self.edge_rule = nuclei.edge_rule(
-            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=px(2.0), clip=40
+            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=1.55 / self.um, clip=35
         )
         self.nucleus_rule = nucleus_rule(px(1.5), self.um)
         self._nucleus_work = nuclei.workspace(self.edge_rule)
@@ -176,7 +176,7 @@ class IHCKernel:
         self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
         by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
         reach = max(by_nuclei, self.drift + cell_px)
-        self.halo_px = self.bin * (reach + self.shift + 2)  # a moved seed still looks at pixels of the region
+        self.halo_px = self.bin * (reach + 2)
 
     def __call__(self, rgb: RGB, origin: tuple[int, int], core: Box) -> Cells:
         """Measure the cells whose centroid lies in ``core``.
@@ -243,32 +243,33 @@ class IHCKernel:
         """One outline for every nucleus in reach of the cells of ``inner``."""
         h, w = planes.soft.shape
         seeds = self._plane("seeds", h * w // 16, 2, np.int32)
-        margin = self.pixel_reach + self.shift
-        n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), margin, seeds)
+        n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), self.pixel_reach, seeds)
         y, x = np.ascontiguousarray(seeds[:n].T)
         near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
         found = self._unrivalled(self._outlined(planes, y[near], x[near]))
         y, x = found.y.copy(), found.x.copy()
-        nuclei.recentre(found, self.look, self.shift)
-        moved = (found.y != y) | (found.x != x)  # around the others the same outline would be found again
+        nuclei.recentre(found, self.wide_star, self.look, self.shift)
         near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
-        again = self._outlined(planes, found.y[near & moved], found.x[near & moved])
-        found = found.where(near & ~moved).joined(again)
+        moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))  # the others would come out the same
+        found.improve(moved, self._outlined(planes, found.y[moved], found.x[moved]))
+        found = found.where(near)
         return self._unrivalled(found.where(np.lexsort((found.x, found.y))))
 
     def _outlined(self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
-        """The outlines around centres that have contrast and the looks of a nucleus."""
+        """An outline around every centre; its score is the evidence that it is a nucleus."""
         w = planes.soft.shape[1]
         found = Nuclei.at(y, x)
         floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)
         sheet = self.wide_star.over(planes.soft)
         nuclei.outline_all(sheet, w, floor, self.edge_rule, self._nucleus_work, found, found.nearby())
-        keep = found.score >= round(16 * self.params.nucleus_contrast * SHADES)
+        least = round(16 * self.params.nucleus_contrast * SHADES)
         hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
-        judge(hem, brown, w, self.bin, found, self.nucleus_rule, keep)
-        return found.where(keep)
+        judge(hem, brown, w, self.bin, found, least, self.nucleus_rule)
+        return found
 
     def _unrivalled(self, found: Nuclei) -> Nuclei:
+        """The best outlines of ``found``, of those that are nuclei; in ascending ``y``."""
+        found = found.where(found.score > 0)
         return found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
 
     def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:

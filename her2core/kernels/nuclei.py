@@ -38,9 +38,11 @@ class Nuclei(NamedTuple):
         """Those that ``keep`` marks or lists."""
         return Nuclei(*(column[keep] for column in self))
 
-    def joined(self, other: Nuclei) -> Nuclei:
-        """These, then those."""
-        return Nuclei(*(np.concatenate(columns) for columns in zip(self, other, strict=True)))
+    def improve(self, rows: NDArray[np.intp], other: Nuclei) -> None:
+        """Put ``other`` in place of ``rows`` where its score is higher."""
+        better = np.flatnonzero(other.score > self.score[rows])
+        for column, others in zip(self, other, strict=True):
+            column[rows[better]] = others[better]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -104,7 +106,7 @@ class EdgeRule(NamedTuple):
     bend: NDArray[np.int32]
 
 
-def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: int, clip: int) -> EdgeRule:
+def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: float, clip: int) -> EdgeRule:
     """Edges between means over ``inner`` and ``outer`` pixels; at a radius of ``growth`` they weigh half."""
     radius = np.arange(r_max + 1)
     unit = 16 << 8
@@ -113,13 +115,13 @@ def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: int, clip:
         per_inner=(unit // np.clip(radius, 1, inner)).astype(np.int32),
         outer=outer,
         per_outer=np.int32(unit // outer),
-        weight=((radius << 8) // (radius + growth)).astype(np.int32),
+        weight=(256 * radius / (radius + growth)).astype(np.int32),
         r_min=r_min,
         clip=np.int32(16 * clip),
         floor=BASE + 8,
         below=-8,
         pale=2,
-        bend=bend_costs(32, 4),
+        bend=bend_costs(10, 10),
     )
 
 
@@ -237,9 +239,28 @@ def _score(gain: Any, lane: int, path: Any) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def recentre(found: Any, look: Any, most: int) -> None:
-    """Move every centre to the pixel nearest its outline's centroid, by ``most`` pixels at the most."""
+def recentre(found: Any, star: Any, look: Any, most: int) -> None:
+    """Draw every outline around its centroid's pixel, or as near to that as ``most`` pixels allow."""
+    old = np.empty(N_RAYS, np.int32)
     for i in range(len(found.y)):
-        dy, dx, _ = centroid(found.path[i], 0.5, look)
-        found.y[i] += min(max(int(np.floor(dy + 0.5)), -most), most)
-        found.x[i] += min(max(int(np.floor(dx + 0.5)), -most), most)
+        path = found.path[i]
+        dy, dx, _ = centroid(path, 0.5, look)
+        y = min(max(int(np.floor(dy + 0.5)), -most), most)
+        x = min(max(int(np.floor(dx + 0.5)), -most), most)
+        found.y[i] += y
+        found.x[i] += x
+        if y == 0 and x == 0:
+            continue
+        old[:] = path
+        for a in range(N_RAYS):
+            r = 1
+            while r < star.dy.shape[1] and _inside(y + star.dy[a, r], x + star.dx[a, r], old, look):
+                r += 1
+            path[a] = r
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _inside(dy: int, dx: int, path: Any, look: Any) -> bool:
+    """Whether the pixel at ``(dy, dx)`` from its centre lies inside an outline."""
+    row, column = dy + look.reach, dx + look.reach
+    return bool(look.distance[row, column] < path[look.ray[row, column]])
