@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import cv2
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from matplotlib.artist import Artist
@@ -25,7 +26,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from her2core.guideline import CellClass
-from her2core.png import png
 from her2core.records import PyramidRef
 from her2core.sampling import LevelReader, Pixels
 
@@ -345,4 +345,5 @@ def png_bytes(figure: Figure) -> bytes:
     width, height = FigureCanvasAgg(figure).get_width_height()
     raw = io.BytesIO()
     figure.savefig(raw, format="rgba", dpi=figure.dpi)
-    return png(np.frombuffer(raw.getbuffer(), np.uint8).reshape(height, width, 4)[..., :3], figure.dpi)
+    rgb = np.ascontiguousarray(np.frombuffer(raw.getbuffer(), np.uint8).reshape(height, width, 4)[..., :3])
+    return bytes(imagecodecs.png_encode(rgb, level=1, filter=imagecodecs.PNG.FILTER.SUB))
