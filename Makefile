@@ -62,7 +62,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	touch $@
 
 docs: $(VENV)/.runtime
-	$(BIN)/python -m her2core.schema > docs/schema.md
+	$(BIN)/python -m her2core.lake.schema > docs/schema.md
 	$(BIN)/python -m her2core.config schema > docs/config.schema.json
 	$(BIN)/python -m her2core.config document > docs/parameters.md
 

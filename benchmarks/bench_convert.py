@@ -38,10 +38,10 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from her2core.params import PyramidParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.pyramid import finalise, grid_of, write_shard, write_top
+from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
 from her2core.readers import open_slide
 from her2core.readers.base import SlideReader
-from her2core.storage import Store
+from her2core.storage.store import Store
 
 CHUNK = 512
 FIELD_PX = 2048

@@ -41,13 +41,13 @@ from slides import machine, real_slide
 from flows.cluster import connect
 from her2core.cohort import publish
 from her2core.pipeline import score_slide
-from her2core.progress import ENDED, Progress
-from her2core.progress import log as progress_log
+from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.records import Box
-from her2core.run import open_run
-from her2core.slide import SlideFinished
-from her2core.storage import Store
-from her2core.tissue import TissueMask, read_tissue
+from her2core.stages.progress import ENDED, Progress
+from her2core.stages.progress import log as progress_log
+from her2core.stages.run import open_run
+from her2core.stages.slide import SlideFinished
+from her2core.storage.store import Store
 
 Pixels = NDArray[np.uint8]
 TILE = 1024

@@ -21,11 +21,12 @@ from collections.abc import Callable, Sized
 import numpy as np
 from slides import machine
 
-from her2core import heterogeneity, spatial
-from her2core.biopsy import virtual_biopsies
-from her2core.guideline import load_rules
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.heterogeneity import ihc as heterogeneity
+from her2core.heterogeneity import spatial
+from her2core.heterogeneity.biopsy import virtual_biopsies
 from her2core.params import HeterogeneityParams, ScoreParams
-from her2core.scores import MeasuredCells, classify
+from her2core.scoring.ihc import MeasuredCells, classify
 
 GOAL_S, GOAL_MIB = 60, 2048
 CELL_UM2 = 150.0

@@ -38,7 +38,7 @@ from skimage.segmentation import expand_labels, watershed
 from her2core.kernels.ihc import IHCKernel, warm
 from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.profile import build_profile
+from her2core.profile.build import build_profile
 from her2core.records import Box, PyramidRef, StainProfile
 
 MPP = 0.25

@@ -34,7 +34,7 @@ def drive(slide: str, out: str) -> dict[str, float]:
     from flows.cluster import connect
     from her2core.cohort import publish
     from her2core.pipeline import score_slide
-    from her2core.run import open_run
+    from her2core.stages.run import open_run
 
     manifest = Path(out) / "manifest.csv"
     manifest.parent.mkdir(parents=True)

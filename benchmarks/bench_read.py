@@ -36,10 +36,10 @@ from numpy.typing import NDArray
 from slides import SHARED, machine, real_slide
 
 from her2core.params import PyramidParams
-from her2core.pyramid import finalise, grid_of, write_shard, write_top
-from her2core.pyramid_reader import PyramidReader
+from her2core.pyramid.reader import PyramidReader
+from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
 from her2core.readers import open_slide
-from her2core.storage import Store
+from her2core.storage.store import Store
 
 Pixels = NDArray[np.uint8]
 Read = Callable[[int, int, int], Pixels]

@@ -18,10 +18,10 @@ from prefect.artifacts import (
 )
 
 from her2core.cohort import PICTURE, CohortSummary
-from her2core.progress import COHORT, SLIDES, report
+from her2core.lake.rows import Row
 from her2core.records import SlideState
-from her2core.rows import Row
-from her2core.run import Run
+from her2core.stages.progress import COHORT, SLIDES, report
+from her2core.stages.run import Run
 
 PROGRESS, TABLE, CASES, PICTURES = "her2-progress", "her2-cohort", "her2-cases", "her2-pictures"
 """Keys of the artifacts; Prefect keeps every run's version of each."""

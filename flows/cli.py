@@ -147,7 +147,7 @@ def run_command(
     """Score a cohort. Run the same command again to resume, or after adding slides to the manifest."""
     if dry_run:
         from her2core.config import load_config
-        from her2core.storage import Store
+        from her2core.storage.store import Store
 
         Store(out, endpoint_url=load_config(config).run.endpoint_url).probe()
         plan_command(manifest, config, as_json)
@@ -158,7 +158,7 @@ def run_command(
 def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: bool) -> None:
     from flows.cluster import check_address
     from flows.show import row_table, showing_progress
-    from her2core.run import open_run
+    from her2core.stages.run import open_run
 
     check_address(cluster)
     open_run(manifest, out, config)  # all that can be refused is refused before a server starts
@@ -186,8 +186,8 @@ def status_command(
     as_json: Json = False,
 ) -> None:
     """Show every slide of a store and its stage: scored, running, failed, quarantined, skipped."""
-    from her2core.journal import cohort_status
-    from her2core.storage import Store
+    from her2core.storage.journal import cohort_status
+    from her2core.storage.store import Store
 
     entries = cohort_status(Store(out, endpoint_url=endpoint_url))
     if as_json:

@@ -26,9 +26,9 @@ from her2core.cohort import CohortSummary, publish
 from her2core.errors import SlideError
 from her2core.pipeline import ended, score_slide
 from her2core.records import SlideRow, SlideState
-from her2core.run import Run, open_run
-from her2core.slide import SlideFinished
-from her2core.steps import clear_scratch
+from her2core.stages.run import Run, open_run
+from her2core.stages.slide import SlideFinished
+from her2core.stages.steps import clear_scratch
 
 
 def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from her2core.progress import ENDED
-from her2core.progress import Progress as Step
+from her2core.stages.progress import ENDED
+from her2core.stages.progress import Progress as Step
 
 STATE_COLOURS = {
     "scored": "green",

@@ -21,25 +21,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from her2core.config import Config, load_config
-    from her2core.cube import open_cohort_cube, open_regions
-    from her2core.dataset import open_level, open_pyramid
     from her2core.inspect import inspect_slide
-    from her2core.journal import cohort_status
+    from her2core.lake.cube import open_cohort_cube, open_regions
     from her2core.manifest import read_manifest
     from her2core.phantom import synth_cohort
     from her2core.plan import plan_cohort
-    from her2core.storage import Store
+    from her2core.pyramid.dataset import open_level, open_pyramid
+    from her2core.storage.journal import cohort_status
+    from her2core.storage.store import Store
 
 _HOMES = {
     "Config": "config",
-    "Store": "storage",
-    "cohort_status": "journal",
+    "Store": "storage.store",
+    "cohort_status": "storage.journal",
     "inspect_slide": "inspect",
     "load_config": "config",
-    "open_cohort_cube": "cube",
-    "open_level": "dataset",
-    "open_pyramid": "dataset",
-    "open_regions": "cube",
+    "open_cohort_cube": "lake.cube",
+    "open_level": "pyramid.dataset",
+    "open_pyramid": "pyramid.dataset",
+    "open_regions": "lake.cube",
     "plan_cohort": "plan",
     "read_manifest": "manifest",
     "synth_cohort": "phantom",

@@ -13,18 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core import schema
-from her2core.cases import CaseScore, SlideOutcome, score_cases
-from her2core.comparisons import Comparer
-from her2core.cube import write_cohort_cube
-from her2core.guideline import RuleSet, load_rules
-from her2core.guideline_case import case_rules_for
-from her2core.lake import commit_files, commit_rows
-from her2core.patients import by_patient, score_patients
-from her2core.picture_cohort import cohort_picture
-from her2core.records import Assay, SlideState
-from her2core.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
-from her2core.rows_metrics import (
+from her2core.cases.comparisons import Comparer
+from her2core.cases.patients import by_patient, score_patients
+from her2core.cases.specimens import CaseScore, SlideOutcome, score_cases
+from her2core.guidelines.rules_case import case_rules_for
+from her2core.guidelines.rules_ihc import RuleSet, load_rules
+from her2core.lake import schema
+from her2core.lake.cube import write_cohort_cube
+from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
+from her2core.lake.rows_metrics import (
     case_metric_rows,
     case_wide_row,
     hexagon_sums,
@@ -33,10 +30,13 @@ from her2core.rows_metrics import (
     patient_wide_row,
     wide_row,
 )
-from her2core.run import Run
-from her2core.schema import Table
-from her2core.slide import SlideFinished
-from her2core.slide_files import DataFile
+from her2core.lake.schema import Table
+from her2core.lake.slide_files import DataFile
+from her2core.lake.tables import commit_files, commit_rows
+from her2core.pictures.cohort import cohort_picture
+from her2core.records import Assay, SlideState
+from her2core.stages.run import Run
+from her2core.stages.slide import SlideFinished
 
 LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
              "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip

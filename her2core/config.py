@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from her2core.codecs import codec
 from her2core.errors import ConfigError
 from her2core.grid import Grid
-from her2core.guideline import load_rules
-from her2core.guideline_ish import load_ish_rules
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.lake.schema import LADDER_STEPS
 from her2core.params import (
     FORBID_UNKNOWN,
     HeterogeneityParams,
@@ -35,8 +35,8 @@ from her2core.params import (
     PyramidParams,
     ScoreParams,
 )
-from her2core.schema import LADDER_STEPS
-from her2core.sources import Scratch, open_remote
+from her2core.pyramid.codecs import codec
+from her2core.storage.sources import Scratch, open_remote
 
 ENVIRONMENT_PREFIX = "HER2_"
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"

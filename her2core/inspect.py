@@ -16,7 +16,7 @@ from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.locate import locate
 from her2core.readers.scale import plausible_range
 from her2core.records import RGB, Assay, SlideInfo, SlideRow
-from her2core.sources import Scratch, file_identity
+from her2core.storage.sources import Scratch, file_identity
 
 SAMPLES = 6
 """Sample fields along each axis of the slide; 36 fields meet any tissue of a few mm."""

@@ -26,7 +26,7 @@ from her2core.errors import ManifestError
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
-from her2core.sources import open_remote
+from her2core.storage.sources import open_remote
 
 EXTRA_PREFIX = "x_"
 """Columns of this prefix are the user's own and are ignored; any other unknown column is an error."""

@@ -240,7 +240,7 @@ class ScoreParams:
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
     rules: str = "breast_asco_cap_2018"
-    """Rule set by name: a file in her2core/guidelines."""
+    """Rule set by name: a file in her2core/guidelines/ihc."""
     detect_od: float = 0.10
     """DAB OD from which a piece of membrane is stained; one of the ladder's cut-points. Ours."""
     weak_od: float = 0.20

@@ -25,20 +25,22 @@ from typing import TypeVar
 from distributed import Client, KilledWorker
 from pydantic import TypeAdapter
 
-from her2core import cells, profile, pyramid, steps
-from her2core.cases import SlideOutcome
+from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError
-from her2core.fanout import fan_out
 from her2core.grid import Grid
 from her2core.inspect import inspect_row
-from her2core.journal import last_stage, note
-from her2core.progress import ENDED, report
+from her2core.profile import build as profile
+from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
-from her2core.run import Run
-from her2core.slide import CellsRef, SlideFinished, SlideJob
-from her2core.slide_ihc import finish_ihc
-from her2core.slide_ish import finish_ish
-from her2core.storage import content_key
+from her2core.stages import cells, steps
+from her2core.stages.fanout import fan_out
+from her2core.stages.progress import ENDED, report
+from her2core.stages.run import Run
+from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
+from her2core.stages.slide_ihc import finish_ihc
+from her2core.stages.slide_ish import finish_ish
+from her2core.storage.journal import last_stage, note
+from her2core.storage.store import content_key
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from her2core.config import Config
 from her2core.errors import SlideError
 from her2core.inspect import inspect_row
-from her2core.pyramid import estimate_size, grid_of
+from her2core.pyramid.writer import estimate_size, grid_of
 from her2core.records import SlideRow
 
 CPU_MPX_S = 17.0

@@ -23,9 +23,9 @@ import zarr
 from shapely.geometry.base import BaseGeometry
 
 from her2core.errors import Reason, SlideError
+from her2core.profile.tissue import TissueMask
 from her2core.records import Box
-from her2core.storage import Store
-from her2core.tissue import TissueMask
+from her2core.storage.store import Store
 
 MAX_GEOJSON_BYTES = 256 * 2**20  # an export of every detected cell is not a region of interest
 MAX_LABEL_PIXELS = 64 * 10**6  # finest level of a label that is read whole (64 MB)

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from her2core import cells, pyramid, steps
 from her2core.params import (
     HeterogeneityParams,
     IHCParams,
@@ -23,12 +22,14 @@ from her2core.params import (
     ScoreParams,
 )
 from her2core.pixels import PixelFormat
+from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader, SlideReader
 from her2core.records import Assay, Box, SlideProfile, SlideRow
-from her2core.slide import CellsRef, SlideFinished, SlideJob
-from her2core.slide_ihc import finish_ihc
-from her2core.slide_ish import finish_ish
-from her2core.storage import Store
+from her2core.stages import cells, steps
+from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
+from her2core.stages.slide_ihc import finish_ihc
+from her2core.stages.slide_ish import finish_ish
+from her2core.storage.store import Store
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
 

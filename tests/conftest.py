@@ -100,7 +100,7 @@ def faulty_s3(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[t
 
 
 def _bucket(endpoint_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    from her2core.s3 import s3_filesystem
+    from her2core.storage.s3 import s3_filesystem
 
     for name, value in {
         "AWS_ACCESS_KEY_ID": radosgw.ACCESS_KEY,

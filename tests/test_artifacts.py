@@ -11,8 +11,8 @@ import pytest
 from flows import artifacts
 from her2core.cohort import PICTURE, CohortSummary
 from her2core.config import Config
-from her2core.run import Run
-from her2core.storage import Store
+from her2core.stages.run import Run
+from her2core.storage.store import Store
 
 
 @pytest.fixture

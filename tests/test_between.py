@@ -20,41 +20,41 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from her2core.between import Compared, cells_between, eta2, js_divergence, unbiased_interval
-from her2core.cases import SlideOutcome, score_cases
-from her2core.catalogue import CASE_METRICS, PATIENT_METRICS
-from her2core.comparisons import Comparer, Comparison
-from her2core.genetic import heterogeneity
-from her2core.guideline import ClassCounts, load_rules
-from her2core.guideline_ish import load_ish_rules
-from her2core.ish import IshScore, judge_ish
-from her2core.ish_nuclei import MeasuredNuclei
-from her2core.lake import commit_rows
-from her2core.metrics import Metric, Status
-from her2core.params import HeterogeneityParams, IshScoreParams, ScoreParams
-from her2core.patients import by_patient
-from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
-from her2core.regions import regions_of_cells, regions_of_nuclei
-from her2core.rows_metrics import (
+from her2core.cases.comparisons import Comparer, Comparison
+from her2core.cases.patients import by_patient
+from her2core.cases.specimens import SlideOutcome, score_cases
+from her2core.guidelines.rules_ihc import ClassCounts, load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.heterogeneity.between import Compared, cells_between, eta2, js_divergence, unbiased_interval
+from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS
+from her2core.heterogeneity.metrics import Metric, Status
+from her2core.heterogeneity.regions import regions_of_cells, regions_of_nuclei
+from her2core.heterogeneity.units import Sums, Unit
+from her2core.lake.rows_metrics import (
     case_metric_rows,
     case_wide_row,
     hexagon_sums,
     patient_metric_rows,
     patient_wide_row,
 )
-from her2core.rows_regions import region_rows
-from her2core.schema import (
+from her2core.lake.rows_regions import region_rows
+from her2core.lake.schema import (
     CASE_HETEROGENEITY,
     CASE_HETEROGENEITY_WIDE,
     PATIENT_HETEROGENEITY,
     PATIENT_HETEROGENEITY_WIDE,
     REGIONS,
 )
-from her2core.scores import Expression, MeasuredCells, SlideScore, judge
-from her2core.signals import IshCounts, SignalCounts
-from her2core.slide_files import write_slide_file
-from her2core.storage import Store
-from her2core.units import Sums, Unit
+from her2core.lake.slide_files import write_slide_file
+from her2core.lake.tables import commit_rows
+from her2core.params import HeterogeneityParams, IshScoreParams, ScoreParams
+from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
+from her2core.scoring.genetic import heterogeneity
+from her2core.scoring.ihc import Expression, MeasuredCells, SlideScore, judge
+from her2core.scoring.ish import IshScore, judge_ish
+from her2core.scoring.ish_nuclei import MeasuredNuclei
+from her2core.scoring.signals import IshCounts, SignalCounts
+from her2core.storage.store import Store
 
 PARAMS = HeterogeneityParams(replicates=200)
 SCORE, ISH = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)

@@ -13,22 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from her2core.cases import CaseScore, SlideOutcome, score_case, score_cases
+from her2core.cases.patients import PatientScore, score_patients
+from her2core.cases.specimens import CaseScore, SlideOutcome, score_case, score_cases
 from her2core.errors import ConfigError, ManifestError
-from her2core.genetic import heterogeneity
-from her2core.guideline import ClassCounts, load_rules
-from her2core.guideline_case import case_rule_sets, case_rules_for, parse_case_rules
-from her2core.guideline_ish import load_ish_rules
-from her2core.ish import IshScore, judge_ish
-from her2core.ish_nuclei import SecondPopulation
+from her2core.guidelines.rules_case import case_rule_sets, case_rules_for, parse_case_rules
+from her2core.guidelines.rules_ihc import ClassCounts, load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.lake.rows import case_row, patient_row
+from her2core.lake.schema import CASES, PATIENTS
 from her2core.manifest import read_manifest
 from her2core.params import IshScoreParams, ScoreParams
-from her2core.patients import PatientScore, score_patients
 from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
-from her2core.rows import case_row, patient_row
-from her2core.schema import CASES, PATIENTS
-from her2core.scores import Expression, SlideScore, judge
-from her2core.signals import IshCounts, SignalCounts
+from her2core.scoring.genetic import heterogeneity
+from her2core.scoring.ihc import Expression, SlideScore, judge
+from her2core.scoring.ish import IshScore, judge_ish
+from her2core.scoring.ish_nuclei import SecondPopulation
+from her2core.scoring.signals import IshCounts, SignalCounts
 
 PARAMS, ISH_PARAMS = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)
 BREAST, GASTRIC = load_rules("breast_asco_cap_2018"), load_rules("gastric_resection")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from her2core.biopsy import virtual_biopsies
-from her2core.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
-from her2core.guideline import load_rules
-from her2core.guideline_ish import load_ish_rules
-from her2core.heterogeneity import measure_heterogeneity, sweep_regions
-from her2core.heterogeneity_ish import measure_ish_heterogeneity, sweep_nuclei
-from her2core.ish import score_ish
-from her2core.ish_nuclei import MeasuredNuclei
-from her2core.metrics import Metric, insufficient, measured
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.heterogeneity.biopsy import virtual_biopsies
+from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
+from her2core.heterogeneity.ihc import measure_heterogeneity, sweep_regions
+from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
+from her2core.heterogeneity.metrics import Metric, insufficient, measured
+from her2core.lake.rows_metrics import metric_rows, wide_row
+from her2core.lake.schema import HETEROGENEITY_WIDE
 from her2core.params import HeterogeneityParams, IshScoreParams
 from her2core.records import Assay, Quality, SlideRow
-from her2core.rows_metrics import metric_rows, wide_row
-from her2core.schema import HETEROGENEITY_WIDE
-from her2core.scores import MeasuredCells
+from her2core.scoring.ihc import MeasuredCells
+from her2core.scoring.ish import score_ish
+from her2core.scoring.ish_nuclei import MeasuredNuclei
 
 PARAMS = HeterogeneityParams(replicates=99, permutations=99, biopsies=99)
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
@@ -47,7 +47,7 @@ def metrics() -> tuple[Metric, ...]:
 
 
 def test_slides_give_the_metrics_of_the_catalogue(metrics: tuple[Metric, ...]) -> None:
-    """A metric that is new, or whose name changes, belongs into her2core/catalogue.py."""
+    """A metric that is new, or whose name changes, belongs into her2core/heterogeneity/catalogue.py."""
     given = {(metric.name, metric.scale_um) for metric in metrics}
     assert given == {(named.name, scale) for named in SLIDE_METRICS for scale in named.columns}
     assert len(given) == len(metrics)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from her2core.clinical import (
+from her2core.cases.clinical import (
     ClinicalRow,
     clean,
     manifest_columns,
@@ -16,11 +16,11 @@ from her2core.clinical import (
     read_clinical,
     summarise,
 )
-from her2core.clinical_cells import REASONS, read_cell
+from her2core.cases.clinical_cells import REASONS, read_cell
+from her2core.cases.external import external_ish
 from her2core.errors import ManifestError
-from her2core.external import external_ish
-from her2core.guideline_case import case_rules_for
-from her2core.guideline_ish import load_ish_rules
+from her2core.guidelines.rules_case import case_rules_for
+from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.manifest import read_manifest
 
 TABLE = "clinical/tcga_brca_clinical_patient.txt"

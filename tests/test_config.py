@@ -39,7 +39,7 @@ def test_lists_and_null_from_the_environment() -> None:
 
 
 def test_it_is_read_from_a_bucket(s3: Bucket) -> None:
-    from her2core.storage import Store
+    from her2core.storage.store import Store
 
     Store(s3.uri).write_bytes("c.yaml", b"run: {retries: 7}")
     assert load_config(f"{s3.uri}/c.yaml").run.retries == 7

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from her2core.cube import cohort_cube, open_cohort_cube, open_regions, write_cohort_cube, write_regions
 from her2core.errors import StoreError
-from her2core.guideline import load_rules
-from her2core.metrics import insufficient, measured
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.heterogeneity.dataset import to_map
+from her2core.heterogeneity.metrics import insufficient, measured
+from her2core.heterogeneity.regions import Regions, regions_of_cells
+from her2core.lake.cube import cohort_cube, open_cohort_cube, open_regions, write_cohort_cube, write_regions
+from her2core.lake.rows_metrics import metric_rows
 from her2core.records import Assay, SlideRow
-from her2core.region_dataset import to_map
-from her2core.regions import Regions, regions_of_cells
-from her2core.rows_metrics import metric_rows
-from her2core.scores import MeasuredCells
-from her2core.storage import Store
+from her2core.scoring.ihc import MeasuredCells
+from her2core.storage.store import Store
 from tests.conftest import Bucket
 
 RULES = load_rules("breast_asco_cap_2018")

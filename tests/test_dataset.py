@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from her2core.dataset import open_level, open_pyramid
 from her2core.errors import StoreError
 from her2core.params import PyramidParams
-from her2core.pyramid import finalise, grid_of, write_shard, write_top
+from her2core.pyramid.dataset import open_level, open_pyramid
+from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
 from her2core.readers.memory import MemoryReader
-from her2core.storage import Store
+from her2core.storage.store import Store
 
 MPP = 0.5
 

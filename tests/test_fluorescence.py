@@ -23,13 +23,14 @@ from ome_zarr_models.v05 import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from her2core import pyramid
-from her2core.dataset import open_level, open_pyramid
 from her2core.errors import Reason, SlideError
 from her2core.inspect import describe, inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pixels import PixelFormat
-from her2core.pyramid_reader import PyramidReader
+from her2core.pyramid import writer as pyramid
+from her2core.pyramid.dataset import open_level, open_pyramid
+from her2core.pyramid.reader import PyramidReader
+from her2core.pyramid.zarr_codecs import register_image_codecs
 from her2core.readers import (
     MemoryReader,
     SlideReader,
@@ -41,9 +42,8 @@ from her2core.readers import (
 from her2core.readers.channels import CHANNELS, map_channels, parse_channels
 from her2core.readers.image import WholeReader
 from her2core.records import RGB, Assay, PyramidRef
-from her2core.s3 import s3_filesystem
-from her2core.storage import Store
-from her2core.zarr_codecs import register_image_codecs
+from her2core.storage.s3 import s3_filesystem
+from her2core.storage.store import Store
 from tests.conftest import Bucket
 
 HEIGHT, WIDTH, TILE, FOCI = 150, 211, 64, 4

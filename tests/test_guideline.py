@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from her2core.errors import ConfigError
-from her2core.guideline import (
+from her2core.guidelines.rule_files import rule_files
+from her2core.guidelines.rules_ihc import (
     NULL_FLOORS,
     PATTERNS,
     SCORES,
@@ -61,9 +62,7 @@ def test_the_three_rule_sets_are_there_with_citations_and_a_source_for_every_ste
     ],
 )
 def test_a_rule_set_that_makes_no_sense_is_refused_in_words(old: str, new: str, complaint: str) -> None:
-    from importlib import resources
-
-    text = resources.files("her2core").joinpath("guidelines", f"{BREAST}.yaml").read_text(encoding="utf-8")
+    text = rule_files("ihc")[BREAST]
     assert old in text
     with pytest.raises(ConfigError, match=complaint):
         parse_rules(text.replace(old, new, 1), BREAST)

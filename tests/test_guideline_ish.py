@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from her2core.config import load_config
 from her2core.errors import ConfigError
-from her2core.guideline import rule_sets
-from her2core.guideline_ish import (
+from her2core.guidelines.rules_ihc import rule_sets
+from her2core.guidelines.rules_ish import (
     DUAL_GROUPS,
     GROUPS,
     SINGLE_GROUPS,

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from her2core import diversity
-from her2core.bootstrap import MIN_BLOCKS, Blocks
-from her2core.guideline import CellClass, load_rules
-from her2core.guideline_ish import load_ish_rules
-from her2core.heterogeneity import BIN_OD, BINS, measure_heterogeneity, sweep_regions
-from her2core.heterogeneity_ish import measure_ish_heterogeneity, sweep_nuclei
-from her2core.ish import score_ish
-from her2core.ish_nuclei import MeasuredNuclei
-from her2core.metrics import Metric, Status, insufficient, measured
-from her2core.mixture import fit_two
+from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.heterogeneity import diversity
+from her2core.heterogeneity.bootstrap import MIN_BLOCKS, Blocks
+from her2core.heterogeneity.ihc import BIN_OD, BINS, measure_heterogeneity, sweep_regions
+from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
+from her2core.heterogeneity.metrics import Metric, Status, insufficient, measured
 from her2core.params import HeterogeneityParams, IshScoreParams
 from her2core.records import Quality
-from her2core.scores import MeasuredCells
+from her2core.scoring.ihc import MeasuredCells
+from her2core.scoring.ish import score_ish
+from her2core.scoring.ish_nuclei import MeasuredNuclei
+from her2core.scoring.mixture import fit_two
 
 PARAMS = HeterogeneityParams(replicates=200, permutations=99)
 RULES = load_rules("breast_asco_cap_2018")

@@ -27,7 +27,7 @@ from her2core.kernels.polar import N_RAYS, bend_costs, new_lap, trace
 from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unmix
 from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
-from her2core.profile import build_profile
+from her2core.profile.build import build_profile
 from her2core.records import Box, PyramidRef, StainProfile
 
 RGB = npt.NDArray[np.uint8]

@@ -18,15 +18,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from her2core.copynumber import fit_copies, seen_signals, truncation_null
 from her2core.errors import Reason
-from her2core.genetic import heterogeneity
-from her2core.guideline_ish import load_ish_rules
-from her2core.ish import IshScore, judge_ish, score_ish
-from her2core.ish_nuclei import MeasuredNuclei, count_nuclei, in_reserve, ish_columns, second_population
+from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.params import IshScoreParams
 from her2core.records import Quality
-from her2core.signals import IshCounts, SignalCounts, estimate
+from her2core.scoring.copynumber import fit_copies, seen_signals, truncation_null
+from her2core.scoring.genetic import heterogeneity
+from her2core.scoring.ish import IshScore, judge_ish, score_ish
+from her2core.scoring.ish_nuclei import (
+    MeasuredNuclei,
+    count_nuclei,
+    in_reserve,
+    ish_columns,
+    second_population,
+)
+from her2core.scoring.signals import IshCounts, SignalCounts, estimate
 
 PARAMS = IshScoreParams()
 RULES = load_ish_rules(PARAMS.rules)

@@ -21,9 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import ConvexHull
 
 from her2core.errors import Reason
-from her2core.guideline_ish import load_ish_rules
-from her2core.ish import score_ish
-from her2core.ish_nuclei import MeasuredNuclei
+from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.kernels.holes import fill_holes
 from her2core.kernels.ish import (
     NUCLEUS_DTYPE,
@@ -40,7 +38,6 @@ from her2core.kernels.ish_polygon import outlines, paint
 from her2core.kernels.polar import N_RAYS, bearings
 from her2core.kernels.spots import cluster_copies, single_signal
 from her2core.kernels.stain import unit
-from her2core.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 from her2core.params import ISHParams, IshScoreParams
 from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.ish_render import (
@@ -53,6 +50,9 @@ from her2core.phantom.ish_render import (
     render_ish,
 )
 from her2core.records import Assay, Box, DishStain, Fluorescence, Quality, SlideRow
+from her2core.scoring.ish import score_ish
+from her2core.scoring.ish_nuclei import MeasuredNuclei
+from her2core.stages.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 
 Pixels = npt.NDArray[Any]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from her2core.jackknife import (
+from her2core.heterogeneity.jackknife import (
     BLOCKS,
     T95,
     fraction_interval,
@@ -20,9 +20,9 @@ from her2core.jackknife import (
     jackknife_variance,
     sixteenths,
 )
+from her2core.heterogeneity.regions import Hexes, HexGrid
+from her2core.heterogeneity.spatial import lattice_metrics
 from her2core.params import HeterogeneityParams
-from her2core.regions import Hexes, HexGrid
-from her2core.spatial import lattice_metrics
 from her2core.statistics import wilson
 
 Reals = NDArray[np.float64]

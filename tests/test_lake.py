@@ -19,12 +19,16 @@ import pytest
 from deltalake import DeltaTable
 from pydantic import TypeAdapter
 
-from her2core import lake, slide_files
-from her2core.cases import SlideOutcome, score_cases
+from her2core.cases.specimens import SlideOutcome, score_cases
 from her2core.errors import StoreError
-from her2core.guideline import CellClass, load_rules
+from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.kernels.ihc import CELL_DTYPE
-from her2core.lake import commit_files, commit_rows, open_table
+from her2core.lake import slide_files
+from her2core.lake import tables as lake
+from her2core.lake.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
+from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
+from her2core.lake.slide_files import DataFile, write_slide_file
+from her2core.lake.tables import commit_files, commit_rows, open_table
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,
@@ -37,11 +41,8 @@ from her2core.records import (
     SlideState,
     StainProfile,
 )
-from her2core.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
-from her2core.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
-from her2core.scores import MeasuredCells, classify, score_columns, score_slide
-from her2core.slide_files import DataFile, write_slide_file
-from her2core.storage import Store
+from her2core.scoring.ihc import MeasuredCells, classify, score_columns, score_slide
+from her2core.storage.store import Store
 
 PARAMS, LADDER = ScoreParams(), IHCParams().ladder_od
 RULES = load_rules(PARAMS.rules)

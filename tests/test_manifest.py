@@ -216,7 +216,7 @@ def test_addresses_beside_a_local_manifest(tmp_path: Path, uri: str, expected: s
 
 
 def test_addresses_beside_a_remote_manifest(s3: Bucket) -> None:
-    from her2core.storage import Store
+    from her2core.storage.store import Store
 
     lines = [
         f"{i},c,{uri},HER2-IHC"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from her2core.heterogeneity.pattern import CLUSTER_CELLS, Pattern, PatternType, pattern_metrics, pattern_of
 from her2core.params import HeterogeneityParams, PyramidParams
-from her2core.pattern import CLUSTER_CELLS, Pattern, PatternType, pattern_metrics, pattern_of
 from her2core.phantom import PhantomSpec, plant, render_field
 from tests import chain
 

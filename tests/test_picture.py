@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core.guideline import CellClass
-from her2core.picture import (
+from her2core.guidelines.rules_ihc import CellClass
+from her2core.pictures.ihc import (
     CLASS_COLOURS,
     PictureCells,
     PictureSummary,

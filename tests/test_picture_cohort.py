@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core.guideline import CellClass
-from her2core.guideline_case import HER2_CLASSES
-from her2core.picture import CLASS_COLOURS, DPI
-from her2core.picture_cohort import (
+from her2core.guidelines.rules_case import HER2_CLASSES
+from her2core.guidelines.rules_ihc import CellClass
+from her2core.pictures.cohort import (
     AXIS_IN,
     BAR_IN,
     BOTTOM_IN,
@@ -25,6 +24,7 @@ from her2core.picture_cohort import (
     TOP_IN,
     cohort_picture,
 )
+from her2core.pictures.ihc import CLASS_COLOURS, DPI
 
 RGB = npt.NDArray[np.uint8]
 CHIPS_PX = round((GAP_IN + NAME_IN) * DPI)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from her2core.picture_ish import (
+from her2core.pictures.ish import (
     AMPLIFIED,
     CROP_UM,
     GALLERY,

@@ -18,12 +18,12 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from her2core.guideline import CellClass, load_rules
-from her2core.guideline_ish import load_ish_rules
-from her2core.ish_nuclei import MeasuredNuclei
+from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.heterogeneity.regions import NucleusRegions, Regions, regions_of_cells, regions_of_nuclei
 from her2core.params import HeterogeneityParams, IshScoreParams
-from her2core.picture import CLASS_COLOURS, Backdrop
-from her2core.picture_regions import (
+from her2core.pictures.ihc import CLASS_COLOURS, Backdrop
+from her2core.pictures.regions import (
     COLD,
     COLOURS,
     FEW,
@@ -37,8 +37,8 @@ from her2core.picture_regions import (
     to_draw,
 )
 from her2core.records import RGB
-from her2core.regions import NucleusRegions, Regions, regions_of_cells, regions_of_nuclei
-from her2core.scores import MeasuredCells
+from her2core.scoring.ihc import MeasuredCells
+from her2core.scoring.ish_nuclei import MeasuredNuclei
 
 PARAMS = HeterogeneityParams()
 RULES = load_rules("breast_asco_cap_2018")

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from her2core import pyramid
-from her2core.labels import write_label
 from her2core.params import ProfileParams, PyramidParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.profile import build_profile
-from her2core.pyramid_reader import PyramidReader
+from her2core.profile.build import build_profile
+from her2core.profile.tissue import TissueMask, find_background, read_tissue
+from her2core.pyramid import writer as pyramid
+from her2core.pyramid.labels import write_label
+from her2core.pyramid.reader import PyramidReader
 from her2core.readers import MemoryReader
 from her2core.records import Box, PyramidRef, SlideProfile
-from her2core.storage import Store
-from her2core.tissue import TissueMask, find_background, read_tissue
+from her2core.storage.store import Store
 
 RGB = npt.NDArray[np.uint8]
 PARAMS = ProfileParams()

@@ -21,11 +21,12 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image, ImageLabel
 
-from her2core.dataset import open_level
 from her2core.errors import StoreError
-from her2core.labels import list_labels, read_label, write_label
 from her2core.params import PyramidParams
-from her2core.pyramid import (
+from her2core.pyramid.dataset import open_level
+from her2core.pyramid.labels import list_labels, read_label, write_label
+from her2core.pyramid.reader import PyramidReader
+from her2core.pyramid.writer import (
     estimate_size,
     finalise,
     grid_of,
@@ -33,11 +34,10 @@ from her2core.pyramid import (
     write_shard,
     write_top,
 )
-from her2core.pyramid_reader import PyramidReader
+from her2core.pyramid.zarr_codecs import register_image_codecs
 from her2core.readers.memory import MemoryReader
 from her2core.records import LevelInfo, PyramidRef, SlideInfo
-from her2core.storage import Store
-from her2core.zarr_codecs import register_image_codecs
+from her2core.storage.store import Store
 from tests.conftest import Bucket
 
 PATH = "pyramids/key"
@@ -295,9 +295,9 @@ def test_killed_in_the_middle_the_done_shards_are_whole(tmp_path: Path) -> None:
         f"""
         import numpy as np
         from her2core.params import PyramidParams
-        from her2core.pyramid import grid_of, write_shard
+        from her2core.pyramid.writer import grid_of, write_shard
         from her2core.readers.memory import MemoryReader
-        from her2core.storage import Store
+        from her2core.storage.store import Store
 
         reader = MemoryReader(np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8))
         params, store = PyramidParams(64, 256), Store({str(tmp_path)!r})

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core import qc
 from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unit
 from her2core.params import ProfileParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.profile import build_profile
+from her2core.profile import qc
+from her2core.profile.build import build_profile
+from her2core.profile.sampling import halve
 from her2core.records import PyramidRef, SlideProfile
-from her2core.sampling import halve
 from tests.test_profile import OneLevel
 
 RGB = npt.NDArray[np.uint8]

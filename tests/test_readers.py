@@ -29,7 +29,7 @@ from her2core.readers.limits import MAX_TILE_PX
 from her2core.readers.openslide import OpenSlideReader, open_openslide
 from her2core.readers.scale import Scale, length_um, read_number, resolve_scale
 from her2core.readers.tiff import open_tiff
-from her2core.s3 import s3_filesystem
+from her2core.storage.s3 import s3_filesystem
 from tests.conftest import Bucket
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -14,14 +14,14 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from her2core.dataset import open_level
 from her2core.errors import Reason, SlideError
 from her2core.inspect import inspect_slide, require_scorable
 from her2core.params import PyramidParams
-from her2core.pyramid import finalise, grid_of, write_shard, write_top
+from her2core.pyramid.dataset import open_level
+from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
 from her2core.readers import open_slide
 from her2core.records import Assay
-from her2core.storage import Store
+from her2core.storage.store import Store
 from tests import cohorts
 
 EXPRESSION = ("p3_pct", "p2_pct", "p_any_pct", "h_score", "membrane_od_mean", "completeness_mean")

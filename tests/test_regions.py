@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from her2core.guideline import CellClass, load_rules
-from her2core.guideline_ish import load_ish_rules
-from her2core.ish_nuclei import MeasuredNuclei
-from her2core.params import IshScoreParams
-from her2core.region_dataset import columns_of, to_dataset, to_map
-from her2core.regions import (
+from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.heterogeneity.dataset import columns_of, to_dataset, to_map
+from her2core.heterogeneity.regions import (
     NEIGHBOURS,
     UNSCORED,
     Hexes,
@@ -24,7 +22,9 @@ from her2core.regions import (
     regions_of_cells,
     regions_of_nuclei,
 )
-from her2core.scores import MeasuredCells
+from her2core.params import IshScoreParams
+from her2core.scoring.ihc import MeasuredCells
+from her2core.scoring.ish_nuclei import MeasuredNuclei
 
 BREAST, GASTRIC_BIOPSY = load_rules("breast_asco_cap_2018"), load_rules("gastric_biopsy")
 ISH = IshScoreParams()

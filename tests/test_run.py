@@ -212,7 +212,7 @@ def test_the_whole_run_on_s3(
     manifest: Path, undisturbed: tuple[Path, str], s3: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slides, manifest, configuration and results in a bucket of a real S3 server; cells as on a folder."""
-    from her2core.s3 import s3_filesystem
+    from her2core.storage.s3 import s3_filesystem
 
     fs = s3_filesystem(s3.endpoint_url)
     for path in manifest.parent.iterdir():

@@ -10,10 +10,10 @@ import pytest
 from deltalake import DeltaTable
 
 from her2core.kernels.ihc import CELL_DTYPE
-from her2core.lake import commit_rows
+from her2core.lake.schema import CELLS, LADDER_STEPS, TABLES, Table, document
+from her2core.lake.tables import commit_rows
 from her2core.params import IHCParams
-from her2core.schema import CELLS, LADDER_STEPS, TABLES, Table, document
-from her2core.storage import Store
+from her2core.storage.store import Store
 
 PAGE = Path(__file__).parents[1] / "docs" / "schema.md"
 

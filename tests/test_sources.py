@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from her2core import sources
 from her2core.errors import Reason, SlideError, StoreError
-from her2core.s3 import s3_filesystem
-from her2core.sources import Scratch, file_identity, open_remote
+from her2core.storage import sources
+from her2core.storage.s3 import s3_filesystem
+from her2core.storage.sources import Scratch, file_identity, open_remote
 from tests.conftest import Bucket
 from tests.tools.faultproxy import Fault, FaultProxy
 

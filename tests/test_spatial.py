@@ -10,11 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from her2core.biopsy import virtual_biopsies
-from her2core.guideline import CellClass, load_rules
-from her2core.heterogeneity import measure_heterogeneity
-from her2core.kernels.pairs import neighbour_counts
-from her2core.lattice import (
+from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.heterogeneity.biopsy import virtual_biopsies
+from her2core.heterogeneity.ihc import measure_heterogeneity
+from her2core.heterogeneity.lattice import (
     co_occurrences,
     discoveries,
     getis_ord,
@@ -25,13 +24,14 @@ from her2core.lattice import (
     texture_entropy,
     without_islands,
 )
-from her2core.metrics import Metric, Status
+from her2core.heterogeneity.metrics import Metric, Status
+from her2core.heterogeneity.regions import NEIGHBOURS, Hexes, HexGrid, Regions, regions_of_cells
+from her2core.heterogeneity.spatial import cell_metrics, lattice_metrics, region_metrics
+from her2core.heterogeneity.spatial_cells import label_l, within_reach
+from her2core.heterogeneity.variogram import Semivariogram, fit_exponential, semivariogram
+from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
-from her2core.regions import NEIGHBOURS, Hexes, HexGrid, Regions, regions_of_cells
-from her2core.scores import MeasuredCells
-from her2core.spatial import cell_metrics, lattice_metrics, region_metrics
-from her2core.spatial_cells import label_l, within_reach
-from her2core.variogram import Semivariogram, fit_exponential, semivariogram
+from her2core.scoring.ihc import MeasuredCells
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]

@@ -18,8 +18,8 @@ import zarr
 
 from her2core.errors import StoreError
 from her2core.records import Assay
-from her2core.s3 import s3_filesystem
-from her2core.storage import Store, content_key
+from her2core.storage.s3 import s3_filesystem
+from her2core.storage.store import Store, content_key
 from tests.conftest import Bucket
 from tests.tools.faultproxy import Fault, FaultProxy
 
@@ -122,7 +122,7 @@ def test_credentials_come_from_the_shared_file_as_well(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     monkeypatch.setenv("AWS_PROFILE", "lab")
     code = (
-        "import deltalake, pyarrow, sys; from her2core.storage import Store;"
+        "import deltalake, pyarrow, sys; from her2core.storage.store import Store;"
         "s = Store(sys.argv[1]); s.probe();"
         "rows = pyarrow.table({'n': [1]});"
         "deltalake.write_deltalake(s.delta_uri('t'), rows, storage_options=s.storage_options())"
@@ -132,7 +132,7 @@ def test_credentials_come_from_the_shared_file_as_well(
 
 
 def test_large_objects_are_uploaded_in_parts(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("her2core.storage.MULTIPART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("her2core.storage.store.MULTIPART_BYTES", 5 * 2**20)
     data = np.random.default_rng(1).bytes(11 * 2**20)
     store = Store(s3.uri)
     store.write_bytes("big", data)
@@ -260,7 +260,7 @@ def test_a_missing_bucket_and_wrong_credentials_are_refused_in_words(
     with pytest.raises(StoreError, match="does not exist"):
         Store("s3://no-such-bucket-here/x").probe()
     code = (
-        "import sys; from her2core.storage import Store; from her2core.errors import StoreError\n"
+        "import sys; from her2core.storage.store import Store; from her2core.errors import StoreError\n"
         "try: Store(sys.argv[1]).probe()\nexcept StoreError as error: sys.exit(str(error))"
     )
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mistyped")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from her2core.guideline_ish import load_ish_rules
+from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.slides import write_fluorescence, write_slide
 from her2core.records import Assay, SlideRow

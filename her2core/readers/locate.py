@@ -11,7 +11,7 @@ from typing import Any
 
 from her2core.errors import Reason, SlideError
 from her2core.readers.bytesource import ByteSource, LocalBytes, RemoteBytes
-from her2core.s3 import endpoint_from_environment, s3_filesystem
+from her2core.storage.s3 import endpoint_from_environment, s3_filesystem
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.pseudocolour import as_asked
 from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
 from her2core.records import Assay
-from her2core.sources import file_identity
-from her2core.storage import Store
+from her2core.storage.sources import file_identity
+from her2core.storage.store import Store
 
 HEAD_BYTES = 4096
 OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".zvi", ".czi")

@@ -1,0 +1,164 @@
+"""ISH of one specimen: nuclei of its slides pooled and judged once, beside what laboratories reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from her2core.cases.external import ExternalIsh
+from her2core.errors import Reason
+from her2core.guidelines.rules_ish import IshDecision, IshResult, IshRules
+from her2core.params import IshScoreParams
+from her2core.scoring.genetic import Heterogeneity, heterogeneity
+from her2core.scoring.ish import IshScore, IshVerdict, judge_ish
+
+MEASURED = "measured"
+"""Source of the ISH result where it is our own; ``external:<source>`` where it is not."""
+_ANEW = (Reason.INSUFFICIENT_NUCLEI, Reason.LIMITED_NUCLEI, Reason.FEW_AREAS)
+"""Reasons of a slide that pooling answers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseIsh:
+    """ISH of a specimen.
+
+    Attributes
+    ----------
+    verdict, heterogeneity
+        Of the pooled nuclei; None if no slide could be pooled.
+    decision
+        What the verdict's group means beside IHC; None without a group.
+    pooled
+        Slides whose nuclei were pooled: all with two probes, or, without any such, those with one.
+    populations
+        Contiguous amplified populations of single slides, counted beside the rest of their slide, in words.
+    external
+        What laboratories reported, one a source.
+    arm
+        The decision that counts, or None; ``arm_source`` says whose it is.
+    conflicts
+        Statements that contradict each other, in words.
+    """
+
+    verdict: IshVerdict | None
+    heterogeneity: Heterogeneity | None
+    decision: IshDecision | None
+    pooled: tuple[str, ...]
+    populations: tuple[str, ...]
+    external: tuple[ExternalIsh, ...]
+    arm: IshDecision | None
+    arm_source: str | None
+    conflicts: tuple[str, ...]
+    rules: str
+    rules_version: int
+
+
+def case_ish(
+    slides: Mapping[str, IshScore],
+    external: Sequence[ExternalIsh],
+    ihc_score: str | None,
+    params: IshScoreParams,
+    rules: IshRules,
+) -> CaseIsh:
+    """Pool a specimen's ISH slides and choose its ISH result.
+
+    An own result that is Positive or Negative counts. Where there is none, or it waits for IHC, a recount or
+    a dual probe, a laboratory's final result stands in, unless laboratories differ; never where a person must
+    decide.
+
+    Parameters
+    ----------
+    slides
+        Slide id -> score, of slides whose signals could be told apart.
+    """
+    dual = {k: s for k, s in slides.items() if s.counts.dual}
+    chosen = dual or dict(slides)
+    verdict = pooled_heterogeneity = decision = None
+    if chosen:
+        counts = reduce(add, (chosen[k].counts for k in sorted(chosen)))
+        verdict = judge_ish(counts, params, rules, _passed_on(list(chosen.values())))
+        pooled_heterogeneity = heterogeneity(counts.all, params, rules)
+        if verdict.group is not None:
+            decision = rules.resolve(verdict.group, ihc_score, verdict.recount_group)
+    outside, outside_source, disagree = _outside(external)
+    arm, source = decision, MEASURED if decision else None
+    waits = decision is None or (decision.pending and decision.result is not IshResult.ADJUDICATE)
+    if waits and outside is not None and not (decision is not None and outside.pending):
+        arm, source = outside, outside_source
+    conflicts = [
+        *_among_slides(slides, ihc_score, rules),
+        *(sentence for e in external for sentence in e.conflicts),
+        *disagree,
+        *_against_measured(external, verdict, decision),
+    ]
+    return CaseIsh(
+        verdict=verdict,
+        heterogeneity=pooled_heterogeneity,
+        decision=decision,
+        pooled=tuple(sorted(chosen)),
+        populations=_populations(slides),
+        external=tuple(external),
+        arm=arm,
+        arm_source=source,
+        conflicts=tuple(conflicts),
+        rules=rules.name,
+        rules_version=rules.version,
+    )
+
+
+def _passed_on(scores: Sequence[IshScore]) -> set[str]:
+    """Reasons of the slides that bear on the specimen; those of numbers and areas are found anew."""
+    found = {reason for score in scores for reason in score.verdict.reasons} - {str(r) for r in _ANEW}
+    if sum(score.n_areas for score in scores) < 2:
+        found.add(str(Reason.FEW_AREAS))
+    return found
+
+
+def _populations(slides: Mapping[str, IshScore]) -> tuple[str, ...]:
+    """Second populations of slides: pooling may hide them, so they are said (specification 2.4)."""
+    return tuple(
+        f"{name}: group {found.group} in {100 * found.fraction:.0f} % of nuclei, "
+        f"group {found.rest_group} elsewhere"
+        for name, score in sorted(slides.items())
+        if (found := score.population)
+    )
+
+
+def _outside(external: Sequence[ExternalIsh]) -> tuple[IshDecision | None, str | None, list[str]]:
+    """What laboratories together say, the source named first, and how they differ."""
+    final = [e for e in external if e.final]
+    results = {e.decision.result for e in final if e.decision}
+    if len(results) > 1:
+        said = ", ".join(f"{e.source} {e.decision.result}" for e in final if e.decision)
+        return None, None, [f"external ISH differs: {said}"]
+    first = next(iter(final or [e for e in external if e.decision]), None)
+    return (first.decision, f"external:{first.source}", []) if first else (None, None, [])
+
+
+def _among_slides(slides: Mapping[str, IshScore], ihc_score: str | None, rules: IshRules) -> list[str]:
+    """Slides of one kind of probe in different groups, and of different kinds with different results."""
+    groups = {k: g for k, s in sorted(slides.items()) if (g := s.verdict.group) is not None}
+    of_kind = [{g for k, g in groups.items() if slides[k].counts.dual is dual} for dual in (True, False)]
+    results = {rules.resolve(g, ihc_score).result for g in groups.values()}
+    opposite = {IshResult.POSITIVE, IshResult.NEGATIVE} <= results
+    if max(map(len, of_kind)) < 2 and not opposite:
+        return []
+    return ["ISH slides differ: " + ", ".join(f"{k} group {g}" for k, g in groups.items())]
+
+
+def _against_measured(
+    external: Sequence[ExternalIsh], verdict: IshVerdict | None, decision: IshDecision | None
+) -> list[str]:
+    """Laboratories whose result, or whose group, is not ours."""
+    found = []
+    for e in external:
+        if verdict is None or verdict.group is None or decision is None or e.decision is None:
+            continue
+        opposite = e.final and not decision.pending and e.decision.result is not decision.result
+        same_kind = len(e.groups) == 1 and e.groups[0].isdigit() == verdict.group.isdigit()
+        if opposite or (same_kind and e.groups[0] != verdict.group):
+            theirs = f"group {e.groups[0]}" if len(e.groups) == 1 else str(e.decision.result)
+            found.append(f"external ISH of {e.source}: {theirs}, measured group {verdict.group}")
+    return found

@@ -1,0 +1,296 @@
+"""From slides to specimens: pool the cells of a specimen's slides, and judge IHC and ISH together.
+
+Guidelines give no rule for several slides. The default here is ``specimen_pooled``: counts are added and
+judged once, which weighs slides by their cells. Different specimens, and primary and metastasis, are never
+merged. A slide without a score is named and never read as negative; what others found is kept beside ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+from her2core.cases.external import external_ish
+from her2core.cases.ish import CaseIsh, case_ish
+from her2core.errors import Reason
+from her2core.guidelines.rules_case import CaseDecision, case_rules_for
+from her2core.guidelines.rules_ihc import SCORES, ClassCounts, RuleSet
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.params import IshScoreParams, ScoreParams
+from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.scoring.ihc import Expression, SlideScore, Verdict, judge, pool_expression
+from her2core.scoring.ish import IshScore
+
+
+@dataclass(frozen=True, slots=True)
+class SlideOutcome:
+    """How one slide of the cohort ended, and what is known of it; one row of ``slides``.
+
+    Attributes
+    ----------
+    reason, message
+        Code and words of the error that ended it; None where there was none.
+    score, ish
+        What its cells say, by assay: IHC or ISH.
+    tumour_mask
+        Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
+    probes
+        ISH: what marks what, as ``HER2=0`` (a channel of the file) or ``HER2=black``.
+    picture, regions_picture
+        Overlay picture and maps of the regions, relative to the output root.
+    score_key
+        Content key of the result.
+    """
+
+    slide: SlideRow
+    state: SlideState
+    reason: str | None = None
+    message: str | None = None
+    info: SlideInfo | None = None
+    pyramid: PyramidRef | None = None
+    profile: SlideProfile | None = None
+    score: SlideScore | None = None
+    tumour_mask: str | None = None
+    probes: tuple[str, ...] = ()
+    picture: str | None = None
+    regions_picture: str | None = None
+    score_key: str | None = None
+    ish: IshScore | None = None
+
+    @property
+    def headline(self) -> str:
+        """IHC score or ISH group in a word; empty without one."""
+        if self.ish:
+            return self.ish.verdict.group or ""
+        return (self.score and self.score.verdict.score) or ""
+
+    @property
+    def readable_score(self) -> SlideScore | None:
+        """Its IHC, if quality control passed: also of too few cells, which may be enough together."""
+        return self.score if self._passed else None
+
+    @property
+    def readable_ish(self) -> IshScore | None:
+        """Its ISH, if quality control passed and signals could be told apart: also of too few nuclei."""
+        return self.ish if self._passed and self.ish and self.ish.heterogeneity else None
+
+    @property
+    def _passed(self) -> bool:
+        return self.profile is not None and self.profile.quality.verdict != "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseScore:
+    """HER2 of one specimen of a case: IHC, ISH, and both together.
+
+    Attributes
+    ----------
+    collection_date
+        The specimen's date; None if its slides name none, or different ones.
+    decision
+        ``her2_status``, ``her2_class`` and flags, from IHC and ISH by the table ``case_rules``.
+    verdict, counts, expression
+        IHC of the pooled cells; ``expression`` is None if no slide could be pooled.
+    ish
+        ISH of the pooled nuclei, what laboratories reported, and which of these counts.
+    pooled, indeterminate, failed, skipped
+        Slide ids: IHC slides whose cells were pooled; slides of any assay that were measured without a score
+        of their own, ended in an error, are excluded by the manifest. A slide may be both pooled and
+        indeterminate.
+    slide_max
+        Highest IHC score of a single slide.
+    discordance, block_discordance
+        Highest less lowest IHC score of slides, and of blocks (slides of a block pooled), in steps (0-3);
+        None with fewer than two scored.
+    reader_scores
+        What human readers wrote, as ``slide_id=score``; never used, never overwritten.
+    conflicts
+        Statements that contradict each other, in words.
+    """
+
+    case_id: str
+    patient_id: str | None
+    specimen_id: str | None
+    site: str | None
+    collection_date: str | None
+    decision: CaseDecision
+    case_rules: str
+    case_rules_version: int
+    verdict: Verdict
+    counts: ClassCounts
+    expression: Expression | None
+    ish: CaseIsh
+    pooled: tuple[str, ...]
+    indeterminate: tuple[str, ...]
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    n_slides: int
+    n_blocks: int
+    slide_max: str | None
+    discordance: int | None
+    block_discordance: int | None
+    reader_scores: tuple[str, ...]
+    conflicts: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """``Positive``, ``Equivocal``, ``Negative`` or ``Indeterminate``."""
+        return self.decision.status
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Flags of the decision, and ``second_population`` if a slide holds one; see `CaseIsh`."""
+        return (*self.decision.flags, *(("second_population",) if self.ish.populations else ()))
+
+    @property
+    def pending(self) -> str | None:
+        """What an undecided ISH result waits for: ``PENDING_...`` or ``ADJUDICATE``; None if for nothing."""
+        return str(self.ish.arm.result) if self.ish.arm and self.ish.arm.pending else None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Codes of `errors.Reason` of IHC and ISH, sorted."""
+        ish = self.ish.verdict.reasons if self.ish.verdict else ()
+        return tuple(sorted({*self.verdict.reasons, *ish}))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a slide of the specimen does not speak in this score."""
+        return bool(self.indeterminate or self.failed or self.skipped)
+
+    @property
+    def name(self) -> str:
+        """Case, specimen and site in one word."""
+        return "/".join(part for part in (self.case_id, self.specimen_id, self.site) if part)
+
+
+_IshParams = IshScoreParams()
+
+
+def score_cases(
+    outcomes: Iterable[SlideOutcome],
+    params: ScoreParams,
+    rules: RuleSet,
+    ish_params: IshScoreParams = _IshParams,
+) -> tuple[CaseScore, ...]:
+    """One score a specimen (case, specimen and site of the manifest), ordered by these."""
+    groups: dict[tuple[str, str, str], list[SlideOutcome]] = {}
+    for outcome in outcomes:
+        slide = outcome.slide
+        groups.setdefault((slide.case_id, slide.specimen_id or "", slide.site or ""), []).append(outcome)
+    return tuple(score_case(groups[key], params, rules, ish_params) for key in sorted(groups))
+
+
+def score_case(
+    outcomes: Sequence[SlideOutcome],
+    params: ScoreParams,
+    rules: RuleSet,
+    ish_params: IshScoreParams = _IshParams,
+) -> CaseScore:
+    """Pool the slides of one specimen, in any order the same, and judge IHC and ISH together.
+
+    Raises
+    ------
+    ValueError
+        Of no slides, or of slides of several cases, specimens or sites.
+    """
+    outcomes = sorted(outcomes, key=lambda o: o.slide.slide_id)
+    slides = [o.slide for o in outcomes]
+    if len({(s.case_id, s.specimen_id, s.site) for s in slides}) != 1:
+        raise ValueError(f"expected slides of one specimen; found {[s.slide_id for s in slides]}")
+    pooled = {o.slide.slide_id: ihc for o in outcomes if (ihc := o.readable_score)}
+    counted = {o.slide.slide_id: nuclei for o in outcomes if (nuclei := o.readable_ish)}
+    counts, verdict = pool_ihc(outcomes, params, rules)
+    ish_rules, case_rules = load_ish_rules(ish_params.rules), case_rules_for(rules.name)
+    external = external_ish(slides, verdict.score, ish_rules)
+    ish = case_ish(counted, external, verdict.score, ish_params, ish_rules)
+    date, odd_dates = _collection_date(slides)
+    return CaseScore(
+        case_id=slides[0].case_id,
+        patient_id=next((s.patient_id for s in slides if s.patient_id), None),
+        specimen_id=slides[0].specimen_id,
+        site=slides[0].site,
+        collection_date=date,
+        decision=case_rules.decide(verdict.score, verdict.her2_class, ish.arm.result if ish.arm else None),
+        case_rules=case_rules.name,
+        case_rules_version=case_rules.version,
+        verdict=verdict,
+        counts=counts,
+        expression=pool_expression([s.expression for s in pooled.values()]) if pooled else None,
+        ish=ish,
+        pooled=tuple(pooled),
+        indeterminate=_ids(outcomes, SlideState.INDETERMINATE),
+        failed=_ids(outcomes, SlideState.FAILED, SlideState.QUARANTINED),
+        skipped=_ids(outcomes, SlideState.SKIPPED),
+        n_slides=len(outcomes),
+        n_blocks=len({s.block_id for s in slides if s.block_id}),
+        slide_max=max((s.verdict.score for s in pooled.values() if s.verdict.score), default=None),
+        discordance=_spread([s.verdict.score for s in pooled.values()]),
+        block_discordance=_spread(_block_scores(outcomes, params, rules)),
+        reader_scores=tuple(f"{s.slide_id}={s.reader_score}" for s in slides if s.reader_score),
+        conflicts=(*odd_dates, *_reader_conflicts(outcomes), *ish.conflicts),
+    )
+
+
+def pool_ihc(
+    outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet
+) -> tuple[ClassCounts, Verdict]:
+    """Counts of the readable IHC slides together, judged once; no reasons where there is no IHC slide."""
+    scores = [score for o in outcomes if (score := o.readable_score)]
+    counts = reduce(add, (s.counts for s in scores), ClassCounts())
+    verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores))
+    if not any(o.slide.assay is Assay.IHC for o in outcomes):
+        verdict = replace(verdict, reasons=())
+    return counts, verdict
+
+
+def _passed_on(outcomes: Sequence[SlideOutcome]) -> set[str]:
+    """Reasons of the slides that bear on the specimen too; those of the number of cells are found anew."""
+    anew = {Reason.INSUFFICIENT_TUMOUR, Reason.LIMITED_TUMOUR, Reason.UNUSUAL_PATTERN, Reason.UNCALIBRATED}
+    return {r for o in outcomes if o.score for r in o.score.verdict.reasons} - {str(r) for r in anew}
+
+
+def _block_scores(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet) -> list[str | None]:
+    """IHC score of every block that the manifest names, its slides pooled."""
+    blocks: dict[str, list[SlideOutcome]] = {}
+    for outcome in outcomes:
+        if outcome.slide.block_id and outcome.readable_score:
+            blocks.setdefault(outcome.slide.block_id, []).append(outcome)
+    return [pool_ihc(block, params, rules)[1].score for block in blocks.values()]
+
+
+def _spread(scores: Iterable[str | None]) -> int | None:
+    """Highest less lowest score, in steps; None with fewer than two."""
+    ranks = [SCORES.index(score) for score in scores if score]
+    return max(ranks) - min(ranks) if len(ranks) > 1 else None
+
+
+def _collection_date(slides: Sequence[SlideRow]) -> tuple[str | None, list[str]]:
+    """The most precise of the dates if they agree; else none, and the conflict."""
+    dates = sorted({s.collection_date for s in slides if s.collection_date})
+    if not dates:
+        return None, []
+    precise = max(dates, key=len)
+    if all(precise.startswith(date) for date in dates):
+        return precise, []
+    return None, [f"collection dates differ: {', '.join(dates)}"]
+
+
+def _reader_conflicts(outcomes: Sequence[SlideOutcome]) -> list[str]:
+    """IHC slides whose reader saw another score, or split the score 0 otherwise."""
+    found = []
+    for o in outcomes:
+        read, verdict = o.slide.reader_score, o.score.verdict if o.score else None
+        if read is None or verdict is None or verdict.score is None:
+            continue
+        tier, _, split = read.partition("_")
+        ours = verdict.her2_class if verdict.score == "0" else ""
+        if tier != verdict.score or {split, ours} == {"null", "ultralow"}:
+            found.append(f"{o.slide.slide_id}: reader {read}, scored {verdict.score} {ours}".rstrip())
+    return found
+
+
+def _ids(outcomes: Sequence[SlideOutcome], *states: SlideState) -> tuple[str, ...]:
+    return tuple(o.slide.slide_id for o in outcomes if o.state in states)

@@ -1,0 +1,14 @@
+"""The rule sets that come with the package, as text: one YAML file each, in folders of their own."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+
+
+@lru_cache
+def rule_files(folder: str) -> dict[str, str]:
+    """Text of every rule set in a folder of ``her2core/guidelines``, sorted by name."""
+    files = resources.files("her2core").joinpath("guidelines", folder).iterdir()
+    texts = {f.name: f.read_text(encoding="utf-8") for f in files if f.name.endswith(".yaml")}
+    return {name.removesuffix(".yaml"): texts[name] for name in sorted(texts)}

@@ -1,0 +1,334 @@
+"""In-situ hybridisation rules as cited data: ISH group from integer sums, result from group and IHC.
+
+A rule set is one YAML file in ``her2core/guidelines/ish``. Ratio and mean copies are compared as integers on
+the sums themselves (``her2 >= 2 * cep17``, ``her2 >= 4 * nuclei``); nothing is rounded before it is judged.
+What guideline and data leave open stays open: a group that waits for IHC, for an independent recount, for a
+dual probe or for a person says so, and is never resolved silently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from her2core.errors import ConfigError
+from her2core.guidelines.rule_files import rule_files
+from her2core.guidelines.rules_ihc import SCORES
+
+DUAL_GROUPS = ("1", "2", "3", "4", "5")
+"""ISH groups of a dual probe."""
+SINGLE_GROUPS = ("single_negative", "single_equivocal", "single_positive")
+"""Outcomes of a single probe."""
+GROUPS = (*DUAL_GROUPS, *SINGLE_GROUPS)
+_COLUMNS = (None, "0", "1+", "3+", "2+", "2+ same", "2+ other")
+"""Columns of the resolution table."""
+_TO_COMPARE = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Values at which `_check` looks for gaps and overlaps; whole cut-offs from 2 to 7 lie among them."""
+
+
+class IshResult(StrEnum):
+    """What ISH, with the IHC beside it, says; everything but the first two is open."""
+
+    POSITIVE = "Positive"
+    NEGATIVE = "Negative"
+    PENDING_IHC = "PENDING_IHC"
+    PENDING_RECOUNT = "PENDING_RECOUNT"
+    PENDING_DUAL_PROBE = "PENDING_DUAL_PROBE"
+    ADJUDICATE = "ADJUDICATE"
+
+
+@dataclass(frozen=True, slots=True)
+class IshDecision:
+    """Result of a group beside IHC, and the comment that belongs to it in a report (empty if none)."""
+
+    result: IshResult
+    comment: str = ""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the result is still open."""
+        return self.result not in (IshResult.POSITIVE, IshResult.NEGATIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRule:
+    """One group as a rectangle of ratio and mean HER2 copies; None where there is no bound."""
+
+    group: str
+    source: str
+    ratio_at_least: int | None = None
+    ratio_below: int | None = None
+    copies_at_least: int | None = None
+    copies_below: int | None = None
+
+    def holds(self, n: int, her2: int, cep17: int) -> bool:
+        """Whether these sums over ``n`` nuclei lie in it, compared as integers."""
+        return _between(her2, self.ratio_at_least, self.ratio_below, cep17) and _between(
+            her2, self.copies_at_least, self.copies_below, n
+        )
+
+    def meets(self, ratio: tuple[float, float] | None, copies: tuple[float, float]) -> bool:
+        """Whether a ratio and a mean within these closed ranges could lie in it."""
+        in_ratio = ratio is None or _overlaps(ratio, self.ratio_at_least, self.ratio_below)
+        return in_ratio and _overlaps(copies, self.copies_at_least, self.copies_below)
+
+
+@dataclass(frozen=True, slots=True)
+class HeterogeneityRule:
+    """CAP 2009: nuclei beyond a ratio or a number of copies, and their share of all.
+
+    Attributes
+    ----------
+    ratio_above, copies_above
+        ``(numerator, denominator)`` that an amplified nucleus exceeds.
+    percent_from, percent_to
+        Share of amplified nuclei that is heterogeneous, both ends included, whole percent.
+    min_nuclei
+        With fewer the question is underpowered.
+    """
+
+    ratio_above: tuple[int, int]
+    copies_above: tuple[int, int]
+    percent_from: int
+    percent_to: int
+    min_nuclei: int
+
+    def category(self, amplified: int, n: int) -> str:
+        """``underpowered``, ``none``, ``heterogeneous`` or ``amplified``."""
+        if n < self.min_nuclei:
+            return "underpowered"
+        if 100 * amplified < self.percent_from * n:
+            return "none"
+        return "heterogeneous" if 100 * amplified <= self.percent_to * n else "amplified"
+
+
+@dataclass(frozen=True, slots=True)
+class IshRules:
+    """One ISH guideline as data."""
+
+    name: str
+    version: int
+    title: str
+    citations: tuple[str, ...]
+    denominator: str
+    dual_probe: tuple[GroupRule, ...]
+    single_probe: tuple[GroupRule, ...]
+    resolution: Mapping[str, tuple[IshResult, ...]]
+    comments: Mapping[str, Mapping[str, str]]
+    heterogeneity: HeterogeneityRule
+
+    def group(self, n: int, her2: int, cep17: int | None) -> str:
+        """ISH group of signal sums.
+
+        Parameters
+        ----------
+        n
+            Evaluable nuclei.
+        her2, cep17
+            Signals summed over them; ``cep17`` is None for a single probe.
+
+        Raises
+        ------
+        ValueError
+            Without nuclei, or without any signal of the reference probe.
+        """
+        if n < 1 or her2 < 0 or (cep17 is not None and cep17 < 1):
+            raise ValueError(f"n {n}, her2 {her2}, cep17 {cep17}: expected nuclei and signals to judge")
+        rules = self.single_probe if cep17 is None else self.dual_probe
+        return next(rule.group for rule in rules if rule.holds(n, her2, 1 if cep17 is None else cep17))
+
+    def possible(self, ratio: tuple[float, float] | None, copies: tuple[float, float]) -> tuple[str, ...]:
+        """Groups that closed ranges of ratio and mean HER2 copies leave open, in the order of the guideline.
+
+        Parameters
+        ----------
+        ratio
+            Lowest and highest ratio, or None for a single probe. A number that is known is a range of no
+            width, one that is not is ``(0, inf)``: so this also reads what a laboratory reported.
+        copies
+            Lowest and highest mean number of HER2 signals.
+        """
+        rules = self.single_probe if ratio is None else self.dual_probe
+        return tuple(rule.group for rule in rules if rule.meets(ratio, copies))
+
+    def crossed(self, ratio: tuple[float, float] | None, copies: tuple[float, float]) -> tuple[str, ...]:
+        """Cut-offs with values on either side of them in these ranges: ``ratio 2``, ``copies 4``, ..."""
+        rules = self.single_probe if ratio is None else self.dual_probe
+        ratio_cuts = {r.ratio_at_least for r in rules} | {r.ratio_below for r in rules}
+        copies_cuts = {r.copies_at_least for r in rules} | {r.copies_below for r in rules}
+        found = [("ratio", c) for c in ratio_cuts if c and ratio and ratio[0] < c <= ratio[1]]
+        found += [("copies", c) for c in copies_cuts if c and copies[0] < c <= copies[1]]
+        return tuple(f"{name} {cut}" for name, cut in sorted(found, key=lambda f: (f[0] != "ratio", f[1])))
+
+    def resolve(
+        self,
+        group: str,
+        ihc_score: str | None = None,
+        recount_group: str | None = None,
+        *,
+        dual_group: str | None = None,
+    ) -> IshDecision:
+        """Result of a group beside the IHC score of the same tissue.
+
+        Parameters
+        ----------
+        group
+            One of `GROUPS`.
+        ihc_score
+            ``0``, ``1+``, ``2+`` or ``3+``; None if there is none or it is indeterminate.
+        recount_group
+            Group of an independent count of at least 20 nuclei, with the same kind of probe (that of
+            ``dual_group`` if there is one); None if none was made. Looked at only where IHC is 2+ and the
+            guideline asks for it.
+        dual_group
+            For an equivocal single probe: group of a dual probe on the same tissue. Group 1 is Positive and
+            group 5 Negative, unless IHC (0 or 1+, 3+) says the opposite: then a person must decide. Groups 2
+            to 4 are worked up as such.
+
+        Raises
+        ------
+        ValueError
+            If a group or score is not one of those.
+        """
+        kind = DUAL_GROUPS if group in DUAL_GROUPS or dual_group is not None else SINGLE_GROUPS
+        for what, value, known in (
+            ("group", group, GROUPS),
+            ("ihc_score", ihc_score, (None, *SCORES)),
+            ("recount_group", recount_group, (None, *kind)),
+            ("dual_group", dual_group, (None, *DUAL_GROUPS)),
+        ):
+            if value not in known:
+                raise ValueError(f"{what} {value!r}: expected one of {known}")
+        if group == "single_equivocal" and dual_group is not None:
+            by_ihc = self.resolve(group, ihc_score).result
+            by_dual = self.resolve(dual_group, ihc_score, recount_group)
+            if by_dual.pending or by_ihc in (by_dual.result, IshResult.PENDING_IHC):
+                return by_dual
+            final = by_ihc in (IshResult.POSITIVE, IshResult.NEGATIVE)
+            return IshDecision(IshResult.ADJUDICATE) if final else by_dual
+        column = ihc_score
+        if ihc_score == "2+" and recount_group is not None:
+            column = "2+ same" if recount_group == group else "2+ other"
+        result = self.resolution[group][_COLUMNS.index(column)]
+        return IshDecision(result, self.comments.get(group, {}).get(result, ""))
+
+
+def _between(total: int, at_least: int | None, below: int | None, unit: int) -> bool:
+    """Whether ``total / unit`` lies in ``[at_least, below)``."""
+    return (at_least is None or total >= at_least * unit) and (below is None or total < below * unit)
+
+
+def _overlaps(values: tuple[float, float], at_least: int | None, below: int | None) -> bool:
+    return (at_least is None or values[1] >= at_least) and (below is None or values[0] < below)
+
+
+def ish_rule_sets() -> tuple[str, ...]:
+    """Names of the ISH rule sets that come with the package."""
+    return tuple(rule_files("ish"))
+
+
+@lru_cache
+def load_ish_rules(name: str) -> IshRules:
+    """ISH rule set by name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name, or its file does not hold what a rule set needs.
+    """
+    known = ish_rule_sets()
+    if name not in known:
+        raise ConfigError(f"rules: {name!r} is not an ISH rule set; expected one of {', '.join(known)}")
+    return parse_ish_rules(rule_files("ish")[name], name)
+
+
+def parse_ish_rules(text: str, name: str) -> IshRules:
+    """ISH rule set from YAML text; `name` is what the text must call itself.
+
+    Raises
+    ------
+    ConfigError
+        Naming the entry that is missing, unknown or impossible.
+    """
+    try:
+        data: dict[str, Any] = yaml.safe_load(text)
+        heterogeneity: dict[str, Any] = data.pop("heterogeneity")
+        rules = IshRules(
+            citations=tuple(data.pop("citations")),
+            dual_probe=tuple(GroupRule(**line) for line in data.pop("dual_probe")),
+            single_probe=tuple(GroupRule(**line) for line in data.pop("single_probe")),
+            resolution={
+                group: tuple(IshResult(result) for result in row)
+                for group, row in data.pop("resolution").items()
+            },
+            heterogeneity=HeterogeneityRule(
+                ratio_above=_fraction(heterogeneity.pop("ratio_above")),
+                copies_above=_fraction(heterogeneity.pop("copies_above")),
+                **heterogeneity,
+            ),
+            **data,
+        )
+        _check(rules, name)
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"ISH rule set {name}: {error!r}; compare her2core/guidelines/ish/*.yaml"
+        ) from error
+    return rules
+
+
+def _fraction(pair: list[Any]) -> tuple[int, int]:
+    numerator, denominator = pair
+    if type(numerator) is not int or type(denominator) is not int or denominator < 1:
+        raise ValueError(f"{pair}: expected [numerator, denominator], whole numbers")
+    return numerator, denominator
+
+
+def _check(rules: IshRules, name: str) -> None:
+    if rules.name != name:
+        raise ValueError(f"calls itself {rules.name!r}, expected {name!r}")
+    lines = rules.dual_probe + rules.single_probe
+    if not rules.citations or not all(line.source for line in lines):
+        raise ValueError("every rule set needs citations and every group its source")
+    for expected, table in ((DUAL_GROUPS, rules.dual_probe), (SINGLE_GROUPS, rules.single_probe)):
+        if tuple(line.group for line in table) != expected:
+            raise ValueError(f"groups {[line.group for line in table]}: expected {expected}")
+        for line in table:
+            bounds = (line.ratio_at_least, line.ratio_below, line.copies_at_least, line.copies_below)
+            if any(b is not None and (type(b) is not int or b not in _TO_COMPARE[1:-1]) for b in bounds):
+                raise ValueError(f"group {line.group}: cut-offs are whole numbers from 2 to 7")
+        _check_partition(table)
+    if any(line.ratio_at_least or line.ratio_below for line in rules.single_probe):
+        raise ValueError("single_probe: a single probe has no ratio")
+    if set(rules.resolution) != set(GROUPS) or any(
+        len(r) != len(_COLUMNS) for r in rules.resolution.values()
+    ):
+        raise ValueError(f"resolution: expected rows {GROUPS} of {len(_COLUMNS)} columns")
+    for group, comments in rules.comments.items():
+        if unused := set(comments) - set(rules.resolution[group]):
+            raise ValueError(f"comments: group {group} is never {sorted(unused)}")
+    h = rules.heterogeneity
+    if not 0 < h.percent_from < h.percent_to < 100 or h.min_nuclei < 1:
+        raise ValueError("heterogeneity: expected 0 < percent_from < percent_to < 100 and nuclei to count")
+
+
+def _check_partition(table: tuple[GroupRule, ...]) -> None:
+    """Exactly one line holds for every ratio and mean on, below and above the cut-offs."""
+    unit = math.lcm(*_TO_COMPARE)
+    for ratio in _TO_COMPARE:
+        for copies in _TO_COMPARE:
+            for off in (-1, 0):
+                her2 = unit * copies
+                hits = [
+                    line.group
+                    for line in table
+                    if _between(unit * ratio + off, line.ratio_at_least, line.ratio_below, unit)
+                    and _between(her2 + off, line.copies_at_least, line.copies_below, unit)
+                ]
+                if len(hits) != 1:
+                    raise ValueError(f"ratio {ratio}, copies {copies}: {len(hits)} groups hold, {hits}")

@@ -1,0 +1,162 @@
+"""How the positive cells of a tumour lie among the others: clustering, and how far their reach goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from her2core.guidelines.rules_ihc import CellClass
+from her2core.heterogeneity.bootstrap import Blocks
+from her2core.heterogeneity.metrics import Metric, insufficient, measured
+from her2core.kernels.pairs import neighbour_counts
+from her2core.params import HeterogeneityParams
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Reals = NDArray[np.float64]
+
+POSITIVE = {"3": CellClass.C3, "2up": CellClass.C2}
+"""What a positive cell is, by the word in the metric's name: class 3; class 2, 2u or 3."""
+MIN_PAIRS = 10
+"""Fewer pairs of positive cells expected by chance: L of so few is biased low. Ours."""
+
+
+def label_l(positive: Bools, all_near: Ints, positive_near: Ints, area_um2: float) -> Reals:
+    """Ripley's L of the positive cells less its mean under random labels, in µm, shape ``(reaches,)``.
+
+    Labels are shuffled over the cells that are there, so that gaps between nests and the tissue's edge are
+    no clustering. The mean of K under random labels is known exactly: K of all cells. No edge correction
+    is needed, both being cut by the same edge.
+
+    Parameters
+    ----------
+    positive
+        Shape ``(n,)``, at least two of them.
+    all_near
+        Cells within each reach of every cell, shape ``(n, reaches)``.
+    positive_near
+        Positive cells within each reach of every positive cell, shape ``(n_positive, reaches)``.
+    area_um2
+        Area that the cells lie in.
+
+    References
+    ----------
+    Ripley BD. Modelling spatial patterns. J R Stat Soc B 1977;39:172-212. Diggle PJ, Chetwynd AG.
+    Second-order analysis of spatial clustering for inhomogeneous populations. Biometrics 1991;47:1155-1163.
+    """
+    n, many = len(positive), int(np.count_nonzero(positive))
+    k_positive = area_um2 * positive_near.sum(axis=0) / (many * (many - 1))
+    k_null = area_um2 * all_near.sum(axis=0) / (n * (n - 1))
+    difference: Reals = np.sqrt(k_positive / np.pi) - np.sqrt(k_null / np.pi)
+    return difference
+
+
+def clustering_metrics(
+    y_um: Reals,
+    x_um: Reals,
+    classes: NDArray[np.int8],
+    rows: Ints,
+    area_um2: float,
+    params: HeterogeneityParams,
+) -> Iterator[Metric]:
+    """`label_l` at every reach, for both meanings of positive.
+
+    A draw of the interval takes whole hexagons, and each cell brings its own neighbours along (Loh, Astrophys
+    J 2008;681:726-734): no pair is made that was not there.
+
+    Parameters
+    ----------
+    rows
+        Hexagon of every cell, from 0.
+    area_um2
+        Area of all hexagons that hold cells.
+    """
+    n, blocks = len(classes), int(rows.max(initial=-1)) + 1
+    all_near: Ints | None = None
+    for word, lowest in POSITIVE.items():
+        name = f"label_l_{word}"
+        positive = classes >= lowest
+        many = int(np.count_nonzero(positive))
+        if min(many, n - many) < params.min_positive:
+            few = min(many, n - many)
+            yield from (insufficient(name, few, scale_um=reach) for reach in params.reach_um)
+            continue
+        if all_near is None:
+            all_near = neighbour_counts(y_um, x_um, params.reach_um)
+        near = neighbour_counts(y_um[positive], x_um[positive], params.reach_um)
+        values = label_l(positive, all_near, near, area_um2)
+        expected = many * (many - 1) / (n * (n - 1)) * all_near.sum(axis=0) / 2
+        for k, reach in enumerate(params.reach_um):
+            if expected[k] < MIN_PAIRS:
+                yield insufficient(name, many, scale_um=reach)
+                continue
+            of_positive = sums_by(rows[positive], blocks, np.ones(many), near[:, k])
+            of_all = sums_by(rows, blocks, np.ones(n), all_near[:, k])
+            held = np.concatenate([of_positive, of_all], axis=1)
+            value, drawn = float(values[k]), Blocks.of(held, params.replicates)
+            interval = drawn.interval(value, _l_of_draws(many, n, area_um2))
+            yield measured(name, value, many, scale_um=reach, interval=interval)
+
+
+def _l_of_draws(many: int, n: int, area_um2: float) -> Callable[[Reals], Reals]:
+    """`label_l` of sums: positive cells, their pairs, cells, their pairs. Density stays the slide's."""
+
+    def difference(sums: Reals) -> Reals:
+        positives, pairs, cells, all_pairs = sums.T
+        of_positive = pairs / np.maximum(positives, 1) / (many - 1)
+        of_all = all_pairs / np.maximum(cells, 1) / (n - 1)
+        out: Reals = math.sqrt(area_um2 / math.pi) * (np.sqrt(of_positive) - np.sqrt(of_all))
+        return out
+
+    return difference
+
+
+def sums_by(rows: Ints, size: int, *columns: NDArray[np.number | np.bool_]) -> Reals:
+    """Sums of columns by row, shape ``(size, len(columns))``; exact of whole numbers."""
+    return np.stack([np.bincount(rows, column, size).astype(np.float64) for column in columns], axis=1)
+
+
+def within_reach(y_um: Reals, x_um: Reals, target: Bools, reach_um: float) -> Reals:
+    """Distance of every cell from the nearest target in µm, 0 of a target, inf beyond ``reach_um``."""
+    distance = np.zeros(len(target))
+    if not target.all():
+        tree = cKDTree(np.stack([y_um[target], x_um[target]], axis=1))
+        others = np.stack([y_um[~target], x_um[~target]], axis=1)
+        bound = math.nextafter(reach_um, math.inf)  # SciPy's bound is exclusive
+        distance[~target] = tree.query(others, distance_upper_bound=bound)[0]
+    return distance
+
+
+def proximity_metrics(
+    y_um: Reals, x_um: Reals, od: Reals, rows: Ints, params: HeterogeneityParams
+) -> Iterator[Metric]:
+    """Proximity score: fraction of cells with a membrane OD of at least t, or within r of such a cell.
+
+    Parameters
+    ----------
+    od
+        Membrane OD of every cell, shape ``(n,)``.
+    rows
+        Hexagon of every cell, from 0.
+    """
+    n, blocks = len(od), int(rows.max(initial=-1)) + 1
+    for t in params.proximity_od:
+        name = f"proximity_od_{round(100 * t):03d}"
+        target = od >= np.float32(t)
+        many = int(np.count_nonzero(target))
+        if n < params.min_cells or many < params.min_positive:
+            yield from (insufficient(name, many, scale_um=reach) for reach in params.proximity_um)
+            continue
+        distance = within_reach(y_um, x_um, target, params.proximity_um[-1])
+        for reach in params.proximity_um:
+            served = distance <= reach
+            value = int(np.count_nonzero(served)) / n
+            held = sums_by(rows, blocks, served, np.ones(n))
+            interval = Blocks.of(held, params.replicates).interval(
+                value, lambda sums: sums[:, 0] / sums[:, 1], 0.0, 1.0
+            )
+            yield measured(name, value, n, scale_um=reach, interval=interval)

@@ -1,0 +1,8 @@
+"""Lake tables and cubes.
+
+schema          every table and column, with its unit and meaning
+rows*           from results to rows
+slide_files     a slide's cells and nuclei as Parquet, written by workers
+tables          commits, by the driver alone
+cube            regions and metrics as Zarr, opened with xarray
+"""

@@ -1,0 +1,235 @@
+"""Regions and metrics as Zarr on the output store: written once and whole, opened lazily by xarray.
+
+::
+
+    OUT/regions/<score key>/<size>/     maps of one slide's regions, dims (r, column), one group a size in µm
+    OUT/cubes/<run id>/                 metrics of a run, dims (slide, metric, scale_um)
+
+Both follow from what the lake's tables hold, and are for arrays rather than for queries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from zarr.storage import MemoryStore
+
+from her2core.errors import StoreError
+from her2core.heterogeneity.dataset import to_map
+from her2core.heterogeneity.metrics import Status
+from her2core.heterogeneity.regions import NucleusRegions, Regions
+from her2core.storage.store import Store
+
+REGIONS_FOLDER, CUBES_FOLDER = "regions", "cubes"
+NO_ROW = -1
+"""Status code where a slide has no such metric at that scale."""
+STATUS_CODES = {Status.OK: 0, Status.INSUFFICIENT: 1, Status.DEGENERATE: 2}
+NO_SCALE = 0.0
+"""Place on the axis ``scale_um`` of metrics that know none."""
+_METADATA = "zarr.json"
+
+
+def write_regions(
+    store: Store, key: str, sweep: Sequence[Regions | NucleusRegions], slide_id: str
+) -> str | None:
+    """Write the maps of a slide's regions; its path, or None if no region holds a cell.
+
+    Parameters
+    ----------
+    key
+        Content key of the slide's score; the same key is the same bytes.
+    sweep
+        Regions at every size.
+    """
+    maps = {_group(regions.grid.size_um): to_map(regions) for regions in sweep if len(regions)}
+    if not maps:
+        return None
+    path = f"{REGIONS_FOLDER}/{key}"
+    _write(store, path, {name: each.assign_attrs(slide_id=slide_id) for name, each in maps.items()})
+    return path
+
+
+def open_regions(
+    uri: str, scale_um: float = 250.0, storage_options: Mapping[str, Any] | None = None
+) -> xr.Dataset:
+    """Open the maps of one slide's regions at one size; values are read when they are asked for.
+
+    Parameters
+    ----------
+    uri
+        ``OUT/regions/<score_key>``: a folder or ``s3://bucket/prefix``.
+    scale_um
+        Width of the hexagons from flat to flat side.
+    storage_options
+        ``endpoint_url`` of an S3 server other than AWS. Credentials come by the standard chain.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims ``(r, column)``, one cell a hexagon, see `region_dataset.to_map`; Dask-backed.
+
+    Raises
+    ------
+    StoreError
+        If there are no such regions.
+    """
+    return _open(uri, _group(scale_um), storage_options)
+
+
+def cohort_cube(rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
+    """Rows of the table ``heterogeneity`` as a cube.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims ``(slide, metric, scale_um)``, each sorted; metrics that know no place stand at scale 0.
+        ``value``, ``low`` and ``high`` (NaN where there is none), ``n``, and ``status``: -1 no such row,
+        0 ok, 1 insufficient, 2 degenerate. Coordinate ``case_id`` along ``slide``.
+
+    Raises
+    ------
+    ValueError
+        If two rows have one place.
+    """
+    scales = [NO_SCALE if row["scale_um"] is None else float(row["scale_um"]) for row in rows]
+    axes = [
+        np.unique(np.array(values, kind))
+        for values, kind in (
+            ([row["slide_id"] for row in rows], np.str_),
+            ([row["metric"] for row in rows], np.str_),
+            (scales, np.float64),
+        )
+    ]
+    slides, metrics, reaches = axes
+    at = (
+        np.searchsorted(slides, np.array([row["slide_id"] for row in rows], np.str_)),
+        np.searchsorted(metrics, np.array([row["metric"] for row in rows], np.str_)),
+        np.searchsorted(reaches, np.array(scales, np.float64)),
+    )
+    shape = (len(slides), len(metrics), len(reaches))
+    places = np.ravel_multi_index(at, shape) if rows else np.zeros(0, np.int64)
+    if len(np.unique(places)) < len(rows):
+        raise ValueError("two rows have one slide, metric and scale; expected one at most")
+
+    def filled(values: Sequence[Any], empty: float, kind: type[np.generic]) -> np.ndarray[Any, Any]:
+        cube = np.full(shape, empty, kind)
+        cube.reshape(-1)[places] = np.array(values, kind)
+        return cube
+
+    dims = ("slide", "metric", "scale_um")
+    meaning = {
+        "value": "Value of the metric; NaN unless status is ok",
+        "low": "Lower end of its 95 % interval; NaN where none is given",
+        "high": "Upper end of its 95 % interval; NaN where none is given",
+    }
+    variables: dict[str, Any] = {
+        name: (
+            dims,
+            filled([np.nan if row[name] is None else row[name] for row in rows], np.nan, np.float64),
+            {"long_name": text},
+        )
+        for name, text in meaning.items()
+    }
+    counts = filled([row["n"] for row in rows], 0, np.int64)
+    variables["n"] = (dims, counts, {"long_name": "Cells, nuclei or regions that it rests on"})
+    codes = filled([STATUS_CODES[Status(row["status"])] for row in rows], NO_ROW, np.int8)
+    flags = {"no_row": NO_ROW} | {str(status): code for status, code in STATUS_CODES.items()}
+    variables["status"] = (
+        dims,
+        codes,
+        {
+            "long_name": "Whether there is a value, and why not",
+            "flag_values": list(flags.values()),
+            "flag_meanings": " ".join(flags),
+        },
+    )
+    case_of = {row["slide_id"]: row["case_id"] for row in rows}
+    reach = {"units": "micrometer", "long_name": "Size of the regions, or reach; 0 of what knows no place"}
+    return xr.Dataset(
+        variables,
+        coords={
+            "slide": slides.astype(object),
+            "metric": metrics.astype(object),
+            "scale_um": ("scale_um", reaches, reach),
+            "case_id": ("slide", np.array([case_of[slide] for slide in slides.tolist()], object)),
+        },
+        attrs={"title": "HER2 heterogeneity of a cohort", "comment": "Research use only, not for diagnosis."},
+    )
+
+
+def write_cohort_cube(store: Store, run_id: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Write the metrics of a run as a cube; its path, or None without rows."""
+    if not rows:
+        return None
+    path = f"{CUBES_FOLDER}/{run_id}"
+    _write(store, path, {"": cohort_cube(rows).assign_attrs(run_id=run_id)})
+    return path
+
+
+def open_cohort_cube(uri: str, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Open the metrics of a run, see `cohort_cube`; values are read when they are asked for.
+
+    Parameters
+    ----------
+    uri
+        ``OUT/cubes/<run_id>``: a folder or ``s3://bucket/prefix``.
+    storage_options
+        As of `open_regions`.
+
+    Raises
+    ------
+    StoreError
+        If there is no cube.
+    """
+    return _open(uri, None, storage_options)
+
+
+def _group(size_um: float) -> str:
+    return f"{size_um:g}"
+
+
+def _write(store: Store, path: str, groups: Mapping[str, xr.Dataset]) -> None:
+    """Write Datasets as groups of one Zarr hierarchy: chunks first, then metadata, the root's last of all.
+
+    Every group carries its own metadata and that of all below it, so that one read opens it.
+    """
+    objects: dict[str, Any] = {}
+    memory = MemoryStore(objects)
+    for name, dataset in groups.items():
+        whole = {v: {"chunks": dataset[v].shape} for v in dataset.variables if dataset[v].size}
+        how: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False, "encoding": whole}
+        dataset.to_zarr(memory, group=name or None, **how)
+    data = {name: value.to_bytes() for name, value in objects.items()}
+    nodes = {name: json.loads(body) for name, body in data.items() if _is_metadata(name)}
+    for name, node in nodes.items():
+        if node["node_type"] == "group":
+            folder = name.removesuffix(_METADATA)
+            below = {
+                other.removesuffix(f"/{_METADATA}").removeprefix(folder): found
+                for other, found in sorted(nodes.items())
+                if other.startswith(folder) and other != name
+            }
+            inline = {"kind": "inline", "must_understand": False, "metadata": below}
+            data[name] = json.dumps(node | {"consolidated_metadata": inline}).encode()
+    for name in sorted(data, key=lambda name: (_is_metadata(name), -name.count("/"), name)):
+        store.write_bytes(f"{path}/{name}", data[name])
+
+
+def _is_metadata(name: str) -> bool:
+    return name == _METADATA or name.endswith(f"/{_METADATA}")
+
+
+def _open(uri: str, group: str | None, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
+    store = Store(uri, **(storage_options or {}))
+    try:
+        opened: xr.Dataset = xr.open_zarr(
+            store.zarr_store(), group=group, consolidated=True, zarr_format=3, chunks={}
+        )
+        return opened
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        inside = f"group {group} of " if group else ""
+        raise StoreError(f"{inside}{uri} is no Zarr group of this program ({error}).") from error

@@ -1,0 +1,300 @@
+"""From records to rows of the lake tables; the columns are described in `schema`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from her2core.cases.patients import PatientScore, View
+from her2core.cases.specimens import CaseScore, SlideOutcome
+from her2core.errors import Reason
+from her2core.guidelines.rules_ihc import CellClass, ClassCounts, RuleSet
+from her2core.lake.rows_ish import external_ish, judged_ish, scored_ish
+from her2core.lake.schema import CASES, CELLS, COMMITTED, SLIDES
+from her2core.params import ScoreParams
+from her2core.records import SlideRow
+from her2core.scoring.ihc import (
+    OD_PERCENTS,
+    Expression,
+    MeasuredCells,
+    Verdict,
+    classify,
+    completeness_column,
+)
+
+SEED_SOURCES = ("hematoxylin", "membrane")
+"""Names of the kernel's ``seed_source`` codes."""
+_CLASS_LABELS = pa.array([c.label for c in CellClass if c.label])
+
+Row = dict[str, Any]
+
+
+def cell_rows(
+    cells: pa.Table,
+    slide: SlideRow,
+    mpp: float,
+    in_roi: NDArray[np.bool_] | None,
+    params: ScoreParams,
+    ladder_od: Sequence[float],
+    rules: RuleSet,
+) -> pa.Table:
+    """Rows of the ``cells`` table from kernel rows, in the order they come.
+
+    Parameters
+    ----------
+    cells
+        Kernel columns (``CELL_DTYPE``), n rows.
+    mpp
+        Level-0 µm/px.
+    in_roi
+        Shape ``(n,)``, or None if the slide has no region of interest. With one, tumour cells are those
+        inside it that the kernel's rule accepts; without, the rule alone decides.
+    """
+    n = len(cells)
+    y_px0, x_px0 = cells["y_px0"].to_numpy(), cells["x_px0"].to_numpy()
+    rule = cells["tumour_rule"].to_numpy()
+    inside = np.ones(n, np.bool_) if in_roi is None else in_roi
+    columns: dict[str, Any] = {name: cells[name] for name in cells.column_names}
+    columns |= {
+        "slide_id": pa.repeat(slide.slide_id, n),
+        "case_id": pa.repeat(slide.case_id, n),
+        "cell_id": cell_ids(y_px0, x_px0),
+        "y_um": y_px0 * mpp,
+        "x_um": x_px0 * mpp,
+        "completeness": cells[completeness_column(params, ladder_od)],
+        "seed_source": pc.take(pa.array(SEED_SOURCES), cells["seed_source"]),
+        "in_roi": inside,
+        "is_tumour": inside & rule,
+        "tumour_mask": pa.repeat(tumour_mask(in_roi is not None), n),
+    }
+    classes = classify(MeasuredCells.of(columns, params, ladder_od), params, rules)
+    columns["cell_class"] = pc.take(_CLASS_LABELS, pa.array(classes, mask=classes < CellClass.C0))
+    return pa.table({f.name: _cast(columns[f.name], f.type) for f in CELLS.schema}, schema=CELLS.schema)
+
+
+def tumour_mask(has_roi: bool) -> str:
+    """Name of what decides which cells are tumour cells."""
+    return "roi" if has_roi else "rule"
+
+
+def cell_ids(y_px0: NDArray[np.float64], x_px0: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Name of every cell within its slide, shape ``(n,)``: centroids in 1/16 px from the slide's corner.
+
+    Ascending names are rows sorted by (y, x).
+    """
+    y16, x16 = (np.rint((axis + 0.5) * 16).astype(np.int64) for axis in (y_px0, x_px0))
+    return (y16 << 32) + x16
+
+
+def _cast(values: Any, kind: pa.DataType) -> Any:
+    chunked = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    return chunked.cast(kind)
+
+
+def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[float]) -> Row:
+    """Row of the ``slides`` table; what is not known of a slide that failed is null."""
+    row: Row = dict.fromkeys(SLIDES.schema.names)
+    slide, info, profile, score = outcome.slide, outcome.info, outcome.profile, outcome.score
+    reasons = {outcome.reason} if outcome.reason else set()
+    for part in (slide, info, profile and profile.quality, profile and profile.stain):
+        row |= {k: v for k, v in _fields(part).items() if k in row and not k.startswith("ish_")}
+    row |= {
+        "assay": str(slide.assay),
+        "uri": slide.uri,
+        "channels": slide.channels,
+        "state": str(outcome.state),
+        "message": outcome.message,
+        "tumour_mask": outcome.tumour_mask,
+        "probes": list(outcome.probes) or None,
+        "picture": outcome.picture,
+        "regions_picture": outcome.regions_picture,
+        "score_key": outcome.score_key,
+    }
+    if info:
+        row |= {"height_px0": info.height, "width_px0": info.width, "source_bytes": info.size_bytes}
+    if outcome.pyramid:
+        pyramid = outcome.pyramid
+        row |= {"pyramid": pyramid.path, "pyramid_bytes": pyramid.bytes_written, "codec": pyramid.codec}
+    if profile:
+        row |= {
+            "qc_verdict": profile.quality.verdict,
+            "stain_source": getattr(profile.stain, "source", None),
+            "stain_fallback": getattr(profile.stain, "fallback", None),
+        }
+        reasons |= set(profile.quality.reasons)
+    if score:
+        reasons |= set(score.verdict.reasons)
+        row |= _judged(score.verdict, score.counts) | _expressed(score.expression)
+        row |= {
+            "rules": score.rules,
+            "rules_version": score.rules_version,
+            "n_cells": score.n_cells,
+            "n_tumour": score.n_tumour,
+            "n_unevaluable": score.n_unevaluable,
+            "completeness_median": score.completeness_median,
+            "ladder_od": list(ladder_od),
+            "detect_od": params.detect_od,
+        }
+        quantiles = zip(OD_PERCENTS, score.membrane_od, strict=True)
+        row |= {f"membrane_od_p{percent:02d}": value for percent, value in quantiles}
+    if outcome.ish:
+        reasons |= set(outcome.ish.verdict.reasons)
+        row |= scored_ish(outcome.ish)
+    return row | external_ish(slide) | {"reasons": sorted(str(r) for r in reasons)}
+
+
+def case_row(case: CaseScore, rules: RuleSet) -> Row:
+    """Row of the ``cases`` table."""
+    ish, row = case.ish, dict.fromkeys(CASES.schema.names)
+    if ish.verdict:
+        row |= judged_ish(ish.verdict) | {"ish_rules": ish.rules, "ish_rules_version": ish.rules_version}
+    if (found := ish.heterogeneity) is not None:
+        row |= {"gh_category": found.category, "gh_copies_fraction": found.copies_arm.fraction}
+        row |= {"gh_ratio_fraction": found.ratio_arm.fraction if found.ratio_arm else None}
+    return row | {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "specimen_id": case.specimen_id,
+        "site": case.site,
+        "collection_date": case.collection_date,
+        **_judged(case.verdict, case.counts),
+        **_expressed(case.expression),
+        "rules": rules.name,
+        "rules_version": rules.version,
+        "her2_status": case.status,
+        "her2_class": case.decision.her2_class,
+        "ihc_class": case.verdict.her2_class,
+        "flags": list(case.flags),
+        "pending": case.pending,
+        "conflicts": list(case.conflicts),
+        "reasons": list(case.reasons),
+        "case_rules": case.case_rules,
+        "case_rules_version": case.case_rules_version,
+        "ish_arm_source": ish.arm_source,
+        "ish_result": str(ish.decision.result) if ish.decision else None,
+        "ish_populations": list(ish.populations),
+        "ish_comment": (ish.arm.comment or None) if ish.arm else None,
+        "external_ish": [str(e) for e in ish.external],
+        "incomplete": case.incomplete,
+        "slides_pooled": list(case.pooled),
+        "slides_ish": list(ish.pooled),
+        "slides_indeterminate": list(case.indeterminate),
+        "slides_failed": list(case.failed),
+        "slides_skipped": list(case.skipped),
+        "n_slides": case.n_slides,
+        "n_blocks": case.n_blocks,
+        "slide_max": case.slide_max,
+        "discordance": case.discordance,
+        "block_discordance": case.block_discordance,
+        "reader_scores": list(case.reader_scores),
+    }
+
+
+def patient_row(patient: PatientScore) -> Row:
+    """Row of the ``patients`` table."""
+    row: Row = {"patient_id": patient.patient_id}
+    for name in ("specimens", "statuses", "classes", "lesions", "conflicts"):
+        row[name] = list(getattr(patient, name))
+    for name in ("index", "primary", "metastasis"):
+        view: View | None = getattr(patient, name)
+        row |= {
+            f"{name}_specimen": view and view.specimen,
+            f"{name}_date": view and view.collection_date,
+            f"{name}_status": view and view.status,
+            f"{name}_class": view and view.her2_class,
+        }
+    for name in ("n_blocks", "n_slides", "index_basis", "ever_low_or_higher", "primary_metastasis"):
+        row[name] = getattr(patient, name)
+    row["primary_metastasis_change"] = patient.change
+    return row | {"block_discordance": patient.block_discordance, "incomplete": patient.incomplete}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run, as the last row that it writes. ``versions`` and ``inputs`` are stored as JSON.
+
+    Attributes
+    ----------
+    table_versions
+        Delta version of every table, by name.
+    """
+
+    run_id: str
+    started_at: datetime
+    finished_at: datetime
+    state: str
+    manifest_uri: str
+    manifest_sha256: str
+    n_slides: int
+    n_scored: int
+    n_indeterminate: int
+    n_failed: int
+    n_quarantined: int
+    n_skipped: int
+    n_cells: int
+    n_nuclei: int
+    table_versions: Mapping[str, int]
+    configuration: Mapping[str, Any]
+    versions: Mapping[str, str]
+    inputs: Sequence[Mapping[str, Any]]
+
+
+def run_row(run: RunRecord) -> Row:
+    """Row of the ``runs`` table."""
+    as_json = {
+        k: json.dumps(getattr(run, k), sort_keys=True) for k in ("configuration", "versions", "inputs")
+    }
+    row = _fields(run) | as_json
+    of_tables = row.pop("table_versions")
+    return row | {f"{name}_version": of_tables.get(name) for name in COMMITTED}
+
+
+def _judged(verdict: Verdict, counts: ClassCounts) -> Row:
+    """Columns of a verdict and the counts it rests on."""
+    row: Row = {
+        "score": verdict.score,
+        "her2_class": verdict.her2_class,
+        "possible_scores": list(verdict.possible_scores),
+        "borderline": verdict.borderline,
+        "patterns": list(verdict.patterns),
+        "null_excludes_pct": verdict.null_excludes_pct,
+        "n_scored": counts.n,
+        **_fields(counts),
+    }
+    flags = {
+        "limited": Reason.LIMITED_TUMOUR,
+        "uncalibrated": Reason.UNCALIBRATED,
+        "low_end_unreliable": Reason.LOW_END_UNRELIABLE,
+        "unusual_pattern": Reason.UNUSUAL_PATTERN,
+    }
+    row |= {name: reason in verdict.reasons for name, reason in flags.items()}
+    for name, k, (low, high) in (
+        ("p3", counts.n3, verdict.p3),
+        ("p2", counts.at_least_2, verdict.p2),
+        ("p_any", counts.stained, verdict.p_any),
+    ):
+        row[f"{name}_pct"] = 100 * k / counts.n if counts.n else None
+        row[f"{name}_low_pct"], row[f"{name}_high_pct"] = 100 * low, 100 * high
+    return row
+
+
+def _expressed(expression: Expression | None) -> Row:
+    """Columns of continuous expression; null without any."""
+    names = ("h_score", "membrane_od_mean", "cytoplasm_od_mean", "completeness_mean")
+    row: Row = {name: getattr(expression, name, None) for name in names}
+    p_of_t = expression.p_of_t if expression else None
+    grid = list(expression.grid_od) if expression else None
+    return row | {"p_od_t": grid, "p_od": None if p_of_t is None else list(p_of_t)}
+
+
+def _fields(record: Any) -> Row:
+    """Fields of a record (nothing of None), one level deep."""
+    return {} if record is None else {name: getattr(record, name) for name in record.__dataclass_fields__}

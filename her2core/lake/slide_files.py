@@ -1,0 +1,142 @@
+"""The rows of one slide as a finished Parquet file under ``tables/``, which `lake` commits.
+
+A worker writes it, band by band, and needs no Delta for it; until it is committed nobody sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from her2core.lake.schema import TEXT, Table
+from her2core.storage.store import TEMPORARY_PREFIX, Store
+
+FOLDER = "tables"
+"""Place of the tables under the output root."""
+ROW_GROUP = 131_072
+"""Cells a row group: about 20 MB in memory, which is what a writer holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A finished Parquet file that waits to be committed.
+
+    Attributes
+    ----------
+    path
+        Name inside its table's folder.
+    stats
+        Delta statistics as JSON: number of rows, lowest and highest value of some columns.
+    """
+
+    path: str
+    size_bytes: int
+    rows: int
+    stats: str
+
+
+def write_slide_file(store: Store, table: Table, key: str, bands: Iterable[pa.Table]) -> DataFile | None:
+    """Write all cells or nuclei of a slide as one Parquet file, holding no more than a band and a row group.
+
+    Parameters
+    ----------
+    table
+        ``cells`` or ``nuclei``: its last key column names a row within the slide, and ascends.
+    key
+        Content key of the result; names the file, so that a retry replaces its own debris.
+    bands
+        Rows of the table, of one slide; each band lies below the one before, and may be
+        in any order inside.
+
+    Returns
+    -------
+    DataFile or None
+        None if there are no rows.
+
+    Raises
+    ------
+    ValueError
+        If a row comes twice or bands overlap: ids must ascend.
+    """
+    statistics = _Statistics(table)
+    texts = [column.name for column in table.columns if column.type == TEXT]
+    name = f"{key}.parquet"
+    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder:
+        local = Path(folder) / name
+        with pq.ParquetWriter(local, table.schema, compression="zstd", use_dictionary=texts) as writer:
+            for group in _row_groups(table, statistics.watch(bands)):
+                writer.write_table(group)
+        if not statistics.rows:
+            return None
+        _publish(store, local, f"{FOLDER}/{table.name}/{name}")
+        return DataFile(name, local.stat().st_size, statistics.rows, statistics.as_json())
+
+
+class _Statistics:
+    """What Delta wants to know of a file, gathered while its rows pass by; and that their ids ascend."""
+
+    def __init__(self, table: Table) -> None:
+        self.id = table.key[-1]
+        self.columns = ("slide_id", "case_id", self.id, "y_um", "x_um")
+        self.rows = 0
+        self.low: dict[str, Any] = {}
+        self.high: dict[str, Any] = {}
+
+    def watch(self, bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for unsorted in bands:
+            if not len(unsorted):
+                continue
+            band = unsorted.sort_by(self.id)
+            ids = band[self.id].to_numpy()
+            if ids[0] <= self.high.get(self.id, -1) or (np.diff(ids) <= 0).any():
+                raise ValueError(f"a row comes twice, or bands overlap: {self.id} must ascend strictly")
+            self.rows += len(band)
+            for name in self.columns:
+                low, high = pc.min_max(band[name]).as_py().values()
+                self.low[name] = min(low, self.low.get(name, low))
+                self.high[name] = max(high, self.high.get(name, high))
+            yield band
+
+    def as_json(self) -> str:
+        nulls = dict.fromkeys(self.columns, 0)
+        stats = {"numRecords": self.rows, "minValues": self.low, "maxValues": self.high, "nullCount": nulls}
+        return json.dumps(stats)
+
+
+def _row_groups(table: Table, bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Cut a stream of tables into row groups that do not depend on where the bands ended."""
+    held = table.schema.empty_table()
+    for band in bands:
+        held = pa.concat_tables([held, band])
+        while len(held) >= ROW_GROUP:
+            yield held.slice(0, ROW_GROUP)
+            held = held.slice(ROW_GROUP).combine_chunks()
+    if len(held):
+        yield held
+
+
+def _publish(store: Store, local: Path, path: str) -> None:
+    """Bring a finished file to its place, whole or not at all."""
+    if not store.is_local:
+        store.fs.put_file(os.fspath(local), store.uri(path).removeprefix("s3://"))
+        return
+    target = Path(store.uri(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        shutil.copyfile(local, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,235 @@
+"""Delta tables of the cohort under ``tables/`` of the output root; `schema` describes them.
+
+Workers write the rows of a slide as finished Parquet files (`slide_files`); the driver, the only writer of
+the tables, commits. A commit adds new files and removes those whose rows they replace in one transaction, so
+a slide that is scored again replaces its rows and never doubles them, and committing the same thing twice
+changes nothing. All commits share one Delta application transaction: two drivers at once cannot both win,
+the loser reads again and tries again.
+
+A slide that fails after it was scored loses its cells with its old row: what it was is found by the older
+table version that the earlier ``runs`` row names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction
+
+from her2core.errors import StoreError
+from her2core.lake.schema import TEXT, Table
+from her2core.lake.slide_files import FOLDER, DataFile
+from her2core.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "her2cohort"
+"""Delta application id of every commit; its transaction version counts commits."""
+ATTEMPTS = 10
+"""Commits tried before giving up against other writers."""
+
+
+def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_ids: Iterable[str]) -> int:
+    """Make these files the cells or nuclei of these slides, in one commit; their older files are removed.
+
+    Parameters
+    ----------
+    table
+        Table that the files were written for.
+    files
+        At most one a slide.
+    slide_ids
+        Every slide of the run, also those that have no rows now.
+
+    Returns
+    -------
+    int
+        Version of the table that holds them.
+
+    Raises
+    ------
+    StoreError
+        If a file is not there, the table is not ours, or other writers keep winning.
+    """
+    replaced = set(slide_ids)
+
+    def plan(current: DeltaTable) -> _Change:
+        active = {row["path"]: row for row in pa.table(current.get_add_actions(flatten=True)).to_pylist()}
+        new = [file for file in files if file.path not in active]
+        keep = {file.path for file in files}
+        old = [
+            path
+            for path, row in active.items()
+            if path not in keep and _slide_of(row, store, table) in replaced
+        ]
+        for file in new:
+            _require(store, table, file)
+        return _Change(new, old)
+
+    return _commit(store, table, plan)
+
+
+def commit_rows(
+    store: Store, table: Table, rows: Sequence[Mapping[str, Any]], also_replaced: Iterable[str] = ()
+) -> int:
+    """Put rows into a small table, replacing those that share their ``replaces`` value, in one commit.
+
+    The table is one Parquet file, sorted by its key, and is written anew.
+
+    Parameters
+    ----------
+    also_replaced
+        Values of ``replaces`` whose older rows go, though they may have none now.
+
+    Returns
+    -------
+    int
+        Version of the table that holds them.
+
+    Raises
+    ------
+    ValueError
+        If a row's columns are not the table's, or two rows have one key.
+    StoreError
+        If the table is not ours, or other writers keep winning.
+    """
+    for row in rows:
+        if set(row) != set(table.schema.names):
+            odd = sorted(set(row) ^ set(table.schema.names))
+            raise ValueError(f"{table.name}: columns {odd} are missing or unknown; see lake/schema.py")
+    new = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
+
+    replaced = pa.array(sorted({*also_replaced, *new[table.replaces].to_pylist()}), TEXT)
+
+    def plan(current: DeltaTable) -> _Change:
+        before = current.to_pyarrow_table().cast(table.schema)
+        stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
+        if not rows and pc.all(stays).as_py() is not False:
+            return _Change([], [])
+        after = pa.concat_tables([before.filter(stays), new])
+        after = after.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+        if len(after.group_by(list(table.key)).aggregate([])) != len(after):
+            raise ValueError(f"{table.name}: two rows share one key ({', '.join(table.key)})")
+        file = _write_rows(store, table, after)
+        old = pa.table(current.get_add_actions(flatten=True))["path"].to_pylist()
+        if file.path in old:
+            return _Change([], [path for path in old if path != file.path])
+        return _Change([file], old)
+
+    return _commit(store, table, plan)
+
+
+def _write_rows(store: Store, table: Table, rows: pa.Table) -> DataFile:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:24]}.parquet"
+    store.write_bytes(f"{FOLDER}/{table.name}/{name}", buffer.getbuffer())
+    return DataFile(name, buffer.tell(), len(rows), json.dumps({"numRecords": len(rows)}))
+
+
+def open_table(store: Store, table: Table, version: int | None = None) -> DeltaTable:
+    """One of the lake's tables, at a version if given.
+
+    Raises
+    ------
+    deltalake.exceptions.TableNotFoundError
+        If nothing was committed yet.
+    """
+    uri = store.delta_uri(f"{FOLDER}/{table.name}")
+    return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    add: Sequence[DataFile]
+    remove: Sequence[str]
+
+
+def _commit(store: Store, table: Table, plan: Callable[[DeltaTable], _Change]) -> int:
+    """Plan against the newest version and commit; where another writer came between, plan again."""
+    for attempt in range(ATTEMPTS):
+        try:
+            delta = _open_or_create(store, table)
+            change = plan(delta)
+            if change.add or change.remove:
+                count = 1 + (delta.transaction_version(APPLICATION) or 0)
+                properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
+                delta.create_write_transaction(
+                    _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
+                )
+                delta.update_incremental()
+            return int(delta.version())
+        except CommitFailedError as error:
+            log.info("%s: another writer committed first (%s); trying again", table.name, error)
+            time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
+    raise StoreError(
+        f"{store.delta_uri(FOLDER)}/{table.name}: {ATTEMPTS} commits lost against other writers; one run "
+        "at a time may write to an output. Stop the others and run again."
+    )
+
+
+def _actions(change: _Change) -> list[AddAction | RemoveAction]:
+    now = time.time_ns() // 1_000_000
+    add = [AddAction(file.path, file.size_bytes, {}, now, True, file.stats) for file in change.add]
+    return add + [RemoveAction(path, data_change=True, deletion_timestamp=now) for path in change.remove]
+
+
+def _open_or_create(store: Store, table: Table) -> DeltaTable:
+    uri = store.delta_uri(f"{FOLDER}/{table.name}")
+    delta = DeltaTable.create(
+        uri,
+        table.schema,
+        mode="ignore",
+        name=table.name,
+        description=table.description,
+        storage_options=store.storage_options() or None,
+    )
+    found = pa.schema(delta.schema().to_arrow())
+    if not found.equals(table.schema):
+        odd = sorted(set(map(_plain, found)) ^ set(map(_plain, table.schema)))
+        raise StoreError(
+            f"{uri}: holds other columns than this version writes ({', '.join(odd[:6])}). Give another "
+            "output, or move the old tables away."
+        )
+    return delta
+
+
+def _plain(field: pa.Field) -> str:
+    return f"{field.name} {field.type}"
+
+
+def _slide_of(row: Mapping[str, Any], store: Store, table: Table) -> str:
+    low, high = row.get("min.slide_id"), row.get("max.slide_id")
+    if low is None or low != high:
+        raise StoreError(
+            f"{store.delta_uri(FOLDER)}/{table.name}: {row['path']} holds more than one slide, so another "
+            "program has compacted the table. Restore it to the version before, or give another output."
+        )
+    return str(low)
+
+
+def _require(store: Store, table: Table, file: DataFile) -> None:
+    path = f"{FOLDER}/{table.name}/{file.path}"
+    try:
+        size = store.size(path)
+    except FileNotFoundError:
+        size = -1
+    if size != file.size_bytes:
+        raise StoreError(
+            f"{store.uri(path)}: expected {file.size_bytes} bytes, found {'no file' if size < 0 else size}. "
+            "It was removed or changed (vacuumed?) since it was written; delete the slide's record under "
+            "stages/slide and run again."
+        )

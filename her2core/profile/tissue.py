@@ -1,0 +1,236 @@
+"""Where the glass is, where the tissue is, and the mask that the later stages ask.
+
+All of it happens on one coarse picture of the slide (about 8 µm/px). At that scale glass is flat to
+about one grey level while even the palest stroma is not; optical density alone would lose it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from her2core.errors import Reason
+from her2core.kernels.stain import Vector, od_table, otsu
+from her2core.params import ProfileParams
+from her2core.pyramid.labels import read_label
+from her2core.records import Box, PyramidRef, SlideProfile
+from her2core.storage.store import Store
+
+WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
+BLACK = 8  # a pixel this dark in every channel was not scanned: some formats fill with black
+PEAK_HALF_WIDTH = 4  # glass noise on the sum of the three channels (grey levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Light through empty glass, and whether glass was seen at all."""
+
+    i0: Vector
+    source: str  # glass | white | bright_end
+
+    @property
+    def reason(self) -> Reason | None:
+        return Reason.BACKGROUND_UNKNOWN if self.source == "bright_end" else None
+
+
+def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Background | None:
+    """Find the background intensity of each channel as the mode of the brightest flat area.
+
+    Parameters
+    ----------
+    rgb
+        (h, w, 3) coarse picture, about 8 µm/px.
+
+    Returns
+    -------
+    None where the picture shows no glass; see `bright_end` then.
+    """
+    white = rgb.min(axis=2) >= WHITE
+    usable = ~(white | unscanned(rgb))
+    flat = usable & (spread(rgb) <= params.glass_flat_levels)
+    total = rgb.sum(axis=2, dtype=np.int16)
+    near = np.convolve(
+        np.bincount(total[flat], minlength=766), np.ones(2 * PEAK_HALF_WIDTH + 1, np.int64), "same"
+    )
+    overexposed = int(white.sum()) >= 0.01 * white.size
+    # Where white fill is present, a peak must hold more before it is glass and not tissue beside
+    # overexposed glass.
+    least = (0.05 if overexposed else params.glass_min_fraction) * int(usable.sum())
+    peak = _brightest_peak(near, max(least, 16.0))
+    if peak is None:
+        return Background((255.0, 255.0, 255.0), "white") if overexposed else None
+    glass = flat & (total >= peak - 3 * PEAK_HALF_WIDTH) & (total <= peak + 3 * PEAK_HALF_WIDTH)
+    return Background(_modes(rgb[glass]), "glass")
+
+
+def unscanned(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Area filled with black: no light, and no slide either."""
+    dark: npt.NDArray[np.bool_] = rgb.max(axis=2) <= BLACK
+    return dark
+
+
+def _brightest_peak(counts: npt.NDArray[np.int64], least: float) -> int | None:
+    """Brightest local maximum of ``counts`` that holds at least ``least``."""
+    for level in range(len(counts) - 1, -1, -1):
+        around = counts[max(level - 12, 0) : level + 13]
+        if counts[level] >= least and counts[level] == around.max():
+            return level
+    return None
+
+
+def _modes(pixels: npt.NDArray[np.uint8]) -> Vector:
+    """Mode of each channel of (n, 3) pixels, refined to the mean within two levels of it."""
+    modes = []
+    for channel in range(3):
+        counts = np.bincount(pixels[:, channel], minlength=256)
+        mode = int(np.convolve(counts, np.ones(3, np.int64), "same").argmax())
+        levels = np.arange(max(mode - 2, 0), min(mode + 3, 256))
+        modes.append(round(float((counts[levels] * levels).sum() / counts[levels].sum()), 2))
+    return modes[0], modes[1], modes[2]
+
+
+def bright_end(histogram: npt.NDArray[np.int64]) -> Background:
+    """Background of a field that is all tissue: the bright end of its finest pixels.
+
+    Parameters
+    ----------
+    histogram
+        (3, 256) counts of R, G and B at about 0.5 µm/px.
+    """
+    levels = []
+    for channel in range(3):
+        cumulative = np.cumsum(histogram[channel, :WHITE])  # fill is no evidence
+        if cumulative[-1] == 0:
+            return Background((255.0, 255.0, 255.0), "bright_end")
+        levels.append(float(np.searchsorted(cumulative, 0.995 * cumulative[-1])))
+    return Background((levels[0], levels[1], levels[2]), "bright_end")
+
+
+def od_sum(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.int16]:
+    """Sum of the channels' optical densities in milli-OD, (h, w) int16."""
+    table = np.rint(1000 * od_table(i0)).astype(np.int16)  # at most 3 x 2.4 OD
+    total: npt.NDArray[np.int16] = table[0][rgb[..., 0]]
+    total += table[1][rgb[..., 1]]
+    total += table[2][rgb[..., 2]]
+    return total
+
+
+def spread(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Range of grey levels in each pixel's 3 x 3 neighbourhood, the widest of the three channels."""
+    window = np.ones((3, 3), np.uint8)
+    widest: npt.NDArray[np.uint8] = (cv2.dilate(rgb, window) - cv2.erode(rgb, window)).max(axis=2)
+    return widest
+
+
+def find_tissue(
+    rgb: npt.NDArray[np.uint8],
+    i0: Vector,
+    excluded: npt.NDArray[np.bool_],
+    um_px: float,
+    params: ProfileParams,
+) -> npt.NDArray[np.bool_]:
+    """Tissue on the coarse picture: denser than glass, or textured as glass never is; cleaned.
+
+    The density threshold is Otsu's between two bounds: the lower keeps empty glass empty, the upper keeps
+    pale tissue beside strong DAB. Texture keeps loose stroma and fat, whose mean density is that of glass.
+
+    Parameters
+    ----------
+    rgb
+        (h, w, 3) coarse picture at ``um_px``.
+    excluded
+        (h, w) bool: pen and the like, never tissue.
+    """
+    milli = od_sum(rgb, i0)
+    milli[excluded | unscanned(rgb)] = 0
+    smooth = cv2.blur(milli, (3, 3), borderType=cv2.BORDER_REPLICATE)
+    lowest, highest = int(1000 * params.tissue_od_min), int(1000 * params.tissue_od_max)
+    # beyond four times the highest threshold, more stain is no more reason to be tissue
+    threshold = otsu(np.bincount(np.clip(smooth, 0, 4 * highest).ravel(), minlength=4 * highest + 1))
+    textured = cv2.blur(spread(rgb), (3, 3), borderType=cv2.BORDER_REPLICATE) >= params.tissue_spread_levels
+    textured &= smooth > lowest // 4  # not the bright fringes of dust
+    mask = ((smooth > min(max(threshold, lowest), highest)) | textured) & ~excluded
+    pixel_um2 = um_px * um_px
+    mask = without_small(mask, params.min_object_um2 / pixel_um2)
+    mask = ~without_small(~mask, params.max_hole_um2 / pixel_um2, connectivity=4)
+    return mask & ~excluded
+
+
+def without_small(mask: npt.NDArray[np.bool_], pixels: float, connectivity: int = 8) -> npt.NDArray[np.bool_]:
+    """The mask less its connected components smaller than ``pixels``."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=connectivity
+    )
+    keep = stats[:count, cv2.CC_STAT_AREA] >= pixels
+    keep[0] = False
+    kept: npt.NDArray[np.bool_] = keep[labels]
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class TissueMask:
+    """Tissue of a slide, asked in level-0 pixels.
+
+    Attributes
+    ----------
+    mask
+        (h, w) bool or uint8; pixel (i, j) covers level-0 pixels ``[i*downsample, (i+1)*downsample)`` and
+        likewise in x.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    downsample: int
+
+    def contains(self, y_px0: npt.ArrayLike, x_px0: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Whether each point (level-0 pixels, pixel centres at integers) lies on tissue."""
+        i = np.floor((np.asarray(y_px0, np.float64) + 0.5) / self.downsample).astype(np.int64)
+        j = np.floor((np.asarray(x_px0, np.float64) + 0.5) / self.downsample).astype(np.int64)
+        height, width = self.mask.shape
+        inside = (i >= 0) & (j >= 0) & (i < height) & (j < width)
+        found = np.zeros(inside.shape, np.bool_)
+        found[inside] = self.mask[i[inside], j[inside]] != 0
+        return found
+
+    def any(self, box: Box) -> bool:
+        """Whether any tissue lies in ``box`` (level-0 pixels)."""
+        return bool(self._part(box).any())
+
+    def bounds(self, box: Box) -> Box | None:
+        """Smallest box that holds all the tissue in ``box``, or None; level-0 pixels, clipped to ``box``."""
+        part = self._part(box) != 0
+        if not part.any():
+            return None
+        rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+        step = self.downsample
+        i0, j0 = max(box.y0 // step, 0), max(box.x0 // step, 0)
+        return Box(
+            max(box.y0, (i0 + int(rows[0])) * step),
+            max(box.x0, (j0 + int(columns[0])) * step),
+            min(box.y1, (i0 + int(rows[-1]) + 1) * step),
+            min(box.x1, (j0 + int(columns[-1]) + 1) * step),
+        )
+
+    def _part(self, box: Box) -> npt.NDArray[np.uint8]:
+        if box.height <= 0 or box.width <= 0:
+            return self.mask[:0]
+        step = self.downsample
+        rows = slice(max(box.y0 // step, 0), max(-(-box.y1 // step), 0))
+        return self.mask[rows, max(box.x0 // step, 0) : max(-(-box.x1 // step), 0)]
+
+
+@functools.lru_cache(maxsize=2)
+def read_tissue(store: Store, ref: PyramidRef, profile: SlideProfile) -> TissueMask:
+    """Read the published mask of a slide; the last two are kept, as a worker asks once a work unit.
+
+    Raises
+    ------
+    StoreError
+        If the label is missing or damaged.
+    """
+    mask, downsample = read_label(store, ref, profile.tissue_label)
+    mask.flags.writeable = False
+    return TissueMask(mask, downsample)

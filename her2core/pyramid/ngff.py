@@ -1,0 +1,154 @@
+"""Zarr v3 and OME-Zarr 0.5 metadata documents of a pyramid and its labels; plain dicts, no I/O.
+
+Coordinates follow the NGFF convention that a pixel's centre lies at its integer index: the centre of the
+first pixel of level 0 is the origin, and pixel ``i`` of level ``k`` lies at ``(i + 1/2) 2^k - 1/2`` level-0
+pixels, which ``scale`` and ``translation`` state in micrometres.
+
+References
+----------
+OME-Zarr 0.5: https://ngff.openmicroscopy.org/0.5/
+Zarr v3 core: https://zarr-specs.readthedocs.io/en/latest/v3/core/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from her2core.pixels import RGB8, PixelFormat
+from her2core.pyramid.codecs import Codec
+
+OME_VERSION = "0.5"
+_COLOURS = {
+    "R": "FF0000", "G": "00FF00", "B": "0000FF", "DAPI": "0000FF", "HER2": "FF0000", "CEP17": "00FF00",
+}  # fmt: skip
+_LABEL_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167))
+"""Distinct for colour-blind eyes (Okabe & Ito 2008)."""
+
+Document = dict[str, Any]
+
+
+def image_array(
+    shape: tuple[int, int], chunk: int, shard: int, codec: Codec, pixels: PixelFormat = RGB8
+) -> Document:
+    """``zarr.json`` of one level: ``(c, y, x)``, whose chunks hold interleaved ``(y, x, c)`` pixels."""
+    chain = [{"name": "transpose", "configuration": {"order": [1, 2, 0]}}, *codec.chain]
+    count = pixels.count
+    document = _array(
+        (count, *shape), (count, chunk, chunk), (count, shard, shard), chain, pixels.outside, ["c", "y", "x"]
+    )
+    return document | {"data_type": pixels.dtype}
+
+
+def label_array(shape: tuple[int, int], chunk: int, shard: int, codec: Codec, fill: int) -> Document:
+    """``zarr.json`` of one level of a label: ``(y, x)`` uint8."""
+    return _array(shape, (chunk, chunk), (shard, shard), list(codec.chain), fill, ["y", "x"])
+
+
+def _array(
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    shard: Sequence[int],
+    chain: list[Document],
+    fill: int,
+    names: list[str],
+) -> Document:
+    sharding = {
+        "chunk_shape": list(chunk),
+        "codecs": chain,
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shard)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "dimension_names": names,
+    }
+
+
+def image_group(
+    name: str,
+    levels: int,
+    mpp: float,
+    pixels: PixelFormat = RGB8,
+    shown: Sequence[int] | None = None,
+) -> Document:
+    """``zarr.json`` of the pyramid's group; ``shown`` is what a viewer shows as each channel's brightest."""
+    most = int(np.iinfo(pixels.dtype).max)
+    ends = [max(end, 1) for end in shown] if shown else [most] * pixels.count
+    axes = [{"name": "c", "type": "channel"}, *_space_axes()]
+    return _group(
+        {
+            "multiscales": [_multiscale(name, axes, levels, mpp, "mean")],
+            "omero": {
+                "channels": [
+                    {
+                        "label": label,
+                        "color": _COLOURS[label],
+                        "active": True,
+                        "window": {"min": 0, "max": most, "start": 0, "end": end},
+                    }
+                    for label, end in zip(pixels.channels, ends, strict=True)
+                ],
+                "rdefs": {"model": "color"},
+            },
+        }
+    )
+
+
+def label_group(name: str, levels: int, mpp: float, values: Sequence[int], extra: Document) -> Document:
+    """``zarr.json`` of a label's group; ``extra`` goes beside ``ome`` among the attributes."""
+    colours = [
+        {"label-value": value, "rgba": [*_LABEL_COLOURS[i % len(_LABEL_COLOURS)], 128]}
+        for i, value in enumerate(values)
+    ]
+    document = _group(
+        {
+            "multiscales": [_multiscale(name, _space_axes(), levels, mpp, "nearest")],
+            "image-label": {"colors": colours, "source": {"image": "../../"}},
+        }
+    )
+    document["attributes"].update(extra)
+    return document
+
+
+def labels_group(names: Sequence[str]) -> Document:
+    """``zarr.json`` of the group that lists an image's labels."""
+    return _group({"labels": list(names)})
+
+
+def _group(ome: Document) -> Document:
+    return {"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": OME_VERSION, **ome}}}
+
+
+def _space_axes() -> list[Document]:
+    return [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
+
+
+def _multiscale(name: str, axes: list[Document], levels: int, mpp: float, method: str) -> Document:
+    leading = [1.0] * (len(axes) - 2)
+    origin = [0.0] * (len(axes) - 2)
+    return {
+        "name": name,
+        "axes": axes,
+        "type": method,
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [*leading, mpp * 2**level, mpp * 2**level]},
+                    {"type": "translation", "translation": [*origin, *[mpp * (2**level - 1) / 2] * 2]},
+                ],
+            }
+            for level in range(levels)
+        ],
+    }

@@ -1,0 +1,270 @@
+"""Read any region of a published pyramid: only the chunks it touches, in few ranged reads."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from her2core.errors import StoreError
+from her2core.grid import Grid
+from her2core.pixels import PixelFormat, Pixels
+from her2core.pyramid.codecs import Encoded, codec, worst_case_bytes
+from her2core.pyramid.shards import ABSENT, Index, index_bytes, read_index
+from her2core.records import Box, PyramidRef
+from her2core.storage.store import Store
+
+COALESCE_BYTES = 256 * 2**10
+"""Ranges of one shard that lie closer than this are read as one: cheaper than another request (ours)."""
+BATCH_BYTES = 64 * 2**20
+"""Encoded bytes asked of an object store at once: bounds memory (ours)."""
+LOCAL_BYTES = 4 * 2**20
+"""Encoded bytes read from a file at once: still in the processor's cache when they are decoded (ours)."""
+INDEXES_KEPT = 4096
+"""Shard indexes remembered by a process, about 1 kB each (ours)."""
+
+_local = threading.local()
+
+
+def shard_key(path: str, level: int, iy: int, ix: int) -> str:
+    """Place of a shard, relative to the store's root."""
+    return f"{path}/{level}/c/0/{iy}/{ix}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One stored chunk that a region touches: its bytes, and its corner at the level."""
+
+    start: int
+    end: int
+    y0: int
+    x0: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Bytes ``[start, end)`` of one shard and the chunks inside, in the order of their bytes."""
+
+    key: str
+    start: int
+    end: int
+    pieces: tuple[_Piece, ...]
+
+
+class PyramidReader:
+    """Pixels of a published pyramid.
+
+    Cheap to make and safe to share between threads. Published shards never change, so the indexes of a
+    published pyramid are remembered for the whole process.
+
+    Parameters
+    ----------
+    store, ref
+        Where the pyramid lies, and its record.
+
+    Raises
+    ------
+    ConfigError
+        If the record names a codec that this version does not know.
+    """
+
+    def __init__(self, store: Store, ref: PyramidRef) -> None:
+        self._store = store
+        self._ref = ref
+        self._format = PixelFormat.of(ref)
+        self._codec = codec(ref.codec, self._format)
+        self._index = _known_index if ref.bytes_written else _read_index  # no bytes: not published yet
+        self._grid = Grid(*ref.shapes[0], ref.chunk, ref.shard)
+
+    def read(self, level: int, y0: int, x0: int, out: Pixels) -> None:
+        """Fill ``out`` with the region of a level whose first pixel is ``(y0, x0)``.
+
+        Parameters
+        ----------
+        level
+            0 is the finest.
+        y0, x0
+            Corner in the level's own pixels; may lie outside.
+        out
+            ``(height, width, channel)`` of the pyramid's channels and dtype. What lies outside the level
+            becomes 255, or 0 in fluorescence.
+
+        Raises
+        ------
+        ValueError
+            If ``out`` has other channels or another dtype.
+        StoreError
+            If a shard is missing or damaged.
+        """
+        if out.shape[2:] != (self._format.count,) or out.dtype != self._format.dtype:
+            raise ValueError(f"{out.dtype} {out.shape} for pixels of {self._format}")
+        box = Box(y0, x0, y0 + out.shape[0], x0 + out.shape[1])
+        height, width = self._ref.shapes[level]
+        inside = Box(max(y0, 0), max(x0, 0), min(box.y1, height), min(box.x1, width))
+        if inside != box:
+            out.fill(self._format.outside)
+        if inside.height <= 0 or inside.width <= 0:
+            return
+        view = out[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
+        chunk = _scratch(self._ref.chunk, self._format)
+        for part, data in _fetched(self._store, self._ranges(level, inside, view)):
+            for piece in part.pieces:
+                try:
+                    self._codec.decode(data[piece.start - part.start : piece.end - part.start], chunk)
+                except (ValueError, RuntimeError) as error:  # the decoders raise RuntimeError
+                    raise _damaged(self._store, part.key, f"chunk at byte {piece.start}: {error}") from error
+                rows, columns = _overlap(piece.y0, piece.x0, self._ref.chunk, inside)
+                view[rows, columns] = chunk[
+                    rows.start + inside.y0 - piece.y0 : rows.stop + inside.y0 - piece.y0,
+                    columns.start + inside.x0 - piece.x0 : columns.stop + inside.x0 - piece.x0,
+                ]
+
+    def _ranges(self, level: int, inside: Box, view: Pixels) -> Iterable[_Range]:
+        """Byte ranges that hold the region; chunks that are not stored are filled in ``view`` at once."""
+        edge, chunk = self._grid.shard_px(level), self._ref.chunk
+        side, limit = edge // chunk, worst_case_bytes(self._format.bytes_px * chunk * chunk)
+        for iy in range(inside.y0 // edge, -(-inside.y1 // edge)):
+            for ix in range(inside.x0 // edge, -(-inside.x1 // edge)):
+                key = shard_key(self._ref.path, level, iy, ix)
+                index = self._index(self._store, self._ref, key, side)
+                pieces = []
+                for y0 in _touched(iy * edge, edge, chunk, inside.y0, inside.y1):
+                    for x0 in _touched(ix * edge, edge, chunk, inside.x0, inside.x1):
+                        cy, cx = y0 // chunk - iy * side, x0 // chunk - ix * side
+                        start, size = (int(v) for v in index[cy, cx])
+                        if start == ABSENT:
+                            view[_overlap(y0, x0, chunk, inside)] = self._format.outside
+                        elif size > limit:
+                            raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")
+                        else:
+                            pieces.append(_Piece(start, start + size, y0, x0))
+                yield from _coalesced(key, pieces, LOCAL_BYTES if self._store.is_local else BATCH_BYTES)
+
+
+def _touched(origin: int, edge: int, chunk: int, low: int, high: int) -> range:
+    """Corners, along one axis, of a shard's chunks that meet ``[low, high)``."""
+    first = max(low // chunk * chunk, origin)
+    return range(first, min(high, origin + edge), chunk)
+
+
+def _overlap(y0: int, x0: int, chunk: int, inside: Box) -> tuple[slice, slice]:
+    """Rows and columns of the region ``inside`` that a chunk covers, relative to the region."""
+    return (
+        slice(max(y0 - inside.y0, 0), min(y0 + chunk, inside.y1) - inside.y0),
+        slice(max(x0 - inside.x0, 0), min(x0 + chunk, inside.x1) - inside.x0),
+    )
+
+
+def _coalesced(key: str, pieces: list[_Piece], most: int) -> Iterable[_Range]:
+    """Join pieces that lie close together into ranges of at most ``most`` bytes, or of one piece."""
+    pieces.sort(key=lambda piece: piece.start)
+    first = 0
+    for i in range(1, len(pieces) + 1):
+        if (
+            i == len(pieces)
+            or pieces[i].start - pieces[i - 1].end > COALESCE_BYTES
+            or pieces[i].end - pieces[first].start > most
+        ):
+            yield _Range(key, pieces[first].start, pieces[i - 1].end, tuple(pieces[first:i]))
+            first = i
+
+
+def _fetched(store: Store, ranges: Iterable[_Range]) -> Iterable[tuple[_Range, memoryview]]:
+    """Pair every range with its bytes, which are valid until the next pair is asked for."""
+    if store.is_local:
+        return ((part, _pread(store, part)) for part in ranges)
+    return _requested(store, ranges)
+
+
+def _pread(store: Store, part: _Range) -> memoryview:
+    """Read a range of a local file into the thread's own buffer: no fresh pages."""
+    size = part.end - part.start
+    buffer: Encoded | None = getattr(_local, "encoded", None)
+    if buffer is None or len(buffer) < size:
+        buffer = _local.encoded = np.empty(max(size, LOCAL_BYTES), np.uint8)
+    view = buffer.data[:size]
+    try:
+        descriptor = os.open(store.uri(part.key), os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise _missing(store, part.key) from error
+    try:
+        got = 0
+        while got < size:
+            more = os.preadv(descriptor, [view[got:]], part.start + got)
+            if not more:
+                raise _damaged(store, part.key, f"ends at byte {part.start + got}; expected {part.end}")
+            got += more
+    finally:
+        os.close(descriptor)
+    return view
+
+
+def _requested(store: Store, ranges: Iterable[_Range]) -> Iterable[tuple[_Range, memoryview]]:
+    """Ask an object store for many ranges at once, a bounded number of bytes at a time."""
+    batch: list[_Range] = []
+    waiting = 0
+    for part in ranges:
+        if batch and waiting + part.end - part.start > BATCH_BYTES:
+            yield from _request(store, batch)
+            batch, waiting = [], 0
+        batch.append(part)
+        waiting += part.end - part.start
+    yield from _request(store, batch)
+
+
+def _request(store: Store, batch: list[_Range]) -> Iterable[tuple[_Range, memoryview]]:
+    if not batch:
+        return
+    answers = store.fs.cat_ranges(
+        [f"{store.root}/{part.key}" for part in batch],
+        [part.start for part in batch],
+        [part.end for part in batch],
+        on_error="return",
+    )
+    for part, answer in zip(batch, answers, strict=True):
+        if isinstance(answer, FileNotFoundError):
+            raise _missing(store, part.key) from answer
+        if isinstance(answer, BaseException):
+            raise answer
+        if len(answer) != part.end - part.start:
+            raise _damaged(store, part.key, f"gave {len(answer)} bytes; expected {part.end - part.start}")
+        yield part, memoryview(answer)
+
+
+def _read_index(store: Store, ref: PyramidRef, key: str, side: int) -> Index:
+    length = index_bytes(side)
+    try:
+        return read_index(store.cat_range(key, -length, 0), side)
+    except FileNotFoundError as error:
+        raise _missing(store, key) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: shorter than an index
+            raise
+        raise _damaged(store, key, str(error)) from error
+
+
+_known_index = functools.lru_cache(maxsize=INDEXES_KEPT)(_read_index)
+
+
+def _missing(store: Store, key: str) -> StoreError:
+    return StoreError(
+        f"{store.uri(key)}, a shard of the pyramid, is missing. Delete the pyramid and run again."
+    )
+
+
+def _damaged(store: Store, key: str, what: str) -> StoreError:
+    return StoreError(f"{store.uri(key)} is damaged: {what}. Delete the pyramid and run again.")
+
+
+def _scratch(chunk: int, pixels: PixelFormat) -> Pixels:
+    """The thread's own ``(chunk, chunk, channel)`` pixels to decode into."""
+    need = chunk * chunk * pixels.bytes_px
+    kept: Encoded | None = getattr(_local, "chunk", None)
+    if kept is None or kept.size < need:
+        kept = _local.chunk = np.empty(need, np.uint8)
+    return pixels.view(kept, chunk, chunk)

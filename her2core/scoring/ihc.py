@@ -1,0 +1,375 @@
+"""From the cells of a slide to its score: pure functions of the cell columns, so any cut-off can be tried.
+
+Cells are classified by completeness and intensity, counted as integers, and the counts are given to a rule
+set. Re-scoring reads the lake's ``cells`` table and never a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from her2core.errors import ConfigError, Reason
+from her2core.guidelines.rules_ihc import CellClass, ClassCounts, RuleSet
+from her2core.kernels.components import largest_component
+from her2core.params import ScoreParams
+from her2core.records import Quality
+from her2core.statistics import exact_sum, quantiles, wilson
+
+OD_PERCENTS = (5, 10, 25, 50, 75, 90, 95)
+"""Quantiles of membrane OD that a slide row gives, in percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCells:
+    """The measurements that scores are made of, one array a column, shape ``(n,)``.
+
+    Attributes
+    ----------
+    completeness
+        Fraction of the contour that is stained at the detection cut-point, in [0, 1].
+    intensity_od
+        Median DAB OD of the stained part of the contour; NaN or 0 where there is none.
+    membrane_od
+        Mean DAB OD of the whole contour.
+    evaluable, tumour
+        Which cells could be judged, and which belong to the tumour.
+    """
+
+    y_um: NDArray[np.float64]
+    x_um: NDArray[np.float64]
+    completeness: NDArray[np.float32]
+    intensity_od: NDArray[np.float32]
+    membrane_od: NDArray[np.float32]
+    cytoplasm_od: NDArray[np.float32]
+    evaluable: NDArray[np.bool_]
+    tumour: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, cells: Any, params: ScoreParams, ladder_od: Sequence[float]) -> MeasuredCells:
+        """Pick the columns out of a table: the one place where kernel columns get their meaning.
+
+        Parameters
+        ----------
+        cells
+            Arrow table (or anything with ``cells[name]``) that holds `score_columns`.
+        ladder_od
+            Cut-points of the completeness ladder, IHCParams.ladder_od.
+        """
+
+        def column(name: str, dtype: type) -> Any:
+            values = cells[name]
+            return np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values, dtype)
+
+        completeness = column(completeness_column(params, ladder_od), np.float32)
+        evaluable = column("evaluable_fraction", np.float32) >= np.float32(params.evaluable_fraction)
+        evaluable &= np.isfinite(completeness)
+        return cls(
+            y_um=column("y_um", np.float64),
+            x_um=column("x_um", np.float64),
+            completeness=completeness,
+            intensity_od=column("membrane_od_median", np.float32),
+            membrane_od=column("membrane_od_mean", np.float32),
+            cytoplasm_od=column("cytoplasm_od", np.float32),
+            evaluable=evaluable,
+            tumour=column("is_tumour", np.bool_),
+        )
+
+
+def score_columns(params: ScoreParams, ladder_od: Sequence[float]) -> tuple[str, ...]:
+    """Columns of the ``cells`` table that a score needs."""
+    measured = ("evaluable_fraction", "membrane_od_median", "membrane_od_mean", "cytoplasm_od")
+    return ("y_um", "x_um", completeness_column(params, ladder_od), *measured, "is_tumour")
+
+
+def completeness_column(params: ScoreParams, ladder_od: Sequence[float]) -> str:
+    """Name of the completeness column at the detection cut-point.
+
+    Raises
+    ------
+    ConfigError
+        If ``detect_od`` is not a cut-point of the ladder: completeness was not measured there.
+    """
+    if params.detect_od not in ladder_od:
+        raise ConfigError(
+            f"scores.detect_od: {params.detect_od} is not a cut-point of the completeness ladder "
+            f"{list(ladder_od)}; choose one of these, or add it to ihc.ladder_od and measure again"
+        )
+    return f"completeness_{list(ladder_od).index(params.detect_od):02d}"
+
+
+def classify(cells: MeasuredCells, params: ScoreParams, rules: RuleSet) -> NDArray[np.int8]:
+    """Class of every cell, shape ``(n,)``, values of `CellClass`, from the rule set's table."""
+    intensity, completeness = _bins(cells, params)
+    classes = np.array(rules.cell_classes, np.int8)[intensity, completeness]
+    return np.where(cells.evaluable, classes, np.int8(CellClass.UNEVALUABLE))
+
+
+def _bins(cells: MeasuredCells, params: ScoreParams) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row and column of every cell in the class table; a cut-point belongs to the bin above it."""
+    od_cuts = np.array((params.weak_od, params.moderate_od, params.strong_od), np.float32)
+    contour_cuts = (params.detect_fraction, params.lateral_fraction, params.complete_fraction)
+    intensity = np.nan_to_num(cells.intensity_od, nan=0.0)
+    return (
+        np.searchsorted(od_cuts, intensity, side="right"),
+        np.searchsorted(np.array(contour_cuts, np.float32), cells.completeness, side="right"),
+    )
+
+
+def count_classes(cells: MeasuredCells, params: ScoreParams, rules: RuleSet) -> ClassCounts:
+    """Count the evaluable tumour cells by class, and the largest groups that hang together."""
+    classes = np.where(cells.tumour, classify(cells, params, rules), np.int8(CellClass.UNEVALUABLE))
+    n0, n1, n2, n2u, n3 = np.bincount(classes[classes >= CellClass.C0], minlength=len(CellClass) - 1).tolist()
+    intensity, completeness = _bins(cells, params)
+    faint_and_complete = (classes == CellClass.C1) & (intensity == 0) & (completeness == 3)
+
+    def largest(lowest: CellClass) -> int:
+        at_least = classes >= lowest
+        return largest_component(cells.y_um[at_least], cells.x_um[at_least], rules.link_um)
+
+    strong = largest(CellClass.C3)
+    return ClassCounts(
+        n0=n0,
+        n1=n1,
+        n2=n2,
+        n2u=n2u,
+        n3=n3,
+        n1_complete=int(np.count_nonzero(faint_and_complete)),
+        cluster_any=largest(CellClass.C1),
+        cluster_2=largest(CellClass.C2),
+        cluster_3=strong,
+        contiguous_3=strong,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """Continuous HER2 expression of evaluable tumour cells, as counts and sums so that slides can be pooled.
+
+    Attributes
+    ----------
+    weak, moderate, strong
+        Cells whose mean membrane OD lies in this bin, whatever its completeness: the H-score's input.
+    at_least
+        Cells with a mean membrane OD of at least t, for every t of the grid.
+    n_cytoplasm
+        Cells whose cytoplasm could be measured.
+    """
+
+    n: int
+    weak: int
+    moderate: int
+    strong: int
+    grid_od: tuple[float, ...]
+    at_least: tuple[int, ...]
+    n_cytoplasm: int
+    membrane_od_sum: float
+    cytoplasm_od_sum: float
+    completeness_sum: float
+
+    @classmethod
+    def of(cls, cells: MeasuredCells, params: ScoreParams) -> Expression:
+        counted = cells.tumour & cells.evaluable
+        od, cytoplasm = cells.membrane_od[counted], cells.cytoplasm_od[counted]
+        cytoplasm = cytoplasm[np.isfinite(cytoplasm)]
+        weak, moderate, strong = _at_least(od, (params.weak_od, params.moderate_od, params.strong_od))
+        return cls(
+            n=len(od),
+            weak=weak - moderate,
+            moderate=moderate - strong,
+            strong=strong,
+            grid_od=params.grid_od,
+            at_least=_at_least(od, params.grid_od),
+            n_cytoplasm=len(cytoplasm),
+            membrane_od_sum=exact_sum(od),
+            cytoplasm_od_sum=exact_sum(cytoplasm),
+            completeness_sum=exact_sum(cells.completeness[counted]),
+        )
+
+    @property
+    def h_score(self) -> float | None:
+        """1 x % weak + 2 x % moderate + 3 x % strong, in [0, 300]; ignores completeness, never a category."""
+        weighted = self.weak + 2 * self.moderate + 3 * self.strong
+        return 100 * weighted / self.n if self.n else None
+
+    @property
+    def membrane_od_mean(self) -> float | None:
+        return self.membrane_od_sum / self.n if self.n else None
+
+    @property
+    def cytoplasm_od_mean(self) -> float | None:
+        return self.cytoplasm_od_sum / self.n_cytoplasm if self.n_cytoplasm else None
+
+    @property
+    def completeness_mean(self) -> float | None:
+        return self.completeness_sum / self.n if self.n else None
+
+    @property
+    def p_of_t(self) -> tuple[float, ...] | None:
+        """P(t): fraction of cells with a mean membrane OD of at least t, for every t of the grid."""
+        return tuple(k / self.n for k in self.at_least) if self.n else None
+
+
+def pool_expression(parts: Sequence[Expression]) -> Expression:
+    """Expression of all cells of several slides together, in any order the same.
+
+    Raises
+    ------
+    ValueError
+        Of none, or if the slides were not measured on one grid of t.
+    """
+    if len({part.grid_od for part in parts}) != 1:
+        raise ValueError(f"expected slides with one grid of t; found {sorted({p.grid_od for p in parts})}")
+    return Expression(
+        n=sum(p.n for p in parts),
+        weak=sum(p.weak for p in parts),
+        moderate=sum(p.moderate for p in parts),
+        strong=sum(p.strong for p in parts),
+        grid_od=parts[0].grid_od,
+        at_least=tuple(sum(k) for k in zip(*(p.at_least for p in parts), strict=True)),
+        n_cytoplasm=sum(p.n_cytoplasm for p in parts),
+        membrane_od_sum=math.fsum(p.membrane_od_sum for p in parts),
+        cytoplasm_od_sum=math.fsum(p.cytoplasm_od_sum for p in parts),
+        completeness_sum=math.fsum(p.completeness_sum for p in parts),
+    )
+
+
+def _at_least(values: NDArray[np.float32], cuts: Sequence[float]) -> tuple[int, ...]:
+    """How many values reach each cut, compared in single precision as they were measured."""
+    return tuple(int(np.count_nonzero(values >= np.float32(cut))) for cut in cuts)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Score of a slide or a specimen, or why there is none.
+
+    Attributes
+    ----------
+    score
+        ``0``, ``1+``, ``2+``, ``3+``; None if indeterminate.
+    her2_class
+        See `guideline.Decision`; ``indeterminate`` without a score.
+    reasons
+        Codes of `errors.Reason`, sorted: all that a reader of the score should know.
+    possible_scores, patterns, null_excludes_pct
+        See `guideline.Decision`.
+    p3, p2, p_any
+        95 % Wilson intervals of the cumulative fractions of class 3, class 2 or higher, class 1 or higher.
+    """
+
+    score: str | None
+    her2_class: str
+    reasons: tuple[str, ...]
+    possible_scores: tuple[str, ...]
+    patterns: tuple[str, ...]
+    null_excludes_pct: float | None
+    p3: tuple[float, float]
+    p2: tuple[float, float]
+    p_any: tuple[float, float]
+
+    @property
+    def borderline(self) -> bool:
+        return len(self.possible_scores) > 1
+
+
+def judge(
+    counts: ClassCounts, params: ScoreParams, rules: RuleSet, reasons: Iterable[str], *, readable: bool = True
+) -> Verdict:
+    """Apply a rule set to counts, unless there are too few cells or the slide is not readable.
+
+    Parameters
+    ----------
+    reasons
+        What is known already (quality control, resolution); kept beside what is found here.
+    readable
+        False if quality control failed: then nothing is scored.
+    """
+    found = set(reasons)
+    if params.calibration is None:
+        found.add(Reason.UNCALIBRATED)
+    n = counts.n
+    intervals = (wilson(counts.n3, n), wilson(counts.at_least_2, n), wilson(counts.stained, n))
+    if n < params.min_cells:
+        found.add(Reason.INSUFFICIENT_TUMOUR)
+    if not readable or n < params.min_cells:
+        return Verdict(None, "indeterminate", _codes(found), (), (), None, *intervals)
+    if n < params.full_cells:
+        found.add(Reason.LIMITED_TUMOUR)
+    decision = rules.decide(counts, params.false_stain_ppm)
+    if decision.patterns:
+        found.add(Reason.UNUSUAL_PATTERN)
+    return Verdict(
+        decision.score,
+        decision.her2_class,
+        _codes(found),
+        decision.possible_scores,
+        decision.patterns,
+        decision.null_excludes_pct,
+        *intervals,
+    )
+
+
+def _codes(reasons: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(str(reason) for reason in reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class SlideScore:
+    """Everything that the cells of one slide say.
+
+    Attributes
+    ----------
+    n_cells, n_tumour, n_unevaluable
+        Cells found, tumour cells among them, and tumour cells whose membrane could not be judged.
+    membrane_od
+        Quantiles of the mean membrane OD at `OD_PERCENTS`; None without cells.
+    """
+
+    verdict: Verdict
+    counts: ClassCounts
+    expression: Expression
+    rules: str
+    rules_version: int
+    n_cells: int
+    n_tumour: int
+    n_unevaluable: int
+    membrane_od: tuple[float | None, ...]
+    completeness_median: float | None
+
+
+def score_slide(
+    cells: MeasuredCells, params: ScoreParams, rules: RuleSet, quality: Quality, mpp: float
+) -> SlideScore:
+    """Score one slide.
+
+    Parameters
+    ----------
+    cells
+        All cells of the slide, in the table's order.
+    quality
+        Verdict of quality control: ``fail`` makes the slide indeterminate; its reasons are passed on.
+    mpp
+        Level-0 µm/px; too coarse for thin membranes is said in the reasons.
+    """
+    counted = cells.tumour & cells.evaluable
+    counts = count_classes(cells, params, rules)
+    reasons = set(quality.reasons)
+    if mpp > params.low_end_mpp:
+        reasons.add(Reason.LOW_END_UNRELIABLE)
+    return SlideScore(
+        verdict=judge(counts, params, rules, reasons, readable=quality.verdict != "fail"),
+        counts=counts,
+        expression=Expression.of(cells, params),
+        rules=rules.name,
+        rules_version=rules.version,
+        n_cells=len(cells.tumour),
+        n_tumour=int(np.count_nonzero(cells.tumour)),
+        n_unevaluable=int(np.count_nonzero(cells.tumour & ~cells.evaluable)),
+        membrane_od=quantiles(cells.membrane_od[counted], OD_PERCENTS),
+        completeness_median=quantiles(cells.completeness[counted], (50,))[0],
+    )

@@ -1,0 +1,195 @@
+"""Stage ``slide``: what it works from and what it leaves behind, whatever the assay.
+
+Everything in this stage follows from the published parts, the region of interest and the score's parameters,
+so other cut-offs or another guideline re-score a slide in seconds. `slide_ihc` and `slide_ish` do the work.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from her2core.cases.specimens import SlideOutcome
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.heterogeneity.metrics import Metric
+from her2core.heterogeneity.regions import NucleusRegions, Regions
+from her2core.lake.cube import write_regions
+from her2core.lake.rows import tumour_mask
+from her2core.lake.rows_regions import region_rows
+from her2core.lake.schema import REGIONS
+from her2core.lake.slide_files import DataFile, write_slide_file
+from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
+from her2core.pictures.ihc import read_thumbnail
+from her2core.pictures.regions import regions_picture
+from her2core.profile.sampling import Pixels
+from her2core.pyramid.reader import PyramidReader
+from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.roi import Roi, read_roi
+from her2core.scoring.ihc import SlideScore, Verdict
+from her2core.scoring.ish import IshScore
+from her2core.storage.sources import file_identity
+from her2core.storage.store import Store, content_key
+
+Score = TypeVar("Score", ScoreParams, IshScoreParams)
+Kernel = TypeVar("Kernel", IHCParams, ISHParams)
+
+VERSION = 7
+"""Raised whenever the same cells and parameters would give other rows or another picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellsRef:
+    """The published parts of a slide's cells or nuclei, by work units, and how many rows they hold."""
+
+    parts: tuple[str, ...]
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlideJob(Generic[Score, Kernel]):
+    """What the last stage of a slide works from."""
+
+    store: Store
+    row: SlideRow
+    info: SlideInfo
+    pyramid: PyramidRef
+    profile: SlideProfile
+    cells: CellsRef
+    params: Score
+    kernel: Kernel
+    endpoint_url: str | None
+    heterogeneity: HeterogeneityParams
+
+    def key(self, cells_key: str) -> str:
+        """Content key of the result: parameters, cells, manifest row and region of interest."""
+        row = self.row
+        roi = "" if row.roi_uri is None else file_identity(row.roi_uri, self.endpoint_url)[1]
+        name, version = _rules(self.params)
+        inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity)]
+        inputs += [f"{field.name}={getattr(row, field.name)}" for field in fields(row)]
+        return content_key("slide", VERSION, self.params, inputs)
+
+    def roi(self) -> Roi | None:
+        """Region of interest that the manifest names.
+
+        Raises
+        ------
+        SlideError
+            ``ROI_INVALID`` if it cannot be used.
+        """
+        if self.row.roi_uri is None:
+            return None
+        return read_roi(self.row.roi_uri, self.info.height, self.info.width, endpoint_url=self.endpoint_url)
+
+    def bands(self) -> Iterator[pa.Table]:
+        """Kernel rows, one row of work units at a time: each band lies below the one before."""
+        names = sorted(self.cells.parts)
+        for _, parts in groupby(names, key=lambda part: PurePosixPath(part).name.split("-")[0]):
+            yield pa.concat_tables([pq.read_table(io.BytesIO(self.store.read_bytes(part))) for part in parts])
+
+
+def _rules(params: ScoreParams | IshScoreParams) -> tuple[str, int]:
+    """Name and version of the rule set."""
+    if isinstance(params, IshScoreParams):
+        ish = load_ish_rules(params.rules)
+        return ish.name, ish.version
+    ihc = load_rules(params.rules)
+    return ihc.name, ihc.version
+
+
+@dataclass(frozen=True, slots=True)
+class SlideFinished:
+    """What a slide leaves behind: the facts of its table row, and a file of rows that waits to be committed.
+
+    Attributes
+    ----------
+    cells
+        File of the table ``cells`` (IHC) or ``nuclei`` (ISH), as its assay says; None without any.
+    regions
+        File of the table ``regions``; None without any.
+    metrics
+        Heterogeneity: its rows of that table.
+    """
+
+    outcome: SlideOutcome
+    cells: DataFile | None
+    regions: DataFile | None = None
+    metrics: tuple[Metric, ...] = ()
+
+
+def inside(roi: Roi | None, band: pa.Table) -> NDArray[np.bool_] | None:
+    """Which rows of a band lie in the region of interest; None without one."""
+    if roi is None:
+        return None
+    return roi.contains(band["y_px0"].to_numpy(), band["x_px0"].to_numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What an assay makes of a slide's rows, before it is written down.
+
+    Attributes
+    ----------
+    file
+        Rows of ``cells`` or ``nuclei``.
+    sweep
+        Regions at every size.
+    draw
+        Draws the slide's picture over its thumbnail, given with its µm/px.
+    probes
+        As in `SlideOutcome`.
+    """
+
+    score: SlideScore | IshScore
+    file: DataFile | None
+    sweep: Sequence[Regions | NucleusRegions]
+    metrics: tuple[Metric, ...]
+    draw: Callable[[Pixels, float], bytes]
+    probes: tuple[str, ...] = ()
+
+
+def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
+    """Write a slide's regions and pictures, and say how it ended."""
+    store, row, ref, score = job.store, job.row, job.pyramid, judged.score
+    write_regions(store, key, judged.sweep, row.slide_id)
+    thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
+    picture = f"pictures/{row.slide_id}-{key[:8]}.png"
+    store.write_bytes(picture, judged.draw(thumbnail, um_px))
+    maps = None
+    if len(judged.sweep[0]):
+        maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
+        drawn = regions_picture(thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id)
+        store.write_bytes(maps, drawn)
+    outcome = SlideOutcome(
+        slide=row,
+        state=state_of(score),
+        info=job.info,
+        pyramid=ref,
+        profile=job.profile,
+        score=score if isinstance(score, SlideScore) else None,
+        ish=score if isinstance(score, IshScore) else None,
+        tumour_mask=tumour_mask(row.roi_uri is not None),
+        probes=judged.probes,
+        picture=picture,
+        regions_picture=maps,
+        score_key=key,
+    )
+    region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
+    return SlideFinished(outcome, judged.file, region_file, judged.metrics)
+
+
+def state_of(score: SlideScore | IshScore) -> SlideState:
+    """Scored, or measured without a score."""
+    verdict = score.verdict
+    found = verdict.score if isinstance(verdict, Verdict) else verdict.group
+    return SlideState.SCORED if found else SlideState.INDETERMINATE

@@ -1,0 +1,92 @@
+"""Stage ``slide`` for IHC: from cell parts to lake file, score and picture. No pixel is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.heterogeneity.biopsy import virtual_biopsies
+from her2core.heterogeneity.ihc import measure_heterogeneity, sweep_regions
+from her2core.lake.rows import cell_rows
+from her2core.lake.schema import CELLS
+from her2core.lake.slide_files import write_slide_file
+from her2core.params import IHCParams, ScoreParams
+from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
+from her2core.profile.sampling import Pixels
+from her2core.scoring.ihc import MeasuredCells, SlideScore, classify, score_columns, score_slide
+from her2core.scoring.neighbours import with_strong_neighbours
+from her2core.stages.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
+
+IHCJob = SlideJob[ScoreParams, IHCParams]
+
+
+def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
+    """Write the slide's files of cells and regions and its picture, score it and measure its heterogeneity.
+
+    Raises
+    ------
+    SlideError
+        ``ROI_INVALID`` if the manifest's region of interest cannot be used.
+    """
+    params, ladder_od = job.params, job.kernel.ladder_od
+    rules, roi = load_rules(params.rules), job.roi()
+    seen = _Seen(params, ladder_od)
+    rows = (
+        cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
+        for band in with_strong_neighbours(job.bands(), job.kernel, job.pyramid.mpp)
+    )
+    cells_file = write_slide_file(job.store, CELLS, key, seen.watch(rows))
+    cells = seen.measured()
+    score = score_slide(cells, params, rules, job.profile.quality, job.pyramid.mpp)
+    classes = classify(cells, params, rules)
+    sweep = sweep_regions(cells, classes, job.heterogeneity, rules)
+    metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
+    tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
+    biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
+    draw = partial(_picture, job.row.slide_id, cells, classes, score)
+    return leave(job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw))
+
+
+class _Seen:
+    """Keeps, of the rows that pass by, the few columns that score and picture need."""
+
+    def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...]) -> None:
+        self.params, self.ladder_od = params, ladder_od
+        self.columns = score_columns(params, ladder_od)
+        empty = pa.schema([CELLS.schema.field(name) for name in self.columns]).empty_table()
+        self.tables: list[pa.Table] = [empty]
+
+    def watch(self, bands: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for unordered in bands:
+            band = unordered.sort_by("cell_id")
+            self.tables.append(band.select(self.columns).combine_chunks())
+            yield band
+
+    def measured(self) -> MeasuredCells:
+        return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od)
+
+
+def _picture(
+    slide_id: str,
+    cells: MeasuredCells,
+    classes: NDArray[np.int8],
+    score: SlideScore,
+    thumbnail: Pixels,
+    um_px: float,
+) -> bytes:
+    drawn = PictureCells(cells.y_um, cells.x_um, classes.astype(np.int64), cells.tumour & cells.evaluable)
+    n = score.counts
+    summary = PictureSummary(
+        slide_id=slide_id,
+        score=score.verdict.score,
+        state=state_of(score),
+        h_score=score.expression.h_score,
+        counts=(n.n0, n.n1, n.n2u, n.n2, n.n3),
+        note=", ".join(score.verdict.reasons),
+    )
+    return slide_picture(thumbnail, um_px, drawn, summary)

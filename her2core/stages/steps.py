@@ -1,0 +1,90 @@
+"""What workers do for one slide before its cells: one small function a task, each free to run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from her2core.grid import Grid
+from her2core.inspect import require_scorable
+from her2core.params import ProfileParams, PyramidParams
+from her2core.pixels import PixelFormat
+from her2core.profile.build import build_profile
+from her2core.pyramid import writer as pyramid
+from her2core.pyramid.labels import write_label
+from her2core.pyramid.reader import PyramidReader
+from her2core.readers import SlideReader, borrow_slide
+from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
+from her2core.storage.sources import Scratch
+from her2core.storage.store import Store
+
+T = TypeVar("T")
+
+STAGED_READERS = frozenset({"openslide", "dicom"})
+"""Readers that need the whole file on a disk; the others read remote slides by ranges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A slide file as a worker opens it."""
+
+    info: SlideInfo
+    row: SlideRow
+    scratch: Scratch
+    endpoint_url: str | None
+
+    @contextmanager
+    def opened(self) -> Iterator[SlideReader]:
+        """Lend the process's reader of this slide, over a staged copy where the format needs one."""
+        info = self.info
+        staged = info.reader in STAGED_READERS and info.uri.startswith("s3://")
+        place = self.scratch.stage(info.uri, self.endpoint_url) if staged else nullcontext(info.uri)
+        with (
+            place as path,
+            borrow_slide(
+                path,
+                identity=info.identity,
+                scene=info.scene,
+                mpp=info.mpp,
+                uri=info.uri,
+                assay=self.row.assay,
+                channels=self.row.channels,
+                endpoint_url=self.endpoint_url,
+            ) as reader,
+        ):
+            yield reader
+
+
+def clear_scratch(scratch: Scratch) -> None:
+    """Remove this machine's staged slides that no task uses."""
+    scratch.clear()
+
+
+def call(job: Callable[[], T]) -> T:
+    """Run one task: the one function that is sent to the cluster."""
+    return job()
+
+
+def shard(
+    source: Source, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
+) -> pyramid.ShardWritten:
+    """Write one shard of level 0 and its part of the levels above."""
+    with source.opened() as reader:
+        return pyramid.write_shard(reader, store, path, grid, params, task)
+
+
+def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: PyramidParams) -> PyramidRef:
+    """Write the top levels and then the metadata."""
+    pixels = PixelFormat.of(source.info)
+    pyramid.write_top(store, path, grid, params, pixels=pixels)
+    mpp = require_scorable(source.info, source.row.assay)
+    return pyramid.finalise(store, path, grid, params, identity=source.info.identity, mpp=mpp, pixels=pixels)
+
+
+def profile(store: Store, ref: PyramidRef, params: ProfileParams, assay: Assay, label: str) -> SlideProfile:
+    """Freeze everything slide-global, and store the tissue mask as a label of the pyramid."""
+    found, mask = build_profile(PyramidReader(store, ref), ref, params, assay)
+    write_label(store, ref, label, mask, found.tissue_level)
+    return replace(found, tissue_label=label)
