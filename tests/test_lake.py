@@ -28,7 +28,7 @@ from her2core.lake import tables as lake
 from her2core.lake.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
-from her2core.lake.tables import commit_files, commit_rows, open_table
+from her2core.lake.tables import check_tables, commit_files, commit_rows, open_table
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,
@@ -265,6 +265,19 @@ def test_a_table_of_other_columns_is_refused_in_words(store: Store) -> None:
     DeltaTable.create(store.delta_uri("tables/slides"), pa.schema([pa.field("slide_id", pa.string())]))
     with pytest.raises(StoreError, match="other columns"):
         commit_rows(store, SLIDES, [slide_row(SlideOutcome(slide("s1"), SlideState.FAILED), PARAMS, LADDER)])
+
+
+def test_tables_of_another_version_are_refused_before_a_run_begins(anywhere: Store) -> None:
+    check_tables(anywhere)
+    commit_files(anywhere, CELLS, [written(anywhere, "s1", "k1")], ["s1"])
+    check_tables(anywhere)
+    DeltaTable.create(
+        anywhere.delta_uri("tables/regions"),
+        pa.schema([pa.field("slide_id", pa.string())]),
+        storage_options=anywhere.storage_options() or None,
+    )
+    with pytest.raises(StoreError, match=r"regions: holds other columns"):
+        check_tables(anywhere)
 
 
 def test_a_commit_that_came_between_is_neither_lost_nor_doubled(

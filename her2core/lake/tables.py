@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from her2core.errors import StoreError
-from her2core.lake.schema import TEXT, Table
+from her2core.lake.schema import TABLES, TEXT, Table
 from her2core.lake.slide_files import FOLDER, DataFile
 from her2core.storage.store import Store
 
@@ -152,6 +152,22 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
     return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
 
 
+def check_tables(store: Store) -> None:
+    """See that a run may commit to the tables that are there, before it begins.
+
+    Raises
+    ------
+    StoreError
+        If a table has other columns than this version writes.
+    """
+    for table in TABLES.values():
+        try:
+            delta = open_table(store, table)
+        except TableNotFoundError:
+            continue
+        _require_columns(delta, table, store.delta_uri(f"{FOLDER}/{table.name}"))
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     add: Sequence[DataFile]
@@ -197,6 +213,11 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
         description=table.description,
         storage_options=store.storage_options() or None,
     )
+    _require_columns(delta, table, uri)
+    return delta
+
+
+def _require_columns(delta: DeltaTable, table: Table, uri: str) -> None:
     found = pa.schema(delta.schema().to_arrow())
     if not found.equals(table.schema):
         odd = sorted(set(map(_plain, found)) ^ set(map(_plain, table.schema)))
@@ -204,7 +225,6 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
             f"{uri}: holds other columns than this version writes ({', '.join(odd[:6])}). Give another "
             "output, or move the old tables away."
         )
-    return delta
 
 
 def _plain(field: pa.Field) -> str:

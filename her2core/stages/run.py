@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from her2core.config import Config, load_config
+from her2core.lake.tables import check_tables
 from her2core.manifest import read_manifest
 from her2core.records import SlideRow
 from her2core.scoring.ihc import completeness_column
@@ -51,6 +52,7 @@ def open_run(manifest: str, out: str, config: str | None = None) -> Run:
         manifest_sha256 = hashlib.sha256(file.read()).hexdigest()
     store = Store(out, endpoint_url=endpoint)
     store.probe()
+    check_tables(store)
     now = datetime.now(UTC)
     digest = hashlib.sha256(f"{manifest} {store.uri()} {now.isoformat()}".encode()).hexdigest()[:6]
     return Run(
