@@ -24,12 +24,12 @@ from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, s
 from her2core.lake.rows_metrics import (
     case_metric_rows,
     case_wide_row,
-    hexagon_sums,
     metric_rows,
     patient_metric_rows,
     patient_wide_row,
     wide_row,
 )
+from her2core.lake.rows_regions import hexagon_sums
 from her2core.lake.schema import Table
 from her2core.lake.slide_files import DataFile
 from her2core.lake.tables import commit_files, commit_rows

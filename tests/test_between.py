@@ -33,11 +33,10 @@ from her2core.heterogeneity.units import Sums, Unit
 from her2core.lake.rows_metrics import (
     case_metric_rows,
     case_wide_row,
-    hexagon_sums,
     patient_metric_rows,
     patient_wide_row,
 )
-from her2core.lake.rows_regions import region_rows
+from her2core.lake.rows_regions import hexagon_sums, region_rows
 from her2core.lake.schema import (
     CASE_HETEROGENEITY,
     CASE_HETEROGENEITY_WIDE,

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from her2core.cases.patients import PatientScore, score_patients
 from her2core.cases.specimens import CaseScore, SlideOutcome, score_case, score_cases
 from her2core.errors import ConfigError, ManifestError
-from her2core.guidelines.rules_case import case_rule_sets, case_rules_for, parse_case_rules
+from her2core.guidelines.rule_files import rule_files
+from her2core.guidelines.rules_case import case_rules_for, parse_case_rules
 from her2core.guidelines.rules_ihc import ClassCounts, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.lake.rows import case_row, patient_row
@@ -244,7 +245,7 @@ def test_gastric_specimens_know_no_low(kind: str, ish_state: str, answer: Answer
 
 def test_every_ihc_rule_set_has_its_table() -> None:
     for name in ("breast_asco_cap_2018", "gastric_resection", "gastric_biopsy"):
-        assert case_rules_for(name).name in case_rule_sets()
+        assert case_rules_for(name).name in rule_files("case")
     with pytest.raises(ConfigError, match=r"'other'.*expected one"):
         case_rules_for("other")
 

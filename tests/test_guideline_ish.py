@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from fractions import Fraction
-from importlib import resources
 
 import pytest
 from hypothesis import given
@@ -13,13 +12,12 @@ from hypothesis import strategies as st
 
 from her2core.config import load_config
 from her2core.errors import ConfigError
-from her2core.guidelines.rules_ihc import rule_sets
+from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_ish import (
     DUAL_GROUPS,
     GROUPS,
     SINGLE_GROUPS,
     IshResult,
-    ish_rule_sets,
     load_ish_rules,
     parse_ish_rules,
 )
@@ -35,8 +33,8 @@ DUAL, PERSON = IshResult.PENDING_DUAL_PROBE, IshResult.ADJUDICATE
 
 
 def test_the_rule_set_is_there_with_citations_and_apart_from_those_of_immunohistochemistry() -> None:
-    assert ish_rule_sets() == (NAME,)
-    assert NAME not in rule_sets()
+    assert tuple(rule_files("ish")) == (NAME,)
+    assert NAME not in rule_files("ihc")
     assert RULES.version >= 1
     assert all(any(c.isdigit() for c in citation) for citation in RULES.citations)
     assert all(line.source.endswith(".") for line in RULES.dual_probe + RULES.single_probe)
@@ -64,8 +62,7 @@ def test_the_rule_set_is_there_with_citations_and_apart_from_those_of_immunohist
     ],
 )
 def test_a_rule_set_that_makes_no_sense_is_refused_in_words(old: str, new: str, complaint: str) -> None:
-    file = resources.files("her2core").joinpath("guidelines", "ish", f"{NAME}.yaml")
-    text = file.read_text(encoding="utf-8")
+    text = rule_files("ish")[NAME]
     assert old in text
     with pytest.raises(ConfigError, match=complaint):
         parse_ish_rules(text.replace(old, new, 1), NAME)

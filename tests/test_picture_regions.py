@@ -22,7 +22,7 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.regions import NucleusRegions, Regions, regions_of_cells, regions_of_nuclei
 from her2core.params import HeterogeneityParams, IshScoreParams
-from her2core.pictures.ihc import CLASS_COLOURS, Backdrop
+from her2core.pictures.canvas import CLASS_COLOURS, Backdrop, png_bytes
 from her2core.pictures.regions import (
     COLD,
     COLOURS,
@@ -33,7 +33,6 @@ from her2core.pictures.regions import (
     TOP_OD,
     TOP_RATIO,
     regions_figure,
-    regions_picture,
     to_draw,
 )
 from her2core.records import RGB
@@ -252,7 +251,7 @@ def test_a_picture_opens_and_is_the_same_from_any_thread() -> None:
     sweep = two_corners()
 
     def draw(_: int) -> bytes:
-        return regions_picture(thumbnail, 10.0, RGB, sweep, PARAMS, "s1")
+        return png_bytes(regions_figure(thumbnail, 10.0, RGB, sweep, PARAMS, "s1"))
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(draw, range(2))

@@ -84,7 +84,7 @@ def score_patients(cases: Iterable[CaseScore], *, has_low: bool = True) -> tuple
     Parameters
     ----------
     has_low
-        Whether HER2-low is defined: `guideline_case.CaseRules`.
+        Whether HER2-low is defined: `CaseRules`.
     """
     return tuple(_score(patient, group, has_low) for patient, group in by_patient(cases).items())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 
+from her2core.errors import ConfigError
+
 
 @lru_cache
 def rule_files(folder: str) -> dict[str, str]:
@@ -12,3 +14,18 @@ def rule_files(folder: str) -> dict[str, str]:
     files = resources.files("her2core").joinpath("guidelines", folder).iterdir()
     texts = {f.name: f.read_text(encoding="utf-8") for f in files if f.name.endswith(".yaml")}
     return {name.removesuffix(".yaml"): texts[name] for name in sorted(texts)}
+
+
+def rule_text(folder: str, name: str) -> str:
+    """Text of one rule set.
+
+    Raises
+    ------
+    ConfigError
+        Naming those that there are, if there is none of that name.
+    """
+    known = rule_files(folder)
+    if name not in known:
+        kind = folder.upper()
+        raise ConfigError(f"rules: {name!r} is not a rule set of {kind}; expected one of {', '.join(known)}")
+    return known[name]

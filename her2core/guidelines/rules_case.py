@@ -80,7 +80,7 @@ class CaseRules:
         ihc_score
             ``0``, ``1+``, ``2+``, ``3+``; None if there is none.
         ihc_class
-            Class that IHC alone gives, `guideline.Decision`.
+            Class that IHC alone gives, `rules_ihc.Decision`.
         ish
             ISH result beside this score; None if there is none.
         """
@@ -92,11 +92,6 @@ def _column(ish: IshResult | None) -> str:
     if ish is None:
         return "none"
     return {IshResult.POSITIVE: "positive", IshResult.NEGATIVE: "negative"}.get(ish, "pending")
-
-
-def case_rule_sets() -> tuple[str, ...]:
-    """Names of the tables that come with the package."""
-    return tuple(rule_files("case"))
 
 
 @lru_cache

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from her2core.errors import ConfigError
-from her2core.guidelines.rule_files import rule_files
+from her2core.guidelines.rule_files import rule_text
 from her2core.statistics import wilson
 
 SCORES = ("0", "1+", "2+", "3+")
@@ -297,11 +297,6 @@ def _patterns(rules: RuleSet, counts: ClassCounts, score: str, fired: Step | Non
     return {name for name, holds in found.items() if holds}
 
 
-def rule_sets() -> tuple[str, ...]:
-    """Names of the rule sets that come with the package."""
-    return tuple(rule_files("ihc"))
-
-
 @lru_cache
 def load_rules(name: str) -> RuleSet:
     """Rule set by name.
@@ -311,9 +306,7 @@ def load_rules(name: str) -> RuleSet:
     ConfigError
         If there is none of that name, or its file does not hold what a rule set needs.
     """
-    if name not in rule_sets():
-        raise ConfigError(f"rules: {name!r} is not a rule set; expected one of {', '.join(rule_sets())}")
-    return parse_rules(rule_files("ihc")[name], name)
+    return parse_rules(rule_text("ihc", name), name)
 
 
 def parse_rules(text: str, name: str) -> RuleSet:

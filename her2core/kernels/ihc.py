@@ -237,7 +237,7 @@ class IHCKernel:
         for sigma_um, out in ((SEED_SIGMA_UM, seed), (SURROUND_SIGMA_UM, wide)):
             blur(nuclear, gaussian_taps(sigma_um / self.um, 3 * self._px(sigma_um)), out)
         cv2.subtract(seed, wide, dst=peaks, dtype=cv2.CV_16S)
-        return Planes(raw, dab, hem, soft, wide, peaks)
+        return Planes(raw, dab, hem, soft, wide, seed=peaks)
 
     def _nuclei(self, planes: Planes, inner: Box) -> Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``."""

@@ -70,7 +70,7 @@ def open_regions(
     Returns
     -------
     xarray.Dataset
-        Dims ``(r, column)``, one cell a hexagon, see `region_dataset.to_map`; Dask-backed.
+        Dims ``(r, column)``, one cell a hexagon, see `heterogeneity.dataset.to_map`; Dask-backed.
 
     Raises
     ------

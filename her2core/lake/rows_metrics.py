@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from her2core.cases.specimens import CaseScore
 from her2core.heterogeneity.between import Compared
 from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
 from her2core.heterogeneity.metrics import Metric
-from her2core.lake.schema import REGIONS
-from her2core.lake.slide_files import FOLDER, DataFile
-from her2core.records import Assay, SlideRow
-from her2core.storage.store import Store
+from her2core.records import SlideRow
 
 Row = dict[str, Any]
 
@@ -83,24 +75,3 @@ def _wide(named: Iterable[Named], metrics: Sequence[Metric]) -> Row:
                 name = column if part == "value" else f"{column}_{part}"
                 row[name] = None if metric is None else getattr(metric, part)
     return row
-
-
-def hexagon_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDArray[np.float64]:
-    """What the hexagons of a slide hold, from its rows of ``regions``.
-
-    Returns
-    -------
-    NDArray
-        `units.CELL_SUMS` of IHC, `units.NUCLEUS_SUMS` of ISH, shape ``(m, k)``.
-    """
-    ihc = assay == Assay.IHC
-    names = ["n", "membrane_od_mean", "membrane_od_sd", "n0", "n1", "n2", "n2u", "n3"]
-    if not ihc:
-        names = ["n", "her2", "her2_squares", "cep17", "amplified"]
-    body = store.read_bytes(f"{FOLDER}/{REGIONS.name}/{file.path}")
-    rows = pq.read_table(io.BytesIO(body), columns=names, filters=[("scale_um", "==", size_um)])
-    columns = [rows[name].fill_null(0).to_numpy().astype(np.float64) for name in names]
-    if not ihc:
-        return np.stack(columns, axis=1)
-    n, mean, sd, n0, n1, n2, n2u, n3 = columns
-    return np.stack([n, n * mean, (n - 1) * sd**2 + n * mean**2, n0, n1, n2 + n2u, n3], axis=1)

@@ -1,18 +1,23 @@
-"""From regions to rows of ``regions``; `schema` describes the columns."""
+"""From regions to rows of ``regions``, and back to what hexagons hold; `schema` describes the columns."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import SCORES
 from her2core.heterogeneity.dataset import columns_of
 from her2core.heterogeneity.regions import NucleusRegions, Regions
 from her2core.lake.schema import REGIONS
-from her2core.records import SlideRow
+from her2core.lake.slide_files import FOLDER, DataFile
+from her2core.records import Assay, SlideRow
+from her2core.storage.store import Store
 
 
 def region_rows(slide: SlideRow, sweep: Sequence[Regions | NucleusRegions]) -> Iterator[pa.Table]:
@@ -39,3 +44,24 @@ def region_rows(slide: SlideRow, sweep: Sequence[Regions | NucleusRegions]) -> I
             schema=REGIONS.schema,
         )
         before += m
+
+
+def hexagon_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDArray[np.float64]:
+    """What the hexagons of a slide hold, from its rows of ``regions``.
+
+    Returns
+    -------
+    NDArray
+        `units.CELL_SUMS` of IHC, `units.NUCLEUS_SUMS` of ISH, shape ``(m, k)``.
+    """
+    ihc = assay == Assay.IHC
+    names = ["n", "membrane_od_mean", "membrane_od_sd", "n0", "n1", "n2", "n2u", "n3"]
+    if not ihc:
+        names = ["n", "her2", "her2_squares", "cep17", "amplified"]
+    body = store.read_bytes(f"{FOLDER}/{REGIONS.name}/{file.path}")
+    rows = pq.read_table(io.BytesIO(body), columns=names, filters=[("scale_um", "==", size_um)])
+    columns = [rows[name].fill_null(0).to_numpy().astype(np.float64) for name in names]
+    if not ihc:
+        return np.stack(columns, axis=1)
+    n, mean, sd, n0, n1, n2, n2u, n3 = columns
+    return np.stack([n, n * mean, (n - 1) * sd**2 + n * mean**2, n0, n1, n2 + n2u, n3], axis=1)

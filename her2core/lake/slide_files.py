@@ -1,4 +1,4 @@
-"""The rows of one slide as a finished Parquet file under ``tables/``, which `lake` commits.
+"""The rows of one slide as a finished Parquet file under ``tables/``, which `tables` commits.
 
 A worker writes it, band by band, and needs no Delta for it; until it is committed nobody sees it.
 """

@@ -1,1 +1,7 @@
-"""Pictures that a run leaves for people to look at: a slide's cells or nuclei, its regions, the cohort."""
+"""Pictures that a run leaves for people to look at.
+
+canvas      what all of them share
+ihc, ish    a slide: its cells by class, or its nuclei with their signals
+regions     a slide's hexagons
+cohort      every specimen
+"""

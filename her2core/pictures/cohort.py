@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 
 from her2core.guidelines.rules_case import HER2_CLASSES, STATUSES
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.pictures.ihc import CLASS_COLOURS, CLASS_MEANING, DPI, INK, png_bytes, shortened
+from her2core.pictures.canvas import CLASS_COLOURS, CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
 
 Row = dict[str, Any]
 Reals = npt.NDArray[np.float64]
@@ -96,7 +96,7 @@ def cohort_picture(cases: Sequence[Row]) -> bytes:
         left += AXIS_IN + GAP_IN
     if named:
         _words(panel(left, NOTE_IN), rows)
-    _heading(figure, rows, wide, high)
+    _heading(figure, rows, wide)
     handles = [Rectangle((0, 0), 1, 1, facecolor=CLASS_COLOURS[kind], lw=0) for kind in STACK]
     figure.legend(
         handles, [CLASS_MEANING[kind] for kind in STACK], ncols=5, loc="lower center", fontsize=8.5,
@@ -239,14 +239,9 @@ def _boxes(axes: Axes, left: Reals, right: Reals, colours: Sequence[str], *, nam
     )
 
 
-def _heading(figure: Figure, rows: Sequence[Row], wide: float, high: float) -> None:
+def _heading(figure: Figure, rows: Sequence[Row], wide: float) -> None:
     found = Counter(row["her2_status"] for row in rows)
     states = [f"{found[status]:,} {status.lower()}" for status in STATUSES if found[status]]
-    left = GAP_IN / wide
     title = f"HER2 of {len(rows):,} specimen{'' if len(rows) == 1 else 's'}"
-    figure.text(left, 1 - 0.36 / high, title, fontsize=17, weight="bold", va="center", color=INK)
     line = [*states, "black: 95 % intervals", "dashed: cut-offs of the rules"]
-    figure.text(left, 1 - 0.74 / high, "   ·   ".join(line), fontsize=10.5, va="center", color="#444444")
-    figure.text(
-        1 - left, 1 - 0.36 / high, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"
-    )
+    heading(figure, GAP_IN / wide, title, "   ·   ".join(line))

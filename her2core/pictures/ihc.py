@@ -1,24 +1,14 @@
-"""The picture of an IHC slide: what was seen, and how every cell was judged.
-
-Drawn with Matplotlib's object interface on Agg, without global state, so any thread may draw; the same
-input gives the same bytes. Colours: Okabe and Ito's palette (jfly.uni-koeln.de/color), safe for colour-blind
-readers, ordered so that a higher class is also darker.
-"""
+"""The picture of an IHC slide: what was seen, and how every cell was judged."""
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
 import cv2
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import RegularPolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -26,33 +16,27 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.profile.sampling import LevelReader, Pixels
-from her2core.records import PyramidRef
+from her2core.pictures.canvas import (
+    CLASS_COLOURS,
+    CLASS_MEANING,
+    DPI,
+    INK,
+    OTHER_COLOUR,
+    PANEL_IN,
+    Backdrop,
+    bare_axes,
+    heading,
+    png_bytes,
+    scale_bar,
+    shortened,
+)
+from her2core.profile.sampling import Pixels
 
-CLASS_COLOURS = {
-    CellClass.C0: "#56B4E9",
-    CellClass.C1: "#F0E442",
-    CellClass.C2U: "#E69F00",
-    CellClass.C2: "#D55E00",
-    CellClass.C3: "#5B0A4F",
-}
-CLASS_MEANING = {
-    CellClass.C0: "0  none",
-    CellClass.C1: "1  faint or incomplete",
-    CellClass.C2U: "2u  intense, incomplete",
-    CellClass.C2: "2  weak to moderate, complete",
-    CellClass.C3: "3  intense, complete",
-}
 RANK = np.array([0.0, 1.0, 2.0, 2.0, 3.0])  # of CellClass 0 ... 4 on the heat map
-OTHER_COLOUR = "#9A9A9A"  # cells that are not counted
-INK = "#222222"
-DPI = 100
-PANEL_IN = 7.0  # longest edge of a panel, inches
 CELL_UM = 11.0  # drawn diameter of a cell
 MIN_DOT_PX = 4.0  # smaller dots cannot be told apart: hexagons then
 HEX_PX = 11.0  # least distance of hexagon centres
 HEX_CELLS = 3  # hexagons with fewer tumour cells stay empty
-THUMBNAIL_PX = 1400
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +71,6 @@ class PictureCells:
     x_um: npt.NDArray[np.float64]
     cell_class: npt.NDArray[np.int64]
     counted: npt.NDArray[np.bool_]
-
-
-def read_thumbnail(
-    reader: LevelReader, ref: PyramidRef, longest_px: int = THUMBNAIL_PX
-) -> tuple[Pixels, float]:
-    """The finest level whose longer edge is at most ``longest_px`` (else the coarsest), and its µm/px."""
-    fitting = [k for k, shape in enumerate(ref.shapes) if max(shape) <= longest_px]
-    level = fitting[0] if fitting else len(ref.shapes) - 1
-    out = np.empty((*ref.shapes[level], len(ref.channels)), ref.dtype)
-    reader.read(level, 0, 0, out)
-    return out, ref.mpp * 2**level
 
 
 def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary: PictureSummary) -> bytes:
@@ -142,47 +115,8 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
         _colour_scale(figure, panels[1])
     scale_bar(panels[0], width_um)
     scale_bar(panels[1], width_um)
-    _heading(figure, summary, left / wide, high)
+    _heading(figure, summary, left / wide)
     return png_bytes(figure)
-
-
-class Backdrop(Artist):
-    """A slide that fills its place on axes in µm, resampled by area: `Axes.imshow` in a tenth of its time.
-
-    Parameters
-    ----------
-    pixels
-        (h, w, 3) or grey (h, w) uint8 at ``um_px``; its first corner lies at the axes' zero.
-    """
-
-    def __init__(self, pixels: Pixels, um_px: float) -> None:
-        super().__init__()
-        self._pixels, self._um_px = pixels, um_px
-        self.set_zorder(0)
-
-    def draw(self, renderer: RendererBase) -> None:
-        """Called by the figure, when the axes have their final place."""
-        if self.axes is None:
-            return
-        height, width = self._pixels.shape[:2]
-        ends = np.array([(0.0, height), (width, 0.0)]) * self._um_px
-        (left, low), (right, high) = np.rint(self.axes.transData.transform(ends)).astype(int)
-        size = max(right - left, 1), max(high - low, 1)
-        how = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
-        scaled = cv2.resize(self._pixels, size, interpolation=how)
-        code = cv2.COLOR_GRAY2RGBA if scaled.ndim == 2 else cv2.COLOR_RGB2RGBA
-        renderer.draw_image(renderer.new_gc(), left, low, cv2.cvtColor(scaled, code)[::-1])
-
-
-def bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
-    """Axes at ``(left, bottom, width, height)`` in inches, without ticks."""
-    x, y, w, h = box
-    axes = figure.add_axes((x / wide, y / high, w / wide, h / high))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#BBBBBB")
-    return axes
 
 
 def _draw_dots(axes: Axes, cells: PictureCells, points: float) -> None:
@@ -240,39 +174,6 @@ def _colour_scale(figure: Figure, panel: Axes) -> None:
     bar.set_title("mean class, tumour cells", fontsize=8, pad=3, color=INK)
 
 
-def scale_bar(axes: Axes, width_um: float) -> None:
-    """Bar of a round length, about a fifth of the width, on a white plate in the lower left corner."""
-    length = _round_length(width_um / 5)
-    box = axes.get_window_extent()
-    inch_x, inch_y = DPI / box.width, DPI / box.height  # one inch as a fraction of the panel
-    bar = length / width_um
-    plate = max(bar + 0.2 * inch_x, 0.75 * inch_x)
-    x0, y0 = 0.12 * inch_x, 0.12 * inch_y
-    middle = x0 + plate / 2
-    here = axes.transAxes
-    axes.add_patch(
-        Rectangle((x0, y0), plate, 0.42 * inch_y, transform=here, facecolor="white", alpha=0.85, lw=0)
-    )
-    axes.add_patch(
-        Rectangle(
-            (middle - bar / 2, y0 + 0.08 * inch_y),
-            bar,
-            0.04 * inch_y,
-            transform=here,
-            facecolor="black",
-            lw=0,
-        )
-    )
-    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    axes.text(middle, y0 + 0.15 * inch_y, text, transform=here, ha="center", va="bottom", fontsize=9)
-
-
-def _round_length(um: float) -> float:
-    """Largest of 1, 2, 5 times a power of ten that is at most ``um``."""
-    power = 10.0 ** math.floor(math.log10(um))
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= um)
-
-
 def _class_bar(
     figure: Figure, summary: PictureSummary, box: tuple[float, float, float, float], wide: float, high: float
 ) -> None:
@@ -315,35 +216,13 @@ def _percent(count: int, n: int) -> str:
     return "–" if n == 0 else f"{100 * count / n:.1f} %"
 
 
-def _heading(figure: Figure, summary: PictureSummary, left: float, high: float) -> None:
+def _heading(figure: Figure, summary: PictureSummary, left: float) -> None:
     score = f"score {summary.score}" if summary.score else summary.state
     room = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(score) - 6  # characters, at 17 points
     title = f"{shortened(summary.slide_id, room)}    {score}"
-    y_title, y_line = 1 - 0.36 / high, 1 - 0.74 / high
-    figure.text(left, y_title, title, fontsize=17, weight="bold", va="center", color=INK, parse_math=False)
     parts = [
         "H-score –" if summary.h_score is None else f"H-score {summary.h_score:.0f}",
         f"{summary.n:,} tumour cells judged",
     ]
     line = "   ·   ".join([*parts, summary.note] if summary.note else parts)
-    figure.text(left, y_line, line, fontsize=10.5, va="center", color="#444444", parse_math=False)
-    figure.text(
-        1 - left, y_title, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"
-    )
-
-
-def shortened(text: str, longest: int) -> str:
-    """The text, its middle left out where it is too long."""
-    if len(text) <= longest:
-        return text
-    half = (longest - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The file of a figure without transparent parts."""
-    width, height = FigureCanvasAgg(figure).get_width_height()
-    raw = io.BytesIO()
-    figure.savefig(raw, format="rgba", dpi=figure.dpi)
-    rgb = np.ascontiguousarray(np.frombuffer(raw.getbuffer(), np.uint8).reshape(height, width, 4)[..., :3])
-    return bytes(imagecodecs.png_encode(rgb, level=1, filter=imagecodecs.PNG.FILTER.SUB))
+    heading(figure, left, title, line)

@@ -21,13 +21,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
 
-from her2core.pictures.ihc import (
+from her2core.pictures.canvas import (
     DPI,
     INK,
     OTHER_COLOUR,
     PANEL_IN,
     Backdrop,
     bare_axes,
+    heading,
     png_bytes,
     scale_bar,
     shortened,
@@ -214,7 +215,7 @@ def ish_picture(
             fontsize=11, ha="center", color="#666666",
         )  # fmt: skip
     _legends(figure, nuclei, (gap, x0), wide, high)
-    _heading(figure, summary, nuclei, gap / wide, high)
+    _heading(figure, summary, nuclei, gap / wide)
     return png_bytes(figure)
 
 
@@ -310,14 +311,12 @@ def _legends(figure: Figure, nuclei: IshNuclei, left: tuple[float, float], wide:
     )
 
 
-def _heading(figure: Figure, summary: IshSummary, nuclei: IshNuclei, left: float, high: float) -> None:
+def _heading(figure: Figure, summary: IshSummary, nuclei: IshNuclei, left: float) -> None:
     verdict = summary.result or summary.state
     if summary.group:
         verdict += f"   group {summary.group}" if summary.group.isdigit() else ""
     room = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(verdict) - 6  # characters, at 17 points
     title = f"{shortened(summary.slide_id, room)}    {verdict}"
-    y_title, y_line = 1 - 0.36 / high, 1 - 0.74 / high
-    figure.text(left, y_title, title, fontsize=17, weight="bold", va="center", color=INK, parse_math=False)
     parts = []
     if summary.ratio is not None:
         between = summary.ratio_interval
@@ -330,7 +329,4 @@ def _heading(figure: Figure, summary: IshSummary, nuclei: IshNuclei, left: float
     if summary.note:
         parts.append(summary.note)
     line = shortened("   ·   ".join(parts), int(figure.get_figwidth() * (1 - 2 * left) * 11))
-    figure.text(left, y_line, line, fontsize=10.5, va="center", color="#444444", parse_math=False)
-    figure.text(
-        1 - left, y_title, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"
-    )
+    heading(figure, left, title, line)

@@ -2,7 +2,7 @@
 
 Beside the thumbnail: mean expression, what follows from it, and where high or low values gather. Colours run
 over fixed ranges, so that two slides can be laid side by side. Numbers are drawn in cividis, which is even to
-the eye and safe for colour-blind readers; scores in the colours of `picture`.
+the eye and safe for colour-blind readers; scores in the colours of `canvas`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from her2core.guidelines.rules_ihc import SCORES, CellClass
 from her2core.heterogeneity.lattice import DISCOVERY, hot_and_cold
 from her2core.heterogeneity.regions import UNSCORED, Hexes, NucleusRegions, Regions
 from her2core.params import HeterogeneityParams
-from her2core.pictures.ihc import (
+from her2core.pictures.canvas import (
     CLASS_COLOURS,
     DPI,
     INK,
     Backdrop,
     bare_axes,
-    png_bytes,
+    heading,
     scale_bar,
     shortened,
 )
@@ -85,18 +85,6 @@ class _Map:
     beyond: bool = True
     ticks: Sequence[float] = ()
     keys: tuple[_Key, ...] = ()
-
-
-def regions_picture(
-    thumbnail: Pixels,
-    um_px: float,
-    channels: tuple[str, ...],
-    sweep: Sequence[Regions | NucleusRegions],
-    params: HeterogeneityParams,
-    slide_id: str,
-) -> bytes:
-    """PNG of `regions_figure`: a slide and maps of its regions."""
-    return png_bytes(regions_figure(thumbnail, um_px, channels, sweep, params, slide_id))
 
 
 def regions_figure(
@@ -153,7 +141,7 @@ def regions_figure(
             continue
         _draw(axes, drawn.hexes, drawn.colours, inch_um * DPI)
         _explain(figure, drawn, (left, bottom - 0.08, panel_w), params, wide, high)
-    _heading(figure, to_draw(sweep, params), params, slide_id, wide, high)
+    _heading(figure, to_draw(sweep, params), params, slide_id, wide)
     return figure
 
 
@@ -318,21 +306,13 @@ def _heading(
     params: HeterogeneityParams,
     slide_id: str,
     wide: float,
-    high: float,
 ) -> None:
-    left = GAP_IN / wide
     cells = "tumour cells" if isinstance(regions, Regions) else "nuclei"
     valid = int(np.count_nonzero(regions.n >= params.region_cells))
     parts = [
         f"hexagons of {regions.grid.size_um:g} µm",
         f"{valid:,} of {len(regions):,} with {params.region_cells} {cells} or more",
     ]
-    y_title, y_line = 1 - 0.32 / high, 1 - 0.7 / high
     room = int((wide - 2.2) * 5.5) - 11  # characters at 17 points beside the words
     title = f"{shortened(slide_id, room)}    regions"
-    figure.text(left, y_title, title, fontsize=17, weight="bold", va="center", color=INK, parse_math=False)
-    line = "   ·   ".join(parts)
-    figure.text(left, y_line, line, fontsize=10.5, va="center", color="#444444")
-    figure.text(
-        1 - left, y_title, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"
-    )
+    heading(figure, GAP_IN / wide, title, "   ·   ".join(parts), top_in=0.32)

@@ -253,11 +253,11 @@ class Verdict:
     score
         ``0``, ``1+``, ``2+``, ``3+``; None if indeterminate.
     her2_class
-        See `guideline.Decision`; ``indeterminate`` without a score.
+        See `rules_ihc.Decision`; ``indeterminate`` without a score.
     reasons
         Codes of `errors.Reason`, sorted: all that a reader of the score should know.
     possible_scores, patterns, null_excludes_pct
-        See `guideline.Decision`.
+        See `rules_ihc.Decision`.
     p3, p2, p_any
         95 % Wilson intervals of the cumulative fractions of class 3, class 2 or higher, class 1 or higher.
     """

@@ -29,8 +29,8 @@ from her2core.lake.rows_regions import region_rows
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import DataFile, write_slide_file
 from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
-from her2core.pictures.ihc import read_thumbnail
-from her2core.pictures.regions import regions_picture
+from her2core.pictures.canvas import png_bytes, read_thumbnail
+from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
@@ -168,8 +168,8 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
     maps = None
     if len(judged.sweep[0]):
         maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
-        drawn = regions_picture(thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id)
-        store.write_bytes(maps, drawn)
+        drawn = regions_figure(thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id)
+        store.write_bytes(maps, png_bytes(drawn))
     outcome = SlideOutcome(
         slide=row,
         state=state_of(score),
