@@ -35,7 +35,7 @@ class NucleusRule(NamedTuple):
 
 
 def nucleus_rule(rim: int, um: float) -> NucleusRule:
-    """Weights of a logistic regression: nuclei marked by eye on real cores, and phantoms at 1/20 of a mark.
+    """Weights of a logistic regression: nuclei marked by eye on real cores, and phantoms at 3/20 of a mark.
 
     Ours. The bias lets through somewhat more than is likelier a nucleus than not.
     """
@@ -44,15 +44,15 @@ def nucleus_rule(rim: int, um: float) -> NucleusRule:
         per_range=1 / SHADES,
         per_dab_od=10 / DAB_PER_OD,
         um2=um * um,
-        bias=-11.6,
-        step=36.6,
-        weakest=0.82,
-        inside=-0.34,
-        outside=6.29,
-        brown=-3.88,
-        size=1.59,
-        rough=-0.5,
-        uneven=-5.79,
+        bias=-13.25,
+        step=24.95,
+        weakest=-1.844,
+        inside=5.004,
+        outside=3.459,
+        brown=-4.571,
+        size=2.755,
+        rough=-0.7441,
+        uneven=-7.833,
     )
 
 

@@ -10,6 +10,7 @@ begins: however a slide is cut, the rows are the same bits.
     nuclei     seeds, and outlines around them
     evidence   which outlines are nuclei
     rivals     one outline for every nucleus
+    parting    and two for two that touch
     membrane   the contour of a cell and its stain
     cell       the numbers of a row
 """
@@ -28,9 +29,10 @@ from her2core.kernels import membrane, nuclei
 from her2core.kernels.blur import blur, gaussian_taps
 from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
-from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.nuclei import UNLIMITED, Nuclei
+from her2core.kernels.parting import barriers, find_doubles, parting_rule
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, stain_tables, unmix_binned, unmix_plain
-from her2core.kernels.polar import bearings, bend_costs, star
+from her2core.kernels.polar import N_RAYS, bearings, bend_costs, star
 from her2core.kernels.rivals import unrivalled
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
@@ -46,11 +48,12 @@ CELL_DTYPE: Final = np.dtype(
 
 # Lengths in micrometres; where no source is named, ours.
 NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-centre seed
-SEED_SIGMA_UM: Final = 1.25  # bridges chromatin, keeps a 5 um nucleus
+SEED_SIGMA_UM: Final = 1.0  # bridges chromatin, keeps a 5 um nucleus
 SURROUND_SIGMA_UM: Final = 2.75  # what a seed is compared with
 PEAK_UM: Final = 2.0  # two seeds are farther apart than this
-COMPETE_UM: Final = 5.0  # centres of outlines that may be one nucleus
+COMPETE_UM: Final = 4.5  # centres of outlines that may be one nucleus
 MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
+PART_UM: Final = 6.0  # from there to the centre of half of it
 DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
 NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray; the thinnest 1+ membrane is 0.64 um wide (Scheel 2018)
@@ -59,7 +62,7 @@ LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
 CYTOPLASM_OD: Final = 0.03  # of hematoxylin: a cytoplasm that has less is not told from glass pixel by pixel
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
-SEED_GREY: Final = 7  # a seed is darker than its surroundings by this much
+SEED_GREY: Final = 12  # a seed is darker than its surroundings by this much
 SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
 FAINT_SEED: Final = 0.25  # of the hematoxylin range: a nucleus that stands out less was found by its membrane
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
@@ -125,6 +128,7 @@ class IHCKernel:
             inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=1.55 / self.um, clip=35
         )
         self.nucleus_rule = nucleus_rule(px(1.5), self.um)
+        self.parting_rule = parting_rule(px(1.5), px(PART_UM), self.um)
         self._nucleus_work = nuclei.workspace(self.edge_rule)
 
     def _rules_for_membranes(self, glass_od: float) -> None:
@@ -171,7 +175,7 @@ class IHCKernel:
         cell_px = px(NUCLEUS_REACH_UM + self.params.expansion_um + 1.0)
         self.wide_star = star(cell_px + 4, 1.0)
         # A finished nucleus depends on its rivals; all were seeds, moved; a seed survives its own rivals.
-        self.rival_chain = self.drift + near
+        self.rival_chain = self.drift + near + px(PART_UM)
         self.seed_chain = self.rival_chain + self.shift + near
         self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
         by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
@@ -253,15 +257,32 @@ class IHCKernel:
         moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))  # the others would come out the same
         found.improve(moved, self._outlined(planes, found.y[moved], found.x[moved]))
         found = found.where(near)
-        return self._unrivalled(found.where(np.lexsort((found.x, found.y))))
+        return self._unrivalled(self._parted(planes, found))
 
-    def _outlined(self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
+    def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
+        """``found`` with two nuclei for every outline that holds two, in ascending ``(y, x)``."""
+        hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
+        double, y, x = find_doubles(
+            hem, brown, planes.soft.shape[1], self.bin, found, self.parting_rule, self.look
+        )
+        limit = barriers(y, x, self.r_max, self.look)
+        halves = self._outlined(planes, y.ravel(), x.ravel(), limit.reshape(-1, N_RAYS))
+        part = np.minimum(*halves.score.reshape(2, -1)) > 0
+        whole = np.ones(len(found.y), np.bool_)
+        whole[double[part]] = False
+        found = found.where(whole).joined(halves.where(np.tile(part, 2)))
+        return found.where(np.lexsort((found.x, found.y)))
+
+    def _outlined(
+        self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32], limit: NDArray[np.int32] = UNLIMITED
+    ) -> Nuclei:
         """An outline around every centre; its score is the evidence that it is a nucleus."""
         w = planes.soft.shape[1]
         found = Nuclei.at(y, x)
         floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)
         sheet = self.wide_star.over(planes.soft)
-        nuclei.outline_all(sheet, w, floor, self.edge_rule, self._nucleus_work, found, found.nearby())
+        order = found.nearby()
+        nuclei.outline_all(sheet, w, floor, limit, self.edge_rule, self._nucleus_work, found, order)
         least = round(16 * self.params.nucleus_contrast * SHADES)
         hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
         judge(hem, brown, w, self.bin, found, least, self.nucleus_rule)

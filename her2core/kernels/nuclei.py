@@ -13,6 +13,7 @@ from her2core.kernels.planes import BASE
 from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
+UNLIMITED: Final = np.zeros((0, N_RAYS), np.int32)  # outlines that may be as wide as the rule allows
 
 
 class Nuclei(NamedTuple):
@@ -37,6 +38,10 @@ class Nuclei(NamedTuple):
     def where(self, keep: NDArray[Any]) -> Nuclei:
         """Those that ``keep`` marks or lists."""
         return Nuclei(*(column[keep] for column in self))
+
+    def joined(self, other: Nuclei) -> Nuclei:
+        """These and then the ``other``."""
+        return Nuclei(*(np.concatenate(columns) for columns in zip(self, other, strict=True)))
 
     def improve(self, rows: NDArray[np.intp], other: Nuclei) -> None:
         """Put ``other`` in place of ``rows`` where its score is higher."""
@@ -156,12 +161,14 @@ def workspace(rule: EdgeRule) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def outline_all(sheet: Any, stride: int, floor: Any, rule: Any, work: Any, found: Any, order: Any) -> None:
+def outline_all(
+    sheet: Any, stride: int, floor: Any, limit: Any, rule: Any, work: Any, found: Any, order: Any
+) -> None:
     """Trace the nuclei around the centres of ``found``, in any order; its paths and scores are filled in.
 
     The gain of a radius is the step from the mean inside it to the mean outside, along its ray; ``floor``
-    (n,) is the grey below which there is no nucleus. The score is the mean clipped step along an outline,
-    and over the weakest quarter of it, in 1/16 grey.
+    (n,) is the grey below which there is no nucleus, ``limit`` (n, ray) the widest radii, or `UNLIMITED`. The
+    score is the mean clipped step along an outline, and over the weakest quarter of it, in 1/16 grey.
     """
     m = len(rule.weight)
     n_samples, inner, outer = m + rule.outer, rule.inner * LANES, rule.outer * LANES
@@ -179,6 +186,8 @@ def outline_all(sheet: Any, stride: int, floor: Any, rule: Any, work: Any, found
             _steps(work.sums, work.sums[inner:], work.sums[inner + outer :], rule, work, row)
             _pay_for_pale(work.sample, work.floor, rule, work.pale, row)
             row[: rule.r_min * LANES] = FORBIDDEN
+            if len(limit) > 0:
+                _stop_at(limit, batch, a, rule.r_min, row)
         trace_lanes(work.gain, rule.r_min, m - 1, rule.bend, work.laps, work.paths)
         for lane in range(len(batch)):
             i = batch[lane]
@@ -223,6 +232,13 @@ def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, row: Any) -> No
         paid = pale[k]
         row[k] -= min(paid, clip)
         pale[LANES + k] = paid + np.int32(max(np.int32(floor[k] - sample[k]), np.int32(0)) * cost)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _stop_at(limit: Any, batch: Any, a: int, least: int, row: Any) -> None:
+    """Forbid every lane the radii beyond its limit on ray ``a``."""
+    for lane in range(len(batch)):
+        row[(max(limit[batch[lane], a], least) + 1) * LANES + lane :: LANES] = FORBIDDEN
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
