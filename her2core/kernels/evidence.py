@@ -25,7 +25,6 @@ class NucleusRule(NamedTuple):
     um2: float  # area of a pixel
     bias: float
     step: float  # mean step along the outline, ranges
-    weakest: float  # mean step along the weakest quarter
     inside: float  # hematoxylin inside, ranges above the level between nuclei
     outside: float  # and around: tissue rather than glass
     brown: float  # DAB inside less around, 0.1 OD: texture, red cells, grains are browner, pockets paler
@@ -35,24 +34,22 @@ class NucleusRule(NamedTuple):
 
 
 def nucleus_rule(rim: int, um: float) -> NucleusRule:
-    """Weights of a logistic regression: nuclei marked by eye on real cores, and phantoms at 3/20 of a mark.
-
-    Ours. The bias lets through somewhat more than is likelier a nucleus than not.
+    """Weights of a logistic regression, `benchmarks/fit_nuclei.py`: nuclei marked by eye on real cores, and
+    phantoms at 3/20 of a mark. Ours. The bias lets through somewhat more than is likelier a nucleus than not.
     """
     return NucleusRule(
         rim=rim,
         per_range=1 / SHADES,
         per_dab_od=10 / DAB_PER_OD,
         um2=um * um,
-        bias=-13.25,
-        step=24.95,
-        weakest=-1.844,
-        inside=5.004,
-        outside=3.459,
-        brown=-4.571,
-        size=2.755,
-        rough=-0.7441,
-        uneven=-7.833,
+        bias=-12.37,
+        step=26.06,
+        inside=3.771,
+        outside=3.994,
+        brown=-4.493,
+        size=2.37,
+        rough=-0.7034,
+        uneven=-6.66,
     )
 
 
@@ -94,7 +91,6 @@ def evidence(
     return float(
         rule.bias
         + rule.step * min(found.score[i] / 16.0 * rule.per_range, 0.5)
-        + rule.weakest * min(max(found.weak[i] / 16.0 * rule.per_range, -0.2), 0.4)
         + rule.inside * min(max((blue[0] - BASE) * rule.per_range, 0.0), 1.2)
         + rule.outside * min(max((blue[1] - BASE) * rule.per_range, -0.3), 0.6)
         + rule.brown * min(max((brown[0] - brown[1]) * rule.per_dab_od, -0.6), 0.3)

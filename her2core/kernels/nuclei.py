@@ -23,13 +23,12 @@ class Nuclei(NamedTuple):
     x: NDArray[np.int32]
     path: NDArray[np.int32]  # (n, ray) radius, px
     score: NDArray[np.int32]  # mean step across it, 1/16 grey
-    weak: NDArray[np.int32]  # and across its weakest quarter
 
     @classmethod
     def at(cls, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
         """Centres that have no outline yet."""
         n = len(y)
-        return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32))
+        return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32))
 
     def nearby(self) -> NDArray[np.intp]:
         """An order in which those that follow one another look at the same pixels."""
@@ -168,7 +167,7 @@ def outline_all(
 
     The gain of a radius is the step from the mean inside it to the mean outside, along its ray; ``floor``
     (n,) is the grey below which there is no nucleus, ``limit`` (n, ray) the widest radii, or `UNLIMITED`. The
-    score is the mean clipped step along an outline, and over the weakest quarter of it, in 1/16 grey.
+    score is the mean clipped step along an outline, in 1/16 grey.
     """
     m = len(rule.weight)
     n_samples, inner, outer = m + rule.outer, rule.inner * LANES, rule.outer * LANES
@@ -192,7 +191,7 @@ def outline_all(
         for lane in range(len(batch)):
             i = batch[lane]
             found.path[i] = work.paths[lane]
-            found.score[i], found.weak[i] = _score(work.gain, lane, found.path[i])
+            found.score[i] = _score(work.gain, lane, found.path[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -242,16 +241,12 @@ def _stop_at(limit: Any, batch: Any, a: int, least: int, row: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _score(gain: Any, lane: int, path: Any) -> tuple[int, int]:
-    """Mean gain along a lane's outline, and over the weakest quarter of it."""
-    weakest = np.full(N_RAYS // 4, 1 << 30)
+def _score(gain: Any, lane: int, path: Any) -> int:
+    """Mean gain along a lane's outline."""
     total = 0
     for a in range(N_RAYS):
-        step = gain[a, path[a] * LANES + lane]
-        total += step
-        for k in range(len(weakest)):
-            weakest[k], step = min(weakest[k], step), max(weakest[k], step)
-    return total // N_RAYS, weakest.sum() // len(weakest)
+        total += gain[a, path[a] * LANES + lane]
+    return total // N_RAYS
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -38,8 +38,8 @@ class PartingRule(NamedTuple):
 
 
 def parting_rule(rim: int, reach: int, um: float) -> PartingRule:
-    """Weights of a logistic regression: outlines around one nucleus marked by eye on real cores, or more,
-    and phantoms. Ours. The bias parts somewhat more than likelier hold two.
+    """Weights of a logistic regression, `benchmarks/fit_nuclei.py`: outlines of real cores around one nucleus
+    marked by eye, or more, and of phantoms. Ours. The bias parts somewhat more than likelier hold two.
     """
     return PartingRule(
         rim=rim,
@@ -47,12 +47,12 @@ def parting_rule(rim: int, reach: int, um: float) -> PartingRule:
         um=um,
         per_range=1 / SHADES,
         per_dab_od=10 / DAB_PER_OD,
-        bias=-9.439,
-        long=1.545,
-        slender=-0.7807,
-        notch=88.84,
-        outside=4.965,
-        brown=4.989,
+        bias=-9.685,
+        long=1.566,
+        slender=-0.8306,
+        notch=77.33,
+        outside=5.544,
+        brown=4.759,
     )
 
 
@@ -117,7 +117,7 @@ def find_doubles(hem: Any, dab: Any, stride: int, factor: int, found: Any, rule:
     )
     for i in range(len(found.y)):
         whole = shape(found.path[i], look)
-        if _lean(i, whole, hem, dab, stride, factor, found, rule) <= 0.0:
+        if lean(i, whole, hem, dab, stride, factor, found, rule) <= 0.0:
             continue
         far = 0
         for half in range(2):
@@ -133,22 +133,22 @@ def find_doubles(hem: Any, dab: Any, stride: int, factor: int, found: Any, rule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _lean(i: int, whole: Any, hem: Any, dab: Any, stride: int, factor: int, found: Any, rule: Any) -> float:
+def lean(i: int, whole: Any, hem: Any, dab: Any, stride: int, factor: int, found: Any, rule: Any) -> float:
     """Evidence by `PartingRule` that outline ``i`` holds two nuclei."""
-    lean = (
+    total = (
         rule.bias
         + rule.long * whole.long * rule.um
         + rule.slender * min(whole.long / whole.short, 3.0)
         + rule.notch * min(whole.notch, 0.2)
     )
-    if lean + 0.6 * (rule.outside + rule.brown) <= 0.0:
-        return float(lean)  # one nucleus, whatever its stain: most are
+    if total + 0.6 * (rule.outside + rule.brown) <= 0.0:
+        return float(total)  # one nucleus, whatever its stain: most are
     at = found.y[i] * stride + found.x[i]
     at_full = factor * (found.y[i] * stride * factor + found.x[i])
     blue = levels(hem, at, found.path[i], rule.rim, 2)
     brown = levels(dab, at_full, found.path[i], rule.rim, 2)
     return float(
-        lean
+        total
         + rule.outside * min(max((blue[1] - BASE) * rule.per_range, -0.3), 0.6)
         + rule.brown * min(max((brown[0] - brown[1]) * rule.per_dab_od, -0.6), 0.6)
     )

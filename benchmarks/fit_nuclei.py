@@ -1,0 +1,299 @@
+"""Fit what the IHC kernel weighs to find nuclei, and say how well that does in fields it was not fitted on.
+
+    python benchmarks/fit_nuclei.py
+
+Nuclei marked by eye (`tests/data/nuclei_by_eye.csv`) on real cores, which have to be at hand, and phantoms
+decide which outlines are nuclei (`evidence.NucleusRule`) and which hold two (`parting.PartingRule`): two
+logistic regressions over the measures that the kernel itself takes. Both are then fitted again without one
+field after the other, and the kernel looks for the nuclei of the field left out. Printed are the weights, to
+be copied into the two rules, and recall and precision by core. A nucleus is found within 4 um of its mark,
+and what lies on an uncertain mark counts neither way.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment, minimize
+from slides import SHARED
+
+from her2core.kernels.evidence import NucleusRule
+from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.nuclei import UNLIMITED, Nuclei
+from her2core.kernels.parting import PartingRule, lean, shape
+from her2core.kernels.planes import Planes
+from her2core.kernels.polar import centroid
+from her2core.params import IHCParams, ProfileParams
+from her2core.phantom import PhantomSpec, render_field
+from her2core.profile.build import build_profile
+from her2core.records import Box, PyramidRef, StainProfile
+
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+MPP = 0.25
+FOUND_UM = 4.0
+CENTRED_UM = 3.0  # an outline whose centroid is nearer to a mark is an example of a nucleus
+PHANTOM = 0.15  # weight of a phantom's nucleus beside a marked one
+LENIENT = 0.4  # added to the evidence of a nucleus: recall for precision
+LENIENT_PARTING = 0.3
+EVIDENCE = ("step", "inside", "outside", "brown", "size", "rough", "uneven")
+PARTING = ("long", "slender", "notch", "outside", "brown")
+MIXED = (0.2, 0.2, 0.1, 0.2, 0.3)
+PHANTOMS = (
+    PhantomSpec(seed=121, mix=MIXED),
+    PhantomSpec(seed=122, mix=(0.3, 0.7, 0.0, 0.0, 0.0)),
+    PhantomSpec(seed=123, mix=(0.2, 0.2, 0.1, 0.5, 0.0)),
+    PhantomSpec(seed=124, mix=MIXED, spacing_um=11.0),
+    PhantomSpec(seed=125, mix=MIXED, spacing_um=16.0),
+    PhantomSpec(seed=126, mix=MIXED, hematoxylin_od=0.12),
+    PhantomSpec(seed=127, mix=MIXED, hematoxylin_od=0.5),
+    PhantomSpec(seed=128, mix=MIXED, stain_strength=0.8),
+    PhantomSpec(seed=129, mix=MIXED, stain_strength=1.3),
+    PhantomSpec(seed=130, mix=MIXED, jpeg_quality=50),
+    PhantomSpec(seed=131, mix=MIXED, jpeg_quality=95),
+)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Field:
+    """Pixels around a field, and the nuclei that are in it."""
+
+    name: str
+    box: Box
+    rgb: NDArray[np.uint8]
+    origin: tuple[int, int]
+    stain: StainProfile
+    marks: Array  # (n, 3): y, x, certain
+    planted: bool
+
+
+class Examples:
+    """Measures, what they are of, what they weigh, and the number of their field."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, Array, bool, float]] = []
+
+    def fit(self, penalty: float, without: int | None = None) -> tuple[float, Array]:
+        """Bias and weights of a logistic regression, but for the examples of one field."""
+        rows = [row for row in self.rows if row[0] != without]
+        x, y, w = (np.array([row[k] for row in rows]) for k in (1, 2, 3))
+        middle, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+        a = np.c_[np.ones(len(x)), (x - middle) / spread]
+
+        def loss(b: Array) -> tuple[float, Array]:
+            t = a @ b
+            slope = a.T @ (w * (1 / (1 + np.exp(-t)) - y))
+            slope[1:] += penalty * b[1:]
+            return float((w * (np.logaddexp(0, t) - y * t)).sum() + penalty * (b[1:] ** 2).sum() / 2), slope
+
+        b = minimize(loss, np.zeros(a.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 3000}).x
+        weights = b[1:] / spread
+        return float(b[0] - weights @ middle), weights
+
+
+class Watched(IHCKernel):
+    """The kernel, with all outlines that it judges and those that it asks whether they hold two."""
+
+    def __init__(self, stain: StainProfile) -> None:
+        super().__init__(IHCParams(), stain, MPP)
+        self.judged: list[tuple[Nuclei, Array]] = []
+        self.asked: list[tuple[Nuclei, Array]] = []
+
+    def _outlined(
+        self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32], limit: NDArray[np.int32] = UNLIMITED
+    ) -> Nuclei:
+        rule, columns = self.nucleus_rule, []
+        for name in EVIDENCE:  # evidence is linear: a rule with one weight is that measure
+            self.nucleus_rule = rule._replace(**dict.fromkeys(EVIDENCE, 0.0), bias=0.0)._replace(
+                **{name: 256.0}
+            )
+            columns.append(super()._outlined(planes, y, x, limit).score / 65536)
+        self.nucleus_rule = rule
+        found = super()._outlined(planes, y, x, limit)
+        if len(limit) == 0:
+            self.judged.append((found, np.stack(columns, axis=1)))
+        return found
+
+    def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
+        kept = self._unrivalled(found.where(np.lexsort((found.x, found.y))))
+        hem, dab = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
+        measures, none = np.zeros((len(kept.y), len(PARTING))), dict.fromkeys(PARTING, 0.0)
+        for i in range(len(kept.y)):
+            whole = shape(kept.path[i], self.look)
+            for k, name in enumerate(PARTING):
+                rule = self.parting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
+                width = planes.soft.shape[1]
+                measures[i, k] = lean(i, whole, hem, dab, width, self.bin, kept, rule) - 1.0
+        self.asked.append((kept, measures))
+        return super()._parted(planes, found)
+
+
+def marked_fields() -> Iterator[Field]:
+    by_field: dict[tuple[str, int, int, int], list[tuple[float, float, float]]] = defaultdict(list)
+    with (DATA / "nuclei_by_eye.csv").open() as rows:
+        for row in csv.DictReader(rows):
+            key = (row["core"], int(row["field_y0"]), int(row["field_x0"]), int(row["field_px"]))
+            by_field[key].append((float(row["y_px0"]), float(row["x_px0"]), float(row["certain"])))
+    for core in sorted({key[0] for key in by_field}):
+        rgb = np.ascontiguousarray(cv2.imread(str(SHARED / "data" / "ihc_cores" / core))[..., ::-1])
+        stain = profiled(rgb)
+        for (name, y0, x0, side), marks in by_field.items():
+            if name == core:
+                yield cut(core[:6], rgb, stain, Box(y0, x0, y0 + side, x0 + side), np.array(marks), False)
+
+
+def phantom_fields() -> Iterator[Field]:
+    for spec in PHANTOMS:
+        rgb, truth = render_field(dataclasses.replace(spec, height_px=1024, width_px=1024))
+        marks = np.stack([truth["y_px0"], truth["x_px0"], np.ones(len(truth))], axis=1)
+        yield cut("phantom", rgb, profiled(rgb), Box(48, 48, 976, 976), marks, True)
+
+
+class OneLevel:
+    """A pyramid that stores level 0 only."""
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        self.rgb = rgb
+
+    def read(self, level: int, y0: int, x0: int, out: NDArray[np.uint8]) -> None:
+        out.fill(255)
+        part = self.rgb[y0 : y0 + out.shape[0], x0 : x0 + out.shape[1]]
+        out[: part.shape[0], : part.shape[1]] = part
+
+
+def profiled(rgb: NDArray[np.uint8]) -> StainProfile:
+    ref = PyramidRef("p", "id", (rgb.shape[:2],), 512, 4096, MPP, "zstd", 0, 0)
+    return build_profile(OneLevel(rgb), ref, ProfileParams())[0].stain
+
+
+def cut(
+    name: str, rgb: NDArray[np.uint8], stain: StainProfile, box: Box, marks: Array, planted: bool
+) -> Field:
+    need = box.grown(12 + IHCKernel(IHCParams(), stain, MPP).halo_px)
+    padded = np.full((need.height, need.width, 3), 255, np.uint8)
+    y0, x0 = max(need.y0, 0), max(need.x0, 0)
+    part = rgb[y0 : need.y1, x0 : need.x1]
+    padded[y0 - need.y0 :, x0 - need.x0 :][: part.shape[0], : part.shape[1]] = part
+    return Field(name, box, padded, (need.y0, need.x0), stain, marks, planted)
+
+
+def examples(fields: list[Field]) -> tuple[Examples, Examples]:
+    """Outlines that are nuclei or not, and that hold two nuclei or not."""
+    single, double = Examples(), Examples()
+    for number, one in enumerate(fields):
+        kernel = Watched(one.stain)
+        kernel(one.rgb, one.origin, one.box.grown(12))
+        certain = one.marks[:, 2] == 1
+        share = PHANTOM if one.planted else 1.0
+        hits: list[tuple[int, Array]] = []
+        for found, measures in kernel.judged:
+            for i in np.flatnonzero(inside(one, found) & (found.score > -(1 << 16))):
+                sure, unsure = distances(one, kernel, found, i)
+                if sure.min(initial=99.0) <= CENTRED_UM:
+                    hits.append((int(np.argmin(sure)), measures[i]))
+                elif min(sure.min(initial=99.0), unsure.min(initial=99.0)) > FOUND_UM:
+                    single.rows.append((number, measures[i], False, 0.5 * share))
+        often = Counter(mark for mark, _ in hits)
+        for mark, measure in hits:
+            single.rows.append((number, measure, True, share / often[mark]))
+        for found, measures in kernel.asked:
+            for i in np.flatnonzero(inside(one, found)):
+                held = within(one, kernel, found, i)
+                n_sure, n_unsure = int((held & certain).sum()), int((held & ~certain).sum())
+                if n_sure >= 2 or n_unsure == 0:
+                    double.rows.append((number, measures[i], n_sure >= 2, 1.0))
+    return single, double
+
+
+def places(one: Field, found: Nuclei) -> Array:
+    return np.stack([2 * found.y + 0.5 + one.origin[0], 2 * found.x + 0.5 + one.origin[1]], axis=1)
+
+
+def inside(one: Field, found: Nuclei) -> NDArray[np.bool_]:
+    place, box = places(one, found), one.box
+    return ((place >= (box.y0, box.x0)) & (place < (box.y1, box.x1))).all(axis=1)
+
+
+def distances(one: Field, kernel: IHCKernel, found: Nuclei, i: int) -> tuple[Array, Array]:
+    """Micrometres from an outline's centroid to the certain and the uncertain marks."""
+    dy, dx, _ = centroid(found.path[i], 0.5, kernel.look)
+    apart = np.hypot(*(one.marks[:, :2] - places(one, found)[i] - (2 * dy, 2 * dx)).T) * MPP
+    return apart[one.marks[:, 2] == 1], apart[one.marks[:, 2] != 1]
+
+
+def within(one: Field, kernel: IHCKernel, found: Nuclei, i: int) -> NDArray[np.bool_]:
+    """Which marks lie inside an outline."""
+    look = kernel.look
+    off = np.rint((one.marks[:, :2] - places(one, found)[i]) / 2).astype(int)
+    near = (abs(off) <= look.reach).all(axis=1)
+    y, x = np.clip(off, -look.reach, look.reach).T + look.reach
+    return near & (look.distance[y, x] < found.path[i][look.ray[y, x]] + 0.75)
+
+
+def rules(
+    kernel: IHCKernel, single: Examples, double: Examples, without: int
+) -> tuple[NucleusRule, PartingRule]:
+    """Both rules as fitted without one field; -1 for none."""
+    bias, weights = single.fit(1.0, without)
+    nucleus = kernel.nucleus_rule._replace(
+        **dict(zip(EVIDENCE, weights.tolist(), strict=True)), bias=bias + LENIENT
+    )
+    bias, weights = double.fit(2.0, without)
+    parting = kernel.parting_rule._replace(
+        **dict(zip(PARTING, weights.tolist(), strict=True)), bias=bias + LENIENT_PARTING
+    )
+    return nucleus, parting
+
+
+def compare(one: Field, kernel: IHCKernel) -> Counter[str]:
+    """Certain marks, those found, and nuclei found that no uncertain mark excuses."""
+    cells = kernel(one.rgb, one.origin, one.box.grown(12))
+    found = np.stack([cells["y_px0"], cells["x_px0"]], axis=1)
+    certain = one.marks[:, 2] == 1
+    hits = pairs(one.marks[certain, :2], found)
+    rest = np.delete(found, hits, axis=0)
+    rest = np.delete(rest, pairs(one.marks[~certain, :2], rest), axis=0)
+    box = one.box
+    extra = ((rest >= (box.y0, box.x0)) & (rest < (box.y1, box.x1))).all(axis=1).sum()
+    return Counter(marks=int(certain.sum()), hits=len(hits), extra=int(extra))
+
+
+def pairs(marks: Array, found: Array) -> NDArray[np.int64]:
+    """Indices of those ``found`` that match a mark, one to one."""
+    apart = np.hypot(*(marks[:, None] - found[None]).transpose(2, 0, 1)) * MPP
+    rows, columns = linear_sum_assignment(np.where(apart <= FOUND_UM, apart, 1e6))
+    return columns[apart[rows, columns] <= FOUND_UM]
+
+
+def main() -> None:
+    marked = list(marked_fields())
+    fields = marked + list(phantom_fields())
+    single, double = examples(fields)
+    nucleus, parting = rules(IHCKernel(IHCParams(), marked[0].stain, MPP), single, double, -1)
+    for rule, names in ((nucleus, EVIDENCE), (parting, PARTING)):
+        print(", ".join(f"{name}={getattr(rule, name):.4g}" for name in ("bias", *names)))
+    for title, fitted in (("fitted on all fields", True), ("fitted without the field", False)):
+        print(f"\n{title:26s} {'marks':>6s} {'recall':>7s} {'precision':>10s}")
+        total: dict[str, Counter[str]] = defaultdict(Counter)
+        for number, one in enumerate(marked):
+            kernel = IHCKernel(IHCParams(), one.stain, MPP)
+            kernel.nucleus_rule, kernel.parting_rule = rules(kernel, single, double, -1 if fitted else number)
+            counts = compare(one, kernel)
+            total[one.name] += counts
+            total["all"] += counts
+        for name, n in total.items():
+            recall, precision = n["hits"] / n["marks"], n["hits"] / (n["hits"] + n["extra"])
+            print(f"{name:26s} {n['marks']:6d} {recall:7.3f} {precision:10.3f}")
+
+
+if __name__ == "__main__":
+    main()
