@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from her2core.kernels import nuclei, planes
+from her2core.kernels import nuclei, parting, planes
 from her2core.kernels.cell import measure
 from her2core.kernels.ihc import CELL_DTYPE, IHCKernel, QcFlag, warm
-from her2core.kernels.polar import N_RAYS, bend_costs, new_lap, trace
+from her2core.kernels.polar import N_RAYS, bearings, bend_costs, new_lap, trace
 from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unmix
 from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
@@ -372,6 +372,57 @@ def test_other_resolutions_are_cut_alike(mpp: float) -> None:
     assert len(whole) > 10
     core = Box(101, 93, 301, 386)
     assert measured(kernel, rgb, core, (3, 0, 5, 1)).tobytes() == owned(whole, core).tobytes()
+
+
+# --- nuclei that touch --------------------------------------------------------------------------------
+
+
+def test_shape_of_an_ellipse() -> None:
+    look = bearings(40)
+    long, short, turn = 14.0, 7.0, np.deg2rad(30)
+    along = np.arange(N_RAYS) * 2 * np.pi / N_RAYS - turn
+    radius = 1 / np.hypot(np.cos(along) / long, np.sin(along) / short)
+    found = parting.shape(np.rint(radius + 0.5).astype(np.int32), look)
+    assert (found.y, found.x) == pytest.approx((0, 0), abs=0.4)
+    assert (found.long, found.short) == pytest.approx((long, short), rel=0.05)
+    assert abs(found.dy * np.sin(turn) + found.dx * np.cos(turn)) == pytest.approx(1, abs=0.01)
+    assert found.notch < 0.01
+
+
+def test_barriers_stand_midway() -> None:
+    y, x = np.array([[10], [10]], np.int32), np.array([[4], [14]], np.int32)
+    limit = parting.barriers(y, x, 18, bearings(40))
+    assert limit[0, 0, 0] == limit[1, 0, 18] == 5  # towards each other
+    assert limit[0, 0, 18] == limit[1, 0, 0] == 18
+    assert limit[0, 0, 6] == limit[0, 0, 30] == 10  # at 60 degrees the line is twice as far
+
+
+def nuclear_blobs(centres: list[tuple[float, float]], axes_px: tuple[float, float]) -> RGB:
+    """Ellipses of hematoxylin in a faintly stained field of 400 px."""
+    y, x = np.mgrid[:400, :400]
+    level = np.zeros((400, 400))
+    for cy, cx in centres:
+        edge = np.hypot((y - cy) / axes_px[0], (x - cx) / axes_px[1])
+        level = np.maximum(level, np.clip((1.1 - edge) / 0.2, 0, 1))
+    return paint(0.08 + 0.17 * level, np.zeros_like(level))
+
+
+@pytest.mark.parametrize(
+    ("centres", "axes_px", "n"),
+    [
+        ([(200.0, 200.0)], (14.0, 14.0), 1),
+        ([(200.0, 200.0)], (14.0, 20.0), 1),
+        ([(200.0, 190.0), (200.0, 210.0)], (14.0, 14.0), 2),
+        ([(193.0, 193.0), (207.0, 207.0)], (16.0, 16.0), 2),
+    ],
+)
+def test_touching_nuclei_are_told_apart(
+    centres: list[tuple[float, float]], axes_px: tuple[float, float], n: int
+) -> None:
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    cells = measured(kernel, nuclear_blobs(centres, axes_px), Box(100, 100, 300, 300))
+    assert len(cells) == n
+    assert len(pairs(np.array(centres), places(cells), 6.0)) == n
 
 
 # --- accuracy on phantoms -----------------------------------------------------------------------------
