@@ -54,7 +54,7 @@ PEAK_UM: Final = 2.0  # two seeds are farther apart than this
 COMPETE_UM: Final = 4.5  # centres of outlines that may be one nucleus
 MOVE_UM: Final = 4.0  # from a seed to the centre of its nucleus
 PART_UM: Final = 6.0  # from there to the centre of half of it
-DRIFT_UM: Final = 3.0  # from there to the centroid of the final outline
+DRIFT_UM: Final = 4.5  # from there to the centroid of the final outline; farther off it is no cell
 NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray; the thinnest 1+ membrane is 0.64 um wide (Scheel 2018)
 MEMBRANE_FOOT_UM: Final = 2.0  # from its middle a 3+ membrane, 2.14 um wide (Scheel 2018), is down to a tenth
@@ -310,6 +310,8 @@ class IHCKernel:
         for k, name in enumerate(MEASURED):
             cells[name] = rows[:, k]
         cells["y_px0"], cells["x_px0"] = np.rint(place.T * 16) / 16
+        centre = self.bin * np.stack([found.y, found.x], axis=1) + 0.5 * (self.bin - 1)
+        wanted &= (np.abs(place - centre) <= self.bin * self.drift).all(axis=1)
         self._judge_cells(cells)
         area = cells["nucleus_area_um2"]
         return cells[wanted & (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)]
