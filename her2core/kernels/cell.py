@@ -9,7 +9,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels import membrane
+from her2core.kernels.contour import trace_contours
 from her2core.kernels.evidence import levels
+from her2core.kernels.lanes import LANES
 from her2core.kernels.planes import BASE, DAB_PER_OD
 from her2core.kernels.polar import N_RAYS, Sheet, centroid, elongation
 
@@ -71,16 +73,31 @@ def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: A
     """
     n = len(found.y)
     rows, place = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2))
-    for i in wanted:
-        first = np.searchsorted(found.y, found.y[i] - sizes.near)
-        last = np.searchsorted(found.y, found.y[i] + sizes.near + 1)
-        dy, dx, area = centroid(found.path[i], 0.5, look)
-        place[i, 0] = sizes.factor * (found.y[i] + dy) + 0.5 * (sizes.factor - 1)
-        place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
-        rows[i, 0] = area * sizes.um * sizes.um
-        _measure_nucleus(i, sheets, found, sizes, look, rows[i])
-        _measure_membrane(i, (first, last), sheets, found, sizes, rule, look, work, rows[i])
+    for first in range(0, len(wanted), LANES):
+        batch = wanted[first : first + LANES]
+        for lane in range(LANES):
+            _take(batch[min(lane, len(batch) - 1)], lane, found, sizes, look, work)
+        trace_contours(sheets.dab, sheets.hem, rule, work)
+        for lane in range(len(batch)):
+            i = batch[lane]
+            dy, dx, area = centroid(found.path[i], 0.5, look)
+            place[i, 0] = sizes.factor * (found.y[i] + dy) + 0.5 * (sizes.factor - 1)
+            place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
+            rows[i, 0] = area * sizes.um * sizes.um
+            _measure_nucleus(i, sheets, found, sizes, look, rows[i])
+            _measure_membrane(lane, sheets, sizes, rule, look, work, rows[i])
     return rows, place
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _take(i: int, lane: int, found: Any, sizes: Any, look: Any, work: Any) -> None:
+    """Put nucleus ``i`` into a lane, and the midlines to its neighbours."""
+    work.centre[0, lane] = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
+    work.centre[1, lane] = found.y[i] * sizes.stride + found.x[i]
+    work.nucleus[lane] = found.path[i]
+    first = np.searchsorted(found.y, found.y[i] - sizes.near)
+    last = np.searchsorted(found.y, found.y[i] + sizes.near + 1)
+    membrane.bound_rays(i, found, (first, last), sizes.near, look, work.mid[lane])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -93,24 +110,15 @@ def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, look: Any, row
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _measure_membrane(
-    i: int,
-    rows: tuple[int, int],
-    sheets: Any,
-    found: Any,
-    sizes: Any,
-    rule: Any,
-    look: Any,
-    work: Any,
-    row: Any,
-) -> None:
-    nucleus = found.path[i]
-    at = found.y[i] * sizes.stride + found.x[i]
-    at_full = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
-    path, mid, count = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(256, np.int32)
+def _measure_membrane(lane: int, sheets: Any, sizes: Any, rule: Any, look: Any, work: Any, row: Any) -> None:
+    nucleus, path, at_full, at = (
+        work.nucleus[lane],
+        work.path[lane],
+        work.centre[0, lane],
+        work.centre[1, lane],
+    )
+    count = np.zeros(256, np.int32)
     peak, weight, valid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(N_RAYS, np.bool_)
-    membrane.bound_rays(i, found, rows, sizes.near, look, mid)
-    membrane.contour(sheets.dab, sheets.hem, (at_full, at), nucleus, mid, rule, work, path)
     membrane.read_contour(sheets.raw, at_full, path, rule.slack, peak)
     base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
     stained = (peak >= sizes.positive) & (peak - base >= sizes.above)

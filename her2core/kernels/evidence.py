@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES
-from her2core.kernels.polar import N_RAYS
+from her2core.kernels.polar import N_RAYS, sample
 
 NONE: Final = -(1 << 16)  # evidence of an outline without contrast
 
@@ -54,13 +54,15 @@ def nucleus_rule(rim: int, um: float) -> NucleusRule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def judge(hem: Any, dab: Any, stride: int, factor: int, found: Any, least: int, rule: Any) -> None:
+def judge(
+    hem: Any, dab: Any, stride: int, factor: int, found: Any, order: Any, least: int, rule: Any
+) -> None:
     """Replace every outline's score by its `evidence`, in 1/256; `NONE` where the score is below ``least``.
 
     ``hem`` and ``dab`` are sheets of one star; ``stride`` is the width of the nuclear image, of which one
-    pixel is ``factor`` x ``factor`` of the DAB's.
+    pixel is ``factor`` x ``factor`` of the DAB's. ``order`` lists the outlines in any order.
     """
-    for i in range(len(found.y)):
+    for i in order:
         if found.score[i] < least:
             found.score[i] = NONE
             continue
@@ -103,28 +105,26 @@ def evidence(
 @njit(nogil=True, cache=True, boundscheck=False)
 def levels(sheet: Any, centre: int, path: Any, rim: int, every: int) -> tuple[float, float]:
     """Mean grey inside the outline, by area, and in the ``rim`` pixels around it; one ray in ``every``."""
-    flat, offset = sheet.flat, sheet.offset
     total = 0
     area = 0
     around = 0
     for a in range(0, N_RAYS, every):
         for r in range(path[a]):
-            total += (2 * r + 1) * flat[centre + offset[a, r]]
+            total += (2 * r + 1) * sample(sheet, centre, a, r)
         area += path[a] * path[a]
         for r in range(path[a], path[a] + rim):
-            around += flat[centre + offset[a, r]]
+            around += sample(sheet, centre, a, r)
     return total / max(area, 1), around / (rim * (N_RAYS // every))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def rim_spread(sheet: Any, centre: int, path: Any, rim: int) -> float:
     """Standard deviation of the grey in the ``rim`` pixels beyond the edge."""
-    flat, offset = sheet.flat, sheet.offset
     total = 0
     square = 0
     for a in range(N_RAYS):
         for r in range(path[a] + 1, path[a] + rim + 1):
-            grey = int(flat[centre + offset[a, r]])
+            grey = int(sample(sheet, centre, a, r))
             total += grey
             square += grey * grey
     n = rim * N_RAYS

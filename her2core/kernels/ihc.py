@@ -11,7 +11,8 @@ begins: however a slide is cut, the rows are the same bits.
     evidence   which outlines are nuclei
     rivals     one outline for every nucleus
     parting    and two for two that touch
-    membrane   the contour of a cell and its stain
+    contour    the contour of a cell
+    membrane   and its stain
     cell       the numbers of a row
 """
 
@@ -25,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.kernels import membrane, nuclei
+from her2core.kernels import contour, nuclei
 from her2core.kernels.blur import blur, gaussian_taps
 from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
@@ -142,7 +143,7 @@ class IHCKernel:
         n_radii = steps(NUCLEUS_REACH_UM + self.params.expansion_um) + 2 * flank
         per_od = SHADES / self.stains.range_od
         clear_glass = BASE - round(self.stains.low_od * per_od)
-        self.contour_rule = membrane.ContourRule(
+        self.contour_rule = contour.ContourRule(
             scale=self.bin / step_px,
             reach=steps(self.params.expansion_um),
             clear=steps(0.75),
@@ -165,7 +166,7 @@ class IHCKernel:
             bend=bend_costs(4, 4),
         )
         self.fine_star = star(n_radii, step_px, (self.bin - 1) / 2)
-        self._membrane_work = membrane.workspace(n_radii)
+        self._membrane_work = contour.workspace(n_radii)
 
     def _reach(self) -> None:
         """How far everything looks, and from that the halo."""
@@ -285,7 +286,7 @@ class IHCKernel:
         nuclei.outline_all(sheet, w, floor, limit, self.edge_rule, self._nucleus_work, found, order)
         least = round(16 * self.params.nucleus_contrast * SHADES)
         hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
-        judge(hem, brown, w, self.bin, found, least, self.nucleus_rule)
+        judge(hem, brown, w, self.bin, found, order, least, self.nucleus_rule)
         return found
 
     def _unrivalled(self, found: Nuclei) -> Nuclei:

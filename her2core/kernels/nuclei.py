@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from her2core.kernels.lanes import LANES, in_lanes, new_laps, trace_lanes
 from her2core.kernels.planes import BASE
-from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid
+from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid, sample
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
 UNLIMITED: Final = np.zeros((0, N_RAYS), np.int32)  # outlines that may be as wide as the rule allows
@@ -170,7 +170,7 @@ def outline_all(
     score is the mean clipped step along an outline, in 1/16 grey.
     """
     m = len(rule.weight)
-    n_samples, inner, outer = m + rule.outer, rule.inner * LANES, rule.outer * LANES
+    inner, outer = rule.inner * LANES, rule.outer * LANES
     centre = np.empty(LANES, np.int64)
     for first in range(0, len(order), LANES):
         batch = order[first : first + LANES]
@@ -180,7 +180,7 @@ def outline_all(
             work.floor[lane::LANES] = floor[i]
         for a in range(N_RAYS):
             row = work.gain[a]
-            _gather(sheet.flat, centre, sheet.offset[a, :n_samples], work.sample)
+            _gather(sheet, centre, a, work.sample)
             _sum_up(work.sample, work.sums[inner:])
             _steps(work.sums, work.sums[inner:], work.sums[inner + outer :], rule, work, row)
             _pay_for_pale(work.sample, work.floor, rule, work.pale, row)
@@ -195,10 +195,11 @@ def outline_all(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _gather(flat: Any, centre: Any, ray: Any, sample: Any) -> None:
-    for r in range(len(ray)):
+def _gather(sheet: Any, centre: Any, a: int, grey: Any) -> None:
+    """Greys along ray ``a`` around every lane's centre."""
+    for r in range(len(grey) // LANES):
         for lane in range(LANES):
-            sample[r * LANES + lane] = flat[centre[lane] + ray[r]]
+            grey[np.uint64(r * LANES + lane)] = sample(sheet, centre[lane], a, r)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -66,6 +66,15 @@ class Sheet(NamedTuple):
     offset: NDArray[np.int64]
 
 
+@njit(nogil=True, cache=True, boundscheck=False)
+def sample(sheet: Any, at: int, a: int, r: int) -> Any:
+    """Grey at radius ``r`` of ray ``a`` around place ``at``, none of them negative.
+
+    Said with unsigned indices, or it is asked at every one whether it counts from the end.
+    """
+    return sheet.flat[np.uint64(at + sheet.offset[np.uint64(a), np.uint64(r)])]
+
+
 def bend_costs(per_step: int, per_square: int) -> NDArray[np.int32]:
     """Cost of a change of radius by 0, 1, ... ``MAX_BEND`` steps between neighbouring rays."""
     k = np.arange(MAX_BEND + 1)
