@@ -34,34 +34,15 @@ from skimage.feature import peak_local_max
 from skimage.filters import gaussian
 from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels, watershed
+from slides import MPP, RGB, profile_of
 
 from her2core.kernels.ihc import IHCKernel, warm
-from her2core.params import IHCParams, ProfileParams
+from her2core.params import IHCParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.profile.build import build_profile
-from her2core.records import Box, PyramidRef, StainProfile
+from her2core.records import Box
 
-MPP = 0.25
 RAYS = 36
-RGB = npt.NDArray[np.uint8]
 Result = tuple[int, float]  # cells, processor seconds
-
-
-class OneLevel:
-    """An image as a pyramid of one level, for the profile."""
-
-    def __init__(self, rgb: RGB) -> None:
-        self.rgb = rgb
-
-    def read(self, level: int, y0: int, x0: int, out: RGB) -> None:
-        out.fill(255)
-        part = self.rgb[y0 : y0 + out.shape[0], x0 : x0 + out.shape[1]]
-        out[: part.shape[0], : part.shape[1]] = part
-
-
-def profile_of(rgb: RGB) -> StainProfile:
-    ref = PyramidRef("bench", "bench", (rgb.shape[:2],), 512, 4096, MPP, "none", 0, 0)
-    return build_profile(OneLevel(rgb), ref, ProfileParams())[0].stain
 
 
 def field(image: Path | None, side: int) -> RGB:

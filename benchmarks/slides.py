@@ -12,13 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
+from her2core.params import ProfileParams
 from her2core.phantom import PhantomSpec, render_field
+from her2core.profile.build import build_profile
+from her2core.records import PyramidRef, StainProfile
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CORE_PX = 5728
 """Edge of one core with its margin in a mosaic of `make_wsi.py`."""
 MPP = 0.25
+RGB = NDArray[np.uint8]
 
 
 def real_slide(path: Path, across: int) -> str:
@@ -61,3 +66,21 @@ def machine(*packages: str) -> str:
         f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}"
     )
+
+
+class OneLevel:
+    """An image as a pyramid of one level, for the profile."""
+
+    def __init__(self, rgb: RGB) -> None:
+        self.rgb = rgb
+
+    def read(self, level: int, y0: int, x0: int, out: RGB) -> None:
+        out.fill(255)
+        part = self.rgb[y0 : y0 + out.shape[0], x0 : x0 + out.shape[1]]
+        out[: part.shape[0], : part.shape[1]] = part
+
+
+def profile_of(rgb: RGB) -> StainProfile:
+    """Frozen colour of an image at `MPP`."""
+    ref = PyramidRef("bench", "bench", (rgb.shape[:2],), 512, 4096, MPP, "none", 0, 0)
+    return build_profile(OneLevel(rgb), ref, ProfileParams())[0].stain
