@@ -19,6 +19,10 @@ SETTINGS = {
     "distributed.scheduler.no-workers-timeout": "10 minutes",
     # A task that kills two workers is the cause; with one thread a worker no innocent is blamed.
     "distributed.scheduler.allowed-failures": 1,
+    # Dask's look at itself, 100 stacks and 50 clock ticks a second, is a twentieth of a run's processor time,
+    # and without a dashboard nobody sees it.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
     # Giving freed pages back at once makes every reused buffer a fresh page fault.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 30,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 30,
