@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import zarr
 from her2core.errors import StoreError
 from her2core.records import Assay
 from her2core.storage.s3 import s3_filesystem
-from her2core.storage.store import Store, content_key
+from her2core.storage.store import WRITE_BYTES, Store, content_key
 from tests.conftest import Bucket
 from tests.tools.faultproxy import Fault, FaultProxy
 
@@ -168,19 +169,23 @@ def test_addresses_that_cannot_be_used_are_refused_without_repeating_a_secret(
     assert "secret" not in str(caught.value)
 
 
-def test_a_failed_local_write_leaves_the_old_object_and_no_debris(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("size", [0, 1, WRITE_BYTES, WRITE_BYTES + 1, 3 * WRITE_BYTES])
+def test_a_file_holds_all_that_was_written_piece_by_piece(tmp_path: Path, size: int) -> None:
+    data = np.random.default_rng(1).bytes(size)
+    Store(tmp_path).write_bytes("a", memoryview(data))
+    assert (tmp_path / "a").read_bytes() == data
+
+
+def test_a_failed_local_write_leaves_the_old_object_and_no_debris(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_bytes("a", b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.write_bytes("a", b"new")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (WRITE_BYTES * 3 // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.write_bytes("a", bytes(2 * WRITE_BYTES))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
 

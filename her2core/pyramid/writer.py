@@ -309,10 +309,9 @@ def _halve(pixels: Pixels, out: Pixels) -> None:
 
 def _repeat_edges(chunk: Pixels, height: int, width: int) -> None:
     """Repeat the last valid row and column to the chunk's end: odd sizes halve rightly, padding is small."""
-    if width < chunk.shape[1]:
-        chunk[:height, width:] = chunk[:height, width - 1 : width]
-    if height < chunk.shape[0]:
-        chunk[height:] = chunk[height - 1]
+    below, beside = chunk.shape[0] - height, chunk.shape[1] - width
+    if below or beside:
+        cv2.copyMakeBorder(chunk[:height, :width], 0, below, 0, beside, cv2.BORDER_REPLICATE, dst=chunk)
 
 
 def _buffer(height: int, width: int, pixels: PixelFormat) -> Pixels:
