@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from her2core.kernels.lattice import side_sums
+
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
@@ -93,23 +95,26 @@ def permutation_p(value: Reals, near: Ints, times: int, seed: int) -> tuple[floa
         Random arrangements of the values over the hexagons; ``1 / (times + 1)`` is the least p.
     """
     random = np.random.Generator(np.random.Philox(key=seed))
-    m, there = len(value), near >= 0
-    z, weights = value - value.mean(), there / there.sum(axis=1)[:, None]
-    beside, weights = np.ascontiguousarray(near.T), np.ascontiguousarray(weights.T)  # a neighbour a row
-    received = np.bincount(near[there], weights.T[there], minlength=m)  # total weight upon each hexagon
+    m, z = len(value), value - value.mean()
+    there = near >= 0
+    degree = there.sum(axis=1)
+    first, side = np.nonzero(there & (near > np.arange(m)[:, None]))  # every side once
+    second = near[first, side]
+    weight = 1 / degree[first] + 1 / degree[second]
+    square = float((z * z).sum())
 
-    def statistics(z: Reals) -> Reals:
-        products = (z * (z[beside] * weights).sum(axis=0)).sum()
-        differences = (z * z * (1 + received)).sum() - 2 * products
-        moran, geary = np.array([products, (m - 1) / (2 * m) * differences]) / (z * z).sum()
-        return np.array([moran + 1 / (m - 1), geary - 1])
+    def away(z: Reals) -> tuple[float, float]:
+        products, differences = side_sums(z, first, second, weight)
+        moran, geary = products / square, (m - 1) / (2 * m) * differences / square
+        return abs(moran + 1 / (m - 1)), abs(geary - 1)
 
-    here = np.abs(statistics(z)) * (1 - 1e-12)  # the same arrangement, summed in another order, is as far
-    as_far = np.ones(2)
+    moran, geary = (found * (1 - 1e-12) for found in away(z))  # the same, summed in another order, is as far
+    far_moran = far_geary = 1
     for _ in range(times):
-        as_far += np.abs(statistics(random.permutation(z))) >= here
-    p_moran, p_geary = (as_far / (times + 1)).tolist()
-    return p_moran, p_geary
+        by_chance = away(random.permutation(z))
+        far_moran += by_chance[0] >= moran
+        far_geary += by_chance[1] >= geary
+    return far_moran / (times + 1), far_geary / (times + 1)
 
 
 def getis_ord(value: Reals, near: Ints) -> Reals:
