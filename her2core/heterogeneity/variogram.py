@@ -134,26 +134,29 @@ def fit_exponential(found: Semivariogram) -> Fit | None:
         return None
     first, last = float(found.lag_um[0]), float(found.lag_um[-1])
     grid = np.geomspace(first, 4 * last, 200)
-    best = int(np.argmin([_linear(found, a)[0] for a in grid]))
+    residual, *_ = _linear(found, grid)
+    best = int(np.argmin(residual))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     finer = minimize_scalar(lambda a: _linear(found, a)[0], bounds=(low, high), method="bounded")
-    a = min((grid[best], float(finer.x)), key=lambda a: _linear(found, a)[0])
+    a = float(grid[best] if residual[best] <= finer.fun else finer.x)
     _, nugget, partial = _linear(found, a)
-    return Fit(nugget, partial, float(a), first, last)
+    return Fit(float(nugget), float(partial), a, first, last)
 
 
-def _linear(found: Semivariogram, a: float) -> tuple[float, float, float]:
-    """Weighted sum of squared residuals, nugget and partial sill for a range ``a``."""
-    shape = 1 - np.exp(-3 * found.lag_um / a)
+def _linear(found: Semivariogram, a: Reals | float) -> tuple[Reals, Reals, Reals]:
+    """Weighted sum of squared residuals, nugget and partial sill for every range ``a``."""
+    gamma = found.gamma
+    shape = 1 - np.exp(-3 * found.lag_um / np.asarray(a)[..., None])
     weights = found.pairs / found.lag_um**2
     weights = weights / weights.sum()
-    mean_s, mean_g = float(weights @ shape), float(weights @ found.gamma)
-    varies = float(weights @ (shape - mean_s) ** 2)
-    slope = float(weights @ ((shape - mean_s) * (found.gamma - mean_g))) / varies if varies > 0 else 0.0
+    mean_s, mean_g = np.vecdot(weights, shape), np.vecdot(weights, gamma)
+    away = shape - mean_s[..., None]
+    varies = np.vecdot(weights, away**2)
+    slope = np.vecdot(weights, away * (gamma - mean_g)) / np.where(varies > 0, varies, np.inf)
     nugget = mean_g - slope * mean_s
-    if slope < 0:
-        nugget, slope = mean_g, 0.0
-    elif nugget < 0:
-        nugget, slope = 0.0, float(weights @ (shape * found.gamma)) / float(weights @ shape**2)
-    residual = found.gamma - nugget - slope * shape
-    return float(weights @ residual**2), nugget, slope
+    flat, through_zero = slope < 0, (slope >= 0) & (nugget < 0)
+    least = np.vecdot(weights, shape * gamma) / np.vecdot(weights, shape**2)
+    slope = np.where(flat, 0.0, np.where(through_zero, least, slope))
+    nugget = np.where(flat, mean_g, np.where(through_zero, 0.0, nugget))
+    residual = gamma - nugget[..., None] - slope[..., None] * shape
+    return np.vecdot(weights, residual**2), nugget, slope
