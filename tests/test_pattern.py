@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from her2core.heterogeneity.pattern import CLUSTER_CELLS, Pattern, PatternType, pattern_metrics, pattern_of
+from her2core.heterogeneity.spatial_cells import Neighbours
 from her2core.params import HeterogeneityParams, PyramidParams
 from her2core.phantom import PhantomSpec, plant, render_field
 from tests import chain
@@ -181,7 +182,9 @@ def test_metrics_of_groups_by_hand() -> None:
     y, x = np.array([*rarer, *((-1000.0 - i, 0.0) for i in range(430))]).T
     classes = np.where(np.arange(500) < 70, 4, 0).astype(np.int8)
     rows, params = np.arange(500) % 20, HeterogeneityParams(replicates=99, permutations=99)
-    found = {m.name: m for m in pattern_metrics(y, x, classes, rows, params) if m.name.endswith("_3")}
+    around = Neighbours.of(y, x, classes, params)
+    measured = pattern_metrics(y, x, classes, rows, around, params)
+    found = {m.name: m for m in measured if m.name.endswith("_3")}
     values = {name.split("_")[1]: metric.value for name, metric in found.items()}
     assert values == {
         "minority": 70 / 500,
@@ -198,5 +201,6 @@ def test_metrics_of_groups_by_hand() -> None:
         assert metric.value is not None
         assert metric.low <= metric.value <= metric.high
     mixed = np.random.default_rng(1).permutation(500)
-    again = list(pattern_metrics(y[mixed], x[mixed], classes[mixed], rows[mixed], params))
+    around = Neighbours.of(y[mixed], x[mixed], classes[mixed], params)
+    again = list(pattern_metrics(y[mixed], x[mixed], classes[mixed], rows[mixed], around, params))
     assert [m for m in again if m.name in found] == list(found.values())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from her2core.heterogeneity.bootstrap import UNIT, Blocks, whole
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
-from her2core.heterogeneity.spatial_cells import POSITIVE, sums_by, within_reach
+from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by, within_reach
 from her2core.kernels.components import component_labels
 from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
@@ -97,7 +97,9 @@ class Pattern:
         return PatternType.MOSAIC
 
 
-def pattern_of(y_um: Reals, x_um: Reals, positive: Bools, link_um: float) -> Pattern:
+def pattern_of(
+    y_um: Reals, x_um: Reals, positive: Bools, link_um: float, near: Ints | None = None
+) -> Pattern:
     """Pattern that positive and negative cells make, shape ``(n,)`` each.
 
     A group is what hangs together by links of cells of one kind. A cohesive group hangs together by links
@@ -109,6 +111,8 @@ def pattern_of(y_um: Reals, x_um: Reals, positive: Bools, link_um: float) -> Pat
     ----------
     link_um
         Cells of one kind at most this far apart are linked, and cells of any kind are neighbours.
+    near
+        Neighbours of every cell, shape ``(n,)``, where they have been counted.
 
     References
     ----------
@@ -117,9 +121,10 @@ def pattern_of(y_um: Reals, x_um: Reals, positive: Bools, link_um: float) -> Pat
     n, many = len(positive), int(np.count_nonzero(positive))
     rarer = positive if 2 * many <= n else ~positive
     y, x = y_um[rarer], x_um[rarer]
-    near = neighbour_counts(y_um, x_um, (link_um,))[rarer, 0]
+    if near is None:
+        near = neighbour_counts(y_um, x_um, (link_um,))[:, 0]
     alike = neighbour_counts(y, x, (link_um,))[:, 0]
-    core = np.flatnonzero(CORE[1] * alike >= CORE[0] * near)
+    core = np.flatnonzero(CORE[1] * alike >= CORE[0] * near[rarer])
     seeds = np.zeros(len(y), np.bool_)
     seeds[core[_by_size(component_labels(y[core], x[core], link_um)) == 0]] = True
     cohesive = within_reach(y, x, seeds, link_um) <= link_um if len(core) else seeds
@@ -135,7 +140,12 @@ def _by_size(labels: Ints) -> Ints:
 
 
 def pattern_metrics(
-    y_um: Reals, x_um: Reals, classes: NDArray[np.int8], rows: Ints, params: HeterogeneityParams
+    y_um: Reals,
+    x_um: Reals,
+    classes: NDArray[np.int8],
+    rows: Ints,
+    around: Neighbours,
+    params: HeterogeneityParams,
 ) -> Iterator[Metric]:
     """Pattern type and sizes of groups, for both meanings of positive; the label is the type.
 
@@ -146,16 +156,19 @@ def pattern_metrics(
     ----------
     rows
         Hexagon of every cell, from 0.
+    around
+        `Neighbours` of these cells.
     """
     n, scale = len(classes), params.link_um
     order = np.lexsort((classes, x_um, y_um))  # of two groups of one size the same is taken in any order
+    near = around.within(params.link_um)[order, 0]
     y_um, x_um, classes, rows = y_um[order], x_um[order], classes[order], rows[order]
     for word, lowest in POSITIVE.items():
         names = [f"pattern_{part}_{word}" for part in METRICS]
         if n < params.min_cells:
             yield from (insufficient(name, n, scale_um=scale) for name in names)
             continue
-        found = pattern_of(y_um, x_um, classes >= lowest, scale)
+        found = pattern_of(y_um, x_um, classes >= lowest, scale, near)
         drawn = Blocks.of(_held(found, rows), params.replicates)
         *shares, _ = _values(drawn.total[None])[0].tolist()
         values = (*shares, float(np.count_nonzero(found.sizes >= CLUSTER_CELLS)))

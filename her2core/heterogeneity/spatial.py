@@ -27,7 +27,7 @@ from her2core.heterogeneity.lattice import (
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.pattern import pattern_metrics
 from her2core.heterogeneity.regions import Hexes, NucleusRegions, Regions
-from her2core.heterogeneity.spatial_cells import clustering_metrics, proximity_metrics
+from her2core.heterogeneity.spatial_cells import Neighbours, clustering_metrics, proximity_metrics
 from her2core.heterogeneity.variogram import fit_exponential, semivariogram
 from her2core.params import HeterogeneityParams
 
@@ -89,9 +89,10 @@ def cell_metrics(
     counted = np.flatnonzero(classes >= CellClass.C0)
     y, x, classes, od = y_um[counted], x_um[counted], classes[counted], od[counted]
     rows = regions.rows_of(y, x)
-    yield from pattern_metrics(y, x, classes, rows, params)
+    around = Neighbours.of(y, x, classes, params)
+    yield from pattern_metrics(y, x, classes, rows, around, params)
     area_um2 = len(regions) * regions.grid.area_um2
-    yield from clustering_metrics(y, x, classes, rows, area_um2, params)
+    yield from clustering_metrics(y, x, classes, rows, around, area_um2, params)
     yield from proximity_metrics(y, x, od.astype(np.float64), rows, params)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,36 @@ POSITIVE = {"3": CellClass.C3, "2up": CellClass.C2}
 """What a positive cell is, by the word in the metric's name: class 3; class 2, 2u or 3."""
 MIN_PAIRS = 10
 """Fewer pairs of positive cells expected by chance: L of so few is biased low. Ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """How many other cells lie around every cell.
+
+    Attributes
+    ----------
+    reaches_um
+        Ascending.
+    counts
+        Cells within each reach of every cell, shape ``(n, reaches)``.
+    """
+
+    reaches_um: tuple[float, ...]
+    counts: Ints
+
+    @classmethod
+    def of(
+        cls, y_um: Reals, x_um: Reals, classes: NDArray[np.int8], params: HeterogeneityParams
+    ) -> Neighbours:
+        """Counted once for all metrics: within a link and, where any `label_l` is asked for, its reaches."""
+        positives = [int(np.count_nonzero(classes >= lowest)) for lowest in POSITIVE.values()]
+        asked = any(min(many, len(classes) - many) >= params.min_positive for many in positives)
+        reaches = tuple(sorted({params.link_um, *(params.reach_um if asked else ())}))
+        return cls(reaches, neighbour_counts(y_um, x_um, reaches))
+
+    def within(self, *reaches_um: float) -> Ints:
+        """Cells within some of the reaches, shape ``(n, len(reaches_um))``."""
+        return self.counts[:, [self.reaches_um.index(reach) for reach in reaches_um]]
 
 
 def label_l(positive: Bools, all_near: Ints, positive_near: Ints, area_um2: float) -> Reals:
@@ -60,6 +91,7 @@ def clustering_metrics(
     x_um: Reals,
     classes: NDArray[np.int8],
     rows: Ints,
+    around: Neighbours,
     area_um2: float,
     params: HeterogeneityParams,
 ) -> Iterator[Metric]:
@@ -72,21 +104,21 @@ def clustering_metrics(
     ----------
     rows
         Hexagon of every cell, from 0.
+    around
+        `Neighbours` of these cells.
     area_um2
         Area of all hexagons that hold cells.
     """
     n, blocks = len(classes), int(rows.max(initial=-1)) + 1
-    all_near: Ints | None = None
     for word, lowest in POSITIVE.items():
         name = f"label_l_{word}"
         positive = classes >= lowest
         many = int(np.count_nonzero(positive))
-        if min(many, n - many) < params.min_positive:
-            few = min(many, n - many)
+        few = min(many, n - many)
+        if few < params.min_positive:
             yield from (insufficient(name, few, scale_um=reach) for reach in params.reach_um)
             continue
-        if all_near is None:
-            all_near = neighbour_counts(y_um, x_um, params.reach_um)
+        all_near = around.within(*params.reach_um)
         near = neighbour_counts(y_um[positive], x_um[positive], params.reach_um)
         values = label_l(positive, all_near, near, area_um2)
         expected = many * (many - 1) / (n * (n - 1)) * all_near.sum(axis=0) / 2
