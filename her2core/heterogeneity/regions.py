@@ -185,11 +185,11 @@ def regions_of_cells(
     counts = np.bincount(row * k + kinds, minlength=m * k).reshape(m, k).astype(np.int64)
     n = counts.sum(axis=1)
     od, completeness = (v[counted].astype(np.float64) for v in (cells.membrane_od, cells.completeness))
-    od = od[np.lexsort((od, row))]  # sorted, so that sums do not know the order of the cells
+    od = od[_by_hexagon(od, row)]  # sorted, so that sums do not know the order of the cells
     starts = np.cumsum(n) - n
     mean = _sums(od, starts) / n
     ranks = np.stack([starts - (-percent * n // 100) - 1 for percent in OD_PERCENTS], axis=1)
-    completeness = completeness[np.lexsort((completeness, row))]
+    completeness = completeness[_by_hexagon(completeness, row)]
     return Regions(
         hexes.grid,
         hexes.q,
@@ -201,6 +201,13 @@ def regions_of_cells(
         completeness_mean=_sums(completeness, starts) / n,
         score=_scores(counts, row, kinds, y, x, rules, score_cells),
     )
+
+
+def _by_hexagon(values: Reals, row: Ints) -> Ints:
+    """Order of values by hexagon, and ascending within each."""
+    ascending = np.argsort(values, kind="stable")
+    narrow = np.min_scalar_type(row.max(initial=0))  # numbers of two bytes are sorted in linear time
+    return ascending[np.argsort(row[ascending].astype(narrow), kind="stable")]
 
 
 def _sums(values: Reals, starts: Ints) -> Reals:
