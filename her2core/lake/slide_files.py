@@ -98,9 +98,8 @@ class _Statistics:
         for unsorted in bands:
             if not len(unsorted):
                 continue
-            band = unsorted.sort_by(self.id)
-            ids = band[self.id].to_numpy()
-            if ids[0] <= self.high.get(self.id, -1) or (np.diff(ids) <= 0).any():
+            band = unsorted if _ascends(unsorted[self.id]) else unsorted.sort_by(self.id)
+            if band[self.id][0].as_py() <= self.high.get(self.id, -1) or not _ascends(band[self.id]):
                 raise ValueError(f"a row comes twice, or bands overlap: {self.id} must ascend strictly")
             self.rows += len(band)
             for name in self.columns:
@@ -113,6 +112,11 @@ class _Statistics:
         nulls = dict.fromkeys(self.columns, 0)
         stats = {"numRecords": self.rows, "minValues": self.low, "maxValues": self.high, "nullCount": nulls}
         return json.dumps(stats)
+
+
+def _ascends(ids: pa.ChunkedArray) -> bool:
+    """Whether every id is above the one before."""
+    return bool((np.diff(ids.to_numpy()) > 0).all())
 
 
 def _row_groups(table: Table, bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
