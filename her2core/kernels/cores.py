@@ -127,9 +127,8 @@ def _under(
         low, high = _clip(-right, right, cos, above * sin, below * sin, along)
         low, high = _clip(low, high, -sin, above * cos, below * cos, across)
         margin = 1e-6 * (along + across + height)  # rounding leaves none out before it is tested
-        run = x[starts[strip] : starts[strip + 1]]
-        a = starts[strip] + np.searchsorted(run, x0 + low - margin)
-        b = starts[strip] + np.searchsorted(run, x0 + high + margin, side="right")
+        a = _from(x, starts[strip], starts[strip + 1], x0 + low - margin)
+        b = _from(x, a, starts[strip + 1], x0 + high + margin)
         while n + b - a > len(found):
             found = np.append(found, np.empty(len(found), np.int64))
         for i in range(a, b):
@@ -183,21 +182,43 @@ def _count(
         else:
             inner_low, inner_high = _within(-right, right, cos, above * sin, below * sin, along)
             inner_low, inner_high = _within(inner_low, inner_high, -sin, above * cos, below * cos, across)
-        run = x[starts[strip] : starts[strip + 1]]
-        a = starts[strip] + np.searchsorted(run, x0 + low - margin)
-        b = starts[strip] + np.searchsorted(run, x0 + high + margin, side="right")
+        a = _from(x, starts[strip], starts[strip + 1], x0 + low - margin)
+        b = _from(x, a, starts[strip + 1], x0 + high + margin)
         c = d = b
         if inner_high - inner_low > 2 * margin:
-            c = starts[strip] + np.searchsorted(run, x0 + inner_low + margin)
-            d = max(c, starts[strip] + np.searchsorted(run, x0 + inner_high - margin, side="right"))
-        out += before[d] - before[c]
-        for i in range(a, b - (d - c)):
-            j = i if i < c else i + d - c
-            dy, dx = y[j] - y0, x[j] - x0
-            if disc:
-                out[kinds[j]] += dy * dy + dx * dx <= along * along
-            else:
-                out[kinds[j]] += abs(dx * cos + dy * sin) <= along and abs(dy * cos - dx * sin) <= across
+            c = _from(x, a, b, x0 + inner_low + margin)
+            d = _from(x, c, b, x0 + inner_high - margin)
+            for kind in range(len(out)):
+                out[kind] += before[d, kind] - before[c, kind]
+        for i, j in ((a, c), (d, b)):
+            _add_under(y[i:j], x[i:j], kinds[i:j], y0, x0, sin, cos, along, across, disc, out)
+
+
+@njit(nogil=True, cache=True)
+def _add_under(
+    y: Any, x: Any, kinds: Any,
+    y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool, out: Any,
+) -> None:  # fmt: skip
+    if disc:
+        for i in range(len(y)):
+            dy, dx = y[i] - y0, x[i] - x0
+            out[kinds[i]] += dy * dy + dx * dx <= along * along
+    else:
+        for i in range(len(y)):
+            dy, dx = y[i] - y0, x[i] - x0
+            out[kinds[i]] += (abs(dx * cos + dy * sin) <= along) & (abs(dy * cos - dx * sin) <= across)
+
+
+@njit(nogil=True, cache=True)
+def _from(x: Any, low: int, high: int, least: float) -> int:
+    """First of the ascending ``x[low:high]`` that is at least ``least``; ``high`` if none is."""
+    while low < high:
+        middle = (low + high) // 2
+        if x[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @njit(nogil=True, cache=True)
