@@ -7,7 +7,6 @@ readers, ordered so that a higher class is also darker.
 
 from __future__ import annotations
 
-import io
 import math
 
 import cv2
@@ -155,8 +154,8 @@ def shortened(text: str, longest: int) -> str:
 
 def png_bytes(figure: Figure) -> bytes:
     """The file of a figure without transparent parts."""
-    width, height = FigureCanvasAgg(figure).get_width_height()
-    raw = io.BytesIO()
-    figure.savefig(raw, format="rgba", dpi=figure.dpi)
-    rgb = np.ascontiguousarray(np.frombuffer(raw.getbuffer(), np.uint8).reshape(height, width, 4)[..., :3])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    rgb = cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB)
     return bytes(imagecodecs.png_encode(rgb, level=1, filter=imagecodecs.PNG.FILTER.SUB))

@@ -139,15 +139,16 @@ def _draw_hexagons(axes: Axes, cells: PictureCells, spacing_um: float, px_um: fl
     row_um = spacing_um * math.sqrt(3) / 2
     row = np.rint(cells.y_um[use] / row_um).astype(np.int64)
     column = np.rint(cells.x_um[use] / spacing_um - 0.5 * (row % 2)).astype(np.int64)
-    keys, index, counts = np.unique(
-        np.stack([row, column], axis=1), axis=0, return_inverse=True, return_counts=True
+    _, first, index, counts = np.unique(
+        (row << 32) + column, return_index=True, return_inverse=True, return_counts=True
     )
-    if not len(keys):
+    if not len(first):
         return
-    means = np.bincount(index.ravel(), RANK[cells.cell_class[use]], minlength=len(keys)) / counts
+    means = np.bincount(index, RANK[cells.cell_class[use]], minlength=len(first)) / counts
     kept = counts >= HEX_CELLS
-    y = keys[kept, 0] * row_um
-    x = (keys[kept, 1] + 0.5 * (keys[kept, 0] % 2)) * spacing_um
+    row, column = row[first[kept]], column[first[kept]]
+    y = row * row_um
+    x = (column + 0.5 * (row % 2)) * spacing_um
     radius_points = spacing_um * px_um / math.sqrt(3) * 72 / DPI
     axes.add_collection(
         RegularPolyCollection(
