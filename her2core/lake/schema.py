@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -36,7 +37,7 @@ class Column:
         return pa.field(self.name, self.type, nullable=not self.required, metadata=metadata)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """One lake table. A run replaces rows by their ``replaces`` column; rows are sorted by ``key``.
 
@@ -50,7 +51,7 @@ class Table:
     columns: tuple[Column, ...]
     metrics: tuple[Named, ...] = ()
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         return pa.schema([column.field for column in self.columns])
 
