@@ -205,14 +205,17 @@ def _actions(change: _Change) -> list[AddAction | RemoveAction]:
 
 def _open_or_create(store: Store, table: Table) -> DeltaTable:
     uri = store.delta_uri(f"{FOLDER}/{table.name}")
-    delta = DeltaTable.create(
-        uri,
-        table.schema,
-        mode="ignore",
-        name=table.name,
-        description=table.description,
-        storage_options=store.storage_options() or None,
-    )
+    try:
+        delta = open_table(store, table)
+    except TableNotFoundError:
+        delta = DeltaTable.create(
+            uri,
+            table.schema,
+            mode="ignore",
+            name=table.name,
+            description=table.description,
+            storage_options=store.storage_options() or None,
+        )
     _require_columns(delta, table, uri)
     return delta
 
