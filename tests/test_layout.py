@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from her2core.params import PyramidParams
 from her2core.phantom import IshSpec, PhantomSpec, Population, plant_ish, render_field, render_ish
+from her2core.profile.tissue import TissueMask
 from her2core.records import Assay, Box, SlideProfile
 from tests import chain
 
@@ -109,6 +110,19 @@ def test_a_cell_on_a_seam_is_counted_once(slide: Slide, tmp_path: Path, where: s
     cut = chain.at_lines(rows, columns)
     _, table = slide.score(tmp_path, PyramidParams(chunk=256, shard=512), cut=cut)
     assert table.equals(slide.table)
+
+
+def test_chunks_far_from_tissue_are_not_read_and_change_no_cell(
+    slide: Slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tissue that ends amid cells. Of one chunk everything is read, of small ones only those near tissue."""
+    mask = np.zeros((110, 125), np.uint8)
+    mask[50:80, 60:100] = 1
+    monkeypatch.setattr("her2core.stages.cells.read_tissue", lambda *asked: TissueMask(mask, 10))
+    _, one = slide.score(tmp_path / "one", PyramidParams(chunk=2048, shard=2048))
+    _, many = slide.score(tmp_path / "many", PyramidParams(chunk=32, shard=2048))
+    assert 4 < len(one) < len(slide.table) / 3
+    assert many.equals(one)
 
 
 def test_a_real_core_gives_the_same_cells_regions_and_metrics(shared_data: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from her2core.pyramid.writer import (
 )
 from her2core.pyramid.zarr_codecs import register_image_codecs
 from her2core.readers.memory import MemoryReader
-from her2core.records import LevelInfo, PyramidRef, SlideInfo
+from her2core.records import Box, LevelInfo, PyramidRef, SlideInfo
 from her2core.storage.store import Store
 from tests.conftest import Bucket
 
@@ -147,6 +147,21 @@ def test_any_region_is_read_right(
     out = np.zeros((height, width + 2, 3), np.uint8)[:, 1:-1]  # rows that do not lie end to end
     PyramidReader(store, ref).read(level, y0, x0, out)
     assert np.array_equal(out, around[y0 + 200 : y0 + 200 + height, x0 + 200 : x0 + 200 + width])
+
+
+def test_chunks_that_are_not_wanted_are_left_out(made: tuple[Store, PyramidRef, np.ndarray]) -> None:
+    store, ref, image = made
+    want, asked = image[80:128, :48].copy(), []
+
+    def wanted(chunk: Box) -> bool:
+        asked.append((chunk.y0, chunk.x0, chunk.height, chunk.width))
+        return asked[-1][:2] != (96, 32)
+
+    out = np.zeros_like(want)
+    PyramidReader(store, ref).read(0, 80, 0, out, wanted)
+    want[16:32, 32:] = 255
+    assert np.array_equal(out, want)
+    assert sorted(asked) == [(y, x, 16, 16) for y in (80, 96, 112) for x in (0, 16, 32)]
 
 
 def test_threads_share_a_reader(made: tuple[Store, PyramidRef, np.ndarray]) -> None:

@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,9 @@ class PyramidReader:
         self._index = _known_index if ref.bytes_written else _read_index  # no bytes: not published yet
         self._grid = Grid(*ref.shapes[0], ref.chunk, ref.shard)
 
-    def read(self, level: int, y0: int, x0: int, out: Pixels) -> None:
+    def read(
+        self, level: int, y0: int, x0: int, out: Pixels, wanted: Callable[[Box], bool] = lambda chunk: True
+    ) -> None:
         """Fill ``out`` with the region of a level whose first pixel is ``(y0, x0)``.
 
         Parameters
@@ -93,6 +95,9 @@ class PyramidReader:
         out
             ``(height, width, channel)`` of the pyramid's channels and dtype. What lies outside the level
             becomes 255, or 0 in fluorescence.
+        wanted
+            Asked of every chunk, by its box at the level: where it says no nothing is read, and ``out``
+            becomes what it is outside.
 
         Raises
         ------
@@ -112,7 +117,7 @@ class PyramidReader:
             return
         view = out[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
         chunk = _scratch(self._ref.chunk, self._format)
-        for part, data in _fetched(self._store, self._ranges(level, inside, view)):
+        for part, data in _fetched(self._store, self._ranges(level, inside, view, wanted)):
             for piece in part.pieces:
                 try:
                     self._codec.decode(data[piece.start - part.start : piece.end - part.start], chunk)
@@ -124,8 +129,10 @@ class PyramidReader:
                     columns.start + inside.x0 - piece.x0 : columns.stop + inside.x0 - piece.x0,
                 ]
 
-    def _ranges(self, level: int, inside: Box, view: Pixels) -> Iterable[_Range]:
-        """Byte ranges that hold the region; chunks that are not stored are filled in ``view`` at once."""
+    def _ranges(
+        self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]
+    ) -> Iterable[_Range]:
+        """Byte ranges that hold the region; chunks not stored, or not wanted, are filled in at once."""
         edge, chunk = self._grid.shard_px(level), self._ref.chunk
         side, limit = edge // chunk, worst_case_bytes(self._format.bytes_px * chunk * chunk)
         for iy in range(inside.y0 // edge, -(-inside.y1 // edge)):
@@ -137,7 +144,7 @@ class PyramidReader:
                     for x0 in _touched(ix * edge, edge, chunk, inside.x0, inside.x1):
                         cy, cx = y0 // chunk - iy * side, x0 // chunk - ix * side
                         start, size = (int(v) for v in index[cy, cx])
-                        if start == ABSENT:
+                        if start == ABSENT or not wanted(Box(y0, x0, y0 + chunk, x0 + chunk)):
                             view[_overlap(y0, x0, chunk, inside)] = self._format.outside
                         elif size > limit:
                             raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")

@@ -2,7 +2,8 @@
 
 A unit is a square of the working level, somewhat larger than a shard: a smaller one spends its time on the
 halo that the kernel asks for, a larger one takes more memory and more glass along. It is read once, halo and
-all, into a buffer that the thread keeps; only the part of the unit that holds tissue is looked at.
+all, into a buffer that the thread keeps; only the part of the unit that holds tissue is looked at, and chunks
+of it that lie farther than the halo from any tissue are not read.
 """
 
 from __future__ import annotations
@@ -115,12 +116,16 @@ def core_with_tissue(tissue: TissueMask, box: Box, level: int) -> Box | None:
     pixel: one pixel more on every side makes up for it.
     """
     scale = 2**level
-    around = box.grown(1)
-    found = tissue.bounds(Box(*(edge * scale for edge in (around.y0, around.x0, around.y1, around.x1))))
+    found = tissue.bounds(_at_level_0(box.grown(1), level))
     if found is None:
         return None
     near = Box(found.y0 // scale, found.x0 // scale, -(-found.y1 // scale), -(-found.x1 // scale)).grown(1)
     return Box(max(near.y0, box.y0), max(near.x0, box.x0), min(near.y1, box.y1), min(near.x1, box.x1))
+
+
+def _at_level_0(box: Box, level: int) -> Box:
+    scale = 2**level
+    return Box(box.y0 * scale, box.x0 * scale, box.y1 * scale, box.x1 * scale)
 
 
 def _rows_in(unit: Unit, tissue: TissueMask) -> pa.Table:
@@ -130,7 +135,12 @@ def _rows_in(unit: Unit, tissue: TissueMask) -> pa.Table:
     kernel = _kernel(unit)
     around = core.grown(kernel.halo_px)
     region = _buffer(unit, kernel.halo_px, around)
-    PyramidReader(unit.store, unit.pyramid).read(unit.level, around.y0, around.x0, region)
+
+    def matters(chunk: Box) -> bool:  # to a cell in tissue; one pixel more for its centroid, as above
+        return tissue.any(_at_level_0(chunk.grown(kernel.halo_px + 1), unit.level))
+
+    reader = PyramidReader(unit.store, unit.pyramid)
+    reader.read(unit.level, around.y0, around.x0, region, matters)
     if isinstance(kernel, ISHKernel):
         nuclei, spots = kernel(region, (around.y0, around.x0), core)
         return kernel_table(nuclei, spots, tissue.contains(nuclei["y_px0"], nuclei["x_px0"]))
