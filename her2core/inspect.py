@@ -167,19 +167,19 @@ def guess_assay(reader: SlideReader) -> str | None:
     """
     if reader.info.channels != RGB:
         return str(Assay.FISH)
-    pixels = _sample(reader)
-    if float(np.median(pixels.max(axis=1))) < DARK:
+    sample = _sample(reader)
+    if float(np.median(sample.max(axis=0))) < DARK:
         return str(Assay.FISH)
-    ground = np.maximum(np.percentile(pixels, 95, axis=0), 1.0)
-    od = -np.log10(np.clip(pixels / ground, 1 / 255, 1.0))
-    stained = od.max(axis=1) > STAINED_OD
-    red, green, blue = od[stained].T
+    ground = np.maximum(np.percentile(sample, 95, axis=1), 1.0)
+    of_level = -np.log10(np.clip(np.arange(256) / ground[:, None], 1 / 255, 1.0))
+    red, green, blue = (od[channel] for od, channel in zip(of_level, sample, strict=True))
+    stained = (red > STAINED_OD) | (green > STAINED_OD) | (blue > STAINED_OD)
     brown = (blue > BROWN_OD) & (blue > 1.2 * green) & (green > 1.2 * red)
-    return str(Assay.IHC) if stained.any() and brown.mean() > BROWN_FRACTION else None
+    return str(Assay.IHC) if stained.any() and brown[stained].mean() > BROWN_FRACTION else None
 
 
 def _sample(reader: SlideReader) -> npt.NDArray[np.uint8]:
-    """Pixels of evenly spread fields, shape ``(pixel, 3)``."""
+    """Pixels of evenly spread fields, shape ``(3, pixel)``."""
     info = reader.info
     h, w = min(SAMPLE_PX, info.height), min(SAMPLE_PX, info.width)
     fields = np.empty((SAMPLES * SAMPLES, h, w, 3), np.uint8)
@@ -188,7 +188,7 @@ def _sample(reader: SlideReader) -> npt.NDArray[np.uint8]:
         y0 = (2 * row + 1) * (info.height - h) // (2 * SAMPLES)
         x0 = (2 * column + 1) * (info.width - w) // (2 * SAMPLES)
         reader.read_region(y0, x0, fields[i])
-    return fields.reshape(-1, 3)
+    return np.ascontiguousarray(fields.reshape(-1, 3).T)
 
 
 def describe(info: SlideInfo) -> str:
