@@ -18,6 +18,7 @@ from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSe
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.kernels.components import largest_component
 from her2core.kernels.cores import Strips
+from her2core.kernels.order import by_place
 from her2core.params import HeterogeneityParams
 from her2core.statistics import wilson
 
@@ -63,7 +64,7 @@ class Section:
     def of(cls, y_um: Reals, x_um: Reals, classes: NDArray[np.int8]) -> Section:
         """Keep the cells that have a class; arguments as in `virtual_biopsies`."""
         kept = np.flatnonzero(classes >= CellClass.C0)
-        kept = kept[np.lexsort((classes[kept], x_um[kept], y_um[kept]))]
+        kept = kept[by_place(y_um[kept], x_um[kept], classes[kept])]
         y, x = y_um[kept], x_um[kept]
         return cls(y, x, classes[kept].astype(np.int64), Strips.of(y, x, STRIP_UM) if len(kept) else None)
 

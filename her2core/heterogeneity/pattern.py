@@ -14,6 +14,7 @@ from her2core.heterogeneity.bootstrap import UNIT, Blocks, whole
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by, within_reach
 from her2core.kernels.components import component_labels
+from her2core.kernels.order import by_place
 from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
 
@@ -160,7 +161,7 @@ def pattern_metrics(
         `Neighbours` of these cells.
     """
     n, scale = len(classes), params.link_um
-    order = np.lexsort((classes, x_um, y_um))  # of two groups of one size the same is taken in any order
+    order = by_place(y_um, x_um, classes)  # of two groups of one size the same is taken in any order
     near = around.within(params.link_um)[order, 0]
     y_um, x_um, classes, rows = y_um[order], x_um[order], classes[order], rows[order]
     for word, lowest in POSITIVE.items():

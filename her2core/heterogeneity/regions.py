@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.guidelines.rules_ish import IshRules
 from her2core.kernels.components import largest_component
+from her2core.kernels.order import by_group
 from her2core.params import IshScoreParams
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish_nuclei import MeasuredNuclei
@@ -185,11 +186,11 @@ def regions_of_cells(
     counts = np.bincount(row * k + kinds, minlength=m * k).reshape(m, k).astype(np.int64)
     n = counts.sum(axis=1)
     od, completeness = (v[counted].astype(np.float64) for v in (cells.membrane_od, cells.completeness))
-    od = od[_by_hexagon(od, row)]  # sorted, so that sums do not know the order of the cells
+    od = od[by_group(od, row)]  # sorted, so that sums do not know the order of the cells
     starts = np.cumsum(n) - n
     mean = _sums(od, starts) / n
     ranks = np.stack([starts - (-percent * n // 100) - 1 for percent in OD_PERCENTS], axis=1)
-    completeness = completeness[_by_hexagon(completeness, row)]
+    completeness = completeness[by_group(completeness, row)]
     return Regions(
         hexes.grid,
         hexes.q,
@@ -201,13 +202,6 @@ def regions_of_cells(
         completeness_mean=_sums(completeness, starts) / n,
         score=_scores(counts, row, kinds, y, x, rules, score_cells),
     )
-
-
-def _by_hexagon(values: Reals, row: Ints) -> Ints:
-    """Order of values by hexagon, and ascending within each."""
-    ascending = np.argsort(values, kind="stable")
-    narrow = np.min_scalar_type(row.max(initial=0))  # numbers of two bytes are sorted in linear time
-    return ascending[np.argsort(row[ascending].astype(narrow), kind="stable")]
 
 
 def _sums(values: Reals, starts: Ints) -> Reals:

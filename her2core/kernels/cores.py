@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from her2core.kernels.order import by_group
+
 
 @dataclass(frozen=True, slots=True)
 class Strips:
@@ -39,7 +41,7 @@ class Strips:
         """Sort at least one point; points of one place keep their order."""
         top = float(y.min())
         strips = np.floor((y - top) / height).astype(np.int64)
-        order = np.lexsort((x, strips))
+        order = by_group(x, strips)
         starts = np.searchsorted(strips[order], np.arange(int(strips.max()) + 2))
         return cls(y[order], x[order], order, top, height, starts)
 

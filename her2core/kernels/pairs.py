@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from her2core.kernels.order import by_group
+
 
 def neighbour_counts(
     y: NDArray[np.float64], x: NDArray[np.float64], reaches: Sequence[float]
@@ -36,7 +38,7 @@ def neighbour_counts(
     if n == 0:
         return out
     strips = np.floor((y - y.min()) / (longest * _SLACK / _STRIPS)).astype(np.int64)
-    order = np.lexsort((x, strips))
+    order = by_group(x, strips)
     starts = np.searchsorted(strips[order], np.arange(int(strips.max()) + 2))
     limits = np.square(np.array(reaches, np.float64))
     out[order] = _count(y[order], x[order], strips[order], starts, longest, limits)
