@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ def wilson(k: float, n: float, z: float = Z95) -> tuple[float, float]:
 
 def exact_sum(values: NDArray[np.floating]) -> float:
     """Correctly rounded sum of a column, shape ``(n,)``: the same for any order and any cut of its rows."""
-    return math.fsum(_floats(values))
+    pieces = (values[start : start + _PIECE].tolist() for start in range(0, len(values), _PIECE))
+    return math.fsum(chain.from_iterable(pieces))
 
 
 def quantiles(values: NDArray[np.floating], percents: Sequence[int]) -> tuple[float | None, ...]:
@@ -88,8 +90,3 @@ def scattered(names: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def _floats(values: NDArray[np.floating]) -> Iterator[float]:
-    for start in range(0, len(values), _PIECE):
-        yield from values[start : start + _PIECE].tolist()
