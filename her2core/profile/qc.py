@@ -16,7 +16,7 @@ import numpy.typing as npt
 from her2core.errors import Reason
 from her2core.kernels.stain import STRONG_DAB_OD, Vector, optical_density, unmix
 from her2core.params import ProfileParams
-from her2core.profile.tissue import unscanned, without_small
+from her2core.profile.tissue import channels, unscanned, without_small
 from her2core.records import Quality, StainProfile
 
 # Ink, by the direction of its optical density. Ours; a test holds that no mixture of up to 0.35 OD of
@@ -59,9 +59,8 @@ def find_pen(
 
 def _inked(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.bool_]:
     """Whether each pixel has the optical density of ink."""
-    od = np.maximum(optical_density(rgb, i0), 0)
-    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
-    mean, highest, lowest = od.mean(axis=2), od.max(axis=2), od.min(axis=2)
+    red, green, blue = od = channels(np.maximum(optical_density(rgb, i0), 0))
+    mean, highest, lowest = od.mean(axis=0), od.max(axis=0), od.min(axis=0)
     coloured = mean > INK_OD
     green_ink = (mean > INK_OD / 2) & (green < 0.75 * red) & (green < 0.85 * blue)
     blue_ink = coloured & (blue < 0.25 * red)
@@ -129,8 +128,8 @@ def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.ND
 
 def _rim(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.bool_]:
     """Whether each pixel is dark without colour."""
-    od = optical_density(rgb, i0)
-    highest, lowest = od.max(axis=2), od.min(axis=2)
+    od = channels(optical_density(rgb, i0))
+    highest, lowest = od.max(axis=0), od.min(axis=0)
     grey: npt.NDArray[np.bool_] = (lowest > BUBBLE_OD) & (highest - lowest < BUBBLE_SPREAD * highest)
     return grey
 

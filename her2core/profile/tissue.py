@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,10 +50,10 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
     -------
     None where the picture shows no glass; see `bright_end` then.
     """
-    white = rgb.min(axis=2) >= WHITE
+    white = channels(rgb).min(axis=0) >= WHITE
     usable = ~(white | unscanned(rgb))
     flat = usable & (spread(rgb) <= params.glass_flat_levels)
-    total = rgb.sum(axis=2, dtype=np.int16)
+    total = channels(rgb).sum(axis=0, dtype=np.int16)
     near = np.convolve(
         np.bincount(total[flat], minlength=766), np.ones(2 * PEAK_HALF_WIDTH + 1, np.int64), "same"
     )
@@ -67,9 +68,14 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
     return Background(_modes(rgb[glass]), "glass")
 
 
+def channels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pixels (h, w, 3) as (3, h, w): NumPy is slow along an axis of three that lies innermost."""
+    return np.array(cv2.split(pixels))
+
+
 def unscanned(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Area filled with black: no light, and no slide either."""
-    dark: npt.NDArray[np.bool_] = rgb.max(axis=2) <= BLACK
+    dark: npt.NDArray[np.bool_] = channels(rgb).max(axis=0) <= BLACK
     return dark
 
 
@@ -122,7 +128,7 @@ def od_sum(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.int16]:
 def spread(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Range of grey levels in each pixel's 3 x 3 neighbourhood, the widest of the three channels."""
     window = np.ones((3, 3), np.uint8)
-    widest: npt.NDArray[np.uint8] = (cv2.dilate(rgb, window) - cv2.erode(rgb, window)).max(axis=2)
+    widest: npt.NDArray[np.uint8] = channels(cv2.dilate(rgb, window) - cv2.erode(rgb, window)).max(axis=0)
     return widest
 
 

@@ -110,8 +110,8 @@ def _write_level(store: Store, path: str, ref: PyramidRef, level: int, mask: Mas
     for iy in range(-(-height // (side * edge))):
         for ix in range(-(-width // (side * edge))):
             writer.clear()
-            for cy in range(side):
-                for cx in range(side):
+            for cy in range(min(side, -(-height // edge) - iy * side)):
+                for cx in range(min(side, -(-width // edge) - ix * side)):
                     if _fill(chunk, mask, repeat, (iy * side + cy) * edge, (ix * side + cx) * edge):
                         writer.add(cy, cx, chunk)
             store.write_bytes(f"{path}/c/{iy}/{ix}", writer.finish())
