@@ -62,29 +62,29 @@ def _within(y: Any, x: Any, y0: float, x0: float, limit: float) -> int:
 
 @njit(nogil=True, cache=True)
 def _count(y: Any, x: Any, strips: Any, starts: Any, longest: float, limits: Any) -> Any:
-    n, last_strip = len(y), len(starts) - 2
-    near = np.zeros((n, len(limits)), np.int64)
-    for offset in range(-_STRIPS, _STRIPS + 1):
-        first = last = 0
-        for i in range(n):
-            strip = strips[i] + offset
-            if strip < 0 or strip > last_strip:
-                continue
-            first, last = max(first, starts[strip]), max(last, starts[strip])
-            while first < starts[strip + 1] and x[first] < x[i] - longest * _SLACK:
-                first += 1
-            while last < starts[strip + 1] and x[last] <= x[i] + longest * _SLACK:
-                last += 1
-            for k in range(len(limits)):
-                reach = np.sqrt(limits[k]) * _SLACK
-                if (abs(offset) - 1) * longest > reach * _STRIPS:
-                    continue
-                a, b = first, last
-                if k < len(limits) - 1:  # a shorter reach: a shorter run
-                    a = first + np.searchsorted(x[first:last], x[i] - reach)
-                    b = first + np.searchsorted(x[first:last], x[i] + reach, side="right")
-                near[i, k] += _within(y[a:b], x[a:b], y[i], x[i], limits[k])
-    for i in range(n):
-        for k in range(len(limits)):
-            near[i, k] -= 1  # itself
-    return near
+    near = np.full((len(limits), len(y)), -1)  # itself
+    for k in range(len(limits)):
+        reach = np.sqrt(limits[k]) * _SLACK
+        for offset in range(-_STRIPS, _STRIPS + 1):
+            if (abs(offset) - 1) * longest <= reach * _STRIPS:
+                _add_strip(y, x, strips, starts, offset, reach, limits[k], near[k])
+    return near.T
+
+
+@njit(nogil=True, cache=True)
+def _add_strip(
+    y: Any, x: Any, strips: Any, starts: Any, offset: int, reach: float, limit: float, near: Any
+) -> None:
+    """Add to ``near`` the points of the strip ``offset`` strips below each."""
+    first = last = 0
+    for i in range(len(y)):
+        strip = strips[i] + offset
+        if strip < 0 or strip > len(starts) - 2:
+            continue
+        end = starts[strip + 1]
+        first, last = max(first, starts[strip]), max(last, starts[strip])
+        while first < end and x[first] < x[i] - reach:
+            first += 1
+        while last < end and x[last] <= x[i] + reach:
+            last += 1
+        near[i] += _within(y[first:last], x[first:last], y[i], x[i], limit)
