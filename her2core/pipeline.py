@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 from distributed import Client, KilledWorker
@@ -84,6 +84,12 @@ def _why(error: object) -> tuple[SlideState, Reason, str]:
     return SlideState.FAILED, Reason.INTERNAL, f"{type(error).__name__}: {error}"
 
 
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """What writes and reads records of a kind."""
+    return TypeAdapter(kind)
+
+
 @dataclass(frozen=True, slots=True)
 class _Slide:
     """The driver's side of one slide."""
@@ -141,7 +147,7 @@ class _Slide:
 
     def _published(self, stage: str, key: str, kind: type[T], make: Callable[[], T]) -> T:
         """Return the stage's published record, or make it, publish it and return it."""
-        adapter = TypeAdapter(kind)
+        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # classes can be hashed
         path = f"stages/{stage}/{key}.json"
         if self.run.store.exists(path):
             return adapter.validate_json(self.run.store.read_bytes(path))
