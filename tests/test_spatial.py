@@ -27,8 +27,9 @@ from her2core.heterogeneity.lattice import (
 from her2core.heterogeneity.metrics import Metric, Status
 from her2core.heterogeneity.regions import NEIGHBOURS, Hexes, HexGrid, Regions, regions_of_cells
 from her2core.heterogeneity.spatial import cell_metrics, lattice_metrics, region_metrics
-from her2core.heterogeneity.spatial_cells import label_l, within_reach
+from her2core.heterogeneity.spatial_cells import label_l
 from her2core.heterogeneity.variogram import Semivariogram, fit_exponential, semivariogram
+from her2core.kernels.nearest import nearest
 from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
 from her2core.scoring.ihc import MeasuredCells
@@ -316,8 +317,20 @@ def test_l_by_hand() -> None:
 def test_distance_from_the_nearest_target() -> None:
     y, x = np.zeros(5), np.array([0.0, 10.0, 25.0, 25.5, 90.0])
     target = np.array([True, False, False, False, False])
-    assert within_reach(y, x, target, 25.0).tolist() == [0.0, 10.0, 25.0, math.inf, math.inf]
-    assert within_reach(y, x, np.ones(5, bool), 25.0).tolist() == [0.0] * 5
+    assert nearest(y, x, target, 25.0).tolist() == [0.0, 10.0, 25.0, math.inf, math.inf]
+    assert nearest(y, x, np.ones(5, bool), 25.0).tolist() == [0.0] * 5
+    assert nearest(y, x, np.zeros(5, bool), 25.0).tolist() == [math.inf] * 5
+    assert nearest(y[:0], x[:0], target[:0], 25.0).shape == (0,)
+
+
+@pytest.mark.parametrize("part", [0.01, 0.2, 0.9])
+def test_no_target_in_reach_is_overlooked(part: float) -> None:
+    random = np.random.default_rng(6)
+    y, x = random.integers(-40, 400, (2, 800)) / 2.0  # whole distances: some are just the reach
+    target = random.random(800) < part
+    apart = np.hypot(y[:, None] - y[target], x[:, None] - x[target]).min(axis=1)
+    assert (nearest(y, x, target, 15.0) <= 15.0).tolist() == (apart <= 15.0).tolist()
+    assert nearest(y, x, target, 300.0) == pytest.approx(apart)
 
 
 Sheet = tuple[Reals, Reals, NDArray[np.int64], NDArray[np.int64]]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from her2core.heterogeneity.bootstrap import UNIT, Blocks, whole
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
-from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by, within_reach
+from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by
 from her2core.kernels.components import component_labels
+from her2core.kernels.nearest import nearest
 from her2core.kernels.order import by_place
 from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
@@ -128,7 +129,7 @@ def pattern_of(
     core = np.flatnonzero(CORE[1] * alike >= CORE[0] * near[rarer])
     seeds = np.zeros(len(y), np.bool_)
     seeds[core[_by_size(component_labels(y[core], x[core], link_um)) == 0]] = True
-    cohesive = within_reach(y, x, seeds, link_um) <= link_um if len(core) else seeds
+    cohesive = nearest(y, x, seeds, link_um) <= link_um
     return Pattern(rarer, _by_size(component_labels(y, x, link_um)), cohesive)
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.heterogeneity.bootstrap import Blocks
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
+from her2core.kernels.nearest import nearest
 from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
 
@@ -152,17 +152,6 @@ def sums_by(rows: Ints, size: int, *columns: NDArray[np.number | np.bool_]) -> R
     return np.stack([np.bincount(rows, column, size).astype(np.float64) for column in columns], axis=1)
 
 
-def within_reach(y_um: Reals, x_um: Reals, target: Bools, reach_um: float) -> Reals:
-    """Distance of every cell from the nearest target in µm, 0 of a target, inf beyond ``reach_um``."""
-    distance = np.zeros(len(target))
-    if not target.all():
-        tree = cKDTree(np.stack([y_um[target], x_um[target]], axis=1))
-        others = np.stack([y_um[~target], x_um[~target]], axis=1)
-        bound = math.nextafter(reach_um, math.inf)  # SciPy's bound is exclusive
-        distance[~target] = tree.query(others, distance_upper_bound=bound)[0]
-    return distance
-
-
 def proximity_metrics(
     y_um: Reals, x_um: Reals, od: Reals, rows: Ints, params: HeterogeneityParams
 ) -> Iterator[Metric]:
@@ -183,7 +172,7 @@ def proximity_metrics(
         if n < params.min_cells or many < params.min_positive:
             yield from (insufficient(name, many, scale_um=reach) for reach in params.proximity_um)
             continue
-        distance = within_reach(y_um, x_um, target, params.proximity_um[-1])
+        distance = nearest(y_um, x_um, target, params.proximity_um[-1])
         for reach in params.proximity_um:
             served = distance <= reach
             value = int(np.count_nonzero(served)) / n
