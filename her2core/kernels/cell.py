@@ -61,8 +61,12 @@ class Sizes(NamedTuple):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: Any, work: Any) -> Any:
-    """Measure the nuclei whose indices ``wanted`` lists, in any order.
+def measure(
+    sheets: Any, found: Any, strips: Any, wanted: Any, sizes: Any, rule: Any, look: Any, work: Any
+) -> Any:
+    """Measure the nuclei of ``found`` whose indices ``wanted`` lists, in any order.
+
+    ``found`` is in the order of `Nuclei.nearby`, ``strips`` are its.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: A
     for first in range(0, len(wanted), LANES):
         batch = wanted[first : first + LANES]
         for lane in range(LANES):
-            _take(batch[min(lane, len(batch) - 1)], lane, found, sizes, look, work)
+            _take(batch[min(lane, len(batch) - 1)], lane, found, strips, sizes, look, work)
         trace_contours(sheets.dab, sheets.hem, rule, work)
         for lane in range(len(batch)):
             i = batch[lane]
@@ -90,14 +94,12 @@ def measure(sheets: Any, found: Any, wanted: Any, sizes: Any, rule: Any, look: A
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _take(i: int, lane: int, found: Any, sizes: Any, look: Any, work: Any) -> None:
+def _take(i: int, lane: int, found: Any, strips: Any, sizes: Any, look: Any, work: Any) -> None:
     """Put nucleus ``i`` into a lane, and the midlines to its neighbours."""
     work.centre[0, lane] = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
     work.centre[1, lane] = found.y[i] * sizes.stride + found.x[i]
     work.nucleus[lane] = found.path[i]
-    first = np.searchsorted(found.y, found.y[i] - sizes.near)
-    last = np.searchsorted(found.y, found.y[i] + sizes.near + 1)
-    membrane.bound_rays(i, found, (first, last), sizes.near, look, work.mid[lane])
+    membrane.bound_rays(i, found, strips, sizes.near, look, work.mid[lane])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -117,18 +119,16 @@ def _measure_membrane(lane: int, sheets: Any, sizes: Any, rule: Any, look: Any, 
         work.centre[0, lane],
         work.centre[1, lane],
     )
-    count = np.zeros(256, np.int32)
-    peak, weight, valid = np.zeros(N_RAYS, np.int32), np.zeros(N_RAYS), np.zeros(N_RAYS, np.bool_)
+    count = np.empty((4, 256), np.int32)
+    peak, weight, valid = np.empty(N_RAYS, np.int32), np.empty(N_RAYS), np.empty(N_RAYS, np.bool_)
     membrane.read_contour(sheets.raw, at_full, path, rule.slack, peak)
     base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
     stained = (peak >= sizes.positive) & (peak - base >= sizes.above)
     membrane.leave_neighbours(sheets.hem, sheets.brown, (at, at_full), nucleus, rule, stained, path, peak)
     membrane.arc_lengths(path, look, weight)
-    for a in range(N_RAYS):
-        span = (nucleus[a] + 1, int(path[a] / rule.scale) + rule.lumen + 2)
-        valid[a] = peak[a] >= sizes.positive or not membrane.looks_into_glass(
-            sheets.hem, sheets.brown, (at, at_full), a, span, rule
-        )
+    membrane.find_valid(
+        sheets.hem, sheets.brown, (at, at_full), nucleus, path, peak >= sizes.positive, rule, valid
+    )
     row[2] = base / DAB_PER_OD
     _summarise(peak, weight, valid, base, sizes, row)
     row[18] = centroid(path, 0.0, look)[2] * sizes.step_um * sizes.step_um

@@ -218,7 +218,7 @@ class IHCKernel:
         cells["x_px0"] += x0 * self.bin
         y, x = cells["y_px0"], cells["x_px0"]
         cells = cells[(y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1)]
-        return cells[np.lexsort((cells["x_px0"], cells["y_px0"]))]
+        return cells[np.lexsort((cells["nucleus_area_um2"], cells["x_px0"], cells["y_px0"]))]
 
     def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
         """A contiguous plane in a buffer that is reused from call to call."""
@@ -295,8 +295,9 @@ class IHCKernel:
         return found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
 
     def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:
+        found = found.where(found.nearby())
         wanted = _within(found.y, found.x, inner.grown(self.drift))
-        order = found.nearby()
+        strips = found.strips(planes.soft.shape[0])
         sheets = Sheets(
             raw=self.fine_star.over(planes.raw),
             dab=self.fine_star.over(planes.dab),
@@ -304,8 +305,9 @@ class IHCKernel:
             hem=self.wide_star.over(planes.hem),
         )
         sizes = self._sizes(planes.soft.shape[1])
+        work = self._membrane_work
         rows, place = measure(
-            sheets, found, order[wanted[order]], sizes, self.contour_rule, self.look, self._membrane_work
+            sheets, found, strips, np.flatnonzero(wanted), sizes, self.contour_rule, self.look, work
         )
         cells = np.zeros(len(rows), CELL_DTYPE)
         for k, name in enumerate(MEASURED):

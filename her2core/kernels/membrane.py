@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from her2core.kernels.contour import OPEN
+from her2core.kernels.nuclei import STRIP
 from her2core.kernels.polar import N_RAYS, sample
 
 GLASSY: Final = 0.3  # of the way from glass to a cell's cytoplasm: less is a gap; ours
@@ -23,41 +24,52 @@ FAINTEST_DAB: Final = 6  # grey steps, 0.05 OD: less is no stain; ours
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def bound_rays(i: int, found: Any, rows: tuple[int, int], near: int, look: Any, mid: Any) -> None:
-    """Distance to the midline between nucleus ``i`` and its neighbours in ``rows``, along every ray.
+def bound_rays(i: int, found: Any, strips: Any, near: int, look: Any, mid: Any) -> None:
+    """Distance to the midline between nucleus ``i`` of ``found`` and its neighbours, along every ray.
 
-    The midline halves the gap between the two nuclear edges. Writes ``mid`` (ray,) in pixels of the nuclear
-    image.
+    The midline halves the gap between the two nuclear edges. ``strips`` are those of ``found`` (see
+    `Nuclei.strips`); neighbours are at most ``near`` pixels apart along an axis. Writes ``mid`` (ray,) in
+    pixels of the nuclear image.
     """
     mid[:] = OPEN
-    for j in range(rows[0], rows[1]):
-        dy, dx = found.y[j] - found.y[i], found.x[j] - found.x[i]
-        if j == i or abs(dy) > near or abs(dx) > near:
-            continue
-        d = look.distance[dy + look.reach, dx + look.reach]
-        towards = look.ray[dy + look.reach, dx + look.reach]
-        own = found.path[i, towards]
-        other = found.path[j, (towards + N_RAYS // 2) % N_RAYS]
-        half = own + 0.5 * (d - own - other)
-        for a in range(N_RAYS):
-            along = (look.cos[a] * dx + look.sin[a] * dy) / d
-            if along > 0.2 and half / along < mid[a]:
-                mid[a] = half / along
+    y, x = found.y[i], found.x[i]
+    for strip in range(max((y - near) // STRIP, 0), min((y + near) // STRIP + 2, len(strips)) - 1):
+        j, stop = strips[strip], strips[strip + 1]
+        j += np.searchsorted(found.x[j:stop], x - near)
+        while j < stop and found.x[j] - x <= near:
+            dy, dx = found.y[j] - y, found.x[j] - x
+            if j != i and abs(dy) <= near:
+                d = look.distance[dy + look.reach, dx + look.reach]
+                towards = look.ray[dy + look.reach, dx + look.reach]
+                own = found.path[i, towards]
+                other = found.path[j, (towards + N_RAYS // 2) % N_RAYS]
+                _halve(dy, dx, d, own + 0.5 * (d - own - other), look, mid)
+            j += 1
+
+
+@njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
+def _halve(dy: int, dx: int, d: float, half: float, look: Any, mid: Any) -> None:
+    """Let no ray pass the line ``half`` of the way along ``d``; in vector code."""
+    for a in range(N_RAYS):
+        along = (look.cos[a] * dx + look.sin[a] * dy) / d
+        far = half / along
+        mid[a] = far if (along > 0.2) & (far < mid[a]) else mid[a]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def read_contour(dab: Any, centre: int, path: Any, slack: int, peak: Any) -> None:
     """DAB (grey steps) of the contour at every ray."""
     for a in range(N_RAYS):
-        best = np.int32(0)
-        for r in range(path[a] - 2 * slack, path[a] + 2 * slack + 1):
-            here = np.int32(sample(dab, centre, a, max(r, 0)))
-            outer = np.int32(sample(dab, centre, a, r + slack))
-            if r <= path[a] + slack or here >= outer:  # farther out only a crest of its own, no flank
+        best, r = np.int32(0), path[a]
+        for q in range(r - 2 * slack, r + slack + 1):
+            best = max(best, np.int32(sample(dab, centre, a, max(q, 0))))
+        for q in range(r + slack + 1, r + 2 * slack + 1):
+            here = np.int32(sample(dab, centre, a, q))
+            if here >= sample(dab, centre, a, q + slack):  # farther out only a crest of its own, no flank
                 best = max(best, here)
-        outer = np.int32(sample(dab, centre, a, path[a] + 3 * slack))
+        outer = np.int32(sample(dab, centre, a, r + 3 * slack))
         if 4 * outer > 5 * best:  # all this is the flank of a membrane farther out
-            best = np.int32(sample(dab, centre, a, max(path[a] - slack, 0)))
+            best = np.int32(sample(dab, centre, a, max(r - slack, 0)))
         peak[a] = best
 
 
@@ -133,45 +145,52 @@ def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, c
 
     Nearer than ``rule.foot`` to the contour is membrane: there the median of a narrow cytoplasm would be the
     foot of strong membranes, and their weaker parts would not stand out from it. A cell without room between
-    the two is judged by the outer half of its nucleus.
+    the two is judged by the outer half of its nucleus. ``count`` is scratch, (4, 256): greys that follow one
+    another are counted apart, because most are alike, and a count waits for the last one in its place.
     """
     count[:] = 0
     n = 0
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
         for r in range(edge + 1, min(edge + int(0.6 * (path[a] - edge)), path[a] - rule.foot) + 1):
-            count[sample(dab, centre, a, r)] += 1
+            count[np.uint64(r & 3), sample(dab, centre, a, r)] += 1
             n += 1
     for a in range(N_RAYS if n < N_RAYS else 0):
         edge = int(nucleus[a] * rule.scale + 0.5)
         for r in range(edge // 2, edge + 1):
-            count[sample(dab, centre, a, r)] += 1
+            count[np.uint64(r & 3), sample(dab, centre, a, r)] += 1
             n += 1
     seen = 0
     for v in range(256):
-        seen += count[v]
+        seen += count[0, v] + count[1, v] + count[2, v] + count[3, v]
         if 2 * seen >= n:
             return v
     return 255
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def looks_into_glass(
-    hem: Any, dab: Any, at: tuple[int, int], a: int, span: tuple[int, int], rule: Any
-) -> bool:
-    """Whether ray ``a`` holds neither stain for the width of a lumen, somewhere within ``span``.
+def find_valid(
+    hem: Any, dab: Any, at: tuple[int, int], nucleus: Any, path: Any, stained: Any, rule: Any, valid: Any
+) -> None:
+    """Mark the rays (ray,) that can be judged: those ``stained``, and those that do not look into a lumen.
 
-    Both sheets are of the nuclear image's star; ``at`` is the centre's place in each.
+    A ray does where it holds neither stain for the width of a lumen, from the nucleus to a lumen's width past
+    the contour. Both sheets are of the nuclear image's star; ``at`` is the centre's place in each.
     """
-    stop = min(span[1], hem.offset.shape[1])
-    r = span[0] + rule.lumen - 1
-    while r < stop:  # whatever is no glass rules out every lumen that would hold it
-        k = 0
-        while k < rule.lumen and sample(hem, at[0], a, r - k) < rule.glass:
-            if sample(dab, at[1], a, r - k) >= FAINTEST_DAB:
+    wide = rule.lumen
+    for a in range(N_RAYS):
+        valid[a] = True
+        if stained[a]:
+            continue
+        stop = min(int(path[a] / rule.scale) + wide + 2, hem.offset.shape[1])
+        r = nucleus[a] + wide
+        while r < stop:  # whatever is no glass rules out every lumen that would hold it
+            k = 0
+            while k < wide and sample(hem, at[0], a, r - k) < rule.glass:
+                if sample(dab, at[1], a, r - k) >= FAINTEST_DAB:
+                    break
+                k += 1
+            if k == wide:
+                valid[a] = False
                 break
-            k += 1
-        if k == rule.lumen:
-            return True
-        r += rule.lumen - k
-    return False
+            r += wide - k

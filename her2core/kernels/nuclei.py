@@ -34,6 +34,10 @@ class Nuclei(NamedTuple):
         """An order in which those that follow one another look at the same pixels."""
         return np.lexsort((self.x, self.y // STRIP))
 
+    def strips(self, height: int) -> NDArray[np.intp]:
+        """First of every strip of `STRIP` rows, and the number of all; they stand in the order of `nearby`."""
+        return np.searchsorted(self.y // STRIP, np.arange(-(-height // STRIP) + 1))
+
     def where(self, keep: NDArray[Any]) -> Nuclei:
         """Those that ``keep`` marks or lists."""
         return Nuclei(*(column[keep] for column in self))
