@@ -149,12 +149,13 @@ def _summarise(peak: Any, weight: Any, valid: Any, base: int, sizes: Any, row: A
     row[3] = mean / max(total, 1e-9) / DAB_PER_OD
     row[4] = _quantile(peak, weight, stained if stained.any() else valid, 0.5) / DAB_PER_OD
     row[5] = _quantile(peak, weight, valid, 0.9) / DAB_PER_OD
-    for k in range(len(sizes.ladder)):
-        part = 0.0
-        for a in range(N_RAYS):
-            if valid[a] and peak[a] >= sizes.ladder[k] and peak[a] - base >= sizes.above:
-                part += weight[a]
-        row[6 + k] = part / max(total, 1e-9)
+    part = np.zeros(LADDER)
+    for a in range(N_RAYS):
+        counts = valid[a] and peak[a] - base >= sizes.above
+        for k in range(LADDER if counts else 0):
+            part[k] += weight[a] if peak[a] >= sizes.ladder[k] else 0.0
+    for k in range(LADDER):
+        row[6 + k] = part[k] / max(total, 1e-9)
     gap = 0
     longest = 0
     for a in range(2 * N_RAYS):

@@ -26,8 +26,7 @@ class Star(NamedTuple):
 
     def over(self, image: NDArray[np.uint8], spacing: int = 1) -> Sheet:
         """``image`` (h, w) seen with this star, ``spacing`` of its pixels to one of the star's."""
-        offset = (self.dy.astype(np.int64) * image.shape[1] + self.dx) * spacing
-        return Sheet(image.ravel(), offset)
+        return Sheet(image.ravel(), (self.dy * np.int32(image.shape[1]) + self.dx) * np.int32(spacing))
 
 
 def star(n_radii: int, step_px: float, shift_px: float = 0.0) -> Star:
@@ -63,7 +62,7 @@ class Sheet(NamedTuple):
     """An image as a star sees it: ``flat[centre + offset[ray, radius]]``."""
 
     flat: NDArray[np.uint8]
-    offset: NDArray[np.int64]
+    offset: NDArray[np.int32]  # half the size of the usual index: it has to share the cache with the image
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
