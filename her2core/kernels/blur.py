@@ -33,8 +33,8 @@ def gaussian_taps(sigma_px: float, reach: int) -> NDArray[np.int32]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def blur(image: Any, taps: Any, out: Any) -> None:
-    """Blur ``image`` (h, w) uint8, mirrored about its outermost pixels, into ``out``.
+def blur(image: Any, taps: Any, out: Any, first: int = 0) -> None:
+    """Blur ``image`` (h, w) uint8, mirrored about its outermost pixels, from row ``first`` on into ``out``.
 
     Both sides are longer than ``taps`` (reach + 1,) from `gaussian_taps`.
     """
@@ -42,7 +42,7 @@ def blur(image: Any, taps: Any, out: Any) -> None:
     reach = len(taps) - 1
     column, total = np.empty(w + 2 * reach, np.uint16), np.empty(w, np.uint32)
     middle = column[reach : reach + w]
-    for y in range(h):
+    for y in range(first, first + len(out)):
         _first_bytes(image[y], np.uint16(taps[0]), middle)
         for k in range(1, reach + 1):
             _add_bytes(image[abs(y - k)], image[h - 1 - abs(h - 1 - y - k)], np.uint16(taps[k]), middle)
@@ -52,7 +52,7 @@ def blur(image: Any, taps: Any, out: Any) -> None:
         _first_words(middle, np.uint32(taps[0]), total)
         for k in range(1, reach + 1):
             _add_words(column[reach - k :], column[reach + k :], np.uint32(taps[k]), total)
-        _finish(total, out[y])
+        _finish(total, out[y - first])
 
 
 # Loops that become vector code, each in a function of its own. Sums of weighted bytes fit 16 bits.

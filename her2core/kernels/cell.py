@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from her2core.kernels import membrane
 from her2core.kernels.contour import trace_contours
-from her2core.kernels.evidence import levels
+from her2core.kernels.evidence import around, inside
 from her2core.kernels.lanes import LANES
 from her2core.kernels.planes import BASE, DAB_PER_OD
 from her2core.kernels.polar import N_RAYS, Sheet, centroid, elongation
@@ -34,12 +34,11 @@ MEASURED: Final = (
 
 
 class Sheets(NamedTuple):
-    """The images of a cell: the first two seen along fine rays, the others along those of nuclei."""
+    """The images of a cell: the first two seen along fine rays, the third along those of nuclei."""
 
     raw: Sheet  # DAB at full resolution
     dab: Sheet  # the same, lightly smoothed
-    brown: Sheet  # the smoothed DAB again
-    hem: Sheet
+    stains: Sheet
 
 
 class Sizes(NamedTuple):
@@ -81,7 +80,7 @@ def measure(
         batch = wanted[first : first + LANES]
         for lane in range(LANES):
             _take(batch[min(lane, len(batch) - 1)], lane, found, strips, sizes, look, work)
-        trace_contours(sheets.dab, sheets.hem, rule, work)
+        trace_contours(sheets.dab, sheets.stains, rule, work)
         for lane in range(len(batch)):
             i = batch[lane]
             dy, dx, area = centroid(found.path[i], 0.5, look)
@@ -105,10 +104,10 @@ def _take(i: int, lane: int, found: Any, strips: Any, sizes: Any, look: Any, wor
 @njit(nogil=True, cache=True, boundscheck=False)
 def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, look: Any, row: Any) -> None:
     at = found.y[i] * sizes.stride + found.x[i]
-    inside, outside = levels(sheets.hem, at, found.path[i], 2, 1)
-    row[1] = sizes.low_od + (inside - BASE) * sizes.grey_od
+    own = inside(sheets.stains, at, found.path[i], 1)[0]
+    row[1] = sizes.low_od + (own - BASE) * sizes.grey_od
     row[16] = elongation(found.path[i], look)
-    row[17] = (inside - outside) * sizes.grey_od
+    row[17] = (own - around(sheets.stains, at, found.path[i], 2, 1)[0]) * sizes.grey_od
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -124,11 +123,9 @@ def _measure_membrane(lane: int, sheets: Any, sizes: Any, rule: Any, look: Any, 
     membrane.read_contour(sheets.raw, at_full, path, rule.slack, peak)
     base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
     stained = (peak >= sizes.positive) & (peak - base >= sizes.above)
-    membrane.leave_neighbours(sheets.hem, sheets.brown, (at, at_full), nucleus, rule, stained, path, peak)
+    membrane.leave_neighbours(sheets.stains, at, nucleus, rule, stained, path, peak)
     membrane.arc_lengths(path, look, weight)
-    membrane.find_valid(
-        sheets.hem, sheets.brown, (at, at_full), nucleus, path, peak >= sizes.positive, rule, valid
-    )
+    membrane.find_valid(sheets.stains, at, nucleus, path, peak >= sizes.positive, rule, valid)
     row[2] = base / DAB_PER_OD
     _summarise(peak, weight, valid, base, sizes, row)
     row[18] = centroid(path, 0.0, look)[2] * sizes.step_um * sizes.step_um

@@ -46,7 +46,7 @@ class ContourRule(NamedTuple):
 class Workspace(NamedTuple):
     """The cells that `trace_contours` works on, one a lane, and its scratch."""
 
-    centre: NDArray[np.int64]  # (2, lane) place in the sheets of the full DAB and of the hematoxylin
+    centre: NDArray[np.int64]  # (2, lane) place in the sheets of the DAB and of both stains
     nucleus: NDArray[np.int32]  # (lane, ray) radius, pixels of the nuclear image
     mid: NDArray[np.float64]  # (lane, ray) distance to the midline, pixels of the nuclear image
     path: NDArray[np.int32]  # (lane, ray) the contours, steps
@@ -88,7 +88,7 @@ def workspace(n_radii: int) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def trace_contours(dab: Any, hem: Any, rule: Any, work: Any) -> None:
+def trace_contours(dab: Any, stains: Any, rule: Any, work: Any) -> None:
     """Trace the cells around the nuclei of ``work`` into its paths, radii in steps.
 
     A radius gains by its DAB ridge, and pays for its distance from the midline and for the membrane and the
@@ -98,9 +98,9 @@ def trace_contours(dab: Any, hem: Any, rule: Any, work: Any) -> None:
     for lane in range(LANES):
         bound = work.bound[:, :, lane]
         _bound(work.nucleus[lane], work.mid[lane], last, rule, bound)
-        work.glass[lane::LANES] = _glass_level(hem, work.centre[1, lane], work.nucleus[lane], rule)
+        work.glass[lane::LANES] = _glass_level(stains, work.centre[1, lane], work.nucleus[lane], rule)
         _read_brown(dab, work.centre[0, lane], bound, rule, work.brown[:, lane:])
-        _read_blue(hem, work.centre[1, lane], bound, rule, work.blue[:, lane:])
+        _read_blue(stains, work.centre[1, lane], bound, rule, work.blue[:, lane:])
     first, final = work.bound[:, 1].min(), work.bound[:, 3].max()
     for a in range(N_RAYS):
         low, high = work.bound[a, 1].min(), work.bound[a, 3].max() + 1
@@ -130,12 +130,12 @@ def _bound(nucleus: Any, mid: Any, last: int, rule: Any, bound: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _glass_level(hem: Any, at: int, nucleus: Any, rule: Any) -> Any:
+def _glass_level(stains: Any, at: int, nucleus: Any, rule: Any) -> Any:
     """Hematoxylin grey below which there is no tissue; lower where a cell's own cytoplasm is nearly clear."""
     total: Any = 0
     for a in range(N_RAYS):
         for r in range(nucleus[a] + 2, nucleus[a] + 4):
-            total += np.int32(sample(hem, at, a, r))
+            total += np.int32(sample(stains, at, a, r) >> 8)
     cytoplasm = total // (2 * N_RAYS)
     return min(rule.glass, rule.clear_glass + 2 * (cytoplasm - rule.clear_glass) // 5)
 
@@ -149,11 +149,11 @@ def _read_brown(dab: Any, at: int, bound: Any, rule: Any, brown: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _read_blue(hem: Any, at: int, bound: Any, rule: Any, blue: Any) -> None:
+def _read_blue(stains: Any, at: int, bound: Any, rule: Any, blue: Any) -> None:
     """Hematoxylin of one lane's cell between its bounds, and two pixels to either side."""
     for a in range(N_RAYS):
         for c in range(rule.coarse[bound[a, 1]] - 2, rule.coarse[bound[a, 3]] + 3):
-            blue[a, np.uint64(c * LANES)] = sample(hem, at, a, c)
+            blue[a, np.uint64(c * LANES)] = sample(stains, at, a, c) >> 8
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -11,6 +11,8 @@ from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS, sample
 
 NONE: Final = -(1 << 16)  # evidence of an outline without contrast
+HALF: Final = np.uint64(32)  # bits
+LOW: Final = np.uint64(0xFFFFFFFF)
 
 
 class NucleusRule(NamedTuple):
@@ -54,32 +56,28 @@ def nucleus_rule(rim: int, um: float) -> NucleusRule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def judge(
-    hem: Any, dab: Any, stride: int, factor: int, found: Any, order: Any, least: int, rule: Any
-) -> None:
+def judge(stains: Any, stride: int, found: Any, order: Any, least: int, rule: Any) -> None:
     """Replace every outline's score by its `evidence`, in 1/256; `NONE` where the score is below ``least``.
 
-    ``hem`` and ``dab`` are sheets of one star; ``stride`` is the width of the nuclear image, of which one
-    pixel is ``factor`` x ``factor`` of the DAB's. ``order`` lists the outlines in any order.
+    ``stains`` is a sheet of `Planes.stains`, ``stride`` its width. ``order`` lists the outlines in any order.
     """
     for i in order:
         if found.score[i] < least:
             found.score[i] = NONE
             continue
-        y, x = found.y[i], found.x[i]
-        blue = levels(hem, y * stride + x, found.path[i], rule.rim, 2)
-        brown = levels(dab, factor * (y * stride * factor + x), found.path[i], rule.rim, 2)
-        uneven = rim_spread(hem, y * stride + x, found.path[i], rule.rim)
-        found.score[i] = int(256.0 * evidence(found, i, blue, brown, uneven, rule))
+        at, path = found.y[i] * stride + found.x[i], found.path[i]
+        within, beyond = inside(stains, at, path, 2), around(stains, at, path, rule.rim, 2)
+        uneven = rim_spread(stains, at, path, rule.rim)
+        found.score[i] = int(256.0 * evidence(found, i, within, beyond, uneven, rule))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def evidence(
-    found: Any, i: int, blue: tuple[float, float], brown: tuple[float, float], uneven: float, rule: Any
+    found: Any, i: int, within: tuple[float, float], beyond: tuple[float, float], uneven: float, rule: Any
 ) -> float:
     """Evidence by `NucleusRule` for outline ``i``.
 
-    ``blue`` and ``brown`` are levels inside and around, ``uneven`` is the spread of the blue around.
+    ``within`` and ``beyond`` are blue and brown inside and around, ``uneven`` is the spread of the blue around.
     """
     path = found.path[i]
     square = 0
@@ -93,9 +91,9 @@ def evidence(
     return float(
         rule.bias
         + rule.step * min(found.score[i] / 16.0 * rule.per_range, 0.5)
-        + rule.inside * min(max((blue[0] - BASE) * rule.per_range, 0.0), 1.2)
-        + rule.outside * min(max((blue[1] - BASE) * rule.per_range, -0.3), 0.6)
-        + rule.brown * min(max((brown[0] - brown[1]) * rule.per_dab_od, -0.6), 0.3)
+        + rule.inside * min(max((within[0] - BASE) * rule.per_range, 0.0), 1.2)
+        + rule.outside * min(max((beyond[0] - BASE) * rule.per_range, -0.3), 0.6)
+        + rule.brown * min(max((within[1] - beyond[1]) * rule.per_dab_od, -0.6), 0.3)
         + rule.size * np.log(min(max(area, 8.0), 60.0))
         + rule.rough * min(change * N_RAYS / total, 5.0)
         + rule.uneven * uneven * rule.per_range
@@ -103,28 +101,46 @@ def evidence(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def levels(sheet: Any, centre: int, path: Any, rim: int, every: int) -> tuple[float, float]:
-    """Mean grey inside the outline, by area, and in the ``rim`` pixels around it; one ray in ``every``."""
-    total = 0
+def inside(stains: Any, centre: int, path: Any, every: int) -> tuple[float, float]:
+    """Mean grey of hematoxylin and of DAB inside the outline, by area; one ray in ``every``."""
+    total = np.uint64(0)
     area = 0
-    around = 0
     for a in range(0, N_RAYS, every):
+        weight = np.uint64(1)
         for r in range(path[a]):
-            total += (2 * r + 1) * sample(sheet, centre, a, r)
+            total += weight * _apart(sample(stains, centre, a, r))
+            weight += np.uint64(2)
         area += path[a] * path[a]
-        for r in range(path[a], path[a] + rim):
-            around += sample(sheet, centre, a, r)
-    return total / max(area, 1), around / (rim * (N_RAYS // every))
+    area = max(area, 1)
+    return np.int64(total >> HALF) / area, np.int64(total & LOW) / area
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def rim_spread(sheet: Any, centre: int, path: Any, rim: int) -> float:
-    """Standard deviation of the grey in the ``rim`` pixels beyond the edge."""
+def around(stains: Any, centre: int, path: Any, rim: int, every: int) -> tuple[float, float]:
+    """Mean grey of hematoxylin and of DAB in the ``rim`` pixels around the outline; one ray in ``every``."""
+    total = np.uint64(0)
+    for a in range(0, N_RAYS, every):
+        for r in range(path[a], path[a] + rim):
+            total += _apart(sample(stains, centre, a, r))
+    n = rim * (N_RAYS // every)
+    return np.int64(total >> HALF) / n, np.int64(total & LOW) / n
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _apart(stains: Any) -> Any:
+    """Both bytes with room to be added up, hematoxylin in the high half of 64 bits."""
+    grey = np.uint64(stains)
+    return (grey & np.uint64(0xFF)) | ((grey & np.uint64(0xFF00)) << np.uint64(24))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def rim_spread(stains: Any, centre: int, path: Any, rim: int) -> float:
+    """Standard deviation of hematoxylin's grey in the ``rim`` pixels beyond the edge."""
     total = 0
     square = 0
     for a in range(N_RAYS):
         for r in range(path[a] + 1, path[a] + rim + 1):
-            grey = int(sample(sheet, centre, a, r))
+            grey = int(sample(stains, centre, a, r)) >> 8
             total += grey
             square += grey * grey
     n = rim * N_RAYS

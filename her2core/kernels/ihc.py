@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.kernels import contour, nuclei
-from her2core.kernels.blur import blur, gaussian_taps
+from her2core.kernels.blur import gaussian_taps
 from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
 from her2core.kernels.nuclei import UNLIMITED, Nuclei
 from her2core.kernels.parting import barriers, find_doubles, parting_rule
-from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, stain_tables, unmix_binned, unmix_plain
+from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, Smoothing, fill_planes, stain_tables
 from her2core.kernels.polar import N_RAYS, bearings, bend_costs, star
 from her2core.kernels.rivals import unrivalled
 from her2core.params import IHCParams
@@ -49,6 +49,7 @@ CELL_DTYPE: Final = np.dtype(
 
 # Lengths in micrometres; where no source is named, ours.
 NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-centre seed
+LIGHT_SIGMA_PX: Final = 0.8  # against noise of single pixels
 SEED_SIGMA_UM: Final = 1.0  # bridges chromatin, keeps a 5 um nucleus
 SURROUND_SIGMA_UM: Final = 2.75  # what a seed is compared with
 PEAK_UM: Final = 2.0  # two seeds are farther apart than this
@@ -110,6 +111,11 @@ class IHCKernel:
         self.bin = 2 if mpp < 0.35 else 1
         self.um = mpp * self.bin  # of the nuclear image
         self.stains = stain_tables(stain)
+        self.smoothing = Smoothing(
+            light=gaussian_taps(LIGHT_SIGMA_PX, 1),
+            seed=gaussian_taps(SEED_SIGMA_UM / self.um, 3 * self._px(SEED_SIGMA_UM)),
+            wide=gaussian_taps(SURROUND_SIGMA_UM / self.um, 3 * self._px(SURROUND_SIGMA_UM)),
+        )
         self._rules_for_nuclei()
         self._rules_for_membranes(GLASS * stain.hematoxylin_high_od)
         self._reach()
@@ -230,19 +236,18 @@ class IHCKernel:
     def _unmix(self, rgb: RGB) -> Planes:
         h, w = rgb.shape[0] // self.bin, rgb.shape[1] // self.bin
         self._headroom = max(1.0, self._room_px / (h * w * self.bin**2))
-        raw = self._plane("raw", h * self.bin, w * self.bin)
-        dab = self._plane("dab", h * self.bin, w * self.bin)
-        hem, nuclear, soft, wide = (self._plane(name, h, w) for name in ("hem", "nuclear", "soft", "wide"))
-        seed, peaks = self._plane("seed", h, w), self._plane("peaks", h, w, np.int16)
-        unmix = unmix_binned if self.bin == 2 else unmix_plain
-        unmix(rgb, self.stains.packed, raw, hem, nuclear)
-        # 8-bit Gaussian blurs are integer arithmetic in OpenCV: a pixel's value does not depend on its place.
-        cv2.GaussianBlur(raw, (3, 3), 0.8, dst=dab)
-        cv2.GaussianBlur(nuclear, (3, 3), 0.8, dst=soft)
-        for sigma_um, out in ((SEED_SIGMA_UM, seed), (SURROUND_SIGMA_UM, wide)):
-            blur(nuclear, gaussian_taps(sigma_um / self.um, 3 * self._px(sigma_um)), out)
-        cv2.subtract(seed, wide, dst=peaks, dtype=cv2.CV_16S)
-        return Planes(raw, dab, hem, soft, wide, seed=peaks)
+        full, half = (h * self.bin, w * self.bin), (h, w)
+        planes = Planes(
+            raw=self._plane("raw", *full),
+            dab=self._plane("dab", *full),
+            nuclear=self._plane("nuclear", *half),
+            soft=self._plane("soft", *half),
+            wide=self._plane("wide", *half),
+            seed=self._plane("seed", *half, np.int16),
+            stains=self._plane("stains", *half, np.uint16),
+        )
+        fill_planes(rgb, self.stains.packed, self.smoothing, planes)
+        return planes
 
     def _nuclei(self, planes: Planes, inner: Box) -> Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``."""
@@ -262,10 +267,8 @@ class IHCKernel:
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
         """``found`` with two nuclei for every outline that holds two, in ascending ``(y, x)``."""
-        hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
-        double, y, x = find_doubles(
-            hem, brown, planes.soft.shape[1], self.bin, found, self.parting_rule, self.look
-        )
+        stains = self.wide_star.over(planes.stains)
+        double, y, x = find_doubles(stains, planes.stains.shape[1], found, self.parting_rule, self.look)
         limit = barriers(y, x, self.r_max, self.look)
         halves = self._outlined(planes, y.ravel(), x.ravel(), limit.reshape(-1, N_RAYS))
         part = np.minimum(*halves.score.reshape(2, -1)) > 0
@@ -285,8 +288,7 @@ class IHCKernel:
         order = found.nearby()
         nuclei.outline_all(sheet, w, floor, limit, self.edge_rule, self._nucleus_work, found, order)
         least = round(16 * self.params.nucleus_contrast * SHADES)
-        hem, brown = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
-        judge(hem, brown, w, self.bin, found, order, least, self.nucleus_rule)
+        judge(self.wide_star.over(planes.stains), w, found, order, least, self.nucleus_rule)
         return found
 
     def _unrivalled(self, found: Nuclei) -> Nuclei:
@@ -301,8 +303,7 @@ class IHCKernel:
         sheets = Sheets(
             raw=self.fine_star.over(planes.raw),
             dab=self.fine_star.over(planes.dab),
-            brown=self.wide_star.over(planes.dab, self.bin),
-            hem=self.wide_star.over(planes.hem),
+            stains=self.wide_star.over(planes.stains),
         )
         sizes = self._sizes(planes.soft.shape[1])
         work = self._membrane_work

@@ -3,6 +3,8 @@
 An array in lanes is ``(ray, radius * LANES)``: radius ``r`` of outline ``l`` stands at ``r * LANES + l``. To
 move by a radius is then to move by whole vectors, and every loop over a ray is vector code; the loops are
 functions of their own, because inside larger ones the compiler cannot tell that their arrays do not overlap.
+They are given whole arrays and cut them themselves: a part of an array that is handed to a function is counted
+in and out, each time as long as eight additions.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def trace_lanes(gain: Any, least: int, most: int, bend: Any, laps: Any, paths: A
     laps[:, last : last + _4] = NOWHERE
     laps[0, first:last] = gain[0, low:high]
     for a in range(1, len(laps)):
-        _advance(laps[a - 1, low : last + _4], gain[a % n, low:high], bend, laps[a, first:last])
+        _advance(laps, a, gain, low, high, bend)
     at = np.arange(first, first + LANES)
     end = laps[-1]
     for i in range(first + LANES, last):
@@ -51,12 +53,13 @@ def trace_lanes(gain: Any, least: int, most: int, bend: Any, laps: Any, paths: A
         if a < n + n // 4:
             for lane in range(LANES):
                 paths[lane, a % n] = at[lane] // LANES - MAX_BEND
-        _step_back(laps[a - 1], bend, at)
+        _step_back(laps, a, bend, at)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _advance(last: Any, gain: Any, bend: Any, row: Any) -> None:
-    """`polar._advance` in lanes."""
+def _advance(laps: Any, a: int, gain: Any, low: int, high: int, bend: Any) -> None:
+    """`polar._advance` in lanes: row ``a`` of ``laps`` between the places ``low`` and ``high`` of the gain."""
+    last, row, own = laps[a - 1, low : high + _8], laps[a, low + _4 : high + _4], gain[a % N_RAYS, low:high]
     b1, b2, b3, b4 = bend[1], bend[2], bend[3], bend[4]
     for i in range(len(row)):
         best = last[i + _4]
@@ -64,12 +67,13 @@ def _advance(last: Any, gain: Any, bend: Any, row: Any) -> None:
         best = max(best, np.int32(max(last[i + _2], last[i + _6]) - b2))
         best = max(best, np.int32(max(last[i + _1], last[i + _7]) - b3))
         best = max(best, np.int32(max(last[i], last[i + _8]) - b4))
-        row[i] = best + gain[i]
+        row[i] = best + own[i]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _step_back(last: Any, bend: Any, at: Any) -> None:
-    """Move every lane's place ``at`` in a row to where it came from in the row before, ``last``."""
+def _step_back(laps: Any, a: int, bend: Any, at: Any) -> None:
+    """Move every lane's place ``at`` in row ``a`` of ``laps`` to where it came from in the row before."""
+    last = laps[a - 1]
     for lane in range(LANES):
         i = j = at[lane]
         best = last[i]

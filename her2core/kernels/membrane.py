@@ -79,18 +79,17 @@ def read_contour(dab: Any, centre: int, path: Any, slack: int, peak: Any) -> Non
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def leave_neighbours(
-    hem: Any, dab: Any, at: tuple[int, int], nucleus: Any, rule: Any, stained: Any, path: Any, peak: Any
+    stains: Any, at: int, nucleus: Any, rule: Any, stained: Any, path: Any, peak: Any
 ) -> None:
     """Give back stained arcs that clear glass parts from the cell's own cytoplasm: they are a neighbour's.
 
-    Where a cell stands apart, the nearest membrane may be that of the cell across the gap. ``hem`` and
-    ``dab`` are sheets of the nuclear image's star; ``stained`` (ray,) marks the arcs. A whole arc is judged
-    at once, by the mean hematoxylin of the last unstained pixels before it, because a single pixel of pale
+    Where a cell stands apart, the nearest membrane may be that of the cell across the gap. ``stains`` is a
+    sheet of `Planes.stains`; ``stained`` (ray,) marks the arcs. A whole arc is judged at once, by the mean hematoxylin of the last unstained pixels before it, because a single pixel of pale
     cytoplasm is as clear as glass. The contour of such an arc is drawn back to these pixels.
     """
     if not stained.any() or stained.all():
         return
-    cytoplasm = _cytoplasm_hematoxylin(hem, at[0], nucleus)
+    cytoplasm = _cytoplasm_hematoxylin(stains, at, nucleus)
     if cytoplasm - rule.clear_glass < rule.cytoplasm:
         return
     level = rule.clear_glass + GLASSY * (cytoplasm - rule.clear_glass)
@@ -104,28 +103,28 @@ def leave_neighbours(
         while stained[b % N_RAYS]:
             ray = b % N_RAYS
             c: Any = int(path[ray] / rule.scale) - 1
-            while c > nucleus[ray] and sample(dab, at[1], ray, c) >= STAINED_DAB:
+            while c > nucleus[ray] and sample(stains, at, ray, c) & 0xFF >= STAINED_DAB:
                 c -= 1
             before[ray] = c
             if c > nucleus[ray]:
-                total += np.int32(sample(hem, at[0], ray, c))
+                total += np.int32(sample(stains, at, ray, c) >> 8)
                 seen += 1
             b += 1
         if seen > 1 and b - a <= min(2 * seen, NEIGHBOURS_ARC) and total < level * seen:
             for k in range(a, b):
                 ray = k % N_RAYS
                 path[ray] = max(int(before[ray] * rule.scale), int(nucleus[ray] * rule.scale + 0.5) + 1)
-                peak[ray] = min(peak[ray], sample(dab, at[1], ray, before[ray]))
+                peak[ray] = min(peak[ray], sample(stains, at, ray, before[ray]) & 0xFF)
         a = b + 1
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _cytoplasm_hematoxylin(hem: Any, at: int, nucleus: Any) -> Any:
+def _cytoplasm_hematoxylin(stains: Any, at: int, nucleus: Any) -> Any:
     """Hematoxylin grey of the cytoplasm beside the nucleus: the upper quartile, for it may be missing."""
     grey = np.zeros(N_RAYS, np.int32)
     for a in range(N_RAYS):
         for r in range(nucleus[a] + 1, nucleus[a] + 3):
-            grey[a] += np.int32(sample(hem, at, a, r))
+            grey[a] += np.int32(sample(stains, at, a, r) >> 8)
     quartile = 3 * N_RAYS // 4
     for value in grey:  # sooner done than sorting
         if (grey < value).sum() <= quartile < (grey <= value).sum():
@@ -177,24 +176,25 @@ def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, c
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_valid(
-    hem: Any, dab: Any, at: tuple[int, int], nucleus: Any, path: Any, stained: Any, rule: Any, valid: Any
+    stains: Any, at: int, nucleus: Any, path: Any, stained: Any, rule: Any, valid: Any
 ) -> None:
     """Mark the rays (ray,) that can be judged: those ``stained``, and those that do not look into a lumen.
 
     A ray does where it holds neither stain for the width of a lumen, from the nucleus to a lumen's width past
-    the contour. Both sheets are of the nuclear image's star; ``at`` is the centre's place in each.
+    the contour. ``stains`` is a sheet of `Planes.stains`.
     """
     wide = rule.lumen
     for a in range(N_RAYS):
         valid[a] = True
         if stained[a]:
             continue
-        stop = min(int(path[a] / rule.scale) + wide + 2, hem.offset.shape[1])
+        stop = min(int(path[a] / rule.scale) + wide + 2, stains.offset.shape[1])
         r = nucleus[a] + wide
         while r < stop:  # whatever is no glass rules out every lumen that would hold it
             k = 0
-            while k < wide and sample(hem, at[0], a, r - k) < rule.glass:
-                if sample(dab, at[1], a, r - k) >= FAINTEST_DAB:
+            while k < wide:
+                grey = sample(stains, at, a, r - k)
+                if grey >> 8 >= rule.glass or grey & 0xFF >= FAINTEST_DAB:
                     break
                 k += 1
             if k == wide:

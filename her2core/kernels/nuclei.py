@@ -175,27 +175,26 @@ def outline_all(
     """
     m = len(rule.weight)
     inner, outer = rule.inner * LANES, rule.outer * LANES
+    grey, sums, pale, least, gain, paths = work.sample, work.sums, work.pale, work.floor, work.gain, work.paths
     centre = np.empty(LANES, np.int64)
     for first in range(0, len(order), LANES):
         batch = order[first : first + LANES]
         for lane in range(LANES):
             i = batch[min(lane, len(batch) - 1)]
             centre[lane] = found.y[i] * stride + found.x[i]
-            work.floor[lane::LANES] = floor[i]
+            least[lane::LANES] = floor[i]
         for a in range(N_RAYS):
-            row = work.gain[a]
-            _gather(sheet, centre, a, work.sample)
-            _sum_up(work.sample, work.sums[inner:])
-            _steps(work.sums, work.sums[inner:], work.sums[inner + outer :], rule, work, row)
-            _pay_for_pale(work.sample, work.floor, rule, work.pale, row)
-            row[: rule.r_min * LANES] = FORBIDDEN
+            _gather(sheet, centre, a, grey)
+            _sum_up(grey, inner, sums)
+            _steps(sums, inner, outer, rule, work.per_inner, work.weight, gain, a)
+            _pay_for_pale(grey, least, rule, pale, gain, a)
             if len(limit) > 0:
-                _stop_at(limit, batch, a, rule.r_min, row)
-        trace_lanes(work.gain, rule.r_min, m - 1, rule.bend, work.laps, work.paths)
+                _stop_at(limit, batch, rule.r_min, gain, a)
+        trace_lanes(gain, rule.r_min, m - 1, rule.bend, work.laps, paths)
         for lane in range(len(batch)):
             i = batch[lane]
-            found.path[i] = work.paths[lane]
-            found.score[i] = _score(work.gain, lane, found.path[i])
+            found.path[i] = paths[lane]
+            found.score[i] = _score(gain, lane, paths)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -207,19 +206,23 @@ def _gather(sheet: Any, centre: Any, a: int, grey: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _sum_up(sample: Any, sums: Any) -> None:
-    """Add up every lane's samples: ``sums`` begins with a zero a lane and is that much longer."""
+def _sum_up(sample: Any, first: int, sums: Any) -> None:
+    """Add up every lane's samples: from ``first`` on ``sums`` has a zero a lane, and then the sums."""
+    own = sums[first:]
     for k in range(len(sample)):
-        sums[LANES + k] = sums[k] + sample[k]
+        own[LANES + k] = own[k] + sample[k]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _steps(back: Any, here: Any, beyond: Any, rule: Any, work: Any, row: Any) -> None:
-    """Weighted step of every radius, 1/16 grey, from sums up to ``rule.inner`` before it, to it, and beyond.
+def _steps(
+    sums: Any, inner: int, outer: int, rule: Any, per_inner: Any, weight: Any, gain: Any, a: int
+) -> None:
+    """Weighted step of every radius of ray ``a``, 1/16 grey, from sums to ``inner`` places before it, to it, and
+    to ``outer`` beyond.
 
     In 32 bits throughout, so that it becomes vector code.
     """
-    per_inner, weight = work.per_inner, work.weight
+    back, here, beyond, row = sums, sums[inner:], sums[inner + outer :], gain[a]
     per_outer, low, clip = np.int32(rule.per_outer), np.int32(-(rule.clip // 2)), np.int32(rule.clip)
     for k in range(len(row)):
         inside = np.int32(np.int32(here[k] - back[k]) * per_inner[k])
@@ -229,9 +232,9 @@ def _steps(back: Any, here: Any, beyond: Any, rule: Any, work: Any, row: Any) ->
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, row: Any) -> None:
-    """Let every radius pay for the pixels before it that are paler than the floor."""
-    clip, cost = np.int32(rule.clip), np.int32(rule.pale)
+def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, gain: Any, a: int) -> None:
+    """Let every radius of ray ``a`` pay for the pixels before it that are paler than the floor."""
+    clip, cost, row = np.int32(rule.clip), np.int32(rule.pale), gain[a]
     for k in range(len(row)):
         paid = pale[k]
         row[k] -= min(paid, clip)
@@ -239,18 +242,18 @@ def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, row: Any) -> No
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _stop_at(limit: Any, batch: Any, a: int, least: int, row: Any) -> None:
+def _stop_at(limit: Any, batch: Any, least: int, gain: Any, a: int) -> None:
     """Forbid every lane the radii beyond its limit on ray ``a``."""
     for lane in range(len(batch)):
-        row[(max(limit[batch[lane], a], least) + 1) * LANES + lane :: LANES] = FORBIDDEN
+        gain[a, (max(limit[batch[lane], a], least) + 1) * LANES + lane :: LANES] = FORBIDDEN
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _score(gain: Any, lane: int, path: Any) -> int:
+def _score(gain: Any, lane: int, paths: Any) -> int:
     """Mean gain along a lane's outline."""
     total = 0
     for a in range(N_RAYS):
-        total += gain[a, path[a] * LANES + lane]
+        total += gain[a, paths[lane, a] * LANES + lane]
     return total // N_RAYS
 
 

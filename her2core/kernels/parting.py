@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from her2core.kernels.evidence import levels
+from her2core.kernels.evidence import around, inside
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS
 
@@ -96,11 +96,10 @@ def shape(path: Any, look: Any) -> Shape:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def find_doubles(hem: Any, dab: Any, stride: int, factor: int, found: Any, rule: Any, look: Any) -> Any:
+def find_doubles(stains: Any, stride: int, found: Any, rule: Any, look: Any) -> Any:
     """Find the outlines that hold two nuclei.
 
-    ``hem`` and ``dab`` are sheets of one star; ``stride`` is the width of the nuclear image, of which one
-    pixel is ``factor`` x ``factor`` of the DAB's.
+    ``stains`` is a sheet of `Planes.stains`, ``stride`` its width.
 
     Returns
     -------
@@ -117,7 +116,7 @@ def find_doubles(hem: Any, dab: Any, stride: int, factor: int, found: Any, rule:
     )
     for i in range(len(found.y)):
         whole = shape(found.path[i], look)
-        if lean(i, whole, hem, dab, stride, factor, found, rule) <= 0.0:
+        if lean(i, whole, stains, stride, found, rule) <= 0.0:
             continue
         far = 0
         for half in range(2):
@@ -133,8 +132,8 @@ def find_doubles(hem: Any, dab: Any, stride: int, factor: int, found: Any, rule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def lean(i: int, whole: Any, hem: Any, dab: Any, stride: int, factor: int, found: Any, rule: Any) -> float:
-    """Evidence by `PartingRule` that outline ``i`` holds two nuclei."""
+def lean(i: int, whole: Any, stains: Any, stride: int, found: Any, rule: Any) -> float:
+    """Evidence by `PartingRule` that outline ``i`` holds two nuclei; no more of it than settles the matter."""
     total = (
         rule.bias
         + rule.long * whole.long * rule.um
@@ -143,15 +142,13 @@ def lean(i: int, whole: Any, hem: Any, dab: Any, stride: int, factor: int, found
     )
     if total + 0.6 * (rule.outside + rule.brown) <= 0.0:
         return float(total)  # one nucleus, whatever its stain: most are
-    at = found.y[i] * stride + found.x[i]
-    at_full = factor * (found.y[i] * stride * factor + found.x[i])
-    blue = levels(hem, at, found.path[i], rule.rim, 2)
-    brown = levels(dab, at_full, found.path[i], rule.rim, 2)
-    return float(
-        total
-        + rule.outside * min(max((blue[1] - BASE) * rule.per_range, -0.3), 0.6)
-        + rule.brown * min(max((brown[0] - brown[1]) * rule.per_dab_od, -0.6), 0.6)
-    )
+    at, path = found.y[i] * stride + found.x[i], found.path[i]
+    blue, brown = around(stains, at, path, rule.rim, 2)
+    total += rule.outside * min(max((blue - BASE) * rule.per_range, -0.3), 0.6)
+    if total + 0.6 * rule.brown <= 0.0:
+        return float(total)
+    browner = inside(stains, at, path, 2)[1] - brown
+    return float(total + rule.brown * min(max(browner * rule.per_dab_od, -0.6), 0.6))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from her2core.kernels.blur import blur
 from her2core.kernels.stain import stain_table
 from her2core.records import StainProfile
 
@@ -22,6 +23,7 @@ BETWEEN: Final = 0.25  # that level, of hematoxylin_high_od: the measured one fo
 MIN_RANGE_OD: Final = 0.08  # a narrower range is noise, not counterstain; ours
 DAB_PER_OD: Final = 125  # grey steps per unit of DAB OD: 0.008 OD a step, 2.04 OD at 255
 FRACTION_BITS: Final = 2  # of the packed look-up tables
+BAND: Final = 32  # rows of the nuclear image that are worked through at a time
 DAB_SHADE_OD: Final = 0.35  # DAB that outweighs the whole hematoxylin range; ours
 SHADE: Final = np.int32(round(SHADES / (DAB_SHADE_OD * DAB_PER_OD) * 2**16))  # what a DAB step takes away
 
@@ -56,27 +58,77 @@ def stain_tables(stain: StainProfile) -> Stains:
     return Stains((hem << 16) + dab, range_od, low_od)
 
 
+class Planes(NamedTuple):
+    """Images of one region."""
+
+    raw: NDArray[np.uint8]  # DAB, full resolution
+    dab: NDArray[np.uint8]  # the same, lightly smoothed
+    nuclear: NDArray[np.uint8]  # nuclear image; this and the following at about 0.5 um/px
+    soft: NDArray[np.uint8]  # the same, lightly smoothed
+    wide: NDArray[np.uint8]  # the same, smoothed over its surroundings
+    seed: NDArray[np.int16]  # the same over chromatin, less its surroundings: about a peak a nucleus
+    stains: NDArray[np.uint16]  # hematoxylin in the high byte, `dab` in the low one: most look at both
+
+
+class Smoothing(NamedTuple):
+    """Weights from `gaussian_taps`."""
+
+    light: NDArray[np.int32]
+    seed: NDArray[np.int32]
+    wide: NDArray[np.int32]  # the longest
+
+
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_binned(rgb: Any, packed: Any, dab: Any, hem: Any, nuclear: Any) -> None:
-    """Unmix ``rgb`` (2h, 2w, 3): DAB (2h, 2w) and, as 2 x 2 means, hematoxylin and nuclear image (h, w)."""
-    h, w = hem.shape
-    both, blue = np.empty(2 * w, np.int32), np.empty((2, 2 * w), np.int32)
-    for y in range(h):
+def fill_planes(rgb: Any, packed: Any, smoothing: Any, planes: Any) -> None:
+    """Fill `Planes` from uint8 ``rgb``, of their own size or less than a pixel of the nuclear image larger.
+
+    Band by band: what has been unmixed is smoothed while it is in the cache.
+    """
+    h, w = planes.nuclear.shape
+    factor = len(planes.raw) // h
+    near, far = len(smoothing.light) - 1, len(smoothing.wide) - 1
+    chromatin = np.empty((BAND + far, w), np.uint8)
+    light = full = 0  # rows that are smoothed lightly, and in full
+    for top in range(0, h, BAND):
+        bottom = min(top + BAND, h)
+        if factor == 2:
+            unmix_binned(rgb, packed, planes, top, bottom)
+        else:
+            unmix_plain(rgb, packed, planes, top, bottom)
+        first, light = light, bottom if bottom == h else bottom - near
+        blur(planes.raw, smoothing.light, planes.dab[factor * first : factor * light], factor * first)
+        blur(planes.nuclear, smoothing.light, planes.soft[first:light], first)
+        for y in range(first, light):
+            _join(planes.dab[factor * y], factor, planes.stains[y])
+        first, full = full, bottom if bottom == h else max(bottom - far, full)
+        blur(planes.nuclear, smoothing.wide, planes.wide[first:full], first)
+        blur(planes.nuclear, smoothing.seed, chromatin[: full - first], first)
+        for y in range(first, full):
+            _subtract(chromatin[y - first], planes.wide[y], planes.seed[y])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def unmix_binned(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> None:
+    """Unmix ``rgb`` (2h, 2w, 3) from row ``top`` to ``bottom`` of h: raw DAB and, as 2 x 2 means, the others."""
+    w = 2 * planes.nuclear.shape[1]
+    both, blue = np.empty(w, np.int32), np.empty((2, w), np.int32)
+    for y in range(top, bottom):
         for k in range(2):
             _look_up(rgb[2 * y + k], packed[0], packed[1], packed[2], both)
-            _part(both, dab[2 * y + k], blue[k])
-        _average(blue[0], blue[1], dab[2 * y], dab[2 * y + 1], hem[y], nuclear[y])
+            _part(both, planes.raw[2 * y + k], blue[k])
+        upper, lower = planes.raw[2 * y], planes.raw[2 * y + 1]
+        _average(blue[0], blue[1], upper, lower, planes.stains[y], planes.nuclear[y])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_plain(rgb: Any, packed: Any, dab: Any, hem: Any, nuclear: Any) -> None:
-    """Unmix ``rgb`` (h, w, 3) where a pixel already is about half a micrometre wide; all outputs (h, w)."""
-    h, w = hem.shape
+def unmix_plain(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> None:
+    """Unmix ``rgb`` (h, w, 3) where a pixel already is about half a micrometre wide; rows as above."""
+    w = planes.nuclear.shape[1]
     both, blue = np.empty(w, np.int32), np.empty(w, np.int32)
-    for y in range(h):
+    for y in range(top, bottom):
         _look_up(rgb[y], packed[0], packed[1], packed[2], both)
-        _part(both, dab[y], blue)
-        _shade(blue, dab[y], hem[y], nuclear[y])
+        _part(both, planes.raw[y], blue)
+        _shade(blue, planes.raw[y], planes.stains[y], planes.nuclear[y])
 
 
 # Loops over a row that become vector code, the first apart: in 32 bits, and each in a function of its own.
@@ -100,35 +152,37 @@ def _part(both: Any, dab: Any, hem: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, hem: Any, nuclear: Any) -> None:
+def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, stains: Any, nuclear: Any) -> None:
     """Hematoxylin and nuclear image from two rows of pixels."""
     half, none, white = np.int32(2 << FRACTION_BITS), np.int32(0), np.int32(255)
-    for x in range(len(hem)):
+    for x in range(len(stains)):
         blue = np.int32(upper[2 * x] + upper[2 * x + 1] + lower[2 * x] + lower[2 * x + 1] + half)
         blue = np.int32(blue >> (FRACTION_BITS + 2))
         above = np.int32(dab0[2 * x]) + np.int32(dab0[2 * x + 1])
         brown = np.int32(above + np.int32(dab1[2 * x]) + np.int32(dab1[2 * x + 1]) + 2) >> 2
         taken = np.int32(np.int32(np.int32(brown) * SHADE) + 2**15) >> 16
-        hem[x] = min(max(blue, none), white)
+        stains[x] = min(max(blue, none), white) << 8
         nuclear[x] = min(max(np.int32(blue - taken), none), white)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _shade(blue: Any, dab: Any, hem: Any, nuclear: Any) -> None:
+def _shade(blue: Any, dab: Any, stains: Any, nuclear: Any) -> None:
     """Hematoxylin and nuclear image from one row of pixels."""
     half = np.int32(1 << (FRACTION_BITS - 1))
-    for x in range(len(hem)):
+    for x in range(len(stains)):
         h = np.int32(np.int32(blue[x] + half) >> FRACTION_BITS)
-        hem[x] = min(max(h, 0), 255)
+        stains[x] = min(max(h, 0), 255) << 8
         nuclear[x] = min(max(h - ((dab[x] * SHADE + 2**15) >> 16), 0), 255)
 
 
-class Planes(NamedTuple):
-    """Images of one region."""
+@njit(nogil=True, cache=True, boundscheck=False)
+def _join(dab: Any, factor: int, stains: Any) -> None:
+    """Put DAB beside hematoxylin, of every ``factor``-th pixel."""
+    for x in range(len(stains)):
+        stains[x] |= dab[factor * x]
 
-    raw: NDArray[np.uint8]  # DAB, full resolution
-    dab: NDArray[np.uint8]  # the same, lightly smoothed
-    hem: NDArray[np.uint8]  # this and the following at about 0.5 um/px
-    soft: NDArray[np.uint8]  # nuclear image, lightly smoothed
-    wide: NDArray[np.uint8]  # nuclear image, smoothed over its surroundings
-    seed: NDArray[np.int16]  # nuclear image against its surroundings: about a peak a nucleus
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _subtract(one: Any, other: Any, difference: Any) -> None:
+    for x in range(len(difference)):
+        difference[x] = np.int16(one[x]) - np.int16(other[x])

@@ -24,9 +24,9 @@ class Star(NamedTuple):
     dy: NDArray[np.int32]
     dx: NDArray[np.int32]
 
-    def over(self, image: NDArray[np.uint8], spacing: int = 1) -> Sheet:
-        """``image`` (h, w) seen with this star, ``spacing`` of its pixels to one of the star's."""
-        return Sheet(image.ravel(), (self.dy * np.int32(image.shape[1]) + self.dx) * np.int32(spacing))
+    def over(self, image: NDArray[Any]) -> Sheet:
+        """``image`` (h, w) seen with this star."""
+        return Sheet(image.ravel(), self.dy * np.int32(image.shape[1]) + self.dx)
 
 
 def star(n_radii: int, step_px: float, shift_px: float = 0.0) -> Star:
@@ -61,8 +61,8 @@ def bearings(reach: int) -> Bearings:
 class Sheet(NamedTuple):
     """An image as a star sees it: ``flat[centre + offset[ray, radius]]``."""
 
-    flat: NDArray[np.uint8]
-    offset: NDArray[np.int32]  # half the size of the usual index: it has to share the cache with the image
+    flat: NDArray[Any]
+    offset: NDArray[np.int32]  # 32 bits: they share the cache with the image
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
