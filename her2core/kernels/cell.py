@@ -59,6 +59,33 @@ class Sizes(NamedTuple):
     ladder: NDArray[np.int32]  # DAB grey
 
 
+class Scratch(NamedTuple):
+    """The contour of one cell, ray by ray, and room for counting."""
+
+    peak: NDArray[np.int32]  # DAB grey
+    weight: NDArray[np.float64]  # length of contour, steps
+    valid: NDArray[np.bool_]  # can be judged
+    stained: NDArray[np.bool_]
+    grey: NDArray[np.int32]  # (place across the contour, ray)
+    count: NDArray[np.int32]  # (4, grey)
+    total: NDArray[np.float64]  # (grey,)
+    part: NDArray[np.float64]  # (LADDER,)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _scratch(slack: int) -> Scratch:
+    return Scratch(
+        np.empty(N_RAYS, np.int32),
+        np.empty(N_RAYS),
+        np.empty(N_RAYS, np.bool_),
+        np.empty(N_RAYS, np.bool_),
+        np.empty((5 * slack + 1, N_RAYS), np.int32),
+        np.empty((4, 256), np.int32),
+        np.empty(256),
+        np.empty(LADDER),
+    )
+
+
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure(
     sheets: Any, found: Any, strips: Any, wanted: Any, sizes: Any, rule: Any, look: Any, work: Any
@@ -75,7 +102,7 @@ def measure(
         float64 ``(n, 2)``: centroid (y, x) in DAB pixels.
     """
     n = len(found.y)
-    rows, place = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2))
+    rows, place, scratch = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2)), _scratch(rule.slack)
     for first in range(0, len(wanted), LANES):
         batch = wanted[first : first + LANES]
         for lane in range(LANES):
@@ -88,7 +115,7 @@ def measure(
             place[i, 1] = sizes.factor * (found.x[i] + dx) + 0.5 * (sizes.factor - 1)
             rows[i, 0] = area * sizes.um * sizes.um
             _measure_nucleus(i, sheets, found, sizes, look, rows[i])
-            _measure_membrane(lane, sheets, sizes, rule, look, work, rows[i])
+            _measure_membrane(lane, sheets, sizes, rule, look, work, scratch, rows[i])
     return rows, place
 
 
@@ -111,69 +138,75 @@ def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, look: Any, row
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _measure_membrane(lane: int, sheets: Any, sizes: Any, rule: Any, look: Any, work: Any, row: Any) -> None:
-    nucleus, path, at_full, at = (
-        work.nucleus[lane],
-        work.path[lane],
-        work.centre[0, lane],
-        work.centre[1, lane],
-    )
-    count = np.empty((4, 256), np.int32)
-    peak, weight, valid = np.empty(N_RAYS, np.int32), np.empty(N_RAYS), np.empty(N_RAYS, np.bool_)
-    membrane.read_contour(sheets.raw, at_full, path, rule.slack, peak)
-    base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, count)
-    stained = (peak >= sizes.positive) & (peak - base >= sizes.above)
+def _measure_membrane(
+    lane: int, sheets: Any, sizes: Any, rule: Any, look: Any, work: Any, scratch: Any, row: Any
+) -> None:
+    nucleus, path = work.nucleus[lane], work.path[lane]
+    at_full, at = work.centre[0, lane], work.centre[1, lane]
+    peak, stained = scratch.peak, scratch.stained
+    membrane.read_contour(sheets.raw, at_full, path, rule.slack, scratch.grey, peak)
+    base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, scratch.count)
+    _mark_stained(peak, base, sizes, stained)
     membrane.leave_neighbours(sheets.stains, at, nucleus, rule, stained, path, peak)
-    membrane.arc_lengths(path, look, weight)
-    membrane.find_valid(sheets.stains, at, nucleus, path, peak >= sizes.positive, rule, valid)
+    membrane.arc_lengths(path, look, scratch.weight)
+    membrane.find_valid(sheets.stains, at, nucleus, path, peak, sizes.positive, rule, scratch.valid)
     row[2] = base / DAB_PER_OD
-    _summarise(peak, weight, valid, base, sizes, row)
+    _mark_stained(peak, base, sizes, stained)
+    _summarise(scratch, base, sizes, row)
     row[18] = centroid(path, 0.0, look)[2] * sizes.step_um * sizes.step_um
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _summarise(peak: Any, weight: Any, valid: Any, base: int, sizes: Any, row: Any) -> None:
+def _mark_stained(peak: Any, base: int, sizes: Any, stained: Any) -> None:
+    for a in range(N_RAYS):
+        stained[a] = (peak[a] >= sizes.positive) & (peak[a] - base >= sizes.above)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _summarise(scratch: Any, base: int, sizes: Any, row: Any) -> None:
     """Membrane OD, completeness ladder, largest gap and evaluable fraction of one contour into ``row``."""
-    total = 0.0
-    whole = 0.0
-    mean = 0.0
+    peak, weight, valid, stained = scratch.peak, scratch.weight, scratch.valid, scratch.stained
+    part = scratch.part
+    part[:] = 0.0
+    whole = total = mean = 0.0
+    gap = longest = some = 0
     for a in range(N_RAYS):
         whole += weight[a]
         if valid[a]:
             total += weight[a]
             mean += weight[a] * peak[a]
-    stained = valid & (peak >= sizes.positive) & (peak - base >= sizes.above)
-    row[3] = mean / max(total, 1e-9) / DAB_PER_OD
-    row[4] = _quantile(peak, weight, stained if stained.any() else valid, 0.5) / DAB_PER_OD
-    row[5] = _quantile(peak, weight, valid, 0.9) / DAB_PER_OD
-    part = np.zeros(LADDER)
+            some += stained[a]
+            if peak[a] - base >= sizes.above:
+                for k in range(LADDER):
+                    part[k] += weight[a] if peak[a] >= sizes.ladder[k] else 0.0
+    for a in range(2 * N_RAYS):
+        ray = a if a < N_RAYS else a - N_RAYS
+        gap = gap + 1 if valid[ray] and not stained[ray] else 0
+        longest = max(longest, gap)
     for a in range(N_RAYS):
-        counts = valid[a] and peak[a] - base >= sizes.above
-        for k in range(LADDER if counts else 0):
-            part[k] += weight[a] if peak[a] >= sizes.ladder[k] else 0.0
+        stained[a] &= valid[a]
+    row[3] = mean / max(total, 1e-9) / DAB_PER_OD
+    row[4] = _quantile(peak, weight, stained if some > 0 else valid, 0.5, scratch.total) / DAB_PER_OD
+    row[5] = _quantile(peak, weight, valid, 0.9, scratch.total) / DAB_PER_OD
     for k in range(LADDER):
         row[6 + k] = part[k] / max(total, 1e-9)
-    gap = 0
-    longest = 0
-    for a in range(2 * N_RAYS):
-        gap = gap + 1 if valid[a % N_RAYS] and not stained[a % N_RAYS] else 0
-        longest = max(longest, gap)
     row[14] = min(longest, N_RAYS) * (360.0 / N_RAYS)
     row[15] = total / max(whole, 1e-9)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _quantile(value: Any, weight: Any, use: Any, q: float) -> float:
-    """Weighted quantile of the values in use; 0 where there are none."""
-    bins = np.zeros(256)
-    total = 0.0
-    for a in range(len(value)):
+def _quantile(grey: Any, weight: Any, use: Any, q: float, total: Any) -> float:
+    """Weighted quantile of the greys in use; 0 where there are none. ``total`` (256,) is scratch."""
+    total[:] = 0.0
+    all_told = 0.0
+    for a in range(N_RAYS):
         if use[a]:
-            bins[value[a]] += weight[a]
-            total += weight[a]
+            total[grey[a]] += weight[a]
+            all_told += weight[a]
     below = 0.0
     for v in range(256):
-        below += bins[v]
-        if below >= q * total and below > 0.0:
-            return float(v)
+        if total[v] > 0.0:
+            below += total[v]
+            if below >= q * all_told:
+                return float(v)
     return 0.0

@@ -267,11 +267,14 @@ def _settle(height: Any, crossed: Any, rim: Any, after: Any, rule: Any, gain: An
 def _crest(dab: Any, at: int, a: int, r: int, reach: int) -> Any:
     """The crest of the membrane on whose shoulder ``r`` lies, else ``r``; 3/4 as high is a shoulder."""
     best = r
+    here = highest = np.int32(sample(dab, at, a, r))
     for step in (-1, 1):
-        q = r
-        while abs(q - r) < reach and sample(dab, at, a, q + step) >= sample(dab, at, a, q):
-            q += step
-        here, there = np.int32(sample(dab, at, a, r)), np.int32(sample(dab, at, a, q))
-        if 4 * here >= 3 * there and there > sample(dab, at, a, best):
-            best = q
+        q, there = r, here
+        while abs(q - r) < reach:
+            ahead = np.int32(sample(dab, at, a, q + step))
+            if ahead < there:
+                break
+            q, there = q + step, ahead
+        if 4 * here >= 3 * there and there > highest:
+            best, highest = q, there
     return best

@@ -77,7 +77,7 @@ def evidence(
 ) -> float:
     """Evidence by `NucleusRule` for outline ``i``.
 
-    ``within`` and ``beyond`` are blue and brown inside and around, ``uneven`` is the spread of the blue around.
+    ``within`` and ``beyond`` are blue and brown inside and around, ``uneven`` is the blue's spread around.
     """
     path = found.path[i]
     square = 0

@@ -3,8 +3,8 @@
 An array in lanes is ``(ray, radius * LANES)``: radius ``r`` of outline ``l`` stands at ``r * LANES + l``. To
 move by a radius is then to move by whole vectors, and every loop over a ray is vector code; the loops are
 functions of their own, because inside larger ones the compiler cannot tell that their arrays do not overlap.
-They are given whole arrays and cut them themselves: a part of an array that is handed to a function is counted
-in and out, each time as long as eight additions.
+They are given whole arrays and cut them themselves: numba counts references to a part that is handed over,
+and in loops as short as these that shows.
 """
 
 from __future__ import annotations
@@ -43,12 +43,9 @@ def trace_lanes(gain: Any, least: int, most: int, bend: Any, laps: Any, paths: A
     laps[0, first:last] = gain[0, low:high]
     for a in range(1, len(laps)):
         _advance(laps, a, gain, low, high, bend)
-    at = np.arange(first, first + LANES)
-    end = laps[-1]
-    for i in range(first + LANES, last):
-        lane = (i - first) % LANES
-        if end[i] > end[at[lane]]:
-            at[lane] = i
+    at, best = np.arange(first, first + LANES), np.full(LANES, NOWHERE, np.int32)
+    for place in range(first, last, LANES):
+        _find_end(laps, place, best, at)
     for a in range(n + n // 2 - 1, n // 4 - 1, -1):
         if a < n + n // 4:
             for lane in range(LANES):
@@ -58,7 +55,7 @@ def trace_lanes(gain: Any, least: int, most: int, bend: Any, laps: Any, paths: A
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _advance(laps: Any, a: int, gain: Any, low: int, high: int, bend: Any) -> None:
-    """`polar._advance` in lanes: row ``a`` of ``laps`` between the places ``low`` and ``high`` of the gain."""
+    """`polar._advance` in lanes: row ``a`` of ``laps``, places ``low`` to ``high`` of the gain."""
     last, row, own = laps[a - 1, low : high + _8], laps[a, low + _4 : high + _4], gain[a % N_RAYS, low:high]
     b1, b2, b3, b4 = bend[1], bend[2], bend[3], bend[4]
     for i in range(len(row)):
@@ -71,16 +68,25 @@ def _advance(laps: Any, a: int, gain: Any, low: int, high: int, bend: Any) -> No
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
+def _find_end(laps: Any, place: int, best: Any, at: Any) -> None:
+    """Move every lane to ``place`` where the last row is better there than the ``best`` before."""
+    end = laps[len(laps) - 1, place : place + LANES]
+    for lane in range(LANES):
+        at[lane] = place + lane if end[lane] > best[lane] else at[lane]
+        best[lane] = max(best[lane], end[lane])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
 def _step_back(laps: Any, a: int, bend: Any, at: Any) -> None:
     """Move every lane's place ``at`` in row ``a`` of ``laps`` to where it came from in the row before."""
     last = laps[a - 1]
     for lane in range(LANES):
         i = j = at[lane]
-        best = last[i]
+        top = last[np.uint64(i)]
         for k in range(1, MAX_BEND + 1):
-            below, above = last[i - k * LANES] - bend[k], last[i + k * LANES] - bend[k]
-            if below > best:
-                best, j = below, i - k * LANES
-            if above > best:
-                best, j = above, i + k * LANES
+            below, above = last[np.uint64(i - k * LANES)] - bend[k], last[np.uint64(i + k * LANES)] - bend[k]
+            if below > top:
+                top, j = below, i - k * LANES
+            if above > top:
+                top, j = above, i + k * LANES
         at[lane] = j

@@ -57,19 +57,19 @@ def _halve(dy: int, dx: int, d: float, half: float, look: Any, mid: Any) -> None
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def read_contour(dab: Any, centre: int, path: Any, slack: int, peak: Any) -> None:
+def read_contour(dab: Any, centre: int, path: Any, slack: int, grey: Any, peak: Any) -> None:
     """DAB (grey steps) of the contour at every ray: the greatest within two ``slack`` of it.
 
     In the last ``slack`` of these only a crest of its own counts, no flank. Where all this is the flank of a
     membrane farther out, the contour has what lies before it.
     """
-    grey = np.empty((5 * slack + 1, N_RAYS), np.int32)
     for k in range(len(grey)):
         for a in range(N_RAYS):
             grey[k, a] = sample(dab, centre, a, max(path[a] + k - 2 * slack, 0))
     peak[:] = 0
     for k in range(3 * slack + 1):
-        peak[:] = np.maximum(peak, grey[k])
+        for a in range(N_RAYS):
+            peak[a] = max(peak[a], grey[k, a])
     for k in range(3 * slack + 1, 4 * slack + 1):
         for a in range(N_RAYS):
             peak[a] = max(peak[a], grey[k, a] if grey[k, a] >= grey[k + slack, a] else 0)
@@ -84,8 +84,9 @@ def leave_neighbours(
     """Give back stained arcs that clear glass parts from the cell's own cytoplasm: they are a neighbour's.
 
     Where a cell stands apart, the nearest membrane may be that of the cell across the gap. ``stains`` is a
-    sheet of `Planes.stains`; ``stained`` (ray,) marks the arcs. A whole arc is judged at once, by the mean hematoxylin of the last unstained pixels before it, because a single pixel of pale
-    cytoplasm is as clear as glass. The contour of such an arc is drawn back to these pixels.
+    sheet of `Planes.stains`; ``stained`` (ray,) marks the arcs. A whole arc is judged at once, by the mean
+    hematoxylin of the last unstained pixels before it, because a single pixel of pale cytoplasm is as clear
+    as glass. The contour of such an arc is drawn back to these pixels.
     """
     if not stained.any() or stained.all():
         return
@@ -176,9 +177,9 @@ def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, c
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_valid(
-    stains: Any, at: int, nucleus: Any, path: Any, stained: Any, rule: Any, valid: Any
+    stains: Any, at: int, nucleus: Any, path: Any, peak: Any, positive: int, rule: Any, valid: Any
 ) -> None:
-    """Mark the rays (ray,) that can be judged: those ``stained``, and those that do not look into a lumen.
+    """Mark the rays (ray,) that can be judged: ``positive`` ones, and those that do not look into a lumen.
 
     A ray does where it holds neither stain for the width of a lumen, from the nucleus to a lumen's width past
     the contour. ``stains`` is a sheet of `Planes.stains`.
@@ -186,7 +187,7 @@ def find_valid(
     wide = rule.lumen
     for a in range(N_RAYS):
         valid[a] = True
-        if stained[a]:
+        if peak[a] >= positive:
             continue
         stop = min(int(path[a] / rule.scale) + wide + 2, stains.offset.shape[1])
         r = nucleus[a] + wide

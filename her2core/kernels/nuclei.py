@@ -35,7 +35,7 @@ class Nuclei(NamedTuple):
         return np.lexsort((self.x, self.y // STRIP))
 
     def strips(self, height: int) -> NDArray[np.intp]:
-        """First of every strip of `STRIP` rows, and the number of all; they stand in the order of `nearby`."""
+        """First of every strip of `STRIP` rows, and the number of all; in the order of `nearby`."""
         return np.searchsorted(self.y // STRIP, np.arange(-(-height // STRIP) + 1))
 
     def where(self, keep: NDArray[Any]) -> Nuclei:
@@ -62,6 +62,7 @@ def find_seeds(image: Any, least: int, radius: int, margin: int, seeds: Any) -> 
     h, w = image.shape
     n = 0
     width = max(w - 2 * margin, 0)
+    flat, disc = image.ravel(), _disc(radius, w)
     eights = np.zeros(width // 8 + 1, np.uint64)
     top = eights.view(np.uint8)
     for y in range(margin, h - margin):
@@ -70,7 +71,7 @@ def find_seeds(image: Any, least: int, radius: int, margin: int, seeds: Any) -> 
         for k in range(len(eights)):
             if eights[k] != 0:  # few are: eight pixels at a time are passed over
                 for x in range(margin + 8 * k, margin + 8 * k + 8):
-                    if top[x - margin] and _is_peak(image, y, x, radius) and n < len(seeds):
+                    if top[x - margin] and _is_peak(flat, y * w + x, disc) and n < len(seeds):
                         seeds[n, 0] = y
                         seeds[n, 1] = x
                         n += 1
@@ -87,14 +88,24 @@ def _find_tops(row: Any, left: Any, right: Any, up: Any, down: Any, least: int, 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _is_peak(image: Any, y: int, x: int, radius: int) -> bool:
-    v = image[y, x]
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            if dy * dy + dx * dx <= radius * radius:
-                q = image[y + dy, x + dx]
-                if q > v or (q == v and (dy < 0 or (dy == 0 and dx < 0))):
-                    return False
+def _disc(radius: int, width: int) -> Any:
+    """Places (n,) within ``radius`` of a pixel that follow it in rows of ``width``; nearest first."""
+    places = [
+        (dy * dy + dx * dx, dy * width + dx)
+        for dy in range(radius + 1)
+        for dx in range(-radius, radius + 1)
+        if dy * dy + dx * dx <= radius * radius and (dy > 0 or dx > 0)
+    ]
+    places.sort()
+    return np.array([place for _, place in places])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _is_peak(flat: Any, at: int, disc: Any) -> bool:
+    v = flat[np.uint64(at)]
+    for k in range(len(disc)):
+        if flat[np.uint64(at - disc[k])] >= v or flat[np.uint64(at + disc[k])] > v:
+            return False
     return True
 
 
@@ -175,7 +186,8 @@ def outline_all(
     """
     m = len(rule.weight)
     inner, outer = rule.inner * LANES, rule.outer * LANES
-    grey, sums, pale, least, gain, paths = work.sample, work.sums, work.pale, work.floor, work.gain, work.paths
+    grey, sums, pale, least = work.sample, work.sums, work.pale, work.floor
+    gain, paths = work.gain, work.paths
     centre = np.empty(LANES, np.int64)
     for first in range(0, len(order), LANES):
         batch = order[first : first + LANES]
@@ -217,8 +229,8 @@ def _sum_up(sample: Any, first: int, sums: Any) -> None:
 def _steps(
     sums: Any, inner: int, outer: int, rule: Any, per_inner: Any, weight: Any, gain: Any, a: int
 ) -> None:
-    """Weighted step of every radius of ray ``a``, 1/16 grey, from sums to ``inner`` places before it, to it, and
-    to ``outer`` beyond.
+    """Weighted step of every radius of ray ``a``, 1/16 grey, from sums to ``inner`` places before it, to it,
+    and to ``outer`` beyond.
 
     In 32 bits throughout, so that it becomes vector code.
     """
@@ -271,8 +283,9 @@ def recentre(found: Any, star: Any, look: Any, most: int) -> None:
         if y == 0 and x == 0:
             continue
         old[:] = path
+        sure = max(1, int(old.min() - np.sqrt(y * y + x * x)) - 2)  # inside all around
         for a in range(N_RAYS):
-            r = 1
+            r = sure
             while r < star.dy.shape[1] and _inside(y + star.dy[a, r], x + star.dx[a, r], old, look):
                 r += 1
             path[a] = r

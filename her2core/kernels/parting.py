@@ -133,7 +133,7 @@ def find_doubles(stains: Any, stride: int, found: Any, rule: Any, look: Any) -> 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def lean(i: int, whole: Any, stains: Any, stride: int, found: Any, rule: Any) -> float:
-    """Evidence by `PartingRule` that outline ``i`` holds two nuclei; no more of it than settles the matter."""
+    """Evidence by `PartingRule` that outline ``i`` holds two nuclei; no more of it than is needed."""
     total = (
         rule.bias
         + rule.long * whole.long * rule.um

@@ -109,7 +109,7 @@ def fill_planes(rgb: Any, packed: Any, smoothing: Any, planes: Any) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def unmix_binned(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> None:
-    """Unmix ``rgb`` (2h, 2w, 3) from row ``top`` to ``bottom`` of h: raw DAB and, as 2 x 2 means, the others."""
+    """Unmix ``rgb`` (2h, 2w, 3), rows ``top`` to ``bottom`` of h: raw DAB and, as 2 x 2 means, the others."""
     w = 2 * planes.nuclear.shape[1]
     both, blue = np.empty(w, np.int32), np.empty((2, w), np.int32)
     for y in range(top, bottom):
