@@ -125,14 +125,13 @@ class Watched(IHCKernel):
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
         kept = self._unrivalled(found.where(np.lexsort((found.x, found.y))))
-        hem, dab = self.wide_star.over(planes.hem), self.wide_star.over(planes.dab, self.bin)
+        stains, width = self.wide_star.over(planes.stains), planes.stains.shape[1]
         measures, none = np.zeros((len(kept.y), len(PARTING))), dict.fromkeys(PARTING, 0.0)
         for i in range(len(kept.y)):
             whole = shape(kept.path[i], self.look)
             for k, name in enumerate(PARTING):
                 rule = self.parting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
-                width = planes.soft.shape[1]
-                measures[i, k] = lean(i, whole, hem, dab, width, self.bin, kept, rule) - 1.0
+                measures[i, k] = lean(i, whole, stains, width, kept, rule) - 1.0
         self.asked.append((kept, measures))
         return super()._parted(planes, found)
 

@@ -166,22 +166,40 @@ def test_fixed_point_unmixing_is_the_float_one(plain: bool) -> None:
     rgb = np.random.default_rng(1).integers(60, 244, (64, 96, 3)).astype(np.uint8)
     tables = planes.stain_tables(stain)
     factor = 1 if plain else 2
-    dab = np.empty((64, 96), np.uint8)
-    hem, nuclear = (
-        np.empty((64 // factor, 96 // factor), np.uint8),
-        np.empty((64 // factor, 96 // factor), np.uint8),
-    )
-    run = planes.unmix_plain if plain else planes.unmix_binned
-    run(rgb, tables.packed, dab, hem, nuclear)
+    found = IHCKernel(IHCParams(), stain, 0.25 * 2 / factor)._unmix(rgb)
     expected = unmix(rgb, stain)
     grey = np.clip(expected[..., 1] * planes.DAB_PER_OD, 0, 255)
-    assert np.abs(dab - grey).max() <= 1.0
+    assert np.abs(found.raw - grey).max() <= 1.0
     mean = expected[..., 0].reshape(64 // factor, factor, 96 // factor, factor).mean((1, 3))
     grey = planes.BASE + (mean - tables.low_od) / tables.range_od * planes.SHADES
-    assert np.abs(hem - np.clip(grey, 0, 255)).max() <= 1.0
-    brown = dab.reshape(64 // factor, factor, 96 // factor, factor).mean((1, 3)) / planes.DAB_PER_OD
+    assert np.abs((found.stains >> 8) - np.clip(grey, 0, 255)).max() <= 1.0
+    brown = found.raw.reshape(64 // factor, factor, 96 // factor, factor).mean((1, 3)) / planes.DAB_PER_OD
     grey -= brown * planes.SHADES / planes.DAB_SHADE_OD
-    assert np.abs(nuclear - np.clip(grey, 0, 255)).max() <= 3.0  # a step of DAB takes 1.5 of these
+    assert np.abs(found.nuclear - np.clip(grey, 0, 255)).max() <= 3.0  # a step of DAB takes 1.5 of these
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5])
+def test_planes_made_in_bands_are_those_of_the_whole_image(mpp: float) -> None:
+    kernel = IHCKernel(IHCParams(), by_hand(), mpp)
+    rgb = np.random.default_rng(2).integers(60, 244, (301, 203, 3)).astype(np.uint8)  # bands, and an odd rest
+    found = kernel._unmix(rgb)
+    assert found.nuclear.shape == (301 // kernel.bin, 203 // kernel.bin)
+    assert len(found.nuclear) > 2 * planes.BAND
+
+    def blurred(
+        image: npt.NDArray[np.uint8], taps: npt.NDArray[np.int32], sigma: float
+    ) -> npt.NDArray[np.uint8]:
+        return np.asarray(cv2.GaussianBlur(image, (2 * len(taps) - 1,) * 2, sigma))
+
+    taps = kernel.smoothing
+    np.testing.assert_array_equal(found.dab, blurred(found.raw, taps.light, 0.8))
+    np.testing.assert_array_equal(found.soft, blurred(found.nuclear, taps.light, 0.8))
+    wide, seed = blurred(found.nuclear, taps.wide, 2.75 / 0.5), blurred(found.nuclear, taps.seed, 1.0 / 0.5)
+    np.testing.assert_array_equal(found.wide, wide)
+    np.testing.assert_array_equal(found.seed, seed.astype(int) - wide)
+    height, width = found.nuclear.shape
+    corner = found.dab[:: kernel.bin, :: kernel.bin][:height, :width]
+    np.testing.assert_array_equal(found.stains & 0xFF, corner)
 
 
 def soft_disc(radius: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

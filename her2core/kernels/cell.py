@@ -67,7 +67,7 @@ class Scratch(NamedTuple):
     valid: NDArray[np.bool_]  # can be judged
     stained: NDArray[np.bool_]
     grey: NDArray[np.int32]  # (place across the contour, ray)
-    count: NDArray[np.int32]  # (4, grey)
+    counts: NDArray[np.int32]  # (4, grey)
     total: NDArray[np.float64]  # (grey,)
     part: NDArray[np.float64]  # (LADDER,)
 
@@ -145,7 +145,7 @@ def _measure_membrane(
     at_full, at = work.centre[0, lane], work.centre[1, lane]
     peak, stained = scratch.peak, scratch.stained
     membrane.read_contour(sheets.raw, at_full, path, rule.slack, scratch.grey, peak)
-    base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, scratch.count)
+    base = membrane.cytoplasm_level(sheets.dab, at_full, nucleus, path, rule, scratch.counts)
     _mark_stained(peak, base, sizes, stained)
     membrane.leave_neighbours(sheets.stains, at, nucleus, rule, stained, path, peak)
     membrane.arc_lengths(path, look, scratch.weight)

@@ -55,8 +55,8 @@ class Workspace(NamedTuple):
     blue: NDArray[np.uint8]  # (ray, pixel * LANES) hematoxylin
     glass: NDArray[np.int32]  # (pixel * LANES,) hematoxylin grey below which there is no tissue
     after: NDArray[np.int32]  # (bound, radius * LANES) how far a radius lies beyond each bound
-    pixel: NDArray[np.int32]  # (pixel, lane) the following for a pixel of the nuclear image
-    pale: NDArray[np.int32]  # (radius, lane) cost of glass
+    pixel: NDArray[np.int32]  # (pixel * LANES,) the following two for a pixel of the nuclear image
+    pale: NDArray[np.int32]  # (radius * LANES,) cost of glass
     rim: NDArray[np.int32]  # gain of the cytoplasm's edge
     height: NDArray[np.int32]  # of the DAB ridge, after a flank's radii
     crossed: NDArray[np.int32]  # cost of all that lies before; nothing before the first radius
@@ -77,11 +77,11 @@ def workspace(n_radii: int) -> Workspace:
         blue=np.zeros((N_RAYS, m * LANES), np.uint8),
         glass=np.zeros(m * LANES, np.int32),
         after=np.zeros((4, m * LANES), np.int32),
-        pixel=np.zeros((m, LANES), np.int32),
-        pale=np.zeros((m, LANES), np.int32),
-        rim=np.zeros((m, LANES), np.int32),
-        height=np.zeros((m, LANES), np.int32),
-        crossed=np.zeros((m, LANES), np.int32),
+        pixel=np.zeros(m * LANES, np.int32),
+        pale=np.zeros(m * LANES, np.int32),
+        rim=np.zeros(m * LANES, np.int32),
+        height=np.zeros(m * LANES, np.int32),
+        crossed=np.zeros(m * LANES, np.int32),
         gain=np.zeros((N_RAYS, n_radii * LANES), np.int32),
         laps=new_laps(n_radii),
     )
@@ -101,15 +101,21 @@ def trace_contours(dab: Any, stains: Any, rule: Any, work: Any) -> None:
         work.glass[lane::LANES] = _glass_level(stains, work.centre[1, lane], work.nucleus[lane], rule)
         _read_brown(dab, work.centre[0, lane], bound, rule, work.brown[:, lane:])
         _read_blue(stains, work.centre[1, lane], bound, rule, work.blue[:, lane:])
-    first, final = work.bound[:, 1].min(), work.bound[:, 3].max()
+    bound, brown, blue, gain = work.bound, work.brown, work.blue, work.gain
+    after, pixel, pale, rim, height = work.after, work.pixel, work.pale, work.rim, work.height
+    first, final = bound[:, 1].min(), bound[:, 3].max()
     for a in range(N_RAYS):
-        low, high = work.bound[a, 1].min(), work.bound[a, 3].max() + 1
-        n, after = (high - low) * LANES, work.after
-        _count(low, work.bound[a], after[0, :n], after[1], after[2], after[3])
-        _weigh_tissue(work.blue[a], low, high, rule, work)
-        _forbid(work.gain[a, first * LANES : (final + 1) * LANES])
-        _weigh_membranes(work.brown[a], low * LANES, high * LANES, rule, work, work.gain[a])
-    trace_lanes(work.gain, first, final, rule.bend, work.laps, work.path)
+        low, high = _span(bound, a)
+        _count(bound, a, low, high, after)
+        _pale(blue, a, rule.coarse[low], rule.coarse[high - 1], work.glass, rule.gap, pixel)
+        _refine(pixel, rule.coarse, low, high, pale)
+        _rim(blue, a, rule.coarse[low], rule.coarse[high - 1], rule, pixel)
+        _refine(pixel, rule.coarse, low, high, rim)
+        _rise(brown, a, low, high, rule.flank, height)
+        _cross(height, pale, after, low, high, rule, work.crossed)
+        _forbid(gain, a, first, final)
+        _settle(height, work.crossed, rim, after, low, high, rule, gain, a)
+    trace_lanes(gain, first, final, rule.bend, work.laps, work.path)
     for lane in range(LANES):
         path, at = work.path[lane], work.centre[0, lane]
         for a in range(N_RAYS):
@@ -157,93 +163,95 @@ def _read_blue(stains: Any, at: int, bound: Any, rule: Any, blue: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _count(low: int, bound: Any, edge: Any, least: Any, middle: Any, most: Any) -> None:
-    """How far the radii from ``low`` on lie beyond every lane's bounds."""
+def _span(bound: Any, a: int) -> Any:
+    """Radii of ray ``a``, from ... up to, within which all lanes' bounds lie."""
+    low, high = bound[a, 1, 0], bound[a, 3, 0]
+    for lane in range(1, LANES):
+        low, high = min(low, bound[a, 1, lane]), max(high, bound[a, 3, lane])
+    return low, high + 1
+
+
+# Loops over the radii ``low`` to ``high`` of ray ``a`` in lanes, in 32 bits and each in a function of its
+# own, so that they become vector code. What one leaves to the next begins at ``low``.
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _count(bound: Any, a: int, low: int, high: int, after: Any) -> None:
+    """How far the radii lie beyond every lane's bounds: nuclear edge, least, middle, most."""
     one = np.int32(1)
+    edge, least, middle, most = after[0], after[1], after[2], after[3]
     for lane in range(LANES):
-        edge[lane], least[lane] = low - bound[0, lane], low - bound[1, lane]
-        middle[lane], most[lane] = low - bound[2, lane], low - bound[3, lane]
-    for k in range(len(edge) - LANES):
+        edge[lane], least[lane] = low - bound[a, 0, lane], low - bound[a, 1, lane]
+        middle[lane], most[lane] = low - bound[a, 2, lane], low - bound[a, 3, lane]
+    for k in range((high - low - 1) * LANES):
         edge[LANES + k], least[LANES + k] = edge[k] + one, least[k] + one
         middle[LANES + k], most[LANES + k] = middle[k] + one, most[k] + one
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _weigh_tissue(blue: Any, low: int, high: int, rule: Any, work: Any) -> None:
-    """What the radii ``low`` to ``high`` of a ray pay for glass, and gain by the cytoplasm's edge."""
-    first, stop = rule.coarse[low], rule.coarse[high - 1] + 1
-    coarse, pixel, here = rule.coarse[low:high], work.pixel[first:stop].ravel(), first * LANES
-    _pale(blue[here:], work.glass, np.int32(rule.gap), pixel)
-    _refine(work.pixel, coarse, work.pale)
-    inner, outer = blue[here - LANES :], blue[here + LANES :]
-    _rim(blue[here - 2 * LANES :], inner, outer, blue[here + 2 * LANES :], rule, pixel)
-    _refine(work.pixel, coarse, work.rim)
+def _pale(blue: Any, a: int, first: int, last: int, glass: Any, gap: int, pale: Any) -> None:
+    """Cost of the pixels ``first`` to ``last`` where they are glass, 1/16 grey."""
+    grey, none, cost = blue[a, first * LANES :], np.int32(0), np.int32(gap)
+    for k in range((last + 1 - first) * LANES):
+        pale[k] = np.int32(max(np.int32(glass[k] - grey[k]), none) * cost)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _refine(pixel: Any, coarse: Any, step: Any) -> None:
-    """Give every step along a ray what its pixel has."""
-    for r in range(len(coarse)):
-        row, out = pixel[np.uint64(coarse[r])], step[r]
-        for lane in range(len(row)):
+def _rim(blue: Any, a: int, first: int, last: int, rule: Any, rim: Any) -> None:
+    """Gain of a fall of hematoxylin across the pixels ``first`` to ``last``, 1/16 grey."""
+    none, rind, border = np.int32(0), np.int32(rule.rind), np.int32(rule.border)
+    grey = blue[a, (first - 2) * LANES :]
+    for k in range((last + 1 - first) * LANES):
+        before = np.int32(grey[k]) + np.int32(grey[k + LANES])
+        behind = np.int32(grey[k + 3 * LANES]) + np.int32(grey[k + 4 * LANES])
+        rim[k] = np.int32(min(max(np.int32(before - behind), none), rind) * border)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _refine(pixel: Any, coarse: Any, low: int, high: int, step: Any) -> None:
+    """Give every radius what its pixel has."""
+    for r in range(high - low):
+        here = (coarse[low + r] - coarse[low]) * LANES
+        row, out = pixel[here : here + LANES], step[r * LANES : (r + 1) * LANES]
+        for lane in range(LANES):
             out[lane] = row[lane]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _weigh_membranes(brown: Any, low: int, high: int, rule: Any, work: Any, gain: Any) -> None:
-    """Gain of the places ``low`` to ``high`` of a ray, whose tissue and bounds stand in ``work``."""
-    flank, n = rule.flank * LANES, high - low
-    height, crossed = work.height.ravel(), work.crossed.ravel()
-    _rise(brown[low - flank :], brown[low:], brown[low + flank :], height[flank : flank + n])
-    _cross(height, work.pale.ravel(), work.after[1], rule, crossed[:n])
-    _settle(height[flank:], crossed, work.rim.ravel(), work.after, rule, gain[low:high])
-
-
-# Loops over a ray in lanes, in 32 bits and each in a function of its own, so that they become vector code.
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _forbid(gain: Any) -> None:
-    for k in range(len(gain)):
-        gain[k] = FORBIDDEN
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _pale(grey: Any, glass: Any, gap: Any, pale: Any) -> None:
-    """Cost of a pixel of glass, 1/16 grey."""
-    for k in range(len(pale)):
-        pale[k] = np.int32(max(np.int32(glass[k] - grey[k]), np.int32(0)) * gap)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _rim(inmost: Any, inner: Any, outer: Any, outmost: Any, rule: Any, rim: Any) -> None:
-    """Gain of a fall of hematoxylin, 1/16 grey."""
-    none, rind, border = np.int32(0), np.int32(rule.rind), np.int32(rule.border)
-    for k in range(len(rim)):
-        fall = np.int32(np.int32(inmost[k] + inner[k]) - np.int32(outer[k] + outmost[k]))
-        rim[k] = np.int32(min(max(fall, none), rind) * border)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _rise(inner: Any, here: Any, outer: Any, height: Any) -> None:
+def _rise(brown: Any, a: int, low: int, high: int, flank: int, height: Any) -> None:
     """Height of the DAB over the mean of both sides, 1/16 grey."""
-    for k in range(len(height)):
-        height[k] = np.int32(8) * np.int32(np.int32(2 * here[k]) - np.int32(inner[k] + outer[k]))
+    inner, here, outer = (
+        brown[a, (low - flank) * LANES :],
+        brown[a, low * LANES :],
+        brown[a, (low + flank) * LANES :],
+    )
+    own = height[flank * LANES :]
+    for k in range((high - low) * LANES):
+        own[k] = np.int32(8) * np.int32(np.int32(2 * here[k]) - np.int32(inner[k] + outer[k]))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _cross(height: Any, pale: Any, since: Any, rule: Any, crossed: Any) -> None:
+def _cross(height: Any, pale: Any, after: Any, low: int, high: int, rule: Any, crossed: Any) -> None:
     """Add up what lies before every radius: glass, and membranes by ``height`` once they are passed."""
     none, full, faint = np.int32(0), np.int32(16 * rule.clip), np.int32(16 * rule.faint)
-    wall, flank = np.int32(rule.wall), np.int32(rule.flank)
-    for k in range(len(crossed) - LANES):
+    wall, flank, since = np.int32(rule.wall), np.int32(rule.flank), after[1]
+    for k in range((high - low - 1) * LANES):
         membrane = np.int32(min(max(np.int32(height[k] - faint), none), full) * wall) >> 4
         glass = pale[k] if since[k] >= none else none
         crossed[LANES + k] = crossed[k] + glass + (membrane if since[k] >= flank else none)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _settle(height: Any, crossed: Any, rim: Any, after: Any, rule: Any, gain: Any) -> None:
+def _forbid(gain: Any, a: int, first: int, final: int) -> None:
+    row = gain[a, first * LANES : (final + 1) * LANES]
+    for k in range(len(row)):
+        row[k] = FORBIDDEN
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _settle(
+    height: Any, crossed: Any, rim: Any, after: Any, low: int, high: int, rule: Any, gain: Any, a: int
+) -> None:
     """Gain of every radius between its lane's bounds, all told.
 
     A faint ridge counts in full, a strong one for little more: it is no likelier to be the cell's own.
@@ -251,16 +259,17 @@ def _settle(height: Any, crossed: Any, rim: Any, after: Any, rule: Any, gain: An
     edge, least, middle, most = after[0], after[1], after[2], after[3]
     none, bad, flank, pull = np.int32(0), np.int32(FORBIDDEN), np.int32(rule.flank), np.int32(rule.pull)
     full, fall, much = np.int32(16 * rule.clip), np.int32(-16 * rule.clip), np.int32(64 * rule.clip)
-    for k in range(len(gain)):
+    ridges, row = height[rule.flank * LANES :], gain[a, low * LANES : high * LANES]
+    for k in range(len(row)):
         beyond = np.int32(edge[k] - flank)
         far = np.int32(4 * abs(middle[k]))
         away = max(beyond, none) if middle[k] >= OPEN else far
         ridge = np.int32(
-            min(max(height[k], fall), full) + (min(max(np.int32(height[k] - full), none), much) >> 2)
+            min(max(ridges[k], fall), full) + (min(max(np.int32(ridges[k] - full), none), much) >> 2)
         )
         total = np.int32(np.int32(ridge - crossed[k]) - np.int32(np.int32(pull * away) >> 2))
         edged = np.int32(total + (rim[k] if beyond >= none else none))
-        gain[k] = edged if np.int32(least[k] | np.int32(-most[k])) >= none else bad
+        row[k] = edged if np.int32(least[k] | np.int32(-most[k])) >= none else bad
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

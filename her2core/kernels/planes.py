@@ -161,7 +161,7 @@ def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, stains: Any, nuclear:
         above = np.int32(dab0[2 * x]) + np.int32(dab0[2 * x + 1])
         brown = np.int32(above + np.int32(dab1[2 * x]) + np.int32(dab1[2 * x + 1]) + 2) >> 2
         taken = np.int32(np.int32(np.int32(brown) * SHADE) + 2**15) >> 16
-        stains[x] = min(max(blue, none), white) << 8
+        stains[x] = np.int32(min(max(blue, none), white)) << 8
         nuclear[x] = min(max(np.int32(blue - taken), none), white)
 
 
@@ -171,7 +171,7 @@ def _shade(blue: Any, dab: Any, stains: Any, nuclear: Any) -> None:
     half = np.int32(1 << (FRACTION_BITS - 1))
     for x in range(len(stains)):
         h = np.int32(np.int32(blue[x] + half) >> FRACTION_BITS)
-        stains[x] = min(max(h, 0), 255) << 8
+        stains[x] = np.int32(min(max(h, 0), 255)) << 8
         nuclear[x] = min(max(h - ((dab[x] * SHADE + 2**15) >> 16), 0), 255)
 
 
