@@ -171,7 +171,7 @@ def _shade(blue: Any, dab: Any, stains: Any, nuclear: Any) -> None:
     half = np.int32(1 << (FRACTION_BITS - 1))
     for x in range(len(stains)):
         h = np.int32(np.int32(blue[x] + half) >> FRACTION_BITS)
-        stains[x] = np.int32(min(max(h, 0), 255)) << 8
+        stains[x] = np.int32(min(max(h, np.int32(0)), np.int32(255))) << 8
         nuclear[x] = min(max(h - ((dab[x] * SHADE + 2**15) >> 16), 0), 255)
 
 
