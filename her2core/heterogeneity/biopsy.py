@@ -25,7 +25,7 @@ from her2core.statistics import wilson
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
-STRIP_UM = 100.0
+STRIP_UM = 80.0
 """Height of the strips that cells are sorted into; speed alone depends on it."""
 TRIES = 10
 """Places tried for each core that is needed, before the tumour is too thin for such cores. Ours."""

@@ -10,12 +10,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.order import by_group
+_PARTS = 2
+"""Parts of a strip in a length of its height; speed alone depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strips:
-    """Points in strips of one height, and within a strip by ``x``, so that a core looks at few of them.
+    """Points in strips of one height, and each strip in parts, so that a core looks at few of them.
 
     Attributes
     ----------
@@ -23,27 +24,35 @@ class Strips:
         Coordinates in that order, shape ``(n,)``.
     order
         Place of each in the arrays that were given, shape ``(n,)``.
-    top, height
-        Upper edge of the first strip, and the height of each.
+    top, left
+        Corner of the first strip.
+    height, width
+        Of each strip, and of each of its parts.
     starts
-        First point of each strip, and ``n``.
+        First point of each part, and the one after the last of a strip, shape ``(strips, parts + 1)``.
     """
 
     y: NDArray[np.float64]
     x: NDArray[np.float64]
     order: NDArray[np.int64]
     top: float
+    left: float
     height: float
+    width: float
     starts: NDArray[np.int64]
 
     @classmethod
     def of(cls, y: NDArray[np.float64], x: NDArray[np.float64], height: float) -> Strips:
-        """Sort at least one point; points of one place keep their order."""
-        top = float(y.min())
-        strips = np.floor((y - top) / height).astype(np.int64)
-        order = by_group(x, strips)
-        starts = np.searchsorted(strips[order], np.arange(int(strips.max()) + 2))
-        return cls(y[order], x[order], order, top, height, starts)
+        """Sort at least one point; points of one part keep their order."""
+        top, left, width = float(y.min()), float(x.min()), height / _PARTS
+        strips, parts = (np.floor(v).astype(np.int64) for v in ((y - top) / height, (x - left) / width))
+        many = int(parts.max()) + 1
+        place = strips * many + parts
+        order = np.argsort(place, kind="stable")
+        up_to = np.append(0, np.cumsum(np.bincount(place)))
+        corners = np.arange(int(strips.max()) + 1)[:, None] * many + np.arange(many + 1)
+        starts = up_to[np.minimum(corners, len(up_to) - 1)]
+        return cls(y[order], x[order], order, top, left, height, width, starts)
 
     def under(
         self, y0: float, x0: float, angle: float, length: float, width: float, *, disc: bool = False
@@ -59,8 +68,9 @@ class Strips:
         """
         sin, cos = math.sin(angle), math.cos(angle)
         found = _under(
-            self.y, self.x, self.starts, self.top, self.height, y0, x0, sin, cos, length / 2, width / 2, disc
-        )
+            self.y, self.x, self.starts, self.top, self.left, self.height, self.width,
+            y0, x0, sin, cos, length / 2, width / 2, disc,
+        )  # fmt: skip
         members: NDArray[np.int64] = self.order[found]
         return members
 
@@ -97,8 +107,8 @@ class Strips:
         before[1:] = np.cumsum(ordered[:, None] == np.arange(before.shape[1]), axis=0)
         table = np.zeros((most, before.shape[1]), np.int64)
         found: int = _tally(
-            self.y, self.x, self.starts, self.top, self.height, ordered, before, place[centres],
-            angles, length / 2, width / 2, disc, least, table,
+            self.y, self.x, self.starts, self.top, self.left, self.height, self.width, ordered, before,
+            place[centres], angles, length / 2, width / 2, disc, least, table,
         )  # fmt: skip
         return table[:found]
 
@@ -114,23 +124,24 @@ def _clip(low: float, high: float, slope: float, a: float, b: float, half: float
 
 @njit(nogil=True, cache=True)
 def _under(
-    y: Any, x: Any, starts: Any, top: float, height: float,
+    y: Any, x: Any, starts: Any, top: float, left: float, height: float, part: float,
     y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool,
 ) -> Any:  # fmt: skip
     down = along * abs(sin) + across * abs(cos)
     right = along * abs(cos) + across * abs(sin)
     first = max(int(np.floor((y0 - down - top) / height)) - 1, 0)
-    last = min(int(np.floor((y0 + down - top) / height)) + 1, len(starts) - 2)
+    last = min(int(np.floor((y0 + down - top) / height)) + 1, len(starts) - 1)
     found = np.empty(16, np.int64)
     n = 0
+    many = starts.shape[1] - 1
     for strip in range(first, last + 1):
         above = top + strip * height - y0
         below = above + height
         low, high = _clip(-right, right, cos, above * sin, below * sin, along)
         low, high = _clip(low, high, -sin, above * cos, below * cos, across)
         margin = 1e-6 * (along + across + height)  # rounding leaves none out before it is tested
-        a = _from(x, starts[strip], starts[strip + 1], x0 + low - margin)
-        b = _from(x, a, starts[strip + 1], x0 + high + margin)
+        a = starts[strip, _part(x0 + low - margin - left, part, many)]
+        b = max(a, starts[strip, min(_part(x0 + high + margin - left, part, many) + 1, many)])
         while n + b - a > len(found):
             found = np.append(found, np.empty(len(found), np.int64))
         for i in range(a, b):
@@ -147,8 +158,8 @@ def _under(
 
 @njit(nogil=True, cache=True)
 def _tally(
-    y: Any, x: Any, starts: Any, top: float, height: float, kinds: Any, before: Any, centres: Any,
-    angles: Any, along: float, across: float, disc: bool, least: int, table: Any,
+    y: Any, x: Any, starts: Any, top: float, left: float, height: float, part: float, kinds: Any,
+    before: Any, centres: Any, angles: Any, along: float, across: float, disc: bool, least: int, table: Any,
 ) -> int:  # fmt: skip
     n = 0
     for k in range(len(centres)):
@@ -157,22 +168,27 @@ def _tally(
         i = centres[k]
         table[n] = 0
         sin, cos = math.sin(angles[k]), math.cos(angles[k])
-        _count(y, x, starts, top, height, kinds, before, y[i], x[i], sin, cos, along, across, disc, table[n])
+        _count(
+            y, x, starts, top, left, height, part, kinds, before,
+            y[i], x[i], sin, cos, along, across, disc, table[n],
+        )  # fmt: skip
         n += table[n].sum() >= least
     return n
 
 
 @njit(nogil=True, cache=True)
 def _count(
-    y: Any, x: Any, starts: Any, top: float, height: float, kinds: Any, before: Any,
-    y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool, out: Any,
+    y: Any, x: Any, starts: Any, top: float, left: float, height: float, part: float, kinds: Any,
+    before: Any, y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool,
+    out: Any,
 ) -> None:  # fmt: skip
     """Add up points under one core by kind, those well inside by what ``before`` (n + 1, kind) counted."""
     down = along * abs(sin) + across * abs(cos)
     right = along * abs(cos) + across * abs(sin)
     first = max(int(np.floor((y0 - down - top) / height)) - 1, 0)
-    last = min(int(np.floor((y0 + down - top) / height)) + 1, len(starts) - 2)
+    last = min(int(np.floor((y0 + down - top) / height)) + 1, len(starts) - 1)
     margin = 1e-6 * (along + across + height)  # rounding leaves none out before it is tested
+    many = starts.shape[1] - 1
     for strip in range(first, last + 1):
         above = top + strip * height - y0
         below = above + height
@@ -184,43 +200,37 @@ def _count(
         else:
             inner_low, inner_high = _within(-right, right, cos, above * sin, below * sin, along)
             inner_low, inner_high = _within(inner_low, inner_high, -sin, above * cos, below * cos, across)
-        a = _from(x, starts[strip], starts[strip + 1], x0 + low - margin)
-        b = _from(x, a, starts[strip + 1], x0 + high + margin)
+        a = starts[strip, _part(x0 + low - margin - left, part, many)]
+        b = max(a, starts[strip, min(_part(x0 + high + margin - left, part, many) + 1, many)])
         c = d = b
         if inner_high - inner_low > 2 * margin:
-            c = _from(x, a, b, x0 + inner_low + margin)
-            d = _from(x, c, b, x0 + inner_high - margin)
+            c = starts[strip, min(_part(x0 + inner_low + margin - left, part, many) + 1, many)]
+            d = max(c, starts[strip, _part(x0 + inner_high - margin - left, part, many)])
             for kind in range(len(out)):
                 out[kind] += before[d, kind] - before[c, kind]
         for i, j in ((a, c), (d, b)):
-            _add_under(y[i:j], x[i:j], kinds[i:j], y0, x0, sin, cos, along, across, disc, out)
+            _add_under(y, x, kinds, i, j, y0, x0, sin, cos, along, across, disc, out)
 
 
 @njit(nogil=True, cache=True)
 def _add_under(
-    y: Any, x: Any, kinds: Any,
+    y: Any, x: Any, kinds: Any, first: int, last: int,
     y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool, out: Any,
 ) -> None:  # fmt: skip
     if disc:
-        for i in range(len(y)):
+        for i in range(first, last):
             dy, dx = y[i] - y0, x[i] - x0
             out[kinds[i]] += dy * dy + dx * dx <= along * along
     else:
-        for i in range(len(y)):
+        for i in range(first, last):
             dy, dx = y[i] - y0, x[i] - x0
             out[kinds[i]] += (abs(dx * cos + dy * sin) <= along) & (abs(dy * cos - dx * sin) <= across)
 
 
 @njit(nogil=True, cache=True)
-def _from(x: Any, low: int, high: int, least: float) -> int:
-    """First of the ascending ``x[low:high]`` that is at least ``least``; ``high`` if none is."""
-    while low < high:
-        middle = (low + high) // 2
-        if x[middle] < least:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _part(right: float, width: float, many: int) -> int:
+    """Part of a strip that a place so far to the right lies in, 0 to ``many``."""
+    return int(min(max(np.floor(right / width), 0.0), many))
 
 
 @njit(nogil=True, cache=True)
