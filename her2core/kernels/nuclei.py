@@ -283,7 +283,7 @@ def recentre(found: Any, star: Any, look: Any, most: int) -> None:
         if y == 0 and x == 0:
             continue
         old[:] = path
-        sure = max(1, int(old.min() - np.sqrt(y * y + x * x)) - 2)  # inside all around
+        sure = max(1, int(old.min() - np.sqrt(y * y + x * x)))  # nearer than this is inside all around
         for a in range(N_RAYS):
             r = sure
             while r < star.dy.shape[1] and _inside(y + star.dy[a, r], x + star.dx[a, r], old, look):
