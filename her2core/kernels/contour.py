@@ -164,7 +164,7 @@ def _read_blue(stains: Any, at: int, bound: Any, rule: Any, blue: Any) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _span(bound: Any, a: int) -> Any:
-    """Radii of ray ``a``, from ... up to, within which all lanes' bounds lie."""
+    """Least radius of ray ``a`` that any lane may use, and one more than the greatest."""
     low, high = bound[a, 1, 0], bound[a, 3, 0]
     for lane in range(1, LANES):
         low, high = min(low, bound[a, 1, lane]), max(high, bound[a, 3, lane])
