@@ -53,16 +53,30 @@ class Nuclei(NamedTuple):
             column[rows[better]] = others[better]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
-def find_seeds(image: Any, least: int, radius: int, margin: int, seeds: Any) -> int:
+def find_seeds(image: NDArray[Any], least: int, radius: int, margin: int, seeds: NDArray[np.int32]) -> int:
     """Local maxima of ``image`` (h, w) within a disc; the first in reading order wins a tie.
 
     Writes ``(y, x)`` rows into ``seeds`` in reading order and returns their number.
     """
+    found: int = _find_seeds(image, least, _disc(radius, image.shape[1]), margin, seeds)
+    return found
+
+
+def _disc(radius: int, width: int) -> NDArray[np.int64]:
+    """Places (n,) within ``radius`` of a pixel that follow it in rows of ``width``; nearest first."""
+    dy, dx = np.mgrid[: radius + 1, -radius : radius + 1]
+    square = dy * dy + dx * dx
+    later = (square <= radius * radius) & ((dy > 0) | (dx > 0))
+    place: NDArray[np.int64] = (dy * width + dx)[later]
+    return place[np.argsort(square[later], kind="stable")]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _find_seeds(image: Any, least: int, disc: Any, margin: int, seeds: Any) -> int:
     h, w = image.shape
     n = 0
     width = max(w - 2 * margin, 0)
-    flat, disc = image.ravel(), _disc(radius, w)
+    flat = image.ravel()
     eights = np.zeros(width // 8 + 1, np.uint64)
     top = eights.view(np.uint8)
     for y in range(margin, h - margin):
@@ -85,19 +99,6 @@ def _find_tops(row: Any, left: Any, right: Any, up: Any, down: Any, least: int, 
         v = row[x]
         beside = (left[x] < v) & (right[x] <= v) & (up[x] < v) & (down[x] <= v)
         top[x] = beside & (v >= least)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _disc(radius: int, width: int) -> Any:
-    """Places (n,) within ``radius`` of a pixel that follow it in rows of ``width``; nearest first."""
-    places = [
-        (dy * dy + dx * dx, dy * width + dx)
-        for dy in range(radius + 1)
-        for dx in range(-radius, radius + 1)
-        if dy * dy + dx * dx <= radius * radius and (dy > 0 or dx > 0)
-    ]
-    places.sort()
-    return np.array([place for _, place in places])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
