@@ -36,55 +36,80 @@ def gaussian_taps(sigma_px: float, reach: int) -> NDArray[np.int32]:
 def blur(image: Any, taps: Any, out: Any, first: int = 0) -> None:
     """Blur ``image`` (h, w) uint8, mirrored about its outermost pixels, from row ``first`` on into ``out``.
 
-    Both sides are longer than ``taps`` (reach + 1,) from `gaussian_taps`.
+    Both sides are longer than ``taps`` (reach + 1,) from `gaussian_taps`, whose reach is 1 or more.
     """
-    h, w = image.shape
-    reach = len(taps) - 1
+    w, reach = image.shape[1], len(taps) - 1
     column, total = np.empty(w + 2 * reach, np.uint16), np.empty(w, np.uint32)
-    middle = column[reach : reach + w]
     for y in range(first, first + len(out)):
-        _first_bytes(image[y], np.uint16(taps[0]), middle)
+        _first_rows(image, y, taps[0], taps[1], column, reach)
+        for k in range(2, reach, 2):
+            _add_rows(image, y, k, taps[k], taps[k + 1], column, reach)
+        if reach % 2 == 0:
+            _add_rows(image, y, reach, taps[reach], 0, column, reach)
         for k in range(1, reach + 1):
-            _add_bytes(image[abs(y - k)], image[h - 1 - abs(h - 1 - y - k)], np.uint16(taps[k]), middle)
-        for k in range(1, reach + 1):
-            column[reach - k] = middle[k]
-            column[reach + w - 1 + k] = middle[w - 1 - k]
-        _first_words(middle, np.uint32(taps[0]), total)
-        for k in range(1, reach + 1):
-            _add_words(column[reach - k :], column[reach + k :], np.uint32(taps[k]), total)
-        _finish(total, out[y - first])
+            column[reach - k] = column[reach + k]
+            column[reach + w - 1 + k] = column[reach + w - 1 - k]
+        _first_columns(column, reach, taps[0], taps[1], total)
+        for k in range(2, reach, 2):
+            _add_columns(column, reach, k, taps[k], taps[k + 1], total)
+        if reach % 2 == 0:
+            _add_columns(column, reach, reach, taps[reach], 0, total)
+        _finish(total, out, y - first)
 
 
-# Loops that become vector code, each in a function of its own. Sums of weighted bytes fit 16 bits.
+# Loops that become vector code, each in a function of its own that cuts its arrays itself; two weights at a
+# time. Sums of weighted bytes fit 16 bits. What lies one beyond the reach has no weight and may be any.
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _first_bytes(row: Any, weight: Any, total: Any) -> None:
+def _first_rows(image: Any, y: int, middle: int, beside: int, column: Any, reach: int) -> None:
+    bottom = len(image) - 1
+    row, above, below = image[y], image[abs(y - 1)], image[bottom - abs(bottom - y - 1)]
+    total, w0, w1 = column[reach : reach + len(row)], np.uint16(middle), np.uint16(beside)
     for x in range(len(total)):
-        total[x] = np.uint16(row[x] * weight)
+        both = np.uint16(np.uint16(above[x]) + np.uint16(below[x]))
+        total[x] = np.uint16(np.uint16(row[x] * w0) + np.uint16(both * w1))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_bytes(one: Any, other: Any, weight: Any, total: Any) -> None:
+def _add_rows(image: Any, y: int, k: int, near: int, far: int, column: Any, reach: int) -> None:
+    """Rows at distances ``k`` and ``k + 1``."""
+    bottom = len(image) - 1
+    above, below = image[abs(y - k)], image[bottom - abs(bottom - y - k)]
+    top, low = image[abs(y - k - 1)], image[bottom - abs(bottom - y - k - 1)]
+    total, w0, w1 = column[reach : reach + len(above)], np.uint16(near), np.uint16(far)
     for x in range(len(total)):
-        both = np.uint16(np.uint16(one[x]) + np.uint16(other[x]))
-        total[x] = np.uint16(total[x] + np.uint16(both * weight))
+        inner = np.uint16(np.uint16(above[x]) + np.uint16(below[x]))
+        outer = np.uint16(np.uint16(top[x]) + np.uint16(low[x]))
+        both = np.uint16(np.uint16(inner * w0) + np.uint16(outer * w1))
+        total[x] = np.uint16(total[x] + both)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _first_words(row: Any, weight: Any, total: Any) -> None:
+def _first_columns(column: Any, reach: int, middle: int, beside: int, total: Any) -> None:
+    here, left, right = column[reach:], column[reach - 1 :], column[reach + 1 :]
+    w0, w1 = np.uint32(middle), np.uint32(beside)
     for x in range(len(total)):
-        total[x] = np.uint32(np.uint32(row[x]) * weight)
+        both = np.uint32(np.uint32(left[x]) + np.uint32(right[x]))
+        total[x] = np.uint32(np.uint32(np.uint32(here[x]) * w0) + np.uint32(both * w1))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_words(one: Any, other: Any, weight: Any, total: Any) -> None:
+def _add_columns(column: Any, reach: int, k: int, near: int, far: int, total: Any) -> None:
+    """Columns at distances ``k`` and ``k + 1``."""
+    beyond = min(k + 1, reach)
+    left, right = column[reach - k :], column[reach + k :]
+    first, last = column[reach - beyond :], column[reach + beyond :]
+    w0, w1 = np.uint32(near), np.uint32(far)
     for x in range(len(total)):
-        both = np.uint32(np.uint32(one[x]) + np.uint32(other[x]))
-        total[x] = np.uint32(total[x] + np.uint32(both * weight))
+        inner = np.uint32(np.uint32(left[x]) + np.uint32(right[x]))
+        outer = np.uint32(np.uint32(first[x]) + np.uint32(last[x]))
+        both = np.uint32(np.uint32(inner * w0) + np.uint32(outer * w1))
+        total[x] = np.uint32(total[x] + both)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _finish(total: Any, row: Any) -> None:
+def _finish(total: Any, out: Any, y: int) -> None:
+    row = out[y]
     for x in range(len(row)):
         row[x] = np.uint32(total[x] + np.uint32(1 << 15)) >> np.uint32(16)
