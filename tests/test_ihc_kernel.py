@@ -29,23 +29,12 @@ from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
 from her2core.profile.build import build_profile
 from her2core.records import Box, PyramidRef, StainProfile
+from tests.test_profile import OneLevel
 
 RGB = npt.NDArray[np.uint8]
 Cells = np.ndarray[tuple[int], np.dtype[np.void]]
 MIXED = (0.2, 0.2, 0.1, 0.2, 0.3)
 I0 = (243.0, 242.0, 240.0)
-
-
-class OneLevel:
-    """A pyramid that stores level 0 only."""
-
-    def __init__(self, rgb: RGB) -> None:
-        self.rgb = rgb
-
-    def read(self, level: int, y0: int, x0: int, out: RGB) -> None:
-        out.fill(255)
-        part = self.rgb[y0 : y0 + out.shape[0], x0 : x0 + out.shape[1]]
-        out[: part.shape[0], : part.shape[1]] = part
 
 
 def profiled(rgb: RGB, mpp: float) -> StainProfile:

@@ -42,18 +42,14 @@ def blur(image: Any, taps: Any, out: Any, first: int = 0) -> None:
     column, total = np.empty(w + 2 * reach, np.uint16), np.empty(w, np.uint32)
     for y in range(first, first + len(out)):
         _first_rows(image, y, taps[0], taps[1], column, reach)
-        for k in range(2, reach, 2):
-            _add_rows(image, y, k, taps[k], taps[k + 1], column, reach)
-        if reach % 2 == 0:
-            _add_rows(image, y, reach, taps[reach], 0, column, reach)
+        for k in range(2, reach + 1, 2):
+            _add_rows(image, y, k, taps[k], taps[k + 1] if k < reach else 0, column, reach)
         for k in range(1, reach + 1):
             column[reach - k] = column[reach + k]
             column[reach + w - 1 + k] = column[reach + w - 1 - k]
         _first_columns(column, reach, taps[0], taps[1], total)
-        for k in range(2, reach, 2):
-            _add_columns(column, reach, k, taps[k], taps[k + 1], total)
-        if reach % 2 == 0:
-            _add_columns(column, reach, reach, taps[reach], 0, total)
+        for k in range(2, reach + 1, 2):
+            _add_columns(column, reach, k, taps[k], taps[k + 1] if k < reach else 0, total)
         _finish(total, out, y - first)
 
 
