@@ -224,7 +224,7 @@ class IHCKernel:
         cells["x_px0"] += x0 * self.bin
         y, x = cells["y_px0"], cells["x_px0"]
         cells = cells[(y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1)]
-        # Of two in one place the smaller is first: that they stand in strips is a matter of where the region is.
+        # Of two in one place the smaller is first: the order so far depends on where the region begins.
         return cells[np.lexsort((cells["nucleus_area_um2"], cells["x_px0"], cells["y_px0"]))]
 
     def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
