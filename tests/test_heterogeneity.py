@@ -24,7 +24,7 @@ from her2core.records import Quality
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish import score_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei
-from her2core.scoring.mixture import fit_two
+from her2core.scoring.mixture import Populations, fit_two
 
 PARAMS = HeterogeneityParams(replicates=200, permutations=99)
 RULES = load_rules("breast_asco_cap_2018")
@@ -198,6 +198,40 @@ def test_one_population_and_a_few_odd_cells_are_not_two(values: NDArray[np.float
     fitted = fit_two(CENTRES, histogram(values))
     assert fitted is not None
     assert not fitted.two
+
+
+@pytest.mark.parametrize("n", [500, 5_000, 50_000, 200_000])
+@pytest.mark.parametrize("d", [2.0, 2.5, 3.0, 5.0])
+def test_separated_populations_are_found_as_from_the_truth(d: float, n: int) -> None:
+    """A tail of few cells fits a little, and is where a single start ended."""
+    random = np.random.default_rng([n, round(10 * d)])
+    for share in (0.1, 0.3, 0.5):
+        for spread in (0.5, 1.0, 2.0):
+            sds = np.array([0.08, 0.08 * spread])
+            means = np.array([0.4, 0.4 + d * float(np.hypot(*sds)) / math.sqrt(2)])
+            higher = random.random(n) < share
+            cells = histogram(
+                np.clip(random.normal(means[higher.astype(int)], sds[higher.astype(int)]), 0, None)
+            )
+            truth = Populations(np.array([1 - share, share]), means, sds, np.array(0.0))
+            fitted, planted = fit_two(CENTRES, cells), fit_two(CENTRES, cells, truth)
+            assert fitted is not None
+            assert planted is not None
+            assert fitted.two == planted.two
+            if planted.two:
+                assert fitted.delta_bic >= planted.delta_bic - 0.01
+            if n >= 50_000:
+                assert fitted.ashman_d == pytest.approx(planted.ashman_d, abs=0.05)
+                assert fitted.ashman_d == pytest.approx(d, abs=0.25)
+
+
+def test_of_several_fits_one_with_cells_enough_in_both_is_kept() -> None:
+    """One hundredth of the cells, far off, would fit better as a population of its own."""
+    cells = np.r_[normal(0.3, 0.06, 20_000), normal(0.55, 0.06, 20_000), normal(1.6, 0.03, 400)]
+    fitted = fit_two(CENTRES, histogram(cells))
+    assert fitted is not None
+    assert fitted.two
+    assert fitted.means[0] == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_spike_is_no_population_and_one_value_no_mixture() -> None:
