@@ -14,6 +14,7 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.heterogeneity.biopsy import virtual_biopsies
 from her2core.heterogeneity.ihc import measure_heterogeneity
 from her2core.heterogeneity.lattice import (
+    MORAN_MOST,
     co_occurrences,
     discoveries,
     getis_ord,
@@ -93,6 +94,33 @@ def test_extremes_of_moran_and_geary_on_a_lattice_without_edge() -> None:
     random = np.random.default_rng(2)
     values = [shares(random.normal(size=n), near).moran for _ in range(50)]
     assert min(values) > -0.5
+
+
+@pytest.mark.parametrize(
+    ("piece", "value", "moran", "geary"),
+    [
+        ([(0, 0), (1, 0)], [1.0, -1.0], -1.0, 2.0),
+        ([(0, 0), (1, 0), (2, 0), (3, 0)], [1.0, -1.0, 1.0, -1.0], -1.0, 2.0),
+        ([(0, 0), (1, 0), (-1, 1), (0, -1)], [3**0.5, -1.0, -1.0, -1.0], -2 / 3**0.5, None),
+        ([(0, 0), (1, 0), (-1, 1), (0, -1)], [3.0, -1.0, -1.0, -1.0], -1.0, 8 / 3),
+    ],
+    ids=["pairs", "strips", "stars", "stars for C"],
+)
+def test_moran_and_geary_reach_further_on_ragged_tissue(
+    piece: list[tuple[int, int]], value: list[float], moran: float, geary: float | None
+) -> None:
+    """Pieces by themselves, each value once with either sign, so that the mean is 0."""
+    apart = [(q + 10 * i, r) for i in range(12) for q, r in piece]
+    q, r = np.array(sorted(apart)).T
+    hexes = Hexes(HexGrid(SIZE), q, r)
+    signs = np.repeat([1.0, -1.0] * 6, len(piece))
+    of = dict(zip(apart, (signs * np.tile(value, 12)).tolist(), strict=True))
+    z = np.array([of[place] for place in zip(hexes.q.tolist(), hexes.r.tolist(), strict=True)])
+    found, m = shares(z, hexes.neighbours()), len(z)
+    assert found.moran == pytest.approx(moran)
+    assert abs(found.moran) <= MORAN_MOST + 1e-12
+    if geary is not None:
+        assert found.geary == pytest.approx(geary * (m - 1) / m)
 
 
 @pytest.mark.parametrize(

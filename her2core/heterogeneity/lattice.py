@@ -21,6 +21,10 @@ Reals = NDArray[np.float64]
 
 LEVELS = 10
 """Grey levels of the co-occurrence matrix, fixed, so that slides can be compared. Ours."""
+MORAN_MOST = 2 / math.sqrt(3)
+"""Largest Moran's I either way, of row-standardised weights on any hexagons: of one beside three that have no
+other neighbour (ours). Where all have six, I is -0.5 at least and C 1.5 at most; at an edge, in strips and in
+crumbs they go further: two hexagons by themselves can have -1 and 2, such stars -1.15 and 2.67."""
 DISCOVERY = 0.05
 """False discovery rate of hot and cold hexagons (Benjamini and Hochberg)."""
 
@@ -45,12 +49,12 @@ class Shares:
 
     @property
     def moran(self) -> float:
-        """Moran's I: 1 where all are as their neighbours, -1/(m - 1) expected by chance, -0.5 at least."""
+        """Moran's I: 1 where all are as their neighbours, -1/(m - 1) expected by chance; see `MORAN_MOST`."""
         return float(self.product.sum() / self.square.sum())
 
     @property
     def geary(self) -> float:
-        """Geary's C: 1 expected by chance, below 1 where neighbours resemble each other, 1.5 at most."""
+        """Geary's C: 1 expected by chance, below 1 where neighbours resemble each other; see `MORAN_MOST`."""
         m = len(self.square)
         return float((m - 1) / (2 * m) * self.difference.sum() / self.square.sum())
 
@@ -74,8 +78,9 @@ def shares(value: Reals, near: Ints) -> Shares:
     References
     ----------
     Moran PAP. Notes on continuous stochastic phenomena. Biometrika 1950;37:17-23. Geary RC. The contiguity
-    ratio and statistical mapping. The Incorporated Statistician 1954;5:115-145. On six neighbours the least
-    eigenvalue of the row-standardised lattice is -1/2, so I is no less than -0.5 and C at most 1.5.
+    ratio and statistical mapping. The Incorporated Statistician 1954;5:115-145. The range of
+    I follows from the eigenvalues of the weights: de Jong P, Sprenger C, van Veen F. On extreme values of
+    Moran's I and Geary's c. Geographical Analysis 1984;16:17-24.
     """
     z = value - value.mean()
     there = near >= 0

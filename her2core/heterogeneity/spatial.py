@@ -15,6 +15,7 @@ from her2core.guidelines.rules_ihc import CellClass
 from her2core.heterogeneity.jackknife import BLOCKS, fraction_interval, jackknife_interval, sixteenths
 from her2core.heterogeneity.lattice import (
     LEVELS,
+    MORAN_MOST,
     among,
     co_occurrences,
     hot_and_cold,
@@ -136,7 +137,7 @@ def lattice_metrics(
         return measured(f"{name}_{what}", found[name], n, scale_um=scale, interval=interval)
 
     p_moran, p_geary = permutation_p(joined, joined_near, params.permutations, _SEED)
-    yield index("moran_i", -1.0, 1.0)
+    yield index("moran_i", -MORAN_MOST, MORAN_MOST)
     yield measured(f"moran_p_{what}", p_moran, n, scale_um=scale)
     yield index("geary_c", 0.0)
     yield measured(f"geary_p_{what}", p_geary, n, scale_um=scale)
