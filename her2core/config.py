@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from her2core.errors import ConfigError
 from her2core.grid import Grid
+from her2core.guidelines.rules_case import require_one_tumour
 from her2core.guidelines.rules_ihc import load_rules
-from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.guidelines.rules_ish import ish_rules_for, load_ish_rules
 from her2core.lake.schema import LADDER_STEPS
 from her2core.params import (
     FORBID_UNKNOWN,
@@ -141,6 +142,10 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
     except ValidationError as error:
         problems = [_sentence(entry, origins) for entry in error.errors(include_url=False)]
         raise ConfigError(f"{uri or 'configuration'}: " + "\n  ".join(["not usable:", *problems])) from None
+    if "rules" not in values.get("ish_score", {}):
+        rules = ish_rules_for(load_rules(config.score.rules).tumour)
+        keyed = dataclasses.replace(config.ish_score, rules=rules)
+        config = config.model_copy(update={"ish_score": keyed})
     _check_meaning(config)
     return config
 
@@ -154,8 +159,7 @@ def _check_meaning(config: Config) -> None:
     """What single values cannot tell: geometry, names of codecs and rules, ranges that a unit implies."""
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
     codec(config.pyramid.codec)
-    load_rules(config.score.rules)
-    load_ish_rules(config.ish_score.rules)
+    require_one_tumour(load_rules(config.score.rules), load_ish_rules(config.ish_score.rules))
     ladder = config.ihc.ladder_od
     if len(ladder) != LADDER_STEPS or list(ladder) != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {list(ladder)}; expected {LADDER_STEPS} ascending ODs above 0.")

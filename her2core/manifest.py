@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,12 @@ READER_SCORES = ("0", "0_null", "0_ultralow", "1+", "2+", "3+")
 """What a reader may have scored: the four tiers, and 0 split where the reader did so."""
 ISH_STATUSES = ("positive", "equivocal", "negative")
 """What a laboratory may have reported of an ISH."""
+ISH_GROUPS = (
+    *("1", "2", "3", "4", "5"),
+    *("amplified", "high_copies", "not_amplified"),
+    *("single_negative", "single_equivocal", "single_positive"),
+)
+"""ISH groups that a laboratory may give: breast's, gastric ones, and those of a single probe."""
 YES_OR_NO = frozenset({"0", "1", "y", "n", "yes", "no", "true", "false"})
 """What is no reason to leave a slide out, and no reason to keep it."""
 MAX_COPIES = 100.0
@@ -87,26 +94,25 @@ def _one_of(value: str, known: Sequence[str]) -> str:
     return by_folded[value.casefold()]
 
 
-def _number(value: str, expected: str) -> float:
-    text = value.replace(",", ".") if re.fullmatch(r"\d+,\d+", value) else value  # decimal comma
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"found {value!r}; expected {expected}") from None
+def _number(value: str, expected: str) -> Decimal:
+    """A number with the decimals that were written; a decimal comma is a point."""
+    if not re.fullmatch(r"-?[0-9]{1,9}([.,][0-9]{1,20})?|[.,][0-9]{1,20}", value):
+        raise ValueError(f"found {value!r}; expected {expected}")
+    return Decimal(value.replace(",", "."))
 
 
 def _mpp(value: str, info: ValidationInfo) -> float:
-    number = _number(value, "micrometres a pixel, such as 0.25")
+    number = float(_number(value, "micrometres a pixel, such as 0.25"))
     low, high = plausible_range(info.data.get("assay", Assay.FISH))  # widest where the assay is wrong itself
     if not low <= number <= high:
         raise ValueError(f"found {value}; expected {low} to {high} micrometres a pixel")
     return number
 
 
-def _amount(what: str, *, above_zero: bool) -> Callable[[str], float]:
+def _amount(what: str, *, above_zero: bool) -> Callable[[str], Decimal]:
     """Validator of a laboratory's number."""
 
-    def read(value: str) -> float:
+    def read(value: str) -> Decimal:
         number = _number(value, f"{what}, such as 2.1")
         if not 0 <= number <= MAX_COPIES or (above_zero and number == 0):
             least = "above 0 and" if above_zero else "from 0"
@@ -126,6 +132,10 @@ def _channels(value: str, info: ValidationInfo) -> str:
 
 def _ish_status(value: str) -> str:
     return _one_of(value, ISH_STATUSES)
+
+
+def _ish_group(value: str) -> str:
+    return _one_of(value.casefold().removeprefix("group").strip(), ISH_GROUPS)
 
 
 def _why_excluded(value: str) -> str:
@@ -179,14 +189,18 @@ class _Row(BaseModel):
     roi_uri: _Address | None = None
     reader_score: Annotated[str, AfterValidator(_reader_score)] | None = None
     channels: Annotated[str, AfterValidator(_channels)] | None = None
-    ish_ratio: Annotated[float, BeforeValidator(_amount("a HER2/CEP17 ratio", above_zero=True))] | None = None
-    ish_her2: Annotated[float, BeforeValidator(_amount("HER2 copies a nucleus", above_zero=False))] | None = (
+    ish_ratio: Annotated[Decimal, BeforeValidator(_amount("a HER2/CEP17 ratio", above_zero=True))] | None = (
         None
     )
+    ish_her2: (
+        Annotated[Decimal, BeforeValidator(_amount("HER2 copies a nucleus", above_zero=False))] | None
+    ) = None
     ish_cep17: (
-        Annotated[float, BeforeValidator(_amount("CEP17 copies a nucleus", above_zero=True))] | None
+        Annotated[Decimal, BeforeValidator(_amount("CEP17 copies a nucleus", above_zero=True))] | None
     ) = None
     ish_status: Annotated[str, AfterValidator(_ish_status)] | None = None
+    ish_group: Annotated[str, AfterValidator(_ish_group)] | None = None
+    ish_recount_group: Annotated[str, AfterValidator(_ish_group)] | None = None
     ish_source: _Text | None = None
     exclude: Annotated[_Text, AfterValidator(_why_excluded)] | None = None
 

@@ -184,7 +184,8 @@ class IshScoreParams:
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
     rules: str = "ish_asco_cap_2018"
-    """ISH rule set by name: a file in her2core/guidelines/ish."""
+    """ISH rule set by name: a file in her2core/guidelines/ish. Left out: that of the tumour that score.rules
+    is for."""
     count: str = "signals"
     """What the category counts: ``signals`` (a cluster is as many as its density says) or ``spots``."""
     excluded_flags: int = 127
@@ -262,8 +263,8 @@ class ScoreParams:
     full_cells: int = 100
     """Fewer evaluable tumour cells: limited (the 95 % interval of 10 % is then 5.5-17.4 %). Ours."""
     false_stain_ppm: int = 10_000
-    """Stained cells a million on a negative-reagent control, its upper 95 % bound. Not more than that is
-    null. 1 % until a control is measured; ours."""
+    """Faint cells a million on a negative-reagent control, its upper 95 % bound. Not more than that is null,
+    as long as no cell is of class 2 or higher. 1 % until a control is measured; ours."""
     calibration: str | None = None
     """Name of the control measurement that the OD cut-points come from; none means ``uncalibrated``."""
     low_end_mpp: float = 0.30

@@ -8,6 +8,7 @@ at hand), ``_od`` (optical density, base 10, against the slide's own background)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 
 
@@ -47,7 +48,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class SlideRow:
-    """One manifest row after validation."""
+    """One manifest row after validation; what a laboratory reported keeps the decimals that it wrote."""
 
     slide_id: str
     case_id: str
@@ -64,10 +65,12 @@ class SlideRow:
     roi_uri: str | None = None
     reader_score: str | None = None
     channels: str | None = None
-    ish_ratio: float | None = None
-    ish_her2: float | None = None
-    ish_cep17: float | None = None
+    ish_ratio: Decimal | None = None
+    ish_her2: Decimal | None = None
+    ish_cep17: Decimal | None = None
     ish_status: str | None = None
+    ish_group: str | None = None
+    ish_recount_group: str | None = None
     ish_source: str | None = None
     exclude: str | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from her2core.scoring.signals import IshCounts, SignalCounts
 PARAMS, ISH_PARAMS = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)
 BREAST, GASTRIC = load_rules("breast_asco_cap_2018"), load_rules("gastric_resection")
 ISH_RULES = load_ish_rules(ISH_PARAMS.rules)
+GASTRIC_ISH = IshScoreParams(replicates=100, rules="ish_gastric_toga")
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 BLURRED = dataclasses.replace(GOOD, verdict="fail", reasons=("blur",))
 LIGHT = Fluorescence(("DAPI", "HER2", "CEP17"), (0.0,) * 3, (1.0,) * 3, 10.0, 100.0)
@@ -125,10 +127,25 @@ def ish(
     return SlideOutcome(row(slide_id, Assay.FISH, **more), state, profile=profile, ish=score)
 
 
+def gastric_ish(state: str) -> list[SlideOutcome]:
+    """Slides of a state, their signals judged by gastric rules."""
+    found = []
+    for outcome in ISH_STATES[state]:
+        assert outcome.ish is not None
+        verdict = judge_ish(outcome.ish.counts, GASTRIC_ISH, load_ish_rules(GASTRIC_ISH.rules))
+        found.append(dataclasses.replace(outcome, ish=dataclasses.replace(outcome.ish, verdict=verdict)))
+    return found
+
+
 def failed(
     slide_id: str, assay: Assay = Assay.IHC, state: SlideState = SlideState.QUARANTINED, **more: Any
 ) -> SlideOutcome:
     return SlideOutcome(row(slide_id, assay, **more), state, reason="file_truncated", message="cut short")
+
+
+def replace_kind(outcome: SlideOutcome, kind: str) -> SlideOutcome:
+    """The same slide with cells of another class."""
+    return dataclasses.replace(outcome, score=ihc("x", kind).score)
 
 
 def judged(outcomes: Sequence[SlideOutcome], rules: Any = BREAST) -> CaseScore:
@@ -228,19 +245,47 @@ def test_status_and_class_of_every_combination(ihc_state: str, ish_state: str) -
     [
         ("3+", "5", ("Positive", "pos_IHC3", HIGH, None)),
         ("2+", "1", ("Positive", "pos_IHC2_ISHpos", (), None)),
+        ("2+", "2", ("Positive", "pos_IHC2_ISHpos", (), None)),
+        ("2+", "4", ("Negative", "negative", (), None)),
         ("2+", "5", ("Negative", "negative", (), None)),
         ("2+", "none", ("Equivocal", "equivocal", (), None)),
-        ("2+", "4", ("Equivocal", "equivocal", (), RECOUNT)),
+        ("2+", "3", ("Equivocal", "equivocal", (), PERSON)),
+        ("2+", "single_equivocal", ("Equivocal", "equivocal", (), DUAL)),
         ("1+", "1", ("Negative", "negative", LOW, None)),
+        ("1+", "3", ("Negative", "negative", ("ish_open", "review"), PERSON)),
         ("1+", "none", ("Negative", "negative", (), None)),
         ("null", "5", ("Negative", "negative", (), None)),
         ("few cells", "1", ("Positive", None, ALONE, None)),
     ],
 )
 def test_gastric_specimens_know_no_low(kind: str, ish_state: str, answer: Answer) -> None:
-    case = judged(IHC_STATES[kind] + ISH_STATES[ish_state], GASTRIC)
+    case = score_case(IHC_STATES[kind] + gastric_ish(ish_state), PARAMS, GASTRIC, GASTRIC_ISH)
     assert (case.status, case.decision.her2_class, case.decision.flags, case.pending) == answer
     assert case.case_rules == "gastric"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "answer"),
+    [
+        ("2+", {"ish_ratio": 2.1}, ("Positive", None)),  # a ratio alone decides
+        ("2+", {"ish_ratio": 1.9}, ("Negative", None)),
+        ("2+", {"ish_ratio": 2.4, "ish_her2": 3.6}, ("Positive", None)),
+        ("2+", {"ish_ratio": 1.6, "ish_her2": 4.4}, ("Negative", None)),
+        ("2+", {"ish_ratio": 1.6, "ish_her2": 6.4}, ("Equivocal", PERSON)),
+        ("2+", {"ish_group": "amplified"}, ("Positive", None)),
+        ("2+", {"ish_group": "2"}, ("Equivocal", PERSON)),
+    ],
+)
+def test_a_gastric_report_is_read_by_its_ratio(
+    kind: str, said: dict[str, Any], answer: tuple[str, str | None]
+) -> None:
+    case = score_case([ihc("s", kind, **said)], PARAMS, GASTRIC, GASTRIC_ISH)
+    assert (case.status, case.pending) == answer
+
+
+def test_rules_of_two_tumours_are_not_mixed() -> None:
+    with pytest.raises(ConfigError, match=r"ish_asco_cap_2018 is for breast, gastric_resection for gastric"):
+        score_case([ihc("s", "2+")], PARAMS, GASTRIC, ISH_PARAMS)
 
 
 def test_every_ihc_rule_set_has_its_table() -> None:
@@ -295,7 +340,51 @@ def test_slides_of_different_groups_are_pooled_and_the_conflict_is_listed() -> N
     case = judged([ihc("s", "2+"), ish("f1", "1", nuclei=20), ish("f2", "5", nuclei=200)])
     assert case.ish.verdict is not None
     assert case.ish.verdict.group == "5"  # (200 + 400) / (40 + 400)
-    assert (case.status, case.conflicts) == ("Negative", ("ISH slides differ: f1 group 1, f2 group 5",))
+    assert (case.status, case.decision.her2_class) == ("Equivocal", "equivocal")
+    assert case.flags == ("hidden_by_pooling", "review", "ish_conflict")
+    assert case.conflicts == (
+        "ISH slides differ: f1 group 1, f2 group 5",
+        "ISH Positive of f1, pooled Negative",
+    )
+
+
+@pytest.mark.parametrize(
+    ("slides", "ish_group", "answer"),
+    [
+        # 3+ beside 1+: pooled 2+ with a negative ISH, where the block alone is Positive
+        ((("s1", "3+", 1), ("s2", "1+", 1)), "5", ("Equivocal", "equivocal", "2+")),
+        # 3+ beside a large null block: 0.8 % class 3 cells
+        ((("s1", "3+", 1), ("s2", "null", 8)), None, ("Equivocal", "equivocal", "0")),
+        ((("s1", "3+", 1), ("s2", "null", 8)), "5", ("Equivocal", "equivocal", "0")),
+        # 2+ beside null: without ISH the block alone waits for it, with a negative one it is negative
+        ((("s1", "2+", 1), ("s2", "null", 8)), None, ("Equivocal", "equivocal", "0")),
+        ((("s1", "2+", 1), ("s2", "null", 8)), "4", ("Equivocal", "equivocal", "0")),
+        ((("s1", "2+", 1), ("s2", "null", 8)), "5", ("Negative", "ultralow", "0")),
+        ((("s1", "1+", 1), ("s2", "null", 8)), None, ("Negative", "null", "0")),
+        ((("s1", "3+", 1), ("s2", "1+", 1)), "1", ("Positive", "pos_IHC2_ISHpos", "2+")),
+    ],
+)
+def test_a_block_is_not_made_negative_by_others(
+    slides: tuple[tuple[str, str, int], ...], ish_group: str | None, answer: tuple[str, str, str]
+) -> None:
+    outcomes = [many(ihc(name, kind, block_id=name), times) for name, kind, times in slides]
+    outcomes += [ish("f", ish_group)] if ish_group else []
+    case = judged(outcomes)
+    assert (case.status, case.decision.her2_class, case.verdict.score) == answer
+    hidden = "3+" in {kind for _, kind, _ in slides} or case.status == "Equivocal"
+    assert ("hidden_by_pooling" in case.flags) == ("review" in case.flags) == hidden
+    assert any("pooled" in sentence for sentence in case.conflicts) == hidden
+
+
+def many(outcome: SlideOutcome, times: int) -> SlideOutcome:
+    """The same slide with that many times its cells."""
+    score = outcome.score
+    assert score is not None
+    counts = score.counts
+    for _ in range(times - 1):
+        counts = counts + score.counts
+    verdict = judge(counts, PARAMS, BREAST, ())
+    return dataclasses.replace(outcome, score=dataclasses.replace(score, counts=counts, verdict=verdict))
 
 
 def test_two_probes_outrank_one() -> None:
@@ -334,7 +423,7 @@ def test_a_second_population_is_said_and_changes_no_status() -> None:
     case = judged(
         [ihc("s", "2+"), dataclasses.replace(plain, ish=dataclasses.replace(plain.ish, population=found))]
     )
-    assert (case.decision.her2_class, case.flags) == ("low_2plus", ("second_population",))
+    assert (case.decision.her2_class, case.flags) == ("low_2plus", ("second_population", "review"))
     assert case.ish.populations == ("f: group 1 in 20 % of nuclei, group 5 elsewhere",)
 
 
@@ -400,15 +489,35 @@ def test_a_late_ish_slide_changes_its_case_and_nothing_else() -> None:
         ("2+", {"ish_her2": 3.9}, ("low_2plus", None), ("single_negative",)),
         # a ratio alone leaves groups open
         ("1+", {"ish_ratio": 1.1}, ("low_1plus", None), ("3", "4", "5")),
-        ("2+", {"ish_ratio": 1.1}, ("equivocal", None), ("3", "4", "5")),
+        ("2+", {"ish_ratio": 1.1}, ("equivocal", PERSON), ("3", "4", "5")),
         ("2+", {"ish_ratio": 1.1, "ish_status": "Negative"}, ("low_2plus", None), ("3", "4", "5")),
         ("2+", {"ish_ratio": 3.2, "ish_status": "Positive"}, ("pos_IHC2_ISHpos", None), ("1", "2")),
         # a word alone
         ("2+", {"ish_status": "Positive"}, ("pos_IHC2_ISHpos", None), ()),
         ("2+", {"ish_status": "negative"}, ("low_2plus", None), ()),
-        ("2+", {"ish_status": "Equivocal"}, ("equivocal", None), ()),
+        ("2+", {"ish_status": "Equivocal"}, ("equivocal", PERSON), ()),
         ("1+", {"ish_status": "Positive"}, ("pos_ISH_only", None), ()),
-        ("2+", {"ish_cep17": 2.0}, ("equivocal", None), ()),
+        ("2+", {"ish_cep17": 2.0}, ("equivocal", PERSON), ()),
+        # a ratio and CEP17 copies give HER2 copies
+        ("1+", {"ish_ratio": 5.0, "ish_cep17": 2.0}, ("pos_ISH_only", None), ("1",)),
+        ("null", {"ish_ratio": 5.0, "ish_cep17": 2.0}, ("pos_ISH_only", None), ("1",)),
+        ("2+", {"ish_ratio": 2.4, "ish_cep17": 1.5}, ("equivocal", RECOUNT), ("2",)),
+        ("2+", {"ish_ratio": 1.5, "ish_cep17": 4.5}, ("equivocal", RECOUNT), ("3",)),
+        ("2+", {"ish_ratio": 1.1, "ish_cep17": 2.0}, ("low_2plus", None), ("5",)),
+        # what leaves the result open beside 0 or 1+ is for a person, and never negative
+        ("1+", {"ish_ratio": 5.0}, ("equivocal", PERSON), ("1", "2")),
+        ("null", {"ish_ratio": 5.0}, ("equivocal", PERSON), ("1", "2")),
+        ("1+", {"ish_status": "Equivocal"}, ("equivocal", PERSON), ()),
+        ("ultralow", {"ish_cep17": 2.0}, ("equivocal", PERSON), ()),
+        # a group, and a recount
+        ("1+", {"ish_group": "1"}, ("pos_ISH_only", None), ("1",)),
+        ("2+", {"ish_group": "4"}, ("equivocal", RECOUNT), ("4",)),
+        ("2+", {"ish_group": "4", "ish_recount_group": "4"}, ("low_2plus", None), ("4",)),
+        ("2+", {"ish_group": "3", "ish_recount_group": "3"}, ("pos_IHC2_ISHpos", None), ("3",)),
+        ("2+", {"ish_group": "4", "ish_recount_group": "1"}, ("equivocal", PERSON), ("4",)),
+        ("2+", {"ish_ratio": 1.6, "ish_her2": 4.2, "ish_recount_group": "4"}, ("low_2plus", None), ("4",)),
+        # a ratio of 1.96 and 3.97 copies are written as 2.0 and 4.0
+        ("2+", {"ish_ratio": 2.0, "ish_her2": 4.0, "ish_group": "5"}, ("low_2plus", None), ("5",)),
         # a word for groups 2 to 4 is older than the groups
         ("3+", {"ish_ratio": 1.6, "ish_her2": 4.2, "ish_status": "Negative"}, ("pos_IHC3", None), ("4",)),
         ("2+", {"ish_ratio": 1.3, "ish_her2": 6.4, "ish_status": "Negative"}, ("equivocal", RECOUNT), ("3",)),
@@ -423,9 +532,12 @@ def test_a_laboratory_s_result_stands_in_where_there_is_no_slide(
     assert (case.decision.her2_class, case.pending) == answer
     (external,) = case.ish.external
     assert (external.source, external.groups, external.slides) == ("lab 7", groups, ("s",))
-    assert case.ish.arm_source == ("external:lab 7" if external.decision else None)
+    assert case.ish.arm_source == "external:lab 7"
     assert case.ish.decision is None
     assert case.conflicts == ()
+    undecided = external.decision is None
+    assert ("external_ish_undecided" in case.flags) == undecided
+    assert not undecided or "review" in case.flags
 
 
 @pytest.mark.parametrize(
@@ -438,18 +550,74 @@ def test_a_laboratory_s_result_stands_in_where_there_is_no_slide(
             "Negative, but group 1",
         ),
         ({"ish_ratio": 2.2, "ish_her2": 3.2, "ish_cep17": 2.7}, "ratio 2.2, but HER2 3.2 / CEP17 2.7"),
+        ({"ish_ratio": 3.1, "ish_her2": 6.2, "ish_status": "equivocal"}, "equivocal, but group 1"),
+        ({"ish_ratio": 1.1, "ish_her2": 2.2, "ish_group": "1"},
+         "group 1, but its numbers are those of group 5"),
+        ({"ish_group": "single_positive", "ish_ratio": 2.5, "ish_her2": 5.0},
+         "group single_positive, but its numbers are those of group 1"),
+        ({"ish_group": "amplified"}, "group amplified is none of ish_asco_cap_2018"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["2+", "1+", "null"])
+def test_what_contradicts_itself_decides_nothing(kind: str, said: dict[str, Any], conflict: str) -> None:
+    case = judged([ihc("s", kind, **said)])
+    assert (case.status, case.pending, case.ish.arm_source) == ("Equivocal", PERSON, "external:unnamed")
+    assert case.conflicts == (f"external ISH of unnamed: {conflict}",)
+    assert {"external_ish_undecided", "ish_conflict", "review"} <= set(case.flags)
+    assert judged([ihc("s", "3+", **said)]).status == "Positive"
+
+
+@pytest.mark.parametrize(
+    ("said", "groups", "conflicts", "rounded"),
+    [
+        # three rounded numbers that fit: the ratio as written counts, it was made of what was not rounded
+        (("2.0", "4.0", "2.1"), ("1",), (), False),
+        (("2.1", "6", "2.9"), ("1",), (), False),
+        (("3", "6.5", "2.0"), ("1",), (), False),
+        (("5.15", "10.3", "2.0"), ("1",), (), False),
+        # three that do not, of one group either way: said
+        (("3.0", "8.0", "2.0"), ("1",), ("ratio 3.0, but HER2 8.0 / CEP17 2.0",), False),
+        # a computed number is as rounded as what it is made of
+        (("2.2", None, "1.8"), ("2",), (), True),  # 3.96 copies, of 3.76 to 4.16
+        (("2.0", None, "2.0"), ("1",), (), True),
+        ((None, "4.6", "2.3"), ("1",), (), True),  # ratio 1.94 to 2.07: also group 4, which is Negative
+        (("2.20", None, "1.70"), ("2",), (), False),
     ],
 )
-def test_what_contradicts_itself_decides_nothing(said: dict[str, Any], conflict: str) -> None:
-    case = judged([ihc("s", "2+", **said)])
-    assert (case.status, case.ish.arm, case.ish.arm_source) == ("Equivocal", None, None)
-    assert case.conflicts == (f"external ISH of unnamed: {conflict}",)
+def test_rounding_is_tolerated_and_said_where_it_matters(
+    said: tuple[str | None, ...], groups: tuple[str, ...], conflicts: tuple[str, ...], rounded: bool
+) -> None:
+    numbers = {
+        name: None if text is None else Decimal(text)
+        for name, text in zip(("ish_ratio", "ish_her2", "ish_cep17"), said, strict=True)
+    }
+    case = judged([ihc("s", "1+", **numbers)])
+    (external,) = case.ish.external
+    assert external.groups == groups
+    assert case.conflicts == tuple(f"external ISH of unnamed: {c}" for c in conflicts)
+    assert ("external_ish_rounded" in case.flags) == external.rounded == rounded
+
+
+def test_rows_may_round_one_number_differently() -> None:
+    rows = [ihc(f"s{i}", "2+", ish_ratio=Decimal(r)) for i, r in enumerate(("1.1", "1.12", "1"))]
+    (external,) = judged(rows).ish.external
+    assert (str(external.ratio), external.conflicts) == ("1.12", ())
+
+
+def test_a_laboratory_s_recount_is_one_of_our_count() -> None:
+    waiting = judged([ihc("s", "2+"), ish("f", "4", ish_recount_group="4", ish_source="lab")])
+    assert (waiting.decision.her2_class, waiting.ish.arm_source) == ("low_2plus", "measured")
+    other = judged([ihc("s", "2+"), ish("f", "4", ish_recount_group="1", ish_source="lab")])
+    assert (other.status, other.pending) == ("Equivocal", PERSON)
+    ours = judged([ihc("s", "2+"), ish("f", "4", "5", ish_recount_group="4", ish_source="lab")])
+    assert ours.pending == PERSON
 
 
 def test_what_was_measured_outranks_what_was_reported() -> None:
     case = judged([ihc("s", "2+"), ish("f", "5", ish_status="Positive", ish_source="lab")])
     assert (case.decision.her2_class, case.ish.arm_source) == ("low_2plus", "measured")
     assert case.conflicts == ("external ISH of lab: Positive, measured group 5",)
+    assert case.flags == ("ish_conflict", "review")
     assert [str(e) for e in case.ish.external] == ["lab: Positive (Positive)"]
     same_result = judged([ihc("s", "1+", ish_ratio=1.2, ish_her2=4.8), ish("f", "5")])
     assert same_result.conflicts == ("external ISH of unnamed: group 4, measured group 5",)
@@ -478,6 +646,8 @@ def test_laboratories_that_differ_decide_nothing() -> None:
     ]
     case = judged(rows)
     assert (case.status, case.conflicts) == ("Equivocal", ("external ISH differs: a Negative, b Positive",))
+    low = judged([replace_kind(o, "1+") for o in rows])
+    assert (low.status, low.pending, "review" in low.flags) == ("Equivocal", PERSON, True)
     twice = judged([ihc(f"s{i}", "2+", ish_ratio=r, ish_source="a") for i, r in enumerate((3.0, 1.0))])
     assert twice.conflicts == ("external ISH of a: ish_ratio is 1.0 and 3.0",)
     same = judged([ihc(f"s{i}", "2+", ish_status="Positive", ish_source=lab) for i, lab in enumerate("ab")])
@@ -638,10 +808,12 @@ def test_rows_hold_every_column_of_their_tables() -> None:
     written = pa.Table.from_pylist(rows, schema=CASES.schema).to_pylist()
     primary = next(r for r in written if (r["case_id"], r["site"]) == ("a", "primary"))
     assert (primary["her2_class"], primary["ihc_class"], primary["ish_group"]) == (
-        "low_2plus",
+        "equivocal",  # a block of 3+ is not made Negative by another
         "equivocal_2plus",
         "5",
     )
+    assert primary["flags"] == ["hidden_by_pooling", "review", "ish_conflict"]
+    assert primary["slides"] == ["a1", "a2", "a3", "a4"]
     assert primary["external_ish"] == ["x: Positive (Positive)"]
     assert primary["slides_ish"] == ["a3", "a4"]
     assert primary["gh_category"] == "underpowered"

@@ -141,3 +141,12 @@ def test_the_published_list_of_parameters_is_current_and_complete() -> None:
             assert re.search(
                 rf"^\| `{key}` \| .+ \| \w.+ \|$", document().split(f"## {section}\n")[1], re.M
             ), key
+
+
+def test_ish_rules_are_those_of_the_tumour_and_no_others() -> None:
+    for rules in ("gastric_resection", "gastric_biopsy"):
+        config = load_config(environment={"HER2_SCORE__RULES": rules})
+        assert config.ish_score.rules == "ish_gastric_toga"
+    mixed = {"HER2_SCORE__RULES": "gastric_biopsy", "HER2_ISH_SCORE__RULES": "ish_asco_cap_2018"}
+    with pytest.raises(ConfigError, match="ish_asco_cap_2018 is for breast, gastric_biopsy for gastric"):
+        load_config(environment=mixed)

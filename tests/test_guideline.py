@@ -86,9 +86,9 @@ def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
         (counts(30, n3=4), "3+", "pos_IHC3"),
         # rule b: at least 1 % and at least 10 intense complete cells
         (counts(1000, n3=10), "2+", "equivocal_2plus"),
-        (counts(1001, n3=10), "0", "null"),
+        (counts(1001, n3=10), "0", "ultralow"),
         (counts(500, n3=9), "0", "ultralow"),
-        (counts(5000, n3=49), "0", "null"),
+        (counts(5000, n3=49), "0", "ultralow"),
         (counts(5000, n3=50), "2+", "equivocal_2plus"),
         # rule a and weak to moderate complete: cumulative, more than 10 %
         (counts(1000, n2=100), "0", "ultralow"),
@@ -105,6 +105,11 @@ def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
         (counts(1000, n1=11), "0", "ultralow"),
         (counts(1000, n1=10), "0", "null"),
         (counts(1000), "0", "null"),
+        # false stain is faint: one cell of class 2 or higher is stain, whatever a control shows
+        (counts(1000, n2=1), "0", "ultralow"),
+        (counts(1000, n2u=1), "0", "ultralow"),
+        (counts(5000, n3=1), "0", "ultralow"),
+        (counts(298, n3=1), "0", "ultralow"),
         # null needs cells enough to exclude 1 %: 299
         (counts(299), "0", "null"),
         (counts(298), "0", "0_unresolved"),
@@ -154,6 +159,8 @@ def test_the_false_stain_rate_is_a_parameter() -> None:
         (counts(1000, n1=20, n2=9), ()),
         (counts(1000, n1=20, n2=10), ("complete_below_cut",)),
         (counts(1001, n1=20, n2=10), ()),
+        (counts(1000, n3=1), ("strong_in_zero",)),
+        (counts(1200, n3=10), ("strong_below_floor", "strong_in_zero")),
         (counts(1000), ()),
     ],
 )

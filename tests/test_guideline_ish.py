@@ -14,16 +14,17 @@ from her2core.config import load_config
 from her2core.errors import ConfigError
 from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_ish import (
-    DUAL_GROUPS,
-    GROUPS,
     SINGLE_GROUPS,
     IshResult,
+    ish_rules_for,
     load_ish_rules,
     parse_ish_rules,
 )
 
 NAME = "ish_asco_cap_2018"
 RULES = load_ish_rules(NAME)
+GASTRIC = load_ish_rules("ish_gastric_toga")
+DUAL_GROUPS, GROUPS = RULES.dual_groups, RULES.groups
 POS, NEG = IshResult.POSITIVE, IshResult.NEGATIVE
 IHC, RECOUNT = IshResult.PENDING_IHC, IshResult.PENDING_RECOUNT
 DUAL, PERSON = IshResult.PENDING_DUAL_PROBE, IshResult.ADJUDICATE
@@ -33,17 +34,22 @@ DUAL, PERSON = IshResult.PENDING_DUAL_PROBE, IshResult.ADJUDICATE
 
 
 def test_the_rule_set_is_there_with_citations_and_apart_from_those_of_immunohistochemistry() -> None:
-    assert tuple(rule_files("ish")) == (NAME,)
-    assert NAME not in rule_files("ihc")
-    assert RULES.version >= 1
-    assert all(any(c.isdigit() for c in citation) for citation in RULES.citations)
-    assert all(line.source.endswith(".") for line in RULES.dual_probe + RULES.single_probe)
+    assert tuple(rule_files("ish")) == (NAME, "ish_gastric_toga")
+    assert not set(rule_files("ish")) & set(rule_files("ihc"))
+    assert (ish_rules_for("breast"), ish_rules_for("gastric")) == (NAME, "ish_gastric_toga")
+    with pytest.raises(ConfigError, match="expected one"):
+        ish_rules_for("colon")
+    for rules in (RULES, GASTRIC):
+        assert rules.version >= 1
+        assert all(any(c.isdigit() for c in citation) for citation in rules.citations)
+        assert all(line.source.endswith(".") for line in rules.dual_probe + rules.single_probe)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         ("name: ish", "name: ash", "ash_asco"),
+        ("tumour: breast", "tumour: colon", "expected one of"),
         ("ratio_at_least: 2,", "ratio_at_least: 2.0,", "whole numbers"),
         ("ratio_at_least: 2,", "ratio_at_least: 3,", "0 groups hold"),
         ("copies_below: 6", "copies_below: 7", "2 groups hold"),
@@ -301,6 +307,44 @@ def test_a_dual_probe_beside_an_equivocal_single_one(
 def test_groups_and_scores_that_do_not_exist_are_refused(arguments: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="expected one of"):
         RULES.resolve(**arguments)
+
+
+# gastric: the ratio alone, as ToGA read it
+
+
+@pytest.mark.parametrize(
+    ("her2", "cep17", "group"),
+    [
+        # 100 nuclei; ratio exactly 2.0 and one signal either side, whatever the copies
+        (200, 100, "amplified"),
+        (199, 100, "not_amplified"),
+        (300, 150, "amplified"),  # breast's group 2
+        (299, 150, "not_amplified"),
+        (1200, 600, "amplified"),
+        (500, 251, "not_amplified"),  # breast's group 4
+        (599, 400, "not_amplified"),
+        (600, 400, "high_copies"),  # breast's group 3
+        (199, None, "single_negative"),
+        (399, None, "single_negative"),
+        (400, None, "single_equivocal"),
+        (600, None, "single_positive"),
+    ],
+)
+def test_gastric_groups_follow_the_ratio(her2: int, cep17: int | None, group: str) -> None:
+    assert GASTRIC.group(100, her2, cep17) == group
+
+
+@pytest.mark.parametrize("score", [None, "0", "1+", "2+", "3+"])
+def test_gastric_results_ask_for_no_recount(score: str | None) -> None:
+    expected = {
+        "amplified": POS,
+        "high_copies": PERSON,
+        "not_amplified": NEG,
+        "single_negative": NEG,
+        "single_equivocal": DUAL,
+        "single_positive": POS,
+    }
+    assert {group: GASTRIC.resolve(group, score).result for group in GASTRIC.groups} == expected
 
 
 # genetic heterogeneity, CAP 2009

@@ -61,7 +61,7 @@ def test_a_row_of_ish(tmp_path: Path) -> None:
     )
     first, second, third = read_manifest(write(tmp_path, text))
     assert (first.mpp, first.channels) == (0.065, "DAPI=2; HER2=Cy3; CEP17=1")
-    assert (first.ish_ratio, first.ish_her2, first.ish_cep17) == (2.1, 6.0, 2.9)
+    assert [str(n) for n in (first.ish_ratio, first.ish_her2, first.ish_cep17)] == ["2.1", "6", "2.9"]
     assert (first.ish_status, first.ish_source) == ("positive", "Lab 7, FISH")
     assert (second.mpp, second.ish_her2, second.ish_ratio) == (0.05, 0.0, None)
     assert third.ish_status == "equivocal"
@@ -86,7 +86,7 @@ def test_problems_of_ish(tmp_path: Path) -> None:
         "row 2, ish_status: found 'amplified'; expected one of positive, equivocal, negative",
         "row 3, mpp: found 0.05; expected 0.1 to 1.1 micrometres a pixel",
         "row 3, channels: found 'DAPI=1;HER2=0' for HER2-IHC; only slides of HER2-FISH have channels to name",
-        "row 3, ish_ratio: found inf; expected a HER2/CEP17 ratio, above 0 and up to 100",
+        "row 3, ish_ratio: found 'inf'; expected a HER2/CEP17 ratio, such as 2.1",
         "row 3, ish_her2: found 101; expected HER2 copies a nucleus, from 0 up to 100",
         "row 3, ish_cep17: found 'many'; expected CEP17 copies a nucleus, such as 2.1",
         "row 4, channels: found '0' for HER2-DISH; only slides of HER2-FISH have channels to name",
@@ -180,7 +180,11 @@ def test_problems_of_the_header(tmp_path: Path) -> None:
             f"{HEADER}\na,b,s3://key:secret@bucket/c,HER2-IHC\n",
             "expected s3://bucket/key, without credentials",
         ),
-        (f"{HEADER},mpp\na,b,c,HER2-IHC,inf\n", "found inf; expected 0.1 to 1.1"),
+        (f"{HEADER},mpp\na,b,c,HER2-IHC,11\n", "found 11; expected 0.1 to 1.1"),
+        *(
+            (f"{HEADER},mpp\na,b,c,HER2-IHC,{text}\n", f"found '{text}'; expected micrometres")
+            for text in ("inf", "2_5", "0x1", "1e-1", "\u0662")
+        ),
     ],
 )
 def test_files_that_are_no_manifest(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -1,8 +1,10 @@
 """ISH results that the manifest brings from elsewhere: read by the same rules, and trusted with care.
 
-A laboratory's ratio and copies become a group, copies alone a single probe's; a ratio alone leaves several
-groups open, and counts if all of them mean the same beside the IHC; a word alone is the result. Statements of
-one source that contradict each other decide nothing.
+A laboratory's ratio and copies become a group; copies of both probes give the ratio, a ratio with CEP17 the
+copies; HER2 copies alone are a single probe's. A ratio alone leaves several groups open, and counts if all of
+them mean the same beside the IHC; a word alone is the result. Numbers are judged as written; what is computed
+from them is as uncertain as their rounding. Statements of one source that contradict each other decide
+nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +12,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 
 from her2core.guidelines.rules_ish import IshDecision, IshResult, IshRules
 from her2core.records import SlideRow
 
 UNNAMED = "unnamed"
 """Source of a result that comes without one."""
-_FIELDS = ("ish_ratio", "ish_her2", "ish_cep17", "ish_status")
-_UNKNOWN = (0.0, math.inf)
-_RATIO_CUT = 2.0
-"""A ratio alone from here on reads positive (ASCO/CAP 2018, ratio of groups 1 and 2)."""
+_NUMBERS = ("ish_ratio", "ish_her2", "ish_cep17")
+_WORDS = ("ish_status", "ish_group", "ish_recount_group")
+_FINAL = {"positive": IshResult.POSITIVE, "negative": IshResult.NEGATIVE}
+_RATIO_CUT = 2
+"""A ratio alone from here on reads positive (ASCO/CAP 2018, ratio of groups 1 and 2; ToGA)."""
+
+Range = tuple[Fraction | float, Fraction | float]
+_UNKNOWN: Range = (0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +40,50 @@ class ExternalIsh:
         Who says so: ``ish_source`` of the manifest.
     slides
         Slides whose rows carry it.
-    ratio, her2, cep17, status
+    ratio, her2, cep17, status, group, recount_group
         As given; her2 and cep17 are means a nucleus.
     groups
-        ISH groups that the numbers leave open; empty without numbers.
+        ISH groups that it leaves open; empty without numbers and group.
     decision
-        Result beside the specimen's IHC; None if the numbers leave it open or statements contradict.
+        Result beside the specimen's IHC; None if it is left open or statements contradict.
     conflicts
         These statements, in words.
+    rounded
+        Whether another result is possible, because a ratio or copies had to be computed from rounded numbers.
     """
 
     source: str
     slides: tuple[str, ...]
-    ratio: float | None
-    her2: float | None
-    cep17: float | None
+    ratio: Decimal | None
+    her2: Decimal | None
+    cep17: Decimal | None
     status: str | None
+    group: str | None
+    recount_group: str | None
     groups: tuple[str, ...]
     decision: IshDecision | None
     conflicts: tuple[str, ...]
+    rounded: bool = False
 
     @property
     def final(self) -> bool:
         """Whether it says Positive or Negative."""
         return self.decision is not None and not self.decision.pending
 
+    @property
+    def recount_alone(self) -> bool:
+        """Whether it says no more than the group of a recount."""
+        return self.recount_group is not None and not self.groups and self.status is None
+
     def __str__(self) -> str:
-        given = (("", self.status), ("ratio ", self.ratio), ("HER2 ", self.her2), ("CEP17 ", self.cep17))
+        given = (
+            ("", self.status),
+            ("group ", self.group),
+            ("recount in group ", self.recount_group),
+            ("ratio ", self.ratio),
+            ("HER2 ", self.her2),
+            ("CEP17 ", self.cep17),
+        )
         said = ", ".join(f"{what}{value}" for what, value in given if value is not None)
         return f"{self.source}: {self.decision.result if self.decision else 'undecided'} ({said})"
 
@@ -77,62 +102,167 @@ def external_ish(
     """
     by_source: dict[str, list[SlideRow]] = {}
     for row in slides:
-        if any(getattr(row, name) is not None for name in _FIELDS):
+        if any(getattr(row, name) is not None for name in (*_NUMBERS, *_WORDS)):
             by_source.setdefault(row.ish_source or UNNAMED, []).append(row)
     return tuple(_read(source, by_source[source], ihc_score, rules) for source in sorted(by_source))
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Ratio, HER2 and CEP17 copies of one source; None where it does not give them."""
+
+    ratio: Decimal | None
+    her2: Decimal | None
+    cep17: Decimal | None
+
+    def groups(self, rules: IshRules, *, computed: bool = False, written: bool = False) -> tuple[str, ...]:
+        """Groups left open, by the numbers as they stand.
+
+        Parameters
+        ----------
+        computed, written
+            Whether computed numbers, and those as written, may be anything that rounding allows.
+        """
+        ratio, her2 = (_range(x, rounded=written) for x in (self.ratio, self.her2))
+        loose_ratio, loose_her2, loose_cep17 = (
+            _range(x, rounded=computed or written) for x in (self.ratio, self.her2, self.cep17)
+        )
+        if ratio is None and her2 is None:
+            return ()
+        if ratio is None and loose_her2 and loose_cep17:
+            ratio = _quotient(loose_her2, loose_cep17)
+        if her2 is None and loose_ratio and loose_cep17:
+            her2 = loose_ratio[0] * loose_cep17[0], loose_ratio[1] * loose_cep17[1]
+        if her2 is None and rules.ratio_alone:
+            her2 = (0, 0)
+        return rules.possible(ratio, her2 or _UNKNOWN)
+
+    @property
+    def mismatch(self) -> str:
+        """How the ratio is not that of the copies, also when all three are rounded; empty if it is."""
+        ratio, her2, cep17 = (_range(x, rounded=True) for x in (self.ratio, self.her2, self.cep17))
+        if ratio is None or her2 is None or cep17 is None:
+            return ""
+        low, high = _quotient(her2, cep17)
+        apart = ratio[0] > high or ratio[1] < low
+        return f"ratio {self.ratio}, but HER2 {self.her2} / CEP17 {self.cep17}" if apart else ""
+
+
+def _exact(number: Decimal) -> Decimal:
+    """The number as it was written: 0.1 and not the binary fraction nearest to it."""
+    return Decimal(str(number))
+
+
+def _half(number: Decimal) -> Fraction:
+    """Half a unit of the last decimal that was written."""
+    exponent = _exact(number).as_tuple().exponent
+    decimals = -exponent if isinstance(exponent, int) and exponent < 0 else 0
+    return Fraction(1, 2 * 10**decimals)
+
+
+def _range(number: Decimal | None, *, rounded: bool) -> Range | None:
+    if number is None:
+        return None
+    value, half = Fraction(_exact(number)), _half(number) if rounded else Fraction(0)
+    return max(value - half, Fraction(0)), value + half
+
+
+def _quotient(a: Range, b: Range) -> Range:
+    return a[0] / b[1], (a[1] / b[0] if b[0] else math.inf)
 
 
 def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: IshRules) -> ExternalIsh:
     rows = sorted(rows, key=lambda row: row.slide_id)
     conflicts: list[str] = []
-    values = {}
-    for name in _FIELDS:
-        said = sorted({value for row in rows if (value := getattr(row, name)) is not None}, key=str)
-        values[name] = said[0] if len(said) == 1 else None
-        if len(said) > 1:
-            conflicts.append(f"external ISH of {source}: {name} is {' and '.join(str(v) for v in said)}")
-    ratio, her2, cep17 = values["ish_ratio"], values["ish_her2"], values["ish_cep17"]
-    groups = _groups(ratio, her2, cep17, rules)
-    by_copies = _groups(None, her2, cep17, rules) if cep17 else groups
-    if ratio is not None and her2 is not None and by_copies != groups:
-        conflicts.append(f"external ISH of {source}: ratio {ratio:g}, but HER2 {her2:g} / CEP17 {cep17:g}")
-    decision, contradiction = _decide(groups, ratio, values["ish_status"], ihc_score, rules)
-    if contradiction:
-        conflicts.append(f"external ISH of {source}: {contradiction}")
+    numbers = _Numbers(*(_number(rows, name, conflicts) for name in _NUMBERS))
+    status, group, recount = (_word(rows, name, conflicts) for name in _WORDS)
+    groups = (group,) if group in rules.groups else numbers.groups(rules)
+    conflicts += _odd_groups(numbers, group, recount, rules)
+    mismatch = numbers.mismatch
+    if mismatch and numbers.groups(rules) != _Numbers(None, numbers.her2, numbers.cep17).groups(rules):
+        conflicts.append(mismatch)
+    decision = None
+    if not conflicts:
+        decision, contradiction = _decide(groups, numbers.ratio, status, ihc_score, recount, rules)
+        conflicts += [contradiction] if contradiction else []
+    undecided, rounded = bool(conflicts), False
+    if mismatch and not undecided:
+        conflicts.append(mismatch)
+    if decision is not None and group is None:
+        also = {_resolved(g, ihc_score, recount, rules).result for g in numbers.groups(rules, computed=True)}
+        rounded = len(also) > 1 and (status or "").casefold() not in _FINAL
     return ExternalIsh(
         source=source,
         slides=tuple(row.slide_id for row in rows),
-        ratio=ratio,
-        her2=her2,
-        cep17=cep17,
-        status=values["ish_status"],
+        ratio=numbers.ratio,
+        her2=numbers.her2,
+        cep17=numbers.cep17,
+        status=status,
+        group=group,
+        recount_group=recount,
         groups=groups,
-        decision=None if conflicts else decision,
-        conflicts=tuple(conflicts),
+        decision=None if undecided else decision,
+        conflicts=tuple(f"external ISH of {source}: {sentence}" for sentence in conflicts),
+        rounded=rounded,
     )
 
 
-def _groups(ratio: float | None, her2: float | None, cep17: float | None, rules: IshRules) -> tuple[str, ...]:
-    """Groups that a laboratory's numbers leave open, on its unrounded values."""
-    copies = _UNKNOWN if her2 is None else (her2, her2)
-    if ratio is None and her2 is not None and cep17:
-        ratio = her2 / cep17
-    if ratio is not None:
-        return rules.possible((ratio, ratio), copies)
-    return () if her2 is None else rules.possible(None, copies)
+def _number(rows: Sequence[SlideRow], name: str, conflicts: list[str]) -> Decimal | None:
+    """The one value that the rows state, with the most decimals if they round it differently."""
+    said: set[Decimal] = {_exact(value) for row in rows if (value := getattr(row, name)) is not None}
+    if not said:
+        return None
+    ranges = [_range(value, rounded=True) for value in said]
+    if max(r[0] for r in ranges if r) > min(r[1] for r in ranges if r):
+        conflicts.append(f"{name} is {' and '.join(str(value) for value in sorted(said))}")
+        return None
+    return min(said, key=lambda value: (_half(value), value))
+
+
+def _word(rows: Sequence[SlideRow], name: str, conflicts: list[str]) -> str | None:
+    """The one word that the rows state."""
+    said = sorted({value for row in rows if (value := getattr(row, name)) is not None})
+    if len(said) > 1:
+        conflicts.append(f"{name} is {' and '.join(said)}")
+    return said[0] if len(said) == 1 else None
+
+
+def _odd_groups(numbers: _Numbers, group: str | None, recount: str | None, rules: IshRules) -> list[str]:
+    """Groups that the rules do not know, that the numbers rule out, or of another kind of probe."""
+    found = [
+        f"group {name} is none of {rules.name}"
+        for name in (group, recount)
+        if name not in (None, *rules.groups)
+    ]
+    if found or group is None:
+        return found
+    if (possible := numbers.groups(rules, written=True)) and group not in possible:
+        found.append(f"group {group}, but its numbers are those of group {' or '.join(possible)}")
+    return found
 
 
 def _decide(
-    groups: Sequence[str], ratio: float | None, status: str | None, ihc_score: str | None, rules: IshRules
+    groups: Sequence[str],
+    ratio: Decimal | None,
+    status: str | None,
+    ihc_score: str | None,
+    recount: str | None,
+    rules: IshRules,
 ) -> tuple[IshDecision | None, str]:
-    """Result of numbers and word together, and how they contradict each other (empty if they do not)."""
-    by_word = {"positive": IshResult.POSITIVE, "negative": IshResult.NEGATIVE}.get((status or "").casefold())
-    decisions = [rules.resolve(group, ihc_score) for group in groups]
-    if by_word and len(groups) > 1 and ratio and (by_word is IshResult.POSITIVE) != (ratio >= _RATIO_CUT):
-        return None, f"{status}, but ratio {ratio:g}"
-    if len({d.result for d in decisions}) != 1:  # no number, or a ratio that leaves the result open
-        return (IshDecision(by_word) if by_word else None), ""
+    """Result of groups and word together, and how they contradict each other (empty if they do not)."""
+    word = (status or "").casefold()
+    said = _FINAL.get(word)
+    decisions = [_resolved(group, ihc_score, recount, rules) for group in groups]
+    if said and len(groups) > 1 and ratio and (said is IshResult.POSITIVE) != (ratio >= _RATIO_CUT):
+        return None, f"{status}, but ratio {ratio}"
+    if len({d.result for d in decisions}) != 1:  # no number, or numbers that leave the result open
+        return (IshDecision(said) if said else None), ""
     alone = {rules.resolve(group).result for group in groups}  # groups 2 to 4 say nothing without IHC
-    if by_word and len(alone) == 1 and alone <= {IshResult.POSITIVE, IshResult.NEGATIVE} - {by_word}:
+    if word and len(alone) == 1 and alone <= set(_FINAL.values()) - {said}:
         return None, f"{status}, but group {groups[0]}"
     return decisions[0] if len(groups) == 1 else IshDecision(decisions[0].result), ""
+
+
+def _resolved(group: str, ihc_score: str | None, recount: str | None, rules: IshRules) -> IshDecision:
+    """Result of a group; a recount with another kind of probe is none."""
+    return rules.resolve(group, ihc_score, recount if recount and rules.same_kind(group, recount) else None)

@@ -37,7 +37,10 @@ class CaseIsh:
     external
         What laboratories reported, one a source.
     arm
-        The decision that counts, or None; ``arm_source`` says whose it is.
+        The decision that counts, or None; ``arm_source`` says whose it is. Reports that decide nothing leave
+        it to a person.
+    hidden
+        Slides that are Positive by themselves where the pooled nuclei are Negative.
     conflicts
         Statements that contradict each other, in words.
     """
@@ -50,9 +53,26 @@ class CaseIsh:
     external: tuple[ExternalIsh, ...]
     arm: IshDecision | None
     arm_source: str | None
+    hidden: tuple[str, ...]
     conflicts: tuple[str, ...]
     rules: str
     rules_version: int
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a person should look at: ``review`` and why."""
+        open_reports = any(e.decision is None and not e.recount_alone for e in self.external)
+        found = {
+            "external_ish_undecided": open_reports,
+            "external_ish_rounded": any(e.rounded and self._counts(e) for e in self.external),
+            "ish_conflict": bool(self.conflicts),
+            "second_population": bool(self.populations),
+        }
+        flags = tuple(name for name, holds in found.items() if holds)
+        return (*flags, "review") if flags else ()
+
+    def _counts(self, report: ExternalIsh) -> bool:
+        return self.arm_source == f"external:{report.source}"
 
 
 def case_ish(
@@ -66,7 +86,8 @@ def case_ish(
 
     An own result that is Positive or Negative counts. Where there is none, or it waits for IHC, a recount or
     a dual probe, a laboratory's final result stands in, unless laboratories differ; never where a person must
-    decide.
+    decide. A laboratory's recount alone is the recount of our own group. Reports that leave the result open,
+    contradict themselves or each other are for a person to decide, unless we have a result.
 
     Parameters
     ----------
@@ -81,17 +102,20 @@ def case_ish(
         verdict = judge_ish(counts, params, rules, _passed_on(list(chosen.values())))
         pooled_heterogeneity = heterogeneity(counts.all, params, rules)
         if verdict.group is not None:
-            decision = rules.resolve(verdict.group, ihc_score, verdict.recount_group)
-    outside, outside_source, disagree = _outside(external)
+            decision = rules.resolve(verdict.group, ihc_score, _recount(verdict, external, rules))
+    reports = [e for e in external if not e.recount_alone]
+    outside, outside_source, disagree = _outside(reports)
     arm, source = decision, MEASURED if decision else None
     waits = decision is None or (decision.pending and decision.result is not IshResult.ADJUDICATE)
     if waits and outside is not None and not (decision is not None and outside.pending):
         arm, source = outside, outside_source
+    elif arm is None and reports:
+        arm, source = IshDecision(IshResult.ADJUDICATE), f"external:{reports[0].source}"
     conflicts = [
         *_among_slides(slides, ihc_score, rules),
         *(sentence for e in external for sentence in e.conflicts),
         *disagree,
-        *_against_measured(external, verdict, decision),
+        *_against_measured(external, verdict, decision, rules),
     ]
     return CaseIsh(
         verdict=verdict,
@@ -102,9 +126,32 @@ def case_ish(
         external=tuple(external),
         arm=arm,
         arm_source=source,
+        hidden=_hidden(chosen, arm if source == MEASURED else None, ihc_score, rules),
         conflicts=tuple(conflicts),
         rules=rules.name,
         rules_version=rules.version,
+    )
+
+
+def _recount(verdict: IshVerdict, external: Sequence[ExternalIsh], rules: IshRules) -> str | None:
+    """Group of a recount of our count: our own, or one that laboratories agree on."""
+    theirs = {e.recount_group for e in external if e.recount_alone and not e.conflicts}
+    other = theirs.pop() if len(theirs) == 1 else None
+    usable = other is not None and verdict.group is not None and rules.same_kind(verdict.group, other)
+    return verdict.recount_group or (other if usable else None)
+
+
+def _hidden(
+    slides: Mapping[str, IshScore], arm: IshDecision | None, ihc_score: str | None, rules: IshRules
+) -> tuple[str, ...]:
+    """Slides that are Positive by themselves where all together are Negative."""
+    if arm is None or arm.result is not IshResult.NEGATIVE or len(slides) < 2:
+        return ()
+    return tuple(
+        name
+        for name, score in sorted(slides.items())
+        if (group := score.verdict.group) is not None
+        and rules.resolve(group, ihc_score, score.verdict.recount_group).result is IshResult.POSITIVE
     )
 
 
@@ -149,7 +196,10 @@ def _among_slides(slides: Mapping[str, IshScore], ihc_score: str | None, rules: 
 
 
 def _against_measured(
-    external: Sequence[ExternalIsh], verdict: IshVerdict | None, decision: IshDecision | None
+    external: Sequence[ExternalIsh],
+    verdict: IshVerdict | None,
+    decision: IshDecision | None,
+    rules: IshRules,
 ) -> list[str]:
     """Laboratories whose result, or whose group, is not ours."""
     found = []
@@ -157,7 +207,7 @@ def _against_measured(
         if verdict is None or verdict.group is None or decision is None or e.decision is None:
             continue
         opposite = e.final and not decision.pending and e.decision.result is not decision.result
-        same_kind = len(e.groups) == 1 and e.groups[0].isdigit() == verdict.group.isdigit()
+        same_kind = len(e.groups) == 1 and rules.same_kind(e.groups[0], verdict.group)
         if opposite or (same_kind and e.groups[0] != verdict.group):
             theirs = f"group {e.groups[0]}" if len(e.groups) == 1 else str(e.decision.result)
             found.append(f"external ISH of {e.source}: {theirs}, measured group {verdict.group}")

@@ -7,7 +7,7 @@ merged. A slide without a score is named and never read as negative; what others
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -15,9 +15,9 @@ from operator import add
 from her2core.cases.external import external_ish
 from her2core.cases.ish import CaseIsh, case_ish
 from her2core.errors import Reason
-from her2core.guidelines.rules_case import CaseDecision, case_rules_for
+from her2core.guidelines.rules_case import CaseDecision, CaseRules, case_rules_for, require_one_tumour
 from her2core.guidelines.rules_ihc import SCORES, ClassCounts, RuleSet
-from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.guidelines.rules_ish import IshRules, load_ish_rules
 from her2core.params import IshScoreParams, ScoreParams
 from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
 from her2core.scoring.ihc import Expression, SlideScore, Verdict, judge, pool_expression
@@ -95,6 +95,8 @@ class CaseScore:
         IHC of the pooled cells; ``expression`` is None if no slide could be pooled.
     ish
         ISH of the pooled nuclei, what laboratories reported, and which of these counts.
+    slides
+        Ids of all its slides.
     pooled, indeterminate, failed, skipped
         Slide ids: IHC slides whose cells were pooled; slides of any assay that were measured without a score
         of their own, ended in an error, are excluded by the manifest. A slide may be both pooled and
@@ -122,6 +124,7 @@ class CaseScore:
     counts: ClassCounts
     expression: Expression | None
     ish: CaseIsh
+    slides: tuple[str, ...]
     pooled: tuple[str, ...]
     indeterminate: tuple[str, ...]
     failed: tuple[str, ...]
@@ -141,8 +144,8 @@ class CaseScore:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Flags of the decision, and ``second_population`` if a slide holds one; see `CaseIsh`."""
-        return (*self.decision.flags, *(("second_population",) if self.ish.populations else ()))
+        """Flags of the decision, and those of its ISH."""
+        return tuple(dict.fromkeys((*self.decision.flags, *self.ish.flags)))
 
     @property
     def pending(self) -> str | None:
@@ -195,6 +198,8 @@ def score_case(
     ------
     ValueError
         Of no slides, or of slides of several cases, specimens or sites.
+    ConfigError
+        If the rules of IHC and of ISH are for different tumours.
     """
     outcomes = sorted(outcomes, key=lambda o: o.slide.slide_id)
     slides = [o.slide for o in outcomes]
@@ -204,8 +209,13 @@ def score_case(
     counted = {o.slide.slide_id: nuclei for o in outcomes if (nuclei := o.readable_ish)}
     counts, verdict = pool_ihc(outcomes, params, rules)
     ish_rules, case_rules = load_ish_rules(ish_params.rules), case_rules_for(rules.name)
-    external = external_ish(slides, verdict.score, ish_rules)
-    ish = case_ish(counted, external, verdict.score, ish_params, ish_rules)
+    require_one_tumour(rules, ish_rules)
+    joined = _Joined(slides, counted, ish_params, ish_rules, case_rules)
+    ish, decision = joined.beside(verdict.score, verdict.her2_class)
+    blocks = _block_scores(outcomes, params, rules)
+    alone = {name: s.verdict.score for name, s in pooled.items()}
+    alone |= {f"block {name}": score for name, score in blocks.items()}
+    decision, hidden = joined.not_hidden(decision, ish, verdict.score, alone, rules)
     date, odd_dates = _collection_date(slides)
     return CaseScore(
         case_id=slides[0].case_id,
@@ -213,13 +223,14 @@ def score_case(
         specimen_id=slides[0].specimen_id,
         site=slides[0].site,
         collection_date=date,
-        decision=case_rules.decide(verdict.score, verdict.her2_class, ish.arm.result if ish.arm else None),
+        decision=decision,
         case_rules=case_rules.name,
         case_rules_version=case_rules.version,
         verdict=verdict,
         counts=counts,
         expression=pool_expression([s.expression for s in pooled.values()]) if pooled else None,
         ish=ish,
+        slides=tuple(s.slide_id for s in slides),
         pooled=tuple(pooled),
         indeterminate=_ids(outcomes, SlideState.INDETERMINATE),
         failed=_ids(outcomes, SlideState.FAILED, SlideState.QUARANTINED),
@@ -228,10 +239,64 @@ def score_case(
         n_blocks=len({s.block_id for s in slides if s.block_id}),
         slide_max=max((s.verdict.score for s in pooled.values() if s.verdict.score), default=None),
         discordance=_spread([s.verdict.score for s in pooled.values()]),
-        block_discordance=_spread(_block_scores(outcomes, params, rules)),
+        block_discordance=_spread(blocks.values()),
         reader_scores=tuple(f"{s.slide_id}={s.reader_score}" for s in slides if s.reader_score),
-        conflicts=(*odd_dates, *_reader_conflicts(outcomes), *ish.conflicts),
+        conflicts=(*odd_dates, *_reader_conflicts(outcomes), *ish.conflicts, *hidden),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Joins the ISH of a specimen with an IHC score."""
+
+    slides: Sequence[SlideRow]
+    counted: Mapping[str, IshScore]
+    params: IshScoreParams
+    rules: IshRules
+    table: CaseRules
+
+    def beside(self, score: str | None, her2_class: str) -> tuple[CaseIsh, CaseDecision]:
+        """ISH beside this IHC, and what both come to."""
+        external = external_ish(self.slides, score, self.rules)
+        ish = case_ish(self.counted, external, score, self.params, self.rules)
+        return ish, self.table.decide(score, her2_class, ish.arm.result if ish.arm else None)
+
+    def not_hidden(
+        self,
+        decision: CaseDecision,
+        ish: CaseIsh,
+        score: str | None,
+        alone: Mapping[str, str | None],
+        rules: RuleSet,
+    ) -> tuple[CaseDecision, list[str]]:
+        """Leave to a person what pooling would hide, and say it in words.
+
+        A slide or block that by itself is Positive, or waits for ISH, is not made Negative by others. A 3+
+        among them is said whatever the status.
+
+        Parameters
+        ----------
+        score
+            IHC score of the pooled cells.
+        alone
+            IHC score of every slide and every block by itself.
+        """
+        scores = [s for s in alone.values() if s]
+        highest = max(scores, key=SCORES.index, default=None)
+        words = []
+        if highest and score and SCORES.index(highest) > SCORES.index(score):
+            _, by_itself = self.beside(highest, rules.her2_classes.get(highest, "null"))
+            if highest == "3+" or (decision.status == "Negative" and by_itself.status != "Negative"):
+                names = ", ".join(name for name, s in sorted(alone.items()) if s == highest)
+                words.append(f"IHC {highest} of {names}, pooled {score}")
+        if ish.hidden and decision.status == "Negative":
+            words.append(f"ISH Positive of {', '.join(ish.hidden)}, pooled Negative")
+        if not words:
+            return decision, words
+        flags = tuple(dict.fromkeys((*decision.flags, "hidden_by_pooling", "review")))
+        if decision.status == "Negative":
+            return CaseDecision("Equivocal", "equivocal", flags), words
+        return replace(decision, flags=flags), words
 
 
 def pool_ihc(
@@ -252,13 +317,15 @@ def _passed_on(outcomes: Sequence[SlideOutcome]) -> set[str]:
     return {r for o in outcomes if o.score for r in o.score.verdict.reasons} - {str(r) for r in anew}
 
 
-def _block_scores(outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet) -> list[str | None]:
+def _block_scores(
+    outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet
+) -> dict[str, str | None]:
     """IHC score of every block that the manifest names, its slides pooled."""
     blocks: dict[str, list[SlideOutcome]] = {}
     for outcome in outcomes:
         if outcome.slide.block_id and outcome.readable_score:
             blocks.setdefault(outcome.slide.block_id, []).append(outcome)
-    return [pool_ihc(block, params, rules)[1].score for block in blocks.values()]
+    return {name: pool_ihc(block, params, rules)[1].score for name, block in blocks.items()}
 
 
 def _spread(scores: Iterable[str | None]) -> int | None:

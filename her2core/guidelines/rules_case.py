@@ -15,8 +15,8 @@ import yaml
 
 from her2core.errors import ConfigError
 from her2core.guidelines.rule_files import rule_files
-from her2core.guidelines.rules_ihc import SCORES
-from her2core.guidelines.rules_ish import IshResult
+from her2core.guidelines.rules_ihc import SCORES, RuleSet
+from her2core.guidelines.rules_ish import IshResult, IshRules
 
 STATUSES = ("Positive", "Equivocal", "Negative", "Indeterminate")
 HER2_CLASSES = (
@@ -33,9 +33,12 @@ HER2_CLASSES = (
     "indeterminate",
 )
 """Classes of a specimen, highest first; ``negative`` where the rule set knows no low."""
-FLAGS = ("discordant_ihc3_ish_negative", "discordant_ihc_low_ish_positive", "ish_without_ihc", "review")
-"""What a specimen's row says beside its status: the two discordances, ISH that stands alone, and whether a
-person should look."""
+FLAGS = (
+    *("discordant_ihc3_ish_negative", "discordant_ihc_low_ish_positive"),
+    *("ish_without_ihc", "ish_open", "review"),
+)
+"""What a table says beside a status: the two discordances, ISH that stands alone, ISH without a result beside
+an IHC that decides, and whether a person should look."""
 _ROWS = (*SCORES, "none")
 _COLUMNS = ("positive", "negative", "pending", "none")
 
@@ -109,6 +112,21 @@ def case_rules_for(ihc_rules: str) -> CaseRules:
         names = [table.name for table in found]
         raise ConfigError(f"rules {ihc_rules!r}: {names} in her2core/guidelines/case judge it; expected one")
     return found[0]
+
+
+def require_one_tumour(ihc: RuleSet, ish: IshRules) -> None:
+    """See that rules of IHC and of ISH are for the same tumour.
+
+    Raises
+    ------
+    ConfigError
+        If they are not.
+    """
+    if ihc.tumour != ish.tumour:
+        raise ConfigError(
+            f"ish_score.rules: {ish.name} is for {ish.tumour}, {ihc.name} for {ihc.tumour}; leave it out, "
+            "and ISH is judged by the rules of the tumour that score.rules is for"
+        )
 
 
 def parse_case_rules(text: str, name: str) -> CaseRules:

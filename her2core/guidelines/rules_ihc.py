@@ -21,6 +21,10 @@ from her2core.statistics import wilson
 
 SCORES = ("0", "1+", "2+", "3+")
 """IHC scores, lowest first."""
+TUMOURS = ("breast", "gastric")
+"""Tumours that there are rules for; gastric is that of the stomach and of the gastro-oesophageal junction."""
+SPECIMEN_TYPES = ("biopsy", "resection")
+"""Specimens that there are rules for."""
 INTENSITIES = ("faint", "weak", "moderate", "strong")
 COMPLETENESS = ("none", "partial", "lateral", "complete")
 PATTERNS = (
@@ -28,6 +32,7 @@ PATTERNS = (
     "complete_faint",
     "incomplete_intense",
     "strong_below_floor",
+    "strong_in_zero",
     "strong_not_contiguous",
 )
 """Findings on which the guideline is silent, or which it calls unusual; see `_patterns`."""
@@ -205,11 +210,21 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """One guideline as data. ``cell_classes`` maps (intensity bin, completeness bin) to a class."""
+    """One guideline as data.
+
+    Attributes
+    ----------
+    tumour, specimens
+        What it is for: one of `TUMOURS`, and some of `SPECIMEN_TYPES`.
+    cell_classes
+        (intensity bin, completeness bin) to a class.
+    """
 
     name: str
     version: int
     title: str
+    tumour: str
+    specimens: tuple[str, ...]
     citations: tuple[str, ...]
     denominator: str
     cell_classes: tuple[tuple[CellClass, ...], ...]
@@ -229,7 +244,7 @@ class RuleSet:
         counts
             Evaluable tumour cells by class.
         false_stain_ppm
-            Stained cells a million that a negative control shows: more than that is stain.
+            Faint cells a million that a negative control shows: more stained cells than that are stain.
         """
         fired = next((step for step in self.steps if step.holds(counts)), None)
         score = fired.score if fired else "0"
@@ -253,8 +268,11 @@ class RuleSet:
 
 
 def _split_zero(counts: ClassCounts, false_stain_ppm: int) -> tuple[str, float | None]:
-    """Null, ultralow or unresolved, and for null the stained percentage that is excluded."""
-    if 1_000_000 * counts.stained > false_stain_ppm * counts.n:
+    """Null, ultralow or unresolved, and for null the stained percentage that is excluded.
+
+    What a negative control shows is faint: a cell of class 2 or higher is never false stain.
+    """
+    if counts.at_least_2 or 1_000_000 * counts.stained > false_stain_ppm * counts.n:
         return "ultralow", None
     for cells, percent in NULL_FLOORS:
         if counts.n >= cells:
@@ -269,6 +287,8 @@ def _patterns(rules: RuleSet, counts: ClassCounts, score: str, fired: Step | Non
         3+, and too few of its strong cells hang together for one homogeneous population.
     strong_below_floor
         Strong complete cells reach one arm of the 2+ floor (percentage, number of cells) but not the other.
+    strong_in_zero
+        0 with cells of class 3, however few.
     incomplete_intense
         2+ that only the moderate to strong but incomplete cells carry.
     complete_faint, complete_below_cut
@@ -290,6 +310,7 @@ def _patterns(rules: RuleSet, counts: ClassCounts, score: str, fired: Step | Non
     found = {
         "strong_not_contiguous": score == "3+" and 100 * c.contiguous_3 < rules.contiguous_percent * c.n3,
         "strong_below_floor": score in ("0", "1+") and one_arm,
+        "strong_in_zero": score == "0" and c.n3 > 0,
         "incomplete_intense": by_2u and not beyond(fired, c.n2 + c.n3),
         "complete_faint": gap and c.n1_complete > 0,
         "complete_below_cut": (gap and c.at_least_2 > 0) or crowded,
@@ -326,6 +347,7 @@ def parse_rules(text: str, name: str) -> RuleSet:
             cell_classes=tuple(tuple(CLASS_OF_LABEL[label] for label in row) for row in table.values()),
             steps=tuple(_step(line) for line in data.pop("steps")),
             citations=tuple(data.pop("citations")),
+            specimens=tuple(data.pop("specimens")),
             unusual_patterns=frozenset(data.pop("unusual_patterns")),
             **data,
         )
@@ -342,6 +364,9 @@ def _step(line: dict[str, Any]) -> Step:
 def _check(rules: RuleSet, name: str) -> None:
     if rules.name != name:
         raise ValueError(f"calls itself {rules.name!r}, expected {name!r}")
+    if rules.tumour not in TUMOURS or not rules.specimens or set(rules.specimens) - set(SPECIMEN_TYPES):
+        found = f"tumour {rules.tumour!r}, specimens {rules.specimens}"
+        raise ValueError(f"{found}: expected one of {TUMOURS}, and some of {SPECIMEN_TYPES}")
     if not rules.citations or not all(step.source for step in rules.steps):
         raise ValueError("every rule set needs citations and every step its source")
     if unknown := rules.unusual_patterns - set(PATTERNS):

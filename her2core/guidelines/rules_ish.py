@@ -12,22 +12,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import yaml
 
 from her2core.errors import ConfigError
-from her2core.guidelines.rule_files import rule_text
-from her2core.guidelines.rules_ihc import SCORES
+from her2core.guidelines.rule_files import rule_files, rule_text
+from her2core.guidelines.rules_ihc import SCORES, TUMOURS
 
-DUAL_GROUPS = ("1", "2", "3", "4", "5")
-"""ISH groups of a dual probe."""
 SINGLE_GROUPS = ("single_negative", "single_equivocal", "single_positive")
 """Outcomes of a single probe."""
-GROUPS = (*DUAL_GROUPS, *SINGLE_GROUPS)
 _COLUMNS = (None, "0", "1+", "3+", "2+", "2+ same", "2+ other")
 """Columns of the resolution table."""
+Range = tuple[Fraction | float, Fraction | float]
+"""Lowest and highest value."""
 _TO_COMPARE = (1, 2, 3, 4, 5, 6, 7, 8)
 """Values at which `_check` looks for gaps and overlaps; whole cut-offs from 2 to 7 lie among them."""
 
@@ -73,7 +73,7 @@ class GroupRule:
             her2, self.copies_at_least, self.copies_below, n
         )
 
-    def meets(self, ratio: tuple[float, float] | None, copies: tuple[float, float]) -> bool:
+    def meets(self, ratio: Range | None, copies: Range) -> bool:
         """Whether a ratio and a mean within these closed ranges could lie in it."""
         in_ratio = ratio is None or _overlaps(ratio, self.ratio_at_least, self.ratio_below)
         return in_ratio and _overlaps(copies, self.copies_at_least, self.copies_below)
@@ -110,11 +110,20 @@ class HeterogeneityRule:
 
 @dataclass(frozen=True, slots=True)
 class IshRules:
-    """One ISH guideline as data."""
+    """One ISH guideline as data.
+
+    Attributes
+    ----------
+    tumour
+        What it is for, one of `TUMOURS`.
+    ratio_alone
+        Whether a reported ratio without copies gives a group: that of the fewest copies.
+    """
 
     name: str
     version: int
     title: str
+    tumour: str
     citations: tuple[str, ...]
     denominator: str
     dual_probe: tuple[GroupRule, ...]
@@ -122,6 +131,21 @@ class IshRules:
     resolution: Mapping[str, tuple[IshResult, ...]]
     comments: Mapping[str, Mapping[str, str]]
     heterogeneity: HeterogeneityRule
+    ratio_alone: bool = False
+
+    @property
+    def dual_groups(self) -> tuple[str, ...]:
+        """Groups of a dual probe."""
+        return tuple(line.group for line in self.dual_probe)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All groups, of a dual probe and of a single one."""
+        return (*self.dual_groups, *SINGLE_GROUPS)
+
+    def same_kind(self, group: str, other: str) -> bool:
+        """Whether two groups are of the same kind of probe."""
+        return (group in SINGLE_GROUPS) == (other in SINGLE_GROUPS)
 
     def group(self, n: int, her2: int, cep17: int | None) -> str:
         """ISH group of signal sums.
@@ -143,7 +167,7 @@ class IshRules:
         rules = self.single_probe if cep17 is None else self.dual_probe
         return next(rule.group for rule in rules if rule.holds(n, her2, 1 if cep17 is None else cep17))
 
-    def possible(self, ratio: tuple[float, float] | None, copies: tuple[float, float]) -> tuple[str, ...]:
+    def possible(self, ratio: Range | None, copies: Range) -> tuple[str, ...]:
         """Groups that closed ranges of ratio and mean HER2 copies leave open, in the order of the guideline.
 
         Parameters
@@ -179,7 +203,7 @@ class IshRules:
         Parameters
         ----------
         group
-            One of `GROUPS`.
+            One of `groups`.
         ihc_score
             ``0``, ``1+``, ``2+`` or ``3+``; None if there is none or it is indeterminate.
         recount_group
@@ -196,12 +220,13 @@ class IshRules:
         ValueError
             If a group or score is not one of those.
         """
-        kind = DUAL_GROUPS if group in DUAL_GROUPS or dual_group is not None else SINGLE_GROUPS
+        dual = group in self.dual_groups or dual_group is not None
+        kind = self.dual_groups if dual else SINGLE_GROUPS
         for what, value, known in (
-            ("group", group, GROUPS),
+            ("group", group, self.groups),
             ("ihc_score", ihc_score, (None, *SCORES)),
             ("recount_group", recount_group, (None, *kind)),
-            ("dual_group", dual_group, (None, *DUAL_GROUPS)),
+            ("dual_group", dual_group, (None, *self.dual_groups)),
         ):
             if value not in known:
                 raise ValueError(f"{what} {value!r}: expected one of {known}")
@@ -219,12 +244,26 @@ class IshRules:
         return IshDecision(result, self.comments.get(group, {}).get(result, ""))
 
 
+def ish_rules_for(tumour: str) -> str:
+    """Name of the ISH rule set of a tumour.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or more than one.
+    """
+    found = [name for name in rule_files("ish") if load_ish_rules(name).tumour == tumour]
+    if len(found) != 1:
+        raise ConfigError(f"tumour {tumour!r}: {found} in her2core/guidelines/ish are for it; expected one")
+    return found[0]
+
+
 def _between(total: int, at_least: int | None, below: int | None, unit: int) -> bool:
     """Whether ``total / unit`` lies in ``[at_least, below)``."""
     return (at_least is None or total >= at_least * unit) and (below is None or total < below * unit)
 
 
-def _overlaps(values: tuple[float, float], at_least: int | None, below: int | None) -> bool:
+def _overlaps(values: Range, at_least: int | None, below: int | None) -> bool:
     return (at_least is None or values[1] >= at_least) and (below is None or values[0] < below)
 
 
@@ -287,9 +326,11 @@ def _check(rules: IshRules, name: str) -> None:
     lines = rules.dual_probe + rules.single_probe
     if not rules.citations or not all(line.source for line in lines):
         raise ValueError("every rule set needs citations and every group its source")
-    for expected, table in ((DUAL_GROUPS, rules.dual_probe), (SINGLE_GROUPS, rules.single_probe)):
-        if tuple(line.group for line in table) != expected:
-            raise ValueError(f"groups {[line.group for line in table]}: expected {expected}")
+    if rules.tumour not in TUMOURS:
+        raise ValueError(f"tumour {rules.tumour!r}: expected one of {TUMOURS}")
+    if tuple(line.group for line in rules.single_probe) != SINGLE_GROUPS:
+        raise ValueError(f"single_probe: groups expected are {SINGLE_GROUPS}")
+    for table in (rules.dual_probe, rules.single_probe):
         for line in table:
             bounds = (line.ratio_at_least, line.ratio_below, line.copies_at_least, line.copies_below)
             if any(b is not None and (type(b) is not int or b not in _TO_COMPARE[1:-1]) for b in bounds):
@@ -297,10 +338,10 @@ def _check(rules: IshRules, name: str) -> None:
         _check_partition(table)
     if any(line.ratio_at_least or line.ratio_below for line in rules.single_probe):
         raise ValueError("single_probe: a single probe has no ratio")
-    if set(rules.resolution) != set(GROUPS) or any(
+    if sorted(rules.resolution) != sorted(rules.groups) or any(
         len(r) != len(_COLUMNS) for r in rules.resolution.values()
     ):
-        raise ValueError(f"resolution: expected rows {GROUPS} of {len(_COLUMNS)} columns")
+        raise ValueError(f"resolution: expected rows {rules.groups} of {len(_COLUMNS)} columns")
     for group, comments in rules.comments.items():
         if unused := set(comments) - set(rules.resolution[group]):
             raise ValueError(f"comments: group {group} is never {sorted(unused)}")

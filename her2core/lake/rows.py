@@ -184,6 +184,7 @@ def case_row(case: CaseScore, rules: RuleSet) -> Row:
         "ish_comment": (ish.arm.comment or None) if ish.arm else None,
         "external_ish": [str(e) for e in ish.external],
         "incomplete": case.incomplete,
+        "slides": list(case.slides),
         "slides_pooled": list(case.pooled),
         "slides_ish": list(ish.pooled),
         "slides_indeterminate": list(case.indeterminate),

@@ -57,8 +57,12 @@ def scored_ish(score: IshScore) -> Row:
 
 def external_ish(slide: SlideRow) -> Row:
     """What the manifest brings of an ISH done elsewhere."""
-    names = ("ratio", "her2", "cep17", "status", "source")
-    return {f"external_ish_{name}": getattr(slide, f"ish_{name}") for name in names}
+    row: Row = {}
+    for name in ("ratio", "her2", "cep17"):
+        number = getattr(slide, f"ish_{name}")
+        row[f"external_ish_{name}"] = None if number is None else float(number)
+    words = ("status", "group", "recount_group", "source")
+    return row | {f"external_ish_{name}": getattr(slide, f"ish_{name}") for name in words}
 
 
 def _heterogeneity(found: Heterogeneity | None) -> Row:

@@ -469,6 +469,8 @@ SLIDES = Table(
         Column("external_ish_her2", REAL, "signals", "Mean HER2 signals that it brings."),
         Column("external_ish_cep17", REAL, "signals", "Mean CEP17 signals that it brings."),
         Column("external_ish_status", TEXT, "", "ISH status that it brings."),
+        Column("external_ish_group", TEXT, "", "ISH group that it brings."),
+        Column("external_ish_recount_group", TEXT, "", "Group of a laboratory's recount that it brings."),
         Column("external_ish_source", TEXT, "", "Where that comes from."),
         Column("ladder_od", REALS, "OD", "Cut-points of the columns completeness_00 and following."),
         Column("detect_od", REAL, "OD", "Detection cut-point: the ladder's step that scores are made from."),
@@ -519,7 +521,8 @@ CASES = Table(
         *(c if c.name != "her2_class" else _CASE_CLASS for c in _counts("specimen, pooled over its slides")),
         Column("ihc_class", TEXT, "", "Class by IHC alone, as slides.her2_class."),
         Column("flags", TEXTS, "", "discordant_ihc3_ish_negative, discordant_ihc_low_ish_positive, "
-               "ish_without_ihc, second_population, review (a person should look)."),
+               "ish_without_ihc, ish_open, hidden_by_pooling, external_ish_undecided, external_ish_rounded, "
+               "ish_conflict, second_population, review (a person should look); see docs/cases.md."),
         Column("pending", TEXT, "", "What the ISH result waits for: PENDING_IHC, PENDING_RECOUNT, "
                "PENDING_DUAL_PROBE or ADJUDICATE; null if for nothing."),
         Column("conflicts", TEXTS, "", "Statements that contradict each other, in words."),
@@ -540,6 +543,7 @@ CASES = Table(
         Column("external_ish", TEXTS, "", "ISH reported elsewhere, as source: result (status, ratio, HER2, "
                "CEP17); never overwritten."),
         Column("incomplete", FLAG, "", "A slide of the specimen does not speak in this score.", True),
+        Column("slides", TEXTS, "", "All slides of the specimen in the manifest."),
         Column("slides_pooled", TEXTS, "", "IHC slides whose cells were pooled."),
         Column("slides_ish", TEXTS, "", "ISH slides whose nuclei were pooled."),
         Column("slides_indeterminate", TEXTS, "", "Slides measured without a score of their own."),

@@ -223,7 +223,11 @@ def _words(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _group(group: str | None) -> str:
-    return "" if group is None else f"ISH group {group}" if group.isdigit() else group.replace("_", " probe ")
+    if group is None:
+        return ""
+    if group.startswith("single_"):
+        return group.replace("_", " probe ")
+    return f"ISH group {group}" if group.isdigit() else f"ISH {group.replace('_', ' ')}"
 
 
 def _boxes(axes: Axes, left: Reals, right: Reals, colours: Sequence[str], *, named: bool) -> None:
