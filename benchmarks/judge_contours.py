@@ -1,0 +1,394 @@
+"""Hold what the IHC kernel traces against contours drawn by eye on real tissue.
+
+    python benchmarks/judge_contours.py [--fields] [--all] [--pictures FOLDER]
+
+`tests/data/contours_by_eye.csv` holds the cells of small complete windows; the images have to be at hand. For
+every image, every kind of image and all of them are printed:
+
+    found     share of the drawn cells of the windows that have a cell of the kernel's within 3 um of their
+              nucleus, one to one; `more` are the kernel's cells in the windows that lie on no nucleus
+    off       distance of the traced contour from the drawn one, um: median over all rays, the median with its
+              sign (inside is negative), and the share within 1.5 um
+    area      share of cells whose traced area is 0.8 to 1.25 times the drawn, and the median of that ratio
+    agree     share of the sixteenths of all cells that are stained for both or for neither, faint counting;
+              kappa of the same; and kappa where faint counts as unstained. Where nearly all are stained
+              kappa says nothing
+    complete  error of the stained share of the contour, faint counting: mean absolute, and mean with its sign
+
+Distances and what follows are of certain cells that were found; ``--all`` takes the uncertain ones in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from slides import RGB, SHARED, OneLevel
+
+from her2core.kernels import cell, membrane
+from her2core.kernels.contour import trace_contours
+from her2core.kernels.ihc import Cells, IHCKernel
+from her2core.kernels.lanes import LANES
+from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.planes import Planes
+from her2core.kernels.polar import N_RAYS
+from her2core.params import IHCParams, ProfileParams
+from her2core.profile.build import build_profile
+from her2core.records import Box, PyramidRef, StainProfile
+
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data" / "contours_by_eye.csv"
+FOLDERS = {"ihc_cores": "cores", "ihc_tiles": "tiles", "ihc_fields": "camera fields"}
+FOUND_UM = 3.0
+NEAR_UM = 1.5  # a contour so near is the drawn one
+LIKE = (0.8, 1.25)  # so many times the drawn area is alike
+AROUND_UM = 15.0  # beyond a window: cells whose centre the eye and the kernel see on either side of its edge
+N_ARCS = 16
+FAINT, MODERATE = 1, 2
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A cell of the kernel's; all places ``(y, x)`` in pixels of the image."""
+
+    centre: Array  # centroid of the nucleus
+    nucleus: Array  # (ray, 2)
+    contour: Array  # (ray, 2)
+    stained: NDArray[np.bool_]  # (ray,)
+    valid: NDArray[np.bool_]  # (ray,)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A nucleus that was drawn, with its cell where that could be outlined."""
+
+    centre: Array
+    nucleus: Array
+    contour: Array  # (0, 2): none
+    grades: NDArray[np.int64]
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A window, whole: every nucleus in it is drawn."""
+
+    image: str
+    name: str
+    mpp: float
+    box: Box
+    drawn: list[Drawn]
+
+
+@dataclass
+class Tally:
+    """What was found, and how far off it is: lists of rays, cells or arcs."""
+
+    drawn: int
+    found: int
+    more: int
+    off: list[float]  # um, inside negative
+    ratio: list[float]
+    arcs: list[tuple[int, bool]]  # grade, traced as stained
+    share: list[tuple[float, float]]  # stained share of the contour: drawn, traced
+
+    @classmethod
+    def empty(cls) -> Tally:
+        return cls(0, 0, 0, [], [], [], [])
+
+    def add(self, other: Tally) -> None:
+        self.drawn, self.found, self.more = (
+            self.drawn + other.drawn,
+            self.found + other.found,
+            self.more + other.more,
+        )
+        for name in ("off", "ratio", "arcs", "share"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def line(self, title: str) -> str:
+        found = f"{title:24s} {self.drawn:5d} {self.found / max(self.drawn, 1):6.2f} {self.more:5d}"
+        if not self.ratio:
+            return found
+        off, ratio, share = np.array(self.off), np.array(self.ratio), np.array(self.share)
+        grade, stained = np.array(self.arcs).T
+        drawn, traced = grade >= FAINT, stained > 0
+        error = share[:, 1] - share[:, 0]
+        return (
+            f"{found} {np.median(abs(off)):7.2f} {np.median(off):+6.2f} {(abs(off) <= NEAR_UM).mean():6.2f}"
+            f" {((ratio >= LIKE[0]) & (ratio <= LIKE[1])).mean():6.2f} {np.median(ratio):6.2f}"
+            f" {(drawn == traced).mean():6.2f} {kappa(drawn, traced):6.2f}"
+            f" {kappa(grade >= MODERATE, traced):6.2f} {abs(error).mean():7.2f} {error.mean():+6.2f}"
+        )
+
+
+HEAD = (
+    f"{'':24s} {'cells':>5s} {'found':>6s} {'more':>5s} {'off, um':>7s} {'signed':>6s} {'within':>6s}"
+    f" {'area':>6s} {'ratio':>6s} {'agree':>6s} {'kappa':>6s} {'kappa':>6s} {'complete':>8s} {'signed':>6s}"
+)
+
+
+class Tracing(IHCKernel):
+    """The kernel, with the outlines of the cells that it returns."""
+
+    def __init__(self, stain: StainProfile, mpp: float) -> None:
+        super().__init__(IHCParams(), stain, mpp)
+        self.traced: dict[tuple[float, float], Traced] = {}
+
+    def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:
+        self._trace(planes, found.where(found.nearby()))
+        return super()._measure(planes, found, inner)
+
+    def _trace(self, planes: Planes, found: Nuclei) -> None:
+        """Outlines of all cells of ``found``, by place as the kernel's rows give it."""
+        sheets = cell.Sheets(
+            raw=self.fine_star.over(planes.raw),
+            dab=self.fine_star.over(planes.dab),
+            stains=self.wide_star.over(planes.stains),
+        )
+        sizes, work = self._sizes(planes.soft.shape[1]), self._membrane_work
+        strips, n = found.strips(planes.soft.shape[0]), len(found.y)
+        for first in range(0, n, LANES):
+            batch = [min(first + lane, n - 1) for lane in range(LANES)]
+            for lane, i in enumerate(batch):
+                cell._take(i, lane, found, strips, sizes, self.look, work)
+            trace_contours(sheets.dab, sheets.stains, self.contour_rule, work)
+            for lane, i in enumerate(batch):
+                place, one = self._outline(lane, i, sheets, sizes, found, work)
+                self.traced[place] = one
+
+    def _outline(
+        self, lane: int, i: int, sheets: cell.Sheets, sizes: cell.Sizes, found: Nuclei, work: Any
+    ) -> tuple[tuple[float, float], Traced]:
+        rule, nucleus, path = self.contour_rule, work.nucleus[lane], work.path[lane]
+        full, half = work.centre[:, lane]
+        grey = np.empty((5 * rule.slack + 1, N_RAYS), np.int32)
+        peak, counts = np.empty(N_RAYS, np.int32), np.empty((4, 256), np.int32)
+        stained, valid = np.empty(N_RAYS, np.bool_), np.empty(N_RAYS, np.bool_)
+        membrane.read_contour(sheets.raw, full, path, rule.slack, grey, peak)
+        base = membrane.cytoplasm_level(sheets.dab, full, nucleus, path, rule, counts)
+        cell._mark_stained(peak, base, sizes, stained)
+        membrane.leave_neighbours(sheets.stains, half, nucleus, rule, stained, path, peak)
+        membrane.find_valid(sheets.stains, half, nucleus, path, peak, sizes.positive, rule, valid)
+        cell._mark_stained(peak, base, sizes, stained)
+        seed = self.bin * np.array([found.y[i], found.x[i]]) + 0.5 * (self.bin - 1)
+        towards = np.stack([self.look.sin, self.look.cos], axis=1)
+        dy, dx, _ = cell.centroid(found.path[i], 0.5, self.look)
+        centre = seed + self.bin * np.array([dy, dx])
+        place = np.rint(centre * 16) / 16
+        return (place[0], place[1]), Traced(
+            centre,
+            seed + towards * (nucleus[:, None] - 0.5) * self.bin,
+            seed + towards * path[:, None] * (self.step_um / self.mpp),
+            stained & valid,
+            valid,
+        )
+
+
+def contours_of(image: RGB, mpp: float, stain: StainProfile, box: Box) -> list[Traced]:
+    """Cells of an image whose centroid lies in ``box``, as the kernel outlines them."""
+    kernel = Tracing(stain, mpp)
+    need = box.grown(kernel.halo_px)
+    y0, x0 = need.y0 // kernel.bin * kernel.bin, need.x0 // kernel.bin * kernel.bin
+    padded = np.full((need.y1 - y0, need.x1 - x0, 3), 255, np.uint8)
+    part = image[max(y0, 0) : need.y1, max(x0, 0) : need.x1]
+    padded[max(-y0, 0) :, max(-x0, 0) :][: part.shape[0], : part.shape[1]] = part
+    cells, found = kernel(padded, (y0, x0), box), []
+    origin = np.array([y0, x0])
+    for y, x in zip(cells["y_px0"], cells["x_px0"], strict=True):
+        one = kernel.traced[(y - y0, x - x0)]
+        found.append(
+            Traced(one.centre + origin, one.nucleus + origin, one.contour + origin, one.stained, one.valid)
+        )
+    return found
+
+
+def drawn_fields() -> list[Field]:
+    """All windows with what was drawn in and around them."""
+    fields: dict[str, Field] = {}
+    with DATA.open() as rows:
+        for row in csv.DictReader(rows):
+            y0, x0, height, width = (int(row[f"window_{k}"]) for k in ("y0", "x0", "height", "width"))
+            box = Box(y0, x0, y0 + height, x0 + width)
+            one = Field(row["image"], row["field"], float(row["mpp"]), box, [])
+            fields.setdefault(row["field"], one).drawn.append(
+                Drawn(
+                    np.array([float(row["y_px0"]), float(row["x_px0"])]),
+                    polygon(row["nucleus"]),
+                    polygon(row["contour"]),
+                    np.array([int(grade) for grade in row["arcs"]], np.int64),
+                    row["certain"] == "1",
+                )
+            )
+    return list(fields.values())
+
+
+def polygon(text: str) -> Array:
+    points = [[float(v) for v in point.split()] for point in text.split(";") if point]
+    return np.array(points).reshape(-1, 2)
+
+
+def judge(field: Field, traced: list[Traced], uncertain: bool) -> Tally:
+    """Compare one window, and the drawn cells around it."""
+    tally = Tally.empty()
+    within = field.box.grown(round(AROUND_UM / field.mpp))
+    traced = [one for one in traced if inside(one.centre, within)]
+    for drawn, found in pairs(field, traced):
+        whole = len(drawn.contour) > 0 and (drawn.certain or uncertain)
+        if whole and inside(drawn.centre, field.box):
+            tally.drawn += 1
+            tally.found += found is not None
+        if whole and found is not None:
+            compare(drawn, found, field.mpp, tally)
+    taken = {id(found) for _, found in pairs(field, traced)}
+    tally.more = sum(
+        id(one) not in taken and inside(one.centre, field.box) and not on_a_nucleus(one, field)
+        for one in traced
+    )
+    return tally
+
+
+def inside(place: Array, box: Box) -> bool:
+    return bool(box.y0 - 0.5 <= place[0] < box.y1 - 0.5 and box.x0 - 0.5 <= place[1] < box.x1 - 0.5)
+
+
+def on_a_nucleus(one: Traced, field: Field) -> bool:
+    """Whether it lies within 3 um of any nucleus that was drawn: half of one is no other cell."""
+    return any(np.hypot(*(one.centre - d.centre)) * field.mpp <= FOUND_UM for d in field.drawn)
+
+
+def pairs(field: Field, traced: list[Traced]) -> Iterator[tuple[Drawn, Traced | None]]:
+    """Every nucleus drawn, and the cell of the kernel's that is its own."""
+    matched: dict[int, Traced] = {}
+    if traced:
+        a, b = np.array([d.centre for d in field.drawn]), np.array([t.centre for t in traced])
+        apart = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1)) * field.mpp
+        rows, columns = linear_sum_assignment(np.where(apart <= FOUND_UM, apart, 1e6))
+        matched = {int(i): traced[j] for i, j in zip(rows, columns, strict=True) if apart[i, j] <= FOUND_UM}
+    for i, drawn in enumerate(field.drawn):
+        yield drawn, matched.get(i)
+
+
+def compare(drawn: Drawn, found: Traced, mpp: float, tally: Tally) -> None:
+    corners = np.ascontiguousarray(drawn.contour, np.float32)
+    depth = [cv2.pointPolygonTest(corners, (float(y), float(x)), True) for y, x in found.contour]
+    tally.off.extend(-mpp * np.array(depth))
+    own = np.ascontiguousarray(found.contour, np.float32)
+    tally.ratio.append(cv2.contourArea(own) / cv2.contourArea(corners))
+    stained, length = by_arc(found.contour, drawn.centre, found.stained)
+    tally.arcs.extend(zip(drawn.grades.tolist(), (stained > 0.5 * length).tolist(), strict=True))
+    fine, grades = dense(drawn.contour), drawn.grades >= FAINT
+    faint, all_round = by_arc(fine, drawn.centre, grades[arc_of(fine, drawn.centre)])
+    weight = lengths(found.contour)
+    judged = max(weight[found.valid].sum(), 1e-9)
+    tally.share.append((faint.sum() / all_round.sum(), weight[found.stained].sum() / judged))
+
+
+def arc_of(points: Array, centre: Array) -> NDArray[np.int64]:
+    """Sixteenth in which every point is seen from ``centre``, from the x axis towards the y axis."""
+    turn = np.arctan2(points[:, 0] - centre[0], points[:, 1] - centre[1]) / (2 * np.pi) % 1
+    return np.minimum((turn * N_ARCS).astype(np.int64), N_ARCS - 1)
+
+
+def lengths(points: Array) -> Array:
+    """Length of a closed contour that every point of it stands for."""
+    step = np.hypot(*(np.roll(points, -1, axis=0) - points).T)
+    return (step + np.roll(step, 1)) / 2
+
+
+def dense(points: Array, parts: int = 8) -> Array:
+    """A closed contour with ``parts`` times as many points."""
+    t = np.arange(parts)[None, :, None] / parts
+    return (points[:, None] * (1 - t) + np.roll(points, -1, axis=0)[:, None] * t).reshape(-1, 2)
+
+
+def by_arc(points: Array, centre: Array, stained: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Stained length and length of a contour in every sixteenth."""
+    fine = dense(points)
+    of = np.repeat(np.arange(len(points)), 8)
+    nearest = (of + (np.arange(len(fine)) % 8 >= 4)) % len(points)
+    weight, arc = lengths(fine), arc_of(fine, centre)
+    total = np.bincount(arc, weight, N_ARCS)
+    return np.bincount(arc, weight * stained[nearest], N_ARCS), total
+
+
+def kappa(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Cohen's kappa; not a number where both say always the same."""
+    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
+
+
+def profile_of(rgb: RGB, mpp: float) -> StainProfile:
+    """Frozen colour of an image."""
+    ref = PyramidRef("judge", "judge", (rgb.shape[:2],), 512, 4096, mpp, "none", 0, 0)
+    return build_profile(OneLevel(rgb), ref, ProfileParams())[0].stain
+
+
+def draw(field: Field, image: RGB, traced: Iterable[Traced], path: Path, zoom: int = 8) -> None:
+    """The window with its surroundings: drawn green, traced red where stained and blue where not."""
+    box = field.box.grown(round(5.0 / field.mpp))
+    box = Box(max(box.y0, 0), max(box.x0, 0), min(box.y1, image.shape[0]), min(box.x1, image.shape[1]))
+    crop = image[box.y0 : box.y1, box.x0 : box.x1, ::-1]
+    picture = cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+
+    def line(points: Array, colour: tuple[int, int, int], closed: bool = True) -> None:
+        at = np.rint(((points - (box.y0, box.x0)) + 0.5)[:, ::-1] * zoom).astype(np.int32)
+        cv2.polylines(picture, [at], closed, colour, 1, cv2.LINE_AA)
+
+    for drawn in field.drawn:
+        for points in (drawn.nucleus, drawn.contour):
+            if len(points):
+                line(points, (0, 200, 0))
+    for one in traced:
+        line(one.nucleus, (200, 120, 0))
+        for a in range(len(one.contour)):
+            pair = one.contour[[a, (a + 1) % len(one.contour)]]
+            line(pair, (0, 0, 255) if one.stained[a] else (255, 0, 0), closed=False)
+    cv2.imwrite(str(path / f"{field.name}.png"), picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fields", action="store_true", help="a line for every window too")
+    parser.add_argument("--all", action="store_true", help="count uncertain cells too")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw both contours over windows")
+    options = parser.parse_args()
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+    where = {path.name: path for path in (SHARED / "data").glob("ihc_*/*")}
+    totals: dict[str, Tally] = defaultdict(Tally.empty)
+    fields = [field for field in drawn_fields() if field.image in where]
+    if not fields:
+        raise SystemExit(f"none of the images is in {SHARED / 'data'}: nothing to judge on")
+    print(HEAD)
+    for image in dict.fromkeys(field.image for field in fields):
+        rgb = np.ascontiguousarray(cv2.imread(str(where[image]))[..., ::-1])
+        own = [field for field in fields if field.image == image]
+        stain, kind = profile_of(rgb, own[0].mpp), FOLDERS[where[image].parent.name]
+        for field in own:
+            traced = contours_of(rgb, field.mpp, stain, field.box.grown(round(AROUND_UM / field.mpp)))
+            tally = judge(field, traced, options.all)
+            for name in (image[:24], kind, "all"):
+                totals[name].add(tally)
+            if options.fields:
+                print(tally.line(f"  {field.name}"))
+            if options.pictures:
+                draw(field, rgb, traced, options.pictures)
+        print(totals[image[:24]].line(image[:24]))
+    print()
+    for name in (*FOLDERS.values(), "all"):
+        if name in totals:
+            print(totals[name].line(name))
+
+
+if __name__ == "__main__":
+    main()
