@@ -31,7 +31,7 @@ from her2core.readers.base import SlideReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same slide and parameters would give other pixels."""
 
 JPEG_TISSUE_BYTES_PX = 0.25

@@ -140,9 +140,19 @@ def choose_scene(name: str, scenes: tuple[str, ...], asked: str | None) -> int:
 
 
 def composite(
-    rgba: npt.NDArray[np.uint8], background: tuple[int, int, int], out: npt.NDArray[np.uint8]
+    rgba: npt.NDArray[np.uint8],
+    background: tuple[int, int, int],
+    out: npt.NDArray[np.uint8],
+    *,
+    premultiplied: bool = False,
 ) -> None:
-    """Lay straight-alpha ``rgba``, ``(h, w, 4)``, over ``background`` into ``out``, ``(h, w, 3)``."""
+    """Lay ``rgba``, ``(h, w, 4)``, over ``background`` into ``out``, ``(h, w, 3)``.
+
+    Parameters
+    ----------
+    premultiplied
+        Whether the colours are already weighted by their alpha, or straight.
+    """
     alpha = rgba[..., 3]
     out[...] = rgba[..., :3]
     if alpha.min() == 255:
@@ -150,5 +160,9 @@ def composite(
     see_through = alpha < 255
     a = alpha[see_through].astype(np.uint32)[:, None]
     ground = np.array(background, np.uint32)
-    mixed = (rgba[see_through][:, :3] * a + ground * (255 - a) + 127) // 255
+    colours = rgba[see_through][:, :3].astype(np.uint32)
+    if premultiplied:
+        mixed = np.minimum(colours + (ground * (255 - a) + 127) // 255, 255)
+    else:
+        mixed = (colours * a + ground * (255 - a) + 127) // 255
     out[see_through] = mixed.astype(np.uint8)

@@ -20,6 +20,12 @@ SYNONYMS = {"DAPI": ("DAPI",), "HER2": ("HER2", "ERBB2"), "CEP17": ("CEP17", "CE
 """What names in metadata say for each, written without spaces and signs."""
 RGB_NAMES = ("R", "G", "B")
 """Names of the channels of a picture in pseudo-colour."""
+COLOUR_WORDS = {"r": "R", "red": "R", "g": "G", "green": "G", "b": "B", "blue": "B"}
+EMPTY_WORDS = {
+    "bf", "bright", "brightfield", "c", "camera", "ch", "channel", "color", "colour", "field", "image",
+    "light", "plane", "rgb", "sample", "spp", "tl", "transmitted",
+}  # fmt: skip
+"""Words of a bright-field channel's name that say nothing of its colour."""
 MAX_CHANNELS = 256
 """Most channels of a file; multiplexed scans have 60."""
 MAX_PLANES = 4096
@@ -41,6 +47,92 @@ class ChannelMap:
 
     def __str__(self) -> str:
         return ";".join(f"{name}={source}" for name, source in zip(self.names, self.sources, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class StatedChannel:
+    """What a file's metadata say of one channel.
+
+    Attributes
+    ----------
+    name
+        What it is called, or an empty text.
+    rgb
+        The colour that it is shown in.
+    fluorescent
+        Whether a fluorophore, a wavelength or the contrast is named that only fluorescence has.
+    """
+
+    name: str = ""
+    rgb: tuple[int, int, int] | None = None
+    fluorescent: bool = False
+
+
+def colour_order(
+    file: str, stated: Sequence[StatedChannel], *, in_order: bool = False
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Find red, green and blue among the channels of a bright-field file.
+
+    Names go first, then the colours that the channels are shown in. Three channels of which nothing is said
+    are red, green and blue in this order.
+
+    Parameters
+    ----------
+    stated
+        What is said of each channel.
+    in_order
+        Whether the file says elsewhere that the samples are red, green and blue, so that it is enough if
+        nothing here contradicts.
+
+    Returns
+    -------
+    tuple
+        Indices of red, green and blue, and what to say of them.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_UNREADABLE`` for channels of fluorescence, or where it stays open which is which.
+    """
+    named = [_colour_named(channel.name) for channel in stated]
+    if any(channel.fluorescent for channel in stated) or None in named:
+        raise _not_colours(file, stated, "they are no colours")
+    shown = [_colour_shown(channel.rgb) for channel in stated]
+    for colours in (named, shown):
+        found = [colours.index(c) for c in RGB_NAMES if colours.count(c) == 1]
+        if len(found) == len(RGB_NAMES):
+            return tuple(found), ()
+        if any(colours) and not in_order:
+            raise _not_colours(file, stated, "they leave open which is red, green and blue")
+    if len(stated) != len(RGB_NAMES):
+        raise _not_colours(file, stated, "nothing says which is red, green and blue")
+    told = () if in_order else ("its three channels are not named: taken as red, green and blue",)
+    return (0, 1, 2), told
+
+
+def _colour_named(title: str) -> str | None:
+    """``R``, ``G`` or ``B``; empty for a name that says nothing; None for one that says something else."""
+    words = re.findall(r"[^\W\d_]+", title.casefold())
+    found = [word for word in words if word in COLOUR_WORDS]
+    if not all(word in COLOUR_WORDS or word in EMPTY_WORDS for word in words) or len(set(found)) > 1:
+        return None
+    return COLOUR_WORDS[found[0]] if found else ""
+
+
+def _colour_shown(rgb: tuple[int, int, int] | None) -> str:
+    """``R``, ``G`` or ``B``; empty for white, black and no colour; ``other`` for any other."""
+    if rgb is None or len(set(rgb)) == 1:
+        return ""
+    return {(255, 0, 0): "R", (0, 255, 0): "G", (0, 0, 255): "B"}.get(rgb, "other")
+
+
+def _not_colours(file: str, stated: Sequence[StatedChannel], why: str) -> SlideError:
+    has = ", ".join(f"{i} {channel.name!r}" for i, channel in enumerate(stated[:16]))
+    return SlideError(
+        Reason.FILE_UNREADABLE,
+        f"{file}: its {len(stated)} channels are {has}: {why}. Export a bright-field slide as 8-bit RGB; of "
+        "a fluorescence slide say in the manifest that its assay is HER2-FISH",
+    )
 
 
 def parse_channels(text: str) -> dict[str, str]:

@@ -7,13 +7,14 @@ OME Data Model 2016-06, https://www.openmicroscopy.org/Schemas/OME/2016-06/.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import NOT_SLIDE_NAMES
-from her2core.readers.channels import MAX_PLANES
+from her2core.readers.channels import MAX_PLANES, StatedChannel
 from her2core.readers.scale import Scale, length_um, read_number
 
 
@@ -30,8 +31,8 @@ class OmeImage:
         Focal planes times time points.
     times
         Time points.
-    channel_names
-        What each channel is called, or an empty text.
+    channel_said
+        What is said of each channel.
     stack
         Directory of each channel at each focal plane of the first time point; None where the document names
         none.
@@ -46,7 +47,7 @@ class OmeImage:
     objective_power: float | None
     channel_ifds: tuple[int, ...]
     times: int = 1
-    channel_names: tuple[str, ...] = ()
+    channel_said: tuple[StatedChannel, ...] = ()
     stack: tuple[tuple[int | None, ...], ...] = ()
 
     @property
@@ -147,10 +148,21 @@ def _image(
         else next(iter(powers.values()), None),
         channel_ifds=tuple(planes[place] for place in sorted(planes) if place[1:] == (0, 0)),
         times=lengths["T"],
-        channel_names=tuple(c.get("Name") or c.get("Fluor") or "" for c in channels),
+        channel_said=tuple(map(_channel, channels)),
         stack=tuple(tuple(planes.get((c, z, 0)) for z in range(lengths["Z"])) for c in range(lengths["C"])),
     )
     return image, next_ifd
+
+
+def _channel(element: ET.Element) -> StatedChannel:
+    colour = element.get("Color", "")
+    packed = int(colour) & 0xFFFFFFFF if re.fullmatch(r"-?[0-9]{1,10}", colour) else None
+    return StatedChannel(
+        name=element.get("Name") or element.get("Fluor") or "",
+        rgb=None if packed is None else (packed >> 24, packed >> 16 & 255, packed >> 8 & 255),
+        fluorescent=any(element.get(key) for key in ("Fluor", "EmissionWavelength"))
+        or element.get("ContrastMethod") == "Fluorescence",
+    )
 
 
 def _place(index: int, order: str, lengths: dict[str, int]) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ The header is parsed, checked and turned into a tile grid; nothing is decoded be
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from her2core.errors import Reason, SlideError
@@ -12,22 +14,27 @@ from her2core.readers import ifd as tags
 from her2core.readers.base import Asked, SlideReader, choose_scene
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
+from her2core.readers.jpeg2000 import HEAD_BYTES, jpeg2000_header
 from her2core.readers.limits import check_size
 from her2core.readers.scale import resolve_scale
-from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, same_layout, tile_grid
-from her2core.readers.tiffscenes import ChosenScene, Scene, find_scenes, size_of
+from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, tile_grid
+from her2core.readers.tiffsamples import SampleLayout, sample_layout
+from her2core.readers.tiffscenes import ChosenScene, find_scenes, size_of
 from her2core.readers.tiffstack import is_stack, open_stack
 from her2core.readers.tilecodecs import (
-    RGB,
     TIFF_COMPRESSIONS,
     YCBCR,
     TileDecoder,
     jpeg2000_decoder,
-    jpeg2000_size,
     jpeg_decoder,
+    jpegxl_decoder,
     raw_decoder,
+    webp_decoder,
 )
 from her2core.readers.tiled import TiledReader, TileGrid
+
+APERIO_YCBCR = 33003
+"""Aperio's compression code of JPEG 2000 whose components are YCbCr; its 33005 are RGB."""
 
 
 class NeedsOpenSlideError(SlideError):
@@ -57,9 +64,12 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     chosen = ChosenScene(scene, kind, names, scale)
     if asked.fluorescence and is_stack(scene):
         return open_stack(source, asked, chosen)
-    grid, decode, compression, problems = _grid(source, asked.name, scene)
-    info = chosen.info(asked, grid, compression, problems)
-    return decoded_once_if_huge(TiledReader(info, source, grid, decode, asked.outside), grid)
+    layout = sample_layout(asked.name, scene)
+    compression, decode = _decoder(asked.name, layout, aperio=kind == "aperio")
+    grid = _grid(source, asked.name, layout, compression)
+    info = chosen.info(asked, grid, compression, (*layout.problems, *absent_tiles(grid, "glass")))
+    reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours)
+    return decoded_once_if_huge(reader, grid)
 
 
 def _vendor(first: Ifd) -> str | None:
@@ -76,66 +86,55 @@ def _vendor(first: Ifd) -> str | None:
     return "Trestle" if software.startswith("MedScan") else None
 
 
-def _grid(source: ByteSource, name: str, scene: Scene) -> tuple[TileGrid, TileDecoder, str, tuple[str, ...]]:
-    """Tile grid and decoder of a scene's level 0, with its declarations checked against the file."""
-    page = scene.planes[0]
+def _grid(source: ByteSource, name: str, layout: SampleLayout, compression: str) -> TileGrid:
+    """Tile grid of a scene's level 0, with its declarations checked against the file."""
+    page = layout.pages[0]
     check_size(name, *size_of(page), source.size)
-    samples, separate = _samples(name, scene)
-    compression, decode = _decoder(name, page)
     grid = tile_grid(
         source,
         name,
-        scene.planes,
-        samples=1 if separate else samples,
-        per_page=samples if separate and len(scene.planes) == 1 else 1,
+        layout.pages,
+        samples=1 if layout.separate else layout.samples,
+        per_page=layout.samples if layout.separate else 1,
     )
-    if compression.startswith("jpeg2000"):
+    if layout.planes is not None:
+        grid = replace(grid, offsets=grid.offsets[layout.planes], counts=grid.counts[layout.planes])
+    if compression == "jpeg2000":
         _check_jpeg2000(source, name, grid)
     if not grid.whole_tiles and compression == "none" and page.number(tags.PREDICTOR, 1) == 1:
         grid = resplit(name, grid)
-    return grid, decode, compression, absent_tiles(grid, "glass")
+    return grid
 
 
-def _samples(name: str, scene: Scene) -> tuple[int, bool]:
-    """Samples of a pixel and whether each lies in a plane of its own; refuses all but 8-bit RGB(A)."""
-    page = scene.planes[0]
-    samples = page.number(tags.SAMPLES_PER_PIXEL, 1)
-    bits = set(page.ints(tags.BITS_PER_SAMPLE, (1,)))
-    photometric = page.number(tags.PHOTOMETRIC, -1)
-    separate = page.number(tags.PLANAR_CONFIGURATION, 1) == 2
-    if bits != {8} or page.number(tags.SAMPLE_FORMAT, 1) != 1:
-        raise SlideError(
-            Reason.FILE_UNREADABLE,
-            f"{name}: {max(bits, default=0)} bits a sample; expected 8-bit RGB. Export the slide as 8-bit "
-            "RGB, or say in the manifest that its assay is HER2-FISH",
-        )
-    if len(scene.planes) == 3 and samples == 1:
-        if not same_layout(scene.planes):
-            raise SlideError(Reason.FILE_UNREADABLE, f"{name}: its three channels differ in size or layout")
-        return 3, True
-    if photometric not in (RGB, YCBCR) or samples not in (3, 4) or (separate and samples != 3):
-        raise SlideError(
-            Reason.FILE_UNREADABLE,
-            f"{name}: photometric interpretation {photometric} with {samples} samples a pixel; expected RGB "
-            "(2) or YCbCr (6) with 3. Export the slide as 8-bit RGB",
-        )
-    return samples, separate
-
-
-def _decoder(name: str, page: Ifd) -> tuple[str, TileDecoder]:
+def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, TileDecoder]:
+    """Name of the compression, and decoder of a tile."""
+    page = layout.pages[0]
     code = page.number(tags.COMPRESSION, 1)
     compression = TIFF_COMPRESSIONS.get(code)
     photometric = page.number(tags.PHOTOMETRIC, -1)
     predictor = page.number(tags.PREDICTOR, 1)
+    samples = 1 if layout.separate else layout.samples
     if compression is None:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: TIFF compression {code} is not supported; expected one of {sorted(TIFF_COMPRESSIONS)}",
         )
+    if (compression == "jpeg" and samples > 3) or (compression == "webp" and samples not in (3, 4)):
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{name}: {compression} of {samples} samples a pixel is not supported. Export the slide as 8-bit "
+            "RGB",
+        )
     if compression == "jpeg":
         return compression, jpeg_decoder(photometric, page.data(tags.JPEG_TABLES) or None)
-    if compression.startswith("jpeg2000"):
-        return compression, jpeg2000_decoder(ycbcr=compression == "jpeg2000-ycbcr")
+    if compression == "jpeg2000":
+        # Aperio's codes say which colours they hold; elsewhere the tag does, as it does for JPEG.
+        ycbcr = code == APERIO_YCBCR if aperio else photometric == YCBCR
+        return compression, jpeg2000_decoder(ycbcr=ycbcr and samples == 3)
+    if compression == "webp":
+        return compression, webp_decoder()
+    if compression == "jpegxl":
+        return compression, jpegxl_decoder()
     if photometric == YCBCR or predictor not in (1, 2):
         raise SlideError(
             Reason.FILE_UNREADABLE,
@@ -148,12 +147,12 @@ def _decoder(name: str, page: Ifd) -> tuple[str, TileDecoder]:
 def _check_jpeg2000(source: ByteSource, name: str, grid: TileGrid) -> None:
     """Leave subsampled JPEG 2000 to OpenSlide; the first tile tells."""
     first = int(np.flatnonzero(grid.counts)[0])
-    head = source.read(int(grid.offsets.flat[first]), min(int(grid.counts.flat[first]), 512))
+    head = source.read(int(grid.offsets.flat[first]), min(int(grid.counts.flat[first]), HEAD_BYTES))
     try:
-        *_, subsampled = jpeg2000_size(head)
+        header = jpeg2000_header(head)
     except ValueError as error:
         raise SlideError(Reason.FILE_UNREADABLE, f"{name}: tile {first}: {error}") from error
-    if subsampled:
+    if header.subsampled:
         raise NeedsOpenSlideError(
             Reason.FILE_UNREADABLE, f"{name}: subsampled JPEG 2000 is read with OpenSlide from a local copy"
         )

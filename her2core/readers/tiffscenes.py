@@ -13,7 +13,7 @@ from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
 from her2core.readers.base import NOT_SLIDE_NAMES, Asked
 from her2core.readers.bytesource import ByteSource
-from her2core.readers.channels import MAX_PLANES
+from her2core.readers.channels import MAX_PLANES, StatedChannel
 from her2core.readers.ifd import Ifd
 from her2core.readers.ome import OmeImage, is_ome, parse_ome
 from her2core.readers.scale import ResolvedScale, Scale, plausible, read_number
@@ -34,14 +34,14 @@ class Scene:
     Attributes
     ----------
     planes
-        One directory with all samples, or one each for red, green and blue.
+        One directory with all samples, or one for each channel.
     levels
         Height and width of every level, finest first.
     stack
         For fluorescence, the directory of each channel at each focal plane; a single channel where one
         directory holds all as its samples.
-    channel_names
-        What the channels are called; empty where the file does not say.
+    channels
+        What the OME-XML says of each channel; empty where there is none.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Scene:
     scales: tuple[Scale, ...]
     objective_power: float | None
     stack: tuple[tuple[Ifd, ...], ...] = ()
-    channel_names: tuple[str, ...] = ()
+    channels: tuple[StatedChannel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _ome_scene(
         )
     first = chain[wanted[0]]
     planes: tuple[Ifd, ...] = (first,)
-    if first.number(tags.SAMPLES_PER_PIXEL, 1) == 1 and image.channels == 3 and len(wanted) == 3:
+    if first.number(tags.SAMPLES_PER_PIXEL, 1) == 1 and len(wanted) == image.channels >= 3:
         planes = tuple(chain[i] for i in wanted)
     reduced = [s for s in tags.read_sub_ifds(first, tags.is_big(source)) if _is_level_of(s, first)]
     scales = ([image.scale] if image.scale else []) + _resolution(first)
@@ -161,7 +161,7 @@ def _ome_scene(
         tuple(scales),
         image.objective_power,
         _ome_stack(name, chain, image) if fluorescence else (),
-        image.channel_names,
+        image.channel_said,
     )
 
 

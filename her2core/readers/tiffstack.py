@@ -20,6 +20,7 @@ from her2core.readers.tilecodecs import (
     TileDecoder,
     jpeg2000_decoder,
     jpeg_decoder,
+    jpegxl_decoder,
     raw_decoder,
 )
 from her2core.readers.tiled import StackReader
@@ -99,7 +100,7 @@ def _names(scene: Scene, page: Ifd, channels: int) -> list[str]:
     """What the channels are called; the samples of a picture in colour are red, green and blue."""
     if len(scene.stack) == 1 and page.number(tags.PHOTOMETRIC, -1) == RGB:
         return [*RGB_NAMES, *[""] * channels][:channels]
-    return [*scene.channel_names, *[""] * channels][:channels]
+    return [*(channel.name for channel in scene.channels), *[""] * channels][:channels]
 
 
 def _check_counts(name: str, scene: Scene, samples: int) -> None:
@@ -150,9 +151,11 @@ def _decoder(name: str, page: Ifd, dtype: str, single: bool) -> tuple[str, TileD
     compression = TIFF_COMPRESSIONS.get(code)
     if compression == "jpeg" and single and dtype == "uint8":
         return compression, jpeg_decoder(BLACK_IS_ZERO, page.data(tags.JPEG_TABLES) or None)
-    if compression is not None and compression.startswith("jpeg2000") and single:
-        return "jpeg2000", jpeg2000_decoder()  # Bio-Formats writes Aperio's code of YCbCr over grey levels
-    if compression is None or compression.startswith("jp") or predictor not in (1, 2):
+    if compression == "jpeg2000" and single:
+        return compression, jpeg2000_decoder()
+    if compression == "jpegxl" and single:
+        return compression, jpegxl_decoder()
+    if compression in (None, "webp") or compression.startswith("jp") or predictor not in (1, 2):
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: TIFF compression {code} with predictor {predictor} of {dtype} samples is not "

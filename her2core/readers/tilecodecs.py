@@ -8,13 +8,15 @@ uint8, or uint16 where a codec says so.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import imagecodecs as _imagecodecs
 import numpy as np
 import numpy.typing as npt
+
+from her2core.readers.jpeg2000 import Jpeg2000Header, jpeg2000_header
 
 imagecodecs: Any = _imagecodecs  # its stubs know bytes but not the memoryviews it takes
 
@@ -23,16 +25,30 @@ TileDecoder = Callable[[memoryview, Tile], None]
 
 TIFF_COMPRESSIONS = {
     1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32773: "packbits", 32946: "deflate",
-    33003: "jpeg2000-ycbcr", 33005: "jpeg2000", 34712: "jpeg2000", 50000: "zstd",
+    33003: "jpeg2000", 33004: "jpeg2000", 33005: "jpeg2000", 34712: "jpeg2000",
+    50000: "zstd", 50001: "webp", 50002: "jpegxl", 52546: "jpegxl",
 }  # fmt: skip
 YCBCR, RGB = 6, 2
 EOI = b"\xff\xd9"
+START_OF_SCAN = 0xDA
 EOI_SLACK_BYTES = 1024
-"""Padding that may follow a JPEG stream's end mark."""
+"""Padding after a JPEG stream's end mark within which the mark is looked for first."""
+MAX_PADDING_TRIES = 130
+"""Zeros that may belong to the end of a stream and not to the padding after it: a run of PackBits has 128."""
 
 
 class ShortTileError(ValueError):
-    """A tile's stream ends before its pixels do."""
+    """A tile's stream ends before its pixels do.
+
+    Attributes
+    ----------
+    got
+        Bytes of pixels that it holds, where that is known.
+    """
+
+    def __init__(self, message: str, got: int | None = None) -> None:
+        super().__init__(message)
+        self.got = got
 
 
 def raw_decoder(codec: str, *, predictor: bool = False, swapped: bool = False) -> TileDecoder:
@@ -48,8 +64,8 @@ def raw_decoder(codec: str, *, predictor: bool = False, swapped: bool = False) -
     unpack: Any = {
         "lzw": imagecodecs.lzw_decode,
         "deflate": imagecodecs.deflate_decode,  # libdeflate: half of zlib's time
-        "packbits": imagecodecs.packbits_decode,
-        "zstd": imagecodecs.zstd_decode,
+        "packbits": _without_padding(imagecodecs.packbits_decode),
+        "zstd": _without_padding(imagecodecs.zstd_decode),
     }.get(codec)
 
     def decode(data: memoryview, out: Tile) -> None:
@@ -60,7 +76,7 @@ def raw_decoder(codec: str, *, predictor: bool = False, swapped: bool = False) -
         else:
             got = unpack(data, out=flat).size
         if got != flat.size:
-            raise ShortTileError(f"holds {got} bytes, expected {flat.size}")
+            raise ShortTileError(f"holds {got} bytes, expected {flat.size}", got)
         if swapped:
             out.byteswap(inplace=True)
         if predictor:
@@ -69,11 +85,33 @@ def raw_decoder(codec: str, *, predictor: bool = False, swapped: bool = False) -
     return decode
 
 
+def _without_padding(unpack: Any) -> Any:
+    """A codec that minds what follows its stream, made to overlook zeros there."""
+
+    def decode(data: memoryview, out: Tile) -> Tile:
+        try:
+            return unpack(data, out=out)  # type: ignore[no-any-return]
+        except RuntimeError:
+            stream = bytes(data)
+            end = len(stream.rstrip(b"\0"))
+            for length in range(end, min(len(stream), end + MAX_PADDING_TRIES)):
+                try:
+                    got: Tile = unpack(stream[:length], out=out)
+                except RuntimeError:
+                    continue
+                if got.size == out.size:
+                    return got
+            raise
+
+    return decode
+
+
 def jpeg_decoder(photometric: int, tables: bytes | None = None) -> TileDecoder:
     """Decoder of baseline JPEG tiles to RGB (or grey, where ``out`` has two axes).
 
     Colour follows the stream where it tells: a JFIF or Adobe marker decides. A bare stream, as Aperio writes
-    it, has the colour of the TIFF's photometric tag: YCbCr or RGB.
+    it, has the colour of the TIFF's photometric tag: YCbCr or RGB. A stream without its end mark is read
+    where all of its pixels are there.
 
     Parameters
     ----------
@@ -83,43 +121,102 @@ def jpeg_decoder(photometric: int, tables: bytes | None = None) -> TileDecoder:
         Quantisation and Huffman tables that the tiles share.
     """
 
-    def decode(data: memoryview, out: Tile) -> None:
-        if EOI not in bytes(data[-EOI_SLACK_BYTES:]):
-            raise ShortTileError("JPEG stream has no end mark")
+    def unpack(data: memoryview | bytes, out: Tile) -> None:
         if out.ndim == 2:
             imagecodecs.jpeg8_decode(data, tables=tables, out=out)
             return
         stored = RGB if photometric == RGB and not _names_its_colour(data) else None
         imagecodecs.jpeg8_decode(data, tables=tables, colorspace=stored, outcolorspace=RGB, out=out)
 
+    def decode(data: memoryview, out: Tile) -> None:
+        if _is_ended(data):
+            unpack(data, out)
+            return
+        if not _is_one_scan(data):
+            raise ShortTileError("JPEG stream has no end mark")
+        # What follows a whole scan changes no pixel; the pixels that a stream lacks are made of it.
+        other = np.empty_like(out)
+        unpack(bytes(data) + EOI, out)
+        unpack(bytes(data) + b"\xa5\x5a" * 512 + EOI, other)
+        if not np.array_equal(out, other):
+            raise ShortTileError("JPEG stream ends before its pixels do")
+
     return decode
 
 
-def _names_its_colour(data: memoryview) -> bool:
-    """Whether a JPEG stream begins with a JFIF (APP0) or Adobe (APP14) marker."""
+def _is_ended(data: memoryview) -> bool:
+    """Whether a JPEG stream has its end mark, be it before some padding."""
+    if EOI in bytes(data[-EOI_SLACK_BYTES:]):
+        return True
+    stream = bytes(data)
+    return stream.rfind(EOI) > stream.find(b"\xff\xda") > 0
+
+
+def _segments(data: memoryview | bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and first bytes of each segment of a JPEG stream, up to and with its first scan."""
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xDA, 0xC0, 0xC1, 0xC2):
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill before a marker
+            at += 1
+            continue
         (length,) = struct.unpack(">H", data[at + 2 : at + 4])
-        body = bytes(data[at + 4 : at + 9])
-        if (data[at + 1] == 0xE0 and body[:4] == b"JFIF") or (data[at + 1] == 0xEE and body == b"Adobe"):
-            return True
+        yield marker, bytes(data[at + 4 : at + 12])
+        if marker == START_OF_SCAN:
+            return
         at += 2 + length
+
+
+def _names_its_colour(data: memoryview | bytes) -> bool:
+    """Whether a JPEG stream begins with a JFIF (APP0) or Adobe (APP14) marker."""
+    return any(
+        (marker == 0xE0 and body[:4] == b"JFIF") or (marker == 0xEE and body[:5] == b"Adobe")
+        for marker, body in _segments(data)
+    )
+
+
+def _is_one_scan(data: memoryview) -> bool:
+    """Whether a stream has all components in one sequential scan: nothing can be missing behind it."""
+    frame, components = 0, 0
+    for marker, body in _segments(data):
+        if marker in (0xC0, 0xC1, 0xC2):
+            frame, components = marker, body[5] if len(body) > 5 else 0
+        elif marker == START_OF_SCAN:
+            return frame in (0xC0, 0xC1) and body[:1] == bytes([components])
     return False
 
 
 def jpeg2000_decoder(*, ycbcr: bool = False) -> TileDecoder:
-    """Decoder of JPEG 2000 tiles, uint16 too; ``ycbcr`` for Aperio's 33003, whose components are not RGB."""
+    """Decoder of JPEG 2000 tiles, uint16 too.
+
+    Parameters
+    ----------
+    ycbcr
+        Whether components are YCbCr where the stream does not say: neither that it undoes a colour transform
+        itself nor, in a JP2 file, its colour space. Aperio's 33003 is so.
+    """
 
     def decode(data: memoryview, out: Tile) -> None:
-        size = jpeg2000_size(data)
-        expected = (*out.shape[:2], out.shape[2] if out.ndim == 3 else 1, False)
-        if size != expected:
-            raise ValueError(f"JPEG 2000 stream is {size}, expected {expected}")
+        header = jpeg2000_header(data)
+        _check_jpeg2000(header, out)
         imagecodecs.jpeg2k_decode(data, numthreads=1, out=out)
-        if ycbcr:
+        if ycbcr and not header.tells_colour:
             cv2.cvtColor(np.ascontiguousarray(out[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB, dst=out)
 
     return decode
+
+
+def _check_jpeg2000(header: Jpeg2000Header, out: Tile) -> None:
+    """Refuse a stream whose pixels are not those that the file declares."""
+    expected = (*out.shape[:2], out.shape[2] if out.ndim == 3 else 1)
+    found = (header.height, header.width, header.components)
+    if found != expected or header.subsampled:
+        sampled = " subsampled" if header.subsampled else ""
+        raise ValueError(f"JPEG 2000 stream is {found}{sampled}, expected {expected}")
+    low, high = (8, 8) if out.dtype == np.uint8 else (9, 16)
+    if header.signed or not low <= header.bits <= high:
+        sign = "signed" if header.signed else "unsigned"
+        raise ValueError(f"JPEG 2000 samples are {sign} of {header.bits} bits, expected unsigned {out.dtype}")
 
 
 def htj2k_decoder() -> TileDecoder:
@@ -131,18 +228,19 @@ def htj2k_decoder() -> TileDecoder:
     return decode
 
 
-def jpeg2000_size(data: memoryview | bytes) -> tuple[int, int, int, bool]:
-    """Height, width, components and whether any component is subsampled, from a stream's SIZ marker.
+def webp_decoder() -> TileDecoder:
+    """Decoder of WebP tiles: RGB, or RGBA where ``out`` has four samples."""
 
-    References
-    ----------
-    ISO/IEC 15444-1, A.5.1.
-    """
-    at = bytes(data[:512]).find(b"\xff\x4f\xff\x51")
-    if at < 0 or len(data) < at + 42:
-        raise ValueError("no JPEG 2000 codestream")
-    x1, y1, x0, y0 = struct.unpack(">4I", data[at + 8 : at + 24])
-    (components,) = struct.unpack(">H", data[at + 40 : at + 42])
-    steps = bytes(data[at + 42 : at + 42 + 3 * min(components, 4)])
-    subsampled = any(steps[i + 1 : i + 3] != b"\1\1" for i in range(0, len(steps), 3))
-    return y1 - y0, x1 - x0, components, subsampled
+    def decode(data: memoryview, out: Tile) -> None:
+        imagecodecs.webp_decode(data, hasalpha=out.shape[2] == 4, out=out)
+
+    return decode
+
+
+def jpegxl_decoder() -> TileDecoder:
+    """Decoder of JPEG XL tiles, uint16 too."""
+
+    def decode(data: memoryview, out: Tile) -> None:
+        imagecodecs.jpegxl_decode(data, numthreads=1, out=out)
+
+    return decode

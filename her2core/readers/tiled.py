@@ -32,9 +32,10 @@ class TileGrid:
     ----------
     offsets, counts
         Byte offset and length of each tile, shape ``(plane, row, column)``; length 0 marks an absent tile.
-        One plane holds all samples, or each of three planes one channel; a stack has many planes.
+        One plane holds all samples, or each plane one: red, green, blue and, where there is a fourth, alpha;
+        a stack has many planes.
     samples
-        Samples of a stored pixel of a plane: 1, 3, or 4 with alpha; any number in fluorescence.
+        Samples of a stored pixel of a plane.
     whole_tiles
         Whether tiles of the last row are stored in full height (tiles) or cut at the image's end (strips).
     """
@@ -62,23 +63,49 @@ class TileGrid:
         return self.tile_height if self.whole_tiles else min(self.tile_height, left)
 
 
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What the samples of a stored pixel are.
+
+    Attributes
+    ----------
+    rgb
+        Which sample is red, which green, which blue.
+    alpha
+        Which one is alpha; of planes it is the fourth. None where there is none.
+    premultiplied
+        Whether the colours are weighted by their alpha already.
+    """
+
+    rgb: tuple[int, ...] = (0, 1, 2)
+    alpha: int | None = None
+    premultiplied: bool = False
+
+
 class TiledReader(Closing):
     """Reader of one tile grid: 8-bit RGB.
 
     Parameters
     ----------
     outside
-        Value outside the slide, and of tiles that are absent.
+        Value outside the slide, of tiles that are absent, and of the ground under what is transparent.
     """
 
     def __init__(
-        self, info: SlideInfo, source: ByteSource, grid: TileGrid, decode: TileDecoder, outside: int = OUTSIDE
+        self,
+        info: SlideInfo,
+        source: ByteSource,
+        grid: TileGrid,
+        decode: TileDecoder,
+        outside: int = OUTSIDE,
+        colours: Colours = Colours(),
     ) -> None:
         self.info = info
         self._source = source
         self._grid = grid
         self._decode = decode
         self._outside = outside
+        self._colours = colours
         self._local = threading.local()
 
     def read_region(self, y0: int, x0: int, out: Pixels) -> None:
@@ -87,6 +114,16 @@ class TiledReader(Closing):
         if box is None:
             return
         inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
+        if grid.samples == 1 and self._colours.alpha is not None:
+            rgba = np.empty((box.height, box.width, 4), np.uint8)
+            self._fill(box, rgba)
+            self._lay_over(rgba, inside)
+        else:
+            self._fill(box, inside)
+
+    def _fill(self, box: Box, inside: Pixels) -> None:
+        """Give a region inside the slide its tiles, and the ground where one is absent."""
+        grid = self._grid
         present = []
         for tile in grid.tiles(box):
             if grid.counts[tile]:
@@ -120,9 +157,9 @@ class TiledReader(Closing):
         rows = grid.stored_height(tile[1])
         part, of_tile = self._place(tile, box)
         target = inside[part.y0 : part.y1, part.x0 : part.x1]
-        direct = (
-            grid.samples == 3 and target.shape[:2] == (rows, grid.tile_width) and target.flags.c_contiguous
-        )
+        rgb, alpha = self._colours.rgb, self._colours.alpha
+        plain = grid.samples == 3 and rgb == (0, 1, 2)
+        direct = plain and target.shape[:2] == (rows, grid.tile_width) and target.flags.c_contiguous
         pixels = target if direct else self._buffer()[:rows]
         self._decode_tile(tile, data, pixels)
         if direct:
@@ -130,10 +167,14 @@ class TiledReader(Closing):
         wanted = pixels[of_tile.y0 : of_tile.y1, of_tile.x0 : of_tile.x1]
         if grid.samples == 1:
             target[..., tile[0]] = wanted
-        elif grid.samples == 4:
-            composite(wanted, (self._outside, self._outside, self._outside), target)
+        elif alpha is not None:
+            self._lay_over(wanted[..., [*rgb, alpha]], target)
         else:
-            target[...] = wanted
+            target[...] = wanted if plain else wanted[..., list(rgb)]
+
+    def _lay_over(self, rgba: Pixels, target: Pixels) -> None:
+        ground = (self._outside,) * 3
+        composite(rgba, ground, target, premultiplied=self._colours.premultiplied)
 
     def _decode_tile(self, tile: tuple[int, int, int], data: memoryview, pixels: Pixels) -> None:
         try:
