@@ -34,6 +34,7 @@ from her2core.params import (
     IshScoreParams,
     ProfileParams,
     PyramidParams,
+    RoiParams,
     ScoreParams,
 )
 from her2core.pyramid.codecs import codec
@@ -104,6 +105,8 @@ class Config(BaseModel):
     """Measurement of cells on IHC slides."""
     ish: ISHParams = ISHParams()
     """Measurement of nuclei and signals on ISH slides."""
+    roi: RoiParams = RoiParams()
+    """Classes of drawn regions; changing it touches no pixel."""
     score: ScoreParams = ScoreParams()
     """From cells to IHC scores; changing it re-scores without touching a pixel."""
     ish_score: IshScoreParams = IshScoreParams()

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CHANNELS_UNKNOWN = "channels_unknown"  # neither manifest nor metadata says which channel is which
     PIXELS_UNSUPPORTED = "pixels_unsupported"  # a type of number, or time points, that we do not measure
     ROI_INVALID = "roi_invalid"
+    ROI_DOUBTFUL = "roi_doubtful"  # read, but it may be of another slide or scale; roi_notes say why
     # the image
     INSUFFICIENT_TISSUE = "insufficient_tissue"
     BLUR = "blur"

@@ -292,6 +292,25 @@ class ScoreParams:
 
 
 @dataclass(frozen=True, slots=True)
+class RoiParams:
+    """Which classes of a drawn region count: patterns, in any case, for a class or one derived from it."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    include: tuple[str, ...] = ("Tumor*", "Tumour*", "Carcinoma*", "Invasive*", "*metasta*")
+    """Classes that count; beside them annotations without a class, or of ``Region*``, do not."""
+    exclude: tuple[str, ...] = (
+        "Ignore*", "Exclu*", "*DCIS*", "*LCIS*", "*in situ*", "*necro*", "*stroma*", "Normal*", "*benign*",
+        "Immune*", "Lymphocyt*", "Artefact*", "Artifact*", "Other",
+    )  # fmt: skip
+    """Classes that are cut out of all others: what is no invasive tumour."""
+
+    def __post_init__(self) -> None:
+        if not self.include or not all(pattern.strip() for pattern in (*self.include, *self.exclude)):
+            raise ValueError("include, exclude: expected lists of classes, such as [Tumor*]")
+
+
+@dataclass(frozen=True, slots=True)
 class HeterogeneityParams:
     """From cells and nuclei to regions and heterogeneity."""
 

@@ -127,12 +127,13 @@ class _Slide:
             "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, kernel, cells_key, deadline)
         )
         given = (self.run.store, row, info, ref, frozen, measured)
+        rest = (endpoint, config.heterogeneity, config.roi)
         finish: Callable[[str], SlideFinished]
         if ihc:
-            ihc_job = SlideJob(*given, config.score, config.ihc, endpoint, config.heterogeneity)
+            ihc_job = SlideJob(*given, config.score, config.ihc, *rest)
             slide_key, finish = ihc_job.key(cells_key), partial(finish_ihc, ihc_job)
         else:
-            ish_job = SlideJob(*given, config.ish_score, config.ish, endpoint, config.heterogeneity)
+            ish_job = SlideJob(*given, config.ish_score, config.ish, *rest)
             slide_key, finish = ish_job.key(cells_key), partial(finish_ish, ish_job)
         finished = self._published(
             "slide",

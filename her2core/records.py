@@ -140,6 +140,33 @@ class SlideInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class RoiUsed:
+    """What a slide's region of interest was made of.
+
+    Attributes
+    ----------
+    source, digest
+        Where it was read, and the identity of that file.
+    classes, excluded
+        Classes of the annotations that count, and of those that were cut out.
+    area_mm2
+        Of the region on the slide.
+    notes
+        What else the file holds, in words.
+    doubts
+        Why it may not be of this slide, in words.
+    """
+
+    source: str
+    digest: str
+    classes: tuple[str, ...]
+    excluded: tuple[str, ...]
+    area_mm2: float
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PyramidRef:
     """A published OME-Zarr pyramid.
 

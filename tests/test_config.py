@@ -73,7 +73,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     [
         (
             "[1]",
-            "found list; expected sections pyramid, profile, ihc, ish, score, ish_score, heterogeneity, run",
+            "found list; expected sections pyramid, profile, ihc, ish, roi, score, ish_score, heterogeneity",
         ),
         ("score: {weak_od: 0.3, weak_od: 0.2}", "line 1: weak_od is given twice"),
         ("score:\n\tweak_od: 1", "cannot be read as YAML"),

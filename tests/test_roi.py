@@ -11,11 +11,26 @@ import numpy as np
 import pytest
 import zarr
 
+from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError
-from her2core.records import Box
-from her2core.roi import PolygonRoi, read_roi
+from her2core.lake.rows import slide_row
+from her2core.params import IHCParams, RoiParams, ScoreParams
+from her2core.records import Assay, Box, SlideRow, SlideState
+from her2core.roi import PolygonRoi, ReadRoi
+from her2core.roi import read_roi as read
+from her2core.roi.shapes import MAX_RINGS
 
 HEIGHT, WIDTH = 1000, 2000
+MPP = 1.0
+"""So coarse that micrometres and pixels are the same, and tell nothing apart."""
+
+
+def read_roi(uri: str, height: int, width: int, mpp: float = MPP) -> Any:
+    return read(uri, height, width, mpp).region
+
+
+def read_class(folder: Path, *features: dict[str, Any], mpp: float = MPP, **params: Any) -> ReadRoi:
+    return read(written(folder, list(features)), HEIGHT, WIDTH, mpp, RoiParams(**params))
 
 
 def square(y0: float, x0: float, y1: float, x1: float) -> list[list[float]]:
@@ -95,21 +110,40 @@ def test_outline_that_crosses_itself_keeps_both_lobes(tmp_path: Path) -> None:
     ("document", "words"),
     [
         ("{", "not JSON"),
-        ('"text"', "expected a GeoJSON FeatureCollection"),
-        ([], "no annotation to score"),
-        ([{"type": "Feature", "geometry": None}], "feature 0 is a None; expected Polygon"),
-        ([feature(square(0, 0, 9, 9)), {"type": "Point"}], "feature 1 is 'Point'"),
+        ("[" * 100_000, "nested too deep"),
+        ('"text"', "found 'str'; expected a GeoJSON FeatureCollection"),
+        ("[" * 12 + "]" * 12, "more than 8 collections inside each other"),
+        ([], "no annotation to score: it holds nothing"),
+        ([{"type": "Feature", "geometry": None}], "holds 1 feature without geometry, and no area"),
+        ([feature(square(0, 0, 9, 9)), {"type": "Cloud"}], "found 'Cloud'; expected a GeoJSON"),
         (
-            [{"type": "Feature", "geometry": {"type": "LineString"}, "properties": {"name": "ruler"}}],
-            r"feature 0 \(ruler\) is a LineString",
+            [{"type": "Feature", "geometry": {"type": "LineString", "coordinates": []}}],
+            "holds 1 LineString, and no area",
         ),
-        ([feature([[0, 0], [1, 1]])], "feature 0 cannot be read"),
-        ([feature(square(5, 5, 5, 50))], "area 0"),
+        (
+            [feature([["1", "x"], [1, 1]], name="ink")],
+            r"feature 0 \('ink'\) cannot be read: a corner is not two",
+        ),
+        ([feature([[0, 0], [9, 0], [9, 1e999]])], "a corner is not finite"),
+        ([feature([[0, 0], [1, 1]])], "holds 1 outline without area"),
+        ([feature(square(5, 5, 5, 50))], "holds 1 outline without area"),
+        ([feature(*[square(i, i, i + 9, i + 9) for i in range(MAX_RINGS + 1)])], "Simplify the annotations"),
+        (
+            [feature([[(7919 * i) % 1999, (104729 * i) % 997] for i in range(2000)])],
+            "crosses itself thousands of times",
+        ),
         (
             [feature(square(0, 0, 9, 9)), feature(square(0, 0, 9, 9), classification={"name": "Ignore*"})],
-            "nothing",
+            r"nothing is left after Ignore\* was cut out",
         ),
         ([feature(square(0, 3000, 100, 3100))], r"x 3000 to 3100; the slide at y 0 to 1000, x 0 to 2000"),
+        ([feature(square(0, 1900, 100, 2200))], r"67 % of it off the slide"),
+        ([feature(square(0, 0, 1, 1))], "1 µm², less than a nucleus"),
+        ([feature(square(0, 0, 9, 9), classification={"name": "Stroma"})], r"all are cut out \(Stroma\)"),
+        (
+            [feature(square(0, 0, 9, 9), classification={"name": "Area 51"})],
+            r"classes Area 51: neither .* roi.include or roi.exclude",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, document: Any, words: str) -> None:
@@ -117,6 +151,162 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, document: Any, w
         read_roi(written(tmp_path, document), HEIGHT, WIDTH)
     assert caught.value.reason is Reason.ROI_INVALID
     assert "roi.geojson" in caught.value.message
+
+
+def test_rulers_points_and_stray_clicks_beside_areas_are_passed_over(tmp_path: Path) -> None:
+    ruler = {"type": "Feature", "geometry": {"type": "LineString", "coordinates": [[1, 1], [50, 50]]}}
+    points = {"type": "Feature", "geometry": {"type": "MultiPoint", "coordinates": [[1, 1], [5, 5]]}}
+    click = feature([[7, 7], [7, 7], [7, 7], [7, 7]])
+    area = feature(square(0, 0, 100, 100), [[5, 5], [5, 5]])
+    found = read_class(tmp_path, ruler, area, points, click, {"type": "Feature", "geometry": None})
+    assert found.region.contains([50, 5], [50, 5]).tolist() == [True, True]
+    assert found.used.area_mm2 == pytest.approx(0.01)
+    assert found.used.notes == (
+        "passed over: 1 LineString, 1 MultiPoint, 1 feature without geometry, 1 outline without area",
+    )
+    assert found.used.doubts == ()
+
+
+def test_nested_collections_and_open_rings_are_read(tmp_path: Path) -> None:
+    opened = feature(square(0, 0, 100, 100)[:-1])
+    inner = feature(square(200, 200, 300, 300))
+    inner["geometry"] = {"type": "GeometryCollection", "geometries": [inner["geometry"]]}
+    nested = {"type": "FeatureCollection", "features": [{"type": "FeatureCollection", "features": [inner]}]}
+    found = read_class(tmp_path, opened, nested)
+    assert found.region.contains([50, 250, 150], [50, 250, 150]).tolist() == [True, True, False]
+
+
+def test_overlapping_holes_are_all_holes(tmp_path: Path) -> None:
+    holes = [square(10, 10, 30, 30), square(20, 20, 40, 40)]
+    found = read_class(tmp_path, feature(square(0, 0, 100, 100), *holes))
+    assert found.region.contains([15, 25, 35, 50], [15, 25, 35, 50]).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "name", ["DCIS", "Necrosis", "Stroma", "Normal", "normal epithelium", "Ignore*", "Tumor: Ignore*",
+             "Tumor stroma", "Ductal carcinoma in situ", "Immune cells"],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["name", "names", "text"])
+def test_what_is_no_invasive_tumour_is_cut_out(tmp_path: Path, name: str, form: str) -> None:
+    classification: Any = {"name": {"name": name}, "names": {"names": name.split(": ")}, "text": name}[form]
+    tumour = feature(square(0, 0, 100, 100), classification={"name": "Tumor"})
+    found = read_class(tmp_path, tumour, feature(square(0, 50, 100, 100), classification=classification))
+    assert found.region.contains([50, 50], [25, 75]).tolist() == [True, False]
+    assert (found.used.classes, found.used.excluded) == (("Tumor",), (name,))
+    assert found.used.area_mm2 == pytest.approx(0.005)
+
+
+def test_beside_tumour_what_has_no_such_class_does_not_count(tmp_path: Path) -> None:
+    whole = feature(square(0, 0, 1000, 2000))
+    other = feature(square(500, 500, 600, 600), classification={"name": "Region*"})
+    second = feature(square(700, 700, 800, 800), classification={"names": ["Hotspot"]})
+    tumour = feature(square(0, 0, 100, 100), classification={"names": ["Tumor", "Positive"]})
+    found = read_class(tmp_path, whole, other, second, tumour)
+    assert found.region.contains([50, 550, 750], [50, 550, 750]).tolist() == [True, False, False]
+    assert found.used.classes == ("Tumor: Positive",)
+    assert found.used.notes == ("not used: Hotspot, Region*, unclassified",)
+    alone = read_class(tmp_path, whole, other)
+    assert alone.used.classes == ("Region*", "unclassified")
+
+
+def test_the_laboratory_names_its_own_classes(tmp_path: Path) -> None:
+    features = [
+        feature(square(0, 0, 100, 100), classification={"name": "Ca"}),
+        feature(square(0, 0, 100, 50), classification={"name": "Fat"}),
+    ]
+    found = read_class(tmp_path, *features, include=("ca",), exclude=("f*",))
+    assert found.region.contains([50, 50], [25, 75]).tolist() == [False, True]
+
+
+def test_micrometres_and_an_edge_off_the_slide_are_doubted(tmp_path: Path) -> None:
+    corner = read_class(tmp_path, feature(square(10, 10, 200, 400)), mpp=0.25)
+    assert [doubt.split(":")[0] for doubt in corner.used.doubts] == [
+        "all of it is in the upper left corner, where coordinates in micrometres would lie"
+    ]
+    edge = read_class(tmp_path, feature(square(500, 1000, 600, 2100)), mpp=0.25)
+    assert [doubt.split(":")[0] for doubt in edge.used.doubts] == ["9 % of it is off the slide"]
+    assert read_class(tmp_path, feature(square(500, 1000, 600, 2010)), mpp=0.25).used.doubts == ()
+
+
+HALO = """<Annotations><Annotation Name="Tumor"><Regions>
+<Region Type="Polygon" NegativeROA="0"><Vertices>
+  <V X="0" Y="0"/><V X="100" Y="0"/><V X="100" Y="100"/><V X="0" Y="100"/></Vertices></Region>
+<Region Type="Rectangle" NegativeROA="1"><Vertices><V X="50" Y="0"/><V X="100" Y="50"/></Vertices></Region>
+<Region Type="Ruler" NegativeROA="0"><Vertices><V X="0" Y="0"/><V X="9" Y="9"/></Vertices></Region>
+</Regions></Annotation><Annotation Name="Layer 2"><Regions/></Annotation></Annotations>"""
+IMAGESCOPE = """<?xml version="1.0"?><Annotations MicronsPerPixel="0.5"><Annotation Id="1" Name="">
+<Regions><RegionAttributeHeaders/>
+<Region Id="1" Type="1" NegativeROA="0"><Vertices><Vertex X="0" Y="0" Z="0"/><Vertex X="100" Y="0" Z="0"/>
+<Vertex X="100" Y="100" Z="0"/><Vertex X="0" Y="100" Z="0"/></Vertices></Region>
+<Region Id="2" Type="2" NegativeROA="0"><Vertices><Vertex X="200" Y="200"/><Vertex X="300" Y="400"/>
+</Vertices></Region></Regions></Annotation></Annotations>"""
+
+
+def test_halo_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "slide.annotations"
+    path.write_text(HALO)
+    found = read(str(path), HEIGHT, WIDTH, MPP)
+    assert found.region.contains([25, 25, 75], [25, 75, 75]).tolist() == [True, False, True]
+    assert (found.used.classes, found.used.excluded) == (("Tumor",), ("Tumor",))
+    assert found.used.notes == ("passed over: 1 region of type 'Ruler'",)
+
+
+def test_imagescope_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "slide.xml"
+    path.write_text(IMAGESCOPE)
+    found = read(str(path), HEIGHT, WIDTH, MPP)
+    assert found.region.contains([50, 300, 202], [50, 250, 202]).tolist() == [True, True, False]
+    assert found.used.area_mm2 == pytest.approx((1e4 + np.pi * 50 * 100) / 1e6, rel=1e-3)
+    assert found.used.doubts == ("drawn on a slide of 0.5 µm/px, and this one has 1",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.xml", "<ASAP_Annotations/>", "XML of 'ASAP_Annotations', not the Annotations of HALO"),
+        ("a.xml", "<Annotations/>", "not the Annotations of HALO or ImageScope"),
+        ("a.xml", "<a>", "cannot be read as XML"),
+        ("a.annotations", '<!DOCTYPE a [<!ENTITY b "c">]><Annotations/>', "declares a document type"),
+        ("a.annotations", "<a>" * 100, "nested too deep"),
+        ("a.annotations", HALO.replace('X="100" Y="0"', 'X="wide" Y="0"'), "a corner is not two numbers"),
+        ("a.annotations", HALO.replace('Type="Rectangle"', 'Type="Ellipse"').replace('<V X="50" Y="0"/>', ""),
+         "an ellipse of 1 corners; expected the two of its frame"),
+        ("a.qpdata", "", "QuPath's own data, which is not read. Export annotations as GeoJSON"),
+        ("a.ndpa", "", "annotations of NDP.view, which is not read"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused_in_words_that_help(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SlideError, match=words) as caught:
+        read_roi(str(tmp_path / name), HEIGHT, WIDTH)
+    assert caught.value.reason is Reason.ROI_INVALID
+
+
+def test_a_message_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    for bad in (
+        feature([["a", 0]], name=long),
+        feature(square(0, 0, 9, 9), classification={"name": long}),
+        {"type": long},
+    ):
+        with pytest.raises(SlideError) as caught:
+            read_class(tmp_path, bad)
+        assert len(caught.value.message) < 600
+
+
+def test_what_was_used_stands_in_the_row_of_the_slide(tmp_path: Path) -> None:
+    tumour = feature(square(500, 1000, 600, 2100), classification={"name": "Tumor"})
+    necrosis = feature(square(500, 1000, 600, 1500), classification={"name": "Necrosis"})
+    used = read_class(tmp_path, tumour, necrosis, feature(square(0, 0, 9, 9))).used
+    slide = SlideRow("s1", "c1", "s1.tif", Assay.IHC)
+    row = slide_row(SlideOutcome(slide, SlideState.SCORED, roi=used), ScoreParams(), IHCParams().ladder_od)
+    assert row["roi_source"] == str(tmp_path / "roi.geojson")
+    assert (row["roi_classes"], row["roi_excluded"]) == (["Tumor"], ["Necrosis"])
+    assert row["roi_area_mm2"] == pytest.approx(0.05)
+    assert row["reasons"] == ["roi_doubtful"]
+    assert [note.split(":")[0] for note in row["roi_notes"]] == ["17 % of it is off the slide", "not used"]
+    without = slide_row(SlideOutcome(slide, SlideState.SCORED), ScoreParams(), IHCParams().ladder_od)
+    assert {without[name] for name in row if name.startswith("roi_")} == {None}
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -144,3 +334,10 @@ def test_ome_zarr_label_of_either_version(tmp_path: Path, zarr_format: Any, dept
 def test_neither_geojson_nor_label(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="neither GeoJSON nor an OME-Zarr label"):
         read_roi(str(tmp_path), HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("ome", [[], {"multiscales": {}}, {"multiscales": [{"datasets": [{"path": [1]}]}]}])
+def test_label_metadata_of_another_kind(tmp_path: Path, ome: Any) -> None:
+    zarr.open_group(tmp_path / "tumour", mode="w").attrs["ome"] = ome
+    with pytest.raises(SlideError, match="neither GeoJSON nor an OME-Zarr label"):
+        read_roi(str(tmp_path / "tumour"), HEIGHT, WIDTH)

@@ -19,7 +19,7 @@ from her2core.guidelines.rules_case import CaseDecision, CaseRules, case_rules_f
 from her2core.guidelines.rules_ihc import SCORES, ClassCounts, RuleSet
 from her2core.guidelines.rules_ish import IshRules, load_ish_rules
 from her2core.params import IshScoreParams, ScoreParams
-from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.records import Assay, PyramidRef, RoiUsed, SlideInfo, SlideProfile, SlideRow, SlideState
 from her2core.scoring.ihc import Expression, SlideScore, Verdict, judge, pool_expression
 from her2core.scoring.ish import IshScore
 
@@ -36,6 +36,8 @@ class SlideOutcome:
         What its cells say, by assay: IHC or ISH.
     tumour_mask
         Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
+    roi
+        Its region of interest, if it has one.
     probes
         ISH: what marks what, as ``HER2=0`` (a channel of the file) or ``HER2=black``.
     picture, regions_picture
@@ -58,6 +60,7 @@ class SlideOutcome:
     regions_picture: str | None = None
     score_key: str | None = None
     ish: IshScore | None = None
+    roi: RoiUsed | None = None
 
     @property
     def headline(self) -> str:

@@ -20,7 +20,7 @@ from her2core.guidelines.rules_ihc import CellClass, ClassCounts, RuleSet
 from her2core.lake.rows_ish import external_ish, judged_ish, scored_ish
 from her2core.lake.schema import CASES, CELLS, COMMITTED, SLIDES
 from her2core.params import ScoreParams
-from her2core.records import SlideRow
+from her2core.records import RoiUsed, SlideRow
 from her2core.scoring.ihc import (
     OD_PERCENTS,
     Expression,
@@ -120,6 +120,9 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
     }
     if info:
         row |= {"height_px0": info.height, "width_px0": info.width, "source_bytes": info.size_bytes}
+    if outcome.roi:
+        row |= _region(outcome.roi)
+        reasons |= {Reason.ROI_DOUBTFUL} if outcome.roi.doubts else set()
     if outcome.pyramid:
         pyramid = outcome.pyramid
         row |= {"pyramid": pyramid.path, "pyramid_bytes": pyramid.bytes_written, "codec": pyramid.codec}
@@ -149,6 +152,18 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         reasons |= set(outcome.ish.verdict.reasons)
         row |= scored_ish(outcome.ish)
     return row | external_ish(slide) | {"reasons": sorted(str(r) for r in reasons)}
+
+
+def _region(roi: RoiUsed) -> Row:
+    """The region of interest of a slide."""
+    return {
+        "roi_source": roi.source,
+        "roi_digest": roi.digest,
+        "roi_classes": list(roi.classes),
+        "roi_excluded": list(roi.excluded),
+        "roi_area_mm2": roi.area_mm2,
+        "roi_notes": [*roi.doubts, *roi.notes],
+    }
 
 
 def case_row(case: CaseScore, rules: RuleSet) -> Row:

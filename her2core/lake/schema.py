@@ -422,6 +422,12 @@ SLIDES = Table(
         Column("n_tumour", WHOLE, "", "Tumour cells among them."),
         Column("n_unevaluable", WHOLE, "", "Tumour cells whose contour could not be judged."),
         Column("tumour_mask", TEXT, "", "Where the tumour flag of the cells comes from: roi or rule."),
+        Column("roi_source", TEXT, "", "Region of interest: where it was read; null without one."),
+        Column("roi_digest", TEXT, "", "Identity of that file: equal means the same region."),
+        Column("roi_classes", TEXTS, "", "Classes of the annotations that count; see docs/cohort.md."),
+        Column("roi_excluded", TEXTS, "", "Classes of those that were cut out."),
+        Column("roi_area_mm2", REAL, "mm²", "Area of the region on the slide."),
+        Column("roi_notes", TEXTS, "", "What of the file was not used, and why it may not be of this slide."),
         *(
             Column(f"membrane_od_p{q:02d}", REAL, "OD", f"{q} % of cells have at most this mean membrane OD.")
             for q in (5, 10, 25, 50, 75, 90, 95)

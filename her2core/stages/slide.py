@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
@@ -28,13 +28,13 @@ from her2core.lake.rows import tumour_mask
 from her2core.lake.rows_regions import region_rows
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import DataFile, write_slide_file
-from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, ScoreParams
+from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, RoiParams, ScoreParams
 from her2core.pictures.canvas import png_bytes, read_thumbnail
 from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
-from her2core.roi import Roi, read_roi
+from her2core.roi import ReadRoi, read_roi
 from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import IshScore
 from her2core.storage.sources import file_identity
@@ -69,17 +69,18 @@ class SlideJob(Generic[Score, Kernel]):
     kernel: Kernel
     endpoint_url: str | None
     heterogeneity: HeterogeneityParams
+    roi_params: RoiParams = field(default_factory=RoiParams)
 
     def key(self, cells_key: str) -> str:
         """Content key of the result: parameters, cells, manifest row and region of interest."""
         row = self.row
         roi = "" if row.roi_uri is None else file_identity(row.roi_uri, self.endpoint_url)[1]
         name, version = _rules(self.params)
-        inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity)]
-        inputs += [f"{field.name}={getattr(row, field.name)}" for field in fields(row)]
+        inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity), str(self.roi_params)]
+        inputs += [f"{f.name}={getattr(row, f.name)}" for f in fields(row)]
         return content_key("slide", VERSION, self.params, inputs)
 
-    def roi(self) -> Roi | None:
+    def roi(self) -> ReadRoi | None:
         """Region of interest that the manifest names.
 
         Raises
@@ -89,7 +90,15 @@ class SlideJob(Generic[Score, Kernel]):
         """
         if self.row.roi_uri is None:
             return None
-        return read_roi(self.row.roi_uri, self.info.height, self.info.width, endpoint_url=self.endpoint_url)
+        return read_roi(
+            self.row.roi_uri,
+            self.info.height,
+            self.info.width,
+            self.pyramid.mpp,
+            self.roi_params,
+            endpoint_url=self.endpoint_url,
+            digest=file_identity(self.row.roi_uri, self.endpoint_url)[1],
+        )
 
     def bands(self) -> Iterator[pa.Table]:
         """Kernel rows, one row of work units at a time: each band lies below the one before."""
@@ -127,11 +136,11 @@ class SlideFinished:
     metrics: tuple[Metric, ...] = ()
 
 
-def inside(roi: Roi | None, band: pa.Table) -> NDArray[np.bool_] | None:
+def inside(roi: ReadRoi | None, band: pa.Table) -> NDArray[np.bool_] | None:
     """Which rows of a band lie in the region of interest; None without one."""
     if roi is None:
         return None
-    return roi.contains(band["y_px0"].to_numpy(), band["x_px0"].to_numpy())
+    return roi.region.contains(band["y_px0"].to_numpy(), band["x_px0"].to_numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,8 @@ class Judged:
         Regions at every size.
     draw
         Draws the slide's picture over its thumbnail, given with its µm/px.
+    roi
+        Region of interest that was used.
     probes
         As in `SlideOutcome`.
     """
@@ -155,6 +166,7 @@ class Judged:
     sweep: Sequence[Regions | NucleusRegions]
     metrics: tuple[Metric, ...]
     draw: Callable[[Pixels, float], bytes]
+    roi: ReadRoi | None
     probes: tuple[str, ...] = ()
 
 
@@ -179,6 +191,7 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
         score=score if isinstance(score, SlideScore) else None,
         ish=score if isinstance(score, IshScore) else None,
         tumour_mask=tumour_mask(row.roi_uri is not None),
+        roi=judged.roi.used if judged.roi else None,
         probes=judged.probes,
         picture=picture,
         regions_picture=maps,

@@ -49,7 +49,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
     biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
     draw = partial(_picture, job.row.slide_id, cells, classes, score)
-    return leave(job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw))
+    return leave(job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw, roi))
 
 
 class _Seen:

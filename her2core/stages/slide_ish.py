@@ -61,7 +61,7 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
     genetic = score.heterogeneity
     metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, rules, genetic)
     draw = partial(_picture, job, nuclei, score, file)
-    return leave(job, key, Judged(score, file, sweep, metrics, draw, probes_of(job)))
+    return leave(job, key, Judged(score, file, sweep, metrics, draw, roi, probes_of(job)))
 
 
 def two_probes(job: ISHJob) -> bool:
