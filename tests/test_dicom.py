@@ -221,9 +221,9 @@ def changed(**values: Any) -> Dataset:
         ({"NumberOfFrames": 9}, Reason.FILE_TRUNCATED, "9 frames for a grid of 3 x 4"),
         ({"TotalPixelMatrixRows": 1 << 21}, Reason.FILE_HOSTILE, "px an edge"),
         (
-            {"TotalPixelMatrixRows": 200_000, "TotalPixelMatrixColumns": 200_000},
-            Reason.FILE_HOSTILE,
-            "in a file of",
+            {"TotalPixelMatrixRows": 100_000, "TotalPixelMatrixColumns": 100_000},
+            Reason.FILE_TRUNCATED,
+            "12 frames for a grid of 1563 x 1563",
         ),
         ({"Rows": 60_000, "Columns": 60_000}, Reason.FILE_HOSTILE, "frames of 60000"),
         ({"NumberOfFrames": MAX_TILES + 1}, Reason.FILE_HOSTILE, f"accepted {MAX_TILES}"),

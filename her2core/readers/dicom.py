@@ -82,7 +82,7 @@ def _reader(asked: Asked, levels: Sequence[DicomHeader], names: tuple[str, ...],
     scale = resolve_scale(asked.name, asked.mpp, [first.scale] if first.scale else [], asked.assay)
     source = LocalBytes(first.path, asked.name)
     try:
-        check_size(asked.name, first.height, first.width, source.size)
+        check_size(asked.name, first.height, first.width)
         compression, decode = _decoder(asked.name, first)
         grid = _grid(asked.name, first, source)
     except SlideError:

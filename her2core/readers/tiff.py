@@ -15,11 +15,10 @@ from her2core.readers.base import Asked, SlideReader, choose_scene
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
 from her2core.readers.jpeg2000 import HEAD_BYTES, jpeg2000_header
-from her2core.readers.limits import check_size
 from her2core.readers.scale import resolve_scale
 from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, tile_grid
 from her2core.readers.tiffsamples import SampleLayout, sample_layout
-from her2core.readers.tiffscenes import ChosenScene, find_scenes, size_of
+from her2core.readers.tiffscenes import ChosenScene, find_scenes
 from her2core.readers.tiffstack import is_stack, open_stack
 from her2core.readers.tilecodecs import (
     TIFF_COMPRESSIONS,
@@ -89,7 +88,6 @@ def _vendor(first: Ifd) -> str | None:
 def _grid(source: ByteSource, name: str, layout: SampleLayout, compression: str) -> TileGrid:
     """Tile grid of a scene's level 0, with its declarations checked against the file."""
     page = layout.pages[0]
-    check_size(name, *size_of(page), source.size)
     grid = tile_grid(
         source,
         name,

@@ -61,7 +61,7 @@ def tile_grid(
     height, width = size_of(page)
     item = np.dtype(dtype).itemsize
     planes = len(pages) * per_page
-    check_size(name, height, width, source.size, bytes_px=planes * min(samples, 3) * item)
+    check_size(name, height, width)
     stripped = not page.has(tags.TILE_WIDTH)
     tile_h, tile_w = _tile_size(name, page, height, width, samples * item)
     rows, columns = -(-height // tile_h), -(-width // tile_w)
