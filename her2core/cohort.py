@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from her2core.guidelines.rules_case import case_rules_for
 from her2core.guidelines.rules_ihc import RuleSet, load_rules
 from her2core.lake import schema
 from her2core.lake.cube import write_cohort_cube
+from her2core.lake.ghosts import dropped_slides, of_cases, of_patients, true_cases, true_patients
 from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.lake.rows_metrics import (
     case_metric_rows,
@@ -32,15 +33,25 @@ from her2core.lake.rows_metrics import (
 from her2core.lake.rows_regions import hexagon_sums
 from her2core.lake.schema import Table
 from her2core.lake.slide_files import DataFile
-from her2core.lake.tables import commit_files, commit_rows
+from her2core.lake.tables import Keep, commit_files, commit_rows
 from her2core.pictures.cohort import cohort_picture
 from her2core.records import Assay, SlideState
 from her2core.stages.run import Run
 from her2core.stages.slide import SlideFinished
+from her2core.storage.store import Store
 
 LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
              "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip
 """Whose versions a run records."""
+TRUE: dict[Table, Callable[[Store], Keep]] = {
+    schema.CASES: true_cases,
+    schema.CASE_HETEROGENEITY: of_cases,
+    schema.CASE_HETEROGENEITY_WIDE: of_cases,
+    schema.PATIENTS: true_patients,
+    schema.PATIENT_HETEROGENEITY: of_patients,
+    schema.PATIENT_HETEROGENEITY_WIDE: of_patients,
+}
+"""Tables of specimens and patients, in the order of their commits, and which of their older rows stay."""
 PICTURE = "pictures/cohort.png"
 """Picture of the cohort, as the last run left it."""
 
@@ -157,23 +168,26 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     has_low = case_rules_for(rules.name).has_low
     patients = [patient_row(p) for p in score_patients(specimens, has_low=has_low)]
     all_ids = [row.slide_id for row in run.rows]
+    replaced = [*all_ids, *sorted(dropped_slides(store, run.cohort, all_ids))]
     files = _files(run, finished)
-    versions = {table: commit_files(store, schema.TABLES[table], files[table], all_ids) for table in files}
+    versions = {table: commit_files(store, schema.TABLES[table], files[table], replaced) for table in files}
     metrics = [row for r in finished for row in metric_rows(r.outcome.slide, r.metrics)]
     wide = [wide_row(r.outcome.slide, r.metrics) for r in finished if r.metrics]
     for table, rows in ((schema.HETEROGENEITY, metrics), (schema.HETEROGENEITY_WIDE, wide)):
-        versions[table.name] = commit_rows(store, table, rows, all_ids)
+        versions[table.name] = commit_rows(store, table, rows, replaced)
     write_cohort_cube(store, run.run_id, metrics)
     store.write_bytes(PICTURE, cohort_picture(cases))
-    tables = {schema.SLIDES: slides, schema.CASES: cases, schema.PATIENTS: patients}
-    for table, rows in (tables | _between(run, finished, specimens, rules)).items():
-        versions[table.name] = commit_rows(store, table, rows)
+    versions[schema.SLIDES.name] = commit_rows(store, schema.SLIDES, slides, replaced)
+    rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens, rules)
+    for table, true in TRUE.items():  # in this order: each is held against one before
+        versions[table.name] = commit_rows(store, table, rows_of[table], keep=true(store))
     states = Counter(o.state for o in outcomes)
     record = RunRecord(
         run_id=run.run_id,
         started_at=datetime.fromisoformat(run.started),
         finished_at=datetime.now(UTC),
         state="complete" if set(states) <= {SlideState.SCORED, SlideState.SKIPPED} else "partial",
+        cohort=run.cohort,
         manifest_uri=run.manifest_uri,
         manifest_sha256=run.manifest_sha256,
         n_slides=len(outcomes),

@@ -50,6 +50,9 @@ class RunSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
+    cohort: str | None = None
+    """Name of the cohort in an output that holds several; slides that a later manifest of it no longer names
+    leave the tables. The address of the manifest tells cohorts apart if null."""
     workers: int | None = None
     """Worker processes of the local cluster; one a core if null."""
     slides_in_flight: int = 4

@@ -504,7 +504,13 @@ def run_record(**more: Any) -> RunRecord:
         f"n_{s}": 0
         for s in ("slides", "scored", "indeterminate", "failed", "quarantined", "skipped", "cells", "nuclei")
     }
-    texts = {"run_id": "r1", "state": "partial", "manifest_uri": "m.csv", "manifest_sha256": "00"}
+    texts = {
+        "run_id": "r1",
+        "state": "partial",
+        "cohort": "c",
+        "manifest_uri": "m.csv",
+        "manifest_sha256": "00",
+    }
     rest = {
         "table_versions": {"cells": 1},
         "configuration": {"score": {"rules": "x"}},

@@ -4,5 +4,6 @@ schema          every table and column, with its unit and meaning
 rows*           from results to rows
 slide_files     a slide's cells and nuclei as Parquet, written by workers
 tables          commits, by the driver alone
+ghosts          what the manifests no longer say goes
 cube            regions and metrics as Zarr, opened with xarray
 """

@@ -247,6 +247,7 @@ class RunRecord:
     started_at: datetime
     finished_at: datetime
     state: str
+    cohort: str
     manifest_uri: str
     manifest_sha256: str
     n_slides: int

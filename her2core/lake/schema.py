@@ -635,6 +635,7 @@ RUNS = Table(
         Column("started_at", TIME, "UTC", "Start of the run.", True),
         Column("finished_at", TIME, "UTC", "Commit of this row.", True),
         Column("state", TEXT, "", "complete (every slide scored or excluded) or partial.", True),
+        Column("cohort", TEXT, "", "Which cohort: run.cohort, or a digest of the manifest's address."),
         Column("manifest_uri", TEXT, "", "Manifest that was run.", True),
         Column("manifest_sha256", TEXT, "", "SHA-256 of its bytes.", True),
         Column("n_slides", WHOLE, "", "Slides in the manifest.", True),

@@ -36,6 +36,8 @@ from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+Keep = Callable[[pa.Table], pa.BooleanArray]
+"""Says of every row of a table whether it stays."""
 APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 ATTEMPTS = 10
@@ -83,7 +85,11 @@ def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_id
 
 
 def commit_rows(
-    store: Store, table: Table, rows: Sequence[Mapping[str, Any]], also_replaced: Iterable[str] = ()
+    store: Store,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    also_replaced: Iterable[str] = (),
+    keep: Keep | None = None,
 ) -> int:
     """Put rows into a small table, replacing those that share their ``replaces`` value, in one commit.
 
@@ -93,6 +99,8 @@ def commit_rows(
     ----------
     also_replaced
         Values of ``replaces`` whose older rows go, though they may have none now.
+    keep
+        Asked which of the older rows stay; all by default.
 
     Returns
     -------
@@ -117,6 +125,8 @@ def commit_rows(
     def plan(current: DeltaTable) -> _Change:
         before = current.to_pyarrow_table().cast(table.schema)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
+        if keep is not None and len(before):
+            stays = pc.and_(stays, keep(before))
         if not rows and pc.all(stays).as_py() is not False:
             return _Change([], [])
         after = pa.concat_tables([before.filter(stays), new])
@@ -150,6 +160,15 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
     """
     uri = store.delta_uri(f"{FOLDER}/{table.name}")
     return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
+
+
+def read_rows(store: Store, table: Table, columns: Sequence[str]) -> pa.Table:
+    """Columns of a small table as it stands; no rows if nothing was committed yet."""
+    try:
+        delta = open_table(store, table)
+    except TableNotFoundError:
+        return table.schema.empty_table().select(list(columns))
+    return delta.to_pyarrow_table(columns=list(columns))
 
 
 def check_tables(store: Store) -> None:

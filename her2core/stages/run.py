@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -34,6 +35,18 @@ class Run:
     rows: tuple[SlideRow, ...]
     store: Store
     config: Config
+
+    @property
+    def cohort(self) -> str:
+        """What tells this cohort from others in the same output: its name, or else where its manifest lies.
+
+        The address is kept as a digest: folders may be named after people.
+        """
+        if self.config.run.cohort is not None:
+            return self.config.run.cohort
+        uri = self.manifest_uri.removeprefix("file://")
+        place = uri if "://" in uri else os.path.abspath(uri)
+        return f"manifest-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
 def open_run(manifest: str, out: str, config: str | None = None) -> Run:
