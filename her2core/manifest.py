@@ -24,6 +24,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from her2core.errors import ManifestError
+from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
@@ -79,8 +80,9 @@ def _assay(value: str) -> str:
 
 
 def _site(value: str) -> str:
-    kind, colon, organ = value.partition(":")
-    return _one_of(kind, SITES) + colon + organ.strip()
+    kind, _, organ = value.partition(":")
+    organ = " ".join(organ.casefold().split())
+    return _one_of(kind.strip(), SITES) + (f":{organ}" if organ else "")
 
 
 def _reader_score(value: str) -> str:
@@ -244,7 +246,9 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
             if values[column] is not None:
                 values[column] = _resolved(uri, values[column])
         rows.append((number, SlideRow(**values)))
-    problems += _duplicates(rows)
+    problems += _duplicates(rows) + spelling_problems(rows) + patient_problems(rows)
+    rows, unclear = joined(rows)
+    problems += unclear
     if not records:
         problems.append("no rows; expected one a slide")
     if problems:
@@ -315,7 +319,7 @@ def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
             if patient != row.patient_id:
                 other = f"case {row.case_id!r} is {patient!r} in row {earlier}"
                 problems.append(f"row {number}, patient_id: {row.patient_id!r}, but {other}")
-        if (earlier := ids.setdefault(row.slide_id.casefold(), number)) != number:
+        if (earlier := ids.setdefault(folded(row.slide_id), number)) != number:
             problems.append(f"row {number}, slide_id: {row.slide_id!r} is also in row {earlier}")
         place = (row.uri, row.scene, row.roi_uri)
         if (earlier := places.setdefault(place, number)) != number:

@@ -1,0 +1,150 @@
+"""Ids of a manifest: which rows are of one patient, case and specimen, and where that cannot be told.
+
+Ids are compared as they are written. Two that differ only in letter case, spaces or dashes are a slip, and
+refused. An empty cell takes what the other rows of its case say, if they leave one answer; if they leave
+several, it is refused too.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from her2core.records import SlideRow
+
+UNKNOWN_SITE = "unknown"
+"""Site that somebody looked for and did not find."""
+Numbered = tuple[int, SlideRow]
+"""A row and its number, as a spreadsheet shows it."""
+_DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
+
+Place = tuple[str | None, str | None, str | None]
+"""Specimen, kind of site and organ; None where a row does not say."""
+
+
+def folded(text: str) -> str:
+    """What is left of an id without letter case, spaces and kinds of dashes."""
+    return _DASHES.sub("-", "".join(unicodedata.normalize("NFKC", text).casefold().split()))
+
+
+def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
+    """Ids that differ from an earlier one in letter case, spaces or dashes alone.
+
+    Cases and patients are compared over the manifest, the rest within a case.
+    """
+    problems = []
+    first: dict[tuple[str, str, str], tuple[str, int]] = {}
+    for number, row in rows:
+        for column in ("case_id", "patient_id", "specimen_id", "block_id", "ish_source"):
+            value: str | None = getattr(row, column)
+            if value is None:
+                continue
+            scope = "" if column in ("case_id", "patient_id") else row.case_id
+            other, earlier = first.setdefault((column, scope, folded(value)), (value, number))
+            if value != other:
+                problems.append(
+                    f"row {number}, {column}: {value!r} differs from {other!r} of row {earlier} only in "
+                    "letter case, spaces or dashes; write it one way"
+                )
+    return problems
+
+
+def patient_problems(rows: Sequence[Numbered]) -> list[str]:
+    """Cases without a patient that are named as another case's patient: both would be one patient."""
+    patients = {folded(row.patient_id): (row, n) for n, row in reversed(rows) if row.patient_id is not None}
+    named = {row.case_id for _, row in rows if row.patient_id is not None}
+    problems = []
+    for case, (number, row) in {row.case_id: (n, row) for n, row in reversed(rows)}.items():
+        other, earlier = patients.get(folded(case), (row, number))
+        if case not in named and other.case_id != case:
+            problems.append(
+                f"row {number}, patient_id: empty, so the patient is taken to be {case!r}, but in row "
+                f"{earlier} {other.patient_id!r} is the patient of case {other.case_id!r}; write the patient "
+                f"of {case!r}"
+            )
+    return problems
+
+
+def joined(rows: Sequence[Numbered]) -> tuple[list[Numbered], list[str]]:
+    """Rows with patient, specimen and site filled in from the other rows of their case, and what is unclear.
+
+    A site without an organ takes the organ; ``unknown`` counts as empty where the row names its specimen.
+    """
+    by_case: dict[str, list[Numbered]] = {}
+    for number, row in rows:
+        by_case.setdefault(row.case_id, []).append((number, row))
+    found: dict[int, SlideRow] = {}
+    problems = []
+    for case, group in by_case.items():
+        patient = next((row.patient_id for _, row in group if row.patient_id is not None), None)
+        places = {_place(row) for _, row in group}
+        wholes = _wholes(places)
+        fits = {place: sorted((w for w in wholes if _within(place, w)), key=str) for place in places - wholes}
+        for number, row in group:
+            place = _place(row)
+            candidates = fits.get(place, [place])
+            if len(candidates) > 1:
+                problems.append(
+                    f"row {number}, {_blank(place, candidates)}: case {case!r} has "
+                    f"{', '.join(map(_words, candidates))}; write which one it is"
+                )
+                continue
+            found[number] = replace(_filled(row, candidates[0]), patient_id=patient)
+    return [(number, found.get(number, row)) for number, row in rows], problems
+
+
+def _place(row: SlideRow) -> Place:
+    kind, _, organ = (row.site or "").partition(":")
+    if row.site == UNKNOWN_SITE and row.specimen_id is not None:
+        kind = ""
+    return row.specimen_id, kind or None, organ or None
+
+
+def _wholes(places: AbstractSet[Place]) -> AbstractSet[Place]:
+    """What places come to when those that do not contradict each other are put together.
+
+    A place that says everything contradicts every other such; so only those that leave something out are
+    compared with all.
+    """
+    with_organ = {place[:2] for place in places if place[2]}
+    partial = {p for p in places if None in p[:2] or (p[2] is None and p[:2] in with_organ)}
+    found = set(places)
+    if not partial:
+        return found
+    while True:
+        unions = {
+            (a[0] or b[0], a[1] or b[1], a[2] or b[2]) for a in partial for b in found if _compatible(a, b)
+        }
+        if unions <= found:
+            return found - {p for p in partial if any(p != q and _within(p, q) for q in found)}
+        found |= unions
+        partial |= {place for place in unions if None in place}
+
+
+def _compatible(a: Place, b: Place) -> bool:
+    return all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
+
+
+def _within(part: Place, whole: Place) -> bool:
+    """Whether all that a place says is said by another."""
+    return all(x is None or x == y for x, y in zip(part, whole, strict=True))
+
+
+def _filled(row: SlideRow, place: Place) -> SlideRow:
+    specimen, kind, organ = place
+    site = f"{kind}:{organ}" if kind and organ else kind or row.site
+    return replace(row, specimen_id=specimen, site=site)
+
+
+def _blank(place: Place, candidates: Sequence[Place]) -> str:
+    """The column in which a row says too little."""
+    return "specimen_id" if place[0] is None and len({c[0] for c in candidates}) > 1 else "site"
+
+
+def _words(place: Place) -> str:
+    specimen, kind, organ = place
+    site = ":".join(filter(None, (kind, organ)))
+    return "/".join(filter(None, (specimen, site))) or "neither"
