@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import SlideReader, needs_local_copy, open_slide
+from her2core.readers.base import list_scenes
 from her2core.readers.locate import locate
 from her2core.readers.scale import plausible_range
 from her2core.records import RGB, Assay, SlideInfo, SlideRow
@@ -216,7 +217,8 @@ def describe(info: SlideInfo) -> str:
     elif power:
         lines.append(f"  {power[2:]}")
     if len(info.scenes) > 1:
-        lines.append(f"  scene {info.scene!r} of {', '.join(info.scenes)}")
+        sizes = dict(zip(info.scenes, info.scene_sizes, strict=False))
+        lines.append(f"  scene {info.scene} of {list_scenes(sizes) or ', '.join(info.scenes)}")
     if info.channels != RGB:
         foci = f", {info.z_planes} focal planes" if info.z_planes > 1 else ""
         lines.append(f"  channels {info.source_channels} of the file, {info.dtype}{foci}")

@@ -96,6 +96,8 @@ class SlideInfo:
         Micrometres per level-0 pixel, or None where neither manifest nor metadata tells.
     mpp_source
         ``manifest``, or the metadata field it was read from (``aperio``, ``ome``, ``tiff_resolution``, ...).
+    scenes, scene
+        Numbers in the file of its slide images, and of the one that is read; None where there is one alone.
     problems
         Plain sentences: what is odd about the file without making it unusable.
     channels
@@ -107,6 +109,8 @@ class SlideInfo:
         Focal planes, of which a pixel is the maximum.
     source_channels
         For fluorescence, which of the file's channels each is: ``DAPI=2;HER2=0;CEP17=1``.
+    scene_sizes
+        Height and width of each of ``scenes``, px, where the reader tells.
     """
 
     uri: str
@@ -129,6 +133,7 @@ class SlideInfo:
     dtype: str = "uint8"
     z_planes: int = 1
     source_channels: str | None = None
+    scene_sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def height(self) -> int:

@@ -118,14 +118,15 @@ def test_name_of_a_copy(tmp_path: Path) -> None:
 def test_description() -> None:
     info = MemoryReader(field(BROWN, 0.2), uri="a1.svs").info
     text = describe(
-        replace(info, format="aperio", objective_power=40.0, scenes=("left", "right"), scene="left",
-                assay_guess="HER2-IHC", problems=("the manifest says 0.25 µm/px, the file's aperio 0.5",))
+        replace(info, format="aperio", objective_power=40.0, scenes=("0", "2"), scene="2",
+                scene_sizes=((1500, 2100), (900, 1200)), assay_guess="HER2-IHC",
+                problems=("the manifest says 0.25 µm/px, the file's aperio 0.5",))
     )  # fmt: skip
     assert text.splitlines() == [
         "a1.svs",
         "  aperio, 1200 x 900 px in tiles of 1200 x 900 (none), 1 level, 3.2 MB, read by memory",
         "  0.25 µm/px (manifest): 0.3 x 0.2 mm, objective 40x",
-        "  scene 'left' of left, right",
+        "  scene 2 of 0 (2100 x 1500 px), 2 (1200 x 900 px)",
         "  looks like HER2-IHC",
         "  ! the manifest says 0.25 µm/px, the file's aperio 0.5",
     ]

@@ -310,7 +310,9 @@ def test_images_that_are_no_levels_are_scenes(tmp_path: Path) -> None:
     with tifffile.TiffWriter(path) as file:
         for pixels in (TRUTH, other, TRUTH[::2, ::2]):
             file.write(pixels, photometric="rgb", metadata=None, **TILED)
-    with pytest.raises(SlideError, match=r"2 scenes: '0', '1'.*column `scene`") as error:
+    with pytest.raises(
+        SlideError, match=r"2 scenes: 0 \(211 x 150 px\), 1 \(211 x 150 px\)\. .*column `scene`"
+    ) as error:
         open_slide(path)
     assert error.value.reason is Reason.SCENE_AMBIGUOUS
     with open_slide(path, scene="1") as reader:
@@ -363,9 +365,12 @@ def test_ome_scenes_leave_label_and_macro_out(tmp_path: Path) -> None:
             "macro": TRUTH,
         }.items():
             file.write(pixels, photometric="rgb", metadata={"axes": "YXS", "Name": name}, **TILED)
-    with pytest.raises(SlideError, match="2 scenes: 'left', 'right'"):
+    with pytest.raises(SlideError, match=r"2 scenes: 0 \(211 x 150 px\), 1 \(211 x 150 px\)\.") as error:
         open_slide(path)
-    with open_slide(path, scene="right") as reader:
+    assert "left" not in error.value.message
+    with open_slide(path, scene="1") as reader:
+        assert (reader.info.scene, reader.info.scenes) == ("1", ("0", "1"))
+        assert "right" not in repr(reader.info)
         np.testing.assert_array_equal(whole(reader), TRUTH[::-1])
 
 
@@ -597,7 +602,7 @@ def test_openslide_regions_are_scenes_over_their_background(
     path = tmp_path / "a.scn"
     path.write_bytes(bytes(99))
     monkeypatch.setattr(openslide, "OpenSlide", Canvas)
-    with pytest.raises(SlideError, match="2 scenes: '0', '1'"):
+    with pytest.raises(SlideError, match="2 scenes: 0 "):
         open_openslide(path, Asked("a.scn", "1-x", 1))
     reader = open_openslide(path, Asked("a.scn", "1-x", 1, scene="1"))
     assert (reader.info.height, reader.info.width, reader.info.mpp, reader.info.mpp_source) == (

@@ -497,7 +497,7 @@ SLIDES = Table(
         Column("identity", TEXT, "", "Size and digest (or ETag) of the file that was scored."),
         Column("format", TEXT, "", "File format as read."),
         Column("reader", TEXT, "", "Reader that decoded it."),
-        Column("scene", TEXT, "", "Scene of a file with several."),
+        Column("scene", TEXT, "", "Number of the scene, of a file with several."),
         Column("mpp", REAL, "µm/px", "Pixel size of level 0."),
         Column("mpp_source", TEXT, "", "Where the pixel size comes from: manifest, or the metadata field."),
         Column("height_px0", WHOLE, "level-0 px", "Height of level 0."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,8 +19,14 @@ OUTSIDE = 255
 """Value of every channel outside a bright-field slide: the light of empty glass."""
 DARK = 0
 """That of a fluorescence slide."""
-NOT_SLIDE_NAMES = ("label", "macro", "thumbnail", "overview")
-"""Pictures in slide files that are never slide pixels; labels carry names."""
+_LETTER = r"[^\W\d_]"
+PICTURE_WORDS = (
+    rf"(?:slide[ _-]*)?(?:label|macro|thumbnail|overview)(?:[ _-]*(?:image|picture|photo))?(?!{_LETTER})"
+)
+"""Pattern of what pictures in slide files are called that are never slide pixels; labels carry names."""
+_PICTURE_NAME = re.compile(rf"(?<!{_LETTER}){PICTURE_WORDS}", re.IGNORECASE)
+LISTED_SCENES = 16
+"""Scenes that a message lists before it says how many more there are."""
 
 
 class SlideReader(Protocol):
@@ -117,26 +125,71 @@ def clip_region(y0: int, x0: int, out: Pixels, height: int, width: int, outside:
     return inside
 
 
-def choose_scene(name: str, scenes: tuple[str, ...], asked: str | None) -> int:
+def names_picture(title: str) -> bool:
+    """Whether an image's name is that of a label, macro, overview or thumbnail picture.
+
+    The word must stand by itself: "label image" and "Macro_1" are such pictures, "LN3_macrometastasis" and
+    "unlabelled control" are slides.
+    """
+    return _PICTURE_NAME.search(title) is not None
+
+
+def list_scenes(sizes: Mapping[str, tuple[int, int]]) -> str:
+    """Scenes by number and size; names that a file gives its images can be those of patients."""
+    listed = [f"{number} ({width} x {height} px)" for number, (height, width) in sizes.items()]
+    more = [f"{len(listed) - LISTED_SCENES} more"] if len(listed) > LISTED_SCENES else []
+    return ", ".join([*listed[:LISTED_SCENES], *more])
+
+
+def choose_scene(name: str, sizes: Mapping[str, tuple[int, int]], asked: str | None) -> int:
     """Index of the scene to read.
+
+    Parameters
+    ----------
+    sizes
+        Height and width of every scene, by its number in the file.
 
     Raises
     ------
     SlideError
-        ``SCENE_AMBIGUOUS`` where there are several and none is named, ``SCENE_UNKNOWN`` where the name is not
-        among them.
+        ``NOT_A_SLIDE`` where there is none, ``SCENE_AMBIGUOUS`` where there are several and none is asked
+        for, ``SCENE_UNKNOWN`` where the one asked for is not among them.
     """
-    listed = ", ".join(repr(s) for s in scenes)
-    if asked is not None:
-        if asked not in scenes:
-            raise SlideError(Reason.SCENE_UNKNOWN, f"{name}: has no scene {asked!r}; its scenes are {listed}")
-        return scenes.index(asked)
-    if len(scenes) > 1:
+    if not sizes:
+        raise SlideError(
+            Reason.NOT_A_SLIDE,
+            f"{name}: holds no slide image, only label, macro, overview or thumbnail pictures (or what is "
+            "named so). Export the slide again",
+        )
+    if asked is not None and asked not in sizes:
+        raise SlideError(
+            Reason.SCENE_UNKNOWN,
+            f"{name}: has no scene {asked[:40]!r}; its scenes are {list_scenes(sizes)}. Give the number of "
+            "one in the manifest column `scene`",
+        )
+    if asked is None and len(sizes) > 1:
         raise SlideError(
             Reason.SCENE_AMBIGUOUS,
-            f"{name}: holds {len(scenes)} scenes: {listed}. Name one in the manifest column `scene`",
+            f"{name}: holds {len(sizes)} scenes: {list_scenes(sizes)}. Give the number of one in the "
+            "manifest column `scene`",
         )
-    return 0
+    return 0 if asked is None else list(sizes).index(asked)
+
+
+def focal_planes(name: str, planes: int) -> SlideError:
+    """The error for a bright-field slide of several focal planes, the same for every format."""
+    return SlideError(
+        Reason.PIXELS_UNSUPPORTED,
+        f"{name}: {planes} focal planes; a bright-field slide is read at one, and none is chosen for you. "
+        "Export the one in focus",
+    )
+
+
+def time_points(name: str, times: int) -> SlideError:
+    """The error for a slide of several time points, the same for every format."""
+    return SlideError(
+        Reason.PIXELS_UNSUPPORTED, f"{name}: {times} time points; expected one. Export a single one"
+    )
 
 
 def composite(

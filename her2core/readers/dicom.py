@@ -63,8 +63,10 @@ def open_dicom(path: str | os.PathLike[str], asked: Asked) -> TiledReader:
     if not found:
         raise SlideError(Reason.NOT_A_SLIDE, f"{asked.name}: no DICOM whole-slide image (VOLUME) in it")
     series = sorted({header.series for header in found})
-    names = tuple(str(i) for i in range(len(series)))
-    chosen = choose_scene(asked.name, names, asked.scene)
+    sizes = {
+        str(i): max((h.height, h.width) for h in found if h.series == one) for i, one in enumerate(series)
+    }
+    chosen, names = choose_scene(asked.name, sizes, asked.scene), tuple(sizes)
     levels = [header for header in found if header.series == series[chosen]]
     levels.sort(key=lambda header: (header.height, header.width), reverse=True)
     first = levels[0]

@@ -81,7 +81,7 @@ def open_image(source: ByteSource, asked: Asked) -> WholeReader:
     height, width, load = _png(source, head, asked.outside) if is_png else _jpeg(source, head)
     check_size(name, height, width, source.size)
     check_whole(name, height, width)
-    choose_scene(name, ("0",), asked.scene)
+    choose_scene(name, {"0": (height, width)}, asked.scene)
     scale = resolve_scale(name, asked.mpp, (), asked.assay)
     info = SlideInfo(
         uri=name,

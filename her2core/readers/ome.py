@@ -13,24 +13,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import NOT_SLIDE_NAMES
+from her2core.readers.base import names_picture
 from her2core.readers.channels import MAX_PLANES, StatedChannel
 from her2core.readers.scale import Scale, length_um, read_number
+
+MAX_ELEMENTS = 1 << 17
+"""Most elements of a document (ours); four a plane are 16 000 for the most planes that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One ``Image`` element: a scene.
+    """One ``Image`` element: a scene. Its name stays behind: it is often the file's, or a patient's.
 
     Attributes
     ----------
+    number
+        Its place among the document's images, from 0.
+    is_slide
+        Whether this is slide pixels, going by its name, and not a label, macro or thumbnail picture.
     channel_ifds
         Directory (index in the file's main chain) of each channel that has one of its own; a single entry
         where one directory holds all samples.
-    sections
-        Focal planes times time points.
-    times
-        Time points.
+    foci, times
+        Focal planes and time points.
     channel_said
         What is said of each channel.
     stack
@@ -38,22 +43,18 @@ class OmeImage:
         none.
     """
 
-    name: str
+    number: int
+    is_slide: bool
     height: int
     width: int
     channels: int
-    sections: int
+    foci: int
+    times: int
     scale: Scale | None
     objective_power: float | None
     channel_ifds: tuple[int, ...]
-    times: int = 1
     channel_said: tuple[StatedChannel, ...] = ()
     stack: tuple[tuple[int | None, ...], ...] = ()
-
-    @property
-    def is_slide(self) -> bool:
-        """Whether this is slide pixels, going by its name, and not a label, macro or thumbnail picture."""
-        return not any(word in self.name.lower() for word in NOT_SLIDE_NAMES)
 
 
 def is_ome(description: str) -> bool:
@@ -67,24 +68,33 @@ def parse_ome(name: str, xml: str) -> list[OmeImage]:
     Raises
     ------
     SlideError
-        ``FILE_HOSTILE`` for a document that defines entities, ``FILE_UNREADABLE`` for one that does not parse
-        or that refers to other files.
+        ``FILE_HOSTILE`` for a document that defines entities or has more elements than any slide's,
+        ``FILE_UNREADABLE`` for one that does not parse or that refers to other files.
     """
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise SlideError(
             Reason.FILE_HOSTILE, f"{name}: its OME-XML defines entities, which OME-XML never does"
         )
+    if xml.count("<") > 2 * MAX_ELEMENTS:  # an element has one or two tags
+        raise SlideError(
+            Reason.FILE_HOSTILE,
+            f"{name}: its OME-XML has more than {MAX_ELEMENTS} elements; expected a slide's",
+        )
     try:
         root = ET.fromstring(xml.encode())  # bytes: an encoding named in the declaration is then honoured
-    except (ET.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
+    except (ET.ParseError, LookupError, ValueError) as error:  # an encoding that nobody knows, or can read
         raise SlideError(
             Reason.FILE_UNREADABLE, f"{name}: its OME-XML does not parse ({type(error).__name__})"
         ) from error
-    powers = {e.get("ID"): read_number(e.get("NominalMagnification")) for e in _all(root, "Objective")}
+    powers = {
+        e.get("ID"): read_number(e.get("NominalMagnification"))
+        for instrument in _children(root, "Instrument")
+        for e in _children(instrument, "Objective")
+    }
     images: list[OmeImage] = []
     next_ifd = 0
-    for i, element in enumerate(_all(root, "Image")):
-        pixels = next(_all(element, "Pixels"), None)
+    for i, element in enumerate(_children(root, "Image")):
+        pixels = next(_children(element, "Pixels"), None)
         if pixels is None:
             continue
         image, next_ifd = _image(name, i, element, pixels, powers, next_ifd)
@@ -101,7 +111,7 @@ def _image(
     next_ifd: int,
 ) -> tuple[OmeImage, int]:
     size = {axis: _whole(pixels.get(f"Size{axis}")) for axis in "XYZCT"}
-    channels = list(_all(pixels, "Channel"))
+    channels = list(_children(pixels, "Channel"))
     samples = sum(_whole(c.get("SamplesPerPixel")) for c in channels) or size["C"]
     lengths = {
         "C": max(size["C"], 1) if samples == len(channels) else 1,
@@ -117,14 +127,13 @@ def _image(
     order = pixels.get("DimensionOrder", "")[2:]
     order = order if sorted(order) == ["C", "T", "Z"] else "CZT"
     planes: dict[tuple[int, ...], int] = {}  # by channel, focus and time
-    for data in _all(pixels, "TiffData"):
-        if any(
-            u.get("FileName") and len({v.text for v in _all(pixels, "UUID")}) > 1 for u in _all(data, "UUID")
-        ):
-            raise SlideError(
-                Reason.FILE_UNREADABLE,
-                f"{name}: an OME-TIFF over several files; export the slide as one file",
-            )
+    parts = list(_children(pixels, "TiffData"))
+    files = [uuid for data in parts for uuid in _children(data, "UUID")]
+    if any(uuid.get("FileName") for uuid in files) and len({uuid.text for uuid in files}) > 1:
+        raise SlideError(
+            Reason.FILE_UNREADABLE, f"{name}: an OME-TIFF over several files; export the slide as one file"
+        )
+    for data in parts:
         first = _whole(data.get("IFD"), next_ifd)
         count = _whole(data.get("PlaneCount"), 1 if data.get("IFD") is not None else in_all)
         at, step = 0, 1
@@ -135,19 +144,20 @@ def _image(
             planes.setdefault(_place(at + k, order, lengths), first + k)
         next_ifd = first + count
     x, y = (length_um(pixels.get(f"PhysicalSize{a}"), pixels.get(f"PhysicalSize{a}Unit")) for a in "XY")
-    objective = next(_all(element, "ObjectiveSettings"), None)
+    objective = next(_children(element, "ObjectiveSettings"), None)
     image = OmeImage(
-        name=element.get("Name") or str(i),
+        number=i,
+        is_slide=not names_picture(element.get("Name", "")),
         height=size["Y"],
         width=size["X"],
         channels=size["C"],
-        sections=max(size["Z"], 1) * max(size["T"], 1),
+        foci=lengths["Z"],
+        times=lengths["T"],
         scale=Scale("ome", y, x) if x is not None and y is not None else None,
         objective_power=powers.get(objective.get("ID"))
         if objective is not None
         else next(iter(powers.values()), None),
         channel_ifds=tuple(planes[place] for place in sorted(planes) if place[1:] == (0, 0)),
-        times=lengths["T"],
         channel_said=tuple(map(_channel, channels)),
         stack=tuple(tuple(planes.get((c, z, 0)) for z in range(lengths["Z"])) for c in range(lengths["C"])),
     )
@@ -173,9 +183,9 @@ def _place(index: int, order: str, lengths: dict[str, int]) -> tuple[int, ...]:
     return found["C"], found["Z"], found["T"]
 
 
-def _all(element: ET.Element, tag: str) -> Iterator[ET.Element]:
-    """Descendants with a local name, whatever the schema's year."""
-    return (e for e in element.iter() if isinstance(e.tag, str) and e.tag.rpartition("}")[2] == tag)
+def _children(element: ET.Element, tag: str) -> Iterator[ET.Element]:
+    """Children with a local name, whatever the schema's year."""
+    return (e for e in element if isinstance(e.tag, str) and e.tag.rpartition("}")[2] == tag)
 
 
 def _whole(text: str | None, default: int = 0) -> int:

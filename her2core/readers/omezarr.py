@@ -16,7 +16,7 @@ import zarr
 
 from her2core.errors import Reason, SlideError
 from her2core.pixels import PixelFormat, Pixels
-from her2core.readers.base import DARK, Asked, Closing, choose_scene, clip_region
+from her2core.readers.base import DARK, Asked, Closing, choose_scene, clip_region, names_picture
 from her2core.readers.channels import MAX_CHANNELS, MAX_PLANES, map_channels
 from her2core.readers.limits import MAX_TILE_PX, check_size
 from her2core.readers.ome import parse_ome
@@ -113,7 +113,8 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
         root = zarr.open_group(store, mode="r")
         images = _images(asked.name, root, series_xml)
         names = tuple(images)
-        chosen = names[choose_scene(asked.name, names, asked.scene)]
+        sizes = {number: _size(*image) for number, image in images.items()}
+        chosen = names[choose_scene(asked.name, sizes, asked.scene)]
         group, multiscale = images[chosen]
         axes = "".join(axis["name"] for axis in multiscale["axes"])
         arrays = [group[dataset["path"]] for dataset in multiscale["datasets"]]
@@ -162,11 +163,15 @@ def _images(name: str, root: zarr.Group, series_xml: str) -> dict[str, tuple[zar
     """Multiscale images by scene name: the root's own, or the numbered series that bioformats2raw writes."""
     attributes = _ome(root)
     if "multiscales" in attributes:
-        return {str(m.get("name") or i): (root, m) for i, m in enumerate(attributes["multiscales"])}
+        return {
+            str(i): (root, image)
+            for i, image in enumerate(attributes["multiscales"])
+            if not names_picture(str(image.get("name", "")))
+        }
     if attributes.get("bioformats2raw.layout") == 3:
         series = attributes.get("series") or _numbered(root)
         pictures = {
-            str(i) for i, image in enumerate(parse_ome(name, series_xml or "<OME/>")) if not image.is_slide
+            str(image.number) for image in parse_ome(name, series_xml or "<OME/>") if not image.is_slide
         }
         groups = {key: root[key] for key in series if key not in pictures}
         return {key: (g, _ome(g)["multiscales"][0]) for key, g in groups.items() if isinstance(g, zarr.Group)}
@@ -174,6 +179,11 @@ def _images(name: str, root: zarr.Group, series_xml: str) -> dict[str, tuple[zar
         Reason.NOT_A_SLIDE,
         f"{name}: a Zarr group without OME `multiscales`; expected an OME-Zarr 0.4 or 0.5 image",
     )
+
+
+def _size(group: zarr.Group, multiscale: dict[str, Any]) -> tuple[int, int]:
+    array: Any = group[multiscale["datasets"][0]["path"]]
+    return array.shape[-2], array.shape[-1]
 
 
 def _numbered(root: zarr.Group) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from enum import Enum, auto
 from pathlib import Path
 
 from her2core.errors import Reason, SlideError
@@ -16,6 +17,8 @@ from her2core.readers.ifd import is_tiff
 from her2core.readers.image import is_plain_image, open_image
 from her2core.readers.limits import MAX_TEXT_BYTES
 from her2core.readers.locate import Location, locate
+from her2core.readers.mirax import HEADER as MIRAX_HEADER
+from her2core.readers.mirax import check_parts, is_mirax
 from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.pseudocolour import as_asked
@@ -26,10 +29,21 @@ from her2core.storage.store import Store
 
 HEAD_BYTES = 4096
 OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".zvi", ".czi")
-"""Suffixes of formats that are left to OpenSlide even where they begin like a TIFF."""
+"""Suffixes of formats that are left to OpenSlide even where they begin like a TIFF or a picture."""
+OVERVIEW_SUFFIX = ".vsi"
+"""Olympus: a TIFF that holds an overview only."""
 RANDOM_BITS = 7.9
 """Shannon entropy of a header, bits a byte, above which it is encrypted (4 KiB of noise have 7.95)."""
 ENCRYPTED_MAGICS = (b"Salted__", b"age-encryption.org", b"-----BEGIN PGP MESSAGE")
+
+
+class _Kind(Enum):
+    """Which reader a file is for."""
+
+    DICOM = auto()
+    OPENSLIDE = auto()
+    TIFF = auto()
+    IMAGE = auto()
 
 
 def open_slide(
@@ -100,9 +114,9 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
     if place.is_directory:
         return not _is_omezarr(place)
     source = place.open_bytes()
-    head = _head(source)
-    if not is_tiff(head) or _left_to_openslide(place):
-        return is_dicom(head) or _left_to_openslide(place)
+    kind = _kind(place, _head(source))
+    if kind is not _Kind.TIFF:
+        return kind in (_Kind.DICOM, _Kind.OPENSLIDE)
     try:
         open_tiff(source, Asked(place.name, "", source.size, mpp=1.0)).close()
     except NeedsOpenSlideError:
@@ -123,33 +137,70 @@ def _open_directory(place: Location, asked: Asked, endpoint_url: str | None) -> 
 
 
 def _open_file(place: Location, source: ByteSource, asked: Asked) -> SlideReader:
-    head = _head(source)
-    if is_tiff(head) and not _left_to_openslide(place):
+    kind = _kind(place, _head(source))
+    if kind is _Kind.TIFF:
         try:
             return open_tiff(source, asked)
         except NeedsOpenSlideError as error:
             if place.fs is not None or detect_vendor(place.path) is None:
                 raise SlideError(error.reason, error.message) from error
-    if is_plain_image(head):
+    if kind is _Kind.IMAGE:
         return open_image(source, asked)
     if place.fs is not None:
         raise SlideError(
             Reason.FILE_UNREADABLE, f"{asked.name}: this format is read from a local copy, not from the store"
         )
     source.close()
-    return open_dicom(place.path, asked) if is_dicom(head) else open_openslide(place.path, asked)
+    return open_dicom(place.path, asked) if kind is _Kind.DICOM else open_openslide(place.path, asked)
+
+
+def _kind(place: Location, head: bytes) -> _Kind | None:
+    """The reader of a file, None where there is none.
+
+    A format that wraps another goes first: a DICOM file may begin like a TIFF, and MIRAX is found by its
+    preview, a JPEG.
+    """
+    if is_dicom(head):
+        return _Kind.DICOM
+    if _left_to_openslide(place):
+        return _Kind.OPENSLIDE
+    if is_tiff(head):
+        return _Kind.TIFF
+    known = place.fs is None and detect_vendor(place.path) is not None
+    if is_plain_image(head) and not known:
+        return _Kind.IMAGE
+    return _Kind.OPENSLIDE if known else None
 
 
 def _check_known(place: Location, head: bytes) -> None:
-    """Refuse a file that no reader knows."""
-    if is_tiff(head) or is_plain_image(head) or is_dicom(head):
-        return
-    if detect_vendor(place.path) is None if place.fs is None else not _left_to_openslide(place):
+    """Refuse a file that no reader knows, or that is not the slide itself."""
+    if place.fs is None and is_mirax(place.path):
+        check_parts(place.path, place.name)
+    kind = _kind(place, head)
+    if kind is None:
         raise _not_a_slide(place.name, head)
+    if kind is _Kind.TIFF and place.path.lower().endswith(OVERVIEW_SUFFIX):
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{place.name}: an Olympus VSI file holds only the overview of a slide, whose pixels lie in the "
+            f"folder _{Path(place.path).stem}_ beside it. Export the slide as OME-TIFF or DICOM",
+        )
+    if kind is _Kind.IMAGE and place.path.lower().endswith(OPENSLIDE_SUFFIXES):
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{place.name}: a JPEG or PNG that is named like a slide: its preview, or renamed. Transfer the "
+            "slide with every file that belongs to it, or give the picture its own suffix",
+        )
 
 
 def _check_dicom_folder(place: Location) -> None:
     """Refuse a folder without DICOM files."""
+    if place.has(MIRAX_HEADER):
+        raise SlideError(
+            Reason.NOT_A_SLIDE,
+            f"{place.name}: the folder of a MIRAX slide; name the file {Path(place.path).name}.mrxs beside "
+            "it",
+        )
     if place.fs is not None or not any(map(_is_dicom_file, Path(place.path).iterdir())):
         raise SlideError(
             Reason.NOT_A_SLIDE,
@@ -184,7 +235,7 @@ def _head(source: ByteSource) -> bytes:
 
 
 def _left_to_openslide(place: Location) -> bool:
-    """Whether a TIFF goes to OpenSlide unparsed: by its name and, where it is local, by OpenSlide's word."""
+    """Whether a file goes to OpenSlide unparsed: by its name and, where it is local, by OpenSlide's word."""
     if not place.path.lower().endswith(OPENSLIDE_SUFFIXES):
         return False
     return place.fs is not None or detect_vendor(place.path) not in (None, "aperio", "generic-tiff")

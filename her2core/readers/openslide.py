@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import openslide
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite
+from her2core.readers import ifd as tags
+from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite, focal_planes
+from her2core.readers.bytesource import LocalBytes
 from her2core.readers.limits import check_size
 from her2core.readers.scale import Scale, read_number, resolve_scale
 from her2core.records import Box, LevelInfo, SlideInfo
@@ -18,6 +22,14 @@ BLOCK_PX = 1024
 """Edge of the squares a region is read in: bounds the RGBA copy to 4 MiB."""
 MANY_FILES = (".mrxs", ".vms", ".vmu")
 """Suffixes of formats whose pixels lie in other files: the size of the named one tells nothing."""
+FOCI_PROPERTIES = ("zeiss.Information.Image.SizeZ", "ventana.Z-layers")
+"""Properties that count focal planes."""
+LEICA_SCHEMA = "www.leica-microsystems.com/scn"
+"""Part of the name space of Leica's XML."""
+NDPI_FOCUS = 65424
+"""Hamamatsu's TIFF tag of a directory's focal plane."""
+_MIRAX_AXIS = re.compile(r"mirax\.HIERARCHICAL\.HIER_(\d+)_NAME")
+_LEICA_PLANE = re.compile(r"<dimension\b[^>]*\bz=\"(\d{1,4})\"")
 
 
 def detect_vendor(path: str | os.PathLike[str]) -> str | None:
@@ -75,6 +87,9 @@ def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReade
             "every file that belongs to it, or export it as OME-TIFF",
         ) from error
     try:
+        foci = max(_stated_foci(slide.properties), _leica_foci(path), _ndpi_foci(path))
+        if foci > 1:
+            raise focal_planes(asked.name, foci)
         return _reader(
             slide, asked, None if os.fspath(path).lower().endswith(MANY_FILES) else os.stat(path).st_size
         )
@@ -86,9 +101,9 @@ def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReade
 def _reader(slide: openslide.OpenSlide, asked: Asked, file_bytes: int | None) -> OpenSlideReader:
     properties = slide.properties
     regions = _regions(slide)
-    names = tuple(str(i) for i in range(len(regions)))
-    chosen = choose_scene(asked.name, names, asked.scene)
-    scene = regions[chosen]
+    sizes = {str(i): (region.height, region.width) for i, region in enumerate(regions)}
+    chosen = choose_scene(asked.name, sizes, asked.scene)
+    scene, names = regions[chosen], tuple(sizes)
     check_size(asked.name, scene.height, scene.width, file_bytes)
     x, y = (read_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide")
@@ -114,8 +129,63 @@ def _reader(slide: openslide.OpenSlide, asked: Asked, file_bytes: int | None) ->
         scene=names[chosen] if len(names) > 1 or asked.scene else None,
         objective_power=read_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         problems=scale.problems,
+        scene_sizes=tuple(sizes.values()),
     )
     return OpenSlideReader(info, slide, scene, (background[0], background[1], background[2]))
+
+
+def _stated_foci(properties: Mapping[str, str]) -> int:
+    """Focal planes as the vendors' metadata tell them; OpenSlide reads one of them without a word."""
+    counts = [properties.get(key, "") for key in FOCI_PROPERTIES]
+    for key, title in properties.items():
+        axis = _MIRAX_AXIS.fullmatch(key)
+        if axis is not None and title == "Microscope focus level":
+            counts.append(properties.get(f"mirax.HIERARCHICAL.HIER_{axis[1]}_COUNT", ""))
+    return max((int(n) for n in counts if n.isascii() and n.isdigit() and len(n) < 6), default=1)
+
+
+def _leica_foci(path: str | os.PathLike[str]) -> int:
+    """Focal planes of an SCN file, from the XML that OpenSlide keeps to itself; 1 of any other."""
+    source = LocalBytes(path)
+    try:
+        if not tags.is_tiff(source.read(0, min(4, source.size))):
+            return 1
+        description = tags.read_chain(source)[0].text(tags.IMAGE_DESCRIPTION)
+    except SlideError:
+        return 1  # no such file, or damaged where OpenSlide does not mind
+    finally:
+        source.close()
+    if LEICA_SCHEMA not in description:
+        return 1
+    return max(len(set(_LEICA_PLANE.findall(description))), 1)
+
+
+def _ndpi_foci(path: str | os.PathLike[str]) -> int:
+    """Focal planes of an NDPI file, 1 of any other.
+
+    Its directories are those of classic TIFF, linked by offsets of 8 bytes.
+    """
+    source = LocalBytes(path)
+    try:
+        if source.read(0, min(4, source.size)) != b"II*\0":
+            return 1
+        foci: set[int] = set()
+        (at,) = np.frombuffer(source.read(4, 8), "<u8").tolist()
+        for _ in range(tags.MAX_IFDS):
+            if not at:
+                break
+            (n,) = np.frombuffer(source.read(at, 2), "<u2").tolist()
+            table = source.read(at + 2, 12 * n + 8)
+            entries = np.frombuffer(table, "<u2, <u2, <u4, <i4", count=n)
+            if tags.HAMAMATSU_FORMAT not in entries["f0"]:
+                return 1
+            foci.update(entries["f3"][entries["f0"] == NDPI_FOCUS].tolist())
+            (at,) = np.frombuffer(table[-8:], "<u8").tolist()
+        return max(len(foci), 1)
+    except SlideError:
+        return 1  # not linked so: OpenSlide says what it makes of it
+    finally:
+        source.close()
 
 
 def _regions(slide: openslide.OpenSlide) -> list[Box]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
-from her2core.readers.base import Asked, SlideReader, choose_scene
+from her2core.readers.base import Asked, SlideReader, choose_scene, focal_planes, time_points
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
 from her2core.readers.jpeg2000 import HEAD_BYTES, jpeg2000_header
+from her2core.readers.openslide import LEICA_SCHEMA
 from her2core.readers.scale import resolve_scale
 from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, tile_grid
 from her2core.readers.tiffsamples import SampleLayout, sample_layout
@@ -51,19 +52,23 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
         For what cannot be read, or should not be.
     """
     chain = tags.read_chain(source)
-    vendor = _vendor(chain[0])
+    vendor = next(filter(None, map(_vendor, chain)), None)
     if vendor:
         raise NeedsOpenSlideError(
             Reason.FILE_UNREADABLE, f"{asked.name}: a {vendor} file is read with OpenSlide from a local copy"
         )
     kind, scenes = find_scenes(source, asked.name, chain, fluorescence=asked.fluorescence)
-    names = tuple(scene.name for scene in scenes)
-    scene = scenes[choose_scene(asked.name, names, asked.scene)]
+    sizes = {scene.name: scene.size for scene in scenes}
+    scene = scenes[choose_scene(asked.name, sizes, asked.scene)]
+    if scene.times > 1:
+        raise time_points(asked.name, scene.times)
     scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
-    chosen = ChosenScene(scene, kind, names, scale)
+    chosen = ChosenScene(scene, kind, sizes, scale)
     if asked.fluorescence and is_stack(scene):
         return open_stack(source, asked, chosen)
     layout = sample_layout(asked.name, scene)
+    if scene.foci > 1:
+        raise focal_planes(asked.name, scene.foci)
     compression, decode = _decoder(asked.name, layout, aperio=kind == "aperio")
     grid = _grid(source, asked.name, layout, compression)
     info = chosen.info(asked, grid, compression, (*layout.problems, *absent_tiles(grid, "glass")))
@@ -71,14 +76,14 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     return decoded_once_if_huge(reader, grid)
 
 
-def _vendor(first: Ifd) -> str | None:
+def _vendor(page: Ifd) -> str | None:
     """Maker of a TIFF that only OpenSlide reads right, by the marks that OpenSlide itself goes by."""
-    if first.has(tags.HAMAMATSU_FORMAT):
+    if page.has(tags.HAMAMATSU_FORMAT):
         return "Hamamatsu NDPI"
-    if b"iScan" in first.data(tags.XMP)[:65536]:
+    if b"iScan" in page.data(tags.XMP)[:65536]:
         return "Ventana"
-    description, software = first.text(tags.IMAGE_DESCRIPTION)[:4096], first.text(tags.SOFTWARE)
-    if "www.leica-microsystems.com/scn" in description:
+    description, software = page.text(tags.IMAGE_DESCRIPTION)[:4096], page.text(tags.SOFTWARE)
+    if LEICA_SCHEMA in description:
         return "Leica SCN"
     if software.startswith("Philips"):
         return "Philips"

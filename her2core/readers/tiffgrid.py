@@ -15,7 +15,7 @@ from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
 from her2core.readers.image import WholeReader
 from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index, check_whole
-from her2core.readers.tiffscenes import size_of
+from her2core.readers.tiffpages import size_of
 from her2core.readers.tiled import TiledReader, TileGrid
 
 STRIP_ROWS = 64

@@ -1,7 +1,4 @@
-"""Which directories of a TIFF are the slide: its scenes, its levels, its scale.
-
-Label, macro and thumbnail pictures are left out: they are no slide pixels, and labels carry names.
-"""
+"""The scenes of a TIFF: what each kind of file says of its images, their levels, stacks and scale."""
 
 from __future__ import annotations
 
@@ -11,20 +8,15 @@ from dataclasses import dataclass, replace
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
-from her2core.readers.base import NOT_SLIDE_NAMES, Asked
+from her2core.readers.base import Asked
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.channels import MAX_PLANES, StatedChannel
 from her2core.readers.ifd import Ifd
 from her2core.readers.ome import OmeImage, is_ome, parse_ome
 from her2core.readers.scale import ResolvedScale, Scale, plausible, read_number
+from her2core.readers.tiffpages import is_level_of, pyramids, size_of, slide_pages
 from her2core.readers.tiled import TileGrid
 from her2core.records import Assay, LevelInfo, SlideInfo
-
-REDUCED, MASK = 1, 4  # bits of NewSubfileType
-LABEL_OR_MACRO = 9  # NewSubfileType of Aperio's macro picture
-PICTURE_LINE = rf"^\s*({'|'.join(NOT_SLIDE_NAMES)})\b"  # a description that begins a line with such a name
-ASPECT_PX = 2
-"""Rounding, px, by which a reduced level may differ from the exact fraction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +25,35 @@ class Scene:
 
     Attributes
     ----------
+    name
+        Its number in the file.
     planes
         One directory with all samples, or one for each channel.
     levels
-        Height and width of every level, finest first.
+        Every level, finest first.
     stack
         For fluorescence, the directory of each channel at each focal plane; a single channel where one
         directory holds all as its samples.
     channels
         What the OME-XML says of each channel; empty where there is none.
+    foci, times
+        Focal planes and time points, of which bright field has one.
     """
 
     name: str
     planes: tuple[Ifd, ...]
-    levels: tuple[tuple[int, int], ...]
+    levels: tuple[LevelInfo, ...]
     scales: tuple[Scale, ...]
     objective_power: float | None
     stack: tuple[tuple[Ifd, ...], ...] = ()
     channels: tuple[StatedChannel, ...] = ()
+    foci: int = 1
+    times: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the finest level."""
+        return self.levels[0].height, self.levels[0].width
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +62,29 @@ class ChosenScene:
 
     scene: Scene
     format: str
-    names: tuple[str, ...]
+    sizes: dict[str, tuple[int, int]]
     scale: ResolvedScale
 
     def info(self, asked: Asked, grid: TileGrid, compression: str, problems: Sequence[str]) -> SlideInfo:
         """What its header says, of a bright-field slide."""
-        scene, several = self.scene, len(self.names) > 1
+        scene, several = self.scene, len(self.sizes) > 1
         return SlideInfo(
             uri=asked.name,
             identity=asked.identity,
             size_bytes=asked.size_bytes,
             format=self.format,
             reader="tiff",
-            levels=tuple(LevelInfo(h, w, grid.width / w) for h, w in scene.levels),
+            levels=scene.levels,
             tile_height=grid.tile_height,
             tile_width=grid.tile_width,
             compression=compression,
             mpp=self.scale.mpp,
             mpp_source=self.scale.source,
-            scenes=self.names,
+            scenes=tuple(self.sizes),
             scene=scene.name if several or asked.scene else None,
             objective_power=scene.objective_power,
             problems=(*self.scale.problems, *problems),
+            scene_sizes=tuple(self.sizes.values()),
         )
 
 
@@ -91,21 +95,42 @@ def find_scenes(
     description = chain[0].text(tags.IMAGE_DESCRIPTION)
     if is_ome(description):
         return "ome-tiff", _ome_scenes(source, name, chain, description, fluorescence)
-    if description.startswith("Aperio"):
-        return "aperio", [_aperio_scene(chain, description)]
+    pages = slide_pages([page for first in chain for page in (first, *_parts(first, source))])
+    if any(_is_aperio(page) for page in pages):
+        return "aperio", _aperio_scenes(name, pages)
+    if description.startswith("ImageJ="):
+        return "tiff", _imagej_scenes(name, pages, description, fluorescence)
     if fluorescence:
-        return "tiff", _plain_stacks(name, chain, description)
-    return "tiff", _plain_scenes(chain)
+        return "tiff", _plain_stacks(name, pages)
+    return "tiff", _plain_scenes(name, pages)
 
 
-def _aperio_scene(chain: list[Ifd], description: str) -> Scene:
-    """Aperio: first the slide, then tiled directories as its levels; strips hold thumbnail, label, macro."""
-    first = chain[0]
+def _parts(page: Ifd, source: ByteSource) -> list[Ifd]:
+    """Directories that hang on one of the main chain: reduced levels, or the image itself on a thumbnail."""
+    if not page.has(tags.SUB_IFDS):
+        return []
+    try:
+        return tags.read_sub_ifds(page, tags.is_big(source))
+    except SlideError:
+        return []  # whoever writes plain TIFFs so needs no such directories to be read
+
+
+def _is_aperio(page: Ifd) -> bool:
+    return page.text(tags.IMAGE_DESCRIPTION).startswith("Aperio")
+
+
+def _aperio_scenes(name: str, pages: list[Ifd]) -> list[Scene]:
+    """Aperio: the largest directory is the slide, its fractions are its levels, its equals focal planes."""
+    found = pyramids(name, pages)
+    if not found:
+        return []
+    slide = max(found, key=lambda one: one.levels[0].height * one.levels[0].width)
+    description = slide.page.text(tags.IMAGE_DESCRIPTION)
     mpp = _aperio_field(description, "MPP")
-    scales = ([Scale("aperio", mpp, mpp)] if mpp else []) + _resolution(first)
-    levels = [page for page in chain[1:] if page.has(tags.TILE_WIDTH) and _is_level_of(page, first)]
+    scales = ([Scale("aperio", mpp, mpp)] if mpp else []) + _resolution(slide.page)
+    foci = sum(one.levels[0] == slide.levels[0] for one in found)
     power = _aperio_field(description, "AppMag")
-    return Scene("0", (first,), _sizes([first, *levels]), tuple(scales), power, ((first,),))
+    return [Scene("0", (slide.page,), slide.levels, tuple(scales), power, ((slide.page,),), foci=foci)]
 
 
 def _aperio_field(description: str, key: str) -> float | None:
@@ -114,21 +139,14 @@ def _aperio_field(description: str, key: str) -> float | None:
 
 
 def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str, fluorescence: bool) -> list[Scene]:
-    images = [image for image in parse_ome(name, xml) if image.is_slide]
-    if not images:
-        raise SlideError(Reason.NOT_A_SLIDE, f"{name}: its OME-XML names no slide image")
-    taken: set[str] = set()
-    scenes = []
-    for i, image in enumerate(images):
-        title = image.name if image.name not in taken else f"{image.name} ({i})"
-        taken.add(title)
-        scenes.append(_ome_scene(source, name, chain, image, title, fluorescence))
-    return scenes
+    return [
+        _ome_scene(source, name, chain, image, fluorescence)
+        for image in parse_ome(name, xml)
+        if image.is_slide
+    ]
 
 
-def _ome_scene(
-    source: ByteSource, name: str, chain: list[Ifd], image: OmeImage, title: str, fluorescence: bool
-) -> Scene:
+def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage, fluorescence: bool) -> Scene:
     wanted = image.channel_ifds or (0,)
     if fluorescence:
         wanted = tuple(i for foci in image.stack for i in foci if i is not None) or wanted
@@ -138,30 +156,29 @@ def _ome_scene(
             f"{name}: its OME-XML refers to directory {max(wanted)} of {len(chain)}. Transfer the slide "
             "again",
         )
-    if image.times > 1 and fluorescence:
-        raise SlideError(
-            Reason.PIXELS_UNSUPPORTED,
-            f"{name}: {image.times} time points; expected one. Export a single one",
-        )
-    if image.sections > 1 and not fluorescence:
+    first = chain[wanted[0]]
+    if min(image.height, image.width) > 0 and size_of(first) != (image.height, image.width):
+        height, width = size_of(first)
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{name}: {image.sections} focal planes or time points; expected one. Export a single plane",
+            f"{name}: its OME-XML says that image {image.number} has {image.width} x {image.height} px, the "
+            f"directory that it names has {width} x {height}: another picture. Export the slide again",
         )
-    first = chain[wanted[0]]
     planes: tuple[Ifd, ...] = (first,)
     if first.number(tags.SAMPLES_PER_PIXEL, 1) == 1 and len(wanted) == image.channels >= 3:
         planes = tuple(chain[i] for i in wanted)
-    reduced = [s for s in tags.read_sub_ifds(first, tags.is_big(source)) if _is_level_of(s, first)]
+    smaller = [part for part in tags.read_sub_ifds(first, tags.is_big(source)) if is_level_of(part, first)]
     scales = ([image.scale] if image.scale else []) + _resolution(first)
     return Scene(
-        title,
+        str(image.number),
         planes,
-        _sizes([first, *reduced]),
+        pyramids(name, [first, *smaller])[0].levels,
         tuple(scales),
         image.objective_power,
         _ome_stack(name, chain, image) if fluorescence else (),
         image.channel_said,
+        image.foci,
+        image.times,
     )
 
 
@@ -179,56 +196,67 @@ def _ome_stack(name: str, chain: list[Ifd], image: OmeImage) -> tuple[tuple[Ifd,
     return tuple(tuple(chain[i] for i in foci if i is not None) for foci in image.stack)
 
 
-def _plain_scenes(chain: list[Ifd]) -> list[Scene]:
-    """Generic TIFF: a directory that is a fraction of an earlier one is its level, any other a scene."""
-    tiled = chain[0].has(tags.TILE_WIDTH)
-    groups: list[list[Ifd]] = []
-    for page in chain:
-        if page is not chain[0] and (_is_picture(page) or page.has(tags.TILE_WIDTH) != tiled):
-            continue
-        parent = next((g for g in groups if _is_level_of(page, g[0])), None)
-        if parent is not None:
-            parent.append(page)
-        elif page is chain[0] or not page.number(tags.NEW_SUBFILE_TYPE) & REDUCED:
-            groups.append([page])
+def _plain_scenes(name: str, pages: list[Ifd]) -> list[Scene]:
+    """Generic TIFF: every image with its levels is a scene."""
     return [
-        Scene(str(i), (group[0],), _sizes(group), tuple(_resolution(group[0])), None)
-        for i, group in enumerate(groups)
+        Scene(str(i), (found.page,), found.levels, tuple(_resolution(found.page)), None)
+        for i, found in enumerate(pyramids(name, pages))
     ]
 
 
-def _plain_stacks(name: str, chain: list[Ifd], description: str) -> list[Scene]:
-    """Generic TIFF of fluorescence: pages of one size are the channels, unless ImageJ says otherwise."""
+def _plain_stacks(name: str, pages: list[Ifd]) -> list[Scene]:
+    """Generic TIFF of fluorescence: pages of one size are the channels."""
     scenes: list[Scene] = []
-    for found in _plain_scenes(chain):
-        page, scene = found.planes[0], replace(found, levels=tuple(dict.fromkeys(found.levels)))
-        same = next((s for s in scenes if s.levels[0] == scene.levels[0]), None)
+    stacks: list[list[tuple[Ifd, ...]]] = []
+    places: dict[tuple[int, int], int] = {}
+    for scene in _plain_scenes(name, pages):
+        page = scene.planes[0]
         single = page.number(tags.SAMPLES_PER_PIXEL, 1) == 1
-        if same is not None and single and len(same.stack) < MAX_PLANES:
-            scenes[scenes.index(same)] = replace(same, stack=(*same.stack, (page,)))
+        place = places.setdefault(scene.size, len(scenes))
+        if place < len(scenes) and single and len(stacks[place]) < MAX_PLANES:
+            stacks[place].append((page,))
         else:
-            scenes.append(replace(scene, stack=((page,),)))
-    if description.startswith("ImageJ="):
-        return [_imagej_stack(name, scenes[0], description)]
-    return [replace(scene, name=str(i)) for i, scene in enumerate(scenes)]
+            scenes.append(scene)
+            stacks.append([(page,)])
+    return [
+        replace(scene, name=str(i), stack=tuple(stack))
+        for i, (scene, stack) in enumerate(zip(scenes, stacks, strict=True))
+    ]
 
 
-def _imagej_stack(name: str, scene: Scene, description: str) -> Scene:
-    """The pages of an ImageJ hyperstack: channels first, then focal planes.
+def _imagej_scenes(name: str, pages: list[Ifd], description: str, fluorescence: bool) -> list[Scene]:
+    """ImageJ: one hyperstack, of which a single directory may be all that the file lists."""
+    scenes = _plain_stacks(name, pages)
+    if not scenes:
+        return []
+    channels, foci, times = _imagej_lengths(description)
+    if fluorescence:
+        return [_imagej_stack(name, scenes[0], channels, foci, times)]
+    if foci > 1 or times > 1:
+        return [replace(scenes[0], foci=foci, times=times)]
+    return _plain_scenes(name, pages)
+
+
+def _imagej_lengths(description: str) -> tuple[int, ...]:
+    """Channels, focal planes and time points.
 
     References
     ----------
     ImageJ, ij.io.TiffDecoder: pages are in the order XYCZT.
     """
     said = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
-    channels, foci, times = (
-        int(said[key]) if said.get(key, "").isdigit() and len(said[key]) < 6 else 1
+    return tuple(
+        int(said[key])
+        if said.get(key, "").isascii() and said.get(key, "").isdigit() and len(said[key]) < 6
+        else 1
         for key in ("channels", "slices", "frames")
     )
+
+
+def _imagej_stack(name: str, scene: Scene, channels: int, foci: int, times: int) -> Scene:
+    """The pages of an ImageJ hyperstack: channels first, then focal planes."""
     if times > 1:
-        raise SlideError(
-            Reason.PIXELS_UNSUPPORTED, f"{name}: {times} time points; expected one. Export a single one"
-        )
+        return replace(scene, times=times)
     pages = [page for (page,) in scene.stack]
     if len(pages) == 1 and pages[0].number(tags.SAMPLES_PER_PIXEL, 1) > 1:
         return scene
@@ -239,30 +267,6 @@ def _imagej_stack(name: str, scene: Scene, description: str) -> Scene:
             "directories. Save it as OME-TIFF",
         )
     return replace(scene, stack=tuple(tuple(pages[c::channels]) for c in range(channels)))
-
-
-def _is_picture(page: Ifd) -> bool:
-    """Whether a directory is a mask, a label, a macro or a thumbnail picture."""
-    kind = page.number(tags.NEW_SUBFILE_TYPE)
-    named = re.search(PICTURE_LINE, page.text(tags.IMAGE_DESCRIPTION)[:1024], re.IGNORECASE | re.MULTILINE)
-    return bool(kind & MASK) or kind == LABEL_OR_MACRO or named is not None
-
-
-def _is_level_of(page: Ifd, first: Ifd) -> bool:
-    """Whether ``page`` is ``first`` made smaller, in equal proportion."""
-    (h, w), (height, width) = size_of(page), size_of(first)
-    if _is_picture(page) or min(h, w) < 1 or h >= height or w >= width:
-        return False
-    factor = max(height / h, width / w)
-    return abs(height / factor - h) <= ASPECT_PX and abs(width / factor - w) <= ASPECT_PX
-
-
-def size_of(page: Ifd) -> tuple[int, int]:
-    return page.number(tags.IMAGE_LENGTH), page.number(tags.IMAGE_WIDTH)
-
-
-def _sizes(pages: Sequence[Ifd]) -> tuple[tuple[int, int], ...]:
-    return (size_of(pages[0]), *sorted(map(size_of, pages[1:]), reverse=True))
 
 
 def _resolution(page: Ifd) -> list[Scale]:
