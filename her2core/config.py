@@ -10,14 +10,14 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from her2core.errors import ConfigError
@@ -38,10 +38,63 @@ from her2core.params import (
     ScoreParams,
 )
 from her2core.pyramid.codecs import codec
+from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, open_remote
+from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
+from her2core.text import cut, shown
 
 ENVIRONMENT_PREFIX = "HER2_"
+OF_SERVICES = re.compile(
+    r"HER2_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|NAME|ENV_\w+)"
+)
+"""What Kubernetes and Docker tell of a service whose name begins with ``her2``; nothing of ours looks so."""
+LOOKS_MEANT = 0.75
+"""Likeness (difflib) from which a variable is a misspelt one of ours, and not somebody else's. Ours."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+
+
+MAX_PATH = 4096
+"""Longest path, the most that Linux takes."""
+LIMITS: dict[str, tuple[float, float]] = {
+    "workers": (1, 1024),
+    "slides_in_flight": (1, 1024),
+    "tasks_in_flight": (1, 65_536),
+    "retries": (0, 100),
+    "retry_delay_s": (0, 86_400),
+    "slide_timeout_s": (1, 2_592_000),
+    "scratch_bytes": (1, 10**15),
+}
+"""Least and most of every number that says how a run is carried out. Ours."""
+UNITS: dict[str, tuple[float, float]] = {
+    "_um_px": (0, 1_000),
+    "_um2": (0, 1e10),
+    "_mm2": (0, 1e4),
+    "_um": (0, 1e5),
+    "_mpp": (0, 100),
+    "_od": (0, 10),
+    "_deg": (0, 180),
+}
+"""More than the first and at most the second, by ending: a slide's extent, the darkest pixel. Ours."""
+SIZES: dict[str, tuple[float, float]] = {
+    "pyramid.chunk": (16, 4_096),
+    "pyramid.shard": (16, 32_768),
+    "profile.sample_tiles": (1, 10_000),
+    "profile.sample_tile_um": (8, 1_000),
+    "ihc.expansion_um": (1, 25),
+    "ihc.max_nucleus_um2": (10, 2_500),
+    "ish.max_nucleus_um2": (10, 2_500),
+    "ish.max_spot_um": (0.1, 5),
+    "heterogeneity.region_um": (20, 10_000),
+    "heterogeneity.sweep_um": (20, 10_000),
+    "heterogeneity.biopsy_cores": (1, 100),
+}
+"""Least and most of what decides how much memory or time a slide takes. Ours."""
+MOST = 1e12
+"""No other number is larger. Ours."""
+MAX_LIST = 64
+"""Most entries of a list. Ours."""
+MAX_PROBLEMS = 20
+"""Most problems that one message lists. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +126,28 @@ class RunSettings:
     """S3 endpoint; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS itself, if null."""
 
     def __post_init__(self) -> None:
-        for name in ("slides_in_flight", "tasks_in_flight", "scratch_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        for name in ("retries", "retry_delay_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers is {self.workers}; expected 1 or more, or null for one a core")
-        if self.slide_timeout_s <= 0:
-            raise ValueError(f"slide_timeout_s is {self.slide_timeout_s}; expected more than 0")
-        if self.endpoint_url is not None and "@" in self.endpoint_url:
-            raise ValueError("endpoint_url carries credentials; give those by the standard AWS chain")
-        if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint_url is {self.endpoint_url!r}; expected http(s)://host[:port]")
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                wanted = f"{least:g} or more" if value < least else f"{most:,} at most"
+                null = ", or null for one a core" if name == "workers" else ""
+                raise ValueError(f"{name} is {shown(value)}; expected {wanted}{null}")
+        if self.scratch_dir is not None:
+            _check_folder(self.scratch_dir)
+        if self.endpoint_url is not None:
+            check_endpoint(self.endpoint_url)
 
     def scratch(self) -> Scratch:
         """Where this machine stages slides."""
-        return Scratch(
-            self.scratch_dir or str(Path(tempfile.gettempdir()) / "her2-scratch"), self.scratch_bytes
-        )
+        folder = Path(self.scratch_dir).expanduser() if self.scratch_dir else None
+        return Scratch(str(folder or Path(tempfile.gettempdir()) / "her2-scratch"), self.scratch_bytes)
+
+
+def _check_folder(folder: str) -> None:
+    if not folder.strip() or not folder.isprintable() or len(folder) > MAX_PATH:
+        raise ValueError(f"scratch_dir is {shown(folder)}; expected the path of a local folder")
+    if "://" in folder:
+        raise ValueError("scratch_dir is an address; expected the path of a local folder")
 
 
 class Config(BaseModel):
@@ -144,15 +199,22 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
     values = _read(uri) if uri is not None else {}
     origins = _merge_environment(values, os.environ if environment is None else environment)
     try:
-        config = Config.model_validate(values)
+        # Of JSON pydantic takes lists for tuples and is strict in all else: no text becomes a number.
+        config = Config.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        problems = [_sentence(entry, origins) for entry in error.errors(include_url=False)]
-        raise ConfigError(f"{uri or 'configuration'}: " + "\n  ".join(["not usable:", *problems])) from None
+        found = error.errors(include_url=False)
+        problems = [_sentence(entry, origins) for entry in found[:MAX_PROBLEMS]]
+        more = [f"... and {len(found) - MAX_PROBLEMS} more"] if len(found) > MAX_PROBLEMS else []
+        named = uri or "configuration"
+        raise ConfigError(f"{named}: " + "\n  ".join(["not usable:", *problems, *more])) from None
     if "rules" not in values.get("ish_score", {}):
         rules = ish_rules_for(load_rules(config.score.rules).tumour)
         keyed = dataclasses.replace(config.ish_score, rules=rules)
         config = config.model_copy(update={"ish_score": keyed})
-    _check_meaning(config)
+    try:
+        _check_meaning(config)
+    except ConfigError as error:
+        raise ConfigError(f"{uri or 'configuration'}: {error}") from None
     return config
 
 
@@ -163,51 +225,74 @@ def json_schema() -> dict[str, Any]:
 
 def _check_meaning(config: Config) -> None:
     """What single values cannot tell: geometry, names of codecs and rules, ranges that a unit implies."""
+    for section in RESULTS:
+        params = getattr(config, section)
+        for field in dataclasses.fields(params):
+            _check_size(f"{section}.{field.name}", getattr(params, field.name))
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
     codec(config.pyramid.codec)
     require_one_tumour(load_rules(config.score.rules), load_ish_rules(config.ish_score.rules))
-    ladder = config.ihc.ladder_od
-    if len(ladder) != LADDER_STEPS or list(ladder) != sorted(set(ladder)) or ladder[0] <= 0:
-        raise ConfigError(f"ihc.ladder_od is {list(ladder)}; expected {LADDER_STEPS} ascending ODs above 0.")
-    for section in ("profile", "ihc", "ish", "score", "ish_score", "heterogeneity"):
-        params = getattr(config, section)
-        for field in dataclasses.fields(params):
-            _check_unit(f"{section}.{field.name}", getattr(params, field.name))
+    ladder = list(config.ihc.ladder_od)
+    if len(ladder) != LADDER_STEPS or ladder != sorted(set(ladder)) or ladder[0] <= 0:
+        raise ConfigError(f"ihc.ladder_od is {ladder}; expected {LADDER_STEPS} ascending ODs above 0.")
+    steps = {"score.detect_od": config.score.detect_od, "ihc.strong_od": config.ihc.strong_od}
+    for name, value in steps.items():
+        if value not in ladder:
+            raise ConfigError(
+                f"{name} is {value}; expected one of ihc.ladder_od, {ladder}. Choose one of these, or put "
+                f"{value} in the place of one of them; cells are then measured again."
+            )
 
 
-def _check_unit(name: str, value: Any) -> None:
-    """A length, an area or an optical density is above 0, and a fraction is between 0 and 1."""
+RESULTS = tuple(section for section in Config.model_fields if section != "run")
+"""Sections that decide results."""
+
+
+def _check_size(name: str, value: Any) -> None:
+    """A length, an area or an optical density is above 0 and of this world; a fraction is between 0 and 1."""
+    if isinstance(value, tuple | list):
+        if len(value) > MAX_LIST:
+            raise ConfigError(f"{name} has {len(value)} entries; expected {MAX_LIST} at most.")
+        for entry in value:
+            _check_size(name, entry)
+    if isinstance(value, str) and (len(value) > MAX_NAME or not value.isprintable()):
+        raise ConfigError(f"{name} is {shown(value)}; expected a name of {MAX_NAME} characters at most.")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if name.endswith("_fraction") and not 0 <= value <= 1:
-        raise ConfigError(f"{name} is {value}; expected a fraction from 0 to 1.")
-    if name.endswith(("_um", "_um2", "_mm2", "_um_px", "_od", "_deg")) and value <= 0:
-        raise ConfigError(f"{name} is {value}; expected more than 0.")
+        raise ConfigError(f"{name} is {shown(value)}; expected a fraction from 0 to 1.")
+    if name in SIZES:
+        least, most = SIZES[name]
+        if not least <= value <= most:
+            raise ConfigError(f"{name} is {shown(value)}; expected {least:g} to {most:g}.")
+    for ending, (above, most) in UNITS.items():
+        if name.endswith(ending):
+            if not value > above:
+                raise ConfigError(f"{name} is {shown(value)}; expected more than {above:g}.")
+            if value > most:
+                raise ConfigError(f"{name} is {shown(value)}; expected {most:g} at most.")
+            break
+    if abs(value) > MOST:
+        raise ConfigError(f"{name} is {shown(value)}; expected {MOST:g} at most.")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice; plain YAML keeps the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: {key_node.value} is given twice.")
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+MAX_NAME = 128
+"""Longest name, in characters. Ours."""
 
 
 def _read(uri: str) -> dict[str, Any]:
     try:
         with open_remote(uri) as file:
-            text = file.read().decode()
-        values = yaml.load(text, _UniqueKeyLoader)  # noqa: S506, it is a SafeLoader
-    except ConfigError as error:
-        raise ConfigError(f"{uri}: {error}") from None
+            data = file.read(MAX_BYTES + 1)
+        values = parse_yaml(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{uri}: no such file; expected a YAML configuration.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{uri}: cannot be read as YAML: {error}") from error
+    except YamlError as error:
+        raise ConfigError(f"{uri}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{uri}: cannot be read as YAML: not UTF-8; save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{uri}: cannot be read: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -219,22 +304,37 @@ def _read(uri: str) -> dict[str, Any]:
 
 def _merge_environment(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
     """Put ``HER2_SECTION__KEY`` values into the nested mapping; return which variable each key came from."""
-    origins = {}
+    origins: dict[str, str] = {}
+    known = list(_known())
     for variable in sorted(environment):
         if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
         section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         name = f"{section}.{key}"
-        known = list(_known())
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            expected = ENVIRONMENT_PREFIX + near.upper().replace(".", "__")
-            raise ConfigError(f"environment variable {variable}: unknown; did you mean {expected}?")
+            if expected := _meant_variable(variable, known):
+                raise ConfigError(
+                    f"environment variable {variable[:MAX_NAME]}: unknown; did you mean {expected}?"
+                )
+            continue
         part = values.setdefault(section, {})
         if isinstance(part, dict):  # else validation says what is wrong with the file
-            part[key] = yaml.safe_load(environment[variable])
+            try:
+                part[key] = parse_yaml(environment[variable])
+            except YamlError as error:
+                raise ConfigError(f"environment variable {variable}: {error}") from None
             origins[name] = variable
     return origins
+
+
+def _meant_variable(variable: str, known: Sequence[str]) -> str | None:
+    """Variable of ours that an unknown one may stand for; None for what others set, such as Kubernetes."""
+    if OF_SERVICES.fullmatch(variable):
+        return None
+    variables = {ENVIRONMENT_PREFIX + name.upper().replace(".", "__"): name for name in known}
+    told = "__" in variable.removeprefix(ENVIRONMENT_PREFIX)
+    near = difflib.get_close_matches(variable[:MAX_NAME], variables, n=1, cutoff=0.0 if told else LOOKS_MEANT)
+    return near[0] if near else None
 
 
 def _sections() -> Iterator[str]:
@@ -254,13 +354,20 @@ def _sentence(entry: Any, origins: Mapping[str, str]) -> str:
         known = list(_sections()) if "." not in name else list(_known())
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         return f"{name}: unknown key; did you mean {near[0]}?"
+    found = shown(entry["input"])
     if entry["type"] == "dataclass_type":
-        return f"{name}: found {entry['input']!r}; expected a mapping of keys to values"
+        return f"{name}: found {found}; expected a mapping of keys to values"
     origin = origins.get(".".join(name.split(".")[:2]))
     source = f" (from {origin})" if origin else ""
     if entry["type"] == "value_error":
-        return f"{name}: {entry['ctx']['error']}{source}"
-    return f"{name}: found {entry['input']!r}{source}; {entry['msg'].removeprefix('Input ')}"
+        return f"{name}: {cut(str(entry['ctx']['error']), 400)}{source}"
+    words = f"{name}: found {found}{source}; {entry['msg'].removeprefix('Input ')}"
+    if entry["type"] == "string_type":
+        return f"{words}: write it in quotes"
+    decimal_comma = isinstance(entry["input"], str) and re.fullmatch(r"\d{1,9},\d{1,9}", entry["input"])
+    if entry["type"] in ("float_type", "int_type") and decimal_comma:
+        return f"{words}: write a point, not a comma"
+    return words
 
 
 def document() -> str:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from importlib import resources
 
 from her2core.errors import ConfigError
+from her2core.text import shown
 
 
 @lru_cache
@@ -26,6 +27,8 @@ def rule_text(folder: str, name: str) -> str:
     """
     known = rule_files(folder)
     if name not in known:
-        kind = folder.upper()
-        raise ConfigError(f"rules: {name!r} is not a rule set of {kind}; expected one of {', '.join(known)}")
+        key = {"ihc": "score.rules", "ish": "ish_score.rules"}.get(folder, "rules")
+        raise ConfigError(
+            f"{key} is {shown(name)}, which is not a rule set; expected one of {', '.join(known)}"
+        )
     return known[name]

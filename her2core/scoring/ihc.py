@@ -97,8 +97,8 @@ def completeness_column(params: ScoreParams, ladder_od: Sequence[float]) -> str:
     """
     if params.detect_od not in ladder_od:
         raise ConfigError(
-            f"scores.detect_od: {params.detect_od} is not a cut-point of the completeness ladder "
-            f"{list(ladder_od)}; choose one of these, or add it to ihc.ladder_od and measure again"
+            f"score.detect_od is {params.detect_od}, not a cut-point of the completeness ladder "
+            f"{list(ladder_od)}; choose one of these, or put it in the place of one of ihc.ladder_od"
         )
     return f"completeness_{list(ladder_od).index(params.detect_od):02d}"
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 import botocore.session
 import fsspec
 from botocore.exceptions import ClientError, ProfileNotFound
 
 from her2core.errors import StoreError
+from her2core.text import shown
 
 RETRIES = 7
 """Repetitions of a request by botocore, after 0.5, 1, 2, ... s on average; s3fs tries all that five times if
@@ -39,6 +41,27 @@ def endpoint_from_environment(option: str | None = None) -> str | None:
         return given or botocore.session.Session().get_scoped_config().get("endpoint_url")
     except ProfileNotFound as error:
         raise StoreError(f"{error}; correct AWS_PROFILE or the AWS configuration file.") from None
+
+
+def check_endpoint(endpoint_url: str) -> None:
+    """Refuse what is no plain address of a server, without repeating it: it may hold credentials.
+
+    Raises
+    ------
+    ValueError
+        In words.
+    """
+    try:
+        parts = urlsplit(endpoint_url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("endpoint_url cannot be read; expected http(s)://host[:port]") from None
+    if parts.username is not None or "@" in endpoint_url:
+        raise ValueError("endpoint_url carries credentials; give those by the standard AWS chain")
+    if parts.query or parts.fragment or "?" in endpoint_url:
+        raise ValueError("endpoint_url carries a query; expected http(s)://host[:port] alone")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"endpoint_url is {shown(endpoint_url)}; expected http(s)://host[:port]")
 
 
 def s3_filesystem(endpoint_url: str | None, *, retries: int = RETRIES) -> Any:
