@@ -30,7 +30,7 @@ from her2core.lake.rows_metrics import (
     patient_wide_row,
     wide_row,
 )
-from her2core.lake.rows_regions import hexagon_sums
+from her2core.lake.rows_regions import block_sums
 from her2core.lake.schema import Table
 from her2core.lake.slide_files import DataFile
 from her2core.lake.tables import Keep, commit_files, commit_rows
@@ -226,16 +226,16 @@ def _between(
     config = run.config
     by_id = {result.outcome.slide.slide_id: result for result in finished}
 
-    def hexagons(name: str) -> NDArray[np.float64]:
+    def blocks_of(name: str) -> NDArray[np.float64]:
         result = by_id[name]
         if result.regions is None:
             raise ValueError(f"{name}: has cells and no regions")
         size, assay = config.heterogeneity.region_um, result.outcome.slide.assay
-        return hexagon_sums(run.store, result.regions, size, assay)
+        return block_sums(run.store, result.regions, size, assay)
 
     comparer = Comparer(
         outcomes={name: result.outcome for name, result in by_id.items()},
-        hexagons=hexagons,
+        blocks_of=blocks_of,
         params=config.heterogeneity,
         score=config.score,
         rules=rules,

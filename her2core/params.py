@@ -317,7 +317,7 @@ class HeterogeneityParams:
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
     region_um: float = 250.0
-    """Flat-to-flat size of the hexagons on which regional metrics and bootstrap blocks rest. Ours."""
+    """Flat-to-flat size of the hexagons that the blocks of intervals are made of. Ours."""
     sweep_um: tuple[float, ...] = (100.0, 250.0, 500.0)
     """Sizes of hexagon at which regional metrics are given. Ours."""
     region_cells: int = 20
@@ -333,7 +333,7 @@ class HeterogeneityParams:
     min_positive: int = 30
     """Fewer cells on either side: clustering and proximity are insufficient. Ours."""
     replicates: int = 500
-    """Bootstrap replicates of the 95 % intervals; whole hexagons are drawn. Ours."""
+    """Bootstrap replicates of the 95 % intervals between slides, blocks and lesions. Ours."""
     permutations: int = 999
     """Random arrangements that spatial statistics are compared with."""
     reach_um: tuple[float, ...] = (25.0, 50.0, 100.0, 250.0)

@@ -27,6 +27,7 @@ from her2core.guidelines.rules_ihc import ClassCounts, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.between import Compared, cells_between, eta2, js_divergence, unbiased_interval
 from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS
+from her2core.heterogeneity.jackknife import BLOCKS
 from her2core.heterogeneity.metrics import Metric, Status
 from her2core.heterogeneity.regions import regions_of_cells, regions_of_nuclei
 from her2core.heterogeneity.units import Sums, Unit
@@ -36,7 +37,7 @@ from her2core.lake.rows_metrics import (
     patient_metric_rows,
     patient_wide_row,
 )
-from her2core.lake.rows_regions import hexagon_sums, region_rows
+from her2core.lake.rows_regions import block_sums, region_rows
 from her2core.lake.schema import (
     CASE_HETEROGENEITY,
     CASE_HETEROGENEITY_WIDE,
@@ -385,8 +386,8 @@ def test_hexagons_of_the_table_add_up_to_the_cells(tmp_path: Path) -> None:
     slide = SlideRow("s1", "c1", "x.tif", Assay.IHC)
     file = write_slide_file(store, REGIONS, "key", region_rows(slide, sweep))
     assert file is not None
-    hexes = hexagon_sums(store, file, 250.0, Assay.IHC)
-    assert len(hexes) == len(sweep[1])
+    hexes = block_sums(store, file, 250.0, Assay.IHC)
+    assert len(hexes) == (BLOCKS if len(sweep[1]) >= BLOCKS else 1)
     exact = od.astype(np.float64)
     scores = np.bincount(np.array([0, 1, 2, 2, 3])[classes], minlength=4)
     assert Sums.of(hexes, 99, "s1").total == pytest.approx(
@@ -412,7 +413,7 @@ def test_hexagons_of_nuclei_add_up_too(tmp_path: Path) -> None:
     sweep = [regions_of_nuclei(found, size, ISH, ISH_RULES) for size in (100.0, 250.0)]
     file = write_slide_file(store, REGIONS, "key", region_rows(slide, sweep))
     assert file is not None
-    total = hexagon_sums(store, file, 250.0, Assay.FISH).sum(axis=0)
+    total = block_sums(store, file, 250.0, Assay.FISH).sum(axis=0)
     assert total.tolist() == [500, her2.sum(), (her2**2).sum(), cep17.sum(), (5 * her2 > 11 * cep17).sum()]
 
 
@@ -445,7 +446,7 @@ def test_intervals_hold_the_truth_of_blocks_alike_and_apart(means: tuple[float, 
         truth = dict.fromkeys(truth, 0.0)
     held = dict.fromkeys(names, 0)
     for _ in range(trials):
-        found = measure(40)
+        found = measure(BLOCKS)
         for name in names:
             low, high = found[name].low, found[name].high
             assert low is not None

@@ -15,16 +15,18 @@ from scipy import stats
 from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity import diversity
-from her2core.heterogeneity.bootstrap import MIN_BLOCKS, Blocks
+from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.ihc import BIN_OD, BINS, measure_heterogeneity, sweep_regions
 from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
 from her2core.heterogeneity.metrics import Metric, Status, insufficient, measured
+from her2core.heterogeneity.regions import Hexes, HexGrid
 from her2core.params import HeterogeneityParams, IshScoreParams
 from her2core.records import Quality
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish import score_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei
 from her2core.scoring.mixture import Populations, fit_two
+from her2core.statistics import wilson
 
 PARAMS = HeterogeneityParams(replicates=200, permutations=99)
 RULES = load_rules("breast_asco_cap_2018")
@@ -254,34 +256,74 @@ def test_many_samples_are_fitted_as_each_alone() -> None:
     assert together.ashman_d[1] == pytest.approx(alone.ashman_d, rel=1e-3)
 
 
-# Bootstrap
-
-
-def test_intervals_cover_what_they_should() -> None:
-    """The mean of 60 blocks: 95 % intervals of 200 samples cover the truth, give or take."""
-    random = np.random.default_rng(11)
-    covered = 0
-    for _ in range(200):
-        blocks = np.stack([random.poisson(50, 60), np.full(60, 10)], axis=1).astype(np.float64)
-        found = Blocks.of(blocks, 200)
-        ends = found.interval(float(_ratio(found.total)), _ratio)
-        assert ends is not None
-        covered += ends[0] <= 5.0 <= ends[1]
-    assert 178 <= covered <= 199
+# Intervals
 
 
 def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(sums[..., 0] / sums[..., 1])
 
 
-def test_intervals_are_reproducible_and_need_blocks() -> None:
-    blocks = np.random.default_rng(2).poisson(20, (MIN_BLOCKS, 2)).astype(np.float64)
-    one, other = (Blocks.of(blocks, 150) for _ in range(2))
-    assert one.replicates is not None
-    assert other.replicates is not None
-    assert np.array_equal(one.replicates, other.replicates)
-    assert one.interval(2.0, _ratio) != one.interval(1.0, _ratio)
-    assert Blocks.of(blocks[1:], 150).interval(1.0, _ratio) is None
+def hexagons(rows: int, columns: int) -> Hexes:
+    r, column = (a.ravel() for a in np.mgrid[:rows, :columns])
+    q = column - r // 2
+    order = np.lexsort((r, q))
+    return Hexes(HexGrid(250.0), q[order], r[order])
+
+
+def test_intervals_cover_what_they_should() -> None:
+    """The mean of 144 independent hexagons: nearly all of 200 intervals hold the truth."""
+    random, cuts = np.random.default_rng(11), Cuts.of(hexagons(12, 12))
+    covered = 0
+    for _ in range(200):
+        found = cuts.blocks(np.stack([random.poisson(50, 144), np.full(144, 10)], axis=1).astype(np.float64))
+        ends = found.interval(float(_ratio(found.total)), _ratio)
+        assert ends is not None
+        covered += ends[0] <= 5.0 <= ends[1]
+    assert 185 <= covered <= 199
+
+
+def test_intervals_cover_the_truth_where_hexagons_resemble_each_other() -> None:
+    """Values that resemble each other over four hexagons, which are no independent draws."""
+    hexes, random = hexagons(20, 20), np.random.default_rng(3)
+    apart = np.hypot(hexes.y_um[:, None] - hexes.y_um, hexes.x_um[:, None] - hexes.x_um)
+    root, cuts = np.linalg.cholesky(np.exp(-3 * apart / 1000.0)), Cuts.of(hexes)
+    held = {"mean": 0, "share": 0}
+    for _ in range(100):
+        value = root @ random.normal(size=len(hexes))
+        blocks = cuts.blocks(np.stack([value + 5, value > 1, np.ones(len(hexes))], axis=1))
+        ends = blocks.interval(float(blocks.total[0] / 400), lambda s: s[..., 0] / s[..., 2])
+        fraction = float(blocks.total[1] / 400)
+        of = blocks.share(fraction, lambda s: s[..., 1] / s[..., 2], 400)
+        assert ends is not None
+        assert of is not None
+        held["mean"] += ends[0] <= 5 <= ends[1]
+        held["share"] += of[0] <= stats.norm.sf(1) <= of[1]
+    assert min(held.values()) >= 88, held
+
+
+def test_the_variance_of_a_mean_is_that_of_eight_blocks_and_what_thirty_two_lack() -> None:
+    hexes, random = hexagons(16, 16), np.random.default_rng(5)
+    value = np.cumsum(random.normal(size=256))
+    cuts = Cuts.of(hexes)
+    assert cuts.fine is not None
+    mean = [np.array([value[cuts.fine // by == k].mean() for k in range(32 // by)]) for by in (4, 1)]
+    eight, thirty_two = mean[0].var(ddof=1) / 8, mean[1].var(ddof=1) / 32
+    assert eight > thirty_two
+    found = cuts.blocks(np.stack([value, np.ones(256)], axis=1)).variance(_ratio)
+    further = (math.sqrt(8) - 1) / (math.sqrt(32) - math.sqrt(8))
+    assert found == pytest.approx(eight + further * (eight - thirty_two))
+
+
+def test_intervals_need_hexagons_and_something_that_varies() -> None:
+    for m, given_one in ((15, False), (16, True), (31, True), (32, True)):
+        held = np.stack([np.arange(m) + 1.0, np.ones(m)], axis=1)
+        found = Cuts.of(hexagons(1, m)).blocks(held)
+        assert (found.interval(1.0, _ratio) is not None) is given_one
+        assert (found.share(0.5, lambda s: s[..., 0] / 1e4, 10) is not None) is given_one
+    alike = Cuts.of(hexagons(5, 8)).blocks(np.ones((40, 2)))
+    assert alike.interval(1.0, _ratio) is None
+    none = Cuts.of(hexagons(5, 8)).blocks(np.stack([np.zeros(40), np.full(40, 99.0)], axis=1))
+    assert none.share(0.0, _ratio, 3960) == wilson(0, 40)  # of forty hexagons, not of 3960 cells
 
 
 # A slide

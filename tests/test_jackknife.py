@@ -76,6 +76,7 @@ def test_intervals_keep_to_the_range_and_hold_the_value() -> None:
     assert interval == (0.0, 0.3)
     assert jackknife_interval(0.05, np.append(left_out[1:], np.nan)) is None
     assert jackknife_interval(0.05, np.zeros(0)) is None
+    assert jackknife_interval(0.0, np.zeros(BLOCKS), 0.0, 1.0) is None
 
 
 def test_a_fraction_of_independent_regions_is_wilsons_and_a_gathered_one_is_wider() -> None:

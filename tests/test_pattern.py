@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.pattern import CLUSTER_CELLS, Pattern, PatternType, pattern_metrics, pattern_of
 from her2core.heterogeneity.spatial_cells import Neighbours
 from her2core.params import HeterogeneityParams, PyramidParams
@@ -181,9 +182,10 @@ def test_metrics_of_groups_by_hand() -> None:
     rarer = [(0.0, 5.0 * i) for i in range(40)] + [(1000.0 + 100 * i, 0.0) for i in range(30)]
     y, x = np.array([*rarer, *((-1000.0 - i, 0.0) for i in range(430))]).T
     classes = np.where(np.arange(500) < 70, 4, 0).astype(np.int8)
-    rows, params = np.arange(500) % 20, HeterogeneityParams(replicates=99, permutations=99)
+    rows, params = np.arange(500) // 25, HeterogeneityParams(replicates=99, permutations=99)
     around = Neighbours.of(y, x, classes, params)
-    measured = pattern_metrics(y, x, classes, rows, around, params)
+    cuts = Cuts(20, np.arange(20) % 8 * 4)
+    measured = pattern_metrics(y, x, classes, rows, cuts, around, params)
     found = {m.name: m for m in measured if m.name.endswith("_3")}
     values = {name.split("_")[1]: metric.value for name, metric in found.items()}
     assert values == {
@@ -202,5 +204,5 @@ def test_metrics_of_groups_by_hand() -> None:
         assert metric.low <= metric.value <= metric.high
     mixed = np.random.default_rng(1).permutation(500)
     around = Neighbours.of(y[mixed], x[mixed], classes[mixed], params)
-    again = list(pattern_metrics(y[mixed], x[mixed], classes[mixed], rows[mixed], around, params))
+    again = list(pattern_metrics(y[mixed], x[mixed], classes[mixed], rows[mixed], cuts, around, params))
     assert [m for m in again if m.name in found] == list(found.values())

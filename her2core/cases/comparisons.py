@@ -27,8 +27,8 @@ from her2core.params import HeterogeneityParams, IshScoreParams, ScoreParams
 from her2core.records import Assay
 from her2core.scoring.ihc import pool_expression
 
-Hexagons = Callable[[str], NDArray[np.float64]]
-"""Of a slide: what its hexagons hold, shape ``(m, k)``; `units.CELL_SUMS` or `units.NUCLEUS_SUMS`."""
+BlocksOf = Callable[[str], NDArray[np.float64]]
+"""Of a slide: what compact blocks of it hold, shape ``(m, k)``; `units.CELL_SUMS` or `units.NUCLEUS_SUMS`."""
 Groups = Mapping[str, Sequence[str]]
 """Names of units, and the slides in each."""
 
@@ -49,12 +49,12 @@ class Comparer:
     ----------
     outcomes
         Slides of the cohort by name.
-    hexagons
+    blocks_of
         Asked for slides that are compared with others, and for no other.
     """
 
     outcomes: Mapping[str, SlideOutcome]
-    hexagons: Hexagons
+    blocks_of: BlocksOf
     params: HeterogeneityParams
     score: ScoreParams
     rules: RuleSet
@@ -168,7 +168,7 @@ class _Patient:
 
     def _sums_of(self, slide: str) -> Sums:
         if slide not in self.made:
-            self.made[slide] = Sums.of(self.by.hexagons(slide), self.by.params.replicates, slide)
+            self.made[slide] = Sums.of(self.by.blocks_of(slide), self.by.params.replicates, slide)
         return self.made[slide]
 
 

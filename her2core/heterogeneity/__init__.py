@@ -7,6 +7,6 @@ regions, dataset        hexagons, and their maps
 diversity               how cells differ
 spatial, spatial_cells  how neighbours resemble each other
 lattice, variogram, pattern, biopsy
-bootstrap, jackknife    intervals
+blocks, bootstrap, jackknife  intervals
 metrics                 one number, never without what it rests on
 """

@@ -1,28 +1,29 @@
-"""Intervals from whole hexagons: cells beside each other are alike, so hexagons are drawn and not cells.
+"""Intervals of what units add up to: the compact blocks of tissue in each are drawn with replacement.
 
-A replicate is a sum of what its hexagons hold, kept as whole numbers. Sums of whole numbers are exact in
-any order, so an interval depends neither on the order of the cells nor on how a matrix product is cut, and
-its cost not on the number of cells.
+A replicate is a sum of what its blocks hold, kept as whole numbers. Sums of whole numbers are exact in any
+order, so units pool in any order, and an interval depends neither on the order of the cells nor on how a
+matrix product is cut.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from her2core.statistics import Z95
 
 Reals = NDArray[np.float64]
 
 MIN_BLOCKS = 10
-"""Fewer hexagons give no interval: it would be far too narrow (ours)."""
+"""Fewer blocks give no interval: it would be far too narrow (ours)."""
 UNIT = 2.0**-24
 """Sums of measurements are rounded to this, so that they are whole numbers of it (ours)."""
 _SEED = 20260401
-"""Key of the bootstrap's random numbers: intervals depend on the hexagons alone."""
+"""Key of the bootstrap's random numbers: intervals depend on the blocks alone."""
 _AT_ONCE = 64
 """Replicates drawn at a time, so that memory does not grow with their number."""
 TAILS = (0.025, 0.975)
@@ -30,19 +31,21 @@ TAILS = (0.025, 0.975)
 
 
 def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | None:
-    """Sums over hexagons drawn with replacement, as many as there are.
+    """Sums over blocks drawn with replacement, as many as there are.
+
+    Draws of few blocks spread too little: what they lack is made up for as by Student's t.
 
     Parameters
     ----------
     blocks
-        What each hexagon holds, shape ``(m, k)``, whole numbers.
+        What each block holds, shape ``(m, k)``, whole numbers, none negative.
     name
         Draws of different names are independent; what is compared needs different ones.
 
     Returns
     -------
     NDArray or None
-        Shape ``(replicates, k)``; None of fewer than `MIN_BLOCKS` hexagons.
+        Shape ``(replicates, k)``; None of fewer than `MIN_BLOCKS`.
 
     References
     ----------
@@ -58,7 +61,10 @@ def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | No
         drawn = random.integers(0, m, (many, m)) + m * np.arange(many)[:, None]
         times = np.bincount(drawn.ravel(), minlength=many * m).reshape(many, m)
         sums.append(times.astype(np.float64) @ blocks)
-    return np.concatenate(sums)
+    total = blocks.sum(axis=0)
+    wider = float(stdtrit(m - 1, 0.975)) / Z95 * math.sqrt(m / (m - 1))
+    replicated: Reals = np.maximum(np.rint(total + wider * (np.concatenate(sums) - total)), 0.0)
+    return replicated
 
 
 def _named(name: str) -> int:
@@ -70,52 +76,3 @@ def whole(values: Reals) -> Reals:
     """Measurements as whole numbers of `UNIT`."""
     rounded: Reals = np.rint(values / UNIT)
     return rounded
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """What the hexagons hold in all, and what each replicate does.
-
-    Attributes
-    ----------
-    total
-        Shape ``(k,)``.
-    replicates
-        Shape ``(replicates, k)``; None if there are too few hexagons.
-    """
-
-    total: Reals
-    replicates: Reals | None
-
-    @classmethod
-    def of(cls, blocks: Reals, replicates: int) -> Blocks:
-        return cls(blocks.sum(axis=0), replicate_sums(blocks, replicates))
-
-    def interval(
-        self,
-        value: float,
-        statistic: Callable[[Reals], Reals],
-        low: float = -math.inf,
-        high: float = math.inf,
-    ) -> tuple[float, float] | None:
-        """95 % percentile interval of a statistic of the sums, widened to hold the value.
-
-        Replicates of an index at the end of its range all lie on one side of it.
-
-        Parameters
-        ----------
-        value
-            The statistic, as exactly as it is known: where the sums give it coarsely, as bins do, the
-            interval is moved by the difference.
-        low, high
-            Range of the statistic.
-        """
-        if self.replicates is None or not math.isfinite(value):
-            return None
-        found = statistic(self.replicates)
-        found = found[np.isfinite(found)]
-        if len(found) < MIN_BLOCKS:
-            return None
-        moved = value - float(statistic(self.total[None])[0])
-        ends = np.clip(np.quantile(found, TAILS) + moved, low, high).tolist()
-        return min(ends[0], value), max(ends[1], value)

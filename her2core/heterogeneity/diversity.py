@@ -1,7 +1,7 @@
 """Indices of diversity and spread, of many samples at once.
 
 Every function takes counts with any number of leading axes and gives one value a sample, NaN where the index
-is not defined: a whole slide and all its bootstrap replicates go through the same formula.
+is not defined: a whole slide and what is left of it without each block go through the same formula.
 
 References
 ----------

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import SCORES, CellClass, RuleSet
 from her2core.heterogeneity import diversity, spatial
-from her2core.heterogeneity.bootstrap import UNIT, Blocks, whole
-from her2core.heterogeneity.jackknife import BLOCKS, fraction_of_regions, jackknife_interval, sixteenths
+from her2core.heterogeneity.blocks import Blocks, Cuts
+from her2core.heterogeneity.bootstrap import UNIT, whole
+from her2core.heterogeneity.jackknife import fraction_of_regions
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
-from her2core.heterogeneity.regions import UNSCORED, Regions, regions_of_cells
-from her2core.heterogeneity.spatial_cells import sums_by
+from her2core.heterogeneity.regions import UNSCORED, Hexes, Regions, regions_of_cells
 from her2core.params import HeterogeneityParams
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.mixture import fit_two
@@ -29,7 +29,7 @@ Index = Callable[[Reals], Reals]
 Spread = Callable[[Reals, Reals], Reals]
 
 BIN_OD = 0.005
-"""Width of the bins of membrane OD, about two grey levels: replicates and mixtures rest on them (ours)."""
+"""Width of the bins of membrane OD, about two grey levels: intervals and mixtures rest on them (ours)."""
 BINS = 512
 """Bins from 0 to 2.56 OD; what lies beyond is counted in the last, far into saturation (ours)."""
 _CENTRES: Reals = (np.arange(BINS, dtype=np.float64) + 0.5) * BIN_OD
@@ -97,16 +97,15 @@ def cell_metrics(
     Parameters
     ----------
     regions
-        The blocks of the bootstrap.
+        What the blocks of the intervals are made of.
     y_um, x_um, od
         Place and membrane OD of the cells in them, shape ``(n,)``.
     """
-    n, m = len(od), len(regions)
-    scores = scores_of(regions)
+    n, m, cuts = len(od), len(regions), Cuts.of(regions)
     bins = np.clip(np.floor(od / BIN_OD), 0, BINS - 1).astype(np.int64)
     rows = regions.rows_of(y_um, x_um)
     histograms = np.bincount(rows * BINS + bins, minlength=m * BINS).reshape(m, BINS).astype(np.float64)
-    by_score, by_od = (Blocks.of(blocks, params.replicates) for blocks in (scores, histograms))
+    by_score, by_od = cuts.blocks(scores_of(regions)), cuts.blocks(histograms)
     ordered, one = np.sort(od), np.ones(n)
 
     for name, (index, top) in BY_SCORE.items():
@@ -150,8 +149,8 @@ def _ashman(by_od: Blocks, n: int, params: HeterogeneityParams) -> Metric:
         return measured(name, None, n, label="unimodal")
 
     def distance(histogram: Reals) -> Reals:
-        replicated = fit_two(_CENTRES, histogram, fitted)
-        return fitted.ashman_d if replicated is None else replicated.ashman_d
+        without = fit_two(_CENTRES, histogram, fitted)
+        return fitted.ashman_d if without is None else without.ashman_d
 
     value = float(fitted.ashman_d)
     return measured(name, value, n, interval=by_od.interval(value, distance, 0.0))
@@ -168,12 +167,10 @@ def region_metrics(
         yield insufficient("eta2", m, scale_um=scale)
         yield insufficient("eta2_expected", m, scale_um=scale)
     else:
-        squares, blocks = _squares(regions, valid), sixteenths(regions.y_um[valid], regions.x_um[valid])
-        total = squares.sum(axis=0)
-        value = float(_eta2(total))
-        left_out = np.zeros(0) if blocks is None else _eta2(total - sums_by(blocks, BLOCKS, *squares.T))
-        interval = jackknife_interval(value, left_out, 0.0, 1.0)
-        yield measured("eta2", value, m, scale_um=scale, interval=interval)
+        taking = Hexes(regions.grid, regions.q[valid], regions.r[valid])
+        blocks = Cuts.of(taking).blocks(_squares(regions, valid))
+        value = float(_eta2(blocks.total))
+        yield measured("eta2", value, m, scale_um=scale, interval=blocks.interval(value, _eta2, 0.0, 1.0))
         chance = (m - 1) / (int(regions.n[valid].sum()) - 1)
         yield measured("eta2_expected", chance if math.isfinite(value) else None, m, scale_um=scale)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ish import IshRules
 from her2core.heterogeneity import spatial
-from her2core.heterogeneity.bootstrap import Blocks
+from her2core.heterogeneity.blocks import Blocks, Cuts
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.regions import NucleusRegions, beyond, regions_of_nuclei
 from her2core.params import HeterogeneityParams, IshScoreParams
@@ -83,7 +83,8 @@ def _slide_metrics(
     copies, histograms = _histograms(nuclei, base, score)
     columns = (histograms.sum(axis=1), histograms @ copies, histograms @ copies**2)
     beyond_copies = histograms @ beyond(copies.astype(np.int64), None, rules)
-    blocks = Blocks.of(np.stack([*columns, base.amplified, beyond_copies], axis=1), params.replicates)
+    cuts = Cuts.of(base)
+    blocks = cuts.blocks(np.stack([*columns, base.amplified, beyond_copies], axis=1).astype(np.float64))
     mean, spread = float(_mean(blocks.total)), float(_sd(blocks.total))
     yield measured("copies_mean", mean, n, interval=blocks.interval(mean, _mean, 0.0))
     yield measured("copies_sd", spread, n, interval=blocks.interval(spread, _sd, 0.0))
@@ -92,12 +93,12 @@ def _slide_metrics(
     for (name, arm), column in zip(arms.items(), (3, 4), strict=True):
         if arm:
             yield from _arm(name, arm, n, blocks, column)
-    yield _ashman(Blocks.of(histograms, params.replicates), copies, n, score.retention, genetic)
+    yield _ashman(cuts.blocks(histograms), copies, n, score.retention, genetic)
 
 
 def _arm(name: str, arm: GeneticArm, n: int, blocks: Blocks, column: int) -> Iterator[Metric]:
     """Share of amplified nuclei, which ``column`` of the blocks counts, and what truncation leaves of it."""
-    interval = blocks.interval(arm.fraction, lambda sums: sums[..., column] / sums[..., 0], 0.0, 1.0)
+    interval = blocks.share(arm.fraction, lambda sums: sums[..., column] / sums[..., 0], n)
     yield measured(f"amplified_{name}", arm.fraction, n, interval=interval, label=arm.category)
     if arm.excess is None:
         yield insufficient(f"amplified_excess_{name}", n)

@@ -45,10 +45,13 @@ def sixteenths(y_um: Reals, x_um: Reals) -> Ints | None:
     NDArray or None
         Block of each region, 0 to 15; None of fewer than sixteen regions.
     """
-    if len(y_um) < BLOCKS:
-        return None
+    return None if len(y_um) < BLOCKS else halved(y_um, x_um, HALVINGS)
+
+
+def halved(y_um: Reals, x_um: Reals, times: int) -> Ints:
+    """Block of each region, 0 to ``2**times - 1``; a halving less would make one of 0 and 1, 2 and 3, ..."""
     blocks = [np.arange(len(y_um))]
-    for _ in range(HALVINGS):
+    for _ in range(times):
         blocks = [half for block in blocks for half in _halves(block, y_um[block], x_um[block])]
     numbers = np.empty(len(y_um), np.int64)
     for number, block in enumerate(blocks):
@@ -83,9 +86,10 @@ def jackknife_interval(
     Returns
     -------
     tuple or None
-        None if the statistic is not defined without some block: it then hangs on that block.
+        None if the statistic is not defined without some block: it then hangs on that block. None also if no
+        block changes it, as where it lies at the end of its range: how it varies is then not to be seen.
     """
-    if not len(left_out) or not np.isfinite(left_out).all():
+    if not len(left_out) or not np.isfinite(left_out).all() or not np.ptp(left_out):
         return None
     half = T95 * math.sqrt(jackknife_variance(left_out))
     return min(value, max(low, value - half)), max(value, min(high, value + half))

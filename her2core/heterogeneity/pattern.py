@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.heterogeneity.bootstrap import UNIT, Blocks, whole
+from her2core.heterogeneity.blocks import Cuts
+from her2core.heterogeneity.bootstrap import UNIT, whole
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by
 from her2core.kernels.components import component_labels
@@ -146,18 +147,19 @@ def pattern_metrics(
     x_um: Reals,
     classes: NDArray[np.int8],
     rows: Ints,
+    cuts: Cuts,
     around: Neighbours,
     params: HeterogeneityParams,
 ) -> Iterator[Metric]:
     """Pattern type and sizes of groups, for both meanings of positive; the label is the type.
 
-    Groups are found once. A draw of the interval takes whole hexagons, and each cell brings the size of its
-    own group along.
+    Groups are found once. The interval leaves blocks of hexagons out, and each cell keeps the size of its own
+    group.
 
     Parameters
     ----------
-    rows
-        Hexagon of every cell, from 0.
+    rows, cuts
+        Hexagon of every cell, from 0, and the blocks that these make.
     around
         `Neighbours` of these cells.
     """
@@ -171,33 +173,39 @@ def pattern_metrics(
             yield from (insufficient(name, n, scale_um=scale) for name in names)
             continue
         found = pattern_of(y_um, x_um, classes >= lowest, scale, near)
-        drawn = Blocks.of(_held(found, rows), params.replicates)
-        *shares, _ = _values(drawn.total[None])[0].tolist()
-        values = (*shares, float(np.count_nonzero(found.sizes >= CLUSTER_CELLS)))
-        for k, (name, value, high) in enumerate(zip(names, values, (0.5, 0.5, 0.5, 1.0, n), strict=True)):
-            interval = drawn.interval(value, partial(_value, k), 0.0, high)
-            yield measured(name, value, n, scale_um=scale, interval=interval, label=found.type)
+        blocks = cuts.blocks(_held(found, rows, cuts.hexagons))
+        shares, highest = _values(blocks.total).tolist()[:4], (0.5, 0.5, 0.5, 1.0)
+        for k, (value, high) in enumerate(zip(shares, highest, strict=True)):
+            if METRICS[k] in ("largest", "cohesive"):  # one group, wherever it is, and no draw of cells
+                interval = blocks.interval(value, partial(_value, k), 0.0, high)
+            else:
+                of = found.minority if METRICS[k] == "scattered" else n
+                interval = blocks.share(value, partial(_value, k), of, high)
+            yield measured(names[k], value, n, scale_um=scale, interval=interval, label=found.type)
+        groups = float(np.count_nonzero(found.sizes >= CLUSTER_CELLS))
+        interval = blocks.interval(groups, partial(_value, 4, times=n), 0.0, n)
+        yield measured(names[4], groups, n, scale_um=scale, interval=interval, label=found.type)
 
 
-def _held(found: Pattern, rows: Ints) -> Reals:
+def _held(found: Pattern, rows: Ints, blocks: int) -> Reals:
     """What each hexagon holds: cells, and of the minority all, and those of each kind of group."""
     sizes = found.sizes[found.group]
     part = np.where(sizes >= CLUSTER_CELLS, whole(1 / sizes), 0.0)  # of one group of cells in many hexagons
-    blocks = int(rows.max(initial=-1)) + 1
     of_minority = (np.ones(found.minority), found.group == 0, found.cohesive, found.in_small, part)
     held = sums_by(rows[found.rarer], blocks, *of_minority)
     return np.concatenate([sums_by(rows, blocks, np.ones(found.n)), held], axis=1)
 
 
-def _value(k: int, sums: Reals) -> Reals:
-    column: Reals = _values(sums)[:, k]
-    return column
+def _value(k: int, sums: Reals, times: int = 1) -> Reals:
+    value: Reals = times * _values(sums)[..., k]
+    return value
 
 
 def _values(sums: Reals) -> Reals:
-    """`METRICS` of sums, shape ``(draws, 5)``; what is a share of none is NaN."""
-    cells, minority, largest, cohesive, small, groups = sums.T
+    """`METRICS` of sums, shape ``(..., 5)``, groups by cell; what is a share of none is NaN."""
+    cells, minority, largest, cohesive, small, groups = np.moveaxis(sums, -1, 0)
     share = minority / cells
-    scattered = np.divide(small, minority, out=np.full(len(sums), np.nan), where=minority > 0)
-    values = (np.minimum(share, 1 - share), largest / cells, cohesive / cells, scattered, groups * UNIT)
-    return np.stack(values, axis=1)
+    scattered = np.divide(small, minority, out=np.full(np.shape(cells), np.nan), where=minority > 0)
+    groups = groups * UNIT / cells
+    values = (np.minimum(share, 1 - share), largest / cells, cohesive / cells, scattered, groups)
+    return np.stack(values, axis=-1)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
+from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.jackknife import BLOCKS, fraction_interval, jackknife_interval, sixteenths
 from her2core.heterogeneity.lattice import (
     LEVELS,
@@ -90,11 +91,11 @@ def cell_metrics(
     counted = np.flatnonzero(classes >= CellClass.C0)
     y, x, classes, od = y_um[counted], x_um[counted], classes[counted], od[counted]
     rows = regions.rows_of(y, x)
-    around = Neighbours.of(y, x, classes, params)
-    yield from pattern_metrics(y, x, classes, rows, around, params)
+    around, cuts = Neighbours.of(y, x, classes, params), Cuts.of(regions)
+    yield from pattern_metrics(y, x, classes, rows, cuts, around, params)
     area_um2 = len(regions) * regions.grid.area_um2
-    yield from clustering_metrics(y, x, classes, rows, around, area_um2, params)
-    yield from proximity_metrics(y, x, od.astype(np.float64), rows, params)
+    yield from clustering_metrics(y, x, classes, rows, cuts, around, area_um2, params)
+    yield from proximity_metrics(y, x, od.astype(np.float64), rows, cuts, params)
 
 
 def _valid(hexes: Hexes, n: Ints, params: HeterogeneityParams) -> tuple[NDArray[np.bool_], Hexes]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.heterogeneity.bootstrap import Blocks
+from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.kernels.nearest import nearest
 from her2core.kernels.pairs import neighbour_counts
@@ -91,25 +91,28 @@ def clustering_metrics(
     x_um: Reals,
     classes: NDArray[np.int8],
     rows: Ints,
+    cuts: Cuts,
     around: Neighbours,
     area_um2: float,
     params: HeterogeneityParams,
 ) -> Iterator[Metric]:
     """`label_l` at every reach, for both meanings of positive.
 
-    A draw of the interval takes whole hexagons, and each cell brings its own neighbours along (Loh, Astrophys
-    J 2008;681:726-734): no pair is made that was not there.
+    The interval leaves blocks of hexagons out, and each cell keeps its own neighbours (Loh, Astrophys J
+    2008;681:726-734): no pair is made or cut.
 
     Parameters
     ----------
     rows
         Hexagon of every cell, from 0.
+    cuts
+        The blocks that these hexagons make.
     around
         `Neighbours` of these cells.
     area_um2
         Area of all hexagons that hold cells.
     """
-    n, blocks = len(classes), int(rows.max(initial=-1)) + 1
+    n = len(classes)
     for word, lowest in POSITIVE.items():
         name = f"label_l_{word}"
         positive = classes >= lowest
@@ -126,15 +129,15 @@ def clustering_metrics(
             if expected[k] < MIN_PAIRS:
                 yield insufficient(name, many, scale_um=reach)
                 continue
-            of_positive = sums_by(rows[positive], blocks, np.ones(many), near[:, k])
-            of_all = sums_by(rows, blocks, np.ones(n), all_near[:, k])
-            held = np.concatenate([of_positive, of_all], axis=1)
-            value, drawn = float(values[k]), Blocks.of(held, params.replicates)
-            interval = drawn.interval(value, _l_of_draws(many, n, area_um2))
+            of_positive = sums_by(rows[positive], cuts.hexagons, np.ones(many), near[:, k])
+            of_all = sums_by(rows, cuts.hexagons, np.ones(n), all_near[:, k])
+            blocks = cuts.blocks(np.concatenate([of_positive, of_all], axis=1))
+            value = float(values[k])
+            interval = blocks.interval(value, _l_of_sums(many, n, area_um2))
             yield measured(name, value, many, scale_um=reach, interval=interval)
 
 
-def _l_of_draws(many: int, n: int, area_um2: float) -> Callable[[Reals], Reals]:
+def _l_of_sums(many: int, n: int, area_um2: float) -> Callable[[Reals], Reals]:
     """`label_l` of sums: positive cells, their pairs, cells, their pairs. Density stays the slide's."""
 
     def difference(sums: Reals) -> Reals:
@@ -153,7 +156,7 @@ def sums_by(rows: Ints, size: int, *columns: NDArray[np.number | np.bool_]) -> R
 
 
 def proximity_metrics(
-    y_um: Reals, x_um: Reals, od: Reals, rows: Ints, params: HeterogeneityParams
+    y_um: Reals, x_um: Reals, od: Reals, rows: Ints, cuts: Cuts, params: HeterogeneityParams
 ) -> Iterator[Metric]:
     """Proximity score: fraction of cells with a membrane OD of at least t, or within r of such a cell.
 
@@ -161,10 +164,10 @@ def proximity_metrics(
     ----------
     od
         Membrane OD of every cell, shape ``(n,)``.
-    rows
-        Hexagon of every cell, from 0.
+    rows, cuts
+        Hexagon of every cell, from 0, and the blocks that these make.
     """
-    n, blocks = len(od), int(rows.max(initial=-1)) + 1
+    n = len(od)
     for t in params.proximity_od:
         name = f"proximity_od_{round(100 * t):03d}"
         target = od >= np.float32(t)
@@ -176,8 +179,6 @@ def proximity_metrics(
         for reach in params.proximity_um:
             served = distance <= reach
             value = int(np.count_nonzero(served)) / n
-            held = sums_by(rows, blocks, served, np.ones(n))
-            interval = Blocks.of(held, params.replicates).interval(
-                value, lambda sums: sums[:, 0] / sums[:, 1], 0.0, 1.0
-            )
+            held = sums_by(rows, cuts.hexagons, served, np.ones(n))
+            interval = cuts.blocks(held).share(value, lambda sums: sums[..., 0] / sums[..., 1], n)
             yield measured(name, value, n, scale_um=reach, interval=interval)

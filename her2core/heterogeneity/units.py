@@ -30,24 +30,24 @@ class Sums:
     total
         `CELL_SUMS` or `NUCLEUS_SUMS`, shape ``(k,)``: multiples of `bootstrap.UNIT`, so that sums are exact.
     replicates
-        The same of bootstrap replicates, shape ``(replicates, k)``; None if hexagons are too few.
+        The same of bootstrap replicates, shape ``(replicates, k)``; None if blocks are too few.
     """
 
     total: Reals
     replicates: Reals | None
 
     @classmethod
-    def of(cls, hexagons: Reals, replicates: int, name: str) -> Sums:
+    def of(cls, blocks: Reals, replicates: int, name: str) -> Sums:
         """Sums of one slide.
 
         Parameters
         ----------
-        hexagons
-            What each hexagon holds, shape ``(m, k)``.
+        blocks
+            What each compact block of tissue holds, shape ``(m, k)``.
         name
             The slide's: slides are drawn independently of each other, and of the order they come in.
         """
-        rounded = whole(hexagons)
+        rounded = whole(blocks)
         drawn = replicate_sums(rounded, replicates, name)
         return cls(rounded.sum(axis=0) * UNIT, None if drawn is None else drawn * UNIT)
 

@@ -1,4 +1,4 @@
-"""From regions to rows of ``regions``, and back to what hexagons hold; `schema` describes the columns."""
+"""From regions to rows of ``regions``, and back to what they hold; `schema` describes the columns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import SCORES
+from her2core.heterogeneity.bootstrap import UNIT, whole
 from her2core.heterogeneity.dataset import columns_of
+from her2core.heterogeneity.jackknife import BLOCKS, sixteenths
 from her2core.heterogeneity.regions import NucleusRegions, Regions
+from her2core.heterogeneity.spatial_cells import sums_by
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import FOLDER, DataFile
 from her2core.records import Assay, SlideRow
@@ -46,22 +49,26 @@ def region_rows(slide: SlideRow, sweep: Sequence[Regions | NucleusRegions]) -> I
         before += m
 
 
-def hexagon_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDArray[np.float64]:
-    """What the hexagons of a slide hold, from its rows of ``regions``.
+def block_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDArray[np.float64]:
+    """What compact blocks of a slide hold, from its rows of ``regions``.
 
     Returns
     -------
     NDArray
-        `units.CELL_SUMS` of IHC, `units.NUCLEUS_SUMS` of ISH, shape ``(m, k)``.
+        `units.CELL_SUMS` of IHC, `units.NUCLEUS_SUMS` of ISH, shape ``(16, k)``; ``(1, k)``, all in one, of
+        fewer hexagons than that.
     """
     ihc = assay == Assay.IHC
     names = ["n", "membrane_od_mean", "membrane_od_sd", "n0", "n1", "n2", "n2u", "n3"]
     if not ihc:
         names = ["n", "her2", "her2_squares", "cep17", "amplified"]
     body = store.read_bytes(f"{FOLDER}/{REGIONS.name}/{file.path}")
-    rows = pq.read_table(io.BytesIO(body), columns=names, filters=[("scale_um", "==", size_um)])
-    columns = [rows[name].fill_null(0).to_numpy().astype(np.float64) for name in names]
-    if not ihc:
-        return np.stack(columns, axis=1)
-    n, mean, sd, n0, n1, n2, n2u, n3 = columns
-    return np.stack([n, n * mean, (n - 1) * sd**2 + n * mean**2, n0, n1, n2 + n2u, n3], axis=1)
+    columns, of_size = ["y_um", "x_um", *names], [("scale_um", "==", size_um)]
+    rows = pq.read_table(io.BytesIO(body), columns=columns, filters=of_size)
+    sums = [rows[name].fill_null(0).to_numpy().astype(np.float64) for name in names]
+    if ihc:
+        n, mean, sd, n0, n1, n2, n2u, n3 = sums
+        sums = [n, n * mean, (n - 1) * sd**2 + n * mean**2, n0, n1, n2 + n2u, n3]
+    held = whole(np.stack(sums, axis=1)) * UNIT
+    blocks = sixteenths(rows["y_um"].to_numpy(), rows["x_um"].to_numpy())
+    return held.sum(axis=0, keepdims=True) if blocks is None else sums_by(blocks, BLOCKS, *held.T)
