@@ -15,6 +15,7 @@ from her2core.errors import Reason, SlideError
 from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.base import list_scenes
 from her2core.readers.locate import locate
+from her2core.readers.probe import probe
 from her2core.readers.scale import plausible_range
 from her2core.records import RGB, Assay, SlideInfo, SlideRow
 from her2core.storage.sources import Scratch, file_identity
@@ -96,7 +97,10 @@ def inspect_slide(
         endpoint_url=endpoint_url,
     )
     with opened(assay=assay) if assay else _opened_as_it_can_be(opened) as reader:
-        return reader.info if header_only else replace(reader.info, assay_guess=guess_assay(reader))
+        if header_only:
+            return reader.info
+        probe(reader)
+        return replace(reader.info, assay_guess=guess_assay(reader))
 
 
 def inspect_row(

@@ -10,6 +10,7 @@ Adobe, TIFF Revision 6.0 (1992); Aperio/libtiff, The BigTIFF File Format (2007).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,7 @@ STRIP_BYTE_COUNTS = 279
 X_RESOLUTION = 282
 Y_RESOLUTION = 283
 PLANAR_CONFIGURATION = 284
+PAGE_NAME = 285
 RESOLUTION_UNIT = 296
 SOFTWARE = 305
 PREDICTOR = 317
@@ -68,6 +70,11 @@ class Tag:
     count: int
     start: int
 
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return self.count * np.dtype(TYPE_DTYPES[self.type]).itemsize * (2 if self.type in RATIONALS else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Ifd:
@@ -80,12 +87,45 @@ class Ifd:
     def has(self, tag: int) -> bool:
         return tag in self.tags
 
+    def check(self) -> None:
+        """Refuse a directory of which something cannot be read that tells a level from a label or a macro.
+
+        Raises
+        ------
+        SlideError
+            Naming the tag.
+        """
+        for tag in (NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_LENGTH, SAMPLES_PER_PIXEL, TILE_WIDTH, TILE_LENGTH):
+            self.ints(tag)
+        for tag in (IMAGE_DESCRIPTION, PAGE_NAME):
+            self.text(tag)
+        for tag in (STRIP_OFFSETS, STRIP_BYTE_COUNTS, TILE_OFFSETS, TILE_BYTE_COUNTS, JPEG_TABLES):
+            self._check(tag)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether ``check`` refuses it."""
+        try:
+            self.check()
+        except SlideError:
+            return True
+        return False
+
+    def _check(self, tag: int) -> None:
+        """Refuse values that lie beyond the file's end."""
+        entry = self.tags.get(tag)
+        if entry is not None and entry.start + entry.size > self.source.size:
+            raise SlideError(
+                Reason.FILE_TRUNCATED,
+                f"{self.source.name}: TIFF tag {tag} needs {entry.size} bytes at byte {entry.start} of a "
+                f"file of {self.source.size}. The copy is incomplete: transfer the slide again",
+            )
+
     def raw(self, tag: int) -> npt.NDArray[np.generic]:
         """All values of a tag, shape ``(count,)`` (numerator and denominator in turn for rationals)."""
+        self._check(tag)
         entry = self.tags[tag]
-        dtype = np.dtype(self.order + TYPE_DTYPES[entry.type])
-        count = entry.count * (2 if entry.type in RATIONALS else 1)
-        return np.frombuffer(self.source.read(entry.start, count * dtype.itemsize), dtype)
+        return np.frombuffer(self.source.read(entry.start, entry.size), self.order + TYPE_DTYPES[entry.type])
 
     def ints(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """The first few whole numbers of a tag."""
@@ -109,6 +149,7 @@ class Ifd:
             raise SlideError(
                 Reason.FILE_UNREADABLE, f"{self.source.name}: TIFF tag {tag}, the tile index, is missing"
             )
+        self._check(tag)
         entry = self.tags[tag]
         if entry.count > MAX_TILES or entry.type not in (3, 4, 13, 16, 18):
             raise SlideError(
@@ -123,6 +164,7 @@ class Ifd:
         entry = self.tags.get(tag)
         if entry is None or entry.type not in (1, 2, 7):
             return ""
+        self._check(tag)
         if entry.count > MAX_TEXT_BYTES:
             raise SlideError(
                 Reason.FILE_HOSTILE,
@@ -132,8 +174,16 @@ class Ifd:
         return self.data(tag).rstrip(b"\0").decode("utf-8", "replace")
 
     def data(self, tag: int) -> bytes:
+        self._check(tag)
         entry = self.tags.get(tag)
         return b"" if entry is None else self.source.read(entry.start, entry.count)
+
+    def head(self, tag: int, length: int) -> bytes:
+        """The first bytes of a tag; empty where they cannot be read."""
+        entry = self.tags.get(tag)
+        if entry is None or entry.start + entry.size > self.source.size:
+            return b""
+        return self.source.read(entry.start, min(entry.size, length))
 
     def rational(self, tag: int) -> float | None:
         """A positive ratio, or None."""
@@ -159,13 +209,43 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_chain(source: ByteSource) -> list[Ifd]:
-    """Every directory of the main chain.
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The directories of a file's main chain that can be reached.
+
+    Attributes
+    ----------
+    broken
+        Whether the link behind the last one leads nowhere.
+    """
+
+    ifds: list[Ifd]
+    broken: bool
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What to say of directories that are not read."""
+        odd = [
+            f"its TIFF directory {i} is damaged and left out"
+            for i, ifd in enumerate(self.ifds, 1)
+            if ifd.damaged
+        ]
+        if self.broken:
+            n = len(self.ifds)
+            odd.append(f"the link behind its TIFF directory {n} is broken: what may follow is not read")
+        return tuple(odd)
+
+
+def read_chain(source: ByteSource) -> Chain:
+    """Every directory of the main chain that can be reached.
+
+    A link that leads nowhere, as an aborted writer leaves it, ends the chain; the directories before it, and
+    their pixels, are whole.
 
     Raises
     ------
     SlideError
-        ``FILE_TRUNCATED`` where the chain leaves the file, ``FILE_HOSTILE`` where it loops or does not end.
+        Where the first directory cannot be read, ``FILE_HOSTILE`` where the chain does not end.
     """
     head = source.read(0, min(16, source.size))
     if not is_tiff(head) or len(head) < 8:
@@ -177,25 +257,43 @@ def read_chain(source: ByteSource) -> list[Ifd]:
     at = int(np.frombuffer(source.read(start, 8 if big else 4), order + layout.offset)[0])
     chain: list[Ifd] = []
     seen: set[int] = set()
-    while at:
-        _visit(source, at, seen)
-        ifd, at = _read_ifd(source, layout, at)
-        chain.append(ifd)
+    broken = False
+    while at and not broken:
+        if len(seen) >= MAX_IFDS:
+            raise SlideError(
+                Reason.FILE_HOSTILE,
+                f"{source.name}: more than {MAX_IFDS} TIFF directories; expected one slide",
+            )
+        try:
+            _visit(source, at, seen)
+            ifd, at = _read_ifd(source, layout, at)
+        except SlideError:
+            if not chain:
+                raise
+            broken = True
+            continue
         if ifd.has(HAMAMATSU_FORMAT):
-            break  # NDPI: offsets beyond 4 GiB are stored its own way, and another reader takes it
+            return Chain([*chain, ifd], broken=False)  # NDPI: offsets beyond 4 GiB are stored its own way
+        if not chain:
+            ifd.check()
+        chain.append(ifd)
     if not chain:
         raise SlideError(Reason.NOT_A_SLIDE, f"{source.name}: a TIFF without any image")
-    return chain
+    return Chain(chain, broken)
 
 
 def read_sub_ifds(parent: Ifd, big: bool) -> list[Ifd]:
-    """The directories that ``parent`` lists as its reduced levels."""
+    """The directories that ``parent`` lists as its reduced levels; one that cannot be read is left out.
+
+    No pixel is read from them.
+    """
     layout = _Layout(parent.order, "u8", "u8", 20) if big else _Layout(parent.order, "u4", "u2", 12)
     seen: set[int] = set()
     found = []
-    for at in parent.ints(SUB_IFDS):
-        _visit(parent.source, at, seen)
-        found.append(_read_ifd(parent.source, layout, at)[0])
+    with suppress(SlideError):
+        for at in parent.ints(SUB_IFDS):
+            _visit(parent.source, at, seen)
+            found.append(_read_ifd(parent.source, layout, at)[0])
     return found
 
 
@@ -205,11 +303,7 @@ def is_big(source: ByteSource) -> bool:
 
 def _visit(source: ByteSource, at: int, seen: set[int]) -> None:
     if at in seen:
-        raise SlideError(Reason.FILE_HOSTILE, f"{source.name}: its TIFF directories loop at byte {at}")
-    if len(seen) >= MAX_IFDS:
-        raise SlideError(
-            Reason.FILE_HOSTILE, f"{source.name}: more than {MAX_IFDS} TIFF directories; expected one slide"
-        )
+        raise SlideError(Reason.FILE_UNREADABLE, f"{source.name}: its TIFF directories loop at byte {at}")
     seen.add(at)
 
 
@@ -225,14 +319,12 @@ def _read_ifd(source: ByteSource, layout: _Layout, at: int) -> tuple[Ifd, int]:
         )
     first = at + count_dtype.itemsize
     table = source.read(first, n * layout.entry_bytes + offset_dtype.itemsize)
-    tags = dict(_entries(source, layout, table, first, n))
+    tags = dict(_entries(layout, table, first, n))
     following = int(np.frombuffer(table[-offset_dtype.itemsize :], offset_dtype)[0])
     return Ifd(source, layout.order, tags), following
 
 
-def _entries(
-    source: ByteSource, layout: _Layout, table: bytes, first: int, n: int
-) -> Iterable[tuple[int, Tag]]:
+def _entries(layout: _Layout, table: bytes, first: int, n: int) -> Iterable[tuple[int, Tag]]:
     entry = np.dtype(
         [("tag", layout.order + "u2"), ("type", layout.order + "u2"), ("count", layout.order + layout.offset),
          ("value", layout.order + layout.offset)]
@@ -241,13 +333,6 @@ def _entries(
         tag, kind, count, value = (int(v) for v in row.tolist())
         if kind not in TYPE_DTYPES:
             continue  # readers skip types they do not know (TIFF 6.0, page 16)
-        size = count * np.dtype(TYPE_DTYPES[kind]).itemsize * (2 if kind in RATIONALS else 1)
-        inline = size <= entry["value"].itemsize
+        inline = Tag(kind, count, 0).size <= entry["value"].itemsize
         start = first + i * layout.entry_bytes + entry.fields["value"][1] if inline else value  # type: ignore[index]
-        if start + size > source.size:
-            raise SlideError(
-                Reason.FILE_TRUNCATED,
-                f"{source.name}: TIFF tag {tag} needs {size} bytes at byte {start} of a file of "
-                f"{source.size}. The copy is incomplete: transfer the slide again",
-            )
         yield tag, Tag(kind, count, start)

@@ -150,7 +150,7 @@ def _leica_foci(path: str | os.PathLike[str]) -> int:
     try:
         if not tags.is_tiff(source.read(0, min(4, source.size))):
             return 1
-        description = tags.read_chain(source)[0].text(tags.IMAGE_DESCRIPTION)
+        description = tags.read_chain(source).ifds[0].text(tags.IMAGE_DESCRIPTION)
     except SlideError:
         return 1  # no such file, or damaged where OpenSlide does not mind
     finally:

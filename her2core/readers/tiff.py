@@ -13,13 +13,14 @@ from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
 from her2core.readers.base import Asked, SlideReader, choose_scene, focal_planes, time_points
 from her2core.readers.bytesource import ByteSource
-from her2core.readers.ifd import Ifd
+from her2core.readers.ifd import Chain, Ifd
 from her2core.readers.jpeg2000 import HEAD_BYTES, jpeg2000_header
 from her2core.readers.openslide import LEICA_SCHEMA
 from her2core.readers.scale import resolve_scale
 from her2core.readers.tiffgrid import absent_tiles, decoded_once_if_huge, resplit, tile_grid
+from her2core.readers.tiffpages import size_of
 from her2core.readers.tiffsamples import SampleLayout, sample_layout
-from her2core.readers.tiffscenes import ChosenScene, find_scenes
+from her2core.readers.tiffscenes import ChosenScene, Scene, find_scenes
 from her2core.readers.tiffstack import is_stack, open_stack
 from her2core.readers.tilecodecs import (
     TIFF_COMPRESSIONS,
@@ -52,42 +53,70 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
         For what cannot be read, or should not be.
     """
     chain = tags.read_chain(source)
-    vendor = next(filter(None, map(_vendor, chain)), None)
+    vendor = next(filter(None, map(_vendor, chain.ifds)), None)
     if vendor:
         raise NeedsOpenSlideError(
             Reason.FILE_UNREADABLE, f"{asked.name}: a {vendor} file is read with OpenSlide from a local copy"
         )
-    kind, scenes = find_scenes(source, asked.name, chain, fluorescence=asked.fluorescence)
+    kind, scenes = find_scenes(source, asked.name, chain.ifds, fluorescence=asked.fluorescence)
     sizes = {scene.name: scene.size for scene in scenes}
     scene = scenes[choose_scene(asked.name, sizes, asked.scene)]
+    _check_left_out(asked.name, chain, scene)
+    odd = chain.problems
     if scene.times > 1:
         raise time_points(asked.name, scene.times)
     scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
     chosen = ChosenScene(scene, kind, sizes, scale)
     if asked.fluorescence and is_stack(scene):
-        return open_stack(source, asked, chosen)
+        return open_stack(source, asked, chosen, odd)
     layout = sample_layout(asked.name, scene)
     if scene.foci > 1:
         raise focal_planes(asked.name, scene.foci)
     compression, decode = _decoder(asked.name, layout, aperio=kind == "aperio")
     grid = _grid(source, asked.name, layout, compression)
-    info = chosen.info(asked, grid, compression, (*layout.problems, *absent_tiles(grid, "glass")))
+    info = chosen.info(asked, grid, compression, (*odd, *layout.problems, *absent_tiles(grid, "glass")))
     reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours)
     return decoded_once_if_huge(reader, grid)
+
+
+def _check_left_out(name: str, chain: Chain, scene: Scene) -> None:
+    """Refuse a file whose slide may be among the directories that cannot be read.
+
+    Nothing is missed where the chosen image is tiled, as slides are, and the larger one.
+    """
+    tiled = scene.planes[0].has(tags.TILE_WIDTH)
+    for ifd in chain.ifds:
+        if ifd.damaged and _can_be_larger(ifd, scene.size[0] * scene.size[1], tiled=tiled):
+            ifd.check()
+    if chain.broken and not tiled:
+        raise SlideError(
+            Reason.FILE_TRUNCATED,
+            f"{name}: the link behind its TIFF directory {len(chain.ifds)} is broken, and those before hold "
+            "no tiles: the slide may have followed. Transfer or export it again",
+        )
+
+
+def _can_be_larger(ifd: Ifd, area: int, *, tiled: bool) -> bool:
+    """Whether a damaged directory can hold as many pixels as an image, that is tiled or not."""
+    try:
+        height, width = size_of(ifd)
+    except SlideError:
+        return ifd.has(tags.TILE_WIDTH) or not tiled
+    return height * width >= area
 
 
 def _vendor(page: Ifd) -> str | None:
     """Maker of a TIFF that only OpenSlide reads right, by the marks that OpenSlide itself goes by."""
     if page.has(tags.HAMAMATSU_FORMAT):
         return "Hamamatsu NDPI"
-    if b"iScan" in page.data(tags.XMP)[:65536]:
+    if b"iScan" in page.head(tags.XMP, 65536):
         return "Ventana"
-    description, software = page.text(tags.IMAGE_DESCRIPTION)[:4096], page.text(tags.SOFTWARE)
-    if LEICA_SCHEMA in description:
+    description, software = page.head(tags.IMAGE_DESCRIPTION, 4096), page.head(tags.SOFTWARE, 16)
+    if LEICA_SCHEMA.encode() in description:
         return "Leica SCN"
-    if software.startswith("Philips"):
+    if software.startswith(b"Philips"):
         return "Philips"
-    return "Trestle" if software.startswith("MedScan") else None
+    return "Trestle" if software.startswith(b"MedScan") else None
 
 
 def _grid(source: ByteSource, name: str, layout: SampleLayout, compression: str) -> TileGrid:

@@ -19,7 +19,6 @@ from her2core.records import LevelInfo
 
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 LABEL_OR_MACRO = 9  # NewSubfileType of Aperio's macro picture
-PAGE_NAME = 285
 PICTURE_LINE = re.compile(
     rf"^\s*{PICTURE_WORDS}(?!\s*=)"  # a description with a line that begins so
     r"|<ImageType>\s*(?:label|macro|thumbnail|overview)\s*<",  # PerkinElmer's
@@ -41,11 +40,13 @@ def size_of(page: Ifd) -> Size:
 
 
 def is_picture(page: Ifd) -> bool:
-    """Whether a directory is a mask, a label, a macro or a thumbnail picture."""
+    """Whether a directory is a mask, a label, a macro or a thumbnail picture, or too damaged to tell."""
+    if page.damaged:
+        return True
     kind = page.number(tags.NEW_SUBFILE_TYPE)
     if kind & MASK or kind == LABEL_OR_MACRO:
         return True
-    texts = (page.text(tags.IMAGE_DESCRIPTION)[:1024], page.text(PAGE_NAME)[:1024])
+    texts = (page.text(tags.IMAGE_DESCRIPTION)[:1024], page.text(tags.PAGE_NAME)[:1024])
     return any(PICTURE_LINE.search(text) for text in texts)
 
 

@@ -40,8 +40,15 @@ def is_stack(scene: Scene) -> bool:
     return not colours or sum(map(len, scene.stack)) > 1
 
 
-def open_stack(source: ByteSource, asked: Asked, chosen: ChosenScene) -> SlideReader:
+def open_stack(
+    source: ByteSource, asked: Asked, chosen: ChosenScene, odd: tuple[str, ...] = ()
+) -> SlideReader:
     """Reader of the channels that were asked for, at their maximum over the focal planes.
+
+    Parameters
+    ----------
+    odd
+        What is odd about the file's directories.
 
     Raises
     ------
@@ -74,7 +81,7 @@ def open_stack(source: ByteSource, asked: Asked, chosen: ChosenScene) -> SlideRe
         grid = resplit(name, grid)
     seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
     info = replace(
-        chosen.info(asked, grid, compression, (*absent_tiles(grid, "dark"), *seen)),
+        chosen.info(asked, grid, compression, (*odd, *absent_tiles(grid, "dark"), *seen)),
         channels=mapped.names,
         dtype=dtype,
         z_planes=foci,

@@ -136,12 +136,19 @@ def jpeg_decoder(photometric: int, tables: bytes | None = None) -> TileDecoder:
             raise ShortTileError("JPEG stream has no end mark")
         # What follows a whole scan changes no pixel; the pixels that a stream lacks are made of it.
         other = np.empty_like(out)
-        unpack(bytes(data) + EOI, out)
-        unpack(bytes(data) + b"\xa5\x5a" * 512 + EOI, other)
+        stream = _without_zeros(bytes(data))
+        unpack(stream + EOI, out)
+        unpack(stream + b"\xa5\x5a" * 512 + EOI, other)
         if not np.array_equal(out, other):
             raise ShortTileError("JPEG stream ends before its pixels do")
 
     return decode
+
+
+def _without_zeros(stream: bytes) -> bytes:
+    """A JPEG stream without the zeros behind it; the one after 0xFF is its own (ITU-T T.81, F.1.2.3)."""
+    bare = stream.rstrip(b"\0")
+    return bare + b"\0" if bare.endswith(b"\xff") and bare != stream else bare
 
 
 def _is_ended(data: memoryview) -> bool:

@@ -16,10 +16,20 @@ import numpy.typing as npt
 from her2core.errors import Reason, SlideError
 from her2core.pixels import Pixels
 from her2core.readers.base import DARK, OUTSIDE, Closing, clip_region, composite
-from her2core.readers.bytesource import ByteSource, coalesce
+from her2core.readers.bytesource import ByteSource, LocalBytes, coalesce
 from her2core.readers.tilecodecs import ShortTileError, TileDecoder
 from her2core.records import Box, SlideInfo
 
+SIGNATURES = {
+    "jpeg": (b"\xff\xd8",),
+    "jpeg2000": (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "),
+    "webp": (b"RIFF",),
+    "jpegxl": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "zstd": (b"\x28\xb5\x2f\xfd",),
+    "deflate": (b"\x78", b"\x08", b"\x18", b"\x28", b"\x38", b"\x48", b"\x58", b"\x68"),
+}
+"""How streams begin; deflate by the window sizes of its header (RFC 1950)."""
+SIGNATURE_BYTES = 8
 SPAN_BYTES = 1 << 23
 """Most bytes read as one range (8 MiB); one larger tile is still read whole."""
 
@@ -56,6 +66,16 @@ class TileGrid:
             for row in range(box.y0 // self.tile_height, -(-box.y1 // self.tile_height)):
                 for column in range(box.x0 // self.tile_width, -(-box.x1 // self.tile_width)):
                     yield plane, row, column
+
+    def cut_sizes(self, tile: tuple[int, int, int]) -> list[tuple[int, int]]:
+        """Other heights and widths in which a tile at the slide's right or lower end may be stored."""
+        height = min(self.tile_height, self.height - tile[1] * self.tile_height)
+        width = min(self.tile_width, self.width - tile[2] * self.tile_width)
+        usual = self.stored_height(tile[1]), self.tile_width
+        others = [(height, width), (height, self.tile_width), (usual[0], width)]
+        if not self.whole_tiles:
+            others.append((self.tile_height, self.tile_width))
+        return [size for size in dict.fromkeys(others) if size != usual]
 
     def stored_height(self, row: int) -> int:
         """Rows of pixels that the tiles of a row hold."""
@@ -179,10 +199,57 @@ class TiledReader(Closing):
     def _decode_tile(self, tile: tuple[int, int, int], data: memoryview, pixels: Pixels) -> None:
         try:
             self._decode(data, pixels)
-        except ShortTileError as error:
-            raise self._bad_tile(Reason.FILE_TRUNCATED, tile, error) from error
         except (RuntimeError, ValueError) as error:
-            raise self._bad_tile(Reason.FILE_UNREADABLE, tile, error) from error
+            if not self._decode_cut(tile, data, pixels, error):
+                short = isinstance(error, ShortTileError)
+                reason = Reason.FILE_TRUNCATED if short else Reason.FILE_UNREADABLE
+                raise self._bad_tile(reason, tile, error) from error
+
+    def _decode_cut(
+        self, tile: tuple[int, int, int], data: memoryview, pixels: Pixels, error: Exception
+    ) -> bool:
+        """Decode a tile of the last row or column as some writers store it; False where it is not so either.
+
+        They cut it to the picture, or give the last strip the height of the others.
+        """
+        for height, width in self._grid.cut_sizes(tile):
+            cut = np.empty((height, width, *pixels.shape[2:]), pixels.dtype)
+            if isinstance(error, ShortTileError) and error.got != cut.nbytes:
+                continue
+            try:
+                self._decode(data, cut)
+            except (RuntimeError, ValueError):
+                continue
+            rows = min(height, len(pixels))
+            pixels[:rows, :width] = cut[:rows]
+            return True
+        return False
+
+    def check_starts(self) -> None:
+        """Look at the first bytes of every stored tile of a local file, where its codec has a signature.
+
+        Raises
+        ------
+        SlideError
+            ``FILE_UNREADABLE``, saying how many tiles do not begin as they should.
+        """
+        signatures = SIGNATURES.get(self.info.compression, ())
+        if not signatures or not isinstance(self._source, LocalBytes):
+            return
+        stored = np.argwhere(self._grid.counts > 0)
+        order = np.argsort(self._grid.offsets[tuple(stored.T)], kind="stable")
+        bad = []
+        for tile in map(tuple, stored[order].tolist()):
+            length = min(SIGNATURE_BYTES, int(self._grid.counts[tile]))
+            if not self._source.read(int(self._grid.offsets[tile]), length).startswith(signatures):
+                bad.append(tile)
+        if bad:
+            _, row, column = min(bad)
+            raise SlideError(
+                Reason.FILE_UNREADABLE,
+                f"{self.info.uri}: tile row {row} column {column} does not begin as {self.info.compression} "
+                f"does, nor do {len(bad) - 1} others of {len(stored)}. Transfer or export the slide again",
+            )
 
     def _buffer(self) -> Pixels:
         """This thread's tile: fresh pages cost more than decoding into warm ones."""

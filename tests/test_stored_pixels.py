@@ -310,3 +310,118 @@ def test_webp_and_jpeg_xl(tmp_path: Path, codec: str, code: int, alpha: bool) ->
         np.testing.assert_array_equal(tifffile.imread(path), TRUTH)
     with open_slide(path) as reader:
         assert reader.info.compression == codec
+
+
+# tiles as lenient writers store them
+
+
+def cut_tiles() -> list[Pixels]:
+    """Tiles of which those of the last column and row hold no more than the picture."""
+    places = itertools.product(range(0, HEIGHT, TILE), range(0, WIDTH, TILE))
+    return [np.ascontiguousarray(TRUTH[y : y + TILE, x : x + TILE]) for y, x in places]
+
+
+def jpeg(tile: Pixels) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(tile, level=95, subsampling="444"))
+
+
+def predicted(tile: Pixels) -> bytes:
+    return bytes(imagecodecs.zlib_encode(imagecodecs.delta_encode(tile, axis=1).tobytes()))
+
+
+ENCODERS: dict[str, tuple[int, Any]] = {
+    "raw": (1, lambda t: t.tobytes()),
+    "lzw": (5, lambda t: bytes(imagecodecs.lzw_encode(t.tobytes()))),
+    "deflate": (8, lambda t: bytes(imagecodecs.zlib_encode(t.tobytes()))),
+    "packbits": (32773, lambda t: bytes(imagecodecs.packbits_encode(t.tobytes()))),
+    "zstd": (50000, lambda t: bytes(imagecodecs.zstd_encode(t.tobytes()))),
+    "jpeg": (7, jpeg),
+    "jpeg2000": (33005, lambda t: bytes(imagecodecs.jpeg2k_encode(t, level=0, codecformat="j2k"))),
+    "webp": (50001, lambda t: bytes(imagecodecs.webp_encode(t, lossless=True))),
+    "jpegxl": (50002, lambda t: bytes(imagecodecs.jpegxl_encode(t, lossless=True))),
+}
+
+
+def close_to_truth(path: Path, codec: str) -> None:
+    np.testing.assert_allclose(read_all(path), TRUTH, atol=6 if codec == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_edge_tiles_may_be_cut_to_the_picture(tmp_path: Path, codec: str) -> None:
+    code, encode = ENCODERS[codec]
+    path = write_streams(tmp_path / "a.tif", [encode(tile) for tile in cut_tiles()], code)
+    close_to_truth(path, codec)
+    if codec not in ("raw", "lzw", "packbits"):
+        np.testing.assert_allclose(tifffile.imread(path), TRUTH, atol=6 if codec == "jpeg" else 0)
+
+
+def test_cut_tiles_with_a_predictor(tmp_path: Path) -> None:
+    path = write_streams(tmp_path / "a.tif", [predicted(tile) for tile in cut_tiles()], 8, predictor=2)
+    np.testing.assert_array_equal(read_all(path), TRUTH)
+
+
+@pytest.mark.parametrize("codec", ["raw", "lzw", "deflate", "zstd"])
+def test_an_edge_tile_that_breaks_off_is_not_taken_for_a_cut_one(tmp_path: Path, codec: str) -> None:
+    code, encode = ENCODERS[codec]
+    whole = tiles()
+    streams = [encode(tile) for tile in whole]
+    streams[-1] = encode(whole[-1].reshape(-1)[: 64 * 50 * 3])
+    path = write_streams(tmp_path / "a.tif", streams, code)
+    with pytest.raises(SlideError, match="row 2 column 3") as error:
+        read_all(path)
+    assert error.value.reason is Reason.FILE_TRUNCATED
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "deflate", "lzw", "zstd"])
+def test_the_last_strip_may_have_the_height_of_the_others(tmp_path: Path, codec: str) -> None:
+    code, encode = ENCODERS[codec]
+    rows = 64
+    padded = np.pad(TRUTH, [(0, -HEIGHT % rows), (0, 0), (0, 0)], mode="edge")
+    streams = [encode(np.ascontiguousarray(padded[y : y + rows])) for y in range(0, HEIGHT, rows)]
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(iter(streams), shape=TRUTH.shape, dtype="uint8", rowsperstrip=rows, photometric="rgb",
+                   compression=code, metadata=None)  # fmt: skip
+    close_to_truth(path, codec)
+
+
+@pytest.mark.parametrize("codec", [name for name in ENCODERS if name != "raw"])
+def test_padding_after_a_tile_is_overlooked(tmp_path: Path, codec: str) -> None:
+    code, encode = ENCODERS[codec]
+    path = write_streams(tmp_path / "a.tif", [encode(tile) + bytes(2000) for tile in tiles()], code)
+    close_to_truth(path, codec)
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(500)], ids=["bare", "padded"])
+@pytest.mark.parametrize("subsampling", ["444", "420"])
+def test_a_jpeg_without_end_mark_is_read_where_it_is_whole(
+    tmp_path: Path, subsampling: str, tail: bytes
+) -> None:
+    whole = [bytes(imagecodecs.jpeg8_encode(t, level=90, subsampling=subsampling)) for t in tiles()]
+    plain = write_streams(tmp_path / "plain.tif", whole, 7)
+    bare = write_streams(tmp_path / "a.tif", [stream[:-2] + tail for stream in whole], 7)
+    np.testing.assert_array_equal(read_all(bare), read_all(plain))
+
+
+@pytest.mark.parametrize("lost", [3, 12, 60, 300])
+@pytest.mark.parametrize("tail", [b"", bytes(500)], ids=["bare", "padded"])
+def test_a_jpeg_that_breaks_off_is_refused(tmp_path: Path, lost: int, tail: bytes) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (TILE, TILE, 3), np.uint8)
+    stream = jpeg(noise)
+    path = write_streams(tmp_path / "a.tif", [stream[: -2 - lost] + tail] * 12, 7)
+    with pytest.raises(SlideError, match="ends before its pixels do") as error:
+        read_all(path)
+    assert error.value.reason is Reason.FILE_TRUNCATED
+
+
+def test_a_progressive_jpeg_without_end_mark_is_refused(tmp_path: Path) -> None:
+    """Later scans may be missing, which nothing tells."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(tiles()[0]).save(buffer, "jpeg", progressive=True)
+    path = write_streams(tmp_path / "a.tif", [buffer.getvalue()[:-2]] * 12, 7)
+    with pytest.raises(SlideError, match="no end mark"):
+        read_all(path)
