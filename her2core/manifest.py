@@ -24,6 +24,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
 from her2core.errors import ManifestError
+from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS, RuleSet, rules_for
 from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
@@ -38,6 +39,13 @@ SITES = ("primary", "lymph_node", "metastasis", "recurrence", "unknown")
 """Sites; an organ may follow: ``metastasis:liver``."""
 READER_SCORES = ("0", "0_null", "0_ultralow", "1+", "2+", "3+")
 """What a reader may have scored: the four tiers, and 0 split where the reader did so."""
+READER_WORDS = {
+    "0+": "0_ultralow",
+    "0_with_staining": "0_ultralow",
+    "0_absent": "0_null",
+    "0_unspecified": "0",
+}
+"""Words of the consensus of January 2026 for these. A bare 0 is one that nobody split."""
 ISH_STATUSES = ("positive", "equivocal", "negative")
 """What a laboratory may have reported of an ISH."""
 ISH_GROUPS = (
@@ -86,7 +94,8 @@ def _site(value: str) -> str:
 
 
 def _reader_score(value: str) -> str:
-    return _one_of(value + "+" if value in ("1", "2", "3") else value, READER_SCORES)
+    known = READER_WORDS.get(value.casefold(), value)
+    return _one_of(known + "+" if known in ("1", "2", "3") else known, READER_SCORES)
 
 
 def _one_of(value: str, known: Sequence[str]) -> str:
@@ -122,6 +131,26 @@ def _amount(what: str, *, above_zero: bool) -> Callable[[str], Decimal]:
         return number
 
     return read
+
+
+def _duration(unit: str, most: int) -> Callable[[str], float]:
+    """Validator of a length of time; the upper bound tells slips of the pen, and is ours."""
+
+    def read(value: str) -> float:
+        number = _number(value, f"{unit}, such as 24")
+        if not 0 <= number <= most:
+            raise ValueError(f"found {value}; expected {unit}, from 0 up to {most}")
+        return float(number)
+
+    return read
+
+
+def _tumour_type(value: str) -> str:
+    return _one_of(value, TUMOURS)
+
+
+def _specimen_type(value: str) -> str:
+    return _one_of(value, SPECIMEN_TYPES)
 
 
 def _channels(value: str, info: ValidationInfo) -> str:
@@ -205,6 +234,14 @@ class _Row(BaseModel):
     ish_recount_group: Annotated[str, AfterValidator(_ish_group)] | None = None
     ish_source: _Text | None = None
     exclude: Annotated[_Text, AfterValidator(_why_excluded)] | None = None
+    tumour_type: Annotated[str, AfterValidator(_tumour_type)] | None = None
+    specimen_type: Annotated[str, AfterValidator(_specimen_type)] | None = None
+    cold_ischaemia_min: Annotated[float, BeforeValidator(_duration("minutes", 10_000))] | None = None
+    fixative: _Text | None = None
+    fixation_h: Annotated[float, BeforeValidator(_duration("hours", 10_000))] | None = None
+    antibody_clone: _Text | None = None
+    section_age_days: Annotated[float, BeforeValidator(_duration("days", 100_000))] | None = None
+    block_date: Annotated[str, AfterValidator(_date)] | None = None
 
 
 COLUMNS = tuple(_Row.model_fields)
@@ -254,6 +291,28 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
     if problems:
         raise _refused(uri, problems)
     return tuple(row for _, row in rows)
+
+
+def require_rules(rows: Sequence[SlideRow], rules: RuleSet, uri: str = "manifest") -> None:
+    """See that the rule set of a run is for what the rows say they are; rows that do not say fit any.
+
+    Raises
+    ------
+    ManifestError
+        Naming the slides that need another rule set.
+    """
+    problems = []
+    for row in rows:
+        tumour, specimen = row.tumour_type or rules.tumour, row.specimen_type
+        if tumour != rules.tumour or specimen not in (None, *rules.specimens):
+            what = " ".join(part for part in (row.tumour_type, specimen) if part)
+            meant = rules_for(tumour, specimen)
+            problems.append(
+                f"slide {row.slide_id}: {what}, but score.rules {rules.name} is for {rules.tumour} "
+                f"{' and '.join(rules.specimens)}; run these slides with score.rules {' or '.join(meant)}"
+            )
+    if problems:
+        raise _refused(uri, problems)
 
 
 def _decoded(uri: str, endpoint_url: str | None) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from her2core.config import Config
 from her2core.errors import SlideError
+from her2core.guidelines.rules_ihc import load_rules
 from her2core.inspect import inspect_row
+from her2core.manifest import require_rules
 from her2core.pyramid.writer import estimate_size, grid_of
 from her2core.records import SlideRow
 
@@ -79,7 +81,13 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
     """Plan a manifest without reading a pixel or hashing a file.
 
     A remote slide whose format needs the whole file on a disk is staged for its header.
+
+    Raises
+    ------
+    ManifestError
+        If the rule set of the configuration is not for what slides say they are.
     """
+    require_rules(rows, load_rules(config.score.rules))
     return CohortPlan(tuple(_plan(row, config) for row in rows))
 
 

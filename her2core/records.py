@@ -73,6 +73,14 @@ class SlideRow:
     ish_recount_group: str | None = None
     ish_source: str | None = None
     exclude: str | None = None
+    tumour_type: str | None = None
+    specimen_type: str | None = None
+    cold_ischaemia_min: float | None = None
+    fixative: str | None = None
+    fixation_h: float | None = None
+    antibody_clone: str | None = None
+    section_age_days: float | None = None
+    block_date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ from her2core.guidelines.rules_ihc import (
     RuleSet,
     load_rules,
     parse_rules,
+    reader_stratum,
+    rules_for,
+    stratum,
 )
 from her2core.statistics import exact_sum, quantiles, wilson
 
@@ -35,8 +38,8 @@ def counts(n: int, *, n1: int = 0, n2: int = 0, n2u: int = 0, n3: int = 0, **mor
 # the files
 
 
-def test_the_three_rule_sets_are_there_with_citations_and_a_source_for_every_step() -> None:
-    assert tuple(rule_files("ihc")) == (BREAST, BIOPSY, RESECTION) == tuple(sorted(rule_files("ihc")))
+def test_the_rule_sets_are_there_with_citations_and_a_source_for_every_step() -> None:
+    assert tuple(rule_files("ihc")) == (BREAST, "breast_consensus_2026", BIOPSY, RESECTION)
     for name in rule_files("ihc"):
         rules = load_rules(name)
         assert rules.version >= 1
@@ -48,6 +51,8 @@ def test_the_three_rule_sets_are_there_with_citations_and_a_source_for_every_ste
     ("old", "new", "complaint"),
     [
         ("name: breast", "name: chest", "chest"),
+        ("tumour: breast", "tumour: colon", "expected one of"),
+        ("specimens: [biopsy, resection]", "specimens: [smear]", "some of"),
         ("percent: 10", "percent: 10.0", "whole numbers"),
         ('classes: ["3"]', 'classes: ["2"]', "cumulative"),
         ('score: "3+"', 'score: "1+"', "descend"),
@@ -349,3 +354,49 @@ def test_sums_do_not_depend_on_order(values: list[float], shuffler: object) -> N
     assert isinstance(shuffler, random.Random)
     shuffler.shuffle(shuffled)
     assert exact_sum(column) == exact_sum(np.array(shuffled, np.float32))
+
+
+# the international consensus of January 2026
+
+
+def test_the_consensus_keeps_the_cut_offs_and_splits_the_zero() -> None:
+    consensus, breast = load_rules("breast_consensus_2026"), load_rules(BREAST)
+    assert consensus.steps == breast.steps
+    assert any("39:100925" in citation for citation in consensus.citations)
+    assert set(breast.citations) < set(consensus.citations)
+    found = [
+        stratum(breast, breast.decide(cells, FALSE_STAIN_PPM).her2_class)
+        for cells in (
+            counts(1000),
+            counts(1000, n1=11),
+            counts(1000, n1=100),
+            counts(1000, n1=101),
+            counts(1000, n2=101),
+            counts(1000, n3=101),
+            counts(298),
+        )
+    ]
+    assert found == ["0", "0+", "0+", "1+", "2+", "3+", "0_unresolved"]
+    assert stratum(breast, "indeterminate") is None
+    assert stratum(load_rules(RESECTION), "negative") is None
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [("0", "0_unspecified"), ("0_null", "0"), ("0_ultralow", "0+"), ("1+", "1+"), ("3+", "3+"), (None, None)],
+)
+def test_a_legacy_zero_stays_unspecified(read: str | None, said: str | None) -> None:
+    assert reader_stratum(load_rules(BREAST), read) == said
+    assert reader_stratum(load_rules(RESECTION), read) is None
+
+
+def test_intense_complete_staining_is_class_3_of_breast_alone() -> None:
+    answers = [load_rules(name).intense_complete for name in (BREAST, RESECTION, BIOPSY)]
+    assert answers == [True, False, False]
+
+
+def test_rule_sets_are_found_by_tumour_and_type_of_specimen() -> None:
+    assert rules_for("gastric") == (BIOPSY, RESECTION)
+    assert rules_for("gastric", "biopsy") == (BIOPSY,)
+    assert rules_for("breast", "biopsy") == (BREAST, "breast_consensus_2026")
+    assert rules_for("colon") == ()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pydantic import TypeAdapter
 
 from her2core.cases.specimens import SlideOutcome, score_cases
 from her2core.errors import StoreError
-from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
 from her2core.kernels.ihc import CELL_DTYPE
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
@@ -403,13 +404,19 @@ ISH_COLUMNS = {
 }
 
 
+TREATMENT_COLUMNS = {
+    *("tumour_type", "specimen_type", "cold_ischaemia_min", "fixative", "fixation_h"),
+    *("antibody_clone", "section_age_days", "block_date", "preanalytic"),
+}
+
+
 def test_a_slide_row_holds_what_is_known() -> None:
     outcome = _outcome("s1")
     row = slide_row(outcome, PARAMS, LADDER)
     assert set(row) == set(SLIDES.schema.names)
     empty = {name for name, value in row.items() if value is None and not name.startswith("roi_")}
     assert empty <= {"patient_id", "block_id", "site", "collection_date", "scanner", "message", "scene",
-                     "null_excludes_pct"} | ISH_COLUMNS  # fmt: skip
+                     "null_excludes_pct"} | ISH_COLUMNS | TREATMENT_COLUMNS  # fmt: skip
     assert (row["mpp"], row["mpp_source"]) == (0.25, "aperio")  # as found, not as the manifest says
     assert (row["reader_score"], row["codec"], row["source_bytes"]) == ("1+", "blosc-lz4", 123)
     assert row["reasons"] == [
@@ -419,12 +426,18 @@ def test_a_slide_row_holds_what_is_known() -> None:
     ]
     assert row["uncalibrated"] is True
     assert row["n_scored"] == row["n0"] + row["n1"] + row["n2"] + row["n2u"] + row["n3"]
-    assert row["p3_pct"] == 100 * row["n3"] / row["n_scored"]
+    assert row["p3_pct"] == row["intense_complete_pct"] == 100 * row["n3"] / row["n_scored"]
+    assert row["consensus_score"] == stratum(RULES, row["her2_class"])
 
 
 def test_an_outcome_survives_json() -> None:
     adapter, outcome = TypeAdapter(SlideOutcome), _outcome("s1")
-    assert adapter.validate_json(adapter.dump_json(outcome)) == outcome
+    reported = dataclasses.replace(outcome.slide, ish_ratio=Decimal("2.10"), fixation_h=8.5)
+    outcome = dataclasses.replace(outcome, slide=reported)
+    again = adapter.validate_json(adapter.dump_json(outcome))
+    assert again == outcome
+    assert str(again.slide.ish_ratio) == "2.10"  # the decimals say how it was rounded
+    assert slide_row(again, PARAMS, LADDER)["external_ish_ratio"] == 2.1
 
 
 def test_a_failed_slide_is_a_row_with_its_reason_and_no_measure() -> None:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from her2core.errors import ManifestError
-from her2core.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest, require_rules
+from her2core.preanalytic import preanalytic_notes
 from her2core.records import Assay, SlideRow
 from tests.conftest import Bucket
 
@@ -42,6 +44,61 @@ def test_a_full_row(tmp_path: Path) -> None:
         SlideRow("S1", "C1", f"{tmp_path}/slides/S1.svs", Assay.IHC, "P1", "SP1", "A2", "metastasis:liver",
                  "2021-05", "AT2", 0.2525, "1", f"{tmp_path}/roi/S1.geojson", "2+"),
     )  # fmt: skip
+
+
+def test_a_row_says_how_its_tissue_was_treated(tmp_path: Path) -> None:
+    columns = "tumour_type,specimen_type,cold_ischaemia_min,fixative,fixation_h,antibody_clone"
+    text = (
+        f"{HEADER},{columns},section_age_days,block_date\n"
+        'S1,C1,S1.tif,HER2-IHC,Breast,Biopsy,45,10 % NBF,"8,5",4B5,42,2024-05\n'
+        "S2,C1,S2.tif,HER2-IHC,,,61,,80,,43,\n"
+    )
+    first, second = read_manifest(write(tmp_path, text))
+    assert (first.tumour_type, first.specimen_type, first.antibody_clone) == ("breast", "biopsy", "4B5")
+    assert (first.cold_ischaemia_min, first.fixation_h, first.section_age_days) == (45.0, 8.5, 42.0)
+    assert (first.fixative, first.block_date) == ("10 % NBF", "2024-05")
+    assert preanalytic_notes(first) == []
+    assert preanalytic_notes(second) == [
+        "cold ischaemia 61 min, recommended at most 60",
+        "fixation 80 h, recommended 6 to 72",
+        "section 43 days old, recommended at most 42",
+    ]
+    text = f"{HEADER},tumour_type,specimen_type,fixation_h\na,c,a.tif,HER2-IHC,colon,smear,-1\n"
+    assert problems(tmp_path, text) == [
+        "row 2, tumour_type: found 'colon'; expected one of breast, gastric",
+        "row 2, specimen_type: found 'smear'; expected one of biopsy, resection",
+        "row 2, fixation_h: found -1; expected hours, from 0 up to 10000",
+    ]
+
+
+def test_slides_of_another_tumour_or_specimen_than_the_rules_are_refused(tmp_path: Path) -> None:
+    text = (
+        f"{HEADER},tumour_type,specimen_type\n"
+        "a,c,a.tif,HER2-IHC,gastric,biopsy\n"
+        "b,d,b.tif,HER2-IHC,gastric,\n"
+        "e,f,e.tif,HER2-IHC,,resection\n"
+        "g,h,g.tif,HER2-IHC,,\n"
+    )
+    rows = read_manifest(write(tmp_path, text))
+    with pytest.raises(ManifestError) as caught:
+        require_rules(rows, load_rules("breast_asco_cap_2018"), "m.csv")
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        "slide a: gastric biopsy, but score.rules breast_asco_cap_2018 is for breast biopsy and resection; "
+        "run these slides with score.rules gastric_biopsy",
+        "slide b: gastric, but score.rules breast_asco_cap_2018 is for breast biopsy and resection; "
+        "run these slides with score.rules gastric_biopsy or gastric_resection",
+    ]
+    with pytest.raises(ManifestError, match=r"slide e: resection, but score\.rules gastric_biopsy is for"):
+        require_rules(rows, load_rules("gastric_biopsy"), "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("0+", "0_ultralow"), ("0_absent", "0_null"), ("0_unspecified", "0"), ("0", "0"), ("2", "2+")],
+)
+def test_words_of_a_reader(tmp_path: Path, written: str, read: str) -> None:
+    (row,) = read_manifest(write(tmp_path, f"{HEADER},reader_score\na,b,c.tif,HER2-IHC,{written}\n"))
+    assert row.reader_score == read
 
 
 def test_a_row_that_is_left_out_says_why(tmp_path: Path) -> None:

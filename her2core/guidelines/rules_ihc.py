@@ -8,7 +8,7 @@ integers (``100 * cells > percent * all``), so 10.0 % is 10.0 %.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from her2core.errors import ConfigError
-from her2core.guidelines.rule_files import rule_text
+from her2core.guidelines.rule_files import rule_files, rule_text
 from her2core.statistics import wilson
 
 SCORES = ("0", "1+", "2+", "3+")
@@ -37,6 +37,10 @@ PATTERNS = (
 )
 """Findings on which the guideline is silent, or which it calls unusual; see `_patterns`."""
 
+CONSENSUS = "breast_consensus_2026"
+"""Rule set whose strata are reported beside the score of breast carcinoma."""
+READER_STRATA: Mapping[str, str] = {"0": "0_unspecified", "0_null": "0", "0_ultralow": "0+"}
+"""What a reader's score is among the strata, where it is another word; a 0 that nobody split stays so."""
 NULL_FLOORS = ((598, 0.5), (299, 1.0))
 """Cells needed to exclude with 95 % confidence that this percentage is stained: the smallest n with
 ``(1 - p) ** n <= 0.05``. Fewer than the last cannot tell null from ultralow."""
@@ -218,6 +222,8 @@ class RuleSet:
         What it is for: one of `TUMOURS`, and some of `SPECIMEN_TYPES`.
     cell_classes
         (intensity bin, completeness bin) to a class.
+    strata
+        Class to the stratum that it is reported as; empty where score and class say it all.
     """
 
     name: str
@@ -235,6 +241,12 @@ class RuleSet:
     link_um: float
     contiguous_percent: int
     unusual_patterns: frozenset[str]
+    strata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def intense_complete(self) -> bool:
+        """Whether class 3 is intense and complete staining alone, as in breast."""
+        return sum(label is CellClass.C3 for row in self.cell_classes for label in row) == 1
 
     def decide(self, counts: ClassCounts, false_stain_ppm: int) -> Decision:
         """Score a set of counts; the caller has seen to it that there are cells enough.
@@ -318,6 +330,19 @@ def _patterns(rules: RuleSet, counts: ClassCounts, score: str, fired: Step | Non
     return {name for name, holds in found.items() if holds}
 
 
+def stratum(rules: RuleSet, her2_class: str) -> str | None:
+    """Stratum of the consensus for a class of IHC; None without a score, or for another tumour."""
+    strata = load_rules(CONSENSUS)
+    return strata.strata.get(her2_class) if rules.tumour == strata.tumour else None
+
+
+def reader_stratum(rules: RuleSet, reader_score: str | None) -> str | None:
+    """Stratum of the consensus for a reader's score; None without one, or for another tumour."""
+    if reader_score is None or rules.tumour != load_rules(CONSENSUS).tumour:
+        return None
+    return READER_STRATA.get(reader_score, reader_score)
+
+
 @lru_cache
 def load_rules(name: str) -> RuleSet:
     """Rule set by name.
@@ -330,6 +355,12 @@ def load_rules(name: str) -> RuleSet:
     return parse_rules(rule_text("ihc", name), name)
 
 
+def rules_for(tumour: str, specimen: str | None = None) -> tuple[str, ...]:
+    """Names of the rule sets for a tumour and a type of specimen."""
+    sets = [load_rules(name) for name in rule_files("ihc")]
+    return tuple(r.name for r in sets if r.tumour == tumour and specimen in (None, *r.specimens))
+
+
 def parse_rules(text: str, name: str) -> RuleSet:
     """Rule set from YAML text; `name` is what the text must call itself.
 
@@ -339,7 +370,7 @@ def parse_rules(text: str, name: str) -> RuleSet:
         Naming the entry that is missing, unknown or impossible.
     """
     try:
-        data: dict[str, Any] = yaml.safe_load(text)
+        data = _with_base(yaml.safe_load(text))
         table = data.pop("cell_classes")
         if tuple(table) != INTENSITIES or any(len(row) != len(COMPLETENESS) for row in table.values()):
             raise ValueError(f"cell_classes: expected rows {INTENSITIES} of {len(COMPLETENESS)} columns")
@@ -355,6 +386,15 @@ def parse_rules(text: str, name: str) -> RuleSet:
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"rule set {name}: {error!r}; compare her2core/guidelines/ihc/*.yaml") from error
     return rules
+
+
+def _with_base(data: dict[str, Any]) -> dict[str, Any]:
+    """A rule set's entries, and those of the one that it is based on."""
+    base = data.pop("based_on", None)
+    if base is None:
+        return data
+    below: dict[str, Any] = yaml.safe_load(rule_text("ihc", base))
+    return below | data | {"citations": [*data["citations"], *below["citations"]]}
 
 
 def _step(line: dict[str, Any]) -> Step:

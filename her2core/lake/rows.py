@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from her2core.cases.patients import PatientScore, View
 from her2core.cases.specimens import CaseScore, SlideOutcome
 from her2core.errors import Reason
-from her2core.guidelines.rules_ihc import CellClass, ClassCounts, RuleSet
+from her2core.guidelines.rules_ihc import (
+    CellClass,
+    ClassCounts,
+    RuleSet,
+    load_rules,
+    reader_stratum,
+    stratum,
+)
 from her2core.lake.rows_ish import external_ish, judged_ish, scored_ish
 from her2core.lake.schema import CASES, CELLS, COMMITTED, SLIDES
 from her2core.params import ScoreParams
+from her2core.preanalytic import preanalytic_notes
 from her2core.records import RoiUsed, SlideRow
 from her2core.scoring.ihc import (
     OD_PERCENTS,
@@ -110,6 +118,8 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         "assay": str(slide.assay),
         "uri": slide.uri,
         "channels": slide.channels,
+        "reader_consensus": reader_stratum(load_rules(params.rules), slide.reader_score),
+        "preanalytic": preanalytic_notes(slide) or None,
         "state": str(outcome.state),
         "message": outcome.message,
         "tumour_mask": outcome.tumour_mask,
@@ -135,7 +145,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         reasons |= set(profile.quality.reasons)
     if score:
         reasons |= set(score.verdict.reasons)
-        row |= _judged(score.verdict, score.counts) | _expressed(score.expression)
+        row |= _judged(score.verdict, score.counts, load_rules(score.rules)) | _expressed(score.expression)
         row |= {
             "rules": score.rules,
             "rules_version": score.rules_version,
@@ -180,7 +190,7 @@ def case_row(case: CaseScore, rules: RuleSet) -> Row:
         "specimen_id": case.specimen_id,
         "site": case.site,
         "collection_date": case.collection_date,
-        **_judged(case.verdict, case.counts),
+        **_judged(case.verdict, case.counts, rules),
         **_expressed(case.expression),
         "rules": rules.name,
         "rules_version": rules.version,
@@ -274,11 +284,12 @@ def run_row(run: RunRecord) -> Row:
     return row | {f"{name}_version": of_tables.get(name) for name in COMMITTED}
 
 
-def _judged(verdict: Verdict, counts: ClassCounts) -> Row:
+def _judged(verdict: Verdict, counts: ClassCounts, rules: RuleSet) -> Row:
     """Columns of a verdict and the counts it rests on."""
     row: Row = {
         "score": verdict.score,
         "her2_class": verdict.her2_class,
+        "consensus_score": stratum(rules, verdict.her2_class),
         "possible_scores": list(verdict.possible_scores),
         "borderline": verdict.borderline,
         "patterns": list(verdict.patterns),
@@ -300,6 +311,7 @@ def _judged(verdict: Verdict, counts: ClassCounts) -> Row:
     ):
         row[f"{name}_pct"] = 100 * k / counts.n if counts.n else None
         row[f"{name}_low_pct"], row[f"{name}_high_pct"] = 100 * low, 100 * high
+    row["intense_complete_pct"] = row["p3_pct"] if rules.intense_complete else None
     return row
 
 

@@ -66,6 +66,9 @@ def _counts(of: str) -> tuple[Column, ...]:
         Column("score", TEXT, "", "IHC score 0, 1+, 2+ or 3+; null if there is none."),
         Column("her2_class", TEXT, "", "Derived class: pos_IHC3, equivocal_2plus, low_1plus, ultralow, null, "
                "0_unresolved, negative (rule sets without low), indeterminate."),
+        Column("consensus_score", TEXT, "", "Stratum of the international consensus of January 2026 for "
+               "breast: 0 (absent), 0+ (with membrane staining), 1+, 2+, 3+, or 0_unresolved; null for other "
+               "tumours."),
         Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals leave open, lowest first."),
         Column("borderline", FLAG, "", "More than one score is possible: a 95 % interval holds its cut-off."),
         Column("limited", FLAG, "", "Enough cells for a score, but fewer than 100 (ScoreParams.full_cells)."),
@@ -97,6 +100,9 @@ def _counts(of: str) -> tuple[Column, ...]:
                 ("_high_pct", ", upper end of its 95 % Wilson interval."),
             )
         ),
+        Column("intense_complete_pct", REAL, "%", "Percentage of cells with uniform, intense, complete "
+               "membrane staining, as CAP's breast template asks for: p3_pct; null where class 3 means more "
+               "(gastric)."),
         Column("cluster_any", WHOLE, "", "Cells in the largest connected group of class 1 or higher."),
         Column("cluster_2", WHOLE, "", "Cells in the largest connected group of class 2 or higher."),
         Column("cluster_3", WHOLE, "", "Cells in the largest connected group of class 3."),
@@ -410,10 +416,21 @@ SLIDES = Table(
         Column("site", TEXT, "", "From the manifest: primary, metastasis, ..."),
         Column("collection_date", TEXT, "", "From the manifest."),
         Column("scanner", TEXT, "", "From the manifest."),
+        Column("tumour_type", TEXT, "", "From the manifest: breast or gastric."),
+        Column("specimen_type", TEXT, "", "From the manifest: biopsy or resection."),
+        Column("cold_ischaemia_min", REAL, "min", "From the manifest: from removal to fixation."),
+        Column("fixative", TEXT, "", "From the manifest."),
+        Column("fixation_h", REAL, "h", "From the manifest: time in fixative."),
+        Column("antibody_clone", TEXT, "", "From the manifest."),
+        Column("section_age_days", REAL, "day", "From the manifest: from cutting to staining."),
+        Column("block_date", TEXT, "", "From the manifest: when the block was made."),
+        Column("preanalytic", TEXTS, "", "What of this lies outside the recommended range, in words."),
         Column("assay", TEXT, "", "HER2-IHC, HER2-DISH or HER2-FISH.", True),
         Column("uri", TEXT, "", "Where the slide was read.", True),
         Column("channels", TEXT, "", "Which channel is which, from the manifest."),
         Column("reader_score", TEXT, "", "What a human reader wrote in the manifest; never overwritten."),
+        Column("reader_consensus", TEXT, "", "The same as a stratum of the consensus (consensus_score); "
+               "0_unspecified for a 0 of which nobody recorded whether it was 0 or 0+."),
         Column("state", TEXT, "", "scored, indeterminate, failed, quarantined or skipped.", True),
         Column("reasons", TEXTS, "", "Reason codes: why there is no score, or what to know of it."),
         Column("message", TEXT, "", "The error in words, if there was one."),
