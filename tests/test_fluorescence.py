@@ -464,7 +464,7 @@ def test_time_points_are_refused(tmp_path: Path, kind: str) -> None:
 
 def test_omezarr_that_is_no_fluorescence(tmp_path: Path) -> None:
     for shape, axes, dtype, reason, says in (
-        ((2, 3, 64, 64), "tcyx", "u2", Reason.PIXELS_UNSUPPORTED, "one time point"),
+        ((2, 3, 64, 64), "tcyx", "u2", Reason.PIXELS_UNSUPPORTED, "2 time points"),
         ((3, 64, 64), "cyx", "f4", Reason.PIXELS_UNSUPPORTED, "float32"),
         ((64, 64), "yx", "u2", Reason.FILE_UNREADABLE, "expected c, y, x"),
         ((9999, 1, 64, 64), "czyx", "u1", Reason.FILE_HOSTILE, "9999 channels"),

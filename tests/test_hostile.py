@@ -183,6 +183,18 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
         {Reason.FILE_HOSTILE},
         "entities",
     ),
+    "xml of many elements": (
+        lambda: good(tags={TEXT: (2, list(b"<OME>" + b"<Image>" * 300_000 + b"\0"))}),
+        {Reason.FILE_HOSTILE},
+        "elements",
+    ),
+    "deep xml": (
+        lambda: good(
+            tags={TEXT: (2, list(b"<OME>" + b"<Image>" * 90_000 + b"</Image>" * 90_000 + b"</OME>\0"))}
+        ),
+        {Reason.NOT_A_SLIDE},
+        "no slide image",
+    ),
     "broken xml": (
         lambda: good(tags={TEXT: (2, list(b"<OME><Image Name='Jane Doe'>\0"))}),
         {Reason.FILE_UNREADABLE},

@@ -8,26 +8,45 @@ OME-NGFF 0.4 and 0.5, https://ngff.openmicroscopy.org.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
 
 from her2core.errors import Reason, SlideError
 from her2core.pixels import PixelFormat, Pixels
-from her2core.readers.base import DARK, Asked, Closing, choose_scene, clip_region, names_picture
+from her2core.readers.base import (
+    DARK,
+    Asked,
+    Closing,
+    choose_scene,
+    clip_region,
+    focal_planes,
+    time_points,
+)
 from her2core.readers.channels import MAX_CHANNELS, MAX_PLANES, map_channels
 from her2core.readers.limits import MAX_TILE_PX, check_size
-from her2core.readers.ome import parse_ome
-from her2core.readers.scale import UNIT_UM, Scale, resolve_scale
+from her2core.readers.omezarrmeta import BoundedStore, Level, Multiscale, ome_attributes, read_images
+from her2core.readers.scale import resolve_scale
 from her2core.records import RGB, Box, LevelInfo, SlideInfo
 
 MARKERS = ("zarr.json", ".zgroup")
 """Files of which one lies in every Zarr group."""
 SERIES_NAMES = "OME/METADATA.ome.xml"
 """Where bioformats2raw names its series, the label and macro pictures among them."""
-UNREADABLE = (ValueError, KeyError, TypeError, RuntimeError)
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+)
 """What zarr and its codecs raise for metadata and chunks that are not what they should be."""
 
 
@@ -109,100 +128,94 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
         ``NOT_A_SLIDE`` for other Zarr groups, ``FILE_UNREADABLE`` for anything but 8-bit RGB or, where that
         is asked for, the channels of fluorescence.
     """
-    try:
-        root = zarr.open_group(store, mode="r")
-        images = _images(asked.name, root, series_xml)
-        names = tuple(images)
-        sizes = {number: _size(*image) for number, image in images.items()}
-        chosen = names[choose_scene(asked.name, sizes, asked.scene)]
-        group, multiscale = images[chosen]
-        axes = "".join(axis["name"] for axis in multiscale["axes"])
-        arrays = [group[dataset["path"]] for dataset in multiscale["datasets"]]
-    except UNREADABLE as error:
-        raise SlideError(
-            Reason.FILE_UNREADABLE,
-            f"{asked.name}: its OME-Zarr metadata cannot be read ({type(error).__name__})",
-        ) from error
-    first: Any = arrays[0]
-    if not all(isinstance(array, zarr.Array) for array in arrays):
-        raise SlideError(Reason.FILE_UNREADABLE, f"{asked.name}: a level of its OME-Zarr image is no array")
+    with _named(asked.name):
+        root = zarr.open_group(_bounded(store, asked.name), mode="r")
+        images = read_images(asked.name, root, series_xml)
+        sizes = {number: _size(image) for number, image in images.items()}
+        chosen = list(sizes)[choose_scene(asked.name, sizes, asked.scene)]
+        image = images[chosen]
+        levels = _levels(asked.name, image)
+    axes, first = image.axes, levels[0][1]
     (_checked_stack if asked.fluorescence else _checked)(asked.name, first, axes)
     chosen_channels, foci = None, 1
     if asked.fluorescence:
-        stored = [*_labels(group), *[""] * first.shape[axes.index("c")]][: first.shape[axes.index("c")]]
+        stored = [*_labels(image.group), *[""] * first.shape[axes.index("c")]][: first.shape[axes.index("c")]]
         chosen_channels = map_channels(asked.name, asked.channels, stored)
         foci = first.shape[axes.index("z")] if "z" in axes else 1
     seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
     width = first.shape[axes.index("x")]
-    scale = resolve_scale(asked.name, asked.mpp, _scales(multiscale, axes), asked.assay)
+    scale = resolve_scale(asked.name, asked.mpp, image.scale_of(levels[0][0]), asked.assay)
     info = SlideInfo(
         uri=asked.name,
         identity=asked.identity,
         size_bytes=asked.size_bytes,
         format=f"ome-zarr-{'0.5' if first.metadata.zarr_format == 3 else '0.4'}",
         reader="ome-zarr",
-        levels=tuple(_level(array, axes, width) for array in arrays),
+        levels=tuple(_level(array, axes, width) for _, array in levels),
         tile_height=first.chunks[axes.index("y")],
         tile_width=first.chunks[axes.index("x")],
         compression=_compression(first),
         mpp=scale.mpp,
         mpp_source=scale.source,
-        scenes=names,
-        scene=chosen if len(names) > 1 or asked.scene else None,
+        scenes=tuple(sizes),
+        scene=chosen if len(sizes) > 1 or asked.scene else None,
         objective_power=None,
         problems=(*scale.problems, *seen),
         channels=chosen_channels.names if chosen_channels else RGB,
         dtype=first.dtype.name,
         z_planes=foci,
         source_channels=str(chosen_channels) if chosen_channels else None,
+        scene_sizes=tuple(sizes.values()),
     )
     return OmeZarrReader(info, first, axes, chosen_channels.sources if chosen_channels else (0, 1, 2))
 
 
-def _images(name: str, root: zarr.Group, series_xml: str) -> dict[str, tuple[zarr.Group, dict[str, Any]]]:
-    """Multiscale images by scene name: the root's own, or the numbered series that bioformats2raw writes."""
-    attributes = _ome(root)
-    if "multiscales" in attributes:
-        return {
-            str(i): (root, image)
-            for i, image in enumerate(attributes["multiscales"])
-            if not names_picture(str(image.get("name", "")))
-        }
-    if attributes.get("bioformats2raw.layout") == 3:
-        series = attributes.get("series") or _numbered(root)
-        pictures = {
-            str(image.number) for image in parse_ome(name, series_xml or "<OME/>") if not image.is_slide
-        }
-        groups = {key: root[key] for key in series if key not in pictures}
-        return {key: (g, _ome(g)["multiscales"][0]) for key, g in groups.items() if isinstance(g, zarr.Group)}
-    raise SlideError(
-        Reason.NOT_A_SLIDE,
-        f"{name}: a Zarr group without OME `multiscales`; expected an OME-Zarr 0.4 or 0.5 image",
-    )
+def _bounded(store: Any, name: str) -> BoundedStore:
+    return BoundedStore(store if isinstance(store, Store) else LocalStore(store, read_only=True), name)
 
 
-def _size(group: zarr.Group, multiscale: dict[str, Any]) -> tuple[int, int]:
-    array: Any = group[multiscale["datasets"][0]["path"]]
-    return array.shape[-2], array.shape[-1]
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say in words that metadata cannot be read."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise SlideError(
+            Reason.FILE_UNREADABLE,
+            f"{name}: its OME-Zarr metadata cannot be read ({type(error).__name__})",
+        ) from error
 
 
-def _numbered(root: zarr.Group) -> list[str]:
-    found: list[str] = []
-    while str(len(found)) in root:
-        found.append(str(len(found)))
-    return found
+def _levels(name: str, image: Multiscale) -> list[tuple[Level, zarr.Array[Any]]]:
+    """An image's levels and their arrays, the largest first, whatever the order of the metadata."""
+    found: list[tuple[Level, zarr.Array[Any]]] = []
+    for level in image.levels:
+        array = image.group[level.path]
+        if not isinstance(array, zarr.Array) or len(array.shape) != len(image.axes) or 0 in array.shape:
+            raise SlideError(
+                Reason.FILE_UNREADABLE,
+                f"{name}: a level of its OME-Zarr image is no array of pixels with axes {image.axes}",
+            )
+        found.append((level, array))
+    return sorted(found, key=lambda one: -_area(one[1], image.axes))
 
 
-def _ome(group: zarr.Group) -> dict[str, Any]:
-    """OME attributes: under ``ome`` in 0.5, at the top in 0.4."""
-    attributes = dict(group.attrs)
-    inner = attributes.get("ome")
-    return inner if isinstance(inner, dict) else attributes
+def _area(array: zarr.Array[Any], axes: str) -> int:
+    return array.shape[axes.index("y")] * array.shape[axes.index("x")]
+
+
+def _size(image: Multiscale) -> tuple[int, int]:
+    """Height and width of an image; 0 where its arrays cannot be read."""
+    try:
+        first = _levels("", image)[0][1]
+    except (SlideError, *UNREADABLE):
+        return 0, 0
+    return first.shape[image.axes.index("y")], first.shape[image.axes.index("x")]
 
 
 def _labels(group: zarr.Group) -> list[str]:
     """Names of the channels as the ``omero`` metadata give them; a metadata block that is odd names none."""
-    channels = _ome(group).get("omero", {})
+    channels = ome_attributes(group).get("omero", {})
     listed = channels.get("channels", []) if isinstance(channels, dict) else []
     if not isinstance(listed, list):
         return []
@@ -211,67 +224,55 @@ def _labels(group: zarr.Group) -> list[str]:
 
 def _checked(name: str, first: zarr.Array[Any], axes: str) -> None:
     """The finest level, checked to be an 8-bit RGB plane of an acceptable size."""
-    shape = dict(zip(axes, first.shape, strict=False))
-    single = all(shape[axis] == 1 for axis in axes if axis not in "cyx")
-    if len(axes) != len(first.shape) or not {"c", "y", "x"} <= set(axes) or shape["c"] != 3 or not single:
+    shape = dict(zip(axes, first.shape, strict=True))
+    if shape.get("c") != 3:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: axes {axes!r} of shape {first.shape}; expected one plane with axes c (3), y and x",
         )
     if first.dtype != np.uint8:
-        raise SlideError(Reason.FILE_UNREADABLE, f"{name}: {first.dtype} pixels; expected 8-bit RGB (uint8)")
-    check_size(name, shape["y"], shape["x"])
-    _check_chunks(name, first)
+        raise SlideError(Reason.FILE_UNREADABLE, f"{name}: {_type(first)} pixels; expected 8-bit RGB (uint8)")
+    if shape.get("z", 1) != 1:
+        raise focal_planes(name, shape["z"])
+    _check_extent(name, first, shape)
 
 
 def _checked_stack(name: str, first: zarr.Array[Any], axes: str) -> None:
     """The finest level, checked to be channels of 8 or 16 bits, at any number of focal planes."""
-    shape = dict(zip(axes, first.shape, strict=False))
-    if len(axes) != len(first.shape) or len(set(axes)) < len(axes) or not {"c", "y", "x"} <= set(axes):
+    shape = dict(zip(axes, first.shape, strict=True))
+    if "c" not in shape:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: axes {axes!r} of shape {first.shape}; expected c, y, x and perhaps z",
         )
-    if any(shape[axis] != 1 for axis in axes if axis not in "czyx"):
-        raise SlideError(
-            Reason.PIXELS_UNSUPPORTED,
-            f"{name}: axes {axes!r} of shape {first.shape}; expected one time point. Export a single one",
-        )
     if first.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
         raise SlideError(
             Reason.PIXELS_UNSUPPORTED,
-            f"{name}: {first.dtype} pixels; expected uint8 or uint16. Export the camera's own grey levels",
+            f"{name}: {_type(first)} pixels; expected uint8 or uint16. Export the camera's own grey levels",
         )
-    check_size(name, shape["y"], shape["x"])
     if shape["c"] > MAX_CHANNELS or shape["c"] * shape.get("z", 1) > MAX_PLANES:
         raise SlideError(
             Reason.FILE_HOSTILE,
             f"{name}: declares {shape['c']} channels in {shape.get('z', 1)} focal planes; accepted are "
             f"{MAX_CHANNELS} channels and {MAX_PLANES} planes in all",
         )
-    _check_chunks(name, first)
+    _check_extent(name, first, shape)
 
 
-def _check_chunks(name: str, array: zarr.Array[Any]) -> None:
+def _type(array: zarr.Array[Any]) -> str:
+    """Type of the pixels; a type of many fields is cut short."""
+    return str(array.dtype)[:20]
+
+
+def _check_extent(name: str, array: zarr.Array[Any], shape: dict[str, int]) -> None:
+    if shape.get("t", 1) != 1:
+        raise time_points(name, shape["t"])
+    check_size(name, shape["y"], shape["x"])
     if math.prod(array.chunks) > 3 * MAX_TILE_PX:
         raise SlideError(
             Reason.FILE_HOSTILE,
             f"{name}: chunks of {array.chunks}; accepted are {3 * MAX_TILE_PX} values a chunk",
         )
-
-
-def _scales(multiscale: dict[str, Any], axes: str) -> list[Scale]:
-    """Pixel size of the finest level from its ``scale`` transformations and the axes' units."""
-    factors = dict.fromkeys(axes, 1.0)
-    for transform in [
-        *multiscale["datasets"][0].get("coordinateTransformations", ()),
-        *multiscale.get("coordinateTransformations", ()),
-    ]:
-        for axis, value in zip(axes, transform.get("scale", ()), strict=False):
-            factors[axis] *= float(value)
-    units = {axis["name"]: UNIT_UM.get(axis.get("unit", "")) for axis in multiscale["axes"]}
-    y, x = units["y"], units["x"]
-    return [Scale("ome-zarr", factors["y"] * y, factors["x"] * x)] if y and x else []
 
 
 def _level(array: Any, axes: str, width: int) -> LevelInfo:

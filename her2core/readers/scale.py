@@ -18,6 +18,8 @@ MAX_ANISOTROPY = 0.02
 """Largest relative difference of the x and y scale that is measured as square pixels (ours)."""
 MAX_DISAGREEMENT = 0.10
 """Relative difference of manifest and metadata above which it is reported (ours)."""
+PLACEHOLDER_UM = 1.0
+"""Pixel size, µm, that is doubted; a scan at 10x has 0.98 or 1.02 sooner than exactly this (ours)."""
 
 # SI lengths that OME-XML and OME-Zarr may use, in µm
 UNIT_UM = {
@@ -35,6 +37,11 @@ class Scale:
     source: str
     y_um: float
     x_um: float
+
+    @property
+    def is_placeholder(self) -> bool:
+        """Whether it is exactly 1: what writers put where nobody said how large a pixel is."""
+        return self.y_um == self.x_um == PLACEHOLDER_UM
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,8 @@ def resolve_scale(
     SlideError
         ``SCALE_ANISOTROPIC`` where the metadata's x and y differ and the manifest does not overrule them.
     """
-    stated = next((s for s in metadata if all(math.isfinite(v) and v > 0 for v in (s.y_um, s.x_um))), None)
+    usable = [s for s in metadata if all(math.isfinite(v) and v > 0 for v in (s.y_um, s.x_um))]
+    stated = next((s for s in usable if not s.is_placeholder), None)
     problems: list[str] = []
     found: float | None = None
     if stated is not None:
@@ -104,7 +112,13 @@ def resolve_scale(
             )
         return ResolvedScale(manifest, "manifest", (*problems, *_implausible(manifest, assay)))
     if stated is None or found is None:
-        return ResolvedScale(None, None, (*problems, "µm/px unknown: give it in the manifest column `mpp`"))
+        doubt = (
+            f" ({usable[0].source} says exactly 1, which is what stands where nobody gave it)"
+            if usable
+            else ""
+        )
+        unknown = f"µm/px unknown{doubt}: give it in the manifest column `mpp`"
+        return ResolvedScale(None, None, (*problems, unknown))
     return ResolvedScale(found, stated.source, (*problems, *_implausible(found, assay)))
 
 
