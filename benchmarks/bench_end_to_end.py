@@ -43,6 +43,7 @@ from her2core.cohort import publish
 from her2core.pipeline import score_slide
 from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.records import Box
+from her2core.stages.fanout import Workers
 from her2core.stages.progress import ENDED, Progress
 from her2core.stages.progress import log as progress_log
 from her2core.stages.run import open_run
@@ -88,7 +89,7 @@ def ours(client: Client, slide: Path, out: Path) -> tuple[SlideFinished, dict[st
     progress_log.addHandler(stages)
     progress_log.setLevel(logging.INFO)
     try:
-        finished = score_slide(run, run.rows[0], client)
+        finished = score_slide(run, run.rows[0], Workers(client))
     finally:
         progress_log.removeHandler(stages)
     publish(run, [finished])

@@ -35,6 +35,7 @@ def drive(slide: str, out: str) -> dict[str, float]:
     from flows.cluster import connect
     from her2core.cohort import publish
     from her2core.pipeline import score_slide
+    from her2core.stages.fanout import Workers
     from her2core.stages.run import open_run
 
     manifest = Path(out) / "manifest.csv"
@@ -43,7 +44,7 @@ def drive(slide: str, out: str) -> dict[str, float]:
     run = open_run(str(manifest), out)
     with connect("local", 1) as client:
         (before,) = client.run(peak_mib).values()
-        finished = score_slide(run, run.rows[0], client)
+        finished = score_slide(run, run.rows[0], Workers(client))
         (worker,) = client.run(peak_mib).values()
     publish(run, [finished])
     score = finished.outcome.score

@@ -16,13 +16,14 @@ def run_cohort(manifest: str, out: str, config: str | None = None, cluster: str 
     Her2Error
         If the run cannot be carried out. Slides that fail are rows of the summary.
     """
-    from flows.environment import check_server, prepare_environment
+    from flows.environment import prepare_environment
 
     prepare_environment()
-    check_server()
     from flows.cohort import cohort
+    from flows.server import prefect_server
 
-    state: Any = cohort(manifest=manifest, out=out, config=config, cluster=cluster, return_state=True)
+    with prefect_server():
+        state: Any = cohort(manifest=manifest, out=out, config=config, cluster=cluster, return_state=True)
     summary: CohortSummary | Exception = state.result(raise_on_failure=False)
     if isinstance(summary, Exception):
         raise summary

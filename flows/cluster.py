@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.resource_tracker import ensure_running
 
 import dask
 from distributed import Client, LocalCluster
@@ -17,8 +20,10 @@ SETTINGS = {
     "distributed.deploy.lost-worker-timeout": "5 minutes",
     # Without this a run waits for ever when its last worker is gone.
     "distributed.scheduler.no-workers-timeout": "10 minutes",
-    # A task that kills two workers is the cause; with one thread a worker no innocent is blamed.
+    # A task that two workers died with is a suspect; it is tried again alone before it is blamed.
     "distributed.scheduler.allowed-failures": 1,
+    # A worker holds the one task that it works on, so that no other is suspected with it.
+    "distributed.scheduler.worker-saturation": 1.0,
     # Dask's look at itself, 100 stacks and 50 clock ticks a second, is a twentieth of a run's processor time,
     # and without a dashboard nobody sees it.
     "distributed.worker.profile.enabled": False,
@@ -37,6 +42,28 @@ def check_address(cluster: str) -> None:
     """Refuse what is neither ``local`` nor a scheduler's address, with `ConfigError`."""
     if cluster != "local" and not cluster.startswith(("tcp://", "tls://")):
         raise ConfigError(f"cluster is {cluster!r}; expected local, tcp://HOST:PORT or tls://HOST:PORT")
+
+
+def _local_cluster(workers: int) -> LocalCluster:
+    """Worker processes that a terminal's signals do not reach: the run ends them.
+
+    A thread and a process begin with the blocked signals of the thread that starts them, so that this holds
+    for workers that are started again as well.
+    """
+    ensure_running()  # multiprocessing's tracker unblocks signals where it is started
+    mine = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        with warnings.catch_warnings():  # where its usual port is taken, Dask says so and takes another one
+            warnings.filterwarnings("ignore", message="(?s)Port .* is already in use")
+            return LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mine)
 
 
 @contextmanager
@@ -60,16 +87,9 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
     """
     check_address(cluster)
     if cluster == "local":
-        count = workers or os.cpu_count() or 1
         with (
             dask.config.set(SETTINGS),
-            LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=count,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            ) as local,
+            _local_cluster(workers or os.cpu_count() or 1) as local,
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):
             yield client

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-from distributed import Client
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -22,19 +22,25 @@ from prefect.utilities.annotations import quote
 
 from flows import artifacts
 from flows.cluster import connect
+from flows.interrupt import rearm
 from her2core.cohort import CohortSummary, publish
-from her2core.errors import SlideError
-from her2core.pipeline import ended, score_slide
+from her2core.errors import Her2Error, Reason, StoreError
+from her2core.pipeline import ended, not_scored, score_slide
 from her2core.records import SlideRow, SlideState
+from her2core.stages.failures import SlideFailedError, disk_full, failure_of
+from her2core.stages.fanout import RunOverError, Workers
 from her2core.stages.run import Run, open_run
 from her2core.stages.slide import SlideFinished
 from her2core.stages.steps import clear_scratch
+from her2core.storage.journal import beating
+
+log = logging.getLogger("her2core.cohort")
 
 
 def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Tell Prefect to retry what may pass the second time; a broken slide stays broken."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, SlideError)
+    return not isinstance(error, SlideFailedError) or error.again
 
 
 @task(
@@ -44,9 +50,9 @@ def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
+def slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
     """Take one slide through all its stages."""
-    return score_slide(run, row, client)
+    return score_slide(run, row, workers)
 
 
 @task(
@@ -88,14 +94,31 @@ def cohort(
     The final state; its data is the run's `CohortSummary`.
     """
     _let_stages_log()
+    rearm()  # Prefect has taken SIGTERM for itself
     run = open_run(manifest, out, config)
     get_run_logger().info("run %s: %d slides to %s", run.run_id, len(run.rows), out)
-    with connect(cluster, run.config.run.workers) as client:
-        results = _score_all(run, client)
-        client.run(clear_scratch, run.config.run.scratch())
-    summary = tables(run, results)
+    with beating(run.store, run.run_id):
+        with connect(cluster, run.config.run.workers) as client:
+            workers = Workers(client, "this machine" if cluster == "local" else cluster)
+            with workers.watched():
+                results, trouble = _score_all(run, workers)
+                if workers.over is None:
+                    client.run(clear_scratch, run.config.run.scratch())
+        summary = _publish(run, results, trouble)
     artifacts.show_cohort(run, summary)
     return ending(summary)
+
+
+def _publish(run: Run, results: Sequence[SlideFinished], trouble: Her2Error | None) -> CohortSummary:
+    """Commit what there is; when a disk is full or a store is gone, it may be that nothing can be."""
+    try:
+        summary = tables(run, results)
+    except Exception as error:
+        lacking = trouble or disk_full(error)
+        if lacking is None:
+            raise
+        raise StoreError(f"{lacking} (the tables could not be written; what was scored is kept)") from None
+    return summary if trouble is None else replace(summary, trouble=str(trouble))
 
 
 def _let_stages_log() -> None:
@@ -108,6 +131,8 @@ def _let_stages_log() -> None:
 def ending(summary: CohortSummary) -> State[CohortSummary]:
     """Final state of the flow run, as honest as the tables."""
     message = artifacts.ending_in_words(summary)
+    if summary.trouble:
+        return Failed(message=f"{message}; {summary.trouble}", data=summary)
     if summary.complete:
         return Completed(message=message, data=summary)
     if summary.states[SlideState.SCORED] or summary.states[SlideState.INDETERMINATE]:
@@ -115,33 +140,69 @@ def ending(summary: CohortSummary) -> State[CohortSummary]:
     return Failed(message=message, data=summary)
 
 
-def _score_all(run: Run, client: Client) -> list[SlideFinished]:
-    """Fan the slides out, ``slides_in_flight`` at a time, and turn every failure into a row."""
+def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Error | None]:
+    """Fan the slides out, ``slides_in_flight`` at a time, and turn every failure into a row.
+
+    What ends the run (a full disk, a lost scheduler, a store that answers no more) leaves the slides that are
+    not done to the next run; so does an interruption, which goes on to the caller.
+
+    Returns
+    -------
+    results, trouble
+        One result a slide, in the manifest's order, and what disk, store or cluster lacked, if anything.
+    """
     settings = run.config.run
     per_slide = slide.with_options(retries=settings.retries, retry_delay_seconds=settings.retry_delay_s)
     progress = artifacts.ProgressBar(run)
     # Prefect looks for futures in what a task is given: in the whole manifest, again for every slide.
     unsearched: Any = quote(run)
     results: dict[str, SlideFinished] = {}
+    trouble: list[Her2Error] = []
     futures: dict[PrefectFuture[SlideFinished], SlideRow] = {}
     finished: SimpleQueue[PrefectFuture[SlideFinished]] = SimpleQueue()
     waiting = iter(run.rows)
 
     def submit_next() -> None:
-        for row in waiting:
-            future = per_slide.with_options(task_run_name=row.slide_id).submit(unsearched, row, client)
+        for row in waiting if workers.over is None else ():
+            future = per_slide.with_options(task_run_name=row.slide_id).submit(unsearched, row, workers)
             futures[future] = row
             future.add_done_callback(finished.put)
             return
 
-    for _ in range(settings.slides_in_flight):
-        submit_next()
-    while futures:
-        future = finished.get()
-        row = futures.pop(future)
-        future.wait()
-        outcome = future.state.result(raise_on_failure=False)
-        results[row.slide_id] = outcome if isinstance(outcome, SlideFinished) else ended(run, row, outcome)
-        progress.advance()
-        submit_next()
-    return [results[row.slide_id] for row in run.rows]
+    try:
+        for _ in range(settings.slides_in_flight):
+            submit_next()
+        while futures:
+            future = finished.get()
+            row = futures.pop(future)
+            future.wait()
+            outcome = future.state.result(raise_on_failure=False)
+            if not isinstance(outcome, SlideFinished):
+                why = failure_of(outcome, run.places(row))
+                if lacking := why.trouble or store_trouble(run, why):
+                    trouble.append(lacking)
+                    if why.ends_run or lacking is not why.trouble:
+                        workers.stop(lacking)
+                outcome = ended(run, row, why)
+            results[row.slide_id] = outcome
+            progress.advance()
+            submit_next()
+    except BaseException:
+        workers.stop(RunOverError("interrupted"))
+        raise
+    if workers.over is not None:
+        trouble.insert(0, workers.over)
+    rest = failure_of(workers.over or RunOverError("the run ended"))
+    done = [results.get(row.slide_id) or not_scored(row, rest) for row in run.rows]
+    return done, trouble[0] if trouble else None
+
+
+def store_trouble(run: Run, why: SlideFailedError) -> StoreError | None:
+    """What is wrong with the output store, asked after an error that nobody expected: it may be the cause."""
+    if why.reason != Reason.INTERNAL:
+        return None
+    try:
+        run.store.probe()
+    except StoreError as error:
+        return error
+    return None

@@ -64,12 +64,15 @@ class CohortSummary:
     ----------
     slides, cases
         Rows of the tables, as they were committed.
+    trouble
+        What disk, store or cluster lacked, so that slides were not done; empty if nothing.
     """
 
     run_id: str
     out: str
     slides: tuple[Row, ...]
     cases: tuple[Row, ...]
+    trouble: str = ""
 
     @property
     def states(self) -> Counter[str]:
@@ -78,8 +81,8 @@ class CohortSummary:
 
     @property
     def complete(self) -> bool:
-        """Whether no slide failed or was quarantined."""
-        return not self.states.keys() & {SlideState.FAILED, SlideState.QUARANTINED}
+        """Whether no slide failed or was quarantined, and nothing was lacking."""
+        return not self.trouble and not self.states.keys() & {SlideState.FAILED, SlideState.QUARANTINED}
 
     def table(self) -> list[dict[str, str]]:
         """One line a slide: what a terminal and Prefect's artifact show."""
@@ -148,6 +151,7 @@ class CohortSummary:
             "out": self.out,
             "states": dict(self.states),
             "complete": self.complete,
+            "trouble": self.trouble,
             "slides": list(self.slides),
             "cases": list(self.cases),
         }

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     # the run
     EXCLUDED = "excluded"  # by the manifest
     WORKER_LOST = "worker_lost"
+    RUN_ENDED = "run_ended"  # before this slide was done: store or cluster could not be used any more
+    NO_SPACE = "no_space"  # to stage it
     TIMEOUT = "timeout"
     INTERNAL = "internal_error"
 
@@ -67,6 +69,14 @@ class ManifestError(Her2Error):
 
 class StoreError(Her2Error):
     """The output store cannot be used as it is (unreachable, read-only, no conditional PUT)."""
+
+
+class DiskFullError(StoreError):
+    """The disk of the output, or a quota or limit on it, takes no more."""
+
+
+class ScratchError(StoreError):
+    """A slide cannot be staged: the scratch folder is too small, or its disk is full."""
 
 
 class ClusterError(Her2Error):

@@ -22,18 +22,19 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeVar
 
-from distributed import Client, KilledWorker
+from botocore.exceptions import BotoCoreError
 from pydantic import TypeAdapter
 
 from her2core.cases.specimens import SlideOutcome
-from her2core.errors import Reason, SlideError
+from her2core.errors import Reason, SlideError, StoreError
 from her2core.grid import Grid
 from her2core.inspect import inspect_row
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.stages import cells, steps
-from her2core.stages.fanout import fan_out
+from her2core.stages.failures import SlideFailedError, failure_of
+from her2core.stages.fanout import Workers, fan_out
 from her2core.stages.progress import ENDED, report
 from her2core.stages.run import Run
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
@@ -47,41 +48,41 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def score_slide(run: Run, row: SlideRow, client: Client) -> SlideFinished:
+def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
     """Take one slide from its file to its published rows and picture; nothing of one that is excluded.
 
     Raises
     ------
-    SlideError
-        If the slide itself cannot be scored; trying again will not help.
-    TimeoutError
-        If it took longer than ``run.slide_timeout_s``.
+    SlideFailedError
+        Why it has no result, in words, and whether trying again may help.
     """
     if row.exclude:
         return ended(run, row, SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}"))
-    return _Slide(run, row, client).score()
+    try:
+        return _Slide(run, row, workers).score()
+    except Exception as error:  # noqa: BLE001, the one place where a failure becomes words
+        raise failure_of(error, run.places(row)) from None
 
 
 def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
     """Turn the error that ended a slide into its outcome, and write it into the journal."""
-    state, reason, message = _why(error)
-    stage = last_stage(run.store, run.run_id, row)
-    note(run.store, run.run_id, row, state, stage, reason=reason, message=message)
-    log.warning("%s: %s, %s: %s", row.slide_id, state, reason, message)
+    why = failure_of(error if isinstance(error, BaseException) else TypeError(str(error)), run.places(row))
+    try:
+        stage = last_stage(run.store, run.run_id, row)
+        note(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
+             details=why.details)  # fmt: skip
+    except (OSError, BotoCoreError, StoreError) as trouble:  # the tables tell it as well
+        log.warning("%s: not noted in the journal: %s", row.slide_id, failure_of(trouble).message)
+    log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message)
+    if why.details:
+        log.debug("%s:\n%s", row.slide_id, why.details)
     report(row.slide_id, ENDED, 1, 1)
-    return SlideFinished(SlideOutcome(row, state, reason=reason, message=message), None)
+    return not_scored(row, why)
 
 
-def _why(error: object) -> tuple[SlideState, Reason, str]:
-    if isinstance(error, SlideError):
-        skipped = error.reason == Reason.EXCLUDED
-        return SlideState.SKIPPED if skipped else SlideState.QUARANTINED, error.reason, error.message
-    if isinstance(error, KilledWorker):
-        return SlideState.FAILED, Reason.WORKER_LOST, f"its task {error.task} took several workers down"
-    if isinstance(error, TimeoutError):
-        why = "not done within run.slide_timeout_s; raise it or run again"
-        return SlideState.FAILED, Reason.TIMEOUT, why
-    return SlideState.FAILED, Reason.INTERNAL, f"{type(error).__name__}: {error}"
+def not_scored(row: SlideRow, why: SlideFailedError) -> SlideFinished:
+    """Outcome of a slide without a result."""
+    return SlideFinished(SlideOutcome(row, why.state, reason=why.reason, message=why.message), None)
 
 
 @cache
@@ -96,7 +97,7 @@ class _Slide:
 
     run: Run
     row: SlideRow
-    client: Client
+    workers: Workers
 
     def score(self) -> SlideFinished:
         row, config = self.row, self.run.config
@@ -161,7 +162,7 @@ class _Slide:
         """Run one task on the cluster and wait for it."""
         report(self.row.slide_id, stage, 0, 1)
         (result,) = fan_out(
-            self.client, steps.call, [job], keys=[self._name(stage, 0)], window=1, deadline=deadline
+            self.workers, steps.call, [job], keys=[self._name(stage, 0)], window=1, deadline=deadline
         )
         report(self.row.slide_id, stage, 1, 1)
         return result
@@ -173,7 +174,7 @@ class _Slide:
         self._fan("pyramid", shards, deadline)
         top = partial(steps.finish_pyramid, source, store, path, grid, params)
         (ref,) = fan_out(
-            self.client, steps.call, [top], keys=[self._name("pyramid-top", 0)], window=1, deadline=deadline
+            self.workers, steps.call, [top], keys=[self._name("pyramid-top", 0)], window=1, deadline=deadline
         )
         return ref
 
@@ -192,7 +193,7 @@ class _Slide:
         report(self.row.slide_id, stage, 0, len(jobs))
         names = [self._name(stage, i) for i in range(len(jobs))]
         window = self.run.config.run.tasks_in_flight
-        for result in fan_out(self.client, steps.call, jobs, keys=names, window=window, deadline=deadline):
+        for result in fan_out(self.workers, steps.call, jobs, keys=names, window=window, deadline=deadline):
             results.append(result)
             report(self.row.slide_id, stage, len(results), len(jobs))
         return results

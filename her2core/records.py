@@ -319,3 +319,4 @@ class SlideState(StrEnum):
     FAILED = "failed"  # an error that a retry may cure (worker lost, store unreachable)
     QUARANTINED = "quarantined"  # the slide itself is the cause: broken, no scale, not a slide
     SKIPPED = "skipped"  # not attempted: the manifest excludes it
+    INTERRUPTED = "interrupted"  # its run ended before it did; in the journal alone

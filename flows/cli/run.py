@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from flows.cli.common import (
     INTERRUPTED,
     OK,
     PARTIAL,
+    UNUSABLE,
     ConfigFile,
     Endpoint,
     Json,
@@ -49,18 +52,24 @@ def run_command(
 
 def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: bool) -> None:
     from flows.cluster import check_address
+    from flows.interrupt import ending_quickly
     from flows.show import row_table, showing_progress
     from her2core.stages.run import open_run
 
     check_address(cluster)
     open_run(manifest, out, config)  # all that can be refused is refused before a server starts
     errors.print("starting Prefect and the Dask workers")
+
+    def last_word() -> None:
+        errors.print("interrupted; run the same command again to resume")
+
     try:
-        with showing_progress(errors):
+        with ending_quickly(INTERRUPTED, last_word), showing_progress(errors):
             summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster)
     except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to resume")
-        raise typer.Exit(INTERRUPTED) from None
+        last_word()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # without waiting for threads that nobody needs any more
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
     else:
@@ -68,6 +77,9 @@ def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: boo
         console.print(row_table(summary.case_table()))
         for line in summary.lines():
             console.print(line, highlight=False, soft_wrap=True)
+    if summary.trouble:
+        errors.print(f"[red]error[/red] {summary.trouble}", highlight=False)
+        raise typer.Exit(UNUSABLE)
     raise typer.Exit(OK if summary.complete else PARTIAL)
 
 

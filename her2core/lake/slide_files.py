@@ -6,10 +6,7 @@ A worker writes it, band by band, and needs no Delta for it; until it is committ
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from her2core.lake.schema import TEXT, Table
-from her2core.storage.store import TEMPORARY_PREFIX, Store
+from her2core.storage.store import Store
 
 FOLDER = "tables"
 """Place of the tables under the output root."""
@@ -80,7 +77,7 @@ def write_slide_file(store: Store, table: Table, key: str, bands: Iterable[pa.Ta
                 writer.write_table(group)
         if not statistics.rows:
             return None
-        _publish(store, local, f"{FOLDER}/{table.name}/{name}")
+        store.write_file(f"{FOLDER}/{table.name}/{name}", local)
         return DataFile(name, local.stat().st_size, statistics.rows, statistics.as_json())
 
 
@@ -129,18 +126,3 @@ def _row_groups(table: Table, bands: Iterable[pa.Table]) -> Iterator[pa.Table]:
             held = held.slice(ROW_GROUP).combine_chunks()
     if len(held):
         yield held
-
-
-def _publish(store: Store, local: Path, path: str) -> None:
-    """Bring a finished file to its place, whole or not at all."""
-    if not store.is_local:
-        store.fs.put_file(os.fspath(local), store.uri(path).removeprefix("s3://"))
-        return
-    target = Path(store.uri(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    try:
-        shutil.copyfile(local, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -49,6 +49,18 @@ class Run:
         place = uri if "://" in uri else os.path.abspath(uri)
         return f"manifest-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
+    def places(self, row: SlideRow) -> tuple[str, ...]:
+        """Paths of this run and slide, to be kept out of what libraries say."""
+        uris = (
+            row.uri,
+            row.roi_uri or "",
+            self.manifest_uri,
+            self.store.uri(),
+            self.config.run.scratch().directory,
+        )
+        local = [uri.removeprefix("file://") for uri in uris]
+        return tuple(path for path in {*uris, *local} if "/" in path.rstrip("/"))
+
 
 def open_run(manifest: str, out: str, config: str | None = None) -> Run:
     """Validate manifest, configuration and store, and give the run a name.

@@ -6,6 +6,7 @@ disk, which :class:`Scratch` provides.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from her2core.errors import Reason, SlideError, StoreError
+from her2core.errors import Reason, ScratchError, SlideError
 from her2core.storage.s3 import endpoint_from_environment, s3_filesystem
 
 RANGE_BLOCK_BYTES = 2**20
@@ -113,7 +114,7 @@ class Scratch:
         ------
         SlideError
             If the slide is missing or unreadable.
-        StoreError
+        ScratchError
             If it cannot fit into the scratch folder.
         """
         if not uri.startswith("s3://"):
@@ -124,7 +125,12 @@ class Scratch:
         listing = repr((endpoint_from_environment(endpoint_url), uri, members))
         key = hashlib.sha256(listing.encode()).hexdigest()[:24]
         folder = Path(self.directory) / key
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScratchError(
+                f"the scratch folder {self.directory} cannot be made ({error.strerror}); set run.scratch_dir."
+            ) from None
         while True:
             with _lock(folder.with_suffix(".lock"), fcntl.LOCK_SH) as lock:
                 if folder.exists():
@@ -165,6 +171,10 @@ class Scratch:
             if _members(uri, endpoint_url) != members:
                 raise OSError(f"{uri} was replaced while it was read; run again when its upload is complete.")
             partial.rename(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full(uri, sum(m.size for m in members)) from None
+            raise
         finally:
             if not folder.exists():
                 shutil.rmtree(partial, ignore_errors=True)
@@ -173,30 +183,39 @@ class Scratch:
     def _reserve(self, uri: str, size: int, lock: BinaryIO) -> None:
         """Take ``size`` bytes of the bound, evicting idle copies or waiting for busy ones."""
         if size > self.max_bytes:
-            raise StoreError(
+            raise ScratchError(
                 f"{uri}: {size} bytes do not fit into the scratch folder {self.directory} of at most "
                 f"{self.max_bytes}; raise run.scratch_bytes."
             )
         deadline = time.monotonic() + WAIT_FOR_SPACE_S
         while True:
             with _lock(Path(self.directory) / "space", fcntl.LOCK_EX):
-                while (over := self._reserved() + size > self.max_bytes) and self._evict_one():
+                while (short := self._short_of(size)) and self._evict_one():
                     pass
-                if not over:
-                    if shutil.disk_usage(self.directory).free < size:
-                        raise StoreError(
-                            f"{uri}: {size} bytes to stage, but the disk of {self.directory} is full; "
-                            "set run.scratch_dir to one with space."
-                        )
+                if not short:
                     lock.write(str(size).encode())
                     lock.flush()
                     return
+                if not self._reserved():  # nobody will give anything back
+                    raise self._full(uri, size)
             if time.monotonic() > deadline:
-                raise StoreError(
+                raise ScratchError(
                     f"{uri}: no scratch space in {self.directory} after {WAIT_FOR_SPACE_S:.0f} s; raise "
                     "run.scratch_bytes or lower run.slides_in_flight."
                 )
             time.sleep(POLL_S)
+
+    def _short_of(self, size: int) -> bool:
+        """Whether ``size`` more bytes go beyond the bound, or beyond the disk."""
+        beyond = self._reserved() + size > self.max_bytes
+        return beyond or shutil.disk_usage(self.directory).free < size
+
+    def _full(self, uri: str, size: int) -> ScratchError:
+        free = shutil.disk_usage(self.directory).free
+        return ScratchError(
+            f"{uri}: {size} bytes to stage, but {self.directory} has {free} bytes free; "
+            "free some, or set run.scratch_dir to a folder with space, and run again."
+        )
 
     def _reserved(self) -> int:
         total = 0

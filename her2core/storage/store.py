@@ -8,25 +8,29 @@ which is what the lake's commits rest on; :meth:`Store.probe` refuses a store wh
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from her2core.errors import StoreError
+from her2core.errors import DiskFullError, StoreError
 from her2core.storage.s3 import delta_options, endpoint_from_environment, http_status, s3_filesystem
 
-TEMPORARY_PREFIX = ".her2-tmp-"
+TEMPORARY_FOLDER = ".her2-tmp"
+"""Where a folder's half-written objects lie until they are renamed: one place, so that what a killed process
+leaves is found without looking through the whole output."""
 MULTIPART_BYTES = 64 * 2**20
 """Part size; objects of twice this size and more are uploaded in parts."""
 WRITE_BYTES = 512 * 2**10
@@ -34,6 +38,11 @@ WRITE_BYTES = 512 * 2**10
 which a virtual machine may have to ask its host for: up to a third of a pyramid's processor time (ours)."""
 WRITER_KEY = "her2-writer"
 """Object metadata that names the writer of a create-only object."""
+PROBE_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""Pauses of the probe between answers that say 5xx, beside the client's own single repetition. Ours."""
+FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk's quota is used up",
+        errno.EFBIG: "no file of that size is allowed there (disk, quota or ulimit -f)"}  # fmt: skip
+"""Errors of a write that no retry cures."""
 CONFLICT_ATTEMPTS = 5
 """Create-only writes that AWS may refuse with 409 while another is in flight are tried this often."""
 
@@ -137,7 +146,7 @@ class Store:
         names = {
             str(n).rstrip("/").removeprefix(self.root).lstrip("/") for n in found if str(n).startswith(inside)
         }
-        return sorted(n for n in names if n and TEMPORARY_PREFIX not in n)
+        return sorted(n for n in names if n and n.split("/", 1)[0] != TEMPORARY_FOLDER)
 
     # writing
 
@@ -148,12 +157,32 @@ class Store:
             body = data if isinstance(data, bytes | bytearray) else bytes(data)
             self.fs.pipe_file(full, body, chunksize=MULTIPART_BYTES)
             return
-        temporary = _write_temporary(full, data)
+        with memoryview(data) as view:
+            self._replace(full, _pieces(view), len(view))
+
+    def write_file(self, path: str, local: Path) -> None:
+        """Write a whole object from a file, as `write_bytes` does."""
+        full = self._full(path)
+        if not self.is_local:
+            self.fs.put_file(os.fspath(local), full)
+            return
+        with local.open("rb") as file:
+            self._replace(full, iter(partial(file.read, WRITE_BYTES), b""), local.stat().st_size)
+
+    def _replace(self, full: str, pieces: Iterable[bytes | memoryview], size: int) -> None:
+        temporary = self._write_temporary(full, pieces, size)
         try:
-            os.replace(temporary, full)
-        except OSError:
+            try:
+                os.replace(temporary, full)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # part of the output lies on another disk, behind a link
+                    raise
+                beside = Path(f"{full}.{temporary.name}")
+                shutil.move(temporary, beside)
+                os.replace(beside, full)
+        except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise
+            raise _in_words(error, full, size) from None
 
     def write_json(self, path: str, obj: Any) -> None:
         self.write_bytes(path, json.dumps(obj, sort_keys=True, indent=1, allow_nan=False).encode())
@@ -167,7 +196,8 @@ class Store:
         full = self._full(path)
         if not self.is_local:
             return self._s3_create(full, bytes(data))
-        temporary = _write_temporary(full, data)
+        with memoryview(data) as view:
+            temporary = self._write_temporary(full, _pieces(view), len(view))
         try:
             os.link(temporary, full)
         except FileExistsError:
@@ -175,6 +205,41 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
         return True
+
+    def _write_temporary(self, full: str, pieces: Iterable[bytes | memoryview], size: int) -> Path:
+        folder = Path(self.root) / TEMPORARY_FOLDER
+        temporary = folder / uuid.uuid4().hex
+        try:
+            Path(full).parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            with temporary.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _in_words(error, full, size) from None
+        return temporary
+
+    def clear_temporary(self) -> int:
+        """Remove what killed writers left half written; how many pieces. Only while nobody else writes."""
+        if self.is_local:
+            left = [*Path(self.root, TEMPORARY_FOLDER).glob("*")]
+            left += Path(self.root).glob(
+                "tables/*/_delta_log/*.json#*"
+            )  # as Delta Lake's client names its own
+            for path in left:
+                path.unlink(missing_ok=True)
+            return len(left)
+        bucket, _, prefix = self.root.partition("/")
+        found = self.fs.call_s3(
+            "list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/" if prefix else ""
+        )
+        uploads = found.get("Uploads") or []
+        for upload in uploads:
+            self.fs.call_s3(
+                "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+        return len(uploads)
 
     def _s3_create(self, full: str, body: bytes) -> bool:
         token = uuid.uuid4().hex
@@ -219,8 +284,9 @@ class Store:
         try:
             if not self.is_local:  # an impatient client first: nobody waits minutes for a wrong address
                 bucket, _, key = self._full(path).partition("/")
+                fs = s3_filesystem(self.endpoint_url, retries=1)
                 with suppress(FileNotFoundError):
-                    s3_filesystem(self.endpoint_url, retries=1).call_s3("head_object", Bucket=bucket, Key=key)
+                    _patiently(lambda: fs.call_s3("head_object", Bucket=bucket, Key=key))
             first, second = self.put_if_absent(path, b"first"), self.put_if_absent(path, b"second")
             kept = self.read_bytes(path)
             self.delete(path)
@@ -326,18 +392,35 @@ def _normalised(uri: str) -> str:
     return os.path.abspath(os.path.expanduser(local)).rstrip("/") or "/"
 
 
-def _write_temporary(full: str, data: bytes | bytearray | memoryview) -> Path:
-    target = Path(full)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    try:
-        with temporary.open("wb") as file, memoryview(data) as view:
-            for start in range(0, len(view), WRITE_BYTES):
-                file.write(view[start : start + WRITE_BYTES])
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+def _pieces(view: memoryview) -> Iterator[memoryview]:
+    """The parts of at most `WRITE_BYTES` that a file is written in."""
+    return (view[start : start + WRITE_BYTES] for start in range(0, len(view), WRITE_BYTES))
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Answer of a server that may say 5xx a few times first; nobody waits for one that does not answer."""
+    for pause_s in PROBE_PAUSES_S:
+        try:
+            return ask()
+        except OSError as error:
+            if (http_status(error) or 0) < 500:
+                raise
+            time.sleep(pause_s)
+    return ask()
+
+
+def _in_words(error: OSError, full: str, size: int) -> Exception:
+    """A full disk with its path and what is needed; any other error as it is."""
+    if error.errno not in FULL:
+        return error
+    folder = Path(full).parent
+    with suppress(OSError):
+        free = f", {shutil.disk_usage(folder).free} bytes are free"
+        return DiskFullError(
+            f"{folder}: {FULL[error.errno]}: {size} bytes to write{free}; free some or give the output a "
+            "larger disk, and run the same command again to resume"
+        )
+    return error
 
 
 def _local() -> Any:

@@ -1,0 +1,113 @@
+"""The Prefect server of a run: the one that ``PREFECT_API_URL`` names, or an embedded one that ends with it.
+
+Prefect's own embedded server shares the process group of the run, so that Ctrl-C in a terminal ends it first
+and the run then waits for it; and it outlives a run that is killed. Ours does neither.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.environment import ServerError, check_server
+
+PROCESS = Path(__file__).with_name("server_process.py")
+POLL_S = 0.2
+ENDING_S = 5.0
+"""How long the server may take to end before it is killed. Ours."""
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Let Prefect use the named server, after asking it whether it is there, or an embedded one.
+
+    Raises
+    ------
+    ServerError
+        If it cannot be reached, or does not start.
+    """
+    import httpx
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+    try:
+        if get_current_settings().api.url is not None:
+            check_server()
+            yield
+        else:
+            with _embedded() as address, temporary_settings({PREFECT_API_URL: address}):
+                yield
+    except httpx.HTTPError as error:
+        raise ServerError(
+            f"the Prefect server does not answer any more ({type(error).__name__}); what was scored is kept: "
+            "start it, and run the same command again to resume"
+        ) from error
+
+
+@contextmanager
+def _embedded() -> Iterator[str]:
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    environment = {
+        **os.environ,
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+        **settings.to_environment_variables(exclude_unset=True),
+    }
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [sys.executable, "-P", str(PROCESS), str(listening.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env=environment,
+            pass_fds=[listening.fileno()],
+            start_new_session=True,
+        ) as process,
+    ):
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        try:
+            patience_s = settings.server.ephemeral.startup_timeout_seconds
+            if not _answers(address, process, time.monotonic() + patience_s):
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                why = " ".join(last) or "it said nothing"
+                raise ServerError(
+                    f"the embedded Prefect server did not start within {patience_s} s ({why}); start one "
+                    "(prefect server start) and set PREFECT_API_URL, or raise "
+                    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+                )
+            yield address
+        finally:
+            process.stdin.close()  # type: ignore[union-attr]  # it is a pipe; the server ends with it
+            try:
+                process.wait(ENDING_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _answers(address: str, process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Whether the server is healthy before the deadline."""
+    import httpx
+
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if (
+                httpx.get(f"{address}/health", timeout=POLL_S * 10, trust_env=False).status_code
+                == httpx.codes.OK
+            ):
+                return True
+        except httpx.TransportError:
+            pass
+        time.sleep(POLL_S)
+    return False
