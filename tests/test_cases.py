@@ -598,6 +598,27 @@ def test_rounding_is_tolerated_and_said_where_it_matters(
     assert ("external_ish_rounded" in case.flags) == external.rounded == rounded
 
 
+def test_a_word_of_an_older_guideline_is_listed() -> None:
+    case = judged([ihc("s", "1+", ish_ratio=2.4, ish_her2=3.6, ish_status="positive")])
+    assert (case.status, case.decision.her2_class) == ("Negative", "low_1plus")
+    assert case.conflicts == ("external ISH of unnamed: positive, but group 2 is Negative beside IHC 1+",)
+    assert case.flags == ("ish_conflict", "review")
+    agreed = judged([ihc("s", "1+", ish_ratio=2.4, ish_her2=3.6, ish_status="negative")])
+    assert (agreed.conflicts, agreed.flags) == ((), ())
+
+
+def test_strong_cells_below_the_floor_ask_for_a_person() -> None:
+    few = dataclasses.replace(ihc("s", "null"), score=None)
+    for n3, flags in ((40, ("strong_below_floor", "review")), (9, ())):
+        counts = ClassCounts(n0=5000 - n3, n3=n3, contiguous_3=n3, cluster_3=n3)
+        score = ihc("s", "null").score
+        assert score is not None
+        verdict = judge(counts, PARAMS, BREAST, ())
+        held = dataclasses.replace(score, counts=counts, verdict=verdict)
+        case = judged([dataclasses.replace(few, score=held)])
+        assert (case.status, case.decision.her2_class, case.flags) == ("Negative", "ultralow", flags)
+
+
 def test_rows_may_round_one_number_differently() -> None:
     rows = [ihc(f"s{i}", "2+", ish_ratio=Decimal(r)) for i, r in enumerate(("1.1", "1.12", "1"))]
     (external,) = judged(rows).ish.external

@@ -188,9 +188,16 @@ def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: I
     undecided, rounded = bool(conflicts), False
     if mismatch and not undecided:
         conflicts.append(mismatch)
+    said = _FINAL.get((status or "").casefold())
+    if (
+        said is IshResult.POSITIVE and decision and decision.result is IshResult.NEGATIVE
+    ):  # of an older guideline
+        conflicts.append(
+            f"{status}, but group {' or '.join(groups)} is {decision.result} beside IHC {ihc_score}"
+        )
     if decision is not None and group is None:
         also = {_resolved(g, ihc_score, recount, rules).result for g in numbers.groups(rules, computed=True)}
-        rounded = len(also) > 1 and (status or "").casefold() not in _FINAL
+        rounded = len(also) > 1 and said is None
     return ExternalIsh(
         source=source,
         slides=tuple(row.slide_id for row in rows),

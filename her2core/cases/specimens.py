@@ -219,6 +219,8 @@ def score_case(
     alone = {name: s.verdict.score for name, s in pooled.items()}
     alone |= {f"block {name}": score for name, score in blocks.items()}
     decision, hidden = joined.not_hidden(decision, ish, verdict.score, alone, rules)
+    if "strong_below_floor" in verdict.patterns and decision.status != "Positive":
+        decision = _flagged(decision, "strong_below_floor")
     date, odd_dates = _collection_date(slides)
     return CaseScore(
         case_id=slides[0].case_id,
@@ -296,10 +298,15 @@ class _Joined:
             words.append(f"ISH Positive of {', '.join(ish.hidden)}, pooled Negative")
         if not words:
             return decision, words
-        flags = tuple(dict.fromkeys((*decision.flags, "hidden_by_pooling", "review")))
+        decision = _flagged(decision, "hidden_by_pooling")
         if decision.status == "Negative":
-            return CaseDecision("Equivocal", "equivocal", flags), words
-        return replace(decision, flags=flags), words
+            decision = replace(decision, status="Equivocal", her2_class="equivocal")
+        return decision, words
+
+
+def _flagged(decision: CaseDecision, flag: str) -> CaseDecision:
+    """The same decision with a flag, and that a person should look."""
+    return replace(decision, flags=tuple(dict.fromkeys((*decision.flags, flag, "review"))))
 
 
 def pool_ihc(

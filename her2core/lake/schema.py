@@ -544,8 +544,9 @@ CASES = Table(
         *(c if c.name != "her2_class" else _CASE_CLASS for c in _counts("specimen, pooled over its slides")),
         Column("ihc_class", TEXT, "", "Class by IHC alone, as slides.her2_class."),
         Column("flags", TEXTS, "", "discordant_ihc3_ish_negative, discordant_ihc_low_ish_positive, "
-               "ish_without_ihc, ish_open, hidden_by_pooling, external_ish_undecided, external_ish_rounded, "
-               "ish_conflict, second_population, review (a person should look); see docs/cases.md."),
+               "ish_without_ihc, ish_open, hidden_by_pooling, strong_below_floor, external_ish_undecided, "
+               "external_ish_rounded, ish_conflict, second_population, review (a person should look); see "
+               "docs/cases.md."),
         Column("pending", TEXT, "", "What the ISH result waits for: PENDING_IHC, PENDING_RECOUNT, "
                "PENDING_DUAL_PROBE or ADJUDICATE; null if for nothing."),
         Column("conflicts", TEXTS, "", "Statements that contradict each other, in words."),
