@@ -58,3 +58,21 @@ def test_a_contour_is_closed_around_its_nucleus(row: dict[str, str]) -> None:
     assert 1 < area(contour) / area(nucleus) < 8
     assert len(row["arcs"]) == 16
     assert set(row["arcs"]) <= set("0123")
+
+
+def test_no_nucleus_is_drawn_twice() -> None:
+    for image in {r["image"] for r in ROWS}:
+        own = [r for r in ROWS if r["image"] == image]
+        place = np.array([[float(r["y_px0"]), float(r["x_px0"])] for r in own])
+        apart = np.hypot(*(place[:, None] - place[None]).transpose(2, 0, 1)) * float(own[0]["mpp"])
+        assert apart[~np.eye(len(own), dtype=bool)].min() > 1.5
+
+
+def test_what_was_drawn_again_is_in_both_files() -> None:
+    path = Path(__file__).parent / "data" / "contours_by_eye_second.csv"
+    first = {(r["field"], r["cell"]): r for r in DRAWN}
+    for again in csv.DictReader(path.read_text().splitlines()):
+        row = first[again["field"], again["cell"]]
+        centre = (float(row["y_px0"]), float(row["x_px0"]))
+        assert cv2.pointPolygonTest(polygon(again["contour"]), centre, measureDist=False) > 0
+        assert len(again["arcs"]) == 16
