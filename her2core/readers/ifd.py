@@ -9,6 +9,7 @@ Adobe, TIFF Revision 6.0 (1992); Aperio/libtiff, The BigTIFF File Format (2007).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from her2core.errors import Reason, SlideError
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.limits import MAX_TEXT_BYTES, MAX_TILES
+from her2core.readers.text import decode_text
 
 MAX_IFDS = 4096
 """Most directories of one file; a whole slide has about ten."""
@@ -40,6 +42,7 @@ PHOTOMETRIC = 262
 FILL_ORDER = 266
 IMAGE_DESCRIPTION = 270
 STRIP_OFFSETS = 273
+ORIENTATION = 274
 SAMPLES_PER_PIXEL = 277
 ROWS_PER_STRIP = 278
 STRIP_BYTE_COUNTS = 279
@@ -58,6 +61,7 @@ SUB_IFDS = 330
 EXTRA_SAMPLES = 338
 SAMPLE_FORMAT = 339
 JPEG_TABLES = 347
+ICC_PROFILE = 34675
 XMP = 700
 HAMAMATSU_FORMAT = 65420
 
@@ -171,7 +175,7 @@ class Ifd:
                 f"{self.source.name}: TIFF tag {tag} is {entry.count} bytes of text; accepted are "
                 f"{MAX_TEXT_BYTES}",
             )
-        return self.data(tag).rstrip(b"\0").decode("utf-8", "replace")
+        return decode_text(self.data(tag))
 
     def data(self, tag: int) -> bytes:
         self._check(tag)
@@ -185,13 +189,17 @@ class Ifd:
             return b""
         return self.source.read(entry.start, min(entry.size, length))
 
-    def rational(self, tag: int) -> float | None:
-        """A positive ratio, or None."""
+    def ratio(self, tag: int) -> float | None:
+        """A positive number, be it stored as a ratio, a decimal or a whole one; None where it is not."""
         entry = self.tags.get(tag)
-        if entry is None or entry.type not in RATIONALS or entry.count < 1:
+        if entry is None or entry.count < 1 or entry.start + entry.size > self.source.size:
             return None
-        numerator, denominator = (int(v) for v in self.raw(tag)[:2])
-        return numerator / denominator if numerator > 0 and denominator > 0 else None
+        size = entry.size // entry.count
+        one = np.frombuffer(self.source.read(entry.start, size), self.order + TYPE_DTYPES[entry.type])
+        numerator, denominator = float(one[0]), float(one[1]) if entry.type in RATIONALS else 1.0
+        if not (numerator > 0 and denominator > 0 and math.isfinite(numerator)):
+            return None
+        return numerator / denominator
 
 
 @dataclass(frozen=True, slots=True)

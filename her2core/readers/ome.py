@@ -81,8 +81,8 @@ def parse_ome(name: str, xml: str) -> list[OmeImage]:
             f"{name}: its OME-XML has more than {MAX_ELEMENTS} elements; expected a slide's",
         )
     try:
-        root = ET.fromstring(xml.encode())  # bytes: an encoding named in the declaration is then honoured
-    except (ET.ParseError, LookupError, ValueError) as error:  # an encoding that nobody knows, or can read
+        root = ET.fromstring(xml)  # decoded already: what its declaration says is no longer so
+    except (ET.ParseError, LookupError, ValueError) as error:
         raise SlideError(
             Reason.FILE_UNREADABLE, f"{name}: its OME-XML does not parse ({type(error).__name__})"
         ) from error

@@ -22,6 +22,7 @@ from her2core.readers.mirax import check_parts, is_mirax
 from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.pseudocolour import as_asked
+from her2core.readers.text import decode_text
 from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
 from her2core.records import Assay
 from her2core.storage.sources import file_identity
@@ -131,9 +132,7 @@ def _open_directory(place: Location, asked: Asked, endpoint_url: str | None) -> 
         return open_dicom(place.path, asked)
     remote = place.fs is not None
     store = Store(f"s3://{place.path}", endpoint_url=endpoint_url).zarr_store() if remote else place.path
-    return open_omezarr(
-        store, asked, place.read_child(SERIES_NAMES, MAX_TEXT_BYTES).decode("utf-8", "replace")
-    )
+    return open_omezarr(store, asked, decode_text(place.read_child(SERIES_NAMES, MAX_TEXT_BYTES)))
 
 
 def _open_file(place: Location, source: ByteSource, asked: Asked) -> SlideReader:

@@ -64,16 +64,33 @@ def plausible(mpp: float, assay: Assay | None = None) -> bool:
     return low <= mpp <= high
 
 
+def unit_um(unit: str) -> float | None:
+    """A unit of length in µm, or None where it is unknown.
+
+    ImageJ escapes the sign of micro, other writers encode it twice.
+    """
+    plain = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ").replace("Âµ", "µ")
+    return UNIT_UM.get(plain) or UNIT_UM.get(plain.lower().removesuffix("s"))
+
+
 def length_um(value: str | None, unit: str | None) -> float | None:
     """A length with its unit in µm, or None where either cannot be read. OME's default unit is µm."""
-    factor = UNIT_UM.get((unit or "µm").strip())
+    factor = unit_um(unit or "µm")
     number = read_number(value)
     return None if factor is None or number is None else number * factor
 
 
 def read_number(text: str | None) -> float | None:
-    """A finite positive decimal number at the start of ``text``, with comma or point, else None."""
-    match = re.match(r"\s*(\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)", text or "")
+    """A finite positive decimal number at the start of ``text``, with comma or point, else None.
+
+    Examples
+    --------
+    >>> read_number("0,2500 µm"), read_number(".25"), read_number("2.5E-1"), read_number("-1")
+    (0.25, 0.25, 0.25, None)
+    """
+    match = re.match(
+        r"\s*\+?([0-9]+(?:[.,][0-9]*)?(?:[eE][-+]?[0-9]+)?|[.,][0-9]+(?:[eE][-+]?[0-9]+)?)", text or ""
+    )
     if match is None:
         return None
     number = float(match[1].replace(",", "."))

@@ -62,7 +62,7 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     sizes = {scene.name: scene.size for scene in scenes}
     scene = scenes[choose_scene(asked.name, sizes, asked.scene)]
     _check_left_out(asked.name, chain, scene)
-    odd = chain.problems
+    odd = (*chain.problems, *_turned(scene.planes[0]))
     if scene.times > 1:
         raise time_points(asked.name, scene.times)
     scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
@@ -77,6 +77,14 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     info = chosen.info(asked, grid, compression, (*odd, *layout.problems, *absent_tiles(grid, "glass")))
     reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours)
     return decoded_once_if_huge(reader, grid)
+
+
+def _turned(page: Ifd) -> tuple[str, ...]:
+    """What to say of an image that is to be turned or mirrored for display."""
+    orientation = int(page.ratio(tags.ORIENTATION) or 1)
+    if orientation == 1:
+        return ()
+    return (f"its orientation tag is {orientation}: read as stored, unturned, as OpenSlide and QuPath do",)
 
 
 def _check_left_out(name: str, chain: Chain, scene: Scene) -> None:

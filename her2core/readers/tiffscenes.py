@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,10 +12,11 @@ from her2core.readers.bytesource import ByteSource
 from her2core.readers.channels import MAX_PLANES, StatedChannel
 from her2core.readers.ifd import Ifd
 from her2core.readers.ome import OmeImage, is_ome, parse_ome
-from her2core.readers.scale import ResolvedScale, Scale, plausible, read_number
+from her2core.readers.scale import ResolvedScale, Scale
 from her2core.readers.tiffpages import is_level_of, pyramids, size_of, slide_pages
+from her2core.readers.tiffscale import aperio_field, resolution
 from her2core.readers.tiled import TileGrid
-from her2core.records import Assay, LevelInfo, SlideInfo
+from her2core.records import LevelInfo, SlideInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +126,11 @@ def _aperio_scenes(name: str, pages: list[Ifd]) -> list[Scene]:
         return []
     slide = max(found, key=lambda one: one.levels[0].height * one.levels[0].width)
     description = slide.page.text(tags.IMAGE_DESCRIPTION)
-    mpp = _aperio_field(description, "MPP")
-    scales = ([Scale("aperio", mpp, mpp)] if mpp else []) + _resolution(slide.page)
+    mpp = aperio_field(description, "MPP")
+    scales = ([Scale("aperio", mpp, mpp)] if mpp else []) + resolution(slide.page)
     foci = sum(one.levels[0] == slide.levels[0] for one in found)
-    power = _aperio_field(description, "AppMag")
+    power = aperio_field(description, "AppMag")
     return [Scene("0", (slide.page,), slide.levels, tuple(scales), power, ((slide.page,),), foci=foci)]
-
-
-def _aperio_field(description: str, key: str) -> float | None:
-    match = re.search(rf"\|\s*{key}\s*=\s*([^|]*)", description)
-    return read_number(match[1]) if match else None
 
 
 def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str, fluorescence: bool) -> list[Scene]:
@@ -168,7 +163,7 @@ def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage,
     if first.number(tags.SAMPLES_PER_PIXEL, 1) == 1 and len(wanted) == image.channels >= 3:
         planes = tuple(chain[i] for i in wanted)
     smaller = [part for part in tags.read_sub_ifds(first, tags.is_big(source)) if is_level_of(part, first)]
-    scales = ([image.scale] if image.scale else []) + _resolution(first)
+    scales = ([image.scale] if image.scale else []) + resolution(first)
     return Scene(
         str(image.number),
         planes,
@@ -199,7 +194,7 @@ def _ome_stack(name: str, chain: list[Ifd], image: OmeImage) -> tuple[tuple[Ifd,
 def _plain_scenes(name: str, pages: list[Ifd]) -> list[Scene]:
     """Generic TIFF: every image with its levels is a scene."""
     return [
-        Scene(str(i), (found.page,), found.levels, tuple(_resolution(found.page)), None)
+        Scene(str(i), (found.page,), found.levels, tuple(resolution(found.page)), None)
         for i, found in enumerate(pyramids(name, pages))
     ]
 
@@ -267,13 +262,3 @@ def _imagej_stack(name: str, scene: Scene, channels: int, foci: int, times: int)
             "directories. Save it as OME-TIFF",
         )
     return replace(scene, stack=tuple(tuple(pages[c::channels]) for c in range(channels)))
-
-
-def _resolution(page: Ifd) -> list[Scale]:
-    """The resolution tags where they can be a scanner's; 72 or 96 dpi are a printer's."""
-    unit_um = {2: 25400.0, 3: 10000.0}.get(page.number(tags.RESOLUTION_UNIT, 2))
-    x, y = page.rational(tags.X_RESOLUTION), page.rational(tags.Y_RESOLUTION)
-    if unit_um is None or x is None or y is None:
-        return []
-    scale = Scale("tiff_resolution", unit_um / y, unit_um / x)
-    return [scale] if all(plausible(um, Assay.FISH) for um in (scale.x_um, scale.y_um)) else []
