@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,10 @@ import numpy.typing as npt
 from her2core.errors import Reason, SlideError
 from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.base import list_scenes
-from her2core.readers.locate import locate
 from her2core.readers.probe import probe
 from her2core.readers.scale import plausible_range
 from her2core.records import RGB, Assay, SlideInfo, SlideRow
-from her2core.storage.sources import Scratch, file_identity
+from her2core.storage.sources import Scratch, file_identity, slide_bytes
 
 SAMPLES = 6
 """Sample fields along each axis of the slide; 36 fields meet any tissue of a few mm."""
@@ -85,7 +83,7 @@ def inspect_slide(
                 header_only=header_only,
             )
     if header_only and identity is None:
-        identity = f"{_size(uri, endpoint_url)}-unverified"
+        identity = f"{slide_bytes(os.fspath(uri), endpoint_url)}-unverified"
     opened = partial(
         open_slide,
         uri,
@@ -230,14 +228,3 @@ def describe(info: SlideInfo) -> str:
         lines.append(f"  looks like {info.assay_guess}")
     lines += [f"  ! {problem}" for problem in info.problems]
     return "\n".join(lines)
-
-
-def _size(uri: str | os.PathLike[str], endpoint_url: str | None) -> int:
-    place = locate(uri, None, endpoint_url)
-    if place.is_directory:
-        if place.fs is not None:
-            return int(place.fs.du(place.path))
-        return sum(path.stat().st_size for path in Path(place.path).rglob("*") if path.is_file())
-    source = place.open_bytes()
-    source.close()
-    return source.size

@@ -229,7 +229,7 @@ def changed(**values: Any) -> Dataset:
         ({"NumberOfFrames": MAX_TILES + 1}, Reason.FILE_HOSTILE, f"accepted {MAX_TILES}"),
         ({"BitsAllocated": 16}, Reason.FILE_UNREADABLE, "3 samples with 16 bits"),
         ({"SamplesPerPixel": 1}, Reason.FILE_UNREADABLE, "1 samples"),
-        ({"TotalPixelMatrixFocalPlanes": 5}, Reason.FILE_UNREADABLE, "5 focal planes"),
+        ({"TotalPixelMatrixFocalPlanes": 5}, Reason.PIXELS_UNSUPPORTED, "5 focal planes"),
         ({"NumberOfOpticalPaths": 2}, Reason.FILE_UNREADABLE, "2 optical paths"),
         ({"ConcatenationUID": "1.2.8"}, Reason.FILE_UNREADABLE, "concatenation"),
     ],

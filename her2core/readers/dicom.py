@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import Asked, choose_scene
+from her2core.readers.base import Asked, choose_scene, focal_planes
 from her2core.readers.bytesource import LocalBytes
 from her2core.readers.dicomheader import DicomHeader, read_headers
 from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index
@@ -146,9 +146,12 @@ def _grid(name: str, header: DicomHeader, source: LocalBytes) -> TileGrid:
             Reason.FILE_HOSTILE,
             f"{name}: declares {n} frames on a grid of {rows * columns}; accepted {MAX_TILES}",
         )
-    for what, count in (("focal planes", header.focal_planes), ("optical paths", header.optical_paths)):
-        if count > 1:
-            raise SlideError(Reason.FILE_UNREADABLE, f"{name}: {count} {what}; expected 1. Export one")
+    if header.focal_planes > 1:
+        raise focal_planes(name, header.focal_planes)
+    if header.optical_paths > 1:
+        raise SlideError(
+            Reason.FILE_UNREADABLE, f"{name}: {header.optical_paths} optical paths; expected 1. Export one"
+        )
     if header.concatenated:
         raise SlideError(
             Reason.FILE_UNREADABLE, f"{name}: one part of a concatenation; join its parts to one file"

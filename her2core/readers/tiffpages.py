@@ -26,6 +26,8 @@ PICTURE_LINE = re.compile(
 )
 ASPECT_PX = 2
 """Rounding, px, by which a reduced level may differ from the exact fraction."""
+JPEG_BLOCK_PX = 16
+"""Largest block that JPEG fills sizes up to."""
 MAX_STEP = 4
 """Most times that a level filled up to whole tiles may be smaller than the level before it."""
 MAX_SIZES = 256
@@ -140,10 +142,14 @@ def _factors(size: Size, tile: Size, first: Size, first_tile: Size) -> list[tupl
 
 
 def _filled_up(size: Size, tile: Size, first: Size, f: int) -> bool:
-    """Whether ``size`` is the ``f``-th part of ``first``, filled up to whole tiles."""
-    return min(tile) > 0 and all(
-        part in (-(-(whole // f) // edge) * edge, -(-whole // (f * edge)) * edge)
-        for part, whole, edge in zip(size, first, tile, strict=True)
+    """Whether ``size`` is the ``f``-th part of ``first``, filled up to whole tiles or blocks of JPEG."""
+    return any(
+        min(edges) > 0
+        and all(
+            part in (-(-(whole // f) // edge) * edge, -(-whole // (f * edge)) * edge)
+            for part, whole, edge in zip(size, first, edges, strict=True)
+        )
+        for edges in (tile, (JPEG_BLOCK_PX, JPEG_BLOCK_PX))
     )
 
 

@@ -151,18 +151,21 @@ def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage,
             f"{name}: its OME-XML refers to directory {max(wanted)} of {len(chain)}. Transfer the slide "
             "again",
         )
-    first = chain[wanted[0]]
-    if min(image.height, image.width) > 0 and size_of(first) != (image.height, image.width):
-        height, width = size_of(first)
+    named = chain[wanted[0]]
+    parts = [named, *tags.read_sub_ifds(named, tags.is_big(source))]
+    first = max(parts, key=lambda part: size_of(part)[0] * size_of(part)[1])
+    height, width = size_of(first)
+    stated = image.height or height, image.width or width
+    if stated != (height, width) or (first is not named and (len(wanted) > 1 or fluorescence)):
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{name}: its OME-XML says that image {image.number} has {image.width} x {image.height} px, the "
+            f"{name}: its OME-XML says that image {image.number} has {stated[1]} x {stated[0]} px, the "
             f"directory that it names has {width} x {height}: another picture. Export the slide again",
         )
     planes: tuple[Ifd, ...] = (first,)
     if first.number(tags.SAMPLES_PER_PIXEL, 1) == 1 and len(wanted) == image.channels >= 3:
         planes = tuple(chain[i] for i in wanted)
-    smaller = [part for part in tags.read_sub_ifds(first, tags.is_big(source)) if is_level_of(part, first)]
+    smaller = [part for part in parts if is_level_of(part, first)]
     scales = ([image.scale] if image.scale else []) + resolution(first)
     return Scene(
         str(image.number),

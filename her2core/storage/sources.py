@@ -69,6 +69,17 @@ def file_identity(uri: str, endpoint_url: str | None = None) -> tuple[int, str]:
     return size, f"{size}-{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
+def slide_bytes(uri: str, endpoint_url: str | None = None) -> int:
+    """Size in bytes of a slide with every file that belongs to it; nothing is read.
+
+    Raises
+    ------
+    SlideError
+        As :func:`file_identity`.
+    """
+    return sum(member.size for member in _members(uri, endpoint_url))
+
+
 def open_remote(uri: str, endpoint_url: str | None = None) -> BinaryIO:
     """A seekable binary file over a local path or an S3 object; remote reads fetch blocks and keep a few."""
     if not uri.startswith("s3://"):
