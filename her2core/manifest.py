@@ -23,6 +23,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
 
+from her2core.cases.clinical_cells import named_number, read_cell
+from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ManifestError
 from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS, RuleSet, rules_for
 from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems
@@ -37,15 +39,6 @@ MISSING = frozenset({"", "na", "n/a", "nan", "none", "[not available]", "[not ap
 """Texts (in any case) that mean an empty cell; clinical exports write them."""
 SITES = ("primary", "lymph_node", "metastasis", "recurrence", "unknown")
 """Sites; an organ may follow: ``metastasis:liver``."""
-READER_SCORES = ("0", "0_null", "0_ultralow", "1+", "2+", "3+")
-"""What a reader may have scored: the four tiers, and 0 split where the reader did so."""
-READER_WORDS = {
-    "0+": "0_ultralow",
-    "0_with_staining": "0_ultralow",
-    "0_absent": "0_null",
-    "0_unspecified": "0",
-}
-"""Words of the consensus of January 2026 for these. A bare 0 is one that nobody split."""
 ISH_STATUSES = ("positive", "equivocal", "negative")
 """What a laboratory may have reported of an ISH."""
 ISH_GROUPS = (
@@ -94,8 +87,8 @@ def _site(value: str) -> str:
 
 
 def _reader_score(value: str) -> str:
-    known = READER_WORDS.get(value.casefold(), value)
-    return _one_of(known + "+" if known in ("1", "2", "3") else known, READER_SCORES)
+    said = read_words(value, scores=True)
+    return said.score if said.understood and said.agree and said.score else _one_of(value, READER_SCORES)
 
 
 def _one_of(value: str, known: Sequence[str]) -> str:
@@ -120,11 +113,20 @@ def _mpp(value: str, info: ValidationInfo) -> float:
     return number
 
 
-def _amount(what: str, *, above_zero: bool) -> Callable[[str], Decimal]:
+def _no_number(column: str, value: str) -> str:
+    """What to do with an inequality or a range, which leaves open what only a number would tell."""
+    if read_cell(column, value).reason not in ("range", "approximate"):
+        return ""
+    return "; an inequality, range or estimate is no number: leave it empty and give the result in ish_status"
+
+
+def _amount(column: str, what: str, *, above_zero: bool) -> Callable[[str], Decimal]:
     """Validator of a laboratory's number."""
 
     def read(value: str) -> Decimal:
-        number = _number(value, f"{what}, such as 2.1")
+        number = _number(
+            named_number(column, value) or value, f"{what}, such as 2.1{_no_number(column, value)}"
+        )
         if not 0 <= number <= MAX_COPIES or (above_zero and number == 0):
             least = "above 0 and" if above_zero else "from 0"
             raise ValueError(f"found {value}; expected {what}, {least} up to {MAX_COPIES:g}")
@@ -162,7 +164,8 @@ def _channels(value: str, info: ValidationInfo) -> str:
 
 
 def _ish_status(value: str) -> str:
-    return _one_of(value, ISH_STATUSES)
+    said = read_words(value, scores=False)
+    return _one_of(said.status if said.understood and said.status else value, ISH_STATUSES)
 
 
 def _ish_group(value: str) -> str:
@@ -220,14 +223,17 @@ class _Row(BaseModel):
     roi_uri: _Address | None = None
     reader_score: Annotated[str, AfterValidator(_reader_score)] | None = None
     channels: Annotated[str, AfterValidator(_channels)] | None = None
-    ish_ratio: Annotated[Decimal, BeforeValidator(_amount("a HER2/CEP17 ratio", above_zero=True))] | None = (
-        None
-    )
+    ish_ratio: (
+        Annotated[Decimal, BeforeValidator(_amount("ish_ratio", "a HER2/CEP17 ratio", above_zero=True))]
+        | None
+    ) = None
     ish_her2: (
-        Annotated[Decimal, BeforeValidator(_amount("HER2 copies a nucleus", above_zero=False))] | None
+        Annotated[Decimal, BeforeValidator(_amount("ish_her2", "HER2 copies a nucleus", above_zero=False))]
+        | None
     ) = None
     ish_cep17: (
-        Annotated[Decimal, BeforeValidator(_amount("CEP17 copies a nucleus", above_zero=True))] | None
+        Annotated[Decimal, BeforeValidator(_amount("ish_cep17", "CEP17 copies a nucleus", above_zero=True))]
+        | None
     ) = None
     ish_status: Annotated[str, AfterValidator(_ish_status)] | None = None
     ish_group: Annotated[str, AfterValidator(_ish_group)] | None = None

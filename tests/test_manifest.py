@@ -127,7 +127,7 @@ def test_a_row_of_ish(tmp_path: Path) -> None:
 def test_problems_of_ish(tmp_path: Path) -> None:
     text = (
         f"{HEADER},mpp,channels,ish_ratio,ish_her2,ish_cep17,ish_status\n"
-        "a,c,a.tif,HER2-FISH,0.03,DAPI=1,0,-1,0,amplified\n"
+        "a,c,a.tif,HER2-FISH,0.03,DAPI=1,0,-1,0,polysomy\n"
         "b,c,b.tif,HER2-IHC,0.05,DAPI=1;HER2=0,inf,101,many,\n"
         "d,c,d.tif,HER2-DISH,,0,100.1,,,\n"
         "e,c,e.tif,HER2-FISH,,DAPI=1;HER2=1;CEP17=0,,,,\n"
@@ -140,7 +140,7 @@ def test_problems_of_ish(tmp_path: Path) -> None:
         "row 2, ish_ratio: found 0; expected a HER2/CEP17 ratio, above 0 and up to 100",
         "row 2, ish_her2: found -1; expected HER2 copies a nucleus, from 0 up to 100",
         "row 2, ish_cep17: found 0; expected CEP17 copies a nucleus, above 0 and up to 100",
-        "row 2, ish_status: found 'amplified'; expected one of positive, equivocal, negative",
+        "row 2, ish_status: found 'polysomy'; expected one of positive, equivocal, negative",
         "row 3, mpp: found 0.05; expected 0.1 to 1.1 micrometres a pixel",
         "row 3, channels: found 'DAPI=1;HER2=0' for HER2-IHC; only slides of HER2-FISH have channels to name",
         "row 3, ish_ratio: found 'inf'; expected a HER2/CEP17 ratio, such as 2.1",

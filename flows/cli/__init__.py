@@ -1,4 +1,4 @@
-"""The ``her2`` command line: ``inspect``, ``plan``, ``run``, ``status``, ``synth``.
+"""The ``her2`` command line: ``inspect``, ``plan``, ``run``, ``status``, ``clinical``, ``synth``.
 
 Exit codes
 ----------
@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from flows.cli import look, run, synth  # noqa: F401  # each adds its verbs
+from flows.cli import clinical, look, run, synth  # noqa: F401  # each adds its verbs
 from flows.cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, app, errors
 from flows.environment import ServerError
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError

@@ -1,37 +1,27 @@
 """HER2 results out of a clinical patient table, as clinics fill it in: values, or the reason for none.
 
-Written for TCGA's and cBioPortal's tables: sub-header rows, ``[Not Available]``, text in number columns,
-``<10%``, ranges, and signal totals where copies a cell belong. Nothing is guessed and nothing dropped: every
-cell ends as a value or as a reason code, and statements that contradict each other are listed.
+Written for TCGA's and cBioPortal's tables and for what else clinics keep: sub-header rows, text in number
+columns, ``[Not Available]``, ``<10%``, ``≥2.0``, and signal totals where copies a cell belong. Nothing is
+guessed and nothing dropped: every cell ends as a value or as a reason code, statements that contradict each
+other are listed, and what only a person can decide is no result.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from her2core.cases.clinical_cells import ABSENT, RANGES, Reading, read_cell
-from her2core.errors import ManifestError
-from her2core.storage.sources import open_remote
+from her2core.cases.clinical_cells import RANGES, Reading, read_cell, split_ratio
+from her2core.cases.clinical_table import COLUMNS, Layout, Table, parse_table, read_table
+from her2core.cases.clinical_words import STATUS_OF, read_words
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "patient_id": ("bcr_patient_barcode", "patient_id"),
-    "ihc_status": ("her2_status_by_ihc", "ihc_her2"),
-    "ihc_score": ("her2_ihc_score",),
-    "ihc_percent": ("her2_ihc_percent_positive",),
-    "ish_status": ("her2_fish_status",),
-    "ish_her2": ("her2_copy_number",),
-    "ish_cep17": ("cent17_copy_number",),
-    "n_nuclei": ("her2_and_cent17_cells_count",),
-    "ish_ratio": ("her2_cent17_ratio",),
-}
-"""What is read, and the column names (TCGA's, cBioPortal's; in any case) that hold it."""
-REQUIRED = ("patient_id", "ihc_status", "ish_status")
-"""Without these a table is not a HER2 table; any other column may be absent."""
+MANIFEST_COLUMNS = ("reader_score", "ish_ratio", "ish_her2", "ish_cep17", "ish_status", "ish_source")
+"""Columns of the manifest that a clinical table can fill."""
+MOST_MEAN = {"ish_her2": 40, "ish_cep17": 10}
+"""A whole number of signals above this is no mean but a total: real means of HER2 stay below 40. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +31,7 @@ class ClinicalRow:
     Attributes
     ----------
     row
-        Line of the table, counted from 1.
+        Row of the table, counted from 1.
     ihc_percent
         Lowest and highest percentage of stained cells that the table leaves open.
     ish_her2, ish_cep17
@@ -54,6 +44,10 @@ class ClinicalRow:
         What was computed from other cells, in words.
     conflicts
         Statements that contradict each other, in words.
+    others
+        Other rows of the same patient that say something else: a person decides which one speaks.
+    computed_ratio
+        Whether the ratio was computed from the copies, and so is as uncertain as their rounding.
     """
 
     patient_id: str
@@ -70,6 +64,8 @@ class ClinicalRow:
     unread: Mapping[str, str]
     derived: tuple[str, ...]
     conflicts: tuple[str, ...]
+    others: tuple[int, ...] = ()
+    computed_ratio: bool = False
 
     @property
     def ihc_outcome(self) -> str:
@@ -90,50 +86,72 @@ class ClinicalRow:
         return "status" if self.ish_status else self.reasons["ish_status"]
 
 
-def read_clinical(uri: str, endpoint_url: str | None = None) -> tuple[ClinicalRow, ...]:
-    """Read a tab-separated clinical patient table.
+@dataclass(frozen=True, slots=True)
+class ClinicalTable:
+    """The patients of a table, and how it was read."""
+
+    layout: Layout
+    rows: tuple[ClinicalRow, ...]
+
+
+def read_clinical_table(
+    uri: str, mapping: Mapping[str, str] | None = None, endpoint_url: str | None = None
+) -> ClinicalTable:
+    """Read a clinical patient table: with tabs, semicolons or commas; UTF-8, UTF-16 or Windows-1252.
+
+    Parameters
+    ----------
+    mapping
+        What is read (`COLUMNS`) -> the name of the column that holds it, where it has a name of its own.
 
     Raises
     ------
     ManifestError
-        If it cannot be read, lacks a column of `REQUIRED`, or names a patient twice.
+        If it cannot be read, names no patients or nothing of HER2, or leaves open which column holds what.
     """
-    try:
-        with open_remote(uri, endpoint_url) as file:
-            text = file.read().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{uri}: cannot be read as a UTF-8 table: {error}") from error
-    return parse_clinical(text, uri)
+    return _cleaned(read_table(uri, mapping or {}, endpoint_url))
 
 
-def parse_clinical(text: str, name: str = "table") -> tuple[ClinicalRow, ...]:
-    """Rows of a table given as text; `name` is what errors call it. Raises as `read_clinical`."""
-    table = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    numbered = enumerate(table, start=1)
-    lines = [(number, cells) for number, cells in numbered if any(cells) and not cells[0].startswith("#")]
-    header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
-    place = {
-        column: header.index(next(known for known in names if known in header))
-        for column, names in COLUMNS.items()
-        if not set(names).isdisjoint(header)
-    }
-    if missing := [
-        f"{column} ({' or '.join(COLUMNS[column])})" for column in REQUIRED if column not in place
-    ]:
-        raise ManifestError(f"{name}: no column for {', '.join(missing)}; expected a tab-separated table")
+def read_clinical(
+    uri: str, endpoint_url: str | None = None, mapping: Mapping[str, str] | None = None
+) -> tuple[ClinicalRow, ...]:
+    """Rows of `read_clinical_table`."""
+    return read_clinical_table(uri, mapping, endpoint_url).rows
+
+
+def parse_clinical(
+    text: str, name: str = "table", mapping: Mapping[str, str] | None = None
+) -> tuple[ClinicalRow, ...]:
+    """Rows of a table given as text; `name` is what errors call it. Raises as `read_clinical_table`."""
+    return _cleaned(parse_table(text, name, mapping or {})).rows
+
+
+def _cleaned(table: Table) -> ClinicalTable:
+    """Rows of a table; of rows that say the same of the same patient, one."""
+    by_patient: dict[str, dict[tuple[str, ...], ClinicalRow]] = {}
+    for number, cells in table.rows:
+        row = clean(cells, number)
+        said = tuple(read_cell(c, cells[c]).absent or cells[c].casefold() for c in cells if c != "patient_id")
+        patient = _same(row.patient_id) or f"row {number}"
+        by_patient.setdefault(patient, {}).setdefault(tuple(map(str, said)), row)
     rows = []
-    for number, cells in lines[1:]:
-        filled = {c: cells[i].strip() if i < len(cells) else "" for c, i in place.items()}
-        if not _is_sub_header(filled["patient_id"]):
-            rows.append(clean(filled, number))
-    patients = Counter(row.patient_id for row in rows)
-    if twice := sorted(p for p, count in patients.items() if count > 1):
-        raise ManifestError(f"{name}: patients in several rows: {', '.join(twice)}; expected one row each")
-    return tuple(rows)
+    for different in by_patient.values():
+        numbers = [row.row for row in different.values()]
+        for row in different.values():
+            others = tuple(n for n in numbers if n != row.row)
+            conflicts = row.conflicts
+            if others:
+                where = ", ".join(map(str, others))
+                conflicts += (f"the patient's row {where} says something else",)
+            if not _same(row.patient_id):
+                conflicts += ("no patient is named",)
+            rows.append(replace(row, conflicts=conflicts, others=others))
+    return ClinicalTable(table.layout, tuple(sorted(rows, key=lambda row: row.row)))
 
 
-def _is_sub_header(patient: str) -> bool:
-    return patient.lower() in COLUMNS["patient_id"] or patient.startswith("CDE_ID")
+def _same(patient: str) -> str:
+    """Names of one patient are the same whatever their letters' case and spaces."""
+    return " ".join(unicodedata.normalize("NFKC", patient).casefold().split())
 
 
 def clean(cells: Mapping[str, str], row: int = 0) -> ClinicalRow:
@@ -144,10 +162,13 @@ def clean(cells: Mapping[str, str], row: int = 0) -> ClinicalRow:
         if column != "patient_id"
     }
     derived: list[str] = []
-    conflicts = _word_conflicts(seen)
+    conflicts = _from_other_cells(seen, derived)
+    conflicts += _word_conflicts(seen)
     _totals_to_copies(seen, derived)
+    computed = seen["ish_ratio"].value is None
     _ratio_from_copies(seen, derived)
-    conflicts += _number_conflicts(seen)
+    conflicts += _bound_conflicts(seen)
+    conflicts += _number_conflicts(seen, written=not computed)
     percent = seen["ihc_percent"]
     return ClinicalRow(
         patient_id=cells["patient_id"],
@@ -162,9 +183,10 @@ def clean(cells: Mapping[str, str], row: int = 0) -> ClinicalRow:
         ish_cep17=_plain(seen["ish_cep17"].value),
         n_nuclei=None if (n := seen["n_nuclei"].value) is None else int(n),
         reasons={column: cell.reason for column, cell in seen.items() if cell.reason},
-        unread={c: cell.text for c, cell in seen.items() if cell.reason and cell.text.lower() not in ABSENT},
+        unread={c: cell.text for c, cell in seen.items() if cell.reason and not cell.absent},
         derived=tuple(derived),
         conflicts=tuple(conflicts),
+        computed_ratio=computed and seen["ish_ratio"].value is not None,
     )  # fmt: skip
 
 
@@ -172,29 +194,82 @@ def _plain(value: Fraction | None) -> float | None:
     return None if value is None else float(value)
 
 
+def _from_other_cells(seen: dict[str, Reading], derived: list[str]) -> list[str]:
+    """Fill cells that say nothing with what others say of them, and list where they say something else."""
+    score, status, ish = seen["ihc_score"], seen["ihc_status"], seen["ish_status"]
+    in_status = read_words(status.text, scores=True, bare=False) if status.word else None
+    in_score = None if score.absent else read_words(score.text, scores=True)
+    of_score = in_score.status if in_score and in_score.understood and in_score.agree else None
+    copies = next((cell.word for name in ("ish_ratio", "ish_her2") if (cell := seen[name]).word), None)
+    found = []
+    for column, said, where in (
+        ("ihc_score", in_status.score if in_status else None, "the IHC status"),
+        ("ihc_status", of_score, "the IHC score"),
+        ("ish_status", copies, "the ISH numbers"),
+    ):
+        if said is None:
+            continue
+        if seen[column].absent:
+            seen[column] = Reading(seen[column].text, word=said)
+            derived.append(f"{column} {said} from {where}")
+        elif column == "ihc_score" and score.word and score.word != said:
+            found.append(f"IHC status {status.text!r}, IHC score {score.word}")
+    ratio = split_ratio(ish.text)[1]
+    if ratio and seen["ish_ratio"].absent:
+        seen["ish_ratio"] = ratio
+        if ratio.value is not None:
+            derived.append(f"ish_ratio {float(ratio.value):g} from the ISH status")
+    elif ratio and ratio.value and (other := seen["ish_ratio"]).value and not _overlap(ratio, other):
+        found.append(f"ISH status {ish.text!r}, ratio {other.text}")
+    return found
+
+
+def _overlap(a: Reading, b: Reading) -> bool:
+    """Whether two readings can be one number."""
+    if a.low is None or b.low is None or a.high is None or b.high is None:
+        return True
+    return a.low <= b.high and b.low <= a.high
+
+
 def _totals_to_copies(seen: dict[str, Reading], derived: list[str]) -> None:
     """Divide signal totals by the nuclei counted.
 
-    No nucleus has more than 10 chromosome 17 signals on average, nor 100 HER2 signals; where one of the two
-    is beyond that, both were written as totals.
+    A mean may have decimals and stays within `MOST_MEAN`; a total is whole, and no less than the nuclei, each
+    of which shows a signal. Numbers that can be either in all columns of a row are left to a person; without
+    the number of nuclei they are taken for means, as the columns ask for.
     """
-    names = ("ish_her2", "ish_cep17")
-    written = {name: value for name in names if (value := seen[name].value) is not None}
-    if all(value <= RANGES[name][1] for name, value in written.items()):
-        return
     n = seen["n_nuclei"].value
-    for name in written:
-        cell = seen[name]
-        if n is None:
-            seen[name] = Reading(cell.text, cell.value, cell.low, cell.high, reason="total_without_cells")
+    written = {name: value for name in MOST_MEAN if (value := seen[name].value) is not None}
+    total = {name: value.denominator == 1 and (n is None or value >= n) for name, value in written.items()}
+    mean = {
+        name: value <= (MOST_MEAN[name] if value.denominator == 1 else RANGES[name][1])
+        for name, value in written.items()
+    }
+    if all(mean.values()):
+        if n is not None and written and all(total.values()):
+            for name in written:
+                seen[name] = Reading(seen[name].text, reason="total_or_mean")
+        return
+    together = all(total.values())
+    for name, value in written.items():
+        if mean[name] and not together:
             continue
-        low, high = RANGES[name]
-        mean, least, most = (value / n for value in (written[name], cell.low or 0, cell.high or 0))
-        if low <= mean <= high:
-            seen[name] = Reading(cell.text, mean, Fraction(least), Fraction(most))
-            derived.append(f"{name} {float(mean):.2f} = {cell.text} signals / {n} nuclei")
+        if not total[name]:
+            seen[name] = Reading(seen[name].text, reason="implausible")
+        elif n is None:
+            cell = seen[name]
+            seen[name] = Reading(cell.text, cell.value, cell.low, cell.high, reason="total_without_cells")
         else:
-            seen[name] = Reading(cell.text, reason="implausible")
+            seen[name] = _copies(name, seen[name], value, n, derived)
+
+
+def _copies(name: str, cell: Reading, total: Fraction, n: Fraction, derived: list[str]) -> Reading:
+    """Signals a nucleus of a total; nothing of nuclei is rounded."""
+    mean, (low, high) = total / n, RANGES[name]
+    if not low <= mean <= high:
+        return Reading(cell.text, reason="implausible")
+    derived.append(f"{name} {float(mean):.2f} = {cell.text} signals / {n} nuclei")
+    return Reading(cell.text, mean, (cell.low or 0) / n, (cell.high or 0) / n, cell.word)
 
 
 def _ratio_from_copies(seen: dict[str, Reading], derived: list[str]) -> None:
@@ -217,22 +292,42 @@ def _quotient(a: Reading, b: Reading) -> tuple[Fraction | None, Fraction | None]
 
 
 def _word_conflicts(seen: dict[str, Reading]) -> list[str]:
-    """Status against score and percentage; a word for copies that denies the ISH status leaves it unread."""
+    """Status against score and percentage, and the ISH status against a word beside ISH numbers."""
     status, score, percent = seen["ihc_status"].word, seen["ihc_score"].word, seen["ihc_percent"]
-    expected = {"3+": "Positive", "2+": "Equivocal", "1+": "Negative", "0": "Negative"}
     found = []
-    if score and status in ("Positive", "Negative", "Equivocal") and status != expected[score]:
+    if score and status in ("Positive", "Negative", "Equivocal") and status != STATUS_OF[score]:
         found.append(f"IHC status {status}, IHC score {score}")
     if score == "3+" and percent.high is not None and percent.high <= 10:
         found.append(f"IHC score 3+, {percent.text} of cells stained")
-    copies, word = seen["ish_her2"].text.casefold(), seen["ish_status"].word
-    if "amplified" in copies and word == ("Positive" if "not amplified" in copies else "Negative"):
-        seen["ish_status"] = Reading(seen["ish_status"].text, reason="contradicted")
-        found.append(f"ISH status {word}, HER2 copies {seen['ish_her2'].text!r}")
+    for name, what in (("ish_her2", "HER2 copies"), ("ish_ratio", "ratio")):
+        word, said = seen["ish_status"].word, seen[name].word
+        if said and word in ("Positive", "Negative") and word != said:
+            found.append(f"ISH status {word}, {what} {seen[name].text!r}")
+            _deny(seen)
     return found
 
 
-def _number_conflicts(seen: Mapping[str, Reading]) -> list[str]:
+def _deny(seen: dict[str, Reading]) -> None:
+    """Take the ISH status for no value: what contradicts it is no number that could speak for itself."""
+    seen["ish_status"] = Reading(seen["ish_status"].text, reason="contradicted")
+
+
+def _bound_conflicts(seen: dict[str, Reading]) -> list[str]:
+    """ISH status against inequalities and ranges, which are no numbers: such a status is left unread."""
+    word, found = seen["ish_status"].word, []
+    ratio, her2 = seen["ish_ratio"], seen["ish_her2"]
+    for cell, what, cut in ((ratio, "ratio", 2), (her2, "HER2 copies", 6)):
+        if cell.value is None and word == "Negative" and cell.low is not None and cell.low >= cut:
+            found.append(f"ISH status Negative, {what} {cell.text}")
+    few = her2.high is None or her2.high <= 4
+    if ratio.value is None and word == "Positive" and ratio.high is not None and ratio.high <= 2 and few:
+        found.append(f"ISH status Positive, ratio {ratio.text}")
+    if found:
+        _deny(seen)
+    return found
+
+
+def _number_conflicts(seen: Mapping[str, Reading], *, written: bool) -> list[str]:
     """ISH status against ratio and copies, and the ratio against the copies it is made of."""
     status, ratio, her2, cep17 = (seen[k] for k in ("ish_status", "ish_ratio", "ish_her2", "ish_cep17"))
     found = []
@@ -243,14 +338,17 @@ def _number_conflicts(seen: Mapping[str, Reading]) -> list[str]:
     few = her2.value is None or her2.value < 4
     if status.word == "Positive" and ratio.value is not None and ratio.value < 2 and few:
         found.append(f"ISH status Positive, ratio {float(ratio.value):g}")
+    single = ratio.value is None and ratio.low is None
+    if status.word == "Positive" and single and her2.value is not None and her2.value < 4:
+        found.append(f"ISH status Positive, {float(her2.value):.2f} HER2 signals a nucleus")
     low, high = _quotient(her2, cep17)
-    if None not in (low, high, ratio.low, ratio.high) and (ratio.high < low or high < ratio.low):  # type: ignore[operator]
+    if written and None not in (low, high, ratio.low, ratio.high) and (ratio.high < low or high < ratio.low):  # type: ignore[operator]
         found.append(f"ratio {ratio.text}, but HER2 {her2.text} / CEP17 {cep17.text}")
     return found
 
 
 def manifest_columns(row: ClinicalRow, source: str) -> dict[str, str]:
-    """Manifest cells of this patient's slides; what is not known is empty.
+    """Manifest cells of this patient's slides; what is not known is empty, and all where rows differ.
 
     Parameters
     ----------
@@ -258,7 +356,11 @@ def manifest_columns(row: ClinicalRow, source: str) -> dict[str, str]:
         Where the results come from, for ``ish_source``. A clinical table speaks of a patient: whoever joins
         it to slides answers for its being the same specimen.
     """
+    if row.others:
+        return dict.fromkeys(MANIFEST_COLUMNS, "")
     numbers = {name: getattr(row, name) for name in ("ish_ratio", "ish_her2", "ish_cep17")}
+    if row.computed_ratio and None not in numbers.values():
+        numbers["ish_ratio"] = None  # the copies say it, with their rounding
     cells = {name: "" if value is None else str(value) for name, value in numbers.items()}
     status = "" if row.ish_status in (None, "Indeterminate") else row.ish_status  # the latter is no result
     cells |= {"reader_score": row.ihc_score or "", "ish_status": status}

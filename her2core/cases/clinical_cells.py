@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+
+from her2core.cases.clinical_words import read_words
 
 ABSENT: Mapping[str, str] = {
     "": "empty",
-    "na": "not_available",
-    "n/a": "not_available",
-    "[not available]": "not_available",
-    "[not applicable]": "not_applicable",
-    "[not evaluated]": "not_evaluated",
-    "[unknown]": "unknown",
-    "[discrepancy]": "discrepancy",
-    "[pending]": "pending",
-    "not performed": "not_performed",
+    **dict.fromkeys(("na", "n/a", "n.a.", "#n/a", "nan", "none", "null", "missing"), "not_available"),
+    **dict.fromkeys(("not available", "not reported"), "not_available"),
+    "not applicable": "not_applicable",
+    **dict.fromkeys(("not evaluated", "not assessed"), "not_evaluated"),
+    **dict.fromkeys(("unknown", "not known", "?"), "unknown"),
+    "discrepancy": "discrepancy",
+    "pending": "pending",
+    **dict.fromkeys(("not performed", "not done", "not tested", "nd", "n.d."), "not_performed"),
 }
-"""Texts that stand for no value, in small letters, and their reason codes."""
+"""Texts that stand for no value, in small letters and also in brackets, and their reason codes."""
 REASONS = (
     *sorted(set(ABSENT.values())),
     "no_column",  # the table has no such column
-    "range",  # <10%, 30-39 %, >6.0: bounds, kept as such
+    "range",  # <10%, 30-39 %, ≥2.0: bounds, kept as such; an inequality is no number
+    "approximate",  # about 2
+    "ambiguous",  # two meanings: 1,234 signals; 2-3+
     "text_in_number",  # a word in a number column
     "unknown_text",  # a status or score that is none
+    "no_score",  # a status where a score belongs
     "implausible",  # a number out of its range
-    "contradicted",  # a status that a word elsewhere in the row denies
+    "contradicted",  # what a word or a bound elsewhere in the row denies
     "total_without_cells",  # a signal total, and no number of nuclei to divide it by
+    "total_or_mean",  # a whole number of signals that can be either
 )
 """Why a cell holds no value."""
 
-STATUSES = ("Positive", "Negative", "Equivocal", "Indeterminate")
-IHC_SCORES = ("0", "1+", "2+", "3+")
 RANGES: Mapping[str, tuple[int | Fraction, int]] = {
     "ihc_percent": (0, 100),
     "ish_ratio": (Fraction(1, 10), 50),
@@ -42,7 +46,8 @@ RANGES: Mapping[str, tuple[int | Fraction, int]] = {
     "n_nuclei": (1, 100_000),
 }
 """Plausible values, inclusive: percent, ratio, signals a nucleus, nuclei. Ours."""
-_NUMBER = r"(\d+(?:[.,]\d+)?)"
+MOST_SIGNALS = 1_000_000
+"""Most signals that a total may have. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,9 @@ class Reading:
         Exact number, or None; ``low`` and ``high`` are what the text leaves open: half a unit of its last
         decimal, or the bounds of a range (None: open).
     word
-        Status or score, or None.
+        Status or score, or None. A number may come with a status: ``2.1 (amplified)``.
     reason
-        Code out of `REASONS` if there is neither number nor word.
+        Code out of `REASONS` if there is neither number nor, in its place, a word.
     """
 
     text: str
@@ -69,41 +74,142 @@ class Reading:
     word: str | None = None
     reason: str | None = None
 
+    @property
+    def absent(self) -> bool:
+        """Whether the cell says nothing at all."""
+        return self.reason == "no_column" or absence(self.text) is not None
+
+
+def absence(text: str) -> str | None:
+    """Reason code of a text that stands for no value; None of any other."""
+    plain = " ".join(text.casefold().split())
+    if plain.startswith("[") and plain.endswith("]"):
+        plain = plain[1:-1].strip()
+    return ABSENT.get(plain)
+
 
 def read_cell(column: str, text: str) -> Reading:
-    """What one cell says; columns are those of `COLUMNS`."""
-    if absent := ABSENT.get(text.casefold()):
+    """What one cell says; columns are those of `clinical.COLUMNS`."""
+    if absent := absence(text):
         return Reading(text, reason=absent)
-    if column not in RANGES:
-        known = IHC_SCORES if column == "ihc_score" else STATUSES
-        word = next((k for k in known if k.casefold() == text.casefold()), None)
-        return Reading(text, word=word, reason=None if word else "unknown_text")
-    reading = _number(text.removesuffix("%").strip(), percent=column == "ihc_percent")
+    if column in RANGES:
+        return _read_number(column, text)
+    words = split_ratio(text)[0] if column == "ish_status" else text
+    said = read_words(words, scores=column != "ish_status", bare=column == "ihc_score")
+    if not said.understood:
+        return Reading(text, reason="unknown_text")
+    if len(said.scores) > 1:
+        return Reading(text, reason="ambiguous")
+    if len(said.statuses) > 1 or not said.agree:
+        return Reading(text, reason="contradicted")
+    word = said.score if column == "ihc_score" else said.status
+    if word is None:
+        return Reading(text, reason="no_score" if column == "ihc_score" and said.statuses else "unknown_text")
+    return Reading(text, word=word)
+
+
+_DASHES = "–—−"
+_FOLDED = str.maketrans(
+    {"≥": ">=", "⩾": ">=", "≤": "<=", "⩽": "<=", "±": "+/-", **dict.fromkeys(_DASHES, "-")}
+)
+_HER2, _CEP17 = r"(?:c-?)?(?:her-?2(?:/neu)?|erbb-?2)", r"(?:(?:cep|cent?|chr(?:omosome)?) ?-?17|d17z1)"
+_LABELS: Mapping[str, str] = {
+    "ish_ratio": rf"{_HER2} ?[/:] ?{_CEP17}|{_HER2}|{_CEP17}|ratio",
+    "ish_her2": _HER2,
+    "ish_cep17": _CEP17,
+    "n_nuclei": r"nuclei|cells|counted|n",
+    "ihc_percent": r"her-?2|ihc|stained|positive|cells",
+}
+"""What may stand beside the number in a column: of another column's name the number is not this one's."""
+_PLAIN = (
+    r"(?:copies|signals?) ?/ ?(?:nucleus|cell)|gene|fish|ish|mean|average|avg|copy number|copies|signals?|"
+    r"per (?:nucleus|cell)|/ ?(?:nucleus|cell)"
+)
+_NUCLEI = r"nuclei|cells"
+_NUMBER = r"(\d+(?:[.,]\d+)?)"
+_AT_LEAST = r"(?:>=?|=>|at least|more than|greater than|above|over|min\.?)"
+_AT_MOST = r"(?:<=?|=<|at most|less than|fewer than|below|under|up to|max\.?)"
+_ABOUT = r"(?:~|≈|ca\.?|circa|c\.|about|around|approx\.?|approximately|roughly)"
+
+
+def _read_number(column: str, text: str) -> Reading:
+    """A number in its range, with the status that may stand beside it."""
+    plain = " ".join(unicodedata.normalize("NFC", text).casefold().translate(_FOLDED).split())
+    word, plain = _status_beside(plain) if column in ("ish_ratio", "ish_her2") else (None, plain)
+    if word and not plain:
+        return Reading(text, word=word, reason="text_in_number")
+    reading = replace(_number(_without_labels(column, plain), column), text=text, word=word)
     low, high = RANGES[column]
     if column in ("ish_her2", "ish_cep17"):
-        high = 1_000_000  # may be a total, which `_totals_to_copies` judges
-    if reading.value is not None and not low <= reading.value <= high:
+        high = MOST_SIGNALS  # may be a total, which `clinical` judges
+    value = reading.value
+    if value is not None and (not low <= value <= high or (column == "n_nuclei" and value.denominator != 1)):
         return Reading(text, reason="implausible")
-    if reading.value is not None and column == "n_nuclei" and reading.value.denominator != 1:
-        return Reading(text, reason="implausible")
-    return Reading(text, reading.value, reading.low, reading.high, None, reading.reason)
+    return reading
 
 
-def _number(text: str, *, percent: bool) -> Reading:
+def named_number(column: str, text: str) -> str | None:
+    """The digits of a number beside which only its name stands, as in ``HER2/CEP17 2.1``; else None."""
+    plain = " ".join(unicodedata.normalize("NFC", text).casefold().translate(_FOLDED).split())
+    found = re.fullmatch(_NUMBER, _without_labels(column, plain))
+    return found[1] if found else None
+
+
+def _status_beside(text: str) -> tuple[str | None, str]:
+    """The status that stands behind or before a number, and the rest of the text."""
+    for pattern in (
+        r"(?P<rest>[^(]*?) ?\(?(?P<words>[^\d()]{3,})\)?",
+        r"(?P<words>[^\d(<>=~]{3,})(?P<rest>.*)",
+    ):
+        if found := re.fullmatch(pattern, text):
+            said = read_words(found["words"], scores=False)
+            if said.understood and said.status:
+                return said.status, found["rest"].strip(" ,;:-()")
+    return None, text
+
+
+def split_ratio(text: str) -> tuple[str, Reading | None]:
+    """A text without the ratio that it names, and that ratio, as in ``not amplified (ratio 1.1)``."""
+    plain = " ".join(text.casefold().translate(_FOLDED).split())
+    pair = rf"{_HER2} ?[/:] ?{_CEP17}"
+    label = rf"\b(?:{pair}(?: ratio)?|ratio(?: {pair})?)[ :=]*(?:of |is )?"
+    found = re.search(rf"{label}((?:[<>]=?|=>|=<|~)? ?\d+(?:[.,]\d+)?)(?!\d|[.,/]\d)", plain)
+    if found is None:
+        return text, None
+    reading = replace(_read_number("ish_ratio", found[1]), text=found[0])
+    return (plain[: found.start()] + " " + plain[found.end() :]).strip(" ,;:-()"), reading
+
+
+def _without_labels(column: str, text: str) -> str:
+    """The text without the words that only name the number."""
+    text = re.sub(rf"(?<![\w])(?:{_LABELS[column]}|{_PLAIN})(?![\w-])", " ", text)
+    if column in ("ish_her2", "ish_cep17"):
+        text = re.sub(rf"(?<=\d) ?(?:{_NUCLEI})\b", " ", text)
+    text = re.sub(r"^[\s:=,(]+(?=[^=])|(?<=\d)[\s),:;]+$", "", f" {text} ".replace(" of ", " ", 1).strip())
+    return " ".join(text.removesuffix("%").replace("%", " ").split())
+
+
+def _number(text: str, column: str) -> Reading:
     """Number, fraction, bound or range; a decimal comma is a point."""
-    if m := re.fullmatch(_NUMBER, text):
+    percent = column == "ihc_percent"
+    if column in ("ish_her2", "ish_cep17") and re.fullmatch(r"\d{1,3},\d{3}", text):
+        return Reading(text, reason="ambiguous")  # a decimal comma, or a total in thousands
+    if m := re.fullmatch(rf"{_NUMBER}(?: ?\+/- ?{_NUMBER})?(?: ?: ?1)?", text):
         value, decimals = _exact(m[1]), len(m[1].replace(",", ".").partition(".")[2])
         half = Fraction(1, 2 * 10**decimals)
         return Reading(text, value, max(value - half, Fraction(0)), value + half)
-    if (m := re.fullmatch(rf"{_NUMBER}\s*/\s*{_NUMBER}", text)) and _exact(m[2]):
+    if (m := re.fullmatch(rf"{_NUMBER} ?(?:/|:|in|out of) ?{_NUMBER}", text)) and _exact(m[2]):
         value = _exact(m[1]) / _exact(m[2]) * (100 if percent else 1)
         return Reading(text, value, value, value)
-    if m := re.fullmatch(rf"([<>])\s*=?\s*{_NUMBER}", text):
-        bound = _exact(m[2])
-        low, high = (Fraction(0), bound) if m[1] == "<" else (bound, Fraction(100) if percent else None)
-        return Reading(text, None, low, high, reason="range")
-    if m := re.fullmatch(rf"{_NUMBER}\s*(?:-|–|to)\s*{_NUMBER}", text):
+    most = Fraction(100) if percent else None
+    if m := re.fullmatch(rf"{_AT_LEAST} ?{_NUMBER}|{_NUMBER} ?(?:\+|or (?:more|above|higher))", text):
+        return Reading(text, None, _exact(m[1] or m[2]), most, reason="range")
+    if m := re.fullmatch(rf"{_AT_MOST} ?{_NUMBER}|{_NUMBER} ?or (?:less|fewer|below|lower)", text):
+        return Reading(text, None, Fraction(0), _exact(m[1] or m[2]), reason="range")
+    if m := re.fullmatch(rf"{_NUMBER} ?(?:-|to|and) ?{_NUMBER}", text):
         return Reading(text, None, _exact(m[1]), _exact(m[2]), reason="range")
+    if re.fullmatch(rf"{_ABOUT} ?{_NUMBER}", text):
+        return Reading(text, reason="approximate")
     return Reading(text, reason="text_in_number")
 
 
