@@ -39,7 +39,7 @@ from her2core.params import (
 )
 from her2core.pyramid.codecs import codec
 from her2core.storage.s3 import check_endpoint
-from her2core.storage.sources import Scratch, open_remote
+from her2core.storage.sources import Scratch, read_small
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from her2core.text import cut, shown
 
@@ -282,9 +282,7 @@ MAX_NAME = 128
 
 def _read(uri: str) -> dict[str, Any]:
     try:
-        with open_remote(uri) as file:
-            data = file.read(MAX_BYTES + 1)
-        values = parse_yaml(data.decode("utf-8-sig"))
+        values = parse_yaml(read_small(uri, None, MAX_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{uri}: no such file; expected a YAML configuration.") from None
     except YamlError as error:

@@ -7,10 +7,8 @@ becomes a row of the results with its reason.
 
 from __future__ import annotations
 
-import codecs
-import csv
 import difflib
-import io
+import logging
 import os
 import posixpath
 import re
@@ -28,14 +26,20 @@ from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ManifestError
 from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS, RuleSet, rules_for
 from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems
+from her2core.manifest_sheet import EXCEL_ERRORS, mangled, read_sheet, repeated
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
-from her2core.storage.sources import open_remote
+from her2core.text import CARRIES_SECRET, carries_secret, cut, shown
+
+log = logging.getLogger(__name__)
 
 EXTRA_PREFIX = "x_"
 """Columns of this prefix are the user's own and are ignored; any other unknown column is an error."""
-MISSING = frozenset({"", "na", "n/a", "nan", "none", "[not available]", "[not applicable]", "[unknown]"})
+MISSING = frozenset(
+    {"", "-", "--", "–", "—", "na", "n/a", "#n/a", "nan", "none"}
+    | {"[not available]", "[not applicable]", "[unknown]"}
+)
 """Texts (in any case) that mean an empty cell; clinical exports write them."""
 SITES = ("primary", "lymph_node", "metastasis", "recurrence", "unknown")
 """Sites; an organ may follow: ``metastasis:liver``."""
@@ -51,17 +55,32 @@ YES_OR_NO = frozenset({"0", "1", "y", "n", "yes", "no", "true", "false"})
 """What is no reason to leave a slide out, and no reason to keep it."""
 MAX_COPIES = 100.0
 """Most copies a nucleus, and highest ratio, that a laboratory can report (ours; real ones are below 40)."""
+MAX_ADDRESS = 4096
+"""Longest address, the longest path of Linux."""
 MAX_TEXT = 128
 """Longest identifier, in characters: it becomes part of file names. Ours."""
+IDS = ("slide_id", "case_id", "patient_id", "specimen_id", "block_id")
+"""Columns of ids, which spreadsheets like to change."""
+MAX_DOUBTS = 20
+"""Most ids that warnings name."""
 MAX_SHOWN = 100
 """Most problems that one message lists."""
+FORMULA = re.compile(r"[=@]|[+\-][^0-9.,]")
+"""How a text begins that a spreadsheet may take for a formula."""
 UNSAFE = re.compile(r'[/\\:*?"<>|#%&]|^[^\w]|\.\.')
 """What a slide's name must not hold, because it names files, objects and links."""
 
 
 def _plain(value: str) -> str:
+    if value.casefold() in EXCEL_ERRORS:
+        raise ValueError(f"found {shown(value)}, an error of the spreadsheet; expected its value")
+    if FORMULA.match(value):
+        raise ValueError(
+            f"found {shown(value)}, which a spreadsheet may run as a formula; expected text without =, +, - "
+            "or @ at its beginning"
+        )
     if not value.isprintable():
-        raise ValueError(f"found {value!r}; expected text without control characters")
+        raise ValueError(f"found {shown(value)}; expected text without control characters")
     if len(value) > MAX_TEXT:
         raise ValueError(f"{len(value)} characters; expected {MAX_TEXT} at most")
     return value
@@ -70,8 +89,8 @@ def _plain(value: str) -> str:
 def _slide_name(value: str) -> str:
     if UNSAFE.search(value):
         raise ValueError(
-            f"found {value!r}, which cannot name files and links; use letters, digits, spaces and . _ - +, "
-            "and begin with a letter or digit"
+            f"found {shown(value)}, which cannot name files and links; use letters, digits, spaces and "
+            ". _ - +, and begin with a letter or digit"
         )
     return value
 
@@ -94,14 +113,14 @@ def _reader_score(value: str) -> str:
 def _one_of(value: str, known: Sequence[str]) -> str:
     by_folded = {k.casefold(): k for k in known}
     if value.casefold() not in by_folded:
-        raise ValueError(f"found {value!r}; expected one of {', '.join(known)}{_meant(value, known)}")
+        raise ValueError(f"found {shown(value)}; expected one of {', '.join(known)}{_meant(value, known)}")
     return by_folded[value.casefold()]
 
 
 def _number(value: str, expected: str) -> Decimal:
     """A number with the decimals that were written; a decimal comma is a point."""
     if not re.fullmatch(r"-?[0-9]{1,9}([.,][0-9]{1,20})?|[.,][0-9]{1,20}", value):
-        raise ValueError(f"found {value!r}; expected {expected}")
+        raise ValueError(f"found {shown(value)}; expected {expected}")
     return Decimal(value.replace(",", "."))
 
 
@@ -158,7 +177,9 @@ def _specimen_type(value: str) -> str:
 def _channels(value: str, info: ValidationInfo) -> str:
     assay = info.data.get("assay")
     if assay not in (None, Assay.FISH):
-        raise ValueError(f"found {value!r} for {assay}; only slides of {Assay.FISH} have channels to name")
+        raise ValueError(
+            f"found {shown(value)} for {assay}; only slides of {Assay.FISH} have channels to name"
+        )
     parse_channels(_plain(value))
     return value
 
@@ -174,7 +195,7 @@ def _ish_group(value: str) -> str:
 
 def _why_excluded(value: str) -> str:
     if value.casefold() in YES_OR_NO:
-        raise ValueError(f"found {value!r}; leave it empty, or write why the slide is left out")
+        raise ValueError(f"found {shown(value)}; leave it empty, or write why the slide is left out")
     return value
 
 
@@ -184,16 +205,33 @@ def _date(value: str) -> str:
     try:
         date.fromisoformat("-".join([*parts, "01", "01"][:3]))
     except ValueError:
-        raise ValueError(f"found {value!r}; expected YYYY-MM-DD, YYYY-MM or YYYY") from None
+        expected = f"YYYY-MM-DD, YYYY-MM or YYYY{_as_iso(value)}"
+        raise ValueError(f"found {shown(value)}; expected {expected}") from None
     return value
 
 
+def _as_iso(value: str) -> str:
+    """How a day with points, which can only be day.month.year, is written; nothing for other texts."""
+    found = re.fullmatch(r"([0-9]{1,2})\. ?([0-9]{1,2})\. ?([0-9]{4})", value)
+    if not found:
+        return ""
+    day, month, year = (int(part) for part in found.groups())
+    try:
+        return f", as in {date(year, month, day).isoformat()}"
+    except ValueError:
+        return ""
+
+
 def _address(value: str) -> str:
+    if carries_secret(value):
+        raise ValueError(f"the address {CARRIES_SECRET}")
+    if len(value) > MAX_ADDRESS:
+        raise ValueError(f"{len(value)} characters; expected {MAX_ADDRESS} at most")
     if "\\" in value or not value.isprintable():
-        raise ValueError(f"found {value!r}; expected folders separated by '/' and no control characters")
+        raise ValueError(f"found {shown(value)}; expected folders separated by '/' and no control characters")
     scheme, separator, rest = value.partition("://")
     if separator and scheme not in ("s3", "file"):
-        raise ValueError(f"found the scheme {scheme!r}; expected a path or s3://bucket/key")
+        raise ValueError(f"found the scheme {shown(scheme)}; expected a path or s3://bucket/key")
     if scheme == "s3" and ("@" in rest.split("/", 1)[0] or "/" not in rest):
         raise ValueError("expected s3://bucket/key, without credentials")
     return value
@@ -270,17 +308,15 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
     ManifestError
         Listing every problem with its row number.
     """
-    header, records = _records(uri, _decoded(uri, endpoint_url))
-    problems = _header_problems(header)
+    sheet, misshapen = read_sheet(uri, endpoint_url, REQUIRED)
+    problems = _header_problems(sheet.header)
     if problems:
         raise _refused(uri, problems)
+    problems = misshapen
     rows: list[tuple[int, SlideRow]] = []
-    for number, cells in records:
-        if len(cells) != len(header):
-            problems.append(f"row {number}: {len(cells)} cells, but the header has {len(header)}")
-            continue
+    for number, cells in sheet.records:
         try:
-            row = _Row.model_validate(_filled(header, cells))
+            row = _Row.model_validate(_filled(sheet.header, cells))
         except ValidationError as error:
             problems += [f"row {number}, {_sentence(entry)}" for entry in error.errors(include_url=False)]
             continue
@@ -292,10 +328,12 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
     problems += _duplicates(rows) + spelling_problems(rows) + patient_problems(rows)
     rows, unclear = joined(rows)
     problems += unclear
-    if not records:
+    if not sheet.records and not problems:
         problems.append("no rows; expected one a slide")
     if problems:
         raise _refused(uri, problems)
+    for line in _doubts(rows):
+        log.warning("%s: %s", uri, line)
     return tuple(row for _, row in rows)
 
 
@@ -321,38 +359,6 @@ def require_rules(rows: Sequence[SlideRow], rules: RuleSet, uri: str = "manifest
         raise _refused(uri, problems)
 
 
-def _decoded(uri: str, endpoint_url: str | None) -> str:
-    try:
-        with open_remote(uri, endpoint_url) as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise ManifestError(f"{uri}: no such file; expected a manifest (CSV).") from None
-    except OSError as error:
-        raise ManifestError(f"{uri}: cannot be read: {error}") from error
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        row = data[: error.start].count(b"\n") + 1
-        raise ManifestError(f"{uri}: row {row} is not UTF-8; save the sheet as 'CSV UTF-8'.") from None
-
-
-def _records(uri: str, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and the numbered rows that are not blank."""
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise ManifestError(f"{uri}: not a CSV file ({error}).") from None
-    numbered = [(n, cells) for n, cells in enumerate(lines, start=1) if any(c.strip() for c in cells)]
-    if not numbered:
-        raise ManifestError(
-            f"{uri}: empty; expected a header with {', '.join(REQUIRED)} and one row a slide."
-        )
-    return [name.strip() for name in numbered[0][1]], numbered[1:]
-
-
 def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     """Cells that say something, by column, trimmed and in Unicode's composed form."""
     texts = {
@@ -363,13 +369,34 @@ def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
 
 def _header_problems(header: Sequence[str]) -> list[str]:
     problems = [f"column {name} is missing" for name in REQUIRED if name not in header]
-    problems += [f"column {name} appears twice" for name in sorted(set(header)) if header.count(name) > 1]
-    for name in header:
-        if name not in COLUMNS and not name.startswith(EXTRA_PREFIX):
-            problems.append(
-                f"column {name!r} is unknown{_meant(name, COLUMNS)} (name your own columns {EXTRA_PREFIX}...)"
-            )
+    problems += [f"column {cut(name, MAX_TEXT)} appears twice" for name in repeated(header)]
+    unknown = [name for name in header if name not in COLUMNS and not name.startswith(EXTRA_PREFIX)]
+    for name in unknown[:MAX_SHOWN]:
+        meant = _meant(name, COLUMNS)
+        problems.append(f"column {shown(name)} is unknown{meant} (name your own columns {EXTRA_PREFIX}...)")
     return problems
+
+
+def _doubts(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
+    """Ids that a spreadsheet may have changed; the first few, with their rows."""
+    doubts: dict[tuple[str, str], str] = {}
+    stripped: dict[tuple[str, str], tuple[str, int]] = {}
+    for number, row in rows:
+        for column in IDS:
+            value = getattr(row, column)
+            if value is None or (column, value) in doubts:
+                continue
+            if why := mangled(value):
+                doubts[column, value] = f"row {number}, {column}: {value!r} {why}; compare it with its source"
+            if value.isdecimal():
+                other, earlier = stripped.setdefault((column, value.lstrip("0")), (value, number))
+                if other != value:
+                    doubts[column, value] = (
+                        f"row {number}, {column}: {value!r} and {other!r} of row {earlier} differ in zeros "
+                        "before them, which spreadsheets drop; compare them with their source"
+                    )
+    found, more = list(doubts.values()), len(doubts) - MAX_DOUBTS
+    return found[:MAX_DOUBTS] + ([f"... and {more} more"] if more > 0 else [])
 
 
 def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
@@ -400,7 +427,7 @@ def _resolved(manifest: str, address: str) -> str:
         bucket, _, key = manifest.removeprefix("s3://").partition("/")
         return f"s3://{bucket}" + posixpath.normpath(f"/{posixpath.dirname(key)}/{address}")
     folder = Path(manifest.removeprefix("file://")).parent
-    return os.path.abspath(folder / Path(address.removeprefix("file://")).expanduser())
+    return os.path.abspath(folder / os.path.expanduser(address.removeprefix("file://")))
 
 
 def _sentence(entry: Any) -> str:
@@ -412,14 +439,14 @@ def _sentence(entry: Any) -> str:
 
 
 def _meant(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1)
+    near = difflib.get_close_matches(name[:MAX_TEXT].lower(), [k.lower() for k in known], n=1)
     return f"; did you mean {next(k for k in known if k.lower() == near[0])}?" if near else ""
 
 
 def _refused(uri: str, problems: Sequence[str]) -> ManifestError:
     ordered = sorted(problems, key=lambda p: int(m.group(1)) if (m := re.match(r"row (\d+)", p)) else 0)
-    shown = ordered[:MAX_SHOWN]
-    if len(ordered) > len(shown):
-        shown.append(f"... and {len(ordered) - len(shown)} more")
+    lines = ordered[:MAX_SHOWN]
+    if len(ordered) > len(lines):
+        lines.append(f"... and {len(ordered) - len(lines)} more")
     count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
-    return ManifestError(f"{uri}: {count}, nothing was started:\n  " + "\n  ".join(shown))
+    return ManifestError(f"{uri}: {count}, nothing was started:\n  " + "\n  ".join(lines))

@@ -17,6 +17,12 @@ SHORTEST_SECRET = 6
 """Shorter values are words of every text."""
 HIDDEN = "***"
 
+CARRIES_SECRET = (
+    "carries a user name, a signature or a password; expected s3://bucket/key, without credentials"
+)
+"""What is said of such an address, which is not repeated."""
+_SECRET_PART = re.compile(r"://[^/]*@|\?[^?]*=")
+
 _USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _QUERY = re.compile(r"(?<=[^\s?'\"])\?(?=[^\s'\"]*=)[^\s'\"]*")
 _PAIR = re.compile(
@@ -60,6 +66,11 @@ def cut(text: str, most: int = LONGEST) -> str:
         return text
     half = most // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
+
+
+def carries_secret(address: str) -> bool:
+    """Whether an address has a user name before its host, or a query, as signed addresses have."""
+    return _SECRET_PART.search(address) is not None
 
 
 def cleaned(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from her2core.errors import ManifestError
+from her2core.errors import ManifestError, StoreError
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest, require_rules
 from her2core.preanalytic import preanalytic_notes
@@ -171,6 +172,131 @@ def test_the_same_table_in_other_dialects(tmp_path: Path, text: str | bytes) -> 
     assert row == SlideRow("Ä 1", "C", f"{tmp_path}/a.svs", Assay.IHC, mpp=0.25, reader_score="2+")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nslide_id;case_id;uri;assay\nS1;C1;a.tif;HER2-IHC\n",
+        "\ufeffsep=;\r\nslide_id;case_id;uri;assay\r\nS1;C1;a.tif;HER2-IHC\r\n",
+        '"sep=|"\nslide_id|case_id|uri|assay\nS1|C1|a.tif|HER2-IHC\n',
+        "sep=\t\nslide_id\tcase_id\turi\tassay\nS1\tC1\ta.tif\tHER2-IHC\n",
+        f"{HEADER},,,\nS1,C1,a.tif,HER2-IHC,,,\n",
+        f"{HEADER},mpp,site,,\nS1,C1,a.tif,HER2-IHC\n",
+        f"{HEADER}\nS1,C1,a.tif,HER2-IHC,,,,\n",
+        "Slide ID, Case-ID ,URI,Assay\nS1,C1,a.tif,HER2-IHC\n",
+        "slide_id,case_id,,uri,assay\nS1,C1,,a.tif,HER2-IHC\n",
+        f"{HEADER},patient_id,mpp\nS1,C1,a.tif,HER2-IHC,-,#N/A\n",
+        f"{HEADER}\rS1,C1,a.tif,HER2-IHC\r",
+    ],
+)
+def test_tables_as_spreadsheets_leave_them(tmp_path: Path, text: str) -> None:
+    assert read_manifest(write(tmp_path, text)) == (SlideRow("S1", "C1", f"{tmp_path}/a.tif", Assay.IHC),)
+
+
+def test_rows_are_numbered_as_the_spreadsheet_shows_them(tmp_path: Path) -> None:
+    text = "sep=;\nslide_id;case_id;uri;assay;;\nS1;C1;a.tif;HER2-IHC;;lost\nS2;C1\nS3;C1;a;HER2-IHC;;;9\n"
+    assert problems(tmp_path, text) == [
+        "row 2: found 'lost' in column 6, which has no name; name it (x_... if it is your own)",
+        "row 3: 2 cells, but the header has 6",
+        "row 4: 7 cells, but the header has 6",
+    ]
+
+
+def test_names_that_differ_in_case_are_one_column(tmp_path: Path) -> None:
+    assert problems(tmp_path, f"{HEADER},Site,SITE\na,b,c,HER2-IHC,,\n") == ["column site appears twice"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["1E+05"], "row 2, slide_id: '1E+05' looks like a long number that a spreadsheet has shortened"),
+        (["1,23457E+11"], "looks like a long number"),
+        (["00123", "123"], "row 3, slide_id: '123' and '00123' of row 2 differ in zeros before them"),
+        (["2-Mar"], "looks like a date"),
+        (["01. Mrz"], "looks like a date"),
+        (["Sep-02"], "looks like a date"),
+        (["123456789012345000"], "has kept 15 digits"),
+        (["4711.0"], "a whole number that became one with decimals"),
+    ],
+)
+def test_ids_that_a_spreadsheet_changed_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ids: list[str], words: str
+) -> None:
+    rows = "".join(f'"{name}",C{place},{place}.tif,HER2-IHC\n' for place, name in enumerate(ids))
+    assert [row.slide_id for row in read_manifest(write(tmp_path, f"{HEADER}\n{rows}"))] == ids
+    (record,) = caplog.records
+    assert words in record.getMessage()
+
+
+def test_plain_ids_are_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["B17-A1", "12345", "0099", "12-34567", "1E5", "mars-2", "2021-04", "123456789012345"]
+    rows = "".join(f"{name},{name},{name}.tif,HER2-IHC\n" for name in names)
+    read_manifest(write(tmp_path, f"{HEADER}\n{rows}"))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "@SUM(1)", "+cmd|x", "-cmd|x", "=1+1"])
+@pytest.mark.parametrize("column", ["case_id", "patient_id", "specimen_id", "scanner", "exclude"])
+def test_what_a_spreadsheet_would_run_is_refused(tmp_path: Path, text: str, column: str) -> None:
+    header = f"slide_id,uri,assay,{column}" + ("" if column == "case_id" else ",case_id")
+    (problem,) = problems(tmp_path, f'{header}\nS1,a.tif,HER2-IHC,"{text}",C1\n'.replace(
+        ",C1\n", "\n" if column == "case_id" else ",C1\n"))  # fmt: skip
+    assert f"row 2, {column}: found {text!r}, which a spreadsheet may run as a formula" in problem
+
+
+def test_an_error_of_the_spreadsheet_is_no_id(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, f"{HEADER}\nS1,#REF!,a.tif,HER2-IHC\n")
+    assert problem == "row 2, case_id: found '#REF!', an error of the spreadsheet; expected its value"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://b/k.tif?X-Amz-Signature=hush",
+        "https://h/k.tif?sig=hush",
+        "s3://me:hush@b/k.tif",
+        "k.tif?token=hush",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
+    for text in (f"{HEADER}\nS1,C1,{address},HER2-IHC\n", f"{HEADER},roi_uri\nS1,C1,a,HER2-IHC,{address}\n"):
+        (problem,) = problems(tmp_path, text)
+        assert "carries a user name, a signature or a password" in problem
+        assert "hush" not in problem
+
+
+def test_a_manifest_whose_own_address_has_a_secret_is_refused_and_not_repeated() -> None:
+    with pytest.raises(StoreError, match="carries a user name") as caught:
+        read_manifest("s3://b/manifest.csv?X-Amz-Signature=hush")
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",".join(f"x_{i}" for i in range(100_000)) + "\n",
+        ",".join(["slide_id"] * 100_000) + "\n",
+        ",".join(f"c{i}" for i in range(900)) + "\n",
+        f"{HEADER},{'x' * 100_000}\na,b,c,HER2-IHC,\n",
+        f"{HEADER},site,mpp,collection_date\n{'a' * 99_000},b,{'c' * 99_000},{'d' * 99_000},{'e' * 99_000},"
+        f"{'f' * 99_000},{'g' * 99_000}\n",
+    ],
+)
+def test_a_message_does_not_grow_with_the_manifest(tmp_path: Path, text: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(write(tmp_path, text))
+    assert len(str(caught.value)) < 150 * MAX_SHOWN
+    assert time.monotonic() - start < 5
+
+
+def test_a_tilde_of_nobody_is_a_name(tmp_path: Path) -> None:
+    home, nobody = read_manifest(write(
+        tmp_path, f"{HEADER}\nS1,C1,~/a.tif,HER2-IHC\nS2,C1,~nobody-here/a.tif,HER2-IHC\n"
+    ))  # fmt: skip
+    assert home.uri == str(Path.home() / "a.tif")
+    assert nobody.uri == f"{tmp_path}/~nobody-here/a.tif"
+
+
 @pytest.mark.parametrize("empty", ["", "NA", "n/a", "NaN", "[Not Available]", "None"])
 def test_every_spelling_of_empty(tmp_path: Path, empty: str) -> None:
     (row,) = read_manifest(
@@ -196,7 +322,7 @@ def test_all_problems_come_at_once_with_their_rows(tmp_path: Path) -> None:
         "row 2, case_id: empty; a value is required",
         "row 2, assay: found 'IHC'; expected one of HER2-IHC, HER2-DISH, HER2-FISH",
         "row 2, site: found 'liver'; expected one of primary, lymph_node, metastasis, recurrence, unknown",
-        "row 2, collection_date: found '1.2.2020'; expected YYYY-MM-DD, YYYY-MM or YYYY",
+        "row 2, collection_date: found '1.2.2020'; expected YYYY-MM-DD, YYYY-MM or YYYY, as in 2020-02-01",
         "row 2, mpp: found 250; expected 0.04 to 1.1 micrometres a pixel",
         "row 2, reader_score: found '4+'; expected one of 0, 0_null, 0_ultralow, 1+, 2+, 3+",
         "row 4, slide_id: found 'd\\x07e'; expected text without control characters",

@@ -7,8 +7,11 @@ import pickle
 import resource
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import deltalake
@@ -17,11 +20,16 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from her2core.errors import DiskFullError, StoreError
+from her2core.config import load_config
+from her2core.errors import DiskFullError, ManifestError, SlideError, StoreError
+from her2core.manifest import read_manifest
 from her2core.records import Assay
 from her2core.storage.s3 import s3_filesystem
+from her2core.storage.s3check import check_bucket
+from her2core.storage.sources import file_identity, open_remote, read_small
 from her2core.storage.store import WRITE_BYTES, Store, content_key
 from tests.conftest import Bucket
+from tests.tools import radosgw
 from tests.tools.faultproxy import Fault, FaultProxy
 
 
@@ -275,7 +283,15 @@ def test_a_missing_bucket_and_wrong_credentials_are_refused_in_words(
         "import sys; from her2core.storage.store import Store; from her2core.errors import StoreError\n"
         "try: Store(sys.argv[1]).probe()\nexcept StoreError as error: sys.exit(str(error))"
     )
+    with pytest.raises(ManifestError, match=r"gone.csv: no such file"):
+        read_manifest(f"{s3.uri}/gone.csv")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mistyped")
+    with pytest.raises(StoreError, match="the secret key is not that of the access key"):
+        check_bucket("s3://another/x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "MISTYPED")
+    with pytest.raises(StoreError, match="the access key is not known there"):
+        check_bucket("s3://another/x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", radosgw.ACCESS_KEY)
     done = subprocess.run([sys.executable, "-c", code, s3.uri], capture_output=True, text=True)
     assert done.returncode == 1
     assert "refuses us" in done.stderr
@@ -287,6 +303,67 @@ def test_an_endpoint_nobody_listens_on_is_refused_at_once(monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with pytest.raises(StoreError, match=r"s3://b/x at http://127.0.0.1:9 cannot be used"):
         Store("s3://b/x", endpoint_url="http://127.0.0.1:9").probe()
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def test_every_way_in_says_in_one_line_that_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOBODY)
+    ways: list[Callable[[], object]] = [
+        lambda: read_manifest("s3://b/m.csv"),
+        lambda: load_config("s3://b/c.yaml", environment={}),
+        lambda: Store("s3://b/out").probe(),
+        lambda: Store("s3://b/out").reach(),
+    ]
+    for way in ways:
+        with pytest.raises(StoreError, match=r"refuses us: tried to .* without credentials") as none:
+            way()
+        assert "\n" not in str(none.value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mistyped")
+    for way in ways:
+        with pytest.raises(StoreError, match=rf"at {NOBODY} cannot be used: .*\(no connection\)") as dead:
+            way()
+        assert "\n" not in str(dead.value)
+        assert "AWS_ENDPOINT_URL" in str(dead.value)
+        assert "mistyped" not in str(dead.value)
+
+
+def test_a_server_that_is_no_s3_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(StoreError, match="nobody answers as S3 does"):
+            check_bucket("s3://b/x", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_an_overloaded_server_is_not_a_wrong_address(faulty_s3: tuple[Bucket, FaultProxy]) -> None:
+    bucket, proxy = faulty_s3
+    proxy.faults = [Fault("unavailable", times=3)]
+    Store(bucket.uri).probe()
+    assert proxy.hits["unavailable"] == 3
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://me:hush@host", "http://host/?X-Amz-Signature=hush", "host:9000", "ftp://host"]
+)
+def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(StoreError, match=r"expected http|standard AWS chain") as caught:
+        Store("s3://b/x", endpoint_url=endpoint)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_address_with_a_signature_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    signed = "s3://b/x?X-Amz-Signature=hush"
+    for way in (Store, check_bucket, open_remote, file_identity, lambda uri: read_small(uri, None, 9)):
+        with pytest.raises((StoreError, SlideError), match="carries a user name, a signature") as caught:
+            way(signed)  # type: ignore[operator]
+        assert "hush" not in str(caught.value)
 
 
 @dataclass(frozen=True)

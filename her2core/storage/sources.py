@@ -19,8 +19,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from her2core.errors import Reason, ScratchError, SlideError
+from botocore.exceptions import BotoCoreError
+
+from her2core.errors import Reason, ScratchError, SlideError, StoreError
 from her2core.storage.s3 import endpoint_from_environment, s3_filesystem
+from her2core.storage.s3check import check_bucket, explained
+from her2core.text import CARRIES_SECRET, carries_secret
 
 RANGE_BLOCK_BYTES = 2**20
 """Granule of ranged reads: a few JPEG tiles of 256 px a request. Ours."""
@@ -81,7 +85,15 @@ def slide_bytes(uri: str, endpoint_url: str | None = None) -> int:
 
 
 def open_remote(uri: str, endpoint_url: str | None = None) -> BinaryIO:
-    """A seekable binary file over a local path or an S3 object; remote reads fetch blocks and keep a few."""
+    """A seekable binary file over a local path or an S3 object; remote reads fetch blocks and keep a few.
+
+    Raises
+    ------
+    StoreError
+        If the address carries credentials.
+    """
+    if carries_secret(uri):
+        raise StoreError(f"an address {CARRIES_SECRET}; see docs/s3.md.")
     if not uri.startswith("s3://"):
         return open(_local_path(uri), "rb")
     fs = s3_filesystem(endpoint_from_environment(endpoint_url))
@@ -93,6 +105,30 @@ def open_remote(uri: str, endpoint_url: str | None = None) -> BinaryIO:
         cache_options={"maxblocks": RANGE_BLOCKS},
     )
     return file
+
+
+def read_small(uri: str, endpoint_url: str | None, most: int) -> bytes:
+    """Bytes of a small file, one more than ``most`` if it is longer.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    OSError
+        If a local file cannot be read.
+    StoreError
+        If the address carries credentials, or its server cannot be used: in one line, within seconds.
+    """
+    check_bucket(uri, endpoint_url)
+    try:
+        with open_remote(uri, endpoint_url) as file:
+            return file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, BotoCoreError) as error:
+        if not uri.startswith("s3://"):
+            raise
+        raise explained(uri, endpoint_from_environment(endpoint_url), error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +301,13 @@ def _lock(path: Path, kind: int) -> Iterator[BinaryIO]:
 
 
 def _local_path(uri: str) -> Path:
-    return Path(uri.removeprefix("file://")).expanduser()
+    return Path(os.path.expanduser(uri.removeprefix("file://")))  # of an unknown user it is a name
 
 
 def _members(uri: str, endpoint_url: str | None) -> list[_Member]:
     """Every file of a slide, in a fixed order, the one to open first."""
+    if carries_secret(uri):
+        raise SlideError(Reason.FILE_UNREADABLE, f"the slide's address {CARRIES_SECRET}; see docs/s3.md.")
     try:
         if uri.startswith("s3://"):
             found = _remote_members(uri.removeprefix("s3://").rstrip("/"), endpoint_url)

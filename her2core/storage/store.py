@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -26,7 +26,15 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from her2core.errors import DiskFullError, StoreError
-from her2core.storage.s3 import delta_options, endpoint_from_environment, http_status, s3_filesystem
+from her2core.storage.s3 import (
+    check_endpoint,
+    delta_options,
+    endpoint_from_environment,
+    http_status,
+    s3_filesystem,
+)
+from her2core.storage.s3check import check_bucket, explained
+from her2core.text import CARRIES_SECRET, carries_secret
 
 TEMPORARY_FOLDER = ".her2-tmp"
 """Where a folder's half-written objects lie until they are renamed: one place, so that what a killed process
@@ -38,8 +46,6 @@ WRITE_BYTES = 512 * 2**10
 which a virtual machine may have to ask its host for: up to a third of a pyramid's processor time (ours)."""
 WRITER_KEY = "her2-writer"
 """Object metadata that names the writer of a create-only object."""
-PROBE_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
-"""Pauses of the probe between answers that say 5xx, beside the client's own single repetition. Ours."""
 FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk's quota is used up",
         errno.EFBIG: "no file of that size is allowed there (disk, quota or ulimit -f)"}  # fmt: skip
 """Errors of a write that no retry cures."""
@@ -74,11 +80,11 @@ class Store:
     def __init__(self, uri: str | os.PathLike[str], *, endpoint_url: str | None = None) -> None:
         root = _normalised(os.fspath(uri))
         endpoint = endpoint_from_environment(endpoint_url) if root.startswith("s3://") else None
-        if "@" in (endpoint or ""):
-            raise StoreError(
-                "the S3 endpoint carries a user name or password; expected http(s)://host[:port]. Give "
-                "credentials by the standard chain (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role)."
-            )
+        if endpoint is not None:
+            try:
+                check_endpoint(endpoint)
+            except ValueError as error:
+                raise StoreError(f"the S3 endpoint (AWS_ENDPOINT_URL): {error}.") from None
         object.__setattr__(self, "uri_root", root)
         object.__setattr__(self, "endpoint_url", endpoint)
 
@@ -282,33 +288,41 @@ class Store:
         """
         path = f".her2-probe-{uuid.uuid4().hex}"
         try:
-            if not self.is_local:  # an impatient client first: nobody waits minutes for a wrong address
-                bucket, _, key = self._full(path).partition("/")
-                fs = s3_filesystem(self.endpoint_url, retries=1)
-                with suppress(FileNotFoundError):
-                    _patiently(lambda: fs.call_s3("head_object", Bucket=bucket, Key=key))
+            check_bucket(self.uri_root, self.endpoint_url, to="write to")
             first, second = self.put_if_absent(path, b"first"), self.put_if_absent(path, b"second")
             kept = self.read_bytes(path)
             self.delete(path)
         except FileNotFoundError as error:
             raise StoreError(f"{self._named()} does not exist; create the bucket or folder first.") from error
-        except PermissionError as error:
-            raise StoreError(
-                f"{self._named()} refuses us ({error}); expected the right to list, read, write and delete. "
-                "Check the credentials and the bucket's policy, or the folder's mode and that its disk "
-                "has hard links."
-            ) from error
         except (OSError, BotoCoreError) as error:
-            raise StoreError(
-                f"{self._named()} cannot be used: {error}. Check the address, the endpoint and the "
-                "credentials, and that it can be written to."
-            ) from error
+            if not self.is_local:
+                raise explained(self.uri_root, self.endpoint_url, error, to="write to") from error
+            raise self._unusable(error) from error
         if not first or second or kept != b"first":
             raise StoreError(
                 f"{self._named()} ignores the conditional PUT (If-None-Match: *): a create-only write "
                 "replaced an existing object, so concurrent commits would lose rows silently. Use a store "
                 "that honours it (AWS S3, Ceph 16 or later, MinIO) or a local folder."
             )
+
+    def reach(self) -> None:
+        """See that the store's server answers, before something is read; a folder is there or not.
+
+        Raises
+        ------
+        StoreError
+            In one line, within seconds.
+        """
+        check_bucket(self.uri_root, self.endpoint_url)
+
+    def _unusable(self, error: BaseException) -> StoreError:
+        """Why a folder cannot hold results."""
+        if isinstance(error, PermissionError):
+            return StoreError(
+                f"{self._named()} refuses us ({error}); expected the right to list, read, write and delete. "
+                "Check the folder's mode and that its disk has hard links."
+            )
+        return StoreError(f"{self._named()} cannot be used: {error}. Check that it can be written to.")
 
     def _named(self) -> str:
         return self.uri_root + (f" at {self.endpoint_url}" if self.endpoint_url else "")
@@ -381,6 +395,8 @@ def _canonical(value: Any) -> Any:
 
 def _normalised(uri: str) -> str:
     """Absolute local path, or ``s3://bucket/prefix`` without a trailing slash."""
+    if carries_secret(uri):
+        raise StoreError(f"the address of the store {CARRIES_SECRET}; see docs/s3.md.")
     if uri.startswith("s3://"):
         bucket = uri.removeprefix("s3://").split("/", 1)[0]
         if not bucket or "@" in bucket or ":" in bucket:
@@ -395,18 +411,6 @@ def _normalised(uri: str) -> str:
 def _pieces(view: memoryview) -> Iterator[memoryview]:
     """The parts of at most `WRITE_BYTES` that a file is written in."""
     return (view[start : start + WRITE_BYTES] for start in range(0, len(view), WRITE_BYTES))
-
-
-def _patiently(ask: Callable[[], Any]) -> Any:
-    """Answer of a server that may say 5xx a few times first; nobody waits for one that does not answer."""
-    for pause_s in PROBE_PAUSES_S:
-        try:
-            return ask()
-        except OSError as error:
-            if (http_status(error) or 0) < 500:
-                raise
-            time.sleep(pause_s)
-    return ask()
 
 
 def _in_words(error: OSError, full: str, size: int) -> Exception:

@@ -1,0 +1,214 @@
+"""Whether a bucket can be reached at all, told within seconds: who was asked, for what, and what to do.
+
+The clients that read and write are patient, for a store that is overloaded comes back. A wrong address or key
+never does, and nobody should wait minutes to hear of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import botocore.config
+import botocore.session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+    SSOError,
+    TokenRetrievalError,
+)
+
+from her2core.errors import StoreError
+from her2core.storage.s3 import ANY_REGION, endpoint_from_environment
+from her2core.text import CARRIES_SECRET, carries_secret, cleaned, cut
+
+CONNECT_S, READ_S = 4, 6
+"""Patience for one connection and one answer; a second attempt is made."""
+DEADLINE_S = 16.0
+"""Patience for all of it, looking up names and credentials included. Ours."""
+MAX_WORDS = 200
+"""Most characters of a library's own words in a message. Ours."""
+
+GIVE_CREDENTIALS = (
+    "give them by the standard AWS chain: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
+)
+REFUSED = {
+    "InvalidAccessKeyId": "the access key is not known there; correct AWS_ACCESS_KEY_ID, the profile or the "
+    "endpoint",
+    "SignatureDoesNotMatch": "the secret key is not that of the access key; correct AWS_SECRET_ACCESS_KEY or "
+    "the profile",
+    "ExpiredToken": "the session has expired; log in again",
+    "ExpiredTokenException": "the session has expired; log in again",
+    "InvalidToken": "the session token is not valid; correct AWS_SESSION_TOKEN or unset it",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION to it",
+    "PermanentRedirect": "the bucket is in another region or at another endpoint; set AWS_REGION or "
+    "AWS_ENDPOINT_URL",
+}
+"""What S3 answers to credentials and addresses that will never do, and the remedy."""
+NO_BUCKET = "NoSuchBucket"
+TROUBLE = ("429", "500", "502", "503", "504")
+"""HTTP statuses of a server that is there and in trouble."""
+KINDS: dict[type, str] = {
+    EndpointConnectionError: "no connection",
+    ConnectTimeoutError: "no connection in time",
+    ReadTimeoutError: "no answer in time",
+    ConnectionClosedError: "the connection was closed",
+}
+_reached: set[tuple[str, str | None]] = set()
+
+
+class BucketError(StoreError):
+    """There is no such bucket; other buckets of the server may be there."""
+
+
+def named(uri: str, endpoint_url: str | None) -> str:
+    """The address with the server that is asked for it."""
+    return f"{uri} at {endpoint_url or 'AWS (no endpoint is set)'}"
+
+
+def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read") -> None:
+    """See that the server of an ``s3://`` address answers, knows us, and has the bucket; others pass.
+
+    A bucket that may not be listed passes, and so does a server that is overloaded. Once reached, a bucket is
+    not asked for again.
+
+    Parameters
+    ----------
+    to
+        What is wanted of it, for the message.
+
+    Raises
+    ------
+    StoreError
+        In one line; `BucketError` if the server is well and the bucket is not there.
+    """
+    if carries_secret(uri):
+        raise StoreError(f"an address {CARRIES_SECRET}; see docs/s3.md.")
+    if not uri.startswith("s3://"):
+        return
+    endpoint = endpoint_from_environment(endpoint_url)
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    if (bucket, endpoint) in _reached:
+        return
+    error = _asked(bucket, endpoint)
+    if error is not None:
+        raise explained(uri, endpoint, error, to=to)
+    _reached.add((bucket, endpoint))
+
+
+def _asked(bucket: str, endpoint: str | None) -> Exception | None:
+    """The error that one listing of the bucket ends with, if it says that nothing will ever go."""
+    ended: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            _list(bucket, endpoint)
+            ended.append(None)
+        except (BotoCoreError, ClientError, OSError, ValueError) as error:
+            ended.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)  # names are looked up without any time limit
+    asking.start()
+    asking.join(DEADLINE_S)
+    if not ended:
+        return TimeoutError(f"no answer within {DEADLINE_S:.0f} s")
+    error = ended[0]
+    if isinstance(error, ClientError):
+        code = _code(error)
+        return error if code in REFUSED or code == NO_BUCKET or _is_no_s3(code) else None
+    return error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _is_overload(code: str) -> bool:
+    """Whether the same request may go well later."""
+    return code in ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", *TROUBLE)
+
+
+def _is_no_s3(code: str) -> bool:
+    """Whether the answer is a bare HTTP status of a server that speaks no S3, and not of one in trouble."""
+    return code.isdecimal() and code not in ("403", *TROUBLE)
+
+
+def _list(bucket: str, endpoint: str | None) -> None:
+    session = botocore.session.Session()
+    config = botocore.config.Config(
+        connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"max_attempts": 1, "mode": "legacy"}
+    )
+    region = session.get_config_variable("region") or ANY_REGION
+    client: Any = session.create_client("s3", region_name=region, endpoint_url=endpoint, config=config)
+    try:
+        client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+    finally:
+        client.close()
+
+
+def explained(uri: str, endpoint: str | None, error: BaseException, *, to: str = "read") -> StoreError:
+    """What a library's error of S3 means, in one line."""
+    place, cause = named(uri, endpoint), _cause(error)
+    if isinstance(cause, NoCredentialsError | PartialCredentialsError):
+        return StoreError(f"{place} refuses us: tried to {to} it without credentials; {GIVE_CREDENTIALS}.")
+    if isinstance(cause, CredentialRetrievalError | TokenRetrievalError | SSOError):
+        return StoreError(f"{place} refuses us: there are no credentials ({_words(cause)}); log in again.")
+    if isinstance(cause, ProfileNotFound | ConfigNotFound | ConfigParseError):
+        return StoreError(
+            f"{place} cannot be used: {_words(cause)}; correct AWS_PROFILE or the AWS configuration file."
+        )
+    if isinstance(cause, ParamValidationError):
+        return StoreError(f"{place} cannot be used: that is no name of a bucket; correct the address.")
+    if isinstance(cause, ClientError):
+        code = _code(cause)
+        if _is_no_s3(code):
+            return _nobody(place, to, f"it answers HTTP {code}")
+        if code == NO_BUCKET:
+            return BucketError(
+                f"{place}: tried to {to} it, and the bucket does not exist; create it, or correct the "
+                "address or the endpoint."
+            )
+        if _is_overload(code):
+            return StoreError(
+                f"{place} is overloaded: tried to {to} it, and it answers {cut(code, 40)}; run the "
+                "same command again later."
+            )
+        remedy = REFUSED.get(code, "check the credentials and the bucket's policy")
+        return StoreError(f"{place} refuses us: tried to {to} it, and {remedy} ({cut(code, 40)}).")
+    if isinstance(cause, PermissionError):
+        return StoreError(
+            f"{place} refuses us: tried to {to} it ({_words(cause)}); check the credentials and the bucket's "
+            "policy."
+        )
+    return _nobody(place, to, KINDS.get(type(cause), "") or _words(cause))
+
+
+def _nobody(place: str, to: str, why: str) -> StoreError:
+    return StoreError(
+        f"{place} cannot be used: tried to {to} it, and nobody answers as S3 does ({why}); correct "
+        "AWS_ENDPOINT_URL (or run.endpoint_url), or start the server."
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of botocore behind that of s3fs."""
+    seen = error
+    while seen.__cause__ is not None and not isinstance(seen, BotoCoreError | ClientError):
+        seen = seen.__cause__
+    return seen if isinstance(seen, BotoCoreError | ClientError) else error
+
+
+def _words(error: BaseException) -> str:
+    return cut(cleaned(" ".join(str(error).split())) or type(error).__name__, MAX_WORDS)
