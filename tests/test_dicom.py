@@ -11,15 +11,17 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import openslide
+import pydicom
 import pytest
 import wsidicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import generate_uid
 
 from her2core.errors import Reason, SlideError
+from her2core.inspect import inspect_slide
 from her2core.readers import open_slide
 from her2core.readers.limits import MAX_TILES
 
@@ -27,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 TILE = 64
 RAW, RAW_IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 JPEG, JPEG_2000, HTJ2K = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201"
-JPEG_LS = "1.2.840.10008.1.2.4.80"
+JPEG_LS, JPEG_XL = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.110"
 PHOTOMETRIC = {JPEG: "YBR_FULL_422", JPEG_2000: "YBR_RCT", HTJ2K: "YBR_RCT"}
 
 _y, _x = np.mgrid[:150, :211]
@@ -133,6 +135,8 @@ def whole_slide(pixels: Pixels = TRUTH, syntax: str = JPEG, *, sparse: bool = Fa
 def encode(tile: Pixels, syntax: str) -> bytes:
     if syntax == JPEG_2000:
         return bytes(imagecodecs.jpeg2k_encode(tile, level=0, codecformat="j2k", mct=True))
+    if syntax == JPEG_XL:
+        return bytes(imagecodecs.jpegxl_encode(tile, lossless=True))
     if syntax == HTJ2K:
         return bytes(imagecodecs.htj2k_encode(tile, level=0))
     return bytes(imagecodecs.jpeg8_encode(tile, level=95))
@@ -231,7 +235,11 @@ def changed(**values: Any) -> Dataset:
         ({"SamplesPerPixel": 1}, Reason.FILE_UNREADABLE, "1 samples"),
         ({"TotalPixelMatrixFocalPlanes": 5}, Reason.PIXELS_UNSUPPORTED, "5 focal planes"),
         ({"NumberOfOpticalPaths": 2}, Reason.FILE_UNREADABLE, "2 optical paths"),
-        ({"ConcatenationUID": "1.2.8"}, Reason.FILE_UNREADABLE, "concatenation"),
+        (
+            {"ConcatenationUID": "1.2.8", "InConcatenationTotalNumber": 2},
+            Reason.FILE_TRUNCATED,
+            "1 of 2 parts of a concatenation",
+        ),
     ],
 )
 def test_what_is_not_one_plane_of_rgb_tiles_is_refused(
@@ -251,10 +259,6 @@ def test_frames_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ].RowPositionInTotalImagePixelMatrix = 20
     with pytest.raises(SlideError, match="expected a regular grid"):
         open_slide(save(tmp_path / "a.dcm", slide))
-    split = whole_slide()
-    split.PixelData = encapsulate([encode(TRUTH[:TILE, :TILE], JPEG)] * 12, fragments_per_frame=2)
-    with pytest.raises(SlideError, match=r"12 frames in .* fragments"):
-        open_slide(save(tmp_path / "b.dcm", split))
     unsupported = whole_slide()
     unsupported.file_meta.TransferSyntaxUID = JPEG_LS
     with pytest.raises(SlideError, match=f"transfer syntax {JPEG_LS}"):
@@ -285,6 +289,135 @@ def test_pixel_spacing_that_differs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SlideError) as error:
         open_slide(save(tmp_path / "a.dcm", slide))
     assert error.value.reason is Reason.SCALE_ANISOTROPIC
+
+
+# what the standard allows beside one file of whole frames
+
+
+def concatenation(
+    folder: Path, syntax: str = RAW, *, sparse: bool = False, sizes: tuple[int, ...] = (5, 4, 3)
+) -> Path:
+    """The slide in several files, named against the order of their frames."""
+    first = 0
+    for number, n in enumerate(sizes):
+        part, whole = whole_slide(syntax=syntax, sparse=sparse), whole_slide(syntax=syntax, sparse=sparse)
+        part.SOPInstanceUID = part.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        part.ConcatenationUID, part.SOPInstanceUIDOfConcatenationSource = "1.2.8", "1.2.9"
+        part.InConcatenationNumber, part.InConcatenationTotalNumber = number + 1, len(sizes)
+        part.ConcatenationFrameOffsetNumber, part.NumberOfFrames = first, n
+        if syntax == RAW:
+            length = 3 * TILE * TILE
+            part.PixelData = whole.PixelData[first * length : (first + n) * length]
+        else:
+            frames = list(generate_frames(whole.PixelData, number_of_frames=12))
+            part.PixelData = encapsulate(
+                frames[first : first + n], fragments_per_frame=2 if number == 1 else 1
+            )
+        if sparse:
+            part.PerFrameFunctionalGroupsSequence = whole.PerFrameFunctionalGroupsSequence[first : first + n]
+        save(folder / f"{9 - number}.dcm", part)
+        first += n
+    return folder
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("syntax", [RAW, JPEG_2000])
+@pytest.mark.filterwarnings("ignore::UserWarning:wsidicom", "ignore::UserWarning:pydicom")
+def test_a_concatenation_is_one_level(tmp_path: Path, syntax: str, sparse: bool) -> None:
+    folder = concatenation(tmp_path, syntax, sparse=sparse)
+    save(folder / "level1.dcm", whole_slide(np.ascontiguousarray(TRUTH[::2, ::2])))
+    np.testing.assert_array_equal(read_all(folder), TRUTH)
+    with open_slide(folder) as reader:
+        assert [(v.height, v.width) for v in reader.info.levels] == [(150, 211), (75, 106)]
+        assert (reader.info.mpp, reader.info.problems) == (0.25, ())
+    assert inspect_slide(folder).width == 211
+
+
+def test_a_concatenation_with_a_part_missing_or_other_is_refused(tmp_path: Path) -> None:
+    folder = concatenation(tmp_path)
+    with pytest.raises(SlideError, match=r"1 of 3 parts .* Give the folder"):
+        open_slide(folder / "9.dcm")
+    other = pydicom.dcmread(folder / "8.dcm")
+    other.PhotometricInterpretation = "YBR_FULL"
+    other.save_as(folder / "8.dcm")
+    with pytest.raises(SlideError, match="differ in size or pixels"):
+        open_slide(folder)
+    (folder / "8.dcm").unlink()
+    with pytest.raises(SlideError, match="2 of 3 parts"):
+        open_slide(folder)
+
+
+@pytest.mark.parametrize("offsets", [True, False], ids=["with offsets", "without"])
+@pytest.mark.parametrize("syntax", [JPEG, JPEG_2000, JPEG_XL])
+@pytest.mark.filterwarnings("ignore::UserWarning:wsidicom", "ignore::UserWarning:pydicom")
+def test_frames_in_several_fragments(tmp_path: Path, syntax: str, offsets: bool) -> None:
+    whole, split = whole_slide(syntax=syntax), whole_slide(syntax=syntax)
+    frames = list(generate_frames(whole.PixelData, number_of_frames=12))
+    split.PixelData = encapsulate(frames, fragments_per_frame=3, has_bot=offsets)
+    split["PixelData"].VR = "OB"
+    path = save(tmp_path / "a.dcm", split)
+    np.testing.assert_array_equal(read_all(path), read_all(save(tmp_path / "b.dcm", whole)))
+    assert inspect_slide(path).compression == {JPEG: "jpeg", JPEG_2000: "jpeg2000", JPEG_XL: "jpegxl"}[syntax]
+
+
+def test_fragments_that_belong_to_no_frame_are_refused(tmp_path: Path) -> None:
+    split = whole_slide()
+    split.PixelData = encapsulate([b"\0" * 64] * 12, fragments_per_frame=2, has_bot=False)
+    split["PixelData"].VR = "OB"
+    with pytest.raises(SlideError, match="12 frames in 24 fragments"):
+        open_slide(save(tmp_path / "a.dcm", split))
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_uncompressed_colours(tmp_path: Path, photometric: str, planar: int) -> None:
+    slide = whole_slide(syntax=RAW)
+    stored = np.frombuffer(slide.PixelData, np.uint8).reshape(12, TILE, TILE, 3)
+    if photometric == "YBR_FULL":
+        r, g, b = (stored[..., i].astype(float) for i in range(3))
+        y = 0.299 * r + 0.587 * g + 0.114 * b
+        stored = (
+            np.rint(np.stack([y, 128 + (b - y) / 1.772, 128 + (r - y) / 1.402], -1))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
+    slide.PixelData = np.ascontiguousarray(stored.transpose(0, 3, 1, 2) if planar else stored).tobytes()
+    slide.PhotometricInterpretation, slide.PlanarConfiguration = photometric, planar
+    ours = read_all(save(tmp_path / "a.dcm", slide))
+    np.testing.assert_allclose(ours, TRUTH, atol=0 if photometric == "RGB" else 2)
+
+
+def test_a_single_frame_whose_place_stands_among_what_frames_share(tmp_path: Path) -> None:
+    slide = whole_slide(np.ascontiguousarray(TRUTH[:TILE, :TILE]), RAW, sparse=True)
+    (own,) = slide.PerFrameFunctionalGroupsSequence
+    slide.SharedFunctionalGroupsSequence[0].PlanePositionSlideSequence = own.PlanePositionSlideSequence
+    del slide.PerFrameFunctionalGroupsSequence
+    np.testing.assert_array_equal(read_all(save(tmp_path / "a.dcm", slide)), TRUTH[:TILE, :TILE])
+
+
+@pytest.mark.parametrize("where", ["frames", "top", "volume"])
+def test_pixel_spacing_in_other_places(tmp_path: Path, where: str) -> None:
+    slide = whole_slide(syntax=RAW)
+    measures = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    del slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    if where == "frames":
+        slide.PerFrameFunctionalGroupsSequence = [item(PixelMeasuresSequence=measures) for _ in range(12)]
+    if where == "top":
+        slide.PixelSpacing = [0.00025, 0.00025]
+    if where != "volume":
+        del slide.ImagedVolumeWidth, slide.ImagedVolumeHeight
+    with open_slide(save(tmp_path / "a.dcm", slide)) as reader:
+        assert (reader.info.mpp, reader.info.mpp_source) == (0.25, "dicom")
+
+
+def test_frames_of_different_spacing_state_none(tmp_path: Path) -> None:
+    slide = whole_slide(syntax=RAW)
+    del slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    slide.PerFrameFunctionalGroupsSequence = [
+        item(PixelMeasuresSequence=[item(PixelSpacing=[0.00025 * (1 + i), 0.00025])]) for i in range(12)
+    ]
+    with open_slide(save(tmp_path / "a.dcm", slide)) as reader:
+        assert reader.info.mpp is None
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -85,6 +86,44 @@ class LocalBytes:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class JoinedBytes:
+    """Several local files as one: each begins at a place of its own, apart from the one before.
+
+    Parameters
+    ----------
+    name
+        Name for messages.
+    """
+
+    max_gap = LocalBytes.max_gap
+
+    def __init__(self, name: str, parts: Sequence[LocalBytes]) -> None:
+        self.name = name
+        self.starts: list[int] = []
+        self._parts = parts
+        self.size = 0
+        for part in parts:
+            self.starts.append(self.size)
+            self.size += part.size + self.max_gap + 1  # so that no range is joined over two files
+
+    def read(self, start: int, length: int) -> bytes:
+        part, at = self._find(start)
+        return part.read(at, length)
+
+    def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
+        for start, end in spans:
+            part, at = self._find(start)
+            yield from part.read_spans([(at, at + end - start)])
+
+    def _find(self, start: int) -> tuple[LocalBytes, int]:
+        i = max(bisect_right(self.starts, start) - 1, 0)
+        return self._parts[i], start - self.starts[i]
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
 class RemoteBytes:

@@ -29,8 +29,9 @@ TAGS = [
     "SOPClassUID", "ImageType", "SeriesInstanceUID", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "TotalPixelMatrixColumns",
     "TotalPixelMatrixRows", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
-    "DimensionOrganizationType", "ConcatenationUID", "OpticalPathSequence", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "DimensionOrganizationType", "ConcatenationUID", "InConcatenationTotalNumber",
+    "ConcatenationFrameOffsetNumber", "OpticalPathSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "PixelSpacing", "ImagedVolumeWidth", "ImagedVolumeHeight",
 ]  # fmt: skip
 DAMAGED = (
     InvalidDicomError, BytesLengthException, AttributeError, ValueError, TypeError, KeyError, IndexError,
@@ -52,6 +53,12 @@ class DicomHeader:
         frames fill the grid in order (TILED_FULL) or where nothing is told of their order.
     pixels_at
         Byte at which the pixel data element begins.
+    part_of
+        Identifier of the concatenation of which the file is a part; None where it holds its level alone.
+    parts
+        How many files that has, 0 where the file does not say.
+    first_frame
+        Index in it of the file's first frame.
     """
 
     path: Path
@@ -72,9 +79,17 @@ class DicomHeader:
     positions: npt.NDArray[np.int64] | None
     focal_planes: int
     optical_paths: int
-    concatenated: bool
+    part_of: str | None
+    parts: int
+    first_frame: int
     scale: Scale | None
     objective_power: float | None
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What files must have alike to be parts of one level."""
+        size = (self.height, self.width, self.tile_height, self.tile_width)
+        return (*size, self.syntax, self.samples, self.bits, self.photometric, self.planar, self.full)
 
     @property
     def is_level(self) -> bool:
@@ -148,36 +163,64 @@ def _parse(path: Path, file: BinaryIO) -> DicomHeader | None:
         photometric=str(dataset.get("PhotometricInterpretation")),
         planar=bool(dataset.get("PlanarConfiguration")),
         full=full,
-        positions=None if full else _positions(dataset.get("PerFrameFunctionalGroupsSequence") or ()),
+        positions=None if full else _positions(dataset),
         focal_planes=number("TotalPixelMatrixFocalPlanes", 1),
         optical_paths=number("NumberOfOpticalPaths", 1),
-        concatenated=bool(dataset.get("ConcatenationUID")),
+        part_of=str(dataset.get("ConcatenationUID") or "") or None,
+        parts=number("InConcatenationTotalNumber"),
+        first_frame=number("ConcatenationFrameOffsetNumber"),
         scale=_scale(dataset),
         objective_power=_objective_power(dataset),
     )
 
 
-def _positions(per_frame: Any) -> npt.NDArray[np.int64] | None:
-    """Place of each frame, or None where any has none."""
-    found = []
-    for frame in per_frame:
-        position = (frame.get("PlanePositionSlideSequence") or [{}])[0]
-        place = [position.get(f"{axis}PositionInTotalImagePixelMatrix") for axis in ("Row", "Column")]
-        if None in place:
-            return None
-        found.append([int(place[0]) - 1, int(place[1]) - 1])
-    return np.array(found, np.int64) if found else None
+def _positions(dataset: pydicom.Dataset) -> npt.NDArray[np.int64] | None:
+    """Place of each frame, or None where any has none; a single frame's may stand among what frames share."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+    if int(dataset.get("NumberOfFrames") or 1) == 1 and not any(map(_place, frames)):
+        frames = shared
+    found = [place for place in map(_place, frames) if place is not None]
+    return np.array(found, np.int64) if found and len(found) == len(frames) else None
+
+
+def _place(groups: Any) -> list[int] | None:
+    """Row and column, from 0, of a frame's first pixel."""
+    position = (groups.get("PlanePositionSlideSequence") or [{}])[0]
+    place = [position.get(f"{axis}PositionInTotalImagePixelMatrix") for axis in ("Row", "Column")]
+    return None if None in place else [int(place[0]) - 1, int(place[1]) - 1]
 
 
 def _scale(dataset: pydicom.Dataset) -> Scale | None:
-    """Pixel spacing of the shared functional groups: mm, the rows' spacing first (PS3.3, 10.7.1.1)."""
-    for shared in dataset.get("SharedFunctionalGroupsSequence") or ():
-        for measures in shared.get("PixelMeasuresSequence") or ():
-            spacing = measures.get("PixelSpacing")
-            if spacing is not None:
-                y_mm, x_mm = spacing
-                return Scale("dicom", float(y_mm) * 1e3, float(x_mm) * 1e3)
-    return None
+    """Pixel spacing, mm, the rows' first (PS3.3, 10.7.1.1).
+
+    It is what frames share, or what every frame says, or else the size of the imaged area by its pixels.
+    """
+    shared = _spacings(dataset.get("SharedFunctionalGroupsSequence") or ())
+    spacings = shared or _spacings(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    if not spacings and dataset.get("PixelSpacing") is not None:
+        spacings = [_pair(dataset.PixelSpacing)]
+    if spacings:
+        if any(spacing != spacings[0] for spacing in spacings):
+            return None
+        y_mm, x_mm = spacings[0]
+        return Scale("dicom", y_mm * 1e3, x_mm * 1e3)
+    lengths = [dataset.get(f"ImagedVolume{edge}") for edge in ("Height", "Width")]
+    pixels = [dataset.get(f"TotalPixelMatrix{edge}") for edge in ("Rows", "Columns")]
+    if None in lengths or None in pixels or 0 in pixels:
+        return None
+    y_um, x_um = (float(f"{1e3 * mm / n:.6g}") for mm, n in zip(lengths, pixels, strict=True))  # of 32 bits
+    return Scale("dicom", y_um, x_um)
+
+
+def _spacings(groups: Any) -> list[tuple[float, float]]:
+    measures = (one for group in groups for one in group.get("PixelMeasuresSequence") or ())
+    return [_pair(one.PixelSpacing) for one in measures if one.get("PixelSpacing") is not None]
+
+
+def _pair(spacing: Any) -> tuple[float, float]:
+    y_mm, x_mm = spacing
+    return float(y_mm), float(x_mm)
 
 
 def _objective_power(dataset: pydicom.Dataset) -> float | None:

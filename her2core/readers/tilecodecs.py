@@ -85,6 +85,43 @@ def raw_decoder(codec: str, *, predictor: bool = False, swapped: bool = False) -
     return decode
 
 
+def uncompressed_decoder(*, planar: bool, ycbcr: bool) -> TileDecoder:
+    """Decoder of bare RGB or YCbCr, together or one plane after the other."""
+
+    def decode(data: memoryview, out: Tile) -> None:
+        if len(data) < out.nbytes:
+            raise ShortTileError(f"holds {len(data)} bytes, expected {out.nbytes}", len(data))
+        stored = np.frombuffer(data, np.uint8, out.nbytes)
+        height, width, samples = out.shape
+        if planar:
+            out[...] = stored.reshape(samples, height, width).transpose(1, 2, 0)
+        else:
+            out[...] = stored.reshape(out.shape)
+        if ycbcr:
+            cv2.cvtColor(np.ascontiguousarray(out[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB, dst=out)
+
+    return decode
+
+
+def fragments_decoder(decode: TileDecoder) -> TileDecoder:
+    """Decoder of a frame in several DICOM fragments, each with its item's eight bytes before it.
+
+    References
+    ----------
+    DICOM PS3.5, A.4: the fragments of a frame, end to end, are its stream.
+    """
+
+    def joined(data: memoryview, out: Tile) -> None:
+        parts, at = [], 0
+        while at + 8 <= len(data):
+            (length,) = struct.unpack("<I", data[at + 4 : at + 8])
+            parts.append(data[at + 8 : at + 8 + length])
+            at += 8 + length
+        decode(parts[0] if len(parts) == 1 else memoryview(b"".join(parts)), out)
+
+    return joined
+
+
 def _without_padding(unpack: Any) -> Any:
     """A codec that minds what follows its stream, made to overlook zeros there."""
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from her2core.errors import Reason, SlideError
 from her2core.pixels import Pixels
 from her2core.readers.base import DARK, OUTSIDE, Closing, clip_region, composite
-from her2core.readers.bytesource import ByteSource, LocalBytes, coalesce
+from her2core.readers.bytesource import ByteSource, JoinedBytes, LocalBytes, coalesce
 from her2core.readers.tilecodecs import ShortTileError, TileDecoder
 from her2core.records import Box, SlideInfo
 
@@ -48,6 +48,8 @@ class TileGrid:
         Samples of a stored pixel of a plane.
     whole_tiles
         Whether tiles of the last row are stored in full height (tiles) or cut at the image's end (strips).
+    head_bytes
+        Bytes of the container before a tile's own, counted among them.
     """
 
     height: int
@@ -59,6 +61,7 @@ class TileGrid:
     samples: int
     whole_tiles: bool
     dtype: str = "uint8"
+    head_bytes: int = 0
 
     def tiles(self, box: Box) -> Iterator[tuple[int, int, int]]:
         """``(plane, row, column)`` of every tile that touches ``box``, a rectangle inside the slide."""
@@ -234,14 +237,15 @@ class TiledReader(Closing):
             ``FILE_UNREADABLE``, saying how many tiles do not begin as they should.
         """
         signatures = SIGNATURES.get(self.info.compression, ())
-        if not signatures or not isinstance(self._source, LocalBytes):
+        if not signatures or not isinstance(self._source, LocalBytes | JoinedBytes):
             return
         stored = np.argwhere(self._grid.counts > 0)
         order = np.argsort(self._grid.offsets[tuple(stored.T)], kind="stable")
         bad = []
         for tile in map(tuple, stored[order].tolist()):
-            length = min(SIGNATURE_BYTES, int(self._grid.counts[tile]))
-            if not self._source.read(int(self._grid.offsets[tile]), length).startswith(signatures):
+            at, length = int(self._grid.offsets[tile]), int(self._grid.counts[tile])
+            head = self._source.read(at, min(SIGNATURE_BYTES + self._grid.head_bytes, length))
+            if not head.startswith(signatures, self._grid.head_bytes):
                 bad.append(tile)
         if bad:
             _, row, column = min(bad)
