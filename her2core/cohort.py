@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from her2core.cases.comparisons import Comparer
 from her2core.cases.patients import by_patient, score_patients
 from her2core.cases.specimens import CaseScore, SlideOutcome, score_cases
-from her2core.guidelines.rules_case import case_rules_for
-from her2core.guidelines.rules_ihc import RuleSet, load_rules
+from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake import schema
 from her2core.lake.cube import write_cohort_cube
 from her2core.lake.ghosts import dropped_slides, of_cases, of_patients, true_cases, true_patients
@@ -36,6 +35,7 @@ from her2core.lake.slide_files import DataFile
 from her2core.lake.tables import Keep, commit_files, commit_rows
 from her2core.pictures.cohort import cohort_picture
 from her2core.records import Assay, SlideState
+from her2core.scoring.keyed import Judging
 from her2core.stages.run import Run
 from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
@@ -164,13 +164,12 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     judged by all that its manifest names.
     """
     config, store = run.config, run.store
-    rules = load_rules(config.score.rules)
     outcomes = [result.outcome for result in finished]
-    slides = [slide_row(o, config.score, config.ihc.ladder_od) for o in outcomes]
-    specimens = score_cases(outcomes, config.score, rules, config.ish_score)
-    cases = [case_row(c, rules) for c in specimens]
-    has_low = case_rules_for(rules.name).has_low
-    patients = [patient_row(p) for p in score_patients(specimens, has_low=has_low)]
+    judging = Judging(config.score, config.ish_score)
+    slides = [slide_row(o, judging.of(o.slide).score, config.ihc.ladder_od) for o in outcomes]
+    specimens = _specimens(outcomes, judging)
+    cases = [case_row(c, load_rules(c.rules)) for c in specimens]
+    patients = [patient_row(p) for p in score_patients(specimens)]
     all_ids = [row.slide_id for row in run.rows]
     replaced = [*all_ids, *sorted(dropped_slides(store, run.cohort, all_ids))]
     files = _files(run, finished)
@@ -182,7 +181,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     write_cohort_cube(store, run.run_id, metrics)
     store.write_bytes(PICTURE, cohort_picture(cases))
     versions[schema.SLIDES.name] = commit_rows(store, schema.SLIDES, slides, replaced)
-    rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens, rules)
+    rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens)
     for table, true in TRUE.items():  # in this order: each is held against one before
         versions[table.name] = commit_rows(store, table, rows_of[table], keep=true(store))
     states = Counter(o.state for o in outcomes)
@@ -223,8 +222,17 @@ def _files(run: Run, finished: Sequence[SlideFinished]) -> dict[str, list[DataFi
     return files
 
 
+def _specimens(outcomes: Sequence[SlideOutcome], judging: Judging) -> tuple[CaseScore, ...]:
+    """Specimens of the cohort, each by the rules that are for it."""
+    alike: dict[Judging, list[SlideOutcome]] = {}
+    for outcome in outcomes:
+        alike.setdefault(judging.of(outcome.slide), []).append(outcome)
+    found = [case for by, some in alike.items() for case in score_cases(some, by.score, by.rules, by.ish)]
+    return tuple(sorted(found, key=lambda c: (c.case_id, c.specimen_id or "", c.site or "")))
+
+
 def _between(
-    run: Run, finished: Sequence[SlideFinished], specimens: Sequence[CaseScore], rules: RuleSet
+    run: Run, finished: Sequence[SlideFinished], specimens: Sequence[CaseScore]
 ) -> dict[Table, list[Row]]:
     """Rows of how slides and blocks of a specimen, and lesions of a patient, differ."""
     config = run.config
@@ -242,7 +250,6 @@ def _between(
         blocks_of=blocks_of,
         params=config.heterogeneity,
         score=config.score,
-        rules=rules,
         ish_score=config.ish_score,
     )
     found: dict[Table, list[Row]] = {

@@ -23,13 +23,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from her2core.cases.clinical_cells import named_number, read_cell
 from her2core.cases.clinical_words import READER_SCORES, read_words
-from her2core.errors import ManifestError
-from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS, RuleSet, rules_for
+from her2core.errors import ConfigError, ManifestError
+from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS
 from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems
 from her2core.manifest_sheet import EXCEL_ERRORS, mangled, read_sheet, repeated
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
+from her2core.scoring.keyed import Judging
 from her2core.text import CARRIES_SECRET, carries_secret, cut, shown
 
 log = logging.getLogger(__name__)
@@ -337,24 +338,20 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
     return tuple(row for _, row in rows)
 
 
-def require_rules(rows: Sequence[SlideRow], rules: RuleSet, uri: str = "manifest") -> None:
-    """See that the rule set of a run is for what the rows say they are; rows that do not say fit any.
+def require_rules(rows: Sequence[SlideRow], judging: Judging, uri: str = "manifest") -> None:
+    """See that there are rules for what every row says it is.
 
     Raises
     ------
     ManifestError
-        Naming the slides that need another rule set.
+        Naming the slides that no rule set, or more than one, is for.
     """
     problems = []
     for row in rows:
-        tumour, specimen = row.tumour_type or rules.tumour, row.specimen_type
-        if tumour != rules.tumour or specimen not in (None, *rules.specimens):
-            what = " ".join(part for part in (row.tumour_type, specimen) if part)
-            meant = rules_for(tumour, specimen)
-            problems.append(
-                f"slide {row.slide_id}: {what}, but score.rules {rules.name} is for {rules.tumour} "
-                f"{' and '.join(rules.specimens)}; run these slides with score.rules {' or '.join(meant)}"
-            )
+        try:
+            judging.of(row)
+        except ConfigError as error:
+            problems.append(str(error))
     if problems:
         raise _refused(uri, problems)
 

@@ -69,7 +69,9 @@ def patient_problems(rows: Sequence[Numbered]) -> list[str]:
 
 
 def joined(rows: Sequence[Numbered]) -> tuple[list[Numbered], list[str]]:
-    """Rows with patient, specimen and site filled in from the other rows of their case, and what is unclear.
+    """Rows with ids and kinds filled in from the other rows of their case, and what is unclear.
+
+    Filled in are patient, specimen and site, and then the tumour and specimen type of a specimen.
 
     A site without an organ takes the organ; ``unknown`` counts as empty where the row names its specimen.
     """
@@ -93,7 +95,38 @@ def joined(rows: Sequence[Numbered]) -> tuple[list[Numbered], list[str]]:
                 )
                 continue
             found[number] = replace(_filled(row, candidates[0]), patient_id=patient)
-    return [(number, found.get(number, row)) for number, row in rows], problems
+    whole = [(number, found.get(number, row)) for number, row in rows]
+    tumours, unlike = _of_specimens(whole, "tumour_type")
+    kinds, also_unlike = _of_specimens(whole, "specimen_type")
+    typed = [
+        (number, replace(row, tumour_type=tumours.get(_key(row)), specimen_type=kinds.get(_key(row))))
+        for number, row in whole
+    ]
+    return typed, problems + unlike + also_unlike
+
+
+Specimen = tuple[str, str | None, str | None]
+"""Case, specimen and site."""
+
+
+def _key(row: SlideRow) -> Specimen:
+    return row.case_id, row.specimen_id, row.site
+
+
+def _of_specimens(rows: Sequence[Numbered], column: str) -> tuple[dict[Specimen, str], list[str]]:
+    """What the rows of every specimen say in a column, and where they contradict each other."""
+    said: dict[Specimen, tuple[str, int]] = {}
+    problems = []
+    for number, row in rows:
+        value: str | None = getattr(row, column)
+        if value is None:
+            continue
+        other, earlier = said.setdefault(_key(row), (value, number))
+        if value != other:
+            problems.append(
+                f"row {number}, {column}: {value!r}, but row {earlier} of its specimen has {other!r}"
+            )
+    return {key: value for key, (value, _) in said.items()}, problems
 
 
 def _place(row: SlideRow) -> Place:

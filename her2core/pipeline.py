@@ -32,6 +32,7 @@ from her2core.inspect import inspect_row
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
+from her2core.scoring.keyed import Judging
 from her2core.stages import cells, steps
 from her2core.stages.failures import SlideFailedError, failure_of
 from her2core.stages.fanout import Workers, fan_out
@@ -129,12 +130,13 @@ class _Slide:
         )
         given = (self.run.store, row, info, ref, frozen, measured)
         rest = (endpoint, config.heterogeneity, config.roi)
+        judging = Judging(config.score, config.ish_score).of(row)
         finish: Callable[[str], SlideFinished]
         if ihc:
-            ihc_job = SlideJob(*given, config.score, config.ihc, *rest)
+            ihc_job = SlideJob(*given, judging.score, config.ihc, *rest)
             slide_key, finish = ihc_job.key(cells_key), partial(finish_ihc, ihc_job)
         else:
-            ish_job = SlideJob(*given, config.ish_score, config.ish, *rest)
+            ish_job = SlideJob(*given, judging.ish, config.ish, *rest)
             slide_key, finish = ish_job.key(cells_key), partial(finish_ish, ish_job)
         finished = self._published(
             "slide",

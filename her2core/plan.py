@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from her2core.config import Config
 from her2core.errors import SlideError
-from her2core.guidelines.rules_ihc import load_rules
 from her2core.inspect import inspect_row
 from her2core.manifest import require_rules
 from her2core.pyramid.writer import estimate_size, grid_of
 from her2core.records import SlideRow
+from her2core.scoring.keyed import Judging
 
 CPU_MPX_S = 17.0
 """Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
@@ -85,9 +85,9 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
     Raises
     ------
     ManifestError
-        If the rule set of the configuration is not for what slides say they are.
+        If there are no rules for what slides say they are.
     """
-    require_rules(rows, load_rules(config.score.rules))
+    require_rules(rows, Judging(config.score, config.ish_score))
     return CohortPlan(tuple(_plan(row, config) for row in rows))
 
 

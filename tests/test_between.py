@@ -147,7 +147,7 @@ class Cohort:
     def compare(self) -> dict[str, Comparison]:
         """Comparisons of every patient."""
         outcomes = {o.slide.slide_id: o for o in self.outcomes}
-        comparer = Comparer(outcomes, self.read, PARAMS, SCORE, RULES, ISH)
+        comparer = Comparer(outcomes, self.read, PARAMS, SCORE, ISH)
         cases = score_cases(self.outcomes, SCORE, RULES, ISH)
         return {patient: comparer.compare(found) for patient, found in by_patient(cases).items()}
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from her2core.cases.patients import PatientScore, score_patients
 from her2core.cases.specimens import CaseScore, SlideOutcome, score_case, score_cases
+from her2core.cohort import _specimens
 from her2core.errors import ConfigError, ManifestError
 from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_case import case_rules_for, parse_case_rules
@@ -30,6 +31,7 @@ from her2core.scoring.genetic import heterogeneity
 from her2core.scoring.ihc import Expression, SlideScore, judge
 from her2core.scoring.ish import IshScore, judge_ish
 from her2core.scoring.ish_nuclei import SecondPopulation
+from her2core.scoring.keyed import Judging
 from her2core.scoring.signals import IshCounts, SignalCounts
 
 PARAMS, ISH_PARAMS = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)
@@ -286,6 +288,17 @@ def test_a_gastric_report_is_read_by_its_ratio(
 def test_rules_of_two_tumours_are_not_mixed() -> None:
     with pytest.raises(ConfigError, match=r"ish_asco_cap_2018 is for breast, gastric_resection for gastric"):
         score_case([ihc("s", "2+")], PARAMS, GASTRIC, ISH_PARAMS)
+
+
+def test_specimens_of_a_cohort_are_judged_each_by_the_rules_for_it() -> None:
+    gastric = {"tumour_type": "gastric", "specimen_type": "resection", "ish_ratio": Decimal("1.9")}
+    outcomes = [ihc("s", "2+", case_id="b"), ihc("t", "2+", case_id="a", **gastric)]
+    cases = _specimens(outcomes, Judging(PARAMS, ISH_PARAMS))
+    found = [(c.case_id, c.rules, c.case_rules, c.ish.rules, c.decision.her2_class) for c in cases]
+    assert found == [
+        ("a", "gastric_resection", "gastric", "ish_gastric_toga", "negative"),
+        ("b", "breast_asco_cap_2018", "breast_asco_cap_2018", "ish_asco_cap_2018", "equivocal"),
+    ]
 
 
 def test_every_ihc_rule_set_has_its_table() -> None:
@@ -730,7 +743,8 @@ def test_a_specimen_has_one_date_or_none(
 
 
 def patient(*outcomes: SlideOutcome, has_low: bool = True) -> PatientScore:
-    (found,) = score_patients(score_cases(outcomes, PARAMS, BREAST, ISH_PARAMS), has_low=has_low)
+    rules, ish_params = (BREAST, ISH_PARAMS) if has_low else (GASTRIC, GASTRIC_ISH)
+    (found,) = score_patients(score_cases(outcomes, PARAMS, rules, ish_params))
     return found
 
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from her2core.errors import ManifestError, StoreError
-from her2core.guidelines.rules_ihc import load_rules
 from her2core.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest, require_rules
+from her2core.params import IshScoreParams, ScoreParams
 from her2core.preanalytic import preanalytic_notes
 from her2core.records import Assay, SlideRow
+from her2core.scoring.keyed import Judging
 from tests.conftest import Bucket
 
 HEADER = "slide_id,case_id,uri,assay"
@@ -72,25 +73,50 @@ def test_a_row_says_how_its_tissue_was_treated(tmp_path: Path) -> None:
     ]
 
 
-def test_slides_of_another_tumour_or_specimen_than_the_rules_are_refused(tmp_path: Path) -> None:
+def test_rules_go_by_tumour_and_specimen(tmp_path: Path) -> None:
     text = (
         f"{HEADER},tumour_type,specimen_type\n"
-        "a,c,a.tif,HER2-IHC,gastric,biopsy\n"
-        "b,d,b.tif,HER2-IHC,gastric,\n"
-        "e,f,e.tif,HER2-IHC,,resection\n"
-        "g,h,g.tif,HER2-IHC,,\n"
+        "a,a,a.tif,HER2-IHC,gastric,biopsy\n"
+        "b,b,b.tif,HER2-IHC,gastric,resection\n"
+        "c,c,c.tif,HER2-IHC,breast,resection\n"
+        "d,d,d.tif,HER2-IHC,,biopsy\n"
+        "e,e,e.tif,HER2-IHC,,\n"
+        "f,a,f.tif,HER2-FISH,,\n"  # of the specimen of slide a
     )
     rows = read_manifest(write(tmp_path, text))
-    with pytest.raises(ManifestError) as caught:
-        require_rules(rows, load_rules("breast_asco_cap_2018"), "m.csv")
-    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
-        "slide a: gastric biopsy, but score.rules breast_asco_cap_2018 is for breast biopsy and resection; "
-        "run these slides with score.rules gastric_biopsy",
-        "slide b: gastric, but score.rules breast_asco_cap_2018 is for breast biopsy and resection; "
-        "run these slides with score.rules gastric_biopsy or gastric_resection",
+
+    def rules(configured: str, tumour_s: str) -> list[tuple[str, str]]:
+        judging = Judging(ScoreParams(rules=configured), IshScoreParams(rules=tumour_s))
+        require_rules(rows, judging)
+        return [(by.score.rules, by.ish.rules) for by in map(judging.of, rows)]
+
+    toga, asco = "ish_gastric_toga", "ish_asco_cap_2018"
+    biopsy, resection = ("gastric_biopsy", toga), ("gastric_resection", toga)
+    breast, consensus = ("breast_asco_cap_2018", asco), ("breast_consensus_2026", asco)
+    assert rules("breast_asco_cap_2018", asco) == [biopsy, resection, breast, breast, breast, biopsy]
+    assert rules("breast_consensus_2026", asco) == [
+        biopsy,
+        resection,
+        consensus,
+        consensus,
+        consensus,
+        biopsy,
     ]
-    with pytest.raises(ManifestError, match=r"slide e: resection, but score\.rules gastric_biopsy is for"):
-        require_rules(rows, load_rules("gastric_biopsy"), "m.csv")
+    assert rules("gastric_resection", toga) == [biopsy, resection, breast, biopsy, resection, biopsy]
+
+
+def test_what_has_no_rules_is_refused(tmp_path: Path) -> None:
+    rows = read_manifest(write(tmp_path, f"{HEADER},tumour_type\na,c,a.tif,HER2-IHC,gastric\n"))
+    with pytest.raises(ManifestError) as caught:
+        require_rules(rows, Judging(ScoreParams(), IshScoreParams()), "m.csv")
+    assert str(caught.value).splitlines()[1].strip() == (
+        "slide a: gastric has the rule sets gastric_biopsy, gastric_resection, and score.rules is "
+        "breast_asco_cap_2018; write its specimen_type, or set score.rules to one of them"
+    )
+    text = f"{HEADER},tumour_type\na,c,a.tif,HER2-IHC,gastric\nb,c,b.tif,HER2-FISH,breast\n"
+    assert problems(tmp_path, text) == [
+        "row 3, tumour_type: 'breast', but row 2 of its specimen has 'gastric'"
+    ]
 
 
 @pytest.mark.parametrize(

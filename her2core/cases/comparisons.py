@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from her2core.cases.patients import METASTASIS, PRIMARY, lesions, of_kind
 from her2core.cases.specimens import CaseScore, SlideOutcome, pool_ihc
-from her2core.guidelines.rules_ihc import SCORES, RuleSet
+from her2core.guidelines.rules_ihc import SCORES, load_rules
 from her2core.heterogeneity.between import (
     Compared,
     cells_between,
@@ -57,7 +57,6 @@ class Comparer:
     blocks_of: BlocksOf
     params: HeterogeneityParams
     score: ScoreParams
-    rules: RuleSet
     ish_score: IshScoreParams
 
     def compare(self, cases: Sequence[CaseScore]) -> Comparison:
@@ -138,8 +137,9 @@ class _Patient:
         sums = self._sums(groups, _cells_of, self.by.params.min_cells)
         for name, (n, found) in sums.items():
             outcomes = [self.by.outcomes[slide] for slide in groups[name]]
-            score = pool_ihc(outcomes, self.by.score, self.by.rules)[1].score
-            expression = pool_expression([s.expression for o in outcomes if (s := o.readable_score)])
+            scores = [s for o in outcomes if (s := o.readable_score)]
+            score = pool_ihc(outcomes, self.by.score, load_rules(scores[0].rules))[1].score
+            expression = pool_expression([s.expression for s in scores])
             rank = None if score is None else SCORES.index(score)
             units.append(Unit(name, n, found, rank, expression.h_score))
         return units

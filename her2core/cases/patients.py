@@ -78,15 +78,9 @@ class PatientScore:
     conflicts: tuple[str, ...]
 
 
-def score_patients(cases: Iterable[CaseScore], *, has_low: bool = True) -> tuple[PatientScore, ...]:
-    """One row a patient, ordered by name.
-
-    Parameters
-    ----------
-    has_low
-        Whether HER2-low is defined: `CaseRules`.
-    """
-    return tuple(_score(patient, group, has_low) for patient, group in by_patient(cases).items())
+def score_patients(cases: Iterable[CaseScore]) -> tuple[PatientScore, ...]:
+    """One row a patient, ordered by name."""
+    return tuple(_score(patient, group) for patient, group in by_patient(cases).items())
 
 
 def by_patient(cases: Iterable[CaseScore]) -> dict[str, list[CaseScore]]:
@@ -109,7 +103,8 @@ def lesions(cases: Sequence[CaseScore]) -> list[CaseScore]:
     return [case for case in found if case]
 
 
-def _score(patient: str, cases: Sequence[CaseScore], has_low: bool) -> PatientScore:
+def _score(patient: str, cases: Sequence[CaseScore]) -> PatientScore:
+    has_low = all(case.has_low for case in cases)
     index, basis = _index(cases)
     primary, metastasis = (of_kind(cases, kind) for kind in (PRIMARY, METASTASIS))
     agreement, change = _compare(primary, metastasis, has_low)

@@ -94,6 +94,8 @@ class CaseScore:
         The specimen's date; None if its slides name none, or different ones.
     decision
         ``her2_status``, ``her2_class`` and flags, from IHC and ISH by the table ``case_rules``.
+    rules, has_low
+        IHC rule set, and whether HER2-low is defined for its tumour.
     verdict, counts, expression
         IHC of the pooled cells; ``expression`` is None if no slide could be pooled.
     ish
@@ -121,6 +123,8 @@ class CaseScore:
     site: str | None
     collection_date: str | None
     decision: CaseDecision
+    rules: str
+    has_low: bool
     case_rules: str
     case_rules_version: int
     verdict: Verdict
@@ -229,6 +233,8 @@ def score_case(
         site=slides[0].site,
         collection_date=date,
         decision=decision,
+        rules=rules.name,
+        has_low=case_rules.has_low,
         case_rules=case_rules.name,
         case_rules_version=case_rules.version,
         verdict=verdict,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from her2core.config import Config, load_config
-from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake.tables import check_tables
 from her2core.manifest import read_manifest, require_rules
 from her2core.records import SlideRow
 from her2core.scoring.ihc import completeness_column
+from her2core.scoring.keyed import Judging
 from her2core.storage.sources import open_remote
 from her2core.storage.store import Store
 
@@ -74,7 +74,7 @@ def open_run(manifest: str, out: str, config: str | None = None) -> Run:
     completeness_column(settings.score, settings.ihc.ladder_od)
     endpoint = settings.run.endpoint_url
     rows = read_manifest(manifest, endpoint_url=endpoint)
-    require_rules(rows, load_rules(settings.score.rules), manifest)
+    require_rules(rows, Judging(settings.score, settings.ish_score), manifest)
     with open_remote(manifest, endpoint) as file:
         manifest_sha256 = hashlib.sha256(file.read()).hexdigest()
     store = Store(out, endpoint_url=endpoint)
