@@ -109,6 +109,12 @@ def test_a_number_cell_ends_as_a_number_or_a_reason(
         ("ihc_score", "0", "0", None),
         ("ihc_score", "+++", "3+", None),
         ("ihc_score", "0+", "0_ultralow", None),
+        ("ihc_score", "1+ (HER2-low)", "1+", None),
+        ("ihc_score", "HER2 ultra-low, 0", "0_ultralow", None),
+        ("ihc_score", "HER2 low positive", None, "unknown_text"),
+        ("ihc_score", "FISH: not amplified", None, "unknown_text"),
+        ("ihc_status", "not amplified", None, "unknown_text"),
+        ("ish_status", "IHC negative", None, "unknown_text"),
         ("ihc_score", "-1", None, "unknown_text"),
         ("ihc_score", "not 3+", None, "unknown_text"),
         ("ihc_score", "3+ (negative)", None, "contradicted"),
@@ -116,6 +122,7 @@ def test_a_number_cell_ends_as_a_number_or_a_reason(
         ("ihc_status", "2+ (equivocal)", "Equivocal", None),
         ("ihc_status", "HER2-positive (3+)", "Positive", None),
         ("ihc_status", "1", None, "unknown_text"),  # may be a code for positive
+        ("ihc_status", "0", None, "unknown_text"),
         ("ish_status", "FISH: not amplified", "Negative", None),
         ("ish_status", "HER2 gene amplification present", "Positive", None),
         ("ish_status", "no evidence of amplification", "Negative", None),
@@ -364,7 +371,7 @@ def test_a_row_with_more_cells_than_the_header_is_refused() -> None:
 def test_rows_of_one_patient_that_differ_are_left_to_a_person() -> None:
     text = (
         "patient_id\tihc_score\tish_status\nA-1\t3+\tNegative\n a-1\t0\tNegative\n"
-        "B\t2+\t\nb\t2+\t[Not Available]\n\t1+\t\n"
+        "B\t2+\t\nb\t2+ (equivocal)\t[Not Available]\nB\t\t\n\t1+\t\n"
     )
     one, two, same, nobody = parse_clinical(text)
     assert (one.others, two.others) == ((3,), (2,))

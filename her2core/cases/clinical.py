@@ -128,25 +128,34 @@ def parse_clinical(
 
 def _cleaned(table: Table) -> ClinicalTable:
     """Rows of a table; of rows that say the same of the same patient, one."""
-    by_patient: dict[str, dict[tuple[str, ...], ClinicalRow]] = {}
+    by_patient: dict[str, dict[tuple[object, ...], ClinicalRow]] = {}
     for number, cells in table.rows:
         row = clean(cells, number)
-        said = tuple(read_cell(c, cells[c]).absent or cells[c].casefold() for c in cells if c != "patient_id")
         patient = _same(row.patient_id) or f"row {number}"
-        by_patient.setdefault(patient, {}).setdefault(tuple(map(str, said)), row)
-    rows = []
-    for different in by_patient.values():
-        numbers = [row.row for row in different.values()]
-        for row in different.values():
-            others = tuple(n for n in numbers if n != row.row)
-            conflicts = row.conflicts
-            if others:
-                where = ", ".join(map(str, others))
-                conflicts += (f"the patient's row {where} says something else",)
-            if not _same(row.patient_id):
-                conflicts += ("no patient is named",)
-            rows.append(replace(row, conflicts=conflicts, others=others))
+        by_patient.setdefault(patient, {}).setdefault(_said(row), row)
+    rows = [row for different in by_patient.values() for row in _beside_each_other(different)]
     return ClinicalTable(table.layout, tuple(sorted(rows, key=lambda row: row.row)))
+
+
+def _said(row: ClinicalRow) -> tuple[object, ...]:
+    """What a row says of HER2."""
+    numbers = (row.ihc_percent, row.ish_ratio, row.ish_her2, row.ish_cep17, row.n_nuclei)
+    return row.ihc_status, row.ihc_score, row.ish_status, *numbers, tuple(row.unread.items())
+
+
+def _beside_each_other(different: Mapping[tuple[object, ...], ClinicalRow]) -> list[ClinicalRow]:
+    """The rows of a patient that say different things, each with the numbers of the others."""
+    speaking = [row for said, row in different.items() if any(said)] or list(different.values())
+    rows = []
+    for row in speaking:
+        others, conflicts = tuple(other.row for other in speaking if other is not row), row.conflicts
+        if others:
+            where = ", ".join(map(str, others))
+            conflicts += (f"the patient's row {where} says something else",)
+        if not _same(row.patient_id):
+            conflicts += ("no patient is named",)
+        rows.append(replace(row, conflicts=conflicts, others=others))
+    return rows
 
 
 def _same(patient: str) -> str:

@@ -33,13 +33,14 @@ _SEEN = r"detected|seen|present|found|identified"
 _PHRASES = (
     ("Negative", rf"(?:not|non|un|no|without|no evidence (?:of|for)|absence of|negative for) ?{_AMPLIFIED}"),
     ("Negative", rf"{_AMPLIFIED} (?:is |was )?(?:not (?:{_SEEN})|absent|negative)"),
-    ("Negative", r"negative|neg"),
     (
         "Indeterminate",
         r"indeterminate|inconclusive|unevaluable|uninterpretable|not (?:evaluable|interpretable)",
     ),
+    ("Positive", rf"{_AMPLIFIED}(?: (?:is |was )?(?:{_SEEN}))?"),
+    ("Negative", r"negative|neg"),
     ("Equivocal", r"equivocal|borderline"),
-    ("Positive", rf"{_AMPLIFIED}(?: (?:is |was )?(?:{_SEEN}))?|positive|pos"),
+    ("Positive", r"positive|pos"),
 )
 """What states a status, in this order: a denial before what it denies."""
 _SCORES = (
@@ -48,39 +49,25 @@ _SCORES = (
     r"(?<![\d.,%])([0-3])(?![\d.,%+])",
 )
 """IHC scores: 2+, +2, and a bare digit."""
-_BESIDE = frozenset(
+_BOTH = frozenset(
     (
-        *("her2", "her2neu", "neu", "erbb2", "gene", "protein", "ihc", "fish", "ish", "cish", "sish", "dish"),
-        *(
-            "score",
-            "scored",
-            "result",
-            "status",
-            "test",
-            "assay",
-            "final",
-            "overall",
-            "asco",
-            "cap",
-            "dual",
-            "single",
-        ),
-        *("probe", "membrane", "membranous", "staining", "stain", "intensity", "weak", "moderate", "strong"),
-        *(
-            "intense",
-            "faint",
-            "barely",
-            "perceptible",
-            "complete",
-            "incomplete",
-            "circumferential",
-            "high",
-            "highly",
-        ),
-        *("tumour", "tumor", "cells", "invasive", "carcinoma", "by", "for", "of", "in", "the", "is", "was"),
+        *("her2", "her2neu", "neu", "erbb2", "score", "scored", "result", "status", "test", "assay", "final"),
+        *("overall", "asco", "cap", "invasive", "carcinoma", "by", "for", "of", "in", "the", "is", "was"),
     )
 )
-"""Words that may stand beside a status or score and change neither."""
+_IHC = _BOTH | frozenset(
+    (
+        *("ihc", "protein", "membrane", "membranous", "staining", "stain", "intensity", "weak", "moderate"),
+        *("strong", "intense", "faint", "barely", "perceptible", "complete", "incomplete", "circumferential"),
+        *("tumour", "tumor", "cells"),
+    )
+)
+_ISH = _BOTH | frozenset(
+    ("fish", "ish", "cish", "sish", "dish", "gene", "dual", "single", "probe", "high", "highly")
+)
+"""Words that may stand beside a status or score and change neither; those of the other assay may not."""
+_ZERO = {"ultralow": "0_ultralow", "null": "0_null"}
+"""Words that tell which 0 it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +112,15 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
     Parameters
     ----------
     scores
-        Whether digits and plus signs are IHC scores; otherwise a text with them is not understood.
+        Whether the text is of IHC, whose scores are digits and plus signs. Otherwise it is of ISH, and a text
+        with digits is not understood.
     bare
         Whether a digit without a plus sign is a score too. In a column of statuses it may be a code.
     """
     exact = text.strip().casefold()
-    if scores and (score := READER_WORDS.get(exact, exact)) in READER_SCORES:
+    if scores and (bare or exact != "0") and (score := READER_WORDS.get(exact, exact)) in READER_SCORES:
         return Said(frozenset({score}), frozenset(), understood=True)
-    rest = unicodedata.normalize("NFKC", text).casefold()
+    rest = unicodedata.normalize("NFKC", text).casefold().replace("ultra-low", "ultralow")
     rest = re.sub(r"[-‐-―−/_:;,.=()\[\]{}]+(?=\D|$)|(?<=\D)[-‐-―−/_:;,.=()\[\]{}]+|[()]", " ", rest)
     rest = re.sub(r"(?:c )?(?:her ?2(?: ?neu)?|erbb ?2)(?!\d)", " her2 ", rest)
     rest = " ".join(rest.replace(" her2 ", " § ").split())
@@ -148,8 +136,14 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
                 rest = rest.replace(signs, " ")
     statuses: set[str] = set()
     for status, phrase in _PHRASES:
+        if scores and "amplif" in phrase:
+            continue
         rest, times = re.subn(rf"\b(?:{phrase})\b", " ", " ".join(rest.split()))
         statuses |= {status} if times else set()
-    left = set(rest.replace("§", " ").split()) - _BESIDE
     named = frozenset(READER_WORDS.get(s, s if s == "0" else f"{s}+") for s in found)
+    left = set(rest.replace("§", " ").split()) - (_IHC if scores else _ISH)
+    if named in ({"1+"}, {"2+"}):
+        left.discard("low")  # 1+ (HER2-low)
+    if named == {"0"} and len(left) == 1 and (zero := _ZERO.get(min(left))):
+        named, left = frozenset({zero}), set()
     return Said(named, frozenset(statuses), not left and bool(named or statuses))
