@@ -6,14 +6,30 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from multiprocessing.resource_tracker import ensure_running
 
 import dask
 from distributed import Client, LocalCluster
 
 from her2core.errors import ClusterError, ConfigError
+from her2core.stages.steps import WorkerFacts, worker_facts
+
+log = logging.getLogger("her2core.cluster")
+
+PACKAGE = "her2cohort"
+WORKER_ENVIRONMENT = {
+    # Giving freed pages back at once makes every reused buffer a fresh page fault.
+    "MALLOC_TRIM_THRESHOLD_": 1 << 30,
+    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
+    # Chunk work is single-threaded by design; nested thread pools would only fight over cores.
+    "OMP_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "NUMBA_NUM_THREADS": 1,
+}
+"""What a worker's environment holds before it starts."""
 
 SETTINGS = {
     # A worker takes 10-20 s to import what it needs on a busy machine; the default drops it after 15 s.
@@ -28,13 +44,7 @@ SETTINGS = {
     # and without a dashboard nobody sees it.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
-    # Giving freed pages back at once makes every reused buffer a fresh page fault.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 30,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 30,
-    # Chunk work is single-threaded by design; nested thread pools would only fight over cores.
-    "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": 1,
-    "distributed.nanny.pre-spawn-environ.OPENBLAS_NUM_THREADS": 1,
-    "distributed.nanny.pre-spawn-environ.NUMBA_NUM_THREADS": 1,
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
 }
 
 
@@ -86,6 +96,9 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
         If nobody answers there.
     """
     check_address(cluster)
+    # What happens to workers and scheduler a run tells in its own words; Dask adds tracebacks.
+    for name in ("asyncio", "distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if cluster == "local":
         with (
             dask.config.set(SETTINGS),
@@ -101,4 +114,59 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
                 f"no Dask scheduler answers at {cluster} ({error}); start one, or use --cluster local"
             ) from error
         with client:
+            check_workers(client, cluster)
             yield client
+
+
+def check_workers(client: Client, address: str) -> None:
+    """Look at a cluster that is not ours: refuse what would give wrong results, tell what costs time.
+
+    A missing time limit for workers needs no look: the run has its own (`NO_WORKERS_S`).
+
+    Raises
+    ------
+    ClusterError
+        If workers do not have this package, or another version of it.
+    """
+    try:
+        found: dict[str, WorkerFacts] = client.run(worker_facts, tuple(WORKER_ENVIRONMENT))
+    except (ImportError, AttributeError) as error:
+        raise ClusterError(
+            f"workers at {address} cannot run {PACKAGE} ({error}); install {PACKAGE} {version(PACKAGE)} there"
+        ) from None
+    for name, facts in found.items():
+        if facts.version != version(PACKAGE):
+            raise ClusterError(
+                f"worker {name} at {address} has {PACKAGE} {facts.version}, and this is {version(PACKAGE)}: "
+                "results would be filed under the wrong version; install the same one everywhere"
+            )
+    threads: dict[str, int] = client.nthreads()  # type: ignore[no-untyped-call]
+    failures = client.run_on_scheduler(  # type: ignore[no-untyped-call]
+        dask.config.get, "distributed.scheduler.allowed-failures", None
+    )
+    for line in costs(found.values(), threads.values(), failures):
+        log.warning("cluster %s: %s", address, line)
+
+
+def costs(found: Iterable[WorkerFacts], threads: Iterable[int], failures: object) -> Iterator[str]:
+    """What is set otherwise than on a local cluster, what that costs, and what to set."""
+    if any(count > 1 for count in threads):
+        yield "workers have several threads, which share memory and die together; use --nthreads 1"
+    if failures not in (None, 1):
+        yield (
+            f"allowed-failures is {failures}: a slide that ends its workers ends many before it is named; "
+            "set DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=1 for the scheduler"
+        )
+    settings = {setting for facts in found for setting in facts.environment.items()}
+    missing = sorted({name for name, is_set in settings if not _serves(name, is_set)})
+    if missing:
+        wanted = " ".join(f"{name}={WORKER_ENVIRONMENT[name]}" for name in missing)
+        yield f"workers take more time or memory than they need; start them with {wanted}"
+
+
+def _serves(variable: str, is_set: str | None) -> bool:
+    """Whether a worker's variable is what we want: thresholds may be higher, thread counts are 1."""
+    wanted = WORKER_ENVIRONMENT[variable]
+    if is_set is None or not is_set.isdecimal():
+        return False
+    return int(is_set) >= wanted if variable.startswith("MALLOC") else int(is_set) == wanted

@@ -14,8 +14,8 @@ DEFAULTS = {
     # A slide that fails is told by our own log and its row; Prefect would add a traceback for each.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    # Prefect's root handler would print Dask's notes on its workers.
-    "DASK_LOGGING__DISTRIBUTED": "error",
+    # Prefect's root handler would print Dask's notes on its workers, and its tracebacks of a lost scheduler.
+    "DASK_LOGGING__DISTRIBUTED": "critical",
 }
 
 

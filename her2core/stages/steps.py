@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TypeVar
 
 from her2core.grid import Grid
@@ -60,6 +62,19 @@ class Source:
 def clear_scratch(scratch: Scratch) -> None:
     """Remove this machine's staged slides that no task uses."""
     scratch.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a run wants to know of a worker: the version of this package, and some of its environment."""
+
+    version: str
+    environment: Mapping[str, str | None]
+
+
+def worker_facts(variables: Sequence[str]) -> WorkerFacts:
+    """What this worker is."""
+    return WorkerFacts(version("her2cohort"), {name: os.environ.get(name) for name in variables})
 
 
 def call(job: Callable[[], T]) -> T:

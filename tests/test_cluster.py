@@ -1,0 +1,46 @@
+"""What a run asks of a Dask cluster that is not its own."""
+
+from __future__ import annotations
+
+import pytest
+from distributed import Client, LocalCluster
+
+from flows.cluster import WORKER_ENVIRONMENT, check_workers, costs
+from her2core.errors import ClusterError
+from her2core.stages.steps import WorkerFacts
+
+GOOD = {name: str(value) for name, value in WORKER_ENVIRONMENT.items()}
+
+
+def test_a_cluster_like_ours_costs_nothing() -> None:
+    assert list(costs([WorkerFacts("1", GOOD)], [1, 1], 1)) == []
+    more = GOOD | {"MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+    assert list(costs([WorkerFacts("1", more)], [1], None)) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads", "failures", "says"),
+    [
+        ({}, 4, 1, "--nthreads 1"),
+        ({}, 1, 3, "ALLOWED_FAILURES=1"),
+        ({"MALLOC_TRIM_THRESHOLD_": "65536"}, 1, 1, "MALLOC_TRIM_THRESHOLD_=1073741824"),
+        ({"OMP_NUM_THREADS": None}, 1, 1, "OMP_NUM_THREADS=1"),
+    ],
+)
+def test_what_costs_time_is_told_with_its_remedy(
+    environment: dict[str, str | None], threads: int, failures: int, says: str
+) -> None:
+    facts = [WorkerFacts("1", GOOD), WorkerFacts("1", GOOD | environment)]
+    (line,) = costs(facts, [1, threads], failures)
+    assert says in line
+
+
+@pytest.mark.filterwarnings("ignore:Port .* is already in use")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = {"dashboard_address": None, "silence_logs": 50, "processes": False}
+    with LocalCluster(1, **quiet) as local, Client(local) as client:  # type: ignore[no-untyped-call]
+        check_workers(client, "tcp://there")
+        monkeypatch.setattr("flows.cluster.version", lambda name: "9.9")
+        with pytest.raises(ClusterError, match=r"and this is 9\.9"):
+            check_workers(client, "tcp://there")
