@@ -181,6 +181,41 @@ def test_series_are_counted_as_their_document_counts_them(tmp_path: Path) -> Non
         open_slide(tmp_path / "a.zarr")
 
 
+# channels
+
+
+def omero(*channels: dict[str, Any]) -> Callable[[Path], None]:
+    return lambda path: zarr.open_group(path, mode="r+").attrs.update({"omero": {"channels": list(channels)}})
+
+
+COLOURS = {"R": "FF0000", "G": "00FF00", "B": "0000FF"}
+
+
+@pytest.mark.parametrize("said", ["label", "color"])
+def test_colours_are_in_the_order_that_the_file_states(tmp_path: Path, said: str) -> None:
+    path = write(tmp_path / "a.zarr")
+    omero(*({said: name if said == "label" else COLOURS[name]} for name in "BRG"))(path)
+    with open_slide(path) as reader:
+        np.testing.assert_array_equal(whole(reader), TRUTH[..., [1, 2, 0]])
+        assert reader.info.problems == ()
+
+
+def test_channels_that_are_no_colours_are_refused_in_bright_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr")
+    omero(*({"label": name, "color": "FFFFFF"} for name in ("DAPI", "HER2" * 99, "CEP17")))(path)
+    with pytest.raises(SlideError, match="they are no colours") as error:
+        open_slide(path, assay=Assay.IHC)
+    assert len(error.value.message) < 500 + len(str(path))
+
+
+def test_channels_of_which_nothing_is_said_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr")
+    omero(*({"label": f"Channel {i}", "color": "808080"} for i in range(3)))(path)
+    with open_slide(path) as reader:
+        assert reader.info.problems == ("its three channels are not named: taken as red, green and blue",)
+        np.testing.assert_array_equal(whole(reader), TRUTH)
+
+
 # metadata of another kind
 
 

@@ -28,6 +28,8 @@ EMPTY_WORDS = {
 """Words of a bright-field channel's name that say nothing of its colour."""
 MAX_CHANNELS = 256
 """Most channels of a file; multiplexed scans have 60."""
+MAX_CHANNEL_NAME = 100
+"""Longest name of a channel that is kept, characters (ours)."""
 MAX_PLANES = 4096
 """Most planes of a file: channels times focal planes; as many as a TIFF may have directories."""
 

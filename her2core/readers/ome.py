@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import names_picture
-from her2core.readers.channels import MAX_PLANES, StatedChannel
+from her2core.readers.channels import MAX_CHANNEL_NAME, MAX_PLANES, StatedChannel
 from her2core.readers.scale import Scale, length_um, read_number
 
 MAX_ELEMENTS = 1 << 17
@@ -168,7 +168,7 @@ def _channel(element: ET.Element) -> StatedChannel:
     colour = element.get("Color", "")
     packed = int(colour) & 0xFFFFFFFF if re.fullmatch(r"-?[0-9]{1,10}", colour) else None
     return StatedChannel(
-        name=element.get("Name") or element.get("Fluor") or "",
+        name=(element.get("Name") or element.get("Fluor") or "")[:MAX_CHANNEL_NAME],
         rgb=None if packed is None else (packed >> 24, packed >> 16 & 255, packed >> 8 & 255),
         fluorescent=any(element.get(key) for key in ("Fluor", "EmissionWavelength"))
         or element.get("ContrastMethod") == "Fluorescence",

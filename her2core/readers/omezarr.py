@@ -8,6 +8,7 @@ OME-NGFF 0.4 and 0.5, https://ngff.openmicroscopy.org.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,14 @@ from her2core.readers.base import (
     focal_planes,
     time_points,
 )
-from her2core.readers.channels import MAX_CHANNELS, MAX_PLANES, map_channels
+from her2core.readers.channels import (
+    MAX_CHANNEL_NAME,
+    MAX_CHANNELS,
+    MAX_PLANES,
+    StatedChannel,
+    colour_order,
+    map_channels,
+)
 from her2core.readers.limits import MAX_TILE_PX, check_size
 from her2core.readers.omezarrmeta import BoundedStore, Level, Multiscale, ome_attributes, read_images
 from her2core.readers.scale import resolve_scale
@@ -72,7 +80,9 @@ class OmeZarrReader(Closing):
             return
         inside = out[box.y0 - y0 : box.y1 - y0, box.x0 - x0 : box.x1 - x0]
         if self.info.channels == RGB:
-            inside[...] = self._block(box, 0, slice(0, 3))
+            stored = self._block(box, 0, slice(0, 3))
+            for channel, source in enumerate(self._sources):
+                inside[..., channel] = stored[..., source]
             return
         inside[...] = DARK
         for z in range(self.info.z_planes):
@@ -137,11 +147,15 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
         levels = _levels(asked.name, image)
     axes, first = image.axes, levels[0][1]
     (_checked_stack if asked.fluorescence else _checked)(asked.name, first, axes)
+    stated = _stated(image.group, first.shape[axes.index("c")])
     chosen_channels, foci = None, 1
+    odd: tuple[str, ...] = ()
     if asked.fluorescence:
-        stored = [*_labels(image.group), *[""] * first.shape[axes.index("c")]][: first.shape[axes.index("c")]]
-        chosen_channels = map_channels(asked.name, asked.channels, stored)
+        chosen_channels = map_channels(asked.name, asked.channels, [channel.name for channel in stated])
         foci = first.shape[axes.index("z")] if "z" in axes else 1
+        sources = chosen_channels.sources
+    else:
+        sources, odd = colour_order(asked.name, stated, in_order=not any(map(_says, stated)))
     seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
     width = first.shape[axes.index("x")]
     scale = resolve_scale(asked.name, asked.mpp, image.scale_of(levels[0][0]), asked.assay)
@@ -160,14 +174,14 @@ def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReade
         scenes=tuple(sizes),
         scene=chosen if len(sizes) > 1 or asked.scene else None,
         objective_power=None,
-        problems=(*scale.problems, *seen),
+        problems=(*scale.problems, *odd, *seen),
         channels=chosen_channels.names if chosen_channels else RGB,
         dtype=first.dtype.name,
         z_planes=foci,
         source_channels=str(chosen_channels) if chosen_channels else None,
         scene_sizes=tuple(sizes.values()),
     )
-    return OmeZarrReader(info, first, axes, chosen_channels.sources if chosen_channels else (0, 1, 2))
+    return OmeZarrReader(info, first, axes, sources)
 
 
 def _bounded(store: Any, name: str) -> BoundedStore:
@@ -213,13 +227,28 @@ def _size(image: Multiscale) -> tuple[int, int]:
     return first.shape[image.axes.index("y")], first.shape[image.axes.index("x")]
 
 
-def _labels(group: zarr.Group) -> list[str]:
-    """Names of the channels as the ``omero`` metadata give them; a metadata block that is odd names none."""
-    channels = ome_attributes(group).get("omero", {})
-    listed = channels.get("channels", []) if isinstance(channels, dict) else []
-    if not isinstance(listed, list):
-        return []
-    return [str(c.get("label") or "") if isinstance(c, dict) else "" for c in listed[:MAX_CHANNELS]]
+def _stated(group: zarr.Group, count: int) -> list[StatedChannel]:
+    """What the ``omero`` metadata say of each channel; a block that is odd says nothing."""
+    block = ome_attributes(group).get("omero", {})
+    listed = block.get("channels", []) if isinstance(block, dict) else []
+    known = [_channel(one) for one in listed[:count]] if isinstance(listed, list) else []
+    return [*known, *[StatedChannel()] * count][:count]
+
+
+def _channel(content: Any) -> StatedChannel:
+    label, colour = (
+        (content.get("label"), content.get("color")) if isinstance(content, dict) else (None, None)
+    )
+    digits = colour.removeprefix("#") if isinstance(colour, str) else ""
+    rgb = bytes.fromhex(digits) if re.fullmatch("[0-9A-Fa-f]{6}", digits) else None
+    return StatedChannel(
+        str(label)[:MAX_CHANNEL_NAME] if isinstance(label, (str, int)) else "",
+        (rgb[0], rgb[1], rgb[2]) if rgb is not None else None,
+    )
+
+
+def _says(channel: StatedChannel) -> bool:
+    return channel != StatedChannel()
 
 
 def _checked(name: str, first: zarr.Array[Any], axes: str) -> None:

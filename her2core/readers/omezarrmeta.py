@@ -23,7 +23,7 @@ from zarr.storage import WrapperStore
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import names_picture
 from her2core.readers.ome import parse_ome
-from her2core.readers.scale import UNIT_UM, Scale
+from her2core.readers.scale import Scale, unit_um
 
 DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 """Names of the files that hold metadata."""
@@ -204,7 +204,7 @@ class _Document:
         return Multiscale(
             self.group,
             "".join(map(str, names)),
-            tuple(UNIT_UM.get(unit) if isinstance(unit, str) else None for unit in units),
+            tuple(unit_um(unit) if isinstance(unit, str) else None for unit in units),
             tuple(self._level(_dict(self.name, one, "a level"), shared, len(axes)) for one in datasets),
         )
 

@@ -41,7 +41,7 @@ class Scale:
     @property
     def is_placeholder(self) -> bool:
         """Whether it is exactly 1: what writers put where nobody said how large a pixel is."""
-        return self.y_um == self.x_um == PLACEHOLDER_UM
+        return all(math.isclose(um, PLACEHOLDER_UM) for um in (self.y_um, self.x_um))
 
 
 @dataclass(frozen=True, slots=True)
