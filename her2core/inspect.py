@@ -224,6 +224,8 @@ def describe(info: SlideInfo) -> str:
     if info.channels != RGB:
         foci = f", {info.z_planes} focal planes" if info.z_planes > 1 else ""
         lines.append(f"  channels {info.source_channels} of the file, {info.dtype}{foci}")
+    if info.colour_profile:
+        lines.append(f"  colour profile {info.colour_profile}: carried along, not applied")
     if info.assay_guess:
         lines.append(f"  looks like {info.assay_guess}")
     lines += [f"  ! {problem}" for problem in info.problems]

@@ -115,6 +115,8 @@ class SlideInfo:
         ``uint8``, or ``uint16`` for fluorescence.
     z_planes
         Focal planes, of which a pixel is the maximum.
+    colour_profile
+        Name and size of the file's ICC profile, which is carried along and changes no pixel.
     source_channels
         For fluorescence, which of the file's channels each is: ``DAPI=2;HER2=0;CEP17=1``.
     scene_sizes
@@ -141,6 +143,7 @@ class SlideInfo:
     dtype: str = "uint8"
     z_planes: int = 1
     source_channels: str | None = None
+    colour_profile: str | None = None
     scene_sizes: tuple[tuple[int, int], ...] = ()
 
     @property

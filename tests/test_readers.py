@@ -576,6 +576,7 @@ class Canvas:
 
     dimensions = (WIDTH, HEIGHT)
     level_downsamples = (1.0, 4.0)
+    color_profile = None
     properties = {  # noqa: RUF012
         "openslide.vendor": "leica", "openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25",
         "openslide.background-color": "F0E0D0",

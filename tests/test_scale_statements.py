@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from her2core.readers import open_slide
 from her2core.readers.scale import length_um, read_number
@@ -162,3 +163,14 @@ def test_an_orientation_is_told_and_pixels_are_as_stored(tmp_path: Path, orienta
         told = reader.info.problems
     np.testing.assert_array_equal(out, tifffile.imread(path))
     assert [f"orientation tag is {orientation}" in problem for problem in told] == [True] * (orientation > 1)
+
+
+def test_the_orientation_of_a_photograph_is_told(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=exif)
+    with open_slide(tmp_path / "a.jpg", mpp=0.25) as reader:
+        assert [problem.startswith("its orientation tag is 6") for problem in reader.info.problems] == [True]
+    Image.fromarray(PIXELS).save(tmp_path / "b.jpg")
+    with open_slide(tmp_path / "b.jpg", mpp=0.25) as reader:
+        assert reader.info.problems == ()

@@ -12,6 +12,7 @@ Zarr v3 core: https://zarr-specs.readthedocs.io/en/latest/v3/core/
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,12 +82,21 @@ def image_group(
     mpp: float,
     pixels: PixelFormat = RGB8,
     shown: Sequence[int] | None = None,
+    icc_profile: bytes = b"",
 ) -> Document:
-    """``zarr.json`` of the pyramid's group; ``shown`` is what a viewer shows as each channel's brightest."""
+    """``zarr.json`` of the pyramid's group.
+
+    Parameters
+    ----------
+    shown
+        What a viewer shows as each channel's brightest.
+    icc_profile
+        The slide's colour profile: in base64 beside ``ome``, which has no place for one.
+    """
     most = int(np.iinfo(pixels.dtype).max)
     ends = [max(end, 1) for end in shown] if shown else [most] * pixels.count
     axes = [{"name": "c", "type": "channel"}, *_space_axes()]
-    return _group(
+    document = _group(
         {
             "multiscales": [_multiscale(name, axes, levels, mpp, "mean")],
             "omero": {
@@ -103,6 +113,9 @@ def image_group(
             },
         }
     )
+    if icc_profile:
+        document["attributes"]["icc_profile"] = b64encode(icc_profile).decode("ascii")
+    return document
 
 
 def label_group(name: str, levels: int, mpp: float, values: Sequence[int], extra: Document) -> Document:

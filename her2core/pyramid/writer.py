@@ -162,6 +162,7 @@ def finalise(
     identity: str,
     mpp: float,
     pixels: PixelFormat = RGB8,
+    icc_profile: bytes = b"",
 ) -> PyramidRef:
     """Check that every shard is there and write the metadata, the group's own last.
 
@@ -169,6 +170,8 @@ def finalise(
     ----------
     pixels
         ``PixelFormat.of(info)``, the one that the shards were written in.
+    icc_profile
+        The slide's colour profile, to be carried along.
 
     Raises
     ------
@@ -192,7 +195,7 @@ def finalise(
         for level in range(grid.levels)
     }
     documents[f"{path}/zarr.json"] = ngff.image_group(
-        path.rsplit("/", 1)[-1], grid.levels, mpp, pixels, shown
+        path.rsplit("/", 1)[-1], grid.levels, mpp, pixels, shown, icc_profile
     )
     for key, document in documents.items():
         store.write_json(key, document)

@@ -192,6 +192,13 @@ def time_points(name: str, times: int) -> SlideError:
     )
 
 
+def turned(orientation: int) -> tuple[str, ...]:
+    """What to say of an image that its file wants turned or mirrored for display (TIFF and Exif, 1 to 8)."""
+    if orientation == 1:
+        return ()
+    return (f"its orientation tag is {orientation}: read as stored, unturned, as OpenSlide and QuPath do",)
+
+
 def composite(
     rgba: npt.NDArray[np.uint8],
     background: tuple[int, int, int],

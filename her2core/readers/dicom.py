@@ -153,7 +153,12 @@ def _reader(asked: Asked, levels: Sequence[Level], names: tuple[str, ...], scene
         problems=(*scale.problems, *odd),
     )
     return TiledReader(
-        info, source, grid, fragments_decoder(decode) if grid.head_bytes else decode, asked.outside
+        info,
+        source,
+        grid,
+        fragments_decoder(decode) if grid.head_bytes else decode,
+        asked.outside,
+        icc_profile=first.icc_profile,
     )
 
 

@@ -22,7 +22,7 @@ from pydicom.config import disable_value_validation
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from her2core.errors import Reason, SlideError
-from her2core.readers.scale import Scale
+from her2core.readers.scale import MAX_ANISOTROPY, Scale
 
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 TAGS = [
@@ -84,6 +84,7 @@ class DicomHeader:
     first_frame: int
     scale: Scale | None
     objective_power: float | None
+    icc_profile: bytes
 
     @property
     def form(self) -> tuple[object, ...]:
@@ -171,6 +172,7 @@ def _parse(path: Path, file: BinaryIO) -> DicomHeader | None:
         first_frame=number("ConcatenationFrameOffsetNumber"),
         scale=_scale(dataset),
         objective_power=_objective_power(dataset),
+        icc_profile=_icc_profile(dataset),
     )
 
 
@@ -210,7 +212,8 @@ def _scale(dataset: pydicom.Dataset) -> Scale | None:
     if None in lengths or None in pixels or 0 in pixels:
         return None
     y_um, x_um = (float(f"{1e3 * mm / n:.6g}") for mm, n in zip(lengths, pixels, strict=True))  # of 32 bits
-    return Scale("dicom", y_um, x_um)
+    square = abs(y_um - x_um) <= MAX_ANISOTROPY * min(y_um, x_um)  # else the area is not that of the pixels
+    return Scale("dicom", y_um, x_um) if square else None
 
 
 def _spacings(groups: Any) -> list[tuple[float, float]]:
@@ -229,3 +232,11 @@ def _objective_power(dataset: pydicom.Dataset) -> float | None:
         if power is not None:
             return float(power)
     return None
+
+
+def _icc_profile(dataset: pydicom.Dataset) -> bytes:
+    for path in dataset.get("OpticalPathSequence") or ():
+        profile = path.get("ICCProfile")
+        if isinstance(profile, bytes):
+            return profile
+    return b""

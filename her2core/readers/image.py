@@ -11,8 +11,10 @@ import numpy as np
 
 from her2core.errors import Reason, SlideError
 from her2core.pixels import PixelFormat, Pixels
-from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite
+from her2core.readers import jpegfile
+from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite, turned
 from her2core.readers.bytesource import ByteSource
+from her2core.readers.icc import png_profile, with_profile
 from her2core.readers.limits import check_size, check_whole
 from her2core.readers.scale import resolve_scale
 from her2core.readers.tilecodecs import YCBCR, ShortTileError, jpeg_decoder
@@ -31,12 +33,19 @@ class WholeReader(Closing):
     ----------
     load
         Gives all pixels, ``(height, width, channel)``; called once, at the first read.
+    icc_profile
+        The file's colour profile, empty where it has none.
     """
 
     def __init__(
-        self, info: SlideInfo, load: Callable[[], Pixels], close: Callable[[], None] = lambda: None
+        self,
+        info: SlideInfo,
+        load: Callable[[], Pixels],
+        close: Callable[[], None] = lambda: None,
+        icc_profile: bytes = b"",
     ) -> None:
-        self.info = info
+        self.info = with_profile(info, icc_profile)
+        self.icc_profile = icc_profile
         self._load = load
         self._close = close
         self._pixels: Pixels | None = None
@@ -98,9 +107,9 @@ def open_image(source: ByteSource, asked: Asked) -> WholeReader:
         scenes=("0",),
         scene=asked.scene,
         objective_power=None,
-        problems=scale.problems,
+        problems=(*scale.problems, *(() if is_png else turned(jpegfile.orientation(head)))),
     )
-    return WholeReader(info, load, source.close)
+    return WholeReader(info, load, source.close, png_profile(head) if is_png else jpegfile.icc_profile(head))
 
 
 def _png(source: ByteSource, head: bytes, outside: int) -> tuple[int, int, Callable[[], Pixels]]:
@@ -133,7 +142,12 @@ def _png(source: ByteSource, head: bytes, outside: int) -> tuple[int, int, Calla
 
 def _jpeg(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixels]]:
     """Size and loader of a JPEG, from its frame header (ITU-T T.81, B.2.2)."""
-    height, width, bits, components = _jpeg_frame(source, head)
+    frame = jpegfile.frame_of(head)
+    if frame is None:
+        raise SlideError(
+            Reason.FILE_UNREADABLE, f"{source.name}: a JPEG without frame header. Transfer it again"
+        )
+    height, width, bits, components = frame
     if bits != 8 or components != 3:
         raise SlideError(
             Reason.FILE_UNREADABLE,
@@ -149,21 +163,6 @@ def _jpeg(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixel
         return pixels
 
     return height, width, load
-
-
-def _jpeg_frame(source: ByteSource, head: bytes) -> tuple[int, int, int, int]:
-    """Height, width, bits and components."""
-    at = 2
-    while at + 10 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, components = struct.unpack(">BHHB", head[at + 4 : at + 10])
-            return height, width, bits, components
-        at += 2 + int(struct.unpack(">H", head[at + 2 : at + 4])[0])
-    raise SlideError(Reason.FILE_UNREADABLE, f"{source.name}: a JPEG without frame header. Transfer it again")
 
 
 def _broken(source: ByteSource, error: Exception) -> SlideError:

@@ -14,6 +14,7 @@ from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
 from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite, focal_planes
 from her2core.readers.bytesource import LocalBytes
+from her2core.readers.icc import with_profile
 from her2core.readers.limits import check_size
 from her2core.readers.scale import Scale, read_number, resolve_scale
 from her2core.records import Box, LevelInfo, SlideInfo
@@ -44,7 +45,9 @@ class OpenSlideReader(Closing):
     def __init__(
         self, info: SlideInfo, slide: openslide.OpenSlide, scene: Box, background: tuple[int, int, int]
     ) -> None:
-        self.info = info
+        profile = slide.color_profile
+        self.icc_profile: bytes = b"" if profile is None else profile.tobytes()
+        self.info = with_profile(info, self.icc_profile)
         self._slide = slide
         self._scene = scene
         self._background = background

@@ -11,8 +11,9 @@ import numpy as np
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import ifd as tags
-from her2core.readers.base import Asked, SlideReader, choose_scene, focal_planes, time_points
+from her2core.readers.base import Asked, SlideReader, choose_scene, focal_planes, time_points, turned
 from her2core.readers.bytesource import ByteSource
+from her2core.readers.icc import MAX_PROFILE_BYTES
 from her2core.readers.ifd import Chain, Ifd
 from her2core.readers.jpeg2000 import HEAD_BYTES, jpeg2000_header
 from her2core.readers.openslide import LEICA_SCHEMA
@@ -62,7 +63,7 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     sizes = {scene.name: scene.size for scene in scenes}
     scene = scenes[choose_scene(asked.name, sizes, asked.scene)]
     _check_left_out(asked.name, chain, scene)
-    odd = (*chain.problems, *_turned(scene.planes[0]))
+    odd = (*chain.problems, *turned(int(scene.planes[0].ratio(tags.ORIENTATION) or 1)))
     if scene.times > 1:
         raise time_points(asked.name, scene.times)
     scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
@@ -75,16 +76,9 @@ def open_tiff(source: ByteSource, asked: Asked) -> SlideReader:
     compression, decode = _decoder(asked.name, layout, aperio=kind == "aperio")
     grid = _grid(source, asked.name, layout, compression)
     info = chosen.info(asked, grid, compression, (*odd, *layout.problems, *absent_tiles(grid, "glass")))
-    reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours)
+    profile = layout.pages[0].head(tags.ICC_PROFILE, MAX_PROFILE_BYTES + 1)
+    reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours, profile)
     return decoded_once_if_huge(reader, grid)
-
-
-def _turned(page: Ifd) -> tuple[str, ...]:
-    """What to say of an image that is to be turned or mirrored for display."""
-    orientation = int(page.ratio(tags.ORIENTATION) or 1)
-    if orientation == 1:
-        return ()
-    return (f"its orientation tag is {orientation}: read as stored, unturned, as OpenSlide and QuPath do",)
 
 
 def _check_left_out(name: str, chain: Chain, scene: Scene) -> None:

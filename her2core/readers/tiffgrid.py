@@ -140,7 +140,7 @@ def decoded_once_if_huge(reader: TiledReader, grid: TileGrid) -> SlideReader:
         reader.read_region(0, 0, pixels)
         return pixels
 
-    return WholeReader(reader.info, load, close=reader.close)
+    return WholeReader(reader.info, load, reader.close, reader.icc_profile)
 
 
 def _tile_size(name: str, page: Ifd, height: int, width: int, bytes_px: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ uint8, or uint16 where a codec says so.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.readers.jpeg2000 import Jpeg2000Header, jpeg2000_header
+from her2core.readers.jpegfile import is_one_scan, names_its_colour
 
 imagecodecs: Any = _imagecodecs  # its stubs know bytes but not the memoryviews it takes
 
@@ -30,7 +31,6 @@ TIFF_COMPRESSIONS = {
 }  # fmt: skip
 YCBCR, RGB = 6, 2
 EOI = b"\xff\xd9"
-START_OF_SCAN = 0xDA
 EOI_SLACK_BYTES = 1024
 """Padding after a JPEG stream's end mark within which the mark is looked for first."""
 MAX_PADDING_TRIES = 130
@@ -162,14 +162,14 @@ def jpeg_decoder(photometric: int, tables: bytes | None = None) -> TileDecoder:
         if out.ndim == 2:
             imagecodecs.jpeg8_decode(data, tables=tables, out=out)
             return
-        stored = RGB if photometric == RGB and not _names_its_colour(data) else None
+        stored = RGB if photometric == RGB and not names_its_colour(data) else None
         imagecodecs.jpeg8_decode(data, tables=tables, colorspace=stored, outcolorspace=RGB, out=out)
 
     def decode(data: memoryview, out: Tile) -> None:
         if _is_ended(data):
             unpack(data, out)
             return
-        if not _is_one_scan(data):
+        if not is_one_scan(data):
             raise ShortTileError("JPEG stream has no end mark")
         # What follows a whole scan changes no pixel; the pixels that a stream lacks are made of it.
         other = np.empty_like(out)
@@ -194,40 +194,6 @@ def _is_ended(data: memoryview) -> bool:
         return True
     stream = bytes(data)
     return stream.rfind(EOI) > stream.find(b"\xff\xda") > 0
-
-
-def _segments(data: memoryview | bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and first bytes of each segment of a JPEG stream, up to and with its first scan."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill before a marker
-            at += 1
-            continue
-        (length,) = struct.unpack(">H", data[at + 2 : at + 4])
-        yield marker, bytes(data[at + 4 : at + 12])
-        if marker == START_OF_SCAN:
-            return
-        at += 2 + length
-
-
-def _names_its_colour(data: memoryview | bytes) -> bool:
-    """Whether a JPEG stream begins with a JFIF (APP0) or Adobe (APP14) marker."""
-    return any(
-        (marker == 0xE0 and body[:4] == b"JFIF") or (marker == 0xEE and body[:5] == b"Adobe")
-        for marker, body in _segments(data)
-    )
-
-
-def _is_one_scan(data: memoryview) -> bool:
-    """Whether a stream has all components in one sequential scan: nothing can be missing behind it."""
-    frame, components = 0, 0
-    for marker, body in _segments(data):
-        if marker in (0xC0, 0xC1, 0xC2):
-            frame, components = marker, body[5] if len(body) > 5 else 0
-        elif marker == START_OF_SCAN:
-            return frame in (0xC0, 0xC1) and body[:1] == bytes([components])
-    return False
 
 
 def jpeg2000_decoder(*, ycbcr: bool = False) -> TileDecoder:

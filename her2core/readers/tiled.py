@@ -17,6 +17,7 @@ from her2core.errors import Reason, SlideError
 from her2core.pixels import Pixels
 from her2core.readers.base import DARK, OUTSIDE, Closing, clip_region, composite
 from her2core.readers.bytesource import ByteSource, JoinedBytes, LocalBytes, coalesce
+from her2core.readers.icc import with_profile
 from her2core.readers.tilecodecs import ShortTileError, TileDecoder
 from her2core.records import Box, SlideInfo
 
@@ -112,6 +113,8 @@ class TiledReader(Closing):
     ----------
     outside
         Value outside the slide, of tiles that are absent, and of the ground under what is transparent.
+    icc_profile
+        The file's colour profile, empty where it has none.
     """
 
     def __init__(
@@ -122,8 +125,10 @@ class TiledReader(Closing):
         decode: TileDecoder,
         outside: int = OUTSIDE,
         colours: Colours = Colours(),
+        icc_profile: bytes = b"",
     ) -> None:
-        self.info = info
+        self.info = with_profile(info, icc_profile)
+        self.icc_profile = icc_profile
         self._source = source
         self._grid = grid
         self._decode = decode

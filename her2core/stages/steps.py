@@ -18,6 +18,7 @@ from her2core.pyramid import writer as pyramid
 from her2core.pyramid.labels import write_label
 from her2core.pyramid.reader import PyramidReader
 from her2core.readers import SlideReader, borrow_slide
+from her2core.readers.icc import MAX_PROFILE_BYTES
 from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
 from her2core.storage.sources import Scratch
 from her2core.storage.store import Store
@@ -95,7 +96,25 @@ def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: 
     pixels = PixelFormat.of(source.info)
     pyramid.write_top(store, path, grid, params, pixels=pixels)
     mpp = require_scorable(source.info, source.row.assay)
-    return pyramid.finalise(store, path, grid, params, identity=source.info.identity, mpp=mpp, pixels=pixels)
+    return pyramid.finalise(
+        store,
+        path,
+        grid,
+        params,
+        identity=source.info.identity,
+        mpp=mpp,
+        pixels=pixels,
+        icc_profile=_icc_profile(source),
+    )
+
+
+def _icc_profile(source: Source) -> bytes:
+    """The slide's colour profile, where it has one of a size to be carried."""
+    if source.info.colour_profile is None:
+        return b""
+    with source.opened() as reader:
+        profile: bytes = getattr(reader, "icc_profile", b"")
+    return profile if len(profile) <= MAX_PROFILE_BYTES else b""
 
 
 def profile(store: Store, ref: PyramidRef, params: ProfileParams, assay: Assay, label: str) -> SlideProfile:
