@@ -100,9 +100,14 @@ def measure(
         float32 ``(n, len(MEASURED))``.
     place
         float64 ``(n, 2)``: centroid (y, x) in DAB pixels.
+    contour
+        uint16 ``(n, ray)``: radius of the contour, steps along a fine ray.
+    peak
+        uint8 ``(n, ray)``: its DAB grey where it is stained, 0 where it is not.
     """
     n = len(found.y)
     rows, place, scratch = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2)), _scratch(rule.slack)
+    contour, peak = np.zeros((n, N_RAYS), np.uint16), np.zeros((n, N_RAYS), np.uint8)
     for first in range(0, len(wanted), LANES):
         batch = wanted[first : first + LANES]
         for lane in range(LANES):
@@ -116,7 +121,10 @@ def measure(
             rows[i, 0] = area * sizes.um * sizes.um
             _measure_nucleus(i, sheets, found, sizes, look, rows[i])
             _measure_membrane(lane, sheets, sizes, rule, look, work, scratch, rows[i])
-    return rows, place
+            for a in range(N_RAYS):
+                contour[i, a] = work.path[lane, a]
+                peak[i, a] = scratch.peak[a] if scratch.stained[a] else 0
+    return rows, place, contour, peak
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

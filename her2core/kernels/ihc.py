@@ -20,18 +20,19 @@ from __future__ import annotations
 
 import math
 from enum import IntFlag
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from her2core.kernels import contour, nuclei
-from her2core.kernels.blur import gaussian_taps
+from her2core.kernels.blur import blur, gaussian_taps
 from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
 from her2core.kernels.nuclei import UNLIMITED, Nuclei
 from her2core.kernels.parting import barriers, find_doubles, parting_rule
+from her2core.kernels.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, Smoothing, fill_planes, stain_tables
 from her2core.kernels.polar import N_RAYS, bearings, bend_costs, star
 from her2core.kernels.rivals import unrivalled
@@ -64,6 +65,13 @@ LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
 CYTOPLASM_OD: Final = 0.03  # of hematoxylin: a cytoplasm that has less is not told from glass pixel by pixel
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
 ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
+POCKET_SIGMA_UM: Final = 1.0  # bridges what is brown inside a pocket
+POCKET_SURROUND_UM: Final = 3.5  # what a pocket's seed is compared with
+POCKET_GREY: Final = 3  # ... and by how much it is paler
+POCKET_PEAK_UM: Final = 2.0  # two seeds of pockets are farther apart than this
+POCKET_COMPETE_UM: Final = 8.0  # from a pocket's centre to that of the nucleus in it
+POCKET_LOSES: Final = 256  # in 1/256 of evidence: a nucleus that shows is the better account of a cell
+POCKET_INSET_UM: Final = 1.0  # from the outline of a pocket, on the flank of its membrane, inwards
 SEED_GREY: Final = 12  # a seed is darker than its surroundings by this much
 SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
 FAINT_SEED: Final = 0.25  # of the hematoxylin range: a nucleus that stands out less was found by its membrane
@@ -75,6 +83,30 @@ class QcFlag(IntFlag):
 
     UNEVALUABLE = 1  # fewer than half of its rays meet a boundary
     SATURATED = 2  # its membrane is darker than can be measured
+
+
+class Outlines(NamedTuple):
+    """Nuclei and contours of cells as radii around their seeds, ray by ray (see `polar.star`).
+
+    Attributes
+    ----------
+    y_px, x_px
+        float64 ``(n,)``: where the rays start, absolute pixels of the kernel's level.
+    nucleus_um, contour_um
+        float32 ``(n, 36)``: radius in µm along ray ``a``, which points ``10 a`` degrees from +x towards +y.
+    dab_od
+        float32 ``(n, 36)``: DAB OD of the stained part of the contour, 0 where it is not stained.
+    """
+
+    y_px: NDArray[np.float64]
+    x_px: NDArray[np.float64]
+    nucleus_um: NDArray[np.float32]
+    contour_um: NDArray[np.float32]
+    dab_od: NDArray[np.float32]
+
+    def where(self, rows: NDArray[Any]) -> Outlines:
+        """Those that ``rows`` marks or lists."""
+        return Outlines(*(column[rows] for column in self))
 
 
 class IHCKernel:
@@ -136,6 +168,13 @@ class IHCKernel:
         )
         self.nucleus_rule = nucleus_rule(px(1.5), self.um)
         self.parting_rule = parting_rule(px(1.5), px(PART_UM), self.um)
+        self.pocket_edge = nuclei.edge_rule(
+            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=2.0 / self.um, clip=40, bend=(40, 30)
+        )
+        self.pocket_rule = pocket_rule(px(1.5), self.um)
+        coarse = 2 * self.um
+        self._pocket_taps = gaussian_taps(POCKET_SIGMA_UM / coarse, max(2, round(3 * POCKET_SIGMA_UM / coarse)))
+        self._pocket_wide = gaussian_taps(POCKET_SURROUND_UM / coarse, round(3 * POCKET_SURROUND_UM / coarse))
         self._nucleus_work = nuclei.workspace(self.edge_rule)
 
     def _rules_for_membranes(self, glass_od: float) -> None:
@@ -178,16 +217,19 @@ class IHCKernel:
         """How far everything looks, and from that the halo."""
         px, near = self._px, self.near
         self.neighbour, self.shift, self.drift = px(NEIGHBOUR_UM), px(MOVE_UM), px(DRIFT_UM)
-        self.look = bearings(max(near + self.r_max + 1, self.neighbour))
+        joint = px(POCKET_COMPETE_UM)
+        self.joint = joint
+        self.look = bearings(max(joint + self.r_max + 1, self.neighbour))
         cell_px = px(NUCLEUS_REACH_UM + self.params.expansion_um + 1.0)
         self.wide_star = star(cell_px + 4, 1.0)
         # A finished nucleus depends on its rivals; all were seeds, moved; a seed survives its own rivals.
-        self.rival_chain = self.drift + near + px(PART_UM)
+        self.rival_chain = self.drift + joint + px(PART_UM)
         self.seed_chain = self.rival_chain + self.shift + near
         self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
+        self.pixel_reach = max(self.pixel_reach, 2 * (len(self._pocket_wide) + round(POCKET_PEAK_UM / self.um / 2) + 2))
         by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
         reach = max(by_nuclei, self.drift + cell_px)
-        self.halo_px = self.bin * (reach + 2)
+        self.halo_px = self.bin * (reach + 4)
 
     def __call__(self, rgb: RGB, origin: tuple[int, int], core: Box) -> Cells:
         """Measure the cells whose centroid lies in ``core``.
@@ -210,22 +252,29 @@ class IHCKernel:
         ValueError
             Where ``rgb`` is too small for the core and its halo.
         """
+        return self.outline(rgb, origin, core)[0]
+
+    def outline(self, rgb: RGB, origin: tuple[int, int], core: Box) -> tuple[Cells, Outlines]:
+        """The cells of `__call__`, and the outlines that they were measured on, row by row."""
         area = Box(origin[0], origin[1], origin[0] + rgb.shape[0], origin[1] + rgb.shape[1])
         need = core.grown(self.halo_px)
         if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
             raise ValueError(f"{area} does not cover {need}: the core {core} and a halo of {self.halo_px} px")
-        cut_y, cut_x = origin[0] % self.bin, origin[1] % self.bin  # bins stand on absolute coordinates
+        cut_y, cut_x = (-origin[0] % (2 * self.bin), -origin[1] % (2 * self.bin))  # bins stand on absolute places
         y0, x0 = (origin[0] + cut_y) // self.bin, (origin[1] + cut_x) // self.bin
         planes = self._unmix(rgb[cut_y:, cut_x:])
         top, left = core.y0 // self.bin - y0, core.x0 // self.bin - x0
         inner = Box(top, left, -(-core.y1 // self.bin) - y0, -(-core.x1 // self.bin) - x0)
-        cells = self._measure(planes, self._nuclei(planes, inner), inner)
-        cells["y_px0"] += y0 * self.bin
-        cells["x_px0"] += x0 * self.bin
+        cells, lines = self._measure(planes, self._nuclei(planes, inner), inner)
+        for column in (cells["y_px0"], lines.y_px):
+            column += y0 * self.bin
+        for column in (cells["x_px0"], lines.x_px):
+            column += x0 * self.bin
         y, x = cells["y_px0"], cells["x_px0"]
-        cells = cells[(y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1)]
+        own = np.flatnonzero((y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1))
         # Of two in one place the smaller is first: the order so far depends on where the region begins.
-        return cells[np.lexsort((cells["nucleus_area_um2"], cells["x_px0"], cells["y_px0"]))]
+        own = own[np.lexsort((cells["nucleus_area_um2"][own], x[own], y[own]))]
+        return cells[own], lines.where(own)
 
     def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
         """A contiguous plane in a buffer that is reused from call to call."""
@@ -263,8 +312,55 @@ class IHCKernel:
         near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
         moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))  # the others would come out the same
         found.improve(moved, self._outlined(planes, found.y[moved], found.x[moved]))
+        found = self._parted(planes, found.where(near)).joined(self._pockets(planes, inner))
+        found = found.where(np.lexsort((found.x, found.y)))
+        found = found.where(found.score > 0)
+        found = found.where(unrivalled(found, self.joint, SHARED_RAYS, self.wide_star, self.look))
+        path = found.path[found.hidden]
+        inset = np.minimum(path // 4, self._px(POCKET_INSET_UM))
+        found.path[found.hidden] = np.maximum(path - inset, self.pocket_edge.r_min)
+        return found
+
+    def _pockets(self, planes: Planes, inner: Box) -> Nuclei:
+        """Cells of which the membrane shows and no nucleus does."""
+        h, w = planes.soft.shape
+        pocket = self._plane("pocket", h, w)
+        coarse, soft, wide = (self._plane(name, h // 2, w // 2) for name in ("coarse", "coarse soft", "coarse wide"))
+        fill_pockets(planes.stains, pocket, coarse)
+        blur(coarse, self._pocket_taps, soft)
+        blur(coarse, self._pocket_wide, wide)
+        rise = self._plane("rise", h // 2, w // 2, np.int16)
+        np.subtract(soft, wide, out=rise, dtype=np.int16)
+        seeds = self._plane("seeds", h * w // 16, 2, np.int32)
+        margin = self.pixel_reach // 2
+        n = nuclei.find_seeds(rise, POCKET_GREY, max(1, round(POCKET_PEAK_UM / self.um / 2)), margin, seeds)
+        y, x = np.ascontiguousarray(2 * seeds[:n].T)
+        near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
+        found = self._outlined_pockets(planes, pocket, wide, y[near], x[near])
+        found = found.where(found.score > 0)
+        found = found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
+        y, x = found.y.copy(), found.x.copy()
+        nuclei.recentre(found, self.wide_star, self.look, self.shift)
+        near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
+        moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))
+        found.improve(moved, self._outlined_pockets(planes, pocket, wide, found.y[moved], found.x[moved]))
         found = found.where(near)
-        return self._unrivalled(self._parted(planes, found))
+        found.score[:] -= POCKET_LOSES
+        found.hidden[:] = True
+        return found
+
+    def _outlined_pockets(
+        self, planes: Planes, pocket: RGB, wide: RGB, y: NDArray[np.int32], x: NDArray[np.int32]
+    ) -> Nuclei:
+        """An outline around every centre; its score is the evidence that it is a cell's pocket."""
+        w = planes.soft.shape[1]
+        found = Nuclei.at(y, x)
+        floor = wide[y // 2, x // 2].astype(np.int32)
+        order = found.nearby()
+        nuclei.outline_all(self.wide_star.over(pocket), w, floor, UNLIMITED, self.pocket_edge, self._nucleus_work, found, order)
+        clear = self.contour_rule.clear_glass
+        judge_pockets(self.wide_star.over(planes.stains), w, found, order, 16 * POCKET_GREY, clear, self.pocket_rule)
+        return found
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
         """``found`` with two nuclei for every outline that holds two, in ascending ``(y, x)``."""
@@ -297,7 +393,7 @@ class IHCKernel:
         found = found.where(found.score > 0)
         return found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
 
-    def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:
+    def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> tuple[Cells, Outlines]:
         found = found.where(found.nearby())
         wanted = _within(found.y, found.x, inner.grown(self.drift))
         strips = found.strips(planes.soft.shape[0])
@@ -308,7 +404,7 @@ class IHCKernel:
         )
         sizes = self._sizes(planes.soft.shape[1])
         work = self._membrane_work
-        rows, place = measure(
+        rows, place, radius, peak = measure(
             sheets, found, strips, np.flatnonzero(wanted), sizes, self.contour_rule, self.look, work
         )
         cells = np.zeros(len(rows), CELL_DTYPE)
@@ -317,9 +413,17 @@ class IHCKernel:
         cells["y_px0"], cells["x_px0"] = np.rint(place.T * 16) / 16
         centre = self.bin * np.stack([found.y, found.x], axis=1) + 0.5 * (self.bin - 1)
         wanted &= (np.abs(place - centre) <= self.bin * self.drift).all(axis=1)
-        self._judge_cells(cells)
+        self._judge_cells(cells, found.hidden)
         area = cells["nucleus_area_um2"]
-        return cells[wanted & (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)]
+        kept = wanted & (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)
+        lines = Outlines(
+            y_px=centre[:, 0],
+            x_px=centre[:, 1],
+            nucleus_um=((found.path - 0.5) * self.um).astype(np.float32),
+            contour_um=(radius * self.step_um).astype(np.float32),
+            dab_od=(peak / DAB_PER_OD).astype(np.float32),
+        )
+        return cells[kept], lines.where(kept)
 
     def _sizes(self, stride: int) -> Sizes:
         return Sizes(
@@ -335,15 +439,15 @@ class IHCKernel:
             ladder=np.ceil(np.array(self.params.ladder_od) * DAB_PER_OD - 0.5).astype(np.int32),
         )
 
-    def _judge_cells(self, cells: Cells) -> None:
+    def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:
         """Seed source, tumour rule and quality flags, from the numbers of the rows."""
         p, range_od = self.params, self.stains.range_od
         area, od = cells["nucleus_area_um2"], cells["nucleus_od"]
         dense = od > self.stains.low_od + p.dense_nucleus * range_od
         spindle = cells["nucleus_elongation"] > p.spindle_elongation
         other = (area < p.small_nucleus_um2) & dense | (area < p.spindle_nucleus_um2) & spindle
-        cells["tumour_rule"] = ~other
-        cells["seed_source"] = cells["nucleus_contrast"] < FAINT_SEED * range_od
+        cells["tumour_rule"] = ~other | hidden
+        cells["seed_source"] = hidden
         cells["qc_flag"] = QcFlag.UNEVALUABLE * (cells["evaluable_fraction"] < 0.5) + QcFlag.SATURATED * (
             cells["membrane_od_p90"] >= SATURATED_OD
         )

@@ -23,12 +23,13 @@ class Nuclei(NamedTuple):
     x: NDArray[np.int32]
     path: NDArray[np.int32]  # (n, ray) radius, px
     score: NDArray[np.int32]  # mean step across it, 1/16 grey
+    hidden: NDArray[np.bool_]  # no nucleus shows: the pocket that a membrane encloses
 
     @classmethod
     def at(cls, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
         """Centres that have no outline yet."""
         n = len(y)
-        return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32))
+        return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32), np.zeros(n, np.bool_))
 
     def nearby(self) -> NDArray[np.intp]:
         """An order in which those that follow one another look at the same pixels."""
@@ -126,7 +127,9 @@ class EdgeRule(NamedTuple):
     bend: NDArray[np.int32]
 
 
-def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: float, clip: int) -> EdgeRule:
+def edge_rule(
+    inner: int, outer: int, r_min: int, r_max: int, growth: float, clip: int, bend: tuple[int, int] = (10, 10)
+) -> EdgeRule:
     """Edges between means over ``inner`` and ``outer`` pixels; at a radius of ``growth`` they weigh half."""
     radius = np.arange(r_max + 1)
     unit = 16 << 8
@@ -141,7 +144,7 @@ def edge_rule(inner: int, outer: int, r_min: int, r_max: int, growth: float, cli
         floor=BASE + 8,
         below=-8,
         pale=2,
-        bend=bend_costs(10, 10),
+        bend=bend_costs(*bend),
     )
 
 

@@ -26,6 +26,8 @@ FRACTION_BITS: Final = 2  # of the packed look-up tables
 BAND: Final = 32  # rows of the nuclear image that are worked through at a time
 DAB_SHADE_OD: Final = 0.35  # DAB that outweighs the whole hematoxylin range; ours
 SHADE: Final = np.int32(round(SHADES / (DAB_SHADE_OD * DAB_PER_OD) * 2**16))  # what a DAB step takes away
+HIDING: Final = 100  # DAB grey, 0.8 OD: hematoxylin under so much is not believed at all; ours
+CAP: Final = 2  # ... and under less, so many of its greys at the most for each of DAB's; ours
 
 
 class Stains(NamedTuple):
@@ -161,6 +163,7 @@ def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, stains: Any, nuclear:
         above = np.int32(dab0[2 * x]) + np.int32(dab0[2 * x + 1])
         brown = np.int32(above + np.int32(dab1[2 * x]) + np.int32(dab1[2 * x + 1]) + 2) >> 2
         taken = np.int32(np.int32(np.int32(brown) * SHADE) + 2**15) >> 16
+        blue = min(blue, np.int32(np.int32(BASE) + max(np.int32(np.int32(HIDING) - brown) * np.int32(CAP), none)))
         stains[x] = np.int32(min(max(blue, none), white)) << 8
         nuclear[x] = min(max(np.int32(blue - taken), none), white)
 
@@ -171,6 +174,8 @@ def _shade(blue: Any, dab: Any, stains: Any, nuclear: Any) -> None:
     half = np.int32(1 << (FRACTION_BITS - 1))
     for x in range(len(stains)):
         h = np.int32(np.int32(blue[x] + half) >> FRACTION_BITS)
+        cap = np.int32(max(np.int32(np.int32(HIDING) - np.int32(dab[x])) * np.int32(CAP), np.int32(0)))
+        h = min(h, np.int32(np.int32(BASE) + cap))
         stains[x] = np.int32(min(max(h, np.int32(0)), np.int32(255))) << 8
         nuclear[x] = min(max(h - ((dab[x] * SHADE + 2**15) >> 16), 0), 255)
 

@@ -1,0 +1,302 @@
+"""Membranes planted on real unstained tissue: real morphology, exact truth.
+
+    python benchmarks/planted.py [FOLDER]
+
+Takes fields of the real cores in which every nucleus was marked by eye (`tests/data/nuclei_by_eye.csv`) and which are
+unstained, gives every mark the ground that is nearest to it, and lays DAB along the borders: known OD, width,
+gaps, granularity, haze, blur, chroma subsampling and JPEG quality. Borders are bent and lie off the midline between
+nuclei, so that a contour that only halves the distance is wrong. What is printed is how well the kernel reads the
+planted values **within one field and one score**: there nothing but the reading can make figures agree. With a
+FOLDER the pictures are left there.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+from slides import MPP, RGB, SHARED, profile_of
+
+from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.stain import REFERENCE_DAB
+from her2core.params import IHCParams, ScoreParams
+from her2core.records import Box, StainProfile
+
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+UNSTAINED = ("0_aa1d", "0_ccb6")  # cores read as 0: what brown there is, is haze
+FINE = 2  # the truth is drawn at so many times the resolution
+FOUND_UM = 3.0
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plant:
+    """How one field is stained.
+
+    OD is base 10 at the crest of a membrane; widths are those at half height, in um: 0.64 (1+), 1.0 (2+) and
+    2.14 (3+) after Scheel 2018.
+    """
+
+    name: str
+    od: float  # median of the cells'
+    od_spread: float  # standard deviation of its logarithm among cells
+    width_um: float
+    complete: tuple[float, float]  # range of the stained share of a cell's own contour
+    haze_od: float = 0.03  # in the cytoplasm of stained cells
+    grain: float = 0.15  # spread of OD along a membrane
+    blur_um: float = 0.15
+    jpeg: int = 85
+    subsampled: bool = True
+    seed: int = 1
+
+
+PLANTS = (
+    Plant("1+", 0.28, 0.25, 0.64, (0.05, 0.85), seed=11),
+    Plant("2+", 0.48, 0.22, 1.0, (0.2, 1.0), haze_od=0.06, seed=12),
+    Plant("3+", 0.95, 0.22, 2.14, (0.5, 1.0), haze_od=0.12, seed=13),
+    Plant("1+ blurred", 0.28, 0.25, 0.8, (0.05, 0.85), blur_um=0.35, jpeg=70, seed=14),
+    Plant("2+ grainy", 0.48, 0.25, 1.0, (0.2, 1.0), grain=0.35, haze_od=0.10, seed=15),
+)
+
+
+@dataclass(frozen=True)
+class PlantedField:
+    """Pixels with planted membranes, the box in which all nuclei are marked, and the truth of every cell."""
+
+    name: str
+    plant: Plant
+    rgb: RGB
+    origin: tuple[int, int]
+    box: Box
+    stain: StainProfile
+    marks: Array  # (n, 2): y, x
+    certain: NDArray[np.bool_]
+    od: Array  # (n,) median OD of the stained contour as drawn (optics included, no noise), 0 where it is not
+    complete: Array  # (n, 3): share of the contour with OD 0.1, 0.2 and 0.4 or more, as drawn
+    contours: list[Array]  # (k, 2) y, x of the true contours
+    whole: NDArray[np.bool_]  # (n,) whether the cell lies whole in the box
+
+
+def marked_fields() -> dict[tuple[str, int, int, int], Array]:
+    """Marks (n, 3: y, x, certain) by core and field."""
+    fields: dict[tuple[str, int, int, int], list[tuple[float, float, float]]] = defaultdict(list)
+    with (DATA / "nuclei_by_eye.csv").open() as rows:
+        for row in csv.DictReader(rows):
+            key = (row["core"], int(row["field_y0"]), int(row["field_x0"]), int(row["field_px"]))
+            fields[key].append((float(row["y_px0"]), float(row["x_px0"]), float(row["certain"])))
+    return {key: np.array(marks) for key, marks in fields.items()}
+
+
+def plant_field(
+    rgb: RGB, origin: tuple[int, int], box: Box, marks: Array, stain: StainProfile, plant: Plant
+) -> PlantedField:
+    """Stain ``rgb`` (whose first pixel is ``origin``) within ``box`` along the borders of the marks' cells."""
+    rng = np.random.default_rng([plant.seed, box.y0, box.x0])
+    h, w = box.height * FINE, box.width * FINE
+    um = MPP / FINE
+    yx = (marks[:, :2] - (box.y0, box.x0) + 0.5) * FINE - 0.5
+    labels = territories(yx, h, w, um, rng)
+    n = len(marks)
+    od_of = plant.od * np.exp(plant.od_spread * rng.standard_normal(n))
+    share = rng.uniform(*plant.complete, n)
+    border = np.zeros((h, w), np.float32)
+    on_border = np.zeros((h, w), bool)
+    arcs = [stained_arcs(rng, s) for s in share]
+    own: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+    for i in range(n):
+        mask = labels == i + 1
+        ys, xs = np.nonzero(mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool))
+        own.append((ys, xs))
+        turn = np.arctan2(ys - yx[i, 0], xs - yx[i, 1]) / (2 * np.pi) % 1.0
+        stained = np.zeros(len(ys), bool)
+        for start, length in arcs[i]:
+            stained |= (turn - start) % 1.0 < length
+        on_border[ys, xs] = True
+        np.maximum.at(border, (ys[stained], xs[stained]), np.float32(od_of[i]))
+    # a membrane is one line: what a cell stains of a border, its neighbour across it has too
+    spread = cv2.dilate(border, np.ones((3, 3), np.uint8))
+    border = np.where(on_border, spread, 0)
+    grain = np.exp(plant.grain * smooth_noise(rng, (h, w), 0.6 / um))
+    line = border * grain
+    distance, nearest = distance_transform_edt(line <= 0, return_indices=True)
+    sigma = plant.width_um / 2.355 / um
+    dab = line[nearest[0], nearest[1]] * np.exp(-0.5 * (distance / sigma) ** 2)
+    dab = gaussian_filter(dab, 1.0)
+    cytoplasm = np.where(labels > 0, np.r_[0.0, np.where(share > 0.15, 1.0, 0.3)][labels], 0.0)
+    dab = np.maximum(dab, plant.haze_od * gaussian_filter(cytoplasm * np.exp(0.3 * smooth_noise(rng, (h, w), 0.8 / um)), 2.0))
+    if plant.blur_um > 0:
+        dab = gaussian_filter(dab, plant.blur_um / um)
+    small = cv2.resize(dab, (box.width, box.height), interpolation=cv2.INTER_AREA)
+    out = rgb.astype(np.float64)
+    y0, x0 = box.y0 - origin[0], box.x0 - origin[1]
+    out[y0 : y0 + box.height, x0 : x0 + box.width] *= 10.0 ** (-small[..., None] * np.array(stain.dab))
+    picture = np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, plant.jpeg, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+             cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if plant.subsampled else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
+    picture = np.ascontiguousarray(cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], flags)[1], 1)[..., ::-1])
+    od, complete, contours, whole = np.zeros(n), np.zeros((n, 3)), [], np.zeros(n, bool)
+    crest = cv2.dilate(dab.astype(np.float32), np.ones((3, 3), np.uint8))  # what a perfect contour would read
+    for i, (ys, xs) in enumerate(own):
+        values = crest[ys, xs]
+        contours.append(np.stack([(ys + 0.5) / FINE - 0.5 + box.y0, (xs + 0.5) / FINE - 0.5 + box.x0], 1))
+        if not len(ys):
+            continue
+        whole[i] = ys.min() > 2 and xs.min() > 2 and ys.max() < h - 3 and xs.max() < w - 3
+        od[i] = np.median(values[values >= 0.1]) if (values >= 0.1).any() else 0.0
+        complete[i] = [(values >= cut).mean() for cut in (0.1, 0.2, 0.4)]
+    return PlantedField("", plant, picture, origin, box, stain, marks[:, :2], marks[:, 2] == 1, od, complete, contours, whole)
+
+
+def territories(yx: Array, h: int, w: int, um: float, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Number of the mark (from 1) that each pixel belongs to, 0 farther than 8 um from all; borders are bent."""
+    warp = [1.0 / um * smooth_noise(rng, (h, w), 3.0 / um) for _ in range(2)]
+    yy, xx = np.mgrid[:h, :w].astype(np.float64)
+    points = np.stack([(yy + warp[0]).ravel(), (xx + warp[1]).ravel()], 1)
+    distance, index = cKDTree(yx).query(points, k=min(4, len(yx)))
+    offset = rng.uniform(-1.2, 1.2, len(yx)) / um
+    reach = rng.uniform(5.5, 8.5, len(yx)) / um
+    best = np.argmin(distance - offset[index], axis=1)
+    rows = np.arange(len(points))
+    winner = index[rows, best]
+    labels = np.where(distance[rows, best] <= reach[winner], winner + 1, 0).reshape(h, w).astype(np.int32)
+    for i in range(len(yx)):  # a territory is the piece that holds its mark
+        mask = (labels == i + 1).astype(np.uint8)
+        _, parts = cv2.connectedComponents(mask, connectivity=4)
+        y, x = np.clip(np.rint(yx[i]).astype(int), 0, (h - 1, w - 1))
+        labels[(mask > 0) & (parts != parts[y, x])] = 0
+    return labels
+
+
+def stained_arcs(rng: np.random.Generator, share: float) -> list[tuple[float, float]]:
+    """One to three arcs (start, length), in turns, that are ``share`` of a contour together."""
+    if share > 0.97:
+        return [(0.0, 1.0)]
+    k = int(rng.integers(1, 4))
+    gaps = rng.dirichlet(np.full(k, 3.0)) * (1.0 - share)
+    pieces = rng.dirichlet(np.full(k, 3.0)) * share
+    start, arcs = float(rng.random()), []
+    for gap, piece in zip(gaps, pieces, strict=True):
+        arcs.append((start % 1.0, float(piece)))
+        start += piece + gap
+    return arcs
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Array:
+    """Gaussian noise of unit variance, correlated over ``sigma`` pixels."""
+    step = max(1, int(sigma / 2))
+    small = rng.standard_normal((-(-shape[0] // step) + 2, -(-shape[1] // step) + 2))
+    small = gaussian_filter(small, sigma / step, mode="wrap")
+    small /= small.std()
+    return cv2.resize(small, (small.shape[1] * step, small.shape[0] * step), interpolation=cv2.INTER_CUBIC)[: shape[0], : shape[1]]
+
+
+def planted_fields(plants: tuple[Plant, ...] = PLANTS) -> list[PlantedField]:
+    """Every unstained field with each of ``plants``."""
+    made = []
+    for (core, y0, x0, side), marks in sorted(marked_fields().items()):
+        if not core.startswith(UNSTAINED) or side < 512:
+            continue
+        rgb = np.ascontiguousarray(cv2.imread(str(SHARED / "data" / "ihc_cores" / core))[..., ::-1])
+        stain = profile_of(rgb)
+        stain = replace(stain, dab=REFERENCE_DAB) if stain.source != "estimated" else stain
+        box = Box(y0, x0, y0 + side, x0 + side)
+        around = box.grown(320)
+        around = Box(max(around.y0, 0), max(around.x0, 0), min(around.y1, rgb.shape[0]), min(around.x1, rgb.shape[1]))
+        part = np.ascontiguousarray(rgb[around.y0 : around.y1, around.x0 : around.x1])
+        for plant in plants:
+            field = plant_field(part, (around.y0, around.x0), box, marks, stain, plant)
+            made.append(replace(field, name=f"{core[:6]} {y0} {x0}"))
+    return made
+
+
+def read(field: PlantedField) -> tuple[np.ndarray, NDArray[np.intp], NDArray[np.intp]]:
+    """The kernel's cells in the field, and the pairs (mark, cell) within `FOUND_UM`."""
+    kernel = IHCKernel(IHCParams(), field.stain, MPP)
+    need = field.box.grown(kernel.halo_px)
+    padded = np.full((need.height, need.width, 3), 255, np.uint8)
+    y0, x0 = max(need.y0, field.origin[0]), max(need.x0, field.origin[1])
+    part = field.rgb[y0 - field.origin[0] :, x0 - field.origin[1] :][: need.y1 - y0, : need.x1 - x0]
+    padded[y0 - need.y0 :, x0 - need.x0 :][: part.shape[0], : part.shape[1]] = part
+    cells = kernel(padded, (need.y0, need.x0), field.box)
+    place = np.stack([cells["y_px0"], cells["x_px0"]], 1)
+    apart = np.hypot(*(field.marks[:, None] - place[None]).transpose(2, 0, 1)) * MPP
+    rows, columns = linear_sum_assignment(np.where(apart <= FOUND_UM, apart, 1e6))
+    hit = apart[rows, columns] <= FOUND_UM
+    return cells, rows[hit], columns[hit]
+
+
+def classes(od: Array, complete: Array, p: ScoreParams) -> NDArray[np.int64]:
+    """Ordinal class 0 to 3 (breast) of cells by OD and completeness; 2u counts as 2."""
+    full, some = complete >= p.complete_fraction, complete >= p.detect_fraction
+    grade = np.where(od < p.weak_od, 1, np.where(full, np.where(od < p.strong_od, 2, 3), np.where(od < p.moderate_od, 1, 2)))
+    return np.where(some, grade, 0)
+
+
+def kappa(a: NDArray[np.int64], b: NDArray[np.int64], k: int = 4) -> float:
+    """Quadratic-weighted kappa."""
+    table = np.zeros((k, k))
+    np.add.at(table, (a, b), 1.0)
+    weight = (np.arange(k)[:, None] - np.arange(k)[None]) ** 2
+    expected = np.outer(table.sum(1), table.sum(0)) / max(table.sum(), 1)
+    return float(1 - (weight * table).sum() / max((weight * expected).sum(), 1e-9))
+
+
+def judge(field: PlantedField) -> dict[str, float]:
+    """Agreement of reading and truth in one field; cells whole in it, certain marks."""
+    cells, marks, found = read(field)
+    use = field.whole[marks] & field.certain[marks]
+    marks, found = marks[use], found[use]
+    cells = cells[found]
+    truth_od, truth_c = field.od[marks], field.complete[marks]
+    ladder = [round(v, 2) for v in IHCParams().ladder_od]
+    read_c = np.stack([cells[f"completeness_{ladder.index(cut):02d}"] for cut in (0.1, 0.2, 0.4)], 1).astype(float)
+    read_od = cells["membrane_od_median"].astype(float)
+    both = (read_od > 0) & (truth_od > 0)
+    p = ScoreParams()
+    bias = [float((read_c[t, 1] - truth_c[t, 1]).mean()) for t in tenths(truth_c[:, 1]) if t.sum() >= 5]
+    return {
+        "n": float(len(marks)),
+        "found": float(len(marks) / max((field.whole & field.certain).sum(), 1)),
+        "od_r": correlation(read_od[both], truth_od[both]),
+        "c10_r": correlation(read_c[:, 0], truth_c[:, 0]),
+        "c20_r": correlation(read_c[:, 1], truth_c[:, 1]),
+        "c40_r": correlation(read_c[:, 2], truth_c[:, 2]) if (truth_c[:, 2] > 0).mean() > 0.3 else float("nan"),
+        "c20_err": float(np.abs(read_c[:, 1] - truth_c[:, 1]).mean()),
+        "bias": max(bias, key=abs, default=float("nan")),
+        "kappa": kappa(classes(read_od, read_c[:, 0], p), classes(truth_od, truth_c[:, 0], p)),
+    }
+
+
+def tenths(value: Array) -> list[NDArray[np.bool_]]:
+    """Masks of the tenths of 0 to 1 in which values lie."""
+    return [(np.minimum((value * 10).astype(int), 9) == k) for k in range(10)]
+
+
+def correlation(a: Array, b: Array) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 5 and a.std() > 0 and b.std() > 0 else float("nan")
+
+
+def main() -> None:
+    rows: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for field in planted_fields():
+        rows[field.plant.name].append(judge(field))
+        if len(sys.argv) > 1:
+            path = Path(sys.argv[1]) / f"{field.name} {field.plant.name}.png".replace(" ", "_")
+            cv2.imwrite(str(path), field.rgb[..., ::-1])
+    keys = list(next(iter(rows.values()))[0])
+    print(f"{'means within fields':20s}" + "".join(f"{key:>9s}" for key in keys))
+    for name, one in rows.items():
+        print(f"{name:20s}" + "".join(f"{np.nanmean([row[key] for row in one]):9.3f}" for key in keys))
+
+
+if __name__ == "__main__":
+    main()
