@@ -97,7 +97,7 @@ class IHCParams:
 
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
-    expansion_um: float = 8.0
+    expansion_um: float = 10.0
     """Widest distance of a membrane from its nucleus (QuPath's membrane variant, 8 µm)."""
     ladder_od: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.60, 0.80)
     """OD cut-points at which membrane completeness is measured and kept. Ours."""

@@ -112,7 +112,7 @@ def measure(
         batch = wanted[first : first + LANES]
         for lane in range(LANES):
             _take(batch[min(lane, len(batch) - 1)], lane, found, strips, sizes, look, work)
-        trace_contours(sheets.dab, sheets.stains, rule, work)
+        trace_contours(sheets.dab, rule, work)
         for lane in range(len(batch)):
             i = batch[lane]
             dy, dx, area = centroid(found.path[i], 0.5, look)
@@ -133,6 +133,7 @@ def _take(i: int, lane: int, found: Any, strips: Any, sizes: Any, look: Any, wor
     work.centre[0, lane] = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
     work.centre[1, lane] = found.y[i] * sizes.stride + found.x[i]
     work.nucleus[lane] = found.path[i]
+    work.hidden[lane] = found.hidden[i]
     membrane.bound_rays(i, found, strips, sizes.near, look, work.mid[lane])
 
 

@@ -1,5 +1,12 @@
 """The contour of a cell: one closed path between its nucleus and its neighbours.
 
+A radius along a ray is likelier the cell's border the more it lies on a crest of DAB, the fewer crests
+lie before it, and the more usual its distance is: from the nucleus, and from the line midway to the
+neighbour. What each of these weighs was fitted (`benchmarks/fit_contours.py`) on contours drawn by eye in real
+cores and on membranes planted on real tissue: a conditional logit of the border's radius along a ray, whose
+log-odds are the gains of a closed path. DAB is compressed first (`COMPRESSED`), so that a crest is measured
+against the stain around it: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain as one of 0.3 on 0.1.
+
 Contours are traced for many cells at once, one a lane (see `lanes`). All radii are those of one star; a lane
 uses those that its own nucleus and neighbours leave it.
 """
@@ -13,34 +20,103 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels.lanes import LANES, new_laps, trace_lanes
-from her2core.kernels.polar import FORBIDDEN, N_RAYS, sample
+from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, sample
 
 OPEN: Final = 1 << 20  # no neighbour along this ray
+UNIT: Final = 2048  # gain of one log-odd
+COMPRESSED: Final = np.rint(64 * np.log2(1 + np.arange(256) / 20)).astype(np.uint8)
+"""Compressed grey of every DAB grey: once 0.16 OD is there, twice the stain is 64 more. Ours."""
+BEYOND_UM: Final = 3.0  # past the midline a shared membrane may lie so far
+FLANK_UM: Final = 1.25  # a crest is compared with what lies so far to either side
+WITHIN: Final = 2  # a border may cut off this part of a nucleus, whose outline may be too wide: one half
+CREST: Final = 24  # compressed greys from which a crest before the border counts as a membrane gone across
+MOST_CROSSED: Final = 400  # such greys that count, in steps of 0.25 um
+STEP_UM: Final = 0.25  # the fit's step along a ray
+
+
+class Slopes(NamedTuple):
+    """A piecewise linear gain by distance: log-odds a um up to the first bend, and how they change at each."""
+
+    first: float
+    bends: tuple[tuple[float, float], ...] = ()  # (distance in um, change of slope)
+
+    def at(self, um: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log-odds at distances ``um``."""
+        total = self.first * um
+        for where, change in self.bends:
+            total = total + change * np.maximum(um - where, 0.0)
+        return total
+
+
+# Fitted, see above: log-odds that the border lies at a distance ...
+FROM_NUCLEUS: Final = Slopes(  # ... beyond the edge of the nucleus, um
+    -0.320,
+    ((-2.0, 0.084), (-1.0, 0.603), (-0.5, 0.202), (0.0, -0.167), (0.5, -0.166), (1.0, -0.010), (2.0, 0.074),
+     (3.5, -0.044), (5.0, -0.486), (7.0, -1.282)),
+)  # fmt: skip
+FROM_POCKET: Final = Slopes(  # ... beyond the outline of a pocket
+    0.367, ((0.5, -0.180), (1.0, -0.011), (1.5, 0.100), (2.0, -0.256), (3.5, -0.523), (5.0, 0.450))
+)
+PAST_MIDLINE: Final = Slopes(-0.427, ((0.5, -0.174), (1.25, -0.074), (2.5, 0.675)))  # ... past the midline
+BEFORE_MIDLINE: Final = Slopes(0.167, ((0.5, -0.115), (1.25, -0.083), (2.5, -0.096), (4.5, 0.077)))  # ... before it
+TO_THE_OPEN: Final = Slopes(0.175, ((1.0, 0.176), (2.0, -0.068), (4.0, -0.546)))
+"""... beyond the edge, in addition, where there is no neighbour"""
+HEIGHT: Final = (-0.00008, 0.0095, 0.00442, -0.00061)
+"""What a compressed grey of a crest adds; of its first 64; of its first 24; and of a trough."""
+LEVEL: Final = (0.02703, 0.0095)
+"""What a compressed grey of the level adds, and of its first 64."""
+CROSSED: Final = -0.0123
+"""... and a compressed grey of crests gone across before."""
+BEND: Final = (0.3, 0.05)  # log-odds that a step more between neighbouring rays costs, and its square
 
 
 class ContourRule(NamedTuple):
-    """How a contour is looked for. Radii in steps along a ray, DAB in grey steps."""
+    """How a contour is looked for. Radii in steps along a ray, gains in `UNIT`."""
 
     scale: float  # steps per pixel of the nuclear image
     reach: int  # widest distance from the nucleus
-    clear: int  # narrowest distance from the nucleus
     beyond: int  # how far past the midline a shared membrane may lie
-    flank: int  # a ridge is compared with the DAB this far to either side
-    clip: int  # a ridge higher than this counts as this
-    faint: int  # a ridge lower than this is no membrane
-    wall: int  # cost of a step through a membrane, 1/16 of its clipped height
+    flank: int  # a crest is compared with the DAB this far to either side
+    by_edge: NDArray[np.int32]  # (2, n) gain by the distance from the edge of a nucleus, and of a pocket
+    by_mid: NDArray[np.int32]  # (n,) ... by the distance from the midline
+    by_open: NDArray[np.int32]  # (n,) ... by that from the edge where there is no neighbour
+    zero: int  # index of distance 0 in these
+    height: NDArray[np.int32]  # (4,) see `HEIGHT`
+    level: NDArray[np.int32]  # (2,)
+    crossed: int
+    most_crossed: int
+    bend: NDArray[np.int32]
     glass: int  # hematoxylin grey below which there is no tissue
     clear_glass: int  # hematoxylin grey of glass
     cytoplasm: int  # hematoxylin greys above glass from which cytoplasm is told from it
     lumen: int  # glass so wide is a lumen, pixels of the nuclear image
-    gap: int  # cost of a step over glass, 1/16 grey a grey
-    rind: int  # an edge of the cytoplasm higher than this counts as this, half greys
-    border: int  # gain of such an edge, 1/16 grey a half grey
-    pull: int  # cost of a step away from the midline, 1/16 grey
     foot: int  # half width of the strongest membranes where they end
     slack: int  # half width of the window in which the contour's DAB is read
     coarse: NDArray[np.int32]  # (radius,) the same radius in pixels of the nuclear image
-    bend: NDArray[np.int32]
+
+
+def gains(step_um: float, n_radii: int) -> dict[str, Any]:
+    """Tables and weights of a `ContourRule` for rays sampled every ``step_um``, up to ``n_radii`` steps."""
+    steps = np.arange(-n_radii, n_radii + 1)
+    um = steps * step_um
+    away = np.where(um > 0, PAST_MIDLINE.at(np.maximum(um, 0.0)), BEFORE_MIDLINE.at(np.maximum(-um, 0.0)))
+
+    def whole(log_odds: Any) -> NDArray[np.int32]:
+        return np.rint(UNIT * np.asarray(log_odds)).astype(np.int32)
+
+    per_step = step_um / STEP_UM
+    k = np.arange(MAX_BEND + 1)
+    return {
+        "by_edge": whole([FROM_NUCLEUS.at(um), FROM_POCKET.at(um)]),
+        "by_mid": whole(away),
+        "by_open": whole(TO_THE_OPEN.at(um)),
+        "zero": n_radii,
+        "height": whole(HEIGHT),
+        "level": whole(LEVEL),
+        "crossed": int(whole(CROSSED * per_step)),
+        "most_crossed": round(MOST_CROSSED / per_step),
+        "bend": whole(BEND[0] * k + BEND[1] * k * k),
+    }
 
 
 class Workspace(NamedTuple):
@@ -48,18 +124,14 @@ class Workspace(NamedTuple):
 
     centre: NDArray[np.int64]  # (2, lane) place in the sheets of the DAB and of both stains
     nucleus: NDArray[np.int32]  # (lane, ray) radius, pixels of the nuclear image
+    hidden: NDArray[np.bool_]  # (lane,) whether that is a pocket
     mid: NDArray[np.float64]  # (lane, ray) distance to the midline, pixels of the nuclear image
     path: NDArray[np.int32]  # (lane, ray) the contours, steps
     bound: NDArray[np.int32]  # (ray, bound, lane) the nuclear edge; least, middle and greatest radius
-    brown: NDArray[np.uint8]  # (ray, radius * LANES) DAB
-    blue: NDArray[np.uint8]  # (ray, pixel * LANES) hematoxylin
-    glass: NDArray[np.int32]  # (pixel * LANES,) hematoxylin grey below which there is no tissue
-    after: NDArray[np.int32]  # (bound, radius * LANES) how far a radius lies beyond each bound
-    pixel: NDArray[np.int32]  # (pixel * LANES,) the following two for a pixel of the nuclear image
-    pale: NDArray[np.int32]  # (radius * LANES,) cost of glass
-    rim: NDArray[np.int32]  # gain of the cytoplasm's edge
-    height: NDArray[np.int32]  # of the DAB ridge, after a flank's radii
-    crossed: NDArray[np.int32]  # cost of all that lies before; nothing before the first radius
+    brown: NDArray[np.uint8]  # (ray, radius * LANES) compressed DAB
+    since: NDArray[np.int32]  # (radius * LANES,) how far a radius lies beyond the least
+    height: NDArray[np.int32]  # of the crest, after the flank's radii
+    crossed: NDArray[np.int32]  # greys of crests before; nothing before the first radius
     gain: NDArray[np.int32]  # (ray, radius * LANES)
     laps: NDArray[np.int32]
 
@@ -70,17 +142,13 @@ def workspace(n_radii: int) -> Workspace:
     return Workspace(
         centre=np.zeros((2, LANES), np.int64),
         nucleus=np.zeros((LANES, N_RAYS), np.int32),
+        hidden=np.zeros(LANES, np.bool_),
         mid=np.zeros((LANES, N_RAYS)),
         path=np.zeros((LANES, N_RAYS), np.int32),
         bound=np.zeros((N_RAYS, 4, LANES), np.int32),
         brown=np.zeros((N_RAYS, m * LANES), np.uint8),
-        blue=np.zeros((N_RAYS, m * LANES), np.uint8),
-        glass=np.zeros(m * LANES, np.int32),
-        after=np.zeros((4, m * LANES), np.int32),
-        pixel=np.zeros(m * LANES, np.int32),
-        pale=np.zeros(m * LANES, np.int32),
-        rim=np.zeros(m * LANES, np.int32),
-        height=np.zeros(m * LANES, np.int32),
+        since=np.zeros(m * LANES, np.int32),
+        height=np.zeros(2 * m * LANES, np.int32),
         crossed=np.zeros(m * LANES, np.int32),
         gain=np.zeros((N_RAYS, n_radii * LANES), np.int32),
         laps=new_laps(n_radii),
@@ -88,78 +156,62 @@ def workspace(n_radii: int) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def trace_contours(dab: Any, stains: Any, rule: Any, work: Any) -> None:
-    """Trace the cells around the nuclei of ``work`` into its paths, radii in steps.
-
-    A radius gains by its DAB ridge, and pays for its distance from the midline and for the membrane and the
-    glass that lie between it and the nucleus: neither belongs inside a cell.
-    """
+def trace_contours(dab: Any, rule: Any, work: Any) -> None:
+    """Trace the cells around the nuclei of ``work`` into its paths, radii in steps."""
     last = dab.offset.shape[1] - 1 - rule.flank
     for lane in range(LANES):
-        bound = work.bound[:, :, lane]
-        _bound(work.nucleus[lane], work.mid[lane], last, rule, bound)
-        work.glass[lane::LANES] = _glass_level(stains, work.centre[1, lane], work.nucleus[lane], rule)
-        _read_brown(dab, work.centre[0, lane], bound, rule, work.brown[:, lane:])
-        _read_blue(stains, work.centre[1, lane], bound, rule, work.blue[:, lane:])
-    bound, brown, blue, gain = work.bound, work.brown, work.blue, work.gain
-    after, pixel, pale, rim, height = work.after, work.pixel, work.pale, work.rim, work.height
+        _bound(work.nucleus[lane], work.hidden[lane], work.mid[lane], last, rule, work.bound[:, :, lane])
+    bound, brown, gain = work.bound, work.brown, work.gain
     first, final = bound[:, 1].min(), bound[:, 3].max()
     for a in range(N_RAYS):
-        low, high = _span(bound, a)
-        _count(bound, a, low, high, after)
-        _pale(blue, a, rule.coarse[low], rule.coarse[high - 1], work.glass, rule.gap, pixel)
-        _refine(pixel, rule.coarse, low, high, pale)
-        _rim(blue, a, rule.coarse[low], rule.coarse[high - 1], rule, pixel)
-        _refine(pixel, rule.coarse, low, high, rim)
-        _rise(brown, a, low, high, rule.flank, height)
-        _cross(height, pale, after, low, high, rule, work.crossed)
         _forbid(gain, a, first, final)
-        _settle(height, work.crossed, rim, after, low, high, rule, gain, a)
-    trace_lanes(gain, first, final, rule.bend, work.laps, work.path)
     for lane in range(LANES):
-        path, at = work.path[lane], work.centre[0, lane]
-        for a in range(N_RAYS):
-            path[a] = _crest(dab, at, a, path[a], rule.flank)
+        near = bound[:, :, lane]
+        _read_brown(dab, work.centre[0, lane], near, rule, brown[:, lane:])
+        _place(near, rule, rule.by_edge[1 if work.hidden[lane] else 0], gain[:, lane:])
+    since, height = work.since, work.height
+    for a in range(N_RAYS):
+        low, high = _span(bound, a)
+        _count(bound, a, low, high, since)
+        _rise(brown, a, low, high, rule.flank, height)
+        _cross(height, since, low, high, rule.flank, work.crossed)
+        _weigh(height, work.crossed, low, high, rule, brown, gain, a)
+    trace_lanes(gain, first, final, rule.bend, work.laps, work.path)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _bound(nucleus: Any, mid: Any, last: int, rule: Any, bound: Any) -> None:
+def _bound(nucleus: Any, hidden: bool, mid: Any, last: int, rule: Any, bound: Any) -> None:
     """Nuclear edge, least, middle and greatest radius (steps) of a cell into ``bound`` (ray, 4)."""
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
-        least, most = min(edge + rule.clear, last), min(edge + rule.reach, last)
+        least = min(max(edge if hidden else edge // WITHIN, rule.flank), last)
+        most = min(edge + rule.reach, last)
         middle = -OPEN
         if mid[a] < OPEN:
             middle = int(mid[a] * rule.scale + 0.5)
-            most = max(min(most, middle + rule.beyond), least)
-        bound[a, 0], bound[a, 1], bound[a, 2], bound[a, 3] = edge, least, middle, most
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _glass_level(stains: Any, at: int, nucleus: Any, rule: Any) -> Any:
-    """Hematoxylin grey below which there is no tissue; lower where a cell's own cytoplasm is nearly clear."""
-    total: Any = 0
-    for a in range(N_RAYS):
-        for r in range(nucleus[a] + 2, nucleus[a] + 4):
-            total += np.int32(sample(stains, at, a, r) >> 8)
-    cytoplasm = total // (2 * N_RAYS)
-    return min(rule.glass, rule.clear_glass + 2 * (cytoplasm - rule.clear_glass) // 5)
+            most = min(most, middle + rule.beyond)
+        most = max(most, edge, least)
+        bound[a, 0], bound[a, 1], bound[a, 2], bound[a, 3] = edge, least, middle, min(most, last)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _read_brown(dab: Any, at: int, bound: Any, rule: Any, brown: Any) -> None:
-    """DAB of one lane's cell between its bounds, and a flank to either side."""
+    """Compressed DAB of one lane's cell between its bounds, and a flank to either side."""
     for a in range(N_RAYS):
         for r in range(bound[a, 1] - rule.flank, bound[a, 3] + rule.flank + 1):
-            brown[a, np.uint64(r * LANES)] = sample(dab, at, a, r)
+            brown[a, np.uint64(r * LANES)] = COMPRESSED[np.uint64(sample(dab, at, a, r))]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _read_blue(stains: Any, at: int, bound: Any, rule: Any, blue: Any) -> None:
-    """Hematoxylin of one lane's cell between its bounds, and two pixels to either side."""
+def _place(bound: Any, rule: Any, by_edge: Any, gain: Any) -> None:
+    """Gain of one lane's radii by their place: from the nucleus, and from the midline if there is one."""
     for a in range(N_RAYS):
-        for c in range(rule.coarse[bound[a, 1]] - 2, rule.coarse[bound[a, 3]] + 3):
-            blue[a, np.uint64(c * LANES)] = sample(stains, at, a, c) >> 8
+        edge, middle = bound[a, 0], bound[a, 2]
+        beside = rule.by_mid if middle >= 0 else rule.by_open
+        start = middle if middle >= 0 else edge
+        for r in range(bound[a, 1], bound[a, 3] + 1):
+            away = max(min(r - start, rule.zero), -rule.zero) + rule.zero
+            gain[a, np.uint64(r * LANES)] = by_edge[np.uint64(r - edge + rule.zero)] + beside[np.uint64(away)]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -172,73 +224,8 @@ def _span(bound: Any, a: int) -> Any:
 
 
 # Loops over the radii ``low`` to ``high`` of ray ``a`` in lanes, in 32 bits and each in a function of its
-# own, so that they become vector code. What one leaves to the next begins at ``low``.
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _count(bound: Any, a: int, low: int, high: int, after: Any) -> None:
-    """How far the radii lie beyond every lane's bounds: nuclear edge, least, middle, most."""
-    one = np.int32(1)
-    edge, least, middle, most = after[0], after[1], after[2], after[3]
-    for lane in range(LANES):
-        edge[lane], least[lane] = low - bound[a, 0, lane], low - bound[a, 1, lane]
-        middle[lane], most[lane] = low - bound[a, 2, lane], low - bound[a, 3, lane]
-    for k in range((high - low - 1) * LANES):
-        edge[LANES + k], least[LANES + k] = edge[k] + one, least[k] + one
-        middle[LANES + k], most[LANES + k] = middle[k] + one, most[k] + one
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _pale(blue: Any, a: int, first: int, last: int, glass: Any, gap: int, pale: Any) -> None:
-    """Cost of the pixels ``first`` to ``last`` where they are glass, 1/16 grey."""
-    grey, none, cost = blue[a, first * LANES :], np.int32(0), np.int32(gap)
-    for k in range((last + 1 - first) * LANES):
-        pale[k] = np.int32(max(np.int32(glass[k] - grey[k]), none) * cost)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _rim(blue: Any, a: int, first: int, last: int, rule: Any, rim: Any) -> None:
-    """Gain of a fall of hematoxylin across the pixels ``first`` to ``last``, 1/16 grey."""
-    none, rind, border = np.int32(0), np.int32(rule.rind), np.int32(rule.border)
-    grey = blue[a, (first - 2) * LANES :]
-    for k in range((last + 1 - first) * LANES):
-        before = np.int32(grey[k]) + np.int32(grey[k + LANES])
-        behind = np.int32(grey[k + 3 * LANES]) + np.int32(grey[k + 4 * LANES])
-        rim[k] = np.int32(min(max(np.int32(before - behind), none), rind) * border)
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _refine(pixel: Any, coarse: Any, low: int, high: int, step: Any) -> None:
-    """Give every radius what its pixel has."""
-    for r in range(high - low):
-        here = (coarse[low + r] - coarse[low]) * LANES
-        row, out = pixel[here : here + LANES], step[r * LANES : (r + 1) * LANES]
-        for lane in range(LANES):
-            out[lane] = row[lane]
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _rise(brown: Any, a: int, low: int, high: int, flank: int, height: Any) -> None:
-    """Height of the DAB over the mean of both sides, 1/16 grey."""
-    inner, here, outer = (
-        brown[a, (low - flank) * LANES :],
-        brown[a, low * LANES :],
-        brown[a, (low + flank) * LANES :],
-    )
-    own = height[flank * LANES :]
-    for k in range((high - low) * LANES):
-        own[k] = np.int32(8) * np.int32(np.int32(2 * here[k]) - np.int32(inner[k] + outer[k]))
-
-
-@njit(nogil=True, cache=True, boundscheck=False)
-def _cross(height: Any, pale: Any, after: Any, low: int, high: int, rule: Any, crossed: Any) -> None:
-    """Add up what lies before every radius: glass, and membranes by ``height`` once they are passed."""
-    none, full, faint = np.int32(0), np.int32(16 * rule.clip), np.int32(16 * rule.faint)
-    wall, flank, since = np.int32(rule.wall), np.int32(rule.flank), after[1]
-    for k in range((high - low - 1) * LANES):
-        membrane = np.int32(min(max(np.int32(height[k] - faint), none), full) * wall) >> 4
-        glass = pale[k] if since[k] >= none else none
-        crossed[LANES + k] = crossed[k] + glass + (membrane if since[k] >= flank else none)
+# own, so that they become vector code. What one leaves to the next begins at ``low``. Beyond a lane's own
+# bounds they read what an earlier cell left there: its gain is `FORBIDDEN` there, and nothing adds up.
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -249,41 +236,46 @@ def _forbid(gain: Any, a: int, first: int, final: int) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _settle(
-    height: Any, crossed: Any, rim: Any, after: Any, low: int, high: int, rule: Any, gain: Any, a: int
-) -> None:
-    """Gain of every radius between its lane's bounds, all told.
-
-    A faint ridge counts in full, a strong one for little more: it is no likelier to be the cell's own.
-    """
-    edge, least, middle, most = after[0], after[1], after[2], after[3]
-    none, bad, flank, pull = np.int32(0), np.int32(FORBIDDEN), np.int32(rule.flank), np.int32(rule.pull)
-    full, fall, much = np.int32(16 * rule.clip), np.int32(-16 * rule.clip), np.int32(64 * rule.clip)
-    ridges, row = height[rule.flank * LANES :], gain[a, low * LANES : high * LANES]
-    for k in range(len(row)):
-        beyond = np.int32(edge[k] - flank)
-        far = np.int32(4 * abs(middle[k]))
-        away = max(beyond, none) if middle[k] >= OPEN else far
-        ridge = np.int32(
-            min(max(ridges[k], fall), full) + (min(max(np.int32(ridges[k] - full), none), much) >> 2)
-        )
-        total = np.int32(np.int32(ridge - crossed[k]) - np.int32(np.int32(pull * away) >> 2))
-        edged = np.int32(total + (rim[k] if beyond >= none else none))
-        row[k] = edged if np.int32(least[k] | np.int32(-most[k])) >= none else bad
+def _count(bound: Any, a: int, low: int, high: int, since: Any) -> None:
+    """How far the radii lie beyond every lane's least."""
+    one = np.int32(1)
+    for lane in range(LANES):
+        since[lane] = low - bound[a, 1, lane]
+    for k in range((high - low - 1) * LANES):
+        since[LANES + k] = since[k] + one
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _crest(dab: Any, at: int, a: int, r: int, reach: int) -> Any:
-    """The crest of the membrane on whose shoulder ``r`` lies, else ``r``; 3/4 as high is a shoulder."""
-    best = r
-    here = highest = np.int32(sample(dab, at, a, r))
-    for step in (-1, 1):
-        q, there = r, here
-        while abs(q - r) < reach:
-            ahead = np.int32(sample(dab, at, a, q + step))
-            if ahead < there:
-                break
-            q, there = q + step, ahead
-        if 4 * here >= 3 * there and there > highest:
-            best, highest = q, there
-    return best
+def _rise(brown: Any, a: int, low: int, high: int, flank: int, height: Any) -> None:
+    """Height of the compressed DAB over both flanks, twice."""
+    here, outer = brown[a, low * LANES :], brown[a, (low + flank) * LANES :]
+    inner = brown[a, (low - flank) * LANES :]
+    own = height[flank * LANES :]
+    for k in range((high - low) * LANES):
+        own[k] = np.int32(np.int32(2 * np.int32(here[k])) - np.int32(inner[k])) - np.int32(outer[k])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _cross(height: Any, since: Any, low: int, high: int, flank: int, crossed: Any) -> None:
+    """Add up the crests that lie before every radius, a flank or more."""
+    none, crest, behind = np.int32(0), np.int32(CREST), np.int32(flank - 1)
+    over = height[LANES:]  # a flank less one behind
+    for k in range((high - low - 1) * LANES):
+        membrane = max(np.int32(over[k] - crest), none)
+        crossed[LANES + k] = crossed[k] + (membrane if since[k] >= behind else none)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _weigh(height: Any, crossed: Any, low: int, high: int, rule: Any, brown: Any, gain: Any, a: int) -> None:
+    """Add to the gain of every radius what its DAB and what lies before it are worth."""
+    none, some, much = np.int32(0), np.int32(24), np.int32(64)
+    up, up_much, up_some, down = rule.height[0], rule.height[1], rule.height[2], rule.height[3]
+    level, level_much = rule.level[0], rule.level[1]
+    wall, walls = np.int32(rule.crossed), np.int32(rule.most_crossed)
+    own, grey = height[rule.flank * LANES :], brown[a, low * LANES :]
+    row = gain[a, low * LANES : high * LANES]
+    for k in range(len(row)):
+        crest, dab = max(own[k], none), np.int32(grey[k])
+        total = np.int32(up * crest) + np.int32(up_much * min(crest, much)) + np.int32(up_some * min(crest, some))
+        total += np.int32(down * min(own[k], none)) + np.int32(level * dab) + np.int32(level_much * min(dab, much))
+        row[k] += total + np.int32(wall * min(crossed[k], walls))

@@ -34,7 +34,7 @@ from her2core.kernels.nuclei import UNLIMITED, Nuclei
 from her2core.kernels.parting import barriers, find_doubles, parting_rule
 from her2core.kernels.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, Smoothing, fill_planes, stain_tables
-from her2core.kernels.polar import N_RAYS, bearings, bend_costs, star
+from her2core.kernels.polar import N_RAYS, bearings, star
 from her2core.kernels.rivals import unrivalled
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
@@ -184,31 +184,23 @@ class IHCKernel:
         def steps(um: float) -> int:
             return max(1, round(um / self.step_um))
 
-        flank = steps(1.25)
+        flank = steps(contour.FLANK_UM)
         n_radii = steps(NUCLEUS_REACH_UM + self.params.expansion_um) + 2 * flank
         per_od = SHADES / self.stains.range_od
         clear_glass = BASE - round(self.stains.low_od * per_od)
         self.contour_rule = contour.ContourRule(
             scale=self.bin / step_px,
             reach=steps(self.params.expansion_um),
-            clear=steps(0.75),
-            beyond=steps(2.25),
+            beyond=steps(contour.BEYOND_UM),
             flank=flank,
-            clip=16,
-            faint=4,
-            wall=4,
             glass=clear_glass + round(glass_od * per_od),
             clear_glass=clear_glass,
             cytoplasm=round(CYTOPLASM_OD * per_od),
             lumen=self._px(LUMEN_UM),
-            gap=20,
-            rind=24,
-            border=4,
-            pull=max(1, round(24 * self.step_um)),
             foot=steps(MEMBRANE_FOOT_UM),
             slack=steps(0.25),
             coarse=(np.arange(n_radii) * step_px / self.bin).astype(np.int32),
-            bend=bend_costs(4, 4),
+            **contour.gains(self.step_um, n_radii),
         )
         self.fine_star = star(n_radii, step_px, (self.bin - 1) / 2)
         self._membrane_work = contour.workspace(n_radii)
