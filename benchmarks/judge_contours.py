@@ -27,7 +27,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -35,12 +34,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from slides import RGB, SHARED, OneLevel
 
-from her2core.kernels import cell, membrane
-from her2core.kernels.contour import trace_contours
-from her2core.kernels.ihc import Cells, IHCKernel
-from her2core.kernels.lanes import LANES
-from her2core.kernels.nuclei import Nuclei
-from her2core.kernels.planes import Planes
+from her2core.kernels.ihc import IHCKernel
 from her2core.kernels.polar import N_RAYS
 from her2core.params import IHCParams, ProfileParams
 from her2core.profile.build import build_profile
@@ -139,77 +133,27 @@ HEAD = (
 )
 
 
-class Tracing(IHCKernel):
-    """The kernel, with the outlines of the cells that it returns."""
-
-    def __init__(self, stain: StainProfile, mpp: float) -> None:
-        super().__init__(IHCParams(), stain, mpp)
-        self.traced: dict[tuple[float, float], Traced] = {}
-
-    def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> Cells:
-        self._trace(planes, found.where(found.nearby()))
-        return super()._measure(planes, found, inner)
-
-    def _trace(self, planes: Planes, found: Nuclei) -> None:
-        """Outlines of all cells of ``found``, by place as the kernel's rows give it."""
-        sheets = cell.Sheets(
-            raw=self.fine_star.over(planes.raw),
-            dab=self.fine_star.over(planes.dab),
-            stains=self.wide_star.over(planes.stains),
-        )
-        sizes, work = self._sizes(planes.soft.shape[1]), self._membrane_work
-        strips, n = found.strips(planes.soft.shape[0]), len(found.y)
-        for first in range(0, n, LANES):
-            batch = [min(first + lane, n - 1) for lane in range(LANES)]
-            for lane, i in enumerate(batch):
-                cell._take(i, lane, found, strips, sizes, self.look, work)
-            trace_contours(sheets.dab, sheets.stains, self.contour_rule, work)
-            for lane, i in enumerate(batch):
-                place, one = self._outline(lane, i, sheets, sizes, found, work)
-                self.traced[place] = one
-
-    def _outline(
-        self, lane: int, i: int, sheets: cell.Sheets, sizes: cell.Sizes, found: Nuclei, work: Any
-    ) -> tuple[tuple[float, float], Traced]:
-        rule, nucleus, path = self.contour_rule, work.nucleus[lane], work.path[lane]
-        full, half = work.centre[:, lane]
-        grey = np.empty((5 * rule.slack + 1, N_RAYS), np.int32)
-        peak, counts = np.empty(N_RAYS, np.int32), np.empty((4, 256), np.int32)
-        stained, valid = np.empty(N_RAYS, np.bool_), np.empty(N_RAYS, np.bool_)
-        membrane.read_contour(sheets.raw, full, path, rule.slack, grey, peak)
-        base = membrane.cytoplasm_level(sheets.dab, full, nucleus, path, rule, counts)
-        cell._mark_stained(peak, base, sizes, stained)
-        membrane.leave_neighbours(sheets.stains, half, nucleus, rule, stained, path, peak)
-        membrane.find_valid(sheets.stains, half, nucleus, path, peak, sizes.positive, rule, valid)
-        cell._mark_stained(peak, base, sizes, stained)
-        seed = self.bin * np.array([found.y[i], found.x[i]]) + 0.5 * (self.bin - 1)
-        towards = np.stack([self.look.sin, self.look.cos], axis=1)
-        dy, dx, _ = cell.centroid(found.path[i], 0.5, self.look)
-        centre = seed + self.bin * np.array([dy, dx])
-        place = np.rint(centre * 16) / 16
-        return (place[0], place[1]), Traced(
-            centre,
-            seed + towards * (nucleus[:, None] - 0.5) * self.bin,
-            seed + towards * path[:, None] * (self.step_um / self.mpp),
-            stained & valid,
-            valid,
-        )
-
-
 def contours_of(image: RGB, mpp: float, stain: StainProfile, box: Box) -> list[Traced]:
     """Cells of an image whose centroid lies in ``box``, as the kernel outlines them."""
-    kernel = Tracing(stain, mpp)
+    kernel = IHCKernel(IHCParams(), stain, mpp)
     need = box.grown(kernel.halo_px)
-    y0, x0 = need.y0 // kernel.bin * kernel.bin, need.x0 // kernel.bin * kernel.bin
-    padded = np.full((need.y1 - y0, need.x1 - x0, 3), 255, np.uint8)
-    part = image[max(y0, 0) : need.y1, max(x0, 0) : need.x1]
-    padded[max(-y0, 0) :, max(-x0, 0) :][: part.shape[0], : part.shape[1]] = part
-    cells, found = kernel(padded, (y0, x0), box), []
-    origin = np.array([y0, x0])
-    for y, x in zip(cells["y_px0"], cells["x_px0"], strict=True):
-        one = kernel.traced[(y - y0, x - x0)]
+    padded = np.full((need.height, need.width, 3), 255, np.uint8)
+    part = image[max(need.y0, 0) : need.y1, max(need.x0, 0) : need.x1]
+    padded[max(-need.y0, 0) :, max(-need.x0, 0) :][: part.shape[0], : part.shape[1]] = part
+    cells, lines = kernel.outline(padded, (need.y0, need.x0), box)
+    turn = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
+    towards = np.stack([np.sin(turn), np.cos(turn)], axis=1) / mpp
+    found = []
+    for i in range(len(cells)):
+        seed = np.array([lines.y_px[i], lines.x_px[i]])
         found.append(
-            Traced(one.centre + origin, one.nucleus + origin, one.contour + origin, one.stained, one.valid)
+            Traced(
+                np.array([cells["y_px0"][i], cells["x_px0"][i]]),
+                seed + towards * lines.nucleus_um[i][:, None],
+                seed + towards * lines.contour_um[i][:, None],
+                (lines.dab_od[i] > 0) & lines.evaluable[i],
+                lines.evaluable[i],
+            )
         )
     return found
 

@@ -104,10 +104,13 @@ def measure(
         uint16 ``(n, ray)``: radius of the contour, steps along a fine ray.
     peak
         uint8 ``(n, ray)``: its DAB grey where it is stained, 0 where it is not.
+    valid
+        bool ``(n, ray)``: whether that can be judged.
     """
     n = len(found.y)
     rows, place, scratch = np.zeros((n, len(MEASURED)), np.float32), np.zeros((n, 2)), _scratch(rule.slack)
     contour, peak = np.zeros((n, N_RAYS), np.uint16), np.zeros((n, N_RAYS), np.uint8)
+    valid = np.zeros((n, N_RAYS), np.bool_)
     for first in range(0, len(wanted), LANES):
         batch = wanted[first : first + LANES]
         for lane in range(LANES):
@@ -124,7 +127,8 @@ def measure(
             for a in range(N_RAYS):
                 contour[i, a] = work.path[lane, a]
                 peak[i, a] = scratch.peak[a] if scratch.stained[a] else 0
-    return rows, place, contour, peak
+                valid[i, a] = scratch.valid[a]
+    return rows, place, contour, peak, valid
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -96,6 +96,8 @@ class Outlines(NamedTuple):
         float32 ``(n, 36)``: radius in µm along ray ``a``, which points ``10 a`` degrees from +x towards +y.
     dab_od
         float32 ``(n, 36)``: DAB OD of the stained part of the contour, 0 where it is not stained.
+    evaluable
+        bool ``(n, 36)``: whether stain can be judged along a ray: it does not look into a lumen.
     """
 
     y_px: NDArray[np.float64]
@@ -103,6 +105,7 @@ class Outlines(NamedTuple):
     nucleus_um: NDArray[np.float32]
     contour_um: NDArray[np.float32]
     dab_od: NDArray[np.float32]
+    evaluable: NDArray[np.bool_]
 
     def where(self, rows: NDArray[Any]) -> Outlines:
         """Those that ``rows`` marks or lists."""
@@ -396,7 +399,7 @@ class IHCKernel:
         )
         sizes = self._sizes(planes.soft.shape[1])
         work = self._membrane_work
-        rows, place, radius, peak = measure(
+        rows, place, radius, peak, valid = measure(
             sheets, found, strips, np.flatnonzero(wanted), sizes, self.contour_rule, self.look, work
         )
         cells = np.zeros(len(rows), CELL_DTYPE)
@@ -414,6 +417,7 @@ class IHCKernel:
             nucleus_um=((found.path - 0.5) * self.um).astype(np.float32),
             contour_um=(radius * self.step_um).astype(np.float32),
             dab_od=(peak / DAB_PER_OD).astype(np.float32),
+            evaluable=valid,
         )
         return cells[kept], lines.where(kept)
 
