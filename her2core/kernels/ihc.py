@@ -70,7 +70,6 @@ POCKET_SURROUND_UM: Final = 3.5  # what a pocket's seed is compared with
 POCKET_GREY: Final = 3  # ... and by how much it is paler
 POCKET_PEAK_UM: Final = 2.0  # two seeds of pockets are farther apart than this
 POCKET_COMPETE_UM: Final = 8.0  # from a pocket's centre to that of the nucleus in it
-POCKET_LOSES: Final = 256  # in 1/256 of evidence: a nucleus that shows is the better account of a cell
 POCKET_INSET_UM: Final = 1.0  # from the outline of a pocket, on the flank of its membrane, inwards
 SEED_GREY: Final = 12  # a seed is darker than its surroundings by this much
 SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
@@ -340,7 +339,6 @@ class IHCKernel:
         moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))
         found.improve(moved, self._outlined_pockets(planes, pocket, wide, found.y[moved], found.x[moved]))
         found = found.where(near)
-        found.score[:] -= POCKET_LOSES
         found.hidden[:] = True
         return found
 

@@ -22,6 +22,7 @@ LINES: Final = ((24, 0), (12, 480), (6, 1260))  # slope and offset, sixteenths o
 PALEST: Final = 220  # grey of no DAB
 CLOSED_DAB: Final = 10  # grey, 0.08 OD: a ray is closed by so much more DAB on its outline than inside
 CLOSED_SHARE: Final = 0.25  # ... and by this share of the DAB inside
+PALE_TISSUE: Final = 0.4  # hematoxylin ranges and OD of DAB: what is paler may be an overexposed cell or glass
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -77,12 +78,12 @@ def pocket_rule(rim: int, um: float) -> PocketRule:
         per_range=1 / SHADES,
         per_dab_od=1 / DAB_PER_OD,
         um2=um * um,
-        bias=-14.0,
-        closed=14.0,
-        height=1.0,
-        size=1.0,
-        rough=-0.5,
-        tissue=2.0,
+        bias=-13.02,
+        closed=6.374,
+        height=-0.527,
+        size=1.089,
+        rough=-0.217,
+        tissue=9.672,
     )
 
 
@@ -138,5 +139,5 @@ def measure_pocket(
         min(float(np.median(height)), 3.0),
         float(np.log(min(max(size, 8.0), 150.0))),
         min(change * N_RAYS / max(total, 1), 8.0),
-        min(tissue, 1.0),
+        min(max(tissue, PALE_TISSUE), 1.0),
     )
