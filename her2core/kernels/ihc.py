@@ -200,7 +200,7 @@ class IHCKernel:
             cytoplasm=round(CYTOPLASM_OD * per_od),
             lumen=self._px(LUMEN_UM),
             foot=steps(MEMBRANE_FOOT_UM),
-            slack=steps(0.25),
+            slack=steps(0.4),
             coarse=(np.arange(n_radii) * step_px / self.bin).astype(np.int32),
             **contour.gains(self.step_um, n_radii),
         )
