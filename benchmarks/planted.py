@@ -2,12 +2,12 @@
 
     python benchmarks/planted.py [FOLDER]
 
-Takes fields of the real cores in which every nucleus was marked by eye (`tests/data/nuclei_by_eye.csv`) and which are
-unstained, gives every mark the ground that is nearest to it, and lays DAB along the borders: known OD, width,
-gaps, granularity, haze, blur, chroma subsampling and JPEG quality. Borders are bent and lie off the midline between
-nuclei, so that a contour that only halves the distance is wrong. What is printed is how well the kernel reads the
-planted values **within one field and one score**: there nothing but the reading can make figures agree. With a
-FOLDER the pictures are left there.
+Takes fields of the real cores in which every nucleus was marked by eye (`tests/data/nuclei_by_eye.csv`) and
+which are unstained, gives every mark the ground that is nearest to it, and lays DAB along the borders: known
+OD, width, gaps, granularity, haze, blur, chroma subsampling and JPEG quality. Borders are bent and lie off
+the midline between nuclei, so that a contour that only halves the distance is wrong. What is printed is how
+well the kernel reads the planted values **within one field and one score**, where nothing but the reading can make
+figures agree. With a FOLDER the pictures are left there.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def marked_fields() -> dict[tuple[str, int, int, int], Array]:
 def plant_field(
     rgb: RGB, origin: tuple[int, int], box: Box, marks: Array, stain: StainProfile, plant: Plant
 ) -> PlantedField:
-    """Stain ``rgb`` (whose first pixel is ``origin``) within ``box`` along the borders of the marks' cells."""
+    """Stain ``rgb``, whose first pixel is ``origin``, within ``box`` along the borders of its cells."""
     rng = np.random.default_rng([plant.seed, box.y0, box.x0])
     h, w = box.height * FINE, box.width * FINE
     um = MPP / FINE
@@ -132,7 +132,10 @@ def plant_field(
     dab = line[nearest[0], nearest[1]] * np.exp(-0.5 * (distance / sigma) ** 2)
     dab = gaussian_filter(dab, 1.0)
     cytoplasm = np.where(labels > 0, np.r_[0.0, np.where(share > 0.15, 1.0, 0.3)][labels], 0.0)
-    dab = np.maximum(dab, plant.haze_od * gaussian_filter(cytoplasm * np.exp(0.3 * smooth_noise(rng, (h, w), 0.8 / um)), 2.0))
+    dab = np.maximum(
+        dab,
+        plant.haze_od * gaussian_filter(cytoplasm * np.exp(0.3 * smooth_noise(rng, (h, w), 0.8 / um)), 2.0),
+    )
     if plant.blur_um > 0:
         dab = gaussian_filter(dab, plant.blur_um / um)
     small = cv2.resize(dab, (box.width, box.height), interpolation=cv2.INTER_AREA)
@@ -140,9 +143,13 @@ def plant_field(
     y0, x0 = box.y0 - origin[0], box.x0 - origin[1]
     out[y0 : y0 + box.height, x0 : x0 + box.width] *= 10.0 ** (-small[..., None] * np.array(stain.dab))
     picture = np.clip(np.rint(out), 0, 255).astype(np.uint8)
-    flags = [cv2.IMWRITE_JPEG_QUALITY, plant.jpeg, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-             cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if plant.subsampled else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
-    picture = np.ascontiguousarray(cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], flags)[1], 1)[..., ::-1])
+    chroma = (
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if plant.subsampled else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    )
+    flags = [cv2.IMWRITE_JPEG_QUALITY, plant.jpeg, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, chroma]
+    picture = np.ascontiguousarray(
+        cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], flags)[1], 1)[..., ::-1]
+    )
     od, complete, contours, whole = np.zeros(n), np.zeros((n, 3)), [], np.zeros(n, bool)
     crest = cv2.dilate(dab.astype(np.float32), np.ones((3, 3), np.uint8))  # what a perfect contour would read
     for i, (ys, xs) in enumerate(own):
@@ -153,11 +160,13 @@ def plant_field(
         whole[i] = ys.min() > 2 and xs.min() > 2 and ys.max() < h - 3 and xs.max() < w - 3
         od[i] = np.median(values[values >= 0.1]) if (values >= 0.1).any() else 0.0
         complete[i] = [(values >= cut).mean() for cut in (0.1, 0.2, 0.4)]
-    return PlantedField("", plant, picture, origin, box, stain, marks[:, :2], marks[:, 2] == 1, od, complete, contours, whole)
+    return PlantedField(
+        "", plant, picture, origin, box, stain, marks[:, :2], marks[:, 2] == 1, od, complete, contours, whole
+    )
 
 
 def territories(yx: Array, h: int, w: int, um: float, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Number of the mark (from 1) that each pixel belongs to, 0 farther than 8 um from all; borders are bent."""
+    """Number of the mark (from 1) that each pixel belongs to, 0 far from all; borders are bent."""
     warp = [1.0 / um * smooth_noise(rng, (h, w), 3.0 / um) for _ in range(2)]
     yy, xx = np.mgrid[:h, :w].astype(np.float64)
     points = np.stack([(yy + warp[0]).ravel(), (xx + warp[1]).ravel()], 1)
@@ -196,7 +205,9 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
     small = rng.standard_normal((-(-shape[0] // step) + 2, -(-shape[1] // step) + 2))
     small = gaussian_filter(small, sigma / step, mode="wrap")
     small /= small.std()
-    return cv2.resize(small, (small.shape[1] * step, small.shape[0] * step), interpolation=cv2.INTER_CUBIC)[: shape[0], : shape[1]]
+    return cv2.resize(small, (small.shape[1] * step, small.shape[0] * step), interpolation=cv2.INTER_CUBIC)[
+        : shape[0], : shape[1]
+    ]
 
 
 def planted_fields(plants: tuple[Plant, ...] = PLANTS) -> list[PlantedField]:
@@ -210,7 +221,9 @@ def planted_fields(plants: tuple[Plant, ...] = PLANTS) -> list[PlantedField]:
         stain = replace(stain, dab=REFERENCE_DAB) if stain.source != "estimated" else stain
         box = Box(y0, x0, y0 + side, x0 + side)
         around = box.grown(320)
-        around = Box(max(around.y0, 0), max(around.x0, 0), min(around.y1, rgb.shape[0]), min(around.x1, rgb.shape[1]))
+        around = Box(
+            max(around.y0, 0), max(around.x0, 0), min(around.y1, rgb.shape[0]), min(around.x1, rgb.shape[1])
+        )
         part = np.ascontiguousarray(rgb[around.y0 : around.y1, around.x0 : around.x1])
         for plant in plants:
             field = plant_field(part, (around.y0, around.x0), box, marks, stain, plant)
@@ -237,7 +250,11 @@ def read(field: PlantedField) -> tuple[np.ndarray, NDArray[np.intp], NDArray[np.
 def classes(od: Array, complete: Array, p: ScoreParams) -> NDArray[np.int64]:
     """Ordinal class 0 to 3 (breast) of cells by OD and completeness; 2u counts as 2."""
     full, some = complete >= p.complete_fraction, complete >= p.detect_fraction
-    grade = np.where(od < p.weak_od, 1, np.where(full, np.where(od < p.strong_od, 2, 3), np.where(od < p.moderate_od, 1, 2)))
+    grade = np.where(
+        od < p.weak_od,
+        1,
+        np.where(full, np.where(od < p.strong_od, 2, 3), np.where(od < p.moderate_od, 1, 2)),
+    )
     return np.where(some, grade, 0)
 
 
@@ -258,7 +275,9 @@ def judge(field: PlantedField) -> dict[str, float]:
     cells = cells[found]
     truth_od, truth_c = field.od[marks], field.complete[marks]
     ladder = [round(v, 2) for v in IHCParams().ladder_od]
-    read_c = np.stack([cells[f"completeness_{ladder.index(cut):02d}"] for cut in (0.1, 0.2, 0.4)], 1).astype(float)
+    read_c = np.stack([cells[f"completeness_{ladder.index(cut):02d}"] for cut in (0.1, 0.2, 0.4)], 1).astype(
+        float
+    )
     read_od = cells["membrane_od_median"].astype(float)
     both = (read_od > 0) & (truth_od > 0)
     p = ScoreParams()
@@ -269,7 +288,9 @@ def judge(field: PlantedField) -> dict[str, float]:
         "od_r": correlation(read_od[both], truth_od[both]),
         "c10_r": correlation(read_c[:, 0], truth_c[:, 0]),
         "c20_r": correlation(read_c[:, 1], truth_c[:, 1]),
-        "c40_r": correlation(read_c[:, 2], truth_c[:, 2]) if (truth_c[:, 2] > 0).mean() > 0.3 else float("nan"),
+        "c40_r": correlation(read_c[:, 2], truth_c[:, 2])
+        if (truth_c[:, 2] > 0).mean() > 0.3
+        else float("nan"),
         "c20_err": float(np.abs(read_c[:, 1] - truth_c[:, 1]).mean()),
         "bias": max(bias, key=abs, default=float("nan")),
         "kappa": kappa(classes(read_od, read_c[:, 0], p), classes(truth_od, truth_c[:, 0], p)),

@@ -2,10 +2,10 @@
 
 A radius along a ray is likelier the cell's border the more it lies on a crest of DAB, the fewer crests
 lie before it, and the more usual its distance is: from the nucleus, and from the line midway to the
-neighbour. What each of these weighs was fitted (`benchmarks/fit_contours.py`) on contours drawn by eye in real
-cores and on membranes planted on real tissue: a conditional logit of the border's radius along a ray, whose
-log-odds are the gains of a closed path. DAB is compressed first (`COMPRESSED`), so that a crest is measured
-against the stain around it: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain as one of 0.3 on 0.1.
+neighbour. What each of these weighs was fitted (`benchmarks/fit_contours.py`) on contours drawn by eye in
+real cores and on membranes planted on real tissue: a conditional logit of the border's radius along a ray,
+whose log-odds are the gains of a closed path. DAB is compressed first (`COMPRESSED`), so that a crest is
+measured against the stain around it: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain as one of 0.3 on 0.1.
 
 Contours are traced for many cells at once, one a lane (see `lanes`). All radii are those of one star; a lane
 uses those that its own nucleus and neighbours leave it.
@@ -35,12 +35,12 @@ STEP_UM: Final = 0.25  # the fit's step along a ray
 
 
 class Slopes(NamedTuple):
-    """A piecewise linear gain by distance: log-odds a um up to the first bend, and how they change at each."""
+    """A piecewise linear gain by distance: log-odds a um up to the first bend, and their change at each."""
 
     first: float
     bends: tuple[tuple[float, float], ...] = ()  # (distance in um, change of slope)
 
-    def at(self, um: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, um: NDArray[Any]) -> NDArray[Any]:
         """Log-odds at distances ``um``."""
         total = self.first * um
         for where, change in self.bends:
@@ -58,7 +58,9 @@ FROM_POCKET: Final = Slopes(  # ... beyond the outline of a pocket
     0.367, ((0.5, -0.180), (1.0, -0.011), (1.5, 0.100), (2.0, -0.256), (3.5, -0.523), (5.0, 0.450))
 )
 PAST_MIDLINE: Final = Slopes(-0.427, ((0.5, -0.174), (1.25, -0.074), (2.5, 0.675)))  # ... past the midline
-BEFORE_MIDLINE: Final = Slopes(0.167, ((0.5, -0.115), (1.25, -0.083), (2.5, -0.096), (4.5, 0.077)))  # ... before it
+BEFORE_MIDLINE: Final = Slopes(
+    0.167, ((0.5, -0.115), (1.25, -0.083), (2.5, -0.096), (4.5, 0.077))
+)  # ... before it
 TO_THE_OPEN: Final = Slopes(0.175, ((1.0, 0.176), (2.0, -0.068), (4.0, -0.546)))
 """... beyond the edge, in addition, where there is no neighbour"""
 HEIGHT: Final = (-0.00008, 0.0095, 0.00442, -0.00061)
@@ -102,7 +104,8 @@ def gains(step_um: float, n_radii: int) -> dict[str, Any]:
     away = np.where(um > 0, PAST_MIDLINE.at(np.maximum(um, 0.0)), BEFORE_MIDLINE.at(np.maximum(-um, 0.0)))
 
     def whole(log_odds: Any) -> NDArray[np.int32]:
-        return np.rint(UNIT * np.asarray(log_odds)).astype(np.int32)
+        gain: NDArray[np.int32] = np.rint(UNIT * np.asarray(log_odds)).astype(np.int32)
+        return gain
 
     per_step = step_um / STEP_UM
     k = np.arange(MAX_BEND + 1)
@@ -276,6 +279,10 @@ def _weigh(height: Any, crossed: Any, low: int, high: int, rule: Any, brown: Any
     row = gain[a, low * LANES : high * LANES]
     for k in range(len(row)):
         crest, dab = max(own[k], none), np.int32(grey[k])
-        total = np.int32(up * crest) + np.int32(up_much * min(crest, much)) + np.int32(up_some * min(crest, some))
-        total += np.int32(down * min(own[k], none)) + np.int32(level * dab) + np.int32(level_much * min(dab, much))
+        total = (
+            np.int32(up * crest) + np.int32(up_much * min(crest, much)) + np.int32(up_some * min(crest, some))
+        )
+        total += (
+            np.int32(down * min(own[k], none)) + np.int32(level * dab) + np.int32(level_much * min(dab, much))
+        )
         row[k] += total + np.int32(wall * min(crossed[k], walls))

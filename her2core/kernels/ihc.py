@@ -11,6 +11,7 @@ begins: however a slide is cut, the rows are the same bits.
     evidence   which outlines are nuclei
     rivals     one outline for every nucleus
     parting    and two for two that touch
+    pockets    cells of which only the membrane shows
     contour    the contour of a cell
     membrane   and its stain
     cell       the numbers of a row
@@ -32,8 +33,8 @@ from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
 from her2core.kernels.nuclei import UNLIMITED, Nuclei
 from her2core.kernels.parting import barriers, find_doubles, parting_rule
-from her2core.kernels.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, Smoothing, fill_planes, stain_tables
+from her2core.kernels.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.polar import N_RAYS, bearings, star
 from her2core.kernels.rivals import unrivalled
 from her2core.params import IHCParams
@@ -73,7 +74,7 @@ POCKET_COMPETE_UM: Final = 8.0  # from a pocket's centre to that of the nucleus 
 POCKET_INSET_UM: Final = 1.0  # from the outline of a pocket, on the flank of its membrane, inwards
 SEED_GREY: Final = 12  # a seed is darker than its surroundings by this much
 SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
-FAINT_SEED: Final = 0.25  # of the hematoxylin range: a nucleus that stands out less was found by its membrane
+SHARED_OF_KINDS: Final = 12  # ... or a nucleus and a pocket one cell
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
 
 
@@ -171,11 +172,19 @@ class IHCKernel:
         self.nucleus_rule = nucleus_rule(px(1.5), self.um)
         self.parting_rule = parting_rule(px(1.5), px(PART_UM), self.um)
         self.pocket_edge = nuclei.edge_rule(
-            inner=px(2.0), outer=px(1.0), r_min=px(1.5), r_max=self.r_max, growth=2.0 / self.um, clip=40, bend=(40, 30)
+            inner=px(2.0),
+            outer=px(1.0),
+            r_min=px(1.5),
+            r_max=self.r_max,
+            growth=2.0 / self.um,
+            clip=40,
+            bend=(40, 30),
         )
         self.pocket_rule = pocket_rule(px(1.5), self.um)
         coarse = 2 * self.um
-        self._pocket_taps = gaussian_taps(POCKET_SIGMA_UM / coarse, max(2, round(3 * POCKET_SIGMA_UM / coarse)))
+        self._pocket_taps = gaussian_taps(
+            POCKET_SIGMA_UM / coarse, max(2, round(3 * POCKET_SIGMA_UM / coarse))
+        )
         self._pocket_wide = gaussian_taps(POCKET_SURROUND_UM / coarse, round(3 * POCKET_SURROUND_UM / coarse))
         self._nucleus_work = nuclei.workspace(self.edge_rule)
 
@@ -220,7 +229,9 @@ class IHCKernel:
         self.rival_chain = self.drift + joint + px(PART_UM)
         self.seed_chain = self.rival_chain + self.shift + near
         self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
-        self.pixel_reach = max(self.pixel_reach, 2 * (len(self._pocket_wide) + round(POCKET_PEAK_UM / self.um / 2) + 2))
+        self.pixel_reach = max(
+            self.pixel_reach, 2 * (len(self._pocket_wide) + round(POCKET_PEAK_UM / self.um / 2) + 2)
+        )
         by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
         reach = max(by_nuclei, self.drift + cell_px)
         self.halo_px = self.bin * (reach + 4)
@@ -254,7 +265,10 @@ class IHCKernel:
         need = core.grown(self.halo_px)
         if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
             raise ValueError(f"{area} does not cover {need}: the core {core} and a halo of {self.halo_px} px")
-        cut_y, cut_x = (-origin[0] % (2 * self.bin), -origin[1] % (2 * self.bin))  # bins stand on absolute places
+        cut_y, cut_x = (
+            -origin[0] % (2 * self.bin),
+            -origin[1] % (2 * self.bin),
+        )  # bins stand on absolute places
         y0, x0 = (origin[0] + cut_y) // self.bin, (origin[1] + cut_x) // self.bin
         planes = self._unmix(rgb[cut_y:, cut_x:])
         top, left = core.y0 // self.bin - y0, core.x0 // self.bin - x0
@@ -309,7 +323,9 @@ class IHCKernel:
         found = self._parted(planes, found.where(near)).joined(self._pockets(planes, inner))
         found = found.where(np.lexsort((found.x, found.y)))
         found = found.where(found.score > 0)
-        found = found.where(unrivalled(found, self.joint, SHARED_RAYS, self.wide_star, self.look))
+        found = found.where(
+            unrivalled(found, self.joint, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.look)
+        )
         path = found.path[found.hidden]
         inset = np.minimum(path // 4, self._px(POCKET_INSET_UM))
         found.path[found.hidden] = np.maximum(path - inset, self.pocket_edge.r_min)
@@ -319,7 +335,9 @@ class IHCKernel:
         """Cells of which the membrane shows and no nucleus does."""
         h, w = planes.soft.shape
         pocket = self._plane("pocket", h, w)
-        coarse, soft, wide = (self._plane(name, h // 2, w // 2) for name in ("coarse", "coarse soft", "coarse wide"))
+        coarse, soft, wide = (
+            self._plane(name, h // 2, w // 2) for name in ("coarse", "coarse soft", "coarse wide")
+        )
         fill_pockets(planes.stains, pocket, coarse)
         blur(coarse, self._pocket_taps, soft)
         blur(coarse, self._pocket_wide, wide)
@@ -332,7 +350,9 @@ class IHCKernel:
         near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
         found = self._outlined_pockets(planes, pocket, wide, y[near], x[near])
         found = found.where(found.score > 0)
-        found = found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
+        found = found.where(
+            unrivalled(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.look)
+        )
         y, x = found.y.copy(), found.x.copy()
         nuclei.recentre(found, self.wide_star, self.look, self.shift)
         near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
@@ -350,9 +370,20 @@ class IHCKernel:
         found = Nuclei.at(y, x)
         floor = wide[y // 2, x // 2].astype(np.int32)
         order = found.nearby()
-        nuclei.outline_all(self.wide_star.over(pocket), w, floor, UNLIMITED, self.pocket_edge, self._nucleus_work, found, order)
+        nuclei.outline_all(
+            self.wide_star.over(pocket),
+            w,
+            floor,
+            UNLIMITED,
+            self.pocket_edge,
+            self._nucleus_work,
+            found,
+            order,
+        )
         clear = self.contour_rule.clear_glass
-        judge_pockets(self.wide_star.over(planes.stains), w, found, order, 16 * POCKET_GREY, clear, self.pocket_rule)
+        judge_pockets(
+            self.wide_star.over(planes.stains), w, found, order, 16 * POCKET_GREY, clear, self.pocket_rule
+        )
         return found
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
@@ -384,7 +415,9 @@ class IHCKernel:
     def _unrivalled(self, found: Nuclei) -> Nuclei:
         """The best outlines of ``found``, of those that are nuclei; in ascending ``y``."""
         found = found.where(found.score > 0)
-        return found.where(unrivalled(found, self.near, SHARED_RAYS, self.wide_star, self.look))
+        return found.where(
+            unrivalled(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.look)
+        )
 
     def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> tuple[Cells, Outlines]:
         found = found.where(found.nearby())
@@ -410,8 +443,8 @@ class IHCKernel:
         area = cells["nucleus_area_um2"]
         kept = wanted & (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)
         lines = Outlines(
-            y_px=centre[:, 0],
-            x_px=centre[:, 1],
+            y_px=centre[:, 0].astype(np.float64),
+            x_px=centre[:, 1].astype(np.float64),
             nucleus_um=((found.path - 0.5) * self.um).astype(np.float32),
             contour_um=(radius * self.step_um).astype(np.float32),
             dab_od=(peak / DAB_PER_OD).astype(np.float32),

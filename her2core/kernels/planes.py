@@ -163,7 +163,9 @@ def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, stains: Any, nuclear:
         above = np.int32(dab0[2 * x]) + np.int32(dab0[2 * x + 1])
         brown = np.int32(above + np.int32(dab1[2 * x]) + np.int32(dab1[2 * x + 1]) + 2) >> 2
         taken = np.int32(np.int32(np.int32(brown) * SHADE) + 2**15) >> 16
-        blue = min(blue, np.int32(np.int32(BASE) + max(np.int32(np.int32(HIDING) - brown) * np.int32(CAP), none)))
+        blue = min(
+            blue, np.int32(np.int32(BASE) + max(np.int32(np.int32(HIDING) - brown) * np.int32(CAP), none))
+        )
         stains[x] = np.int32(min(max(blue, none), white)) << 8
         nuclear[x] = min(max(np.int32(blue - taken), none), white)
 

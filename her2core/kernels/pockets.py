@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from her2core.kernels.evidence import NONE
-from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES
+from her2core.kernels.planes import DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS, sample
 
 # A DAB step counts less the darker it is: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain to see as
@@ -22,12 +22,14 @@ LINES: Final = ((24, 0), (12, 480), (6, 1260))  # slope and offset, sixteenths o
 PALEST: Final = 220  # grey of no DAB
 CLOSED_DAB: Final = 10  # grey, 0.08 OD: a ray is closed by so much more DAB on its outline than inside
 CLOSED_SHARE: Final = 0.25  # ... and by this share of the DAB inside
-PALE_TISSUE: Final = 0.4  # hematoxylin ranges and OD of DAB: what is paler may be an overexposed cell or glass
+PALE_TISSUE: Final = (
+    0.4  # hematoxylin ranges and OD of DAB: what is paler may be an overexposed cell or glass
+)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def fill_pockets(stains: Any, pocket: Any, coarse: Any) -> None:
-    """Pale where there is no DAB: ``pocket`` (h, w) uint8 from `Planes.stains`, ``coarse`` its 2 x 2 means."""
+    """Fill ``pocket`` (h, w) uint8, pale where ``stains`` have no DAB, and ``coarse``, its 2 x 2 means."""
     for y in range(len(coarse)):
         _fill_row(stains[2 * y], pocket[2 * y])
         _fill_row(stains[2 * y + 1], pocket[2 * y + 1])
@@ -88,20 +90,25 @@ def pocket_rule(rim: int, um: float) -> PocketRule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def judge_pockets(stains: Any, stride: int, found: Any, order: Any, least: int, clear: int, rule: Any) -> None:
+def judge_pockets(
+    stains: Any, stride: int, found: Any, order: Any, least: int, clear: int, rule: Any
+) -> None:
     """Replace every outline's score by its evidence, in 1/256; `NONE` where the score is below ``least``.
 
     ``stains`` is a sheet of `Planes.stains`, ``stride`` its width; ``clear`` the hematoxylin grey of glass.
     """
     height = np.empty(N_RAYS)
+    weights = (rule.closed, rule.height, rule.size, rule.rough, rule.tissue)
     for i in order:
         if found.score[i] < least:
             found.score[i] = NONE
             continue
         total = rule.bias
-        measures = measure_pocket(stains, found.y[i] * stride + found.x[i], found.path[i], clear, rule, height)
+        measures = measure_pocket(
+            stains, found.y[i] * stride + found.x[i], found.path[i], clear, rule, height
+        )
         for k in range(5):
-            total += measures[k] * (rule.closed, rule.height, rule.size, rule.rough, rule.tissue)[k]
+            total += measures[k] * weights[k]
         found.score[i] = int(256.0 * total)
 
 
@@ -113,7 +120,9 @@ def measure_pocket(
 
     ``height`` (ray,) is scratch.
     """
-    blue = brown = area = square = change = total = 0
+    blue: Any = 0
+    brown: Any = 0
+    area = square = change = total = 0
     for a in range(N_RAYS):
         for r in range(path[a]):
             grey = np.int64(sample(stains, at, a, r))
@@ -126,7 +135,7 @@ def measure_pocket(
     inner_blue, inner_brown = blue / max(area, 1), brown / max(area, 1)
     closed = 0
     for a in range(N_RAYS):
-        peak = 0
+        peak: Any = 0
         for r in range(max(path[a] - 1, 0), path[a] + rule.rim + 1):
             peak = max(peak, np.int64(sample(stains, at, a, r)) & 0xFF)
         rise = peak - inner_brown

@@ -11,11 +11,11 @@ from her2core.kernels.polar import N_RAYS
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unrivalled(found: Any, near: int, shared: int, star: Any, look: Any) -> Any:
+def unrivalled(found: Any, near: int, shared: int, of_kinds: int, star: Any, look: Any) -> Any:
     """Mark the outlines (in ascending ``y``) that no better one rivals, bool (n,).
 
-    Two outlines are rivals if one has ``shared`` of its points inside the other; their centres are then at
-    most ``near`` pixels apart along an axis. Greedy suppression would also restore what only a loser rivals,
+    Two outlines are rivals if one has ``shared`` of its points inside the other, or ``of_kinds`` where one is
+    a nucleus and one a pocket; their centres are at most ``near`` pixels apart along an axis. Greedy suppression would also restore what only a loser rivals,
     and so let a chain of overlaps carry an influence across a slide; on marked nuclei it finds no more.
     """
     n = len(found.y)
@@ -24,10 +24,11 @@ def unrivalled(found: Any, near: int, shared: int, star: Any, look: Any) -> Any:
         j = i + 1
         while j < n and found.y[j] - found.y[i] <= near:
             loser = j if found.score[i] >= found.score[j] else i
+            least = shared if found.hidden[i] == found.hidden[j] else of_kinds
             if (
                 keep[loser]
                 and abs(found.x[j] - found.x[i]) <= near
-                and (_covers(i, j, found, star, look) >= shared or _covers(j, i, found, star, look) >= shared)
+                and (_covers(i, j, found, star, look) >= least or _covers(j, i, found, star, look) >= least)
             ):
                 keep[loser] = False
             j += 1
