@@ -1,11 +1,11 @@
 """The contour of a cell: one closed path between its nucleus and its neighbours.
 
-A radius along a ray is likelier the cell's border the more it lies on a crest of DAB, the fewer crests
-lie before it, and the more usual its distance is: from the nucleus, and from the line midway to the
-neighbour. What each of these weighs was fitted (`benchmarks/fit_contours.py`) on contours drawn by eye in
-real cores and on membranes planted on real tissue: a conditional logit of the border's radius along a ray,
-whose log-odds are the gains of a closed path. DAB is compressed first (`COMPRESSED`), so that a crest is
-measured against the stain around it: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain as one of 0.3 on 0.1.
+A radius along a ray is likelier the cell's border the more it lies on a crest of DAB, the fewer crests lie
+before it, and the more usual its distance is: from the nucleus, and from the line midway to the neighbour.
+What each of these weighs was fitted (`benchmarks/fit_contours.py`) on contours drawn by eye in real cores and
+on membranes planted on real tissue: a conditional logit of the border's radius along a ray, whose log-odds
+are the gains of a closed path. DAB is compressed first (`COMPRESSED`): a crest is measured against the stain
+around it, and a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain as one of 0.3 on 0.1.
 
 Contours are traced for many cells at once, one a lane (see `lanes`). All radii are those of one star; a lane
 uses those that its own nucleus and neighbours leave it.

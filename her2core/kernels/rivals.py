@@ -15,8 +15,9 @@ def unrivalled(found: Any, near: int, shared: int, of_kinds: int, star: Any, loo
     """Mark the outlines (in ascending ``y``) that no better one rivals, bool (n,).
 
     Two outlines are rivals if one has ``shared`` of its points inside the other, or ``of_kinds`` where one is
-    a nucleus and one a pocket; their centres are at most ``near`` pixels apart along an axis. Greedy suppression would also restore what only a loser rivals,
-    and so let a chain of overlaps carry an influence across a slide; on marked nuclei it finds no more.
+    a nucleus and one a pocket; their centres are at most ``near`` pixels apart along an axis. Greedy
+    suppression would also restore what only a loser rivals, and so let a chain of overlaps carry an influence
+    across a slide; on marked nuclei it finds no more.
     """
     n = len(found.y)
     keep = np.ones(n, np.bool_)
