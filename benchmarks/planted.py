@@ -4,8 +4,8 @@
 
 Takes fields of the real cores in which every nucleus was marked by eye (`tests/data/nuclei_by_eye.csv`) and
 which are unstained, gives every mark the ground that is nearest to it, and lays DAB along the borders: known
-OD, width, gaps, granularity, haze, blur, chroma subsampling and JPEG quality. Borders are bent and lie off the
-midline between nuclei, so that a contour that only halves the distance is wrong. Printed is how well the
+OD, width, gaps, granularity, haze, blur, chroma subsampling and JPEG quality. Borders are bent and lie off
+the midline between nuclei, so that a contour that only halves the distance is wrong. Printed is how well the
 kernel reads the planted values **within one field and one score**, where nothing but the reading can make
 figures agree. With a FOLDER the pictures are left there.
 """
