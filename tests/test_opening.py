@@ -389,6 +389,7 @@ def test_focal_planes_of_ndpi_are_counted(tmp_path: Path) -> None:
     [
         ({"zeiss.Information.Image.SizeZ": "5"}, 5),
         ({"ventana.Z-layers": "3"}, 3),
+        ({"hamamatsu.NoLayers": "7"}, 7),
         ({"ventana.Z-layers": "many"}, 1),
     ],
 )

@@ -65,6 +65,26 @@ def test_identity_of_a_slide_of_several_files_covers_all_of_them(tmp_path: Path)
     assert file_identity(str(slide))[1] != whole
 
 
+VMS = (
+    b"[Virtual Microscope Specimen]\r\nNoJpegColumns=2\r\nImageFile=a.jpg\r\nImageFile(1,0) = a(1,0).jpg\r\n"
+    b"MapFile=a_map.jpg\r\nMacroImage=../secret.jpg\r\nOptimisationFile=gone.opt\r\n"
+)
+
+
+def test_a_key_file_brings_the_pictures_that_it_names(tmp_path: Path, put: Put) -> None:
+    parts = {"a.vms": VMS, "a.jpg": b"12", "a(1,0).jpg": b"345", "a_map.jpg": b"6", "b.jpg": b"no part of it"}
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
+        remote = put(f"slide/{name}", content).rpartition("/")[0] + "/a.vms"
+    size, identity = file_identity(str(tmp_path / "a.vms"))
+    assert size == file_identity(remote)[0] == len(VMS) + 6
+    with Scratch(str(tmp_path / "scratch"), 1000).stage(remote) as path:
+        assert {p.name for p in path.parent.iterdir()} == parts.keys() - {"b.jpg"}
+    (tmp_path / "a(1,0).jpg").write_bytes(b"543")
+    os.utime(tmp_path / "a(1,0).jpg", (1, 1))
+    assert file_identity(str(tmp_path / "a.vms"))[1] != identity
+
+
 def test_identity_of_a_remote_file_is_its_size_and_etag(put: Put) -> None:
     uri = put("a.svs", b"pixels")
     assert file_identity(uri) == (6, f"6-{hashlib.md5(b'pixels').hexdigest()}")

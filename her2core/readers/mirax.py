@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ SUFFIX = ".mrxs"
 HEADER = "Slidedat.ini"
 MAX_HEADER_BYTES = 1 << 22
 """Longest header that is searched for the names of its files (ours); slides have below 200 kB."""
-_MEMBER = re.compile(rb"^\s*(?:INDEXFILE|FILE_\d+)\s*=\s*(.+?)\s*$", re.MULTILINE)
+_MEMBER = re.compile(rb"^\s*(?:INDEXFILE|FILE_\d+)\s*=\s*([^\s\0][^\r\n\0]{0,199}?)\s*$", re.MULTILINE)
 
 
 def is_mirax(path: str) -> bool:
@@ -42,9 +43,9 @@ def check_parts(path: str, name: str) -> None:
         raise _missing(name, folder.name, f"{HEADER} is missing in it")
     with header.open("rb") as opened:
         listed = _MEMBER.findall(opened.read(MAX_HEADER_BYTES))
-    absent = [part for part in listed if b"/" in part or not (folder / part.decode("latin-1")).is_file()]
+    absent = [part for part in listed if b"/" in part or not (folder / os.fsdecode(part)).is_file()]
     if absent:
-        first = absent[0].decode("latin-1")[:40]
+        first = os.fsdecode(absent[0])[:40]
         raise _missing(name, folder.name, f"{len(absent)} of its {len(listed)} files are missing: {first!r}")
 
 

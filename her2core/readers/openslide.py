@@ -23,7 +23,7 @@ BLOCK_PX = 1024
 """Edge of the squares a region is read in: bounds the RGBA copy to 4 MiB."""
 MANY_FILES = (".mrxs", ".vms", ".vmu")
 """Suffixes of formats whose pixels lie in other files: the size of the named one tells nothing."""
-FOCI_PROPERTIES = ("zeiss.Information.Image.SizeZ", "ventana.Z-layers")
+FOCI_PROPERTIES = ("zeiss.Information.Image.SizeZ", "ventana.Z-layers", "hamamatsu.NoLayers")
 """Properties that count focal planes."""
 LEICA_SCHEMA = "www.leica-microsystems.com/scn"
 """Part of the name space of Leica's XML."""

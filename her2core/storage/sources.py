@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -35,9 +36,20 @@ WAIT_FOR_SPACE_S = 3600.0
 POLL_S = 0.2
 
 
+KEY_FILES = (".vms", ".vmu")
+"""Suffixes of Hamamatsu's key files: texts that name the pictures beside them."""
+KEY_FILE_BYTES = 1 << 16
+"""Longest key file that is read; OpenSlide reads none that is longer."""
+_NAMED_FILE = re.compile(
+    rb"^\s*(?:ImageFile[^=\r\n]*|MapFile|MacroImage|OptimisationFile)\s*="
+    rb"\s*([^/\\\s\0.][^/\\\r\n\0]{0,199}?)\s*$",
+    re.MULTILINE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """One file of a slide: most have one, MRXS and DICOM folders have many."""
+    """One file of a slide: most have one, MRXS, VMS and DICOM folders have many."""
 
     name: str  # relative to the folder that a staged copy lies in
     place: str  # as the file system names it
@@ -49,8 +61,8 @@ def file_identity(uri: str, endpoint_url: str | None = None) -> tuple[int, str]:
     """Size in bytes and identity of a slide: equal identity means equal pixels.
 
     Local files are digested (SHA-256, once a process while size and times stay as they are); remote objects
-    are known by size and ETag. A slide of several files (MRXS with its folder, a DICOM or OME-Zarr folder)
-    has the digest of its members' names and identities.
+    are known by size and ETag. A slide of several files (MRXS with its folder, VMS with its pictures, a DICOM
+    or OME-Zarr folder) has the digest of its members' names and identities.
 
     Returns
     -------
@@ -326,11 +338,20 @@ def _members(uri: str, endpoint_url: str | None) -> list[_Member]:
     return found
 
 
+def _named_in(key_file: bytes) -> list[str]:
+    """Names of the files that a key file says belong to it, in a fixed order."""
+    return sorted({name.decode("utf-8", "replace") for name in _NAMED_FILE.findall(key_file)})
+
+
 def _local_members(path: Path) -> list[_Member]:
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
     elif path.suffix.lower() == ".mrxs":
         files = [path, *sorted(p for p in path.with_suffix("").rglob("*") if p.is_file())]
+    elif path.suffix.lower() in KEY_FILES:
+        with path.open("rb") as opened:
+            named = _named_in(opened.read(KEY_FILE_BYTES))
+        files = [path, *(path.with_name(n) for n in named if path.with_name(n).is_file())]
     else:
         files = [path]
     return [_Member(str(p.relative_to(path.parent)), str(p), p.stat().st_size, "") for p in files]
@@ -348,6 +369,9 @@ def _remote_members(path: str, endpoint_url: str | None) -> list[_Member]:
         files = inside(path)
     elif path.lower().endswith(".mrxs"):
         files = [info, *inside(path[: -len(".mrxs")])]
+    elif path.lower().endswith(KEY_FILES):
+        named = _named_in(fs.cat_file(path, start=0, end=KEY_FILE_BYTES))
+        files = [info, *(fs.info(f"{parent}/{n}") for n in named if fs.exists(f"{parent}/{n}"))]
     else:
         files = [info]
     return [_Member(i["name"].removeprefix(parent + "/"), i["name"], int(i["size"]), i["ETag"].strip('"'))
