@@ -373,7 +373,10 @@ def test_slides_of_different_groups_are_pooled_and_the_conflict_is_listed() -> N
         ((("s1", "2+", 1), ("s2", "null", 8)), None, ("Equivocal", "equivocal", "0")),
         ((("s1", "2+", 1), ("s2", "null", 8)), "4", ("Equivocal", "equivocal", "0")),
         ((("s1", "2+", 1), ("s2", "null", 8)), "5", ("Negative", "ultralow", "0")),
+        # a null is without any stain
         ((("s1", "1+", 1), ("s2", "null", 8)), None, ("Negative", "null", "0")),
+        ((("s1", "ultralow", 1), ("s2", "null", 8)), None, ("Negative", "null", "0")),
+        ((("s1", "1+", 1), ("s2", "null", 1)), None, ("Negative", "ultralow", "0")),
         ((("s1", "3+", 1), ("s2", "1+", 1)), "1", ("Positive", "pos_IHC2_ISHpos", "2+")),
     ],
 )
@@ -384,7 +387,7 @@ def test_a_block_is_not_made_negative_by_others(
     outcomes += [ish("f", ish_group)] if ish_group else []
     case = judged(outcomes)
     assert (case.status, case.decision.her2_class, case.verdict.score) == answer
-    hidden = "3+" in {kind for _, kind, _ in slides} or case.status == "Equivocal"
+    hidden = "3+" in {kind for _, kind, _ in slides} or case.status == "Equivocal" or answer[1] == "null"
     assert ("hidden_by_pooling" in case.flags) == ("review" in case.flags) == hidden
     assert any("pooled" in sentence for sentence in case.conflicts) == hidden
 

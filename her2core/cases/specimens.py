@@ -220,9 +220,9 @@ def score_case(
     joined = _Joined(slides, counted, ish_params, ish_rules, case_rules)
     ish, decision = joined.beside(verdict.score, verdict.her2_class)
     blocks = _block_scores(outcomes, params, rules)
-    alone = {name: s.verdict.score for name, s in pooled.items()}
-    alone |= {f"block {name}": score for name, score in blocks.items()}
-    decision, hidden = joined.not_hidden(decision, ish, verdict.score, alone, rules)
+    alone = {name: s.verdict for name, s in pooled.items()}
+    alone |= {f"block {name}": found for name, found in blocks.items()}
+    decision, hidden = joined.not_hidden(decision, ish, verdict, alone)
     if "strong_below_floor" in verdict.patterns and decision.status != "Positive":
         decision = _flagged(decision, "strong_below_floor")
     date, odd_dates = _collection_date(slides)
@@ -250,7 +250,7 @@ def score_case(
         n_blocks=len({s.block_id for s in slides if s.block_id}),
         slide_max=max((s.verdict.score for s in pooled.values() if s.verdict.score), default=None),
         discordance=_spread([s.verdict.score for s in pooled.values()]),
-        block_discordance=_spread(blocks.values()),
+        block_discordance=_spread(v.score for v in blocks.values()),
         reader_scores=tuple(f"{s.slide_id}={s.reader_score}" for s in slides if s.reader_score),
         conflicts=(*odd_dates, *_reader_conflicts(outcomes), *ish.conflicts, *hidden),
     )
@@ -276,38 +276,46 @@ class _Joined:
         self,
         decision: CaseDecision,
         ish: CaseIsh,
-        score: str | None,
-        alone: Mapping[str, str | None],
-        rules: RuleSet,
+        verdict: Verdict,
+        alone: Mapping[str, Verdict],
     ) -> tuple[CaseDecision, list[str]]:
         """Leave to a person what pooling would hide, and say it in words.
 
         A slide or block that by itself is Positive, or waits for ISH, is not made Negative by others. A 3+
-        among them is said whatever the status.
+        among them is said whatever the status, and any stain beside a null.
 
         Parameters
         ----------
-        score
-            IHC score of the pooled cells.
+        verdict
+            IHC of the pooled cells.
         alone
-            IHC score of every slide and every block by itself.
+            IHC of every slide and every block by itself.
         """
-        scores = [s for s in alone.values() if s]
-        highest = max(scores, key=SCORES.index, default=None)
-        words = []
-        if highest and score and SCORES.index(highest) > SCORES.index(score):
-            _, by_itself = self.beside(highest, rules.her2_classes.get(highest, "null"))
-            if highest == "3+" or (decision.status == "Negative" and by_itself.status != "Negative"):
-                names = ", ".join(name for name, s in sorted(alone.items()) if s == highest)
-                words.append(f"IHC {highest} of {names}, pooled {score}")
+        scored = {name: (SCORES.index(v.score), v) for name, v in sorted(alone.items()) if v.score}
+        top, one = max(scored.values(), key=lambda each: each[0], default=(0, verdict))
+        words, open_again = [], False
+        if verdict.score and one.score and top > SCORES.index(verdict.score):
+            _, by_itself = self.beside(one.score, one.her2_class)
+            open_again = decision.status == "Negative" and by_itself.status != "Negative"
+            if one.score == "3+" or open_again or verdict.her2_class == "null":
+                names = ", ".join(name for name, (rank, _) in scored.items() if rank == top)
+                words.append(f"IHC {one.score} of {names}, pooled {verdict.score}")
+        elif verdict.her2_class == "null" and (names := _of_class(alone, "ultralow")):
+            words.append(f"IHC 0 ultralow of {names}, pooled 0 null")
         if ish.hidden and decision.status == "Negative":
             words.append(f"ISH Positive of {', '.join(ish.hidden)}, pooled Negative")
+            open_again = True
         if not words:
             return decision, words
         decision = _flagged(decision, "hidden_by_pooling")
-        if decision.status == "Negative":
+        if open_again:
             decision = replace(decision, status="Equivocal", her2_class="equivocal")
         return decision, words
+
+
+def _of_class(alone: Mapping[str, Verdict], her2_class: str) -> str:
+    """Names of slides and blocks of a class."""
+    return ", ".join(name for name, v in sorted(alone.items()) if v.her2_class == her2_class)
 
 
 def _flagged(decision: CaseDecision, flag: str) -> CaseDecision:
@@ -335,13 +343,13 @@ def _passed_on(outcomes: Sequence[SlideOutcome]) -> set[str]:
 
 def _block_scores(
     outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet
-) -> dict[str, str | None]:
-    """IHC score of every block that the manifest names, its slides pooled."""
+) -> dict[str, Verdict]:
+    """IHC of every block that the manifest names, its slides pooled."""
     blocks: dict[str, list[SlideOutcome]] = {}
     for outcome in outcomes:
         if outcome.slide.block_id and outcome.readable_score:
             blocks.setdefault(outcome.slide.block_id, []).append(outcome)
-    return {name: pool_ihc(block, params, rules)[1].score for name, block in blocks.items()}
+    return {name: pool_ihc(block, params, rules)[1] for name, block in blocks.items()}
 
 
 def _spread(scores: Iterable[str | None]) -> int | None:

@@ -34,12 +34,13 @@ def dropped_slides(store: Store, cohort: str, named: Iterable[str]) -> set[str]:
         Slides of the manifest.
     """
     runs = read_rows(store, RUNS, ("cohort", "finished_at", "run_id", "inputs")).to_pylist()
-    last: dict[str, str | None] = {}  # slide -> cohort that named it last
-    slides: dict[str | None, set[str]] = {}
-    for run in sorted(runs, key=lambda run: (run["finished_at"], run["run_id"])):
-        slides[run["cohort"]] = {entry["slide_id"] for entry in json.loads(run["inputs"])}
-        last |= dict.fromkeys(slides[run["cohort"]], run["cohort"])
-    return {slide for slide in slides.get(cohort, set()) - set(named) if last[slide] == cohort}
+    kept = set(named)
+    for run in sorted(runs, key=lambda run: (run["finished_at"], run["run_id"]), reverse=True):
+        slides = {entry["slide_id"] for entry in json.loads(run["inputs"])}
+        if run["cohort"] == cohort:
+            return slides - kept
+        kept |= slides
+    return set()
 
 
 def true_cases(store: Store) -> Keep:
