@@ -146,7 +146,7 @@ def test_columns_of_a_table_find_their_meaning() -> None:
 
 
 def test_a_detection_cut_point_that_was_not_measured_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"0\.12 is not a cut-point .*0\.15"):
+    with pytest.raises(ConfigError, match=r"0\.12, not a cut-point .*0\.15"):
         completeness_column(dataclasses.replace(PARAMS, detect_od=0.12), LADDER)
 
 
