@@ -813,6 +813,19 @@ def test_primary_and_metastasis_are_compared_and_never_merged(
     assert len(found.specimens) == 3
 
 
+def test_a_zero_that_waits_for_a_person_is_zero_or_positive() -> None:
+    waiting = ihc("s1", "null", site="primary", ish_ratio=5.0)
+    one = patient(waiting, ihc("s2", "null", site="metastasis"))
+    assert (one.primary_metastasis, one.ever_low_or_higher) == (None, None)
+    other = patient(waiting, ihc("s2", "1+", site="metastasis"))
+    assert (other.primary_metastasis, other.ever_low_or_higher) == ("discordant", True)
+    hidden = patient(
+        *(many(ihc(name, kind, site="primary"), n) for name, kind, n in (("s1", "3+", 1), ("s2", "null", 8))),
+        ihc("s3", "1+", site="metastasis"),
+    )
+    assert hidden.primary_metastasis is None
+
+
 def test_of_several_primaries_the_highest_stands() -> None:
     found = patient(
         ihc("s1", "few", specimen_id="1", site="primary"),

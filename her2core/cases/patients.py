@@ -17,7 +17,6 @@ PRIMARY, METASTASIS, UNKNOWN = "primary", "metastasis", "unknown"
 """Kinds of site; the first two are compared, and lymph nodes and recurrences are neither."""
 TIERS = ("zero", "low", "positive")
 """What primary and metastasis are compared by: null and ultralow are zero."""
-_LOW_OR_HIGHER = HER2_CLASSES[: HER2_CLASSES.index("low_1plus") + 1]
 _ZERO = ("ultralow", "0_unresolved", "null")
 
 
@@ -45,8 +44,8 @@ class PatientScore:
         Last specimen by collection date: the one before therapy as long as the manifest knows of none.
         Basis: ``only_specimen``, ``latest_date``, or why there is none: ``date_missing``, ``date_tied``.
     ever_low_or_higher
-        Whether any specimen is low, equivocal or positive; None if none is and some are unknown, or where low
-        is not defined.
+        Whether any specimen is surely low or positive (2+ is one of these, whatever ISH says); None if none
+        is and some are unknown, or where low is not defined.
     primary, metastasis
         Highest specimen of that site; None if there is none.
     primary_metastasis
@@ -171,10 +170,10 @@ def _highest(cases: Sequence[CaseScore]) -> CaseScore | None:
 
 
 def _ever_low(cases: Sequence[CaseScore]) -> bool | None:
-    found = [(c.status, c.decision.her2_class) for c in cases]
-    if any(status == "Positive" or her2_class in _LOW_OR_HIGHER for status, her2_class in found):
+    tiers = [_tiers(case, has_low=True) for case in cases]
+    if any("zero" not in possible for possible in tiers):
         return True
-    return False if all(her2_class in _ZERO for _, her2_class in found) else None
+    return False if all(possible == {"zero"} for possible in tiers) else None
 
 
 def _tiers(case: CaseScore, has_low: bool) -> set[str]:
@@ -185,7 +184,9 @@ def _tiers(case: CaseScore, has_low: bool) -> set[str]:
     if case.status == "Indeterminate":
         return set(TIERS)
     if case.status == "Equivocal":
-        return {"low" if has_low else "zero", "positive"}
+        if "hidden_by_pooling" in case.flags:
+            return set(TIERS) if has_low else {"zero", "positive"}
+        return {"zero" if not has_low or case.verdict.her2_class in _ZERO else "low", "positive"}
     if her2_class is None:  # ISH alone
         return {"zero", "low"} if has_low else {"zero"}
     return {"low"} if her2_class.startswith("low") else {"zero"}

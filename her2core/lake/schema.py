@@ -610,8 +610,8 @@ PATIENTS = Table(
         *_view("index", "Last specimen by collection date (no therapy dates are known)"),
         Column("index_basis", TEXT, "", "only_specimen or latest_date; date_missing or date_tied where the "
                "dates name no last specimen.", True),
-        Column("ever_low_or_higher", FLAG, "", "Any specimen low, equivocal or positive; null if unknown, or "
-               "where low is not defined."),
+        Column("ever_low_or_higher", FLAG, "", "Any specimen low or positive (2+ is, whatever ISH says); "
+               "null if unknown, or where low is not defined."),
         *_view("primary", "Primary specimen, of several the highest"),
         *_view("metastasis", "Specimen of a distant metastasis, of several the highest"),
         Column("primary_metastasis", TEXT, "", "concordant or discordant by tier (zero, low, positive); null "
