@@ -220,6 +220,13 @@ def test_a_file_of_nothing_but_pictures_is_refused(tmp_path: Path, description: 
     assert error.value.reason is Reason.NOT_A_SLIDE
 
 
+def test_levels_of_a_slide_that_is_described_as_a_label_are_not_the_slide(tmp_path: Path) -> None:
+    labelled = (TRUTH, TILED | {"description": "scanner 7\nlabel: HER2"})
+    for rest in ((TRUTH[::2, ::2], TILED), (SMALL, {})):
+        with pytest.raises(SlideError, match="largest tiled image is described as a label"):
+            open_slide(write_pages(tmp_path / "a.tif", labelled, rest), mpp=0.25)
+
+
 # names
 
 
@@ -275,6 +282,16 @@ def test_ome_scenes_are_told_by_number_and_size_not_by_name(tmp_path: Path) -> N
     info = inspect_slide(path, scene="2", header_only=True)
     assert (info.scene, info.scenes, info.scene_sizes) == ("2", ("1", "2"), ((150, 211),) * 2)
     assert "Roe" not in repr(info)
+
+
+def test_an_ome_image_left_out_by_its_name_is_told_where_it_is_the_largest(tmp_path: Path) -> None:
+    large = '<Image Name="Macro scan, Jane Doe"><Pixels SizeX="900" SizeY="800" SizeC="3"/></Image>'
+    pixels = '<Pixels SizeX="211" SizeY="150" SizeC="3"><TiffData IFD="0"/></Pixels>'
+    xml = {"description": f'<OME xmlns="urn:ome">{large}<Image Name="field 1">{pixels}</Image></OME>'}
+    info = open_slide(write_pages(tmp_path / "a.ome.tif", (TRUTH, TILED | xml)), mpp=0.25).info
+    assert (info.scenes, info.scene) == (("1",), None)
+    assert info.problems[0].startswith("image 0 (900 x 800 px) is larger than every scene, and left out")
+    assert "Doe" not in repr(info)
 
 
 def test_ome_of_nothing_but_pictures_is_refused(tmp_path: Path) -> None:

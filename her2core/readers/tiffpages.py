@@ -52,13 +52,30 @@ def is_picture(page: Ifd) -> bool:
     return any(PICTURE_LINE.search(text) for text in texts)
 
 
-def slide_pages(pages: Sequence[Ifd]) -> list[Ifd]:
+def slide_pages(name: str, pages: Sequence[Ifd]) -> list[Ifd]:
     """The directories that can be slide pixels, in the file's order.
 
     Beside a tiled image, untiled ones are thumbnails, labels and macros, whatever place they come in; one
     that is larger than every tiled one is kept, so that no slide is dropped without a word.
+
+    Raises
+    ------
+    SlideError
+        ``NOT_A_SLIDE`` where the largest tiled image is named as a label, macro or thumbnail: what is left
+        may be its levels.
     """
-    able = [page for page in pages if not is_picture(page)]
+    pictures: list[Ifd] = []
+    able: list[Ifd] = []
+    for page in pages:
+        (pictures if is_picture(page) else able).append(page)
+    left = max((_area(size_of(page)) for page in able), default=0)
+    named = max((_area(size_of(page)) for page in pictures if page.has(tags.TILE_WIDTH)), default=0)
+    if able and named > left:
+        raise SlideError(
+            Reason.NOT_A_SLIDE,
+            f"{name}: its largest tiled image is described as a label, macro, overview or thumbnail picture, "
+            "which is never read. Export the slide without that description",
+        )
     largest = max((_area(size_of(page)) for page in able if page.has(tags.TILE_WIDTH)), default=-1)
     return [page for page in able if page.has(tags.TILE_WIDTH) or _area(size_of(page)) > largest]
 

@@ -38,6 +38,8 @@ class Scene:
         What the OME-XML says of each channel; empty where there is none.
     foci, times
         Focal planes and time points, of which bright field has one.
+    problems
+        What is odd about its being the slide.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Scene:
     channels: tuple[StatedChannel, ...] = ()
     foci: int = 1
     times: int = 1
+    problems: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,7 +86,7 @@ class ChosenScene:
             scenes=tuple(self.sizes),
             scene=scene.name if several or asked.scene else None,
             objective_power=scene.objective_power,
-            problems=(*self.scale.problems, *problems),
+            problems=(*self.scale.problems, *scene.problems, *problems),
             scene_sizes=tuple(self.sizes.values()),
         )
 
@@ -95,7 +98,7 @@ def find_scenes(
     description = chain[0].text(tags.IMAGE_DESCRIPTION)
     if is_ome(description):
         return "ome-tiff", _ome_scenes(source, name, chain, description, fluorescence)
-    pages = slide_pages([page for first in chain for page in (first, *_parts(first, source))])
+    pages = slide_pages(name, [page for first in chain for page in (first, *_parts(first, source))])
     if any(_is_aperio(page) for page in pages):
         return "aperio", _aperio_scenes(name, pages)
     if description.startswith("ImageJ="):
@@ -134,11 +137,16 @@ def _aperio_scenes(name: str, pages: list[Ifd]) -> list[Scene]:
 
 
 def _ome_scenes(source: ByteSource, name: str, chain: list[Ifd], xml: str, fluorescence: bool) -> list[Scene]:
-    return [
-        _ome_scene(source, name, chain, image, fluorescence)
-        for image in parse_ome(name, xml)
-        if image.is_slide
-    ]
+    images = parse_ome(name, xml)
+    scenes = [_ome_scene(source, name, chain, image, fluorescence) for image in images if image.is_slide]
+    largest = max((height * width for height, width in (scene.size for scene in scenes)), default=0)
+    odd = tuple(
+        f"image {image.number} ({image.width} x {image.height} px) is larger than every scene, and left out "
+        "as a label, macro, overview or thumbnail by its name"
+        for image in images
+        if not image.is_slide and image.height * image.width > largest
+    )
+    return [replace(scene, problems=odd[:1]) for scene in scenes]
 
 
 def _ome_scene(source: ByteSource, name: str, chain: list[Ifd], image: OmeImage, fluorescence: bool) -> Scene:
