@@ -14,6 +14,7 @@ class Reason(StrEnum):
     FILE_UNREADABLE = "file_unreadable"
     FILE_TRUNCATED = "file_truncated"
     FILE_ENCRYPTED = "file_encrypted"
+    FILE_CHANGED = "file_changed"  # while it was read
     FILE_HOSTILE = "file_hostile"  # declares more than it can hold, or more than we accept
     NOT_A_SLIDE = "not_a_slide"
     SCENE_AMBIGUOUS = "scene_ambiguous"

@@ -28,13 +28,12 @@ from pydantic import TypeAdapter
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
 from her2core.grid import Grid
-from her2core.inspect import inspect_row
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.scoring.keyed import Judging
 from her2core.stages import cells, steps
-from her2core.stages.failures import SlideFailedError, failure_of
+from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import Workers, fan_out
 from her2core.stages.progress import ENDED, report
 from her2core.stages.run import Run
@@ -73,7 +72,7 @@ def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
         note(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
              details=why.details)  # fmt: skip
     except (OSError, BotoCoreError, StoreError) as trouble:  # the tables tell it as well
-        log.warning("%s: not noted in the journal: %s", row.slide_id, failure_of(trouble).message)
+        log.warning("%s: not noted in the journal: %s", row.slide_id, cleaned(str(trouble)))
     log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message)
     if why.details:
         log.debug("%s:\n%s", row.slide_id, why.details)
@@ -107,8 +106,8 @@ class _Slide:
         on_cluster = partial(self._on_cluster, deadline=deadline)
 
         note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
-        info = on_cluster("inspect", partial(inspect_row, row, scratch, endpoint))
-        source = steps.Source(info, row, scratch, endpoint)
+        source = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint))
+        info = source.info
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 
         pyramid_key = content_key("pyramid", pyramid.VERSION, config.pyramid, pyramid.key_inputs(info))

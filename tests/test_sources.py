@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -13,10 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from her2core.errors import Reason, SlideError, StoreError
+from her2core.errors import Reason, ScratchError, SlideError, StoreError
+from her2core.params import PyramidParams
+from her2core.phantom import PhantomSpec, plant
+from her2core.phantom.slides import write_slide
+from her2core.pyramid.writer import grid_of, shard_done
+from her2core.records import Assay, SlideRow
+from her2core.stages import steps
 from her2core.storage import sources
 from her2core.storage.s3 import s3_filesystem
 from her2core.storage.sources import Scratch, file_identity, open_remote
+from her2core.storage.store import Store
 from tests.conftest import Bucket
 from tests.tools.faultproxy import Fault, FaultProxy
 
@@ -226,3 +234,54 @@ def test_a_folder_slide_is_staged_whole(tmp_path: Path, put: Put) -> None:
     with Scratch(str(tmp_path), 100).stage(put("s.mrxs", b"1")) as path:
         assert path.name == "s.mrxs"
         assert (path.parent / "s" / "deep" / "Data.dat").read_bytes() == b"3"
+
+
+def test_a_full_scratch_disk_is_told_with_path_and_need(
+    tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2))
+    scratch = Scratch(str(tmp_path), 1000)
+    told = rf"3 bytes to stage, but {tmp_path} has 2 bytes free"
+    with pytest.raises(ScratchError, match=told), scratch.stage(put("a.ndpi", b"abc")):
+        pass
+    assert staged(scratch) == []
+
+
+def test_idle_copies_make_room_on_a_full_disk(
+    tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage, scratch = shutil.disk_usage(tmp_path), Scratch(str(tmp_path), 1000)
+
+    def disk_usage(path: object) -> object:
+        return usage._replace(free=100 - sum(f.stat().st_size for f in tmp_path.rglob("*.ndpi")))
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    for name in ("a", "b", "c"):
+        with scratch.stage(put(f"{name}.ndpi", name.encode() * 60)) as path:
+            assert path.read_bytes() == name.encode() * 60
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_told(tmp_path: Path, put: Put) -> None:
+    (tmp_path / "file").touch()
+    scratch = Scratch(str(tmp_path / "file" / "scratch"), 1000)
+    with pytest.raises(ScratchError, match=r"run\.scratch_dir"), scratch.stage(put("a.ndpi", b"abc")):
+        pass
+
+
+def test_a_slide_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    """And a file that was only touched is the same slide."""
+    path, params = tmp_path / "slide.tif", PyramidParams(chunk=128, shard=256)
+    write_slide(path, plant(PhantomSpec(seed=1, height_px=256, width_px=512)))
+    source = steps.inspect(SlideRow("s", "c", str(path), Assay.IHC), Scratch(str(tmp_path), 1), None)
+    store, grid = Store(tmp_path / "out"), grid_of(256, 512, params)
+    path.touch()
+    steps.shard(source, store, "p", grid, params, (0, 0))
+    assert shard_done(store, "p", 0, 0)
+    other = tmp_path / "other.tif"
+    write_slide(other, plant(PhantomSpec(seed=2, height_px=256, width_px=512)))
+    other.replace(path)
+    with pytest.raises(SlideError, match="replaced while it was read") as caught:
+        steps.shard(source, store, "p", grid, params, (0, 1))
+    assert caught.value.reason == Reason.FILE_CHANGED
+    assert not shard_done(store, "p", 0, 1)

@@ -112,6 +112,11 @@ def shard_done(store: Store, path: str, iy: int, ix: int) -> bool:
     return store.exists(shard_key(path, 0, iy, ix))
 
 
+def undo_shard(store: Store, path: str, iy: int, ix: int) -> None:
+    """Let the task ``(iy, ix)`` be not done."""
+    store.delete(shard_key(path, 0, iy, ix))
+
+
 def write_shard(
     reader: SlideReader, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
 ) -> ShardWritten:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TypeVar
 
+from her2core.errors import Reason, SlideError
 from her2core.grid import Grid
-from her2core.inspect import require_scorable
+from her2core.inspect import inspect_row, require_scorable
 from her2core.params import ProfileParams, PyramidParams
 from her2core.pixels import PixelFormat
 from her2core.profile.build import build_profile
@@ -20,7 +21,7 @@ from her2core.pyramid.reader import PyramidReader
 from her2core.readers import SlideReader, borrow_slide
 from her2core.readers.icc import MAX_PROFILE_BYTES
 from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
-from her2core.storage.sources import Scratch
+from her2core.storage.sources import Scratch, file_identity, file_stamp
 from her2core.storage.store import Store
 
 T = TypeVar("T")
@@ -31,12 +32,13 @@ STAGED_READERS = frozenset({"openslide", "dicom"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A slide file as a worker opens it."""
+    """A slide file as a worker opens it; ``stamp`` is `file_stamp` from before it was inspected."""
 
     info: SlideInfo
     row: SlideRow
     scratch: Scratch
     endpoint_url: str | None
+    stamp: str
 
     @contextmanager
     def opened(self) -> Iterator[SlideReader]:
@@ -58,6 +60,24 @@ class Source:
             ) as reader,
         ):
             yield reader
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that is another one now than when it was inspected."""
+        if file_stamp(self.info.uri, self.endpoint_url) == self.stamp:
+            return
+        if (
+            file_identity(self.info.uri, self.endpoint_url)[1] != self.info.identity
+        ):  # else it was only touched
+            raise SlideError(
+                Reason.FILE_CHANGED,
+                f"{self.info.uri}: replaced while it was read; run again when it is complete.",
+            )
+
+
+def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None) -> Source:
+    """Read a slide's header, and refuse what cannot be scored."""
+    stamp = file_stamp(row.uri, endpoint_url)
+    return Source(inspect_row(row, scratch, endpoint_url), row, scratch, endpoint_url, stamp)
 
 
 def clear_scratch(scratch: Scratch) -> None:
@@ -87,8 +107,15 @@ def shard(
     source: Source, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
 ) -> pyramid.ShardWritten:
     """Write one shard of level 0 and its part of the levels above."""
-    with source.opened() as reader:
-        return pyramid.write_shard(reader, store, path, grid, params, task)
+    try:
+        with source.opened() as reader:
+            return pyramid.write_shard(reader, store, path, grid, params, task)
+    finally:  # what half of another file looks like is no reason either
+        try:
+            source.require_unchanged()
+        except SlideError:
+            pyramid.undo_shard(store, path, *task)
+            raise
 
 
 def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: PyramidParams) -> PyramidRef:
