@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,11 @@ def her2(*words: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run_and_kill(words: list[str], when: Any, log: Path, timeout_s: float = 200) -> None:
-    """Start `her2`, and SIGKILL it with all its workers as soon as ``when()`` is true."""
+def run_and_signal(words: list[str], when: Any, log: Path, number: int, timeout_s: float = 200) -> int:
+    """Start `her2`, and send it and its workers a signal as soon as ``when()`` is true; its exit code.
+
+    Its embedded Prefect server, which no signal reaches, ends as well.
+    """
     with log.open("w") as file:
         process = subprocess.Popen(
             command(*words), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
@@ -117,12 +121,27 @@ def run_and_kill(words: list[str], when: Any, log: Path, timeout_s: float = 200)
     deadline = time.monotonic() + timeout_s
     try:
         while not when():
-            assert process.poll() is None, f"ended before it could be killed:\n{log.read_text()}"
+            assert process.poll() is None, f"ended before the signal:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"never got there:\n{log.read_text()}"
             time.sleep(0.02)
+        servers = _children(process.pid, "server_process.py")
+        assert servers
+        os.killpg(process.pid, number)
+        code = process.wait(timeout=30)
+        while any(Path(f"/proc/{server}").exists() for server in servers):
+            assert time.monotonic() < deadline, "the Prefect server outlives the run"
+            time.sleep(0.1)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    return code
+
+
+def _children(pid: int, name: str) -> list[int]:
+    """Children of a process that have this name in their command line."""
+    numbers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(n) for n in numbers if name.encode() in Path(f"/proc/{n}/cmdline").read_bytes()]
 
 
 def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.DataFrame]:
@@ -154,7 +173,7 @@ def published(out: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in files
-        if not path.name.startswith(".her2-tmp-") and path.name != "cohort.png"
+        if path.name != "cohort.png"
     }
 
 

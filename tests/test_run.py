@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import polars as pl
@@ -175,13 +176,24 @@ def test_every_scored_slide_has_a_picture(undisturbed: tuple[Path, str]) -> None
             assert (out / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_killed_run_resumes_and_gives_the_same_tables(
+def test_an_interrupted_and_then_killed_run_resumes_and_gives_the_same_tables(
     manifest: Path, undisturbed: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """SIGKILL the driver and its workers while cells are measured; nothing published is made again."""
-    out = tmp_path / "out"
+    """Ctrl-C, as a terminal sends it to the whole process group, while pyramids are written; then SIGKILL for
+    the driver and its workers while cells are measured. Nothing published is made again."""
+    out, log = tmp_path / "out", tmp_path / "log"
     words = ["run", str(manifest), "--out", str(out), "-c", str(manifest.parent / "config.yaml")]
-    cohorts.run_and_kill(words, lambda: any(out.glob("parts/cells/*/*.parquet")), tmp_path / "log")
+    code = cohorts.run_and_signal(words, lambda: any(out.glob("pyramids/*/0/c/*")), log, signal.SIGINT)
+    assert code == 130
+    assert log.read_text().splitlines()[-1] == "interrupted; run the same command again to resume"
+    assert "Traceback" not in log.read_text()
+    states = {entry["state"] for entry in cohorts.status(str(out)).values()}
+    assert "interrupted" in states
+    assert "running" not in states
+
+    killed = (words, lambda: any(out.glob("parts/cells/*/*.parquet")), log, signal.SIGKILL)
+    assert cohorts.run_and_signal(*killed) == -signal.SIGKILL
+    assert "running" not in {entry["state"] for entry in cohorts.status(str(out)).values()}
     before = cohorts.published(out)
     assert any(path.startswith("parts") for path in before)
     assert not (out / "tables" / "runs").exists()
@@ -190,6 +202,7 @@ def test_a_killed_run_resumes_and_gives_the_same_tables(
     assert done.returncode == 1, done.stderr
     after = cohorts.published(out)
     assert before.items() <= after.items()
+    assert not [*(out / ".her2-tmp").iterdir(), *(out / "heartbeats").iterdir()]
     for name, table in cohorts.tables(str(undisturbed[0])).items():
         assert_frame_equal(cohorts.tables(str(out))[name], table, check_exact=True)
 
