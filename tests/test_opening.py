@@ -354,6 +354,19 @@ def test_one_pyramid_is_one_scene(
         np.testing.assert_array_equal(whole(reader)[:150, :211], TRUTH)
 
 
+def test_the_order_of_pages_decides_nothing_but_numbers(tmp_path: Path) -> None:
+    other = TRUTH[:, :100][::-1]
+    pages = {"a0": TRUTH, "a1": TRUTH[::2, ::2], "b0": other, "b1": other[::2, ::2], "t": SMALL}
+    for order in itertools.islice(itertools.permutations(pages), 0, None, 5):
+        written = [(pages[page], {} if page == "t" else TILED) for page in order]
+        path = write_pages(tmp_path / "a.tif", *written)
+        numbers = sorted(("a0", "b0"), key=order.index)
+        for number, page in enumerate(numbers):
+            with open_slide(path, scene=str(number), identity="1-x") as reader:
+                assert [v.height for v in reader.info.levels] == [150, 75], order
+                assert reader.info.width == pages[page].shape[1], order
+
+
 def test_scenes_of_one_size_keep_their_own_levels(tmp_path: Path) -> None:
     pages = [LEVELS[0], LEVELS[1], LEVELS[0], LEVELS[1]]
     path = write_pages(tmp_path / "a.tif", *((page, TILED) for page in pages))

@@ -19,7 +19,9 @@ def inspect_command(
     slides: Annotated[
         list[str], typer.Argument(metavar="SLIDE...", help="Slide files, folders or s3:// URIs.")
     ],
-    scene: Annotated[str | None, typer.Option(help="Scene of a file that holds several.")] = None,
+    scene: Annotated[
+        str | None, typer.Option(help="Number of the image, of a file that holds several.")
+    ] = None,
     mpp: Annotated[float | None, typer.Option(help="µm/px, where the file does not say.")] = None,
     assay: Annotated[
         Assay | None, typer.Option(help="As in a manifest; HER2-FISH is read by channels.")

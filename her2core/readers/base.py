@@ -168,10 +168,11 @@ def choose_scene(name: str, sizes: Mapping[str, tuple[int, int]], asked: str | N
             "one in the manifest column `scene`",
         )
     if asked is None and len(sizes) > 1:
+        alike = ". Images of one size can be focal planes" if len(set(sizes.values())) == 1 else ""
         raise SlideError(
             Reason.SCENE_AMBIGUOUS,
             f"{name}: holds {len(sizes)} scenes: {list_scenes(sizes)}. Give the number of one in the "
-            "manifest column `scene`",
+            f"manifest column `scene`{alike}",
         )
     return 0 if asked is None else list(sizes).index(asked)
 
