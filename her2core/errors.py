@@ -15,7 +15,7 @@ class Reason(StrEnum):
     FILE_TRUNCATED = "file_truncated"
     FILE_ENCRYPTED = "file_encrypted"
     FILE_CHANGED = "file_changed"  # while it was read
-    FILE_HOSTILE = "file_hostile"  # declares more than it can hold, or more than we accept
+    FILE_BEYOND_LIMITS = "file_beyond_limits"  # declares more than it can hold, or more than we accept
     NOT_A_SLIDE = "not_a_slide"
     SCENE_AMBIGUOUS = "scene_ambiguous"
     SCENE_UNKNOWN = "scene_unknown"

@@ -467,7 +467,7 @@ def test_omezarr_that_is_no_fluorescence(tmp_path: Path) -> None:
         ((2, 3, 64, 64), "tcyx", "u2", Reason.PIXELS_UNSUPPORTED, "2 time points"),
         ((3, 64, 64), "cyx", "f4", Reason.PIXELS_UNSUPPORTED, "float32"),
         ((64, 64), "yx", "u2", Reason.FILE_UNREADABLE, "expected c, y, x"),
-        ((9999, 1, 64, 64), "czyx", "u1", Reason.FILE_HOSTILE, "9999 channels"),
+        ((9999, 1, 64, 64), "czyx", "u1", Reason.FILE_BEYOND_LIMITS, "9999 channels"),
     ):
         group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
         group.create_array("0", shape=shape, chunks=shape, dtype=dtype)
@@ -483,7 +483,11 @@ def test_stacks_that_lie(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     one = '<TiffData IFD="0" PlaneCount="3"/>'
     for sizes, reason, says in (
-        (f'SizeC="3" SizeZ="99999" SizeT="1" DimensionOrder="XYCZT">@{one}', Reason.FILE_HOSTILE, "299997"),
+        (
+            f'SizeC="3" SizeZ="99999" SizeT="1" DimensionOrder="XYCZT">@{one}',
+            Reason.FILE_BEYOND_LIMITS,
+            "299997",
+        ),
         (f'SizeC="3" SizeZ="2" SizeT="1" DimensionOrder="XYCZT">@{one}', Reason.FILE_TRUNCATED, "3 of 6"),
         ('SizeC="3" SizeZ="1" SizeT="1">@<TiffData IFD="7"/>', Reason.FILE_TRUNCATED, "directory 7 of 3"),
     ):

@@ -119,16 +119,16 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
     ),
     "one shared tile": (
         lambda: slide(200_000, 1024, [8] * 38_416, [len(TILE_DATA)] * 38_416, data=TILE_DATA),
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         "its 38416 stored tiles would be 120846286848 bytes out of a file of 3",
     ),
-    "too wide": (lambda: slide(MAX_EDGE_PX + 1, 256, [8], [9]), {Reason.FILE_HOSTILE}, "px an edge"),
-    "zero pixels": (lambda: slide(0, 256, [8], [9]), {Reason.FILE_HOSTILE}, "0 x 0 px"),
-    "zero tile": (lambda: slide(512, 0, [8], [9]), {Reason.FILE_HOSTILE}, "tiles of 0 x 0"),
-    "giant tile": (lambda: slide(512, 1 << 16, [8], [9]), {Reason.FILE_HOSTILE}, "tiles of 65536"),
+    "too wide": (lambda: slide(MAX_EDGE_PX + 1, 256, [8], [9]), {Reason.FILE_BEYOND_LIMITS}, "px an edge"),
+    "zero pixels": (lambda: slide(0, 256, [8], [9]), {Reason.FILE_BEYOND_LIMITS}, "0 x 0 px"),
+    "zero tile": (lambda: slide(512, 0, [8], [9]), {Reason.FILE_BEYOND_LIMITS}, "tiles of 0 x 0"),
+    "giant tile": (lambda: slide(512, 1 << 16, [8], [9]), {Reason.FILE_BEYOND_LIMITS}, "tiles of 65536"),
     "more tiles than bytes": (
         lambda: slide(4000, 1, [8], [9]),
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         f"accepted are {MAX_TILES}",
     ),
     "fewer tiles than pixels": (lambda: good(side=3000), {Reason.FILE_TRUNCATED}, "need 144 tiles"),
@@ -158,7 +158,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
     ),
     "overlong tile": (
         lambda: slide(256, 256, [8], [1 << 21], data=bytes(1 << 22)),
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         "stored in 2097152",
     ),
     "short strips": (
@@ -180,12 +180,12 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
     ),
     "entities": (
         lambda: good(tags={TEXT: (2, list(b'<?xml?><!DOCTYPE a [<!ENTITY b "c">]><OME>&b;</OME>\0'))}),
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_UNREADABLE},
         "entities",
     ),
     "xml of many elements": (
         lambda: good(tags={TEXT: (2, list(b"<OME>" + b"<Image>" * 300_000 + b"\0"))}),
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         "elements",
     ),
     "deep xml": (
@@ -202,12 +202,12 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
     ),
     "png of no size": (
         lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(8) + b"\x08\x02\0\0\0",
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         "0 x 0",
     ),
     "png bomb": (
         lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 50_000, 50_000) + b"\x08\x02\0\0\0",
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         "50000 x 50000",
     ),
     "large png": (
@@ -217,7 +217,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], set[Reason], str]] = {
             + b"\x08\x02\0\0\0"
             + bytes(1 << 20)
         ),
-        {Reason.FILE_HOSTILE},
+        {Reason.FILE_BEYOND_LIMITS},
         "without tiles",
     ),
     "jpeg without frame": (

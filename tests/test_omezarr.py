@@ -278,7 +278,7 @@ def test_metadata_are_bounded_before_they_are_used(tmp_path: Path, text: str, sa
     (path / ".zattrs").write_text(text)
     with pytest.raises(SlideError, match=says) as error:
         open_slide(path, identity="1-x")
-    assert error.value.reason is Reason.FILE_HOSTILE
+    assert error.value.reason is Reason.FILE_BEYOND_LIMITS
     assert len(error.value.message) < 300 + len(str(path))
 
 

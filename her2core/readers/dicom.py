@@ -67,7 +67,8 @@ def open_dicom(path: str | os.PathLike[str], asked: Asked) -> TiledReader:
     files = sorted(p for p in Path(path).iterdir() if p.is_file()) if Path(path).is_dir() else [Path(path)]
     if len(files) > MAX_FILES:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{asked.name}: {len(files)} files in the folder; accepted are {MAX_FILES}"
+            Reason.FILE_BEYOND_LIMITS,
+            f"{asked.name}: {len(files)} files in the folder; accepted are {MAX_FILES}",
         )
     found = [header for header in read_headers(files, asked.name) if header.is_level]
     if not found:
@@ -194,12 +195,14 @@ def _check_level(name: str, level: Level) -> None:
     tile_h, tile_w = header.tile_height, header.tile_width
     if not (tile_h > 0 and tile_w > 0 and tile_h * tile_w <= MAX_TILE_PX):
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: frames of {tile_w} x {tile_h} px; accepted are {MAX_TILE_PX} px"
+            Reason.FILE_BEYOND_LIMITS,
+            f"{name}: frames of {tile_w} x {tile_h} px; accepted are {MAX_TILE_PX} px",
         )
     cells = -(-header.height // tile_h) * -(-header.width // tile_w)
     if not all(part.frames > 0 for part in level.parts) or not max(n, cells) <= MAX_TILES:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: declares {n} frames on a grid of {cells}; accepted {MAX_TILES}"
+            Reason.FILE_BEYOND_LIMITS,
+            f"{name}: declares {n} frames on a grid of {cells}; accepted {MAX_TILES}",
         )
     if header.focal_planes > 1:
         raise focal_planes(name, header.focal_planes)

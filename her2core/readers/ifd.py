@@ -157,7 +157,7 @@ class Ifd:
         entry = self.tags[tag]
         if entry.count > MAX_TILES or entry.type not in (3, 4, 13, 16, 18):
             raise SlideError(
-                Reason.FILE_HOSTILE,
+                Reason.FILE_BEYOND_LIMITS,
                 f"{self.source.name}: TIFF tag {tag} lists {entry.count} tiles (type {entry.type}); accepted "
                 f"are {MAX_TILES}",
             )
@@ -171,7 +171,7 @@ class Ifd:
         self._check(tag)
         if entry.count > MAX_TEXT_BYTES:
             raise SlideError(
-                Reason.FILE_HOSTILE,
+                Reason.FILE_BEYOND_LIMITS,
                 f"{self.source.name}: TIFF tag {tag} is {entry.count} bytes of text; accepted are "
                 f"{MAX_TEXT_BYTES}",
             )
@@ -253,7 +253,7 @@ def read_chain(source: ByteSource) -> Chain:
     Raises
     ------
     SlideError
-        Where the first directory cannot be read, ``FILE_HOSTILE`` where the chain does not end.
+        Where the first directory cannot be read, ``FILE_BEYOND_LIMITS`` where the chain does not end.
     """
     head = source.read(0, min(16, source.size))
     if not is_tiff(head) or len(head) < 8:
@@ -269,7 +269,7 @@ def read_chain(source: ByteSource) -> Chain:
     while at and not broken:
         if len(seen) >= MAX_IFDS:
             raise SlideError(
-                Reason.FILE_HOSTILE,
+                Reason.FILE_BEYOND_LIMITS,
                 f"{source.name}: more than {MAX_IFDS} TIFF directories; expected one slide",
             )
         try:

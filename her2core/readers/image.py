@@ -82,7 +82,7 @@ def open_image(source: ByteSource, asked: Asked) -> WholeReader:
     Raises
     ------
     SlideError
-        ``FILE_UNREADABLE`` for anything but 8-bit RGB, ``FILE_HOSTILE`` beyond the pixel cap.
+        ``FILE_UNREADABLE`` for anything but 8-bit RGB, ``FILE_BEYOND_LIMITS`` beyond the pixel cap.
     """
     name = asked.name
     is_png = source.read(0, min(8, source.size)) == PNG_MAGIC

@@ -47,15 +47,15 @@ def check_size(
     Raises
     ------
     SlideError
-        ``FILE_HOSTILE``.
+        ``FILE_BEYOND_LIMITS``.
     """
     if height < 1 or width < 1:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: declares {width} x {height} px; a slide has at least 1 x 1"
+            Reason.FILE_BEYOND_LIMITS, f"{name}: declares {width} x {height} px; a slide has at least 1 x 1"
         )
     if max(height, width) > MAX_EDGE_PX or height * width > MAX_PIXELS:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: declares {width} x {height} px; accepted are {MAX_EDGE_PX} px an edge and {MAX_PIXELS} "
             "px in all",
         )
@@ -67,7 +67,7 @@ def _check_decoded(name: str, what: str, decoded: int, file_bytes: int) -> None:
     """Refuse to decode more than a file of this size can honestly hold."""
     if decoded > FREE_BYTES and decoded > MAX_EXPANSION * file_bytes:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: {what} would be {decoded} bytes out of a file of {file_bytes}, "
             f"{decoded // max(file_bytes, 1)} times its size; read are up to {MAX_EXPANSION} times. If this "
             "is a slide, export it in JPEG",
@@ -78,7 +78,7 @@ def check_whole(name: str, height: int, width: int, *, bytes_px: int = 3) -> Non
     """Refuse an image that would have to be decoded whole and is too large for it."""
     if height * width * bytes_px > 3 * MAX_WHOLE_PX:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: {width} x {height} px without tiles; accepted are {3 * MAX_WHOLE_PX // bytes_px} px. "
             "Convert it to a tiled TIFF",
         )
@@ -105,7 +105,8 @@ def check_tile_index(
     Raises
     ------
     SlideError
-        ``FILE_TRUNCATED`` for tiles beyond the end or a file without any tile, ``FILE_HOSTILE`` for the rest.
+        ``FILE_TRUNCATED`` for tiles beyond the end or a file without any tile, ``FILE_BEYOND_LIMITS`` for the
+        rest.
     """
     present = counts > 0
     if not present.any():
@@ -127,7 +128,7 @@ def check_tile_index(
     largest = int(counts.max())
     if largest > 2 * tile_bytes + 65536:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: a tile of {tile_bytes} bytes is stored in {largest} bytes; expected at most twice its "
             "size",
         )

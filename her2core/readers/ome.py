@@ -68,16 +68,16 @@ def parse_ome(name: str, xml: str) -> list[OmeImage]:
     Raises
     ------
     SlideError
-        ``FILE_HOSTILE`` for a document that defines entities or has more elements than any slide's,
-        ``FILE_UNREADABLE`` for one that does not parse or that refers to other files.
+        ``FILE_BEYOND_LIMITS`` for a document of more elements than any slide's, ``FILE_UNREADABLE`` for one
+        that does not parse, defines entities or refers to other files.
     """
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: its OME-XML defines entities, which OME-XML never does"
+            Reason.FILE_UNREADABLE, f"{name}: its OME-XML defines entities, which OME-XML never does"
         )
     if xml.count("<") > 2 * MAX_ELEMENTS:  # an element has one or two tags
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: its OME-XML has more than {MAX_ELEMENTS} elements; expected a slide's",
         )
     try:
@@ -121,7 +121,7 @@ def _image(
     in_all = lengths["C"] * lengths["Z"] * lengths["T"]
     if in_all > MAX_PLANES:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: its OME-XML declares {in_all} planes of one image; accepted are {MAX_PLANES}",
         )
     order = pixels.get("DimensionOrder", "")[2:]

@@ -281,7 +281,7 @@ def _checked_stack(name: str, first: zarr.Array[Any], axes: str) -> None:
         )
     if shape["c"] > MAX_CHANNELS or shape["c"] * shape.get("z", 1) > MAX_PLANES:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: declares {shape['c']} channels in {shape.get('z', 1)} focal planes; accepted are "
             f"{MAX_CHANNELS} channels and {MAX_PLANES} planes in all",
         )
@@ -299,7 +299,7 @@ def _check_extent(name: str, array: zarr.Array[Any], shape: dict[str, int]) -> N
     check_size(name, shape["y"], shape["x"])
     if math.prod(array.chunks) > 3 * MAX_TILE_PX:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: chunks of {array.chunks}; accepted are {3 * MAX_TILE_PX} values a chunk",
         )
 

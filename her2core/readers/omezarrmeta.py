@@ -64,7 +64,7 @@ class BoundedStore(WrapperStore[Store]):
     def _check(self, document: bytes) -> None:
         if len(document) > MAX_DOCUMENT_BYTES:
             raise SlideError(
-                Reason.FILE_HOSTILE,
+                Reason.FILE_BEYOND_LIMITS,
                 f"{self._name}: more than {MAX_DOCUMENT_BYTES} bytes of OME-Zarr metadata in one file; "
                 "expected a slide's",
             )
@@ -73,7 +73,7 @@ class BoundedStore(WrapperStore[Store]):
         depth = int(np.cumsum(step[np.frombuffer(document, np.uint8)]).max(initial=0))
         if depth > MAX_DEPTH:
             raise SlideError(
-                Reason.FILE_HOSTILE,
+                Reason.FILE_BEYOND_LIMITS,
                 f"{self._name}: OME-Zarr metadata nested more than {MAX_DEPTH} deep; expected a slide's",
             )
 
@@ -140,7 +140,8 @@ def read_images(name: str, root: zarr.Group, series_xml: str) -> dict[str, Multi
     found = {number: one.read() for number, one in images.items() if not one.is_picture}
     if sum(len(one.levels) for one in found.values()) > MAX_ARRAYS:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: its OME-Zarr metadata list more than {MAX_ARRAYS} levels in all"
+            Reason.FILE_BEYOND_LIMITS,
+            f"{name}: its OME-Zarr metadata list more than {MAX_ARRAYS} levels in all",
         )
     return found
 
@@ -276,7 +277,7 @@ def _list(name: str, value: Any, what: str) -> list[Any]:
         raise _other_kind(name, f"{what}: expected a list, found {type(value).__name__}")
     if len(value) > MAX_ARRAYS:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: {len(value)} entries in {what}; accepted are {MAX_ARRAYS}"
+            Reason.FILE_BEYOND_LIMITS, f"{name}: {len(value)} entries in {what}; accepted are {MAX_ARRAYS}"
         )
     return value
 

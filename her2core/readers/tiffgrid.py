@@ -55,7 +55,7 @@ def tile_grid(
     Raises
     ------
     SlideError
-        ``FILE_HOSTILE`` or ``FILE_TRUNCATED``.
+        ``FILE_BEYOND_LIMITS`` or ``FILE_TRUNCATED``.
     """
     page = pages[0]
     height, width = size_of(page)
@@ -67,7 +67,8 @@ def tile_grid(
     rows, columns = -(-height // tile_h), -(-width // tile_w)
     if rows * columns * planes > MAX_TILES:
         raise SlideError(
-            Reason.FILE_HOSTILE, f"{name}: declares {rows * columns * planes} tiles; accepted are {MAX_TILES}"
+            Reason.FILE_BEYOND_LIMITS,
+            f"{name}: declares {rows * columns * planes} tiles; accepted are {MAX_TILES}",
         )
     offset_tag, count_tag = (
         (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
@@ -128,7 +129,7 @@ def decoded_once_if_huge(reader: TiledReader, grid: TileGrid) -> SlideReader:
     Raises
     ------
     SlideError
-        ``FILE_HOSTILE`` where it is too large for that.
+        ``FILE_BEYOND_LIMITS`` where it is too large for that.
     """
     if grid.tile_height * grid.tile_width <= MAX_TILE_PX:
         return reader
@@ -149,7 +150,7 @@ def _tile_size(name: str, page: Ifd, height: int, width: int, bytes_px: int) -> 
     tile_h, tile_w = page.number(tags.TILE_LENGTH), page.number(tags.TILE_WIDTH)
     if not (tile_h >= 1 and tile_w >= 1 and tile_h * tile_w * max(bytes_px, 4) <= 4 * MAX_TILE_PX):
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: tiles of {tile_w} x {tile_h} px with {bytes_px} bytes each; accepted are 1 to "
             f"{4 * MAX_TILE_PX // max(bytes_px, 4)} px",
         )

@@ -97,7 +97,7 @@ def pyramids(name: str, pages: Sequence[Ifd]) -> list[Pyramid]:
     Raises
     ------
     SlideError
-        ``FILE_HOSTILE`` for more images of different size than any slide has.
+        ``FILE_BEYOND_LIMITS`` for more images of different size than any slide has.
     """
     sizes = [size_of(page) for page in pages]
     reduced = [page.number(tags.NEW_SUBFILE_TYPE) & REDUCED for page in pages]
@@ -108,7 +108,7 @@ def pyramids(name: str, pages: Sequence[Ifd]) -> list[Pyramid]:
         found.setdefault(sizes[i], []).append((i, [LevelInfo(*sizes[i], 1.0)]))
         if len(found) > MAX_SIZES:
             raise SlideError(
-                Reason.FILE_HOSTILE,
+                Reason.FILE_BEYOND_LIMITS,
                 f"{name}: more than {MAX_SIZES} images of different size; expected the levels of one slide",
             )
     in_order = sorted((one for same in found.values() for one in same), key=lambda one: one[0])

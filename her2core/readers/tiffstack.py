@@ -120,7 +120,7 @@ def _check_counts(name: str, scene: Scene, samples: int) -> None:
         )
     if max(channels, samples) > MAX_CHANNELS or channels * samples * foci > MAX_PLANES:
         raise SlideError(
-            Reason.FILE_HOSTILE,
+            Reason.FILE_BEYOND_LIMITS,
             f"{name}: declares {max(channels, samples)} channels in {foci} focal planes; accepted are "
             f"{MAX_CHANNELS} channels and {MAX_PLANES} planes in all",
         )
