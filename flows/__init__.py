@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from her2core.cohort import CohortSummary
 
 
-def run_cohort(manifest: str, out: str, config: str | None = None, cluster: str = "local") -> CohortSummary:
+def run_cohort(
+    manifest: str,
+    out: str,
+    config: str | None = None,
+    cluster: str = "local",
+    only: Sequence[str] = (),
+) -> CohortSummary:
     """Score a cohort from Python: ``her2 run`` without its terminal. See `flows.cohort.cohort`.
 
     Raises
@@ -23,7 +30,9 @@ def run_cohort(manifest: str, out: str, config: str | None = None, cluster: str 
     from flows.server import prefect_server
 
     with prefect_server():
-        state: Any = cohort(manifest=manifest, out=out, config=config, cluster=cluster, return_state=True)
+        state: Any = cohort(
+            manifest=manifest, out=out, config=config, cluster=cluster, only=list(only), return_state=True
+        )
     summary: CohortSummary | Exception = state.result(raise_on_failure=False)
     if isinstance(summary, Exception):
         raise summary

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from multiprocessing.resource_tracker import ensure_running
+from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, LocalCluster
 
 from her2core.errors import ClusterError, ConfigError
 from her2core.stages.steps import WorkerFacts, worker_facts
+from her2core.text import shown
 
 log = logging.getLogger("her2core.cluster")
 
@@ -48,10 +50,38 @@ SETTINGS = {
 }
 
 
+CHECK_S = 10
+"""Patience for a scheduler of which only is asked whether it is there. Ours."""
+
+
 def check_address(cluster: str) -> None:
     """Refuse what is neither ``local`` nor a scheduler's address, with `ConfigError`."""
-    if cluster != "local" and not cluster.startswith(("tcp://", "tls://")):
-        raise ConfigError(f"cluster is {cluster!r}; expected local, tcp://HOST:PORT or tls://HOST:PORT")
+    if cluster == "local":
+        return
+    expected = "expected local, tcp://HOST:PORT or tls://HOST:PORT"
+    if "@" in cluster or "?" in cluster:
+        raise ConfigError(f"cluster carries a user name or a query; {expected}")
+    try:
+        parts = urlsplit(cluster)
+        whole = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port and parts.path in ("", "/")
+    except ValueError:  # a port that is none
+        whole = False
+    if not whole:
+        raise ConfigError(f"cluster is {shown(cluster)}; {expected}")
+
+
+def check_scheduler(cluster: str) -> None:
+    """See that somebody answers at a scheduler's address, for a run that is only planned.
+
+    Raises
+    ------
+    ConfigError, ClusterError
+        As `connect` does.
+    """
+    check_address(cluster)
+    if cluster != "local":
+        with connect(cluster, timeout_s=CHECK_S):
+            pass
 
 
 def _local_cluster(workers: int) -> LocalCluster:
@@ -77,7 +107,7 @@ def _local_cluster(workers: int) -> LocalCluster:
 
 
 @contextmanager
-def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
+def connect(cluster: str, workers: int | None = None, timeout_s: int = 60) -> Iterator[Client]:
     """Yield the client of a run.
 
     Parameters
@@ -87,6 +117,8 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
         (``tcp://host:8786``, ``tls://host:8786``; TLS files come from Dask's own configuration).
     workers
         Worker processes of a local cluster; one a core by default.
+    timeout_s
+        Patience for the scheduler's answer.
 
     Raises
     ------
@@ -108,7 +140,7 @@ def connect(cluster: str, workers: int | None = None) -> Iterator[Client]:
             yield client
     else:
         try:
-            client = Client(cluster, timeout="60s", set_as_default=False)  # type: ignore[no-untyped-call]
+            client = Client(cluster, timeout=f"{timeout_s}s", set_as_default=False)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ClusterError(
                 f"no Dask scheduler answers at {cluster} ({error}); start one, or use --cluster local"

@@ -23,7 +23,7 @@ from prefect.utilities.annotations import quote
 from flows import artifacts
 from flows.cluster import connect
 from flows.interrupt import rearm
-from her2core.cohort import CohortSummary, publish
+from her2core.cohort import CohortSummary, preview, publish
 from her2core.errors import Her2Error, Reason, StoreError
 from her2core.pipeline import ended, not_scored, score_slide
 from her2core.records import SlideRow, SlideState
@@ -70,7 +70,11 @@ def tables(run: Run, results: Sequence[SlideFinished]) -> CohortSummary:
 
 @flow(name="her2-cohort", persist_result=False)
 def cohort(
-    manifest: str, out: str, config: str | None = None, cluster: str = "local"
+    manifest: str,
+    out: str,
+    config: str | None = None,
+    cluster: str = "local",
+    only: Sequence[str] = (),
 ) -> State[CohortSummary]:
     """Score every slide of a manifest and publish the cohort's tables.
 
@@ -88,6 +92,8 @@ def cohort(
         Path or URI of a YAML configuration; the defaults apply without one.
     cluster
         ``local``, or the address of a Dask scheduler.
+    only
+        Slides of the manifest to work on; then nothing is committed to the tables. All without any.
 
     Returns
     -------
@@ -95,7 +101,7 @@ def cohort(
     """
     _let_stages_log()
     rearm()  # Prefect has taken SIGTERM for itself
-    run = open_run(manifest, out, config)
+    run = open_run(manifest, out, config, only)
     get_run_logger().info("run %s: %d slides to %s", run.run_id, len(run.rows), out)
     with beating(run.store, run.run_id):
         with connect(cluster, run.config.run.workers) as client:
@@ -104,6 +110,9 @@ def cohort(
                 results, trouble = _score_all(run, workers)
                 if workers.over is None:
                     client.run(clear_scratch, run.config.run.scratch())
+        if only:
+            summary = replace(preview(run, results), trouble=str(trouble or ""))
+            return ending(summary)
         summary = _publish(run, results, trouble)
     artifacts.show_cohort(run, summary)
     return ending(summary)

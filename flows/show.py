@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from her2core.stages.progress import ENDED
 from her2core.stages.progress import Progress as Step
@@ -45,9 +47,15 @@ class _Bars(logging.Handler):
 
 
 @contextmanager
-def showing_progress(console: Console) -> Iterator[None]:
-    """Show the run's progress on ``console``: bars on a terminal, a log line a stage otherwise."""
-    if console.is_terminal:
+def showing_progress(console: Console, level: int = logging.INFO) -> Iterator[None]:
+    """Show the run's progress on ``console``: bars on a terminal, a log line a stage otherwise.
+
+    Parameters
+    ----------
+    level
+        What is said of our log: warnings alone; stages, as bars on a terminal; or all of it, in lines.
+    """
+    if console.is_terminal and level == logging.INFO:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with (
             Progress(*columns, console=console, transient=True) as bars,
@@ -57,7 +65,7 @@ def showing_progress(console: Console) -> Iterator[None]:
     else:
         lines = logging.StreamHandler(console.file)
         lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        with _listening(lines, logging.INFO):
+        with _listening(lines, level):
             yield
 
 
@@ -76,10 +84,40 @@ def _listening(handler: logging.Handler, level: int) -> Iterator[None]:
         logger.level, logger.propagate = before
 
 
-def row_table(rows: Sequence[Mapping[str, str]]) -> Table:
-    """Rows of text as a table, without columns that say nothing; coloured by how a slide ended."""
-    names = [name for name in (rows[0] if rows else {}) if any(row[name] != "–" for row in rows)]
-    table = Table(*names, box=None)
+DROPPED_FIRST = (
+    "H-score", "stained %", "updated", "chunks", "objects", "HER2 copies", "≥2+ %", "cells", "specimen",
+    "shards", "HER2/CEP17", "case", "class", "site", "stage", "3+ %", "source", "HER2 class",
+)  # fmt: skip
+"""Columns that a narrow terminal does without, in this order; a table's file has all. Ours."""
+PROSE = ("why", "conflicts")
+"""Columns of sentences, which are wrapped."""
+LEAST_PROSE = 24
+"""Fewest characters that sentences are wrapped to. Ours."""
+GAP = 2
+"""Characters between columns, and about a table."""
+
+
+def row_table(rows: Sequence[Mapping[str, str]], width: int) -> Table:
+    """Rows of text as a table of at most ``width`` characters, coloured by how a slide ended.
+
+    Columns that say nothing are left out, and of a narrow table those that matter least; ids and numbers are
+    never cut in two.
+    """
+    names = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", "–") for row in rows)]
+    if "case" in names and all(row["case"] == row.get("slide") for row in rows):
+        names.remove("case")
+    widest = {name: max(cell_len(text) for text in (name, *(row[name] for row in rows))) for name in names}
+    for name in PROSE:
+        if name in widest:
+            widest[name] = min(widest[name], LEAST_PROSE)
+    for name in DROPPED_FIRST:
+        if sum(widest.values()) + GAP * len(widest) > width:
+            widest.pop(name, None)
+    table = Table(box=None)
+    for name in widest:
+        prose = name in PROSE
+        table.add_column(name, no_wrap=not prose, overflow="fold" if prose else "ellipsis")
     for row in rows:
-        table.add_row(*(row[name] for name in names), style=STATE_COLOURS.get(row.get("state", "")))
+        cells = (Text(row[name]) for name in widest)
+        table.add_row(*cells, style=STATE_COLOURS.get(row.get("state", "")))
     return table

@@ -64,6 +64,8 @@ class CohortSummary:
     ----------
     slides, cases
         Rows of the tables, as they were committed.
+    committed
+        Whether the tables hold them; not if only some slides of the manifest were worked on.
     trouble
         What disk, store or cluster lacked, so that slides were not done; empty if nothing.
     """
@@ -73,6 +75,7 @@ class CohortSummary:
     slides: tuple[Row, ...]
     cases: tuple[Row, ...]
     trouble: str = ""
+    committed: bool = True
 
     @property
     def states(self) -> Counter[str]:
@@ -127,6 +130,13 @@ class CohortSummary:
         """Where everything is, in a few lines of text."""
         names = ",".join(name for name in schema.TABLES if "heterogeneity" not in name)
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+        if not self.committed:
+            return [
+                f"run {self.run_id}: {len(self.slides)} slides ({states}) of the manifest",
+                f"pictures  {self.out}/pictures",
+                "The tables are as they were; run without --only to pool specimens and commit.",
+                "Research use only, not for diagnosis.",
+            ]
         return [
             f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
             f"tables    {self.out}/tables/{{{names}}} (Delta)",
@@ -152,9 +162,18 @@ class CohortSummary:
             "states": dict(self.states),
             "complete": self.complete,
             "trouble": self.trouble,
+            "committed": self.committed,
             "slides": list(self.slides),
             "cases": list(self.cases),
         }
+
+
+def preview(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
+    """The slides' rows as a run over the whole manifest would commit them; nothing is committed or pooled."""
+    config, judging = run.config, Judging(run.config.score, run.config.ish_score)
+    outcomes = [result.outcome for result in finished]
+    slides = tuple(slide_row(o, judging.of(o.slide).score, config.ihc.ladder_od) for o in outcomes)
+    return CohortSummary(run.run_id, run.store.uri(), slides, (), committed=False)
 
 
 def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:

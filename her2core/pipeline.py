@@ -75,7 +75,7 @@ def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
         log.warning("%s: not noted in the journal: %s", row.slide_id, cleaned(str(trouble)))
     log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message)
     if why.details:
-        log.debug("%s:\n%s", row.slide_id, why.details)
+        log.info("%s: traceback\n%s", row.slide_id, why.details)
     report(row.slide_id, ENDED, 1, 1)
     return not_scored(row, why)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from botocore.exceptions import BotoCoreError
+
 from her2core.config import Config
-from her2core.errors import SlideError
-from her2core.inspect import inspect_row
+from her2core.errors import Her2Error
+from her2core.inspect import inspect_row, require_scorable
 from her2core.manifest import require_rules
 from her2core.pyramid.writer import estimate_size, grid_of
 from her2core.records import SlideRow
+from her2core.roi import read_roi
 from her2core.scoring.keyed import Judging
+from her2core.stages.failures import failure_of
 
 CPU_MPX_S = 17.0
 """Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
@@ -34,22 +38,24 @@ class SlidePlan:
     problem: str = ""
     excluded: str = ""
 
-    def cells(self) -> tuple[str, ...]:
+    def cells(self) -> dict[str, str]:
         """The plan as a line of a table."""
-        if self.problem or self.excluded:
-            why = self.problem or f"excluded: {self.excluded}"
-            return (self.slide_id, "–", "–", "–", "–", "–", "–", "–", why)
-        return (
-            self.slide_id,
-            f"{self.width_px0} × {self.height_px0}",
-            f"{self.mpp:.3f}",
-            f"{self.tasks:,}",
-            f"{self.chunks:,}",
-            f"{self.objects:,}",
-            _size(self.source_bytes),
-            f"{_size(self.pyramid_bytes)} (×{self.pyramid_bytes / max(self.source_bytes, 1):.1f})",
-            _time(self.cpu_s),
-        )
+        why = self.problem or (f"excluded: {self.excluded}" if self.excluded else "")
+        names = ("size", "µm/px", "shards", "chunks", "objects", "source", "pyramid", "CPU")
+        cells = ("–",) * len(names)
+        if not why:
+            growth = self.pyramid_bytes / max(self.source_bytes, 1)
+            cells = (
+                f"{self.width_px0} × {self.height_px0}",
+                f"{self.mpp:.3f}",
+                f"{self.tasks:,}",
+                f"{self.chunks:,}",
+                f"{self.objects:,}",
+                _size(self.source_bytes),
+                f"{_size(self.pyramid_bytes)} (×{growth:.1f})",
+                _time(self.cpu_s),
+            )
+        return {"slide": self.slide_id, **dict(zip(names, cells, strict=True)), "why": why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,11 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
     try:
         info = inspect_row(row, config.run.scratch(), config.run.endpoint_url, header_only=True)
         estimate = estimate_size(info, config.pyramid)
-    except SlideError as error:
-        return SlidePlan(row.slide_id, problem=str(error))
+        if row.roi_uri is not None:
+            endpoint, size = config.run.endpoint_url, (info.height, info.width)
+            read_roi(row.roi_uri, *size, require_scorable(info, row.assay), config.roi, endpoint_url=endpoint)
+    except (Her2Error, OSError, BotoCoreError) as error:
+        return SlidePlan(row.slide_id, problem=str(failure_of(error)))
     grid = grid_of(info.height, info.width, config.pyramid)
     chunk = config.pyramid.chunk
     chunks = sum(-(-height // chunk) * -(-width // chunk) for height, width in grid.shapes)

@@ -68,6 +68,11 @@ def cut(text: str, most: int = LONGEST) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
 
 
+def harmless(cell: str) -> str:
+    """A cell of a table so that no spreadsheet takes it for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def carries_secret(address: str) -> bool:
     """Whether an address has a user name before its host, or a query, as signed addresses have."""
     return _SECRET_PART.search(address) is not None

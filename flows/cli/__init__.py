@@ -1,4 +1,4 @@
-"""The ``her2`` command line: ``inspect``, ``plan``, ``run``, ``status``, ``clinical``, ``synth``.
+"""The ``her2`` command line: inspect, manifest, plan, run, status, clinical, synth.
 
 Exit codes
 ----------
@@ -20,10 +20,16 @@ from __future__ import annotations
 import logging
 import sys
 
-from flows.cli import clinical, look, run, synth  # noqa: F401  # each adds its verbs
-from flows.cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, app, errors
+from flows.cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
+
+# isort: split
+from flows.cli import clinical, synth  # noqa: F401
+
+# isort: split
+from flows.cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, app, complain
 from flows.environment import ServerError
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
+from her2core.text import cleaned
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
 
@@ -40,5 +46,5 @@ def main() -> None:
 
 
 def _fail(error: Her2Error, code: int) -> None:
-    errors.print(f"[red]error[/red] {error}", highlight=False)
+    complain("error", cleaned(str(error)))
     sys.exit(code)

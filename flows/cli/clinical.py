@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.common import Endpoint, Json, app, console
+from flows.cli.common import EXIT_CODES, Endpoint, Json, app, console
 from her2core.errors import ManifestError
+from her2core.text import harmless
 
 if TYPE_CHECKING:
     from her2core.cases.clinical import ClinicalRow, ClinicalTable
@@ -23,7 +24,7 @@ MAX_SHOWN = 20
 """Most rows, and most texts, that the terminal shows; ``--out`` and ``--json`` hold all. Ours."""
 
 
-@app.command("clinical")
+@app.command("clinical", epilog=EXIT_CODES)
 def clinical_command(
     table: Annotated[
         str, typer.Argument(help="Table with one row a patient: tabs, semicolons or commas (path or s3://).")
@@ -145,11 +146,6 @@ def _write(path: Path, rows: Sequence[ClinicalRow], source: str) -> None:
                 )
                 more = {"x_row": str(row.row), "x_conflicts": "; ".join(row.conflicts), "x_unread": unread}
                 cells = {"patient_id": row.patient_id, **manifest_columns(row, source), **more}
-                writer.writerow({name: _harmless(cell) for name, cell in cells.items()})
+                writer.writerow({name: harmless(cell) for name, cell in cells.items()})
     except OSError as error:
         raise ManifestError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _harmless(cell: str) -> str:
-    """The cell so that no spreadsheet takes it for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t")) else cell

@@ -1,29 +1,75 @@
-"""What every verb shares: the program, its consoles, common options and exit codes."""
+"""What every verb shares: the program, its consoles, common options, exit codes, and how errors are said."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
+
+OK, PARTIAL, BAD_INPUT, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = (
+    f"Exit codes: {OK} no slide failed; {PARTIAL} done, but slides failed or were quarantined; "
+    f"{BAD_INPUT} bad input, nothing was started; {UNUSABLE} a store, the Dask cluster or the Prefect server "
+    f"cannot be used; {INTERRUPTED} interrupted, run again to resume."
+)
+PIPED_WIDTH = 200
+"""Columns of what is written to a file or a pipe, unless COLUMNS says otherwise. Ours."""
 
 app = typer.Typer(
     name="her2",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Score HER2 IHC and ISH slide cohorts from object storage. Research use only, not for diagnosis.",
+    epilog=EXIT_CODES,
 )
-console = Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _width() -> int | None:
+    """Columns of a console; None asks the terminal."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and 0 < int(told) < 10_000:
+        return int(told)
+    return None if sys.stdout.isatty() else PIPED_WIDTH
+
+
+console = Console(width=_width())
 errors = Console(stderr=True, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML configuration (path or s3://).")]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint; by default from AWS_ENDPOINT_URL.")]
 
-OK, PARTIAL, BAD_INPUT, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+class Talk:
+    """How much is said beside results: warnings and errors alone (-q), stages too, or all of the log (-v)."""
+
+    level = logging.INFO
+
+
+def _quiet(asked: bool) -> None:
+    if asked:
+        Talk.level = logging.WARNING
+
+
+def _verbose(asked: bool) -> None:
+    if asked:
+        Talk.level = logging.DEBUG
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Say results, warnings and errors alone.")
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", callback=_verbose, help="Say all of the log, tracebacks included.")
+]
 
 
 def _show_version(asked: bool) -> None:
@@ -37,5 +83,43 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     pass
+
+
+def say(text: str) -> None:
+    """A note on what is being done, on the error console; not with ``-q``."""
+    if Talk.level <= logging.INFO:
+        errors.print(text, markup=False, highlight=False)
+
+
+def complain(word: str, text: str) -> None:
+    """An error: its kind in red, and the text as it is, whatever brackets it holds."""
+    errors.print(Text.assemble((word, "red"), " ", text), highlight=False)
+
+
+class _Spoken(logging.Handler):
+    """Warnings of our log on the error console, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.said:
+            self.said.add(text)
+            errors.print(Text.assemble(("warning", "yellow"), " ", text), highlight=False)
+
+
+@contextmanager
+def warnings_spoken() -> Iterator[None]:
+    """Say the warnings of our log on the error console for the length of the block."""
+    handler, log = _Spoken(), logging.getLogger("her2core")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)

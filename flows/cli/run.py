@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from flows import run_cohort
 from flows.cli.common import (
     BAD_INPUT,
+    EXIT_CODES,
     INTERRUPTED,
     OK,
     PARTIAL,
@@ -21,14 +23,23 @@ from flows.cli.common import (
     ConfigFile,
     Endpoint,
     Json,
+    Quiet,
+    Talk,
+    Verbose,
     app,
+    complain,
     console,
     errors,
+    say,
+    warnings_spoken,
 )
-from flows.cli.look import plan_command
+from flows.cli.look import show_plan
+
+if TYPE_CHECKING:
+    from her2core.storage.journal import SlideStatus
 
 
-@app.command("run")
+@app.command("run", epilog=EXIT_CODES)
 def run_command(
     manifest: Annotated[str, typer.Argument(help="Manifest CSV (path or s3://).")],
     out: Annotated[
@@ -36,36 +47,57 @@ def run_command(
     ],
     config: ConfigFile = None,
     cluster: Annotated[str, typer.Option(help="local, tcp://HOST:PORT or tls://HOST:PORT.")] = "local",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SLIDE", help="This slide alone (repeat for more); tables stay as they are."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score a cohort. Run the same command again to resume, or after adding slides to the manifest."""
     if dry_run:
-        from her2core.config import load_config
-        from her2core.storage.store import Store
-
-        Store(out, endpoint_url=load_config(config).run.endpoint_url).probe()
-        plan_command(manifest, config, as_json)
-        return
-    _run(manifest, out, config, cluster, as_json)
+        _check(manifest, out, config, cluster, only or (), as_json)
+    else:
+        _run(manifest, out, config, cluster, only or (), as_json)
 
 
-def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: bool) -> None:
+def _check(
+    manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
+) -> None:
+    """All that a run checks before it begins, and the plan."""
+    from flows.cluster import check_scheduler
+    from flows.environment import check_server, prepare_environment
+    from her2core.stages.run import open_run
+
+    with warnings_spoken():
+        run = open_run(manifest, out, config, only)
+        check_scheduler(cluster)
+    if os.environ.get("PREFECT_API_URL"):
+        prepare_environment()
+        check_server()
+    show_plan(run.rows, run.config, as_json)
+
+
+def _run(
+    manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
+) -> None:
     from flows.cluster import check_address
     from flows.interrupt import ending_quickly
     from flows.show import row_table, showing_progress
     from her2core.stages.run import open_run
 
     check_address(cluster)
-    open_run(manifest, out, config)  # all that can be refused is refused before a server starts
-    errors.print("starting Prefect and the Dask workers")
+    open_run(manifest, out, config, only)  # all that can be refused is refused before a server starts
+    say("starting Prefect and the Dask workers")
 
     def last_word() -> None:
         errors.print("interrupted; run the same command again to resume")
 
     try:
-        with ending_quickly(INTERRUPTED, last_word), showing_progress(errors):
-            summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster)
+        with ending_quickly(INTERRUPTED, last_word), showing_progress(errors, Talk.level):
+            summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster, only=only)
     except KeyboardInterrupt:
         last_word()
         sys.stderr.flush()
@@ -73,39 +105,76 @@ def _run(manifest: str, out: str, config: str | None, cluster: str, as_json: boo
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
     else:
-        console.print(row_table(summary.table()))
-        console.print(row_table(summary.case_table()))
+        for rows in (summary.table(), summary.case_table()):
+            if rows:
+                console.print(row_table(rows, console.width))
         for line in summary.lines():
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if summary.trouble:
-        errors.print(f"[red]error[/red] {summary.trouble}", highlight=False)
+        complain("error", summary.trouble)
         raise typer.Exit(UNUSABLE)
     raise typer.Exit(OK if summary.complete else PARTIAL)
 
 
-@app.command("status")
+@app.command("status", epilog=EXIT_CODES)
 def status_command(
     out: Annotated[str, typer.Argument(metavar="URI", help="The run's output folder or s3:// URI.")],
+    slide: Annotated[
+        str | None, typer.Argument(metavar="[SLIDE]", help="One slide, with the traceback of its error.")
+    ] = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Show every slide of a store and its stage: scored, running, failed, quarantined, skipped."""
+    """Show every slide of a store and its stage (scored, running, failed, ...), or all of one slide."""
     from her2core.storage.journal import cohort_status
     from her2core.storage.store import Store
 
-    entries = cohort_status(Store(out, endpoint_url=endpoint_url))
+    store = Store(out, endpoint_url=endpoint_url)
+    store.reach()
+    every = cohort_status(store)
+    entries = [entry for entry in every if slide in (None, entry.slide_id)]
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=1))
-        return
+        found = [dataclasses.asdict(entry) | entry.found for entry in entries]
+        typer.echo(json.dumps(found, indent=1))
     if not entries:
-        errors.print(
-            f"{out} holds no run yet; start one with: her2 run MANIFEST --out {out}", highlight=False
-        )
+        if every:
+            near = difflib.get_close_matches(str(slide), [entry.slide_id for entry in every], n=1)
+            complain(
+                "error", f"{out} holds no slide {slide}" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        else:
+            complain("error", f"{out} holds no run yet; start one with: her2 run MANIFEST --out {out}")
         raise typer.Exit(BAD_INPUT)
-    table = Table("slide", "case", "state", "stage", "score", "updated", "why", box=None)
-    for entry in entries:
-        why = f"{entry.reason}: {entry.message}" if entry.reason else ""
-        table.add_row(
-            entry.slide_id, entry.case_id, entry.state, entry.stage, entry.score, entry.updated, why
-        )
-    console.print(table)
+    if as_json:
+        return
+    if slide is not None:
+        _show_slide(entries[0])
+        return
+    from flows.show import row_table
+
+    console.print(row_table([_status_row(entry) for entry in entries], console.width))
+
+
+def _status_row(entry: SlideStatus) -> dict[str, str]:
+    found = entry.found
+    return {
+        "slide": entry.slide_id,
+        "case": entry.case_id,
+        "state": entry.state,
+        "stage": entry.stage,
+        "score": found["score"] or "–",
+        "ISH group": found["ish_group"] or "–",
+        "updated": entry.updated.removesuffix("+00:00"),
+        "why": ": ".join(filter(None, (entry.reason, entry.message))),
+    }
+
+
+def _show_slide(entry: SlideStatus) -> None:
+    """Everything the journal says of one slide."""
+    known: dict[str, Any] = dataclasses.asdict(entry) | entry.found
+    details = known.pop("details")
+    for name, value in known.items():
+        if value:
+            console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
+    if details:
+        console.print(f"\n{details}", markup=False, highlight=False, soft_wrap=True)

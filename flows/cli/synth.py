@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.common import app, console
+from flows.cli.common import EXIT_CODES, app, console
 
 
-@app.command("synth")
+@app.command("synth", epilog=EXIT_CODES)
 def synth_command(
     folder: Annotated[Path, typer.Argument(help="Where the slides, manifest.csv and truth.csv go.")],
     seed: Annotated[int, typer.Option(help="Same seed, same pixels.")] = 1,

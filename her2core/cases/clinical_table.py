@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from her2core.errors import ManifestError
-from her2core.storage.sources import open_remote
+from her2core.storage.sources import read_small
 from her2core.text import shown
 
+MAX_BYTES = 64 * 2**20
+"""Longest table. Ours."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "patient_id": ("bcr_patient_barcode", "patient_id"),
     "ihc_status": ("her2_status_by_ihc", "ihc_her2", "her2_ihc_status", "ihc_status"),
@@ -73,10 +75,11 @@ def read_table(uri: str, mapping: Mapping[str, str], endpoint_url: str | None = 
         If it cannot be read, names no patients or nothing of HER2, or leaves open which column holds what.
     """
     try:
-        with open_remote(uri, endpoint_url) as file:
-            data = file.read()
+        data = read_small(uri, endpoint_url, MAX_BYTES)
     except OSError as error:
         raise ManifestError(f"{uri}: cannot be read: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise ManifestError(f"{uri}: more than {MAX_BYTES} bytes; expected a table of patients")
     text, encoding = decoded(data)
     return parse_table(text, uri, mapping, encoding)
 

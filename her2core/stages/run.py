@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from her2core.config import Config, load_config
+from her2core.errors import ConfigError
 from her2core.lake.tables import check_tables
 from her2core.manifest import read_manifest, require_rules
 from her2core.records import SlideRow
-from her2core.scoring.ihc import completeness_column
 from her2core.scoring.keyed import Judging
+from her2core.storage.s3check import BucketError, check_bucket
 from her2core.storage.sources import open_remote
 from her2core.storage.store import Store
+from her2core.text import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +66,74 @@ class Run:
         return tuple(path for path in {*uris, *local} if "/" in path.rstrip("/"))
 
 
-def open_run(manifest: str, out: str, config: str | None = None) -> Run:
+def read_inputs(manifest: str, config: str | None = None) -> tuple[Config, tuple[SlideRow, ...]]:
+    """Configuration and manifest, checked by themselves and against each other, before any run or plan.
+
+    Raises
+    ------
+    ManifestError, ConfigError
+        Naming what cannot be used.
+    StoreError
+        If no bucket that slides lie in can be reached.
+    """
+    settings = load_config(config)
+    rows = read_manifest(manifest, endpoint_url=settings.run.endpoint_url)
+    require_rules(rows, Judging(settings.score, settings.ish_score), manifest)
+    reach_slides([row.uri for row in rows if not row.exclude], settings.run.endpoint_url)
+    return settings, rows
+
+
+def reach_slides(uris: Sequence[str], endpoint_url: str | None) -> None:
+    """See that the servers of remote slides answer. A bucket that is not there is the business of its slides.
+
+    Raises
+    ------
+    StoreError
+        If a server or the credentials are of no use, or no slide's bucket is there.
+    """
+    by_bucket = {uri.removeprefix("s3://").partition("/")[0]: uri for uri in uris if uri.startswith("s3://")}
+    gone: list[BucketError] = []
+    for uri in by_bucket.values():
+        try:
+            check_bucket(uri, endpoint_url)
+        except BucketError as error:
+            gone.append(error)
+    if gone and len(gone) == len(by_bucket) and all(uri.startswith("s3://") for uri in uris):
+        raise gone[0]
+
+
+def chosen(rows: Sequence[SlideRow], only: Sequence[str]) -> tuple[SlideRow, ...]:
+    """The rows of the slides that were asked for; all if none was.
+
+    Raises
+    ------
+    ConfigError
+        Naming those that the manifest does not have.
+    """
+    names = [row.slide_id for row in rows]
+    for wanted in only:
+        if wanted not in names:
+            near = difflib.get_close_matches(wanted[:128], names, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"--only {shown(wanted)}: the manifest has no such slide{meant}")
+    return tuple(row for row in rows if not only or row.slide_id in only)
+
+
+def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[str] = ()) -> Run:
     """Validate manifest, configuration and store, and give the run a name.
+
+    Parameters
+    ----------
+    only
+        Slides to work on; all without any.
 
     Raises
     ------
     ManifestError, ConfigError, StoreError
         Before anything is written but the store's own probe.
     """
-    settings = load_config(config)
-    completeness_column(settings.score, settings.ihc.ladder_od)
-    endpoint = settings.run.endpoint_url
-    rows = read_manifest(manifest, endpoint_url=endpoint)
-    require_rules(rows, Judging(settings.score, settings.ish_score), manifest)
+    settings, all_rows = read_inputs(manifest, config)
+    rows, endpoint = chosen(all_rows, only), settings.run.endpoint_url
     with open_remote(manifest, endpoint) as file:
         manifest_sha256 = hashlib.sha256(file.read()).hexdigest()
     store = Store(out, endpoint_url=endpoint)

@@ -21,7 +21,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError
 
 from her2core.errors import StoreError
-from her2core.records import SlideRow, SlideState
+from her2core.records import Assay, SlideRow, SlideState
 from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 FOLDER, HEARTBEATS = "journal", "heartbeats"
 HEARTBEAT_S = 15.0
 """Pause between two heartbeats of a run. Ours."""
+IHC_SCORES = ("0", "1+", "2+", "3+")
+"""Scores of entries that do not name their assay, as earlier versions wrote them."""
 DEAD_AFTER_S = 120.0
 """A run not heard of for so long is dead (ours): several heartbeats, and clocks that differ by a minute. On
 the machine that it ran on it is known at once."""
@@ -46,6 +48,8 @@ class SlideStatus:
         Why it ended without a score; empty otherwise.
     updated
         UTC time of this entry, ISO 8601.
+    score
+        IHC score or ISH group, as the assay says; see ``found``.
     details
         Traceback of an error that nobody expected, without paths and secrets; empty otherwise.
     """
@@ -60,6 +64,13 @@ class SlideStatus:
     run_id: str
     updated: str
     details: str = ""
+    assay: str = ""
+
+    @property
+    def found(self) -> dict[str, str]:
+        """What it was scored as: ``score`` of an IHC slide, ``ish_group`` of an ISH slide."""
+        ish = self.assay != Assay.IHC if self.assay else self.score not in ("", *IHC_SCORES)
+        return {"score": "" if ish else self.score, "ish_group": self.score if ish else ""}
 
 
 def note(
@@ -75,9 +86,9 @@ def note(
     details: str = "",
 ) -> None:
     """Write down where a slide is, replacing its earlier entry."""
-    status = SlideStatus(
-        row.slide_id, row.case_id, state, stage, reason, message, score, run_id, _now().isoformat(), details
-    )
+    now = _now().isoformat()
+    who = (row.slide_id, row.case_id)
+    status = SlideStatus(*who, state, stage, reason, message, score, run_id, now, details, str(row.assay))
     store.write_json(f"{FOLDER}/{row.slide_id}.json", asdict(status))
 
 

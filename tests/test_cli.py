@@ -1,0 +1,371 @@
+"""What the command line says and how it ends: tables, exit codes, drafts, one slide, mistakes with S3."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from rich.console import Console
+from typer.testing import CliRunner
+
+from flows import cli
+from flows.show import row_table, showing_progress
+from her2core.draft import find_slides, is_folder
+from her2core.manifest import read_manifest
+from her2core.records import Assay, SlideRow, SlideState
+from her2core.storage.journal import note
+from her2core.storage.store import Store
+
+Her2 = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def her2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Her2:
+    """Runs the command line in this process: exit code, and what it printed."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["her2", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def slide_file(path: Path, mpp: float | None = 0.25) -> Path:
+    """A brown slide."""
+    pixels = np.full((300, 400, 3), 240, np.uint8)
+    pixels[:, ::3] = (140, 95, 60)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(256, 256), metadata=None, **scale)  # type: ignore[arg-type]
+    return path
+
+
+def manifest_of(folder: Path, *slides: Path, **more: str) -> str:
+    path = folder / "manifest.csv"
+    head = "slide_id,case_id,uri,assay" + "".join(f",{name}" for name in more)
+    rows = [f"{slide.stem},C1,{slide},HER2-IHC" + "".join(f",{v}" for v in more.values()) for slide in slides]
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return str(path)
+
+
+# tables
+
+
+def row(**cells: str) -> dict[str, str]:
+    return {"slide": "B17-A1-2021-04-11", "case": "B17", "state": "scored", "score": "3+"} | cells
+
+
+WIDE = {"class": "pos_IHC2_ISHpos", "cells": "123,456", "3+ %": "88.4", "≥2+ %": "90.1", "stained %": "99.3",
+        "H-score": "281.2", "ISH group": "1", "HER2/CEP17": "3.40", "HER2 copies": "7.04"}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_table_fits_its_terminal_without_cutting_ids_or_numbers(width: int) -> None:
+    why = "its region of interest lies mostly off the slide, at y 3500 to 9000; draw it again on this one"
+    rows = [row(**WIDE, why=why), row(slide="[/x] odd", **WIDE, why="")]
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(row_table(rows, width))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in shown.splitlines()) <= width
+    for text in ("B17-A1-2021-04-11", "[/x] odd", "scored", "3+"):
+        assert text in shown
+    assert " ".join(why.split()[:2]) in shown
+    assert ("H-score" in shown) is (width >= 200)
+    assert "…" not in shown
+
+
+# one slide, and what ISH is called
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    store = Store(tmp_path / "out")
+    for name, assay, score in (("a", Assay.IHC, "2+"), ("b", Assay.FISH, "5"), ("c", Assay.DISH, "")):
+        slide = SlideRow(name, f"case-{name}", f"{name}.tif", assay)
+        if score:
+            note(store, "run", slide, SlideState.SCORED, "slide", score=score)
+        else:
+            traceback = "Traceback (most recent call last):\n  line [7]"
+            note(store, "run", slide, SlideState.FAILED, "cells", reason="internal_error",
+                 message="ValueError: odd [/x]", details=traceback)  # fmt: skip
+    return tmp_path / "out"
+
+
+def test_status_names_what_ihc_and_ish_slides_were_scored_as(out: Path, her2: Her2) -> None:
+    code, text, _ = her2("status", str(out))
+    header, *lines = text.splitlines()
+    place = {name: header.index(name) for name in ("slide", "state", "score", "ISH group", "why")}
+    ihc, fish, dish = lines[:3]
+    assert code == 0
+    assert (ihc[place["score"] :][:2], ihc[place["ISH group"] :][:1]) == ("2+", "–")
+    assert (fish[place["score"] :][:1], fish[place["ISH group"] :][:1]) == ("–", "5")
+    assert "internal_error: ValueError: odd [/x]" in dish
+    entries = {entry["slide_id"]: entry for entry in json.loads(her2("status", str(out), "--json")[1])}
+    assert (entries["a"]["score"], entries["a"]["ish_group"]) == ("2+", "")
+    assert (entries["b"]["score"], entries["b"]["ish_group"], entries["b"]["assay"]) == ("", "5", "HER2-FISH")
+
+
+def test_status_of_one_slide_shows_its_traceback(out: Path, her2: Her2) -> None:
+    code, text, _ = her2("status", str(out), "c")
+    assert code == 0
+    assert "message  ValueError: odd [/x]" in text
+    assert text.endswith("Traceback (most recent call last):\n  line [7]\n")
+    (entry,) = json.loads(her2("status", str(out), "c", "--json")[1])
+    assert entry["details"].startswith("Traceback")
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_status_of_nothing_ends_alike_in_text_and_json(
+    out: Path, tmp_path: Path, her2: Her2, words: tuple[str, ...]
+) -> None:
+    code, text, said = her2("status", str(tmp_path / "empty"), *words)
+    assert (code, text.strip()) == (2, "[]" if words else "")
+    assert "holds no run yet" in said
+    code, text, said = her2("status", str(out), "aa", *words)
+    assert (code, text.strip()) == (2, "[]" if words else "")
+    assert "holds no slide aa; did you mean a?" in said
+
+
+# the same checks before a run, a dry run and a plan
+
+
+@pytest.mark.parametrize("verb", ["plan", "dry run", "run"])
+@pytest.mark.parametrize(
+    ("config", "code", "words"),
+    [
+        ("score: {strong_od: yes}", 2, "line 1: 'yes' means different things"),
+        ("score: {detect_od: 0.12}", 2, "score.detect_od is 0.12; expected one of ihc.ladder_od"),
+        ("ihc: {strong_od: 0.65}", 2, "ihc.strong_od is 0.65; expected one of ihc.ladder_od"),
+        ("run: {endpoint_url: 'http://127.0.0.1:9'}", 3, "refuses us: tried to read it without credentials"),
+    ],
+)
+def test_plan_dry_run_and_run_refuse_the_same(
+    tmp_path: Path, her2: Her2, verb: str, config: str, code: int, words: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(config)
+    slide = slide_file(tmp_path / "s.tif") if code == 2 else Path("s3://b/s.tif")
+    manifest = manifest_of(tmp_path, slide).replace("s3:/b", "s3://b")
+    Path(manifest).write_text(Path(manifest).read_text().replace("s3:/b", "s3://b"))
+    if verb == "plan":
+        ended = her2("plan", manifest, "-c", str(tmp_path / "c.yaml"))
+    else:
+        more = ["--dry-run"] if verb == "dry run" else []
+        ended = her2("run", manifest, "-o", str(tmp_path / "out"), "-c", str(tmp_path / "c.yaml"), *more)
+    assert ended[0] == code, ended
+    assert words in ended[2]
+    assert len(ended[2].strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        ("nowhere", "expected local, tcp://HOST:PORT"),
+        ("tcp://host", "expected local"),
+        ("tcp://a:b@h:1", "user"),
+    ],
+)
+def test_a_cluster_that_is_none_is_refused_before_a_run_and_a_dry_run(
+    tmp_path: Path, her2: Her2, dry: tuple[str, ...], cluster: str, words: str
+) -> None:
+    manifest = manifest_of(tmp_path, slide_file(tmp_path / "s.tif"))
+    code, _, said = her2("run", manifest, "-o", str(tmp_path / "out"), "--cluster", cluster, *dry)
+    assert (code, words in said, "a:b" in said) == (2, True, False)
+
+
+def test_a_plan_finds_what_would_end_a_slide(tmp_path: Path, her2: Her2) -> None:
+    (tmp_path / "roi.geojson").write_text("[]")
+    good = slide_file(tmp_path / "good.tif")
+    manifest = manifest_of(tmp_path, good, roi_uri="roi.geojson")
+    code, text, _ = her2("plan", manifest, "--json")
+    (slide,) = json.loads(text)["slides"]
+    assert code == 1
+    assert slide["problem"].startswith("[roi_invalid] region of interest")
+    code, text, _ = her2("plan", manifest)
+    assert code == 1
+    assert "1 with problems" in text
+
+
+def test_only_one_slide_that_is_there(tmp_path: Path, her2: Her2) -> None:
+    manifest = manifest_of(tmp_path, slide_file(tmp_path / "one.tif"), slide_file(tmp_path / "two.tif"))
+    words = ("run", manifest, "-o", str(tmp_path / "out"), "--dry-run", "--json")
+    code, text, _ = her2(*words, "--only", "two")
+    assert (code, [slide["slide_id"] for slide in json.loads(text)["slides"]]) == (0, ["two"])
+    code, _, said = her2(*words, "--only", "tow")
+    assert (code, "--only 'tow': the manifest has no such slide; did you mean two?" in said) == (2, True)
+
+
+def test_ids_that_a_spreadsheet_changed_are_said_at_once(tmp_path: Path, her2: Her2) -> None:
+    manifest = manifest_of(tmp_path, slide_file(tmp_path / "1E+05.tif"))
+    code, _, said = her2("plan", manifest)
+    assert code == 0
+    assert "warning" in said
+    assert "'1E+05' looks like a long number" in said
+
+
+# mistakes with S3, an address with a secret
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("inspect", "s3://b/a.svs"), ("inspect", "s3://b/folder/"), ("plan", "s3://b/m.csv"), ("status", "s3://b/out"),
+     ("manifest", "s3://b/slides"), ("run", "s3://b/m.csv", "-o", "OUT"), ("run", "MANIFEST", "-o", "s3://b/o"),
+     ("run", "MANIFEST", "-o", "s3://b/o", "--dry-run"), ("plan", "MANIFEST", "-c", "s3://b/c.yaml"),
+     ("clinical", "s3://b/table.csv")],
+)  # fmt: skip
+def test_every_verb_says_in_one_line_that_nobody_answers(
+    tmp_path: Path, her2: Her2, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    names = {"OUT": str(tmp_path / "out"), "MANIFEST": manifest_of(tmp_path, slide_file(tmp_path / "s.tif"))}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mistyped")
+    start = time.monotonic()
+    code, text, said = her2(*(names.get(word, word) for word in words))
+    assert (code, text) == (3, "")
+    assert "at http://127.0.0.1:9 cannot be used: tried to" in said
+    assert "correct AWS_ENDPOINT_URL" in said
+    assert len(said.strip().splitlines()) == 1
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("inspect", "SIGNED"), ("plan", "SIGNED"), ("status", "SIGNED"), ("manifest", "SIGNED"),
+     ("clinical", "SIGNED"), ("run", "SIGNED", "-o", "OUT"), ("run", "MANIFEST", "-o", "SIGNED"),
+     ("plan", "MANIFEST", "-c", "SIGNED")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "address", ["s3://b/x?X-Amz-Signature=hush", "https://h/x.csv?sig=hush", "s3://u:hush@b/x"]
+)
+def test_an_address_with_a_secret_appears_nowhere(
+    tmp_path: Path, her2: Her2, words: tuple[str, ...], address: str
+) -> None:
+    manifest = manifest_of(tmp_path, slide_file(tmp_path / "s.tif"))
+    names = {"OUT": str(tmp_path / "out"), "MANIFEST": manifest, "SIGNED": address}
+    code, text, said = her2(*(names.get(word, word) for word in words))
+    assert code in (1, 2, 3)
+    assert "carries a user name, a signature or a password" in said
+    assert "hush" not in text + said
+
+
+# a folder is enough
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "slides"
+    slide_file(root / "B17 A1 HER2.tif")
+    slide_file(root / "sub" / "B17-FISH.tif", mpp=None)
+    slide_file(root / "sub" / "=cmd.tif")
+    slide_file(root / "sub" / "b17 a1 her2.tiff")
+    (root / "notes.txt").write_text("no slide")
+    (root / ".hidden.tif").write_text("no slide")
+    (root / "torn.svs").write_bytes(b"II*\0")
+    (root / "m.mrxs").write_text("x")
+    (root / "m").mkdir()
+    (root / "m" / "Data0000.dat").write_text("x")
+    slide_file(root / "m" / "inner.tif")
+    zarr = root / "pyramid.ome.zarr"
+    zarr.mkdir()
+    (zarr / "zarr.json").write_text("{}")
+    series = root / "series"
+    series.mkdir()
+    for number in range(2):
+        (series / f"{number}.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    return root
+
+
+def test_slides_of_a_folder(folder: Path) -> None:
+    found = [str(Path(uri).relative_to(folder)) for uri in find_slides(str(folder))]
+    assert found == sorted(
+        ["B17 A1 HER2.tif", "m.mrxs", "pyramid.ome.zarr", "series", "torn.svs", "sub/B17-FISH.tif",
+         "sub/=cmd.tif", "sub/b17 a1 her2.tiff"]
+    )  # fmt: skip
+    assert is_folder(str(folder))
+    assert not is_folder(str(folder / "series"))
+    assert not is_folder(str(folder / "pyramid.ome.zarr"))
+    assert not is_folder(str(folder / "torn.svs"))
+    assert not is_folder(str(folder / "gone"))
+
+
+def test_a_draft_needs_but_its_cases_to_be_a_manifest(folder: Path, tmp_path: Path, her2: Her2) -> None:
+    code, text, said = her2("manifest", str(folder))
+    rows = {row["slide_id"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert code == 1  # some cannot be read
+    assert "8 slides" in said
+    assert set(rows) == {"B17 A1 HER2", "b17 a1 her2-2", "B17-FISH", "cmd", "m", "pyramid", "series", "torn"}
+    first = rows["B17 A1 HER2"]
+    assert (first["case_id"], first["assay"], first["x_assay_from"]) == ("", "HER2-IHC", "name")
+    assert (first["x_size_px"], first["x_um_px"]) == ("400 x 300", "0.25 (tiff_resolution)")
+    assert (rows["cmd"]["assay"], rows["cmd"]["x_assay_from"]) == ("HER2-IHC", "pixels")
+    assert rows["B17-FISH"]["assay"] == "HER2-FISH"
+    assert "mpp" in rows["B17-FISH"]["x_problem"]
+    assert rows["torn"]["x_problem"].startswith("[not_a_slide]")
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows.values() for cell in row.values())
+    path = tmp_path / "completed.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(first))
+        writer.writeheader()
+        writer.writerows({**r, "case_id": "C1", "assay": r["assay"] or "HER2-IHC"} for r in rows.values())
+    assert [r.slide_id for r in read_manifest(str(path))] == list(rows)
+
+
+def test_plan_and_inspect_of_a_folder(folder: Path, her2: Her2) -> None:
+    code, text, said = her2("plan", str(folder), "--json")
+    slides = {slide["slide_id"]: slide for slide in json.loads(text)["slides"]}
+    assert (code, len(slides)) == (1, 8)
+    assert (slides["B17 A1 HER2"]["width_px0"], slides["B17 A1 HER2"]["problem"]) == (400, "")
+    assert "is a folder" in said
+    code, text, _ = her2("inspect", str(folder / "sub"), "--json")
+    assert (code, len(json.loads(text))) == (0, 3)
+
+
+def test_a_folder_without_slides_is_said(tmp_path: Path, her2: Her2) -> None:
+    (tmp_path / "x.txt").write_text("x")
+    code, _, said = her2("manifest", str(tmp_path))
+    assert (code, "no slides in it; expected files such as .svs" in said) == (2, True)
+    code, _, said = her2("manifest", str(tmp_path / "gone"))
+    assert (code, "no folder that can be read" in said) == (2, True)
+
+
+# how much is said
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        (logging.WARNING, ["bad"]),
+        (logging.INFO, ["stage", "bad"]),
+        (logging.DEBUG, ["detail", "stage", "bad"]),
+    ],
+)
+def test_quiet_and_verbose(level: int, heard: list[str]) -> None:
+    console, log = Console(file=io.StringIO(), width=80), logging.getLogger("her2core.x")
+    with showing_progress(console, level):
+        log.debug("detail")
+        log.info("stage")
+        log.warning("bad")
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert [word for word in ("detail", "stage", "bad") if word in said] == heard
+
+
+def test_help_tells_exit_codes_and_completion() -> None:
+    for words in ([], ["run"], ["plan"], ["status"]):
+        shown = " ".join(CliRunner().invoke(cli.app, [*words, "--help"]).stdout.split())
+        assert "130 interrupted" in shown
+    assert "--install-completion" in CliRunner().invoke(cli.app, ["--help"]).stdout
+    shown = CliRunner().invoke(cli.app, ["run", "--help"]).stdout
+    for option in ("--only", "--quiet", "--verbose", "-q", "-v"):
+        assert option in shown
