@@ -382,6 +382,14 @@ def test_tiles_may_be_stored_once_and_shared(tmp_path: Path) -> None:
     assert not out[:, 256:].any()
 
 
+def test_a_tile_without_a_place_is_absent_whatever_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(slide(512, 256, [0, *GOOD_OFFSETS[1:]], GOOD_COUNTS, data=TILE_DATA * 4))
+    with open_slide(path, mpp=0.25) as reader:
+        assert reader.info.problems == ("1 of 4 tiles are absent: read as glass",)
+        read_first(reader)
+
+
 def test_absent_tiles_are_not_counted(tmp_path: Path) -> None:
     """A slide of 7.9 GB of pixels of which a file of 0.3 MB holds two tiles."""
     path = tmp_path / "a.tif"

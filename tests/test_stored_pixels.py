@@ -174,6 +174,7 @@ def write_planes(path: Path, order: str, names: Sequence[str] | None, xml: str =
         ("BGR", ["B", "G", "R"]),
         ("GRB", ["green channel", "red channel", "blue channel"]),
         ("BRG", ["Brightfield-Blue", "Brightfield-Red", "Brightfield-Green"]),
+        ("GBR", ["G (green)", "B (blue)", "R (red)"]),
     ],
 )
 def test_ome_planes_are_the_colours_that_their_names_say(

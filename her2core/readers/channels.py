@@ -115,10 +115,10 @@ def colour_order(
 def _colour_named(title: str) -> str | None:
     """``R``, ``G`` or ``B``; empty for a name that says nothing; None for one that says something else."""
     words = re.findall(r"[^\W\d_]+", title.casefold())
-    found = [word for word in words if word in COLOUR_WORDS]
-    if not all(word in COLOUR_WORDS or word in EMPTY_WORDS for word in words) or len(set(found)) > 1:
+    found = {COLOUR_WORDS[word] for word in words if word in COLOUR_WORDS}
+    if not all(word in COLOUR_WORDS or word in EMPTY_WORDS for word in words) or len(found) > 1:
         return None
-    return COLOUR_WORDS[found[0]] if found else ""
+    return found.pop() if found else ""
 
 
 def _colour_shown(rgb: tuple[int, int, int] | None) -> str:

@@ -77,6 +77,8 @@ def tile_grid(
     )
     offsets = np.concatenate([p.index(offset_tag) for p in pages])
     counts = np.concatenate([p.index(count_tag) for p in pages])
+    if offsets.size == counts.size:
+        counts[offsets == 0] = 0  # where the header lies there is no tile: some writers mark absent ones so
     if not offsets.size == counts.size == rows * columns * planes:
         raise SlideError(
             Reason.FILE_TRUNCATED,
