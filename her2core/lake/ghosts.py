@@ -11,7 +11,7 @@ A slide that a manifest no longer names goes if an earlier run of the same cohor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -54,9 +54,9 @@ def true_cases(store: Store) -> Keep:
         found = [stated.get(slide) for slide in row["slides"] or ()]
         here = [s for s in found if s is not None and all(s[name] == row[name] for name in _SPECIMEN)]
         patients = {s["patient_id"] for s in here} - {None}
-        return bool(here) and len(here) == len(found) and patients <= {row["patient_id"]}
+        return bool(here) and len(here) == len(found) and patients == {row["patient_id"]} - {None}
 
-    return _each(true)
+    return _each((*_SPECIMEN, "patient_id", "slides"), true)
 
 
 def true_patients(store: Store) -> Keep:
@@ -65,24 +65,25 @@ def true_patients(store: Store) -> Keep:
         (row["patient_id"] or row["case_id"], _name(row))
         for row in read_rows(store, CASES, ("patient_id", *_SPECIMEN)).to_pylist()
     }
-    return _each(lambda row: all((row["patient_id"], name) in theirs for name in row["specimens"]))
+    names = ("patient_id", "specimens")
+    return _each(names, lambda row: all((row["patient_id"], name) in theirs for name in row["specimens"]))
 
 
 def of_cases(store: Store) -> Keep:
     """Rows of comparisons whose specimen is in ``cases``."""
     known = {tuple(row[name] for name in _SPECIMEN) for row in read_rows(store, CASES, _SPECIMEN).to_pylist()}
-    return _each(lambda row: tuple(row[name] for name in _SPECIMEN) in known)
+    return _each(_SPECIMEN, lambda row: tuple(row[name] for name in _SPECIMEN) in known)
 
 
 def of_patients(store: Store) -> Keep:
     """Rows of comparisons whose patient is in ``patients``."""
     known = {row["patient_id"] for row in read_rows(store, PATIENTS, ("patient_id",)).to_pylist()}
-    return _each(lambda row: row["patient_id"] in known)
+    return _each(("patient_id",), lambda row: row["patient_id"] in known)
 
 
-def _each(true: Callable[[Mapping[str, Any]], bool]) -> Keep:
-    """A test of rows as a test of tables."""
-    return lambda rows: pa.array([true(row) for row in rows.to_pylist()], pa.bool_())
+def _each(columns: Sequence[str], true: Callable[[Mapping[str, Any]], bool]) -> Keep:
+    """A test of rows, by some of their columns, as a test of tables."""
+    return lambda rows: pa.array([true(row) for row in rows.select(columns).to_pylist()], pa.bool_())
 
 
 def _name(row: Mapping[str, Any]) -> str:
