@@ -198,7 +198,6 @@ def test_what_one_cell_says_fills_another_that_is_empty() -> None:
     assert row(ish_ratio="2.3 (amplified)").ish_status == "Positive"
     assert row(ihc_status="Positive (3+)", ihc_score="1+").conflicts == (
         "IHC status 'Positive (3+)', IHC score 1+",
-        "IHC status Positive, IHC score 1+",
     )
 
 
@@ -208,6 +207,12 @@ def test_what_one_cell_says_fills_another_that_is_empty() -> None:
         ({"ish_status": "Negative", "ish_ratio": "≥2.0"}, "ISH status Negative, ratio ≥2.0"),
         ({"ish_status": "FISH: not amplified", "ish_her2": ">6"}, "ISH status Negative, HER2 copies >6"),
         ({"ish_status": "Positive", "ish_ratio": "<1.8"}, "ISH status Positive, ratio <1.8"),
+        ({"ish_status": "Negative", "ish_ratio": "~2.4"}, "ISH status Negative, ratio ~2.4"),
+        ({"ish_status": "Negative", "ish_ratio": "210"}, "ISH status Negative, ratio 210"),
+        (
+            {"ish_status": "not amplified (ratio 1.1)", "ish_ratio": "2.4"},
+            "ISH status 'not amplified (ratio 1.1)', ratio 2.4",
+        ),
         (
             {"ish_status": "Negative", "ish_ratio": "2.1 (amplified)"},
             "ISH status Negative, ratio '2.1 (amplified)'",
@@ -346,6 +351,14 @@ def test_columns_of_other_names_are_read_by_a_mapping() -> None:
         parse_clinical(text, mapping=mapping | {"ish_status": "FISH result"})
     with pytest.raises(ManifestError, match=r"found 'fish' mapped; expected one of patient_id, ihc_status"):
         parse_clinical(text, mapping=mapping | {"fish": "FISH Ergebnis"})
+    other_way = {
+        "Fallnummer": "patient_id",
+        "HER2 (IHC)": "reader_score",
+        "her2_fish_status": "FISH Ergebnis",
+    }
+    assert parse_clinical(text, mapping=other_way) == (found,)
+    with pytest.raises(ManifestError, match=r"ish_status is mapped twice: to 'FISH Ergebnis' and 'x'"):
+        parse_clinical(text, mapping=mapping | {"her2_fish_status": "x"})
     with pytest.raises(ManifestError, match=r"ihc_score and ish_status are mapped to one column"):
         parse_clinical(text, mapping=mapping | {"ish_status": "HER2 (IHC)"})
 
@@ -379,6 +392,14 @@ def test_rows_of_one_patient_that_differ_are_left_to_a_person() -> None:
     assert set(manifest_columns(one, "x").values()) == set(manifest_columns(two, "x").values()) == {""}
     assert (same.patient_id, same.row, same.conflicts) == ("B", 4, ())
     assert nobody.conflicts == ("no patient is named",)
+
+
+def test_a_note_of_any_length_is_kept_and_not_read() -> None:
+    note = "amplified " * 20_000
+    found = row(ish_status=note, ish_ratio=note, ihc_score="2+ " * 60_000)
+    assert (found.ish_status, found.ish_ratio, found.ihc_score) == (None, None, None)
+    assert found.reasons["ish_status"] == found.reasons["ihc_score"] == "unknown_text"
+    assert found.ish_outcome == "unknown_text"
 
 
 def test_the_manifest_reads_the_same_words(tmp_path: Path) -> None:

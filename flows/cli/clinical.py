@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli.common import EXIT_CODES, Endpoint, Json, app, console
 from her2core.errors import ManifestError
@@ -102,7 +103,7 @@ def _open(rows: Sequence[ClinicalRow]) -> Table | None:
     title = f"For a person to decide: {len(conflicting)} rows{_first(conflicting)}"
     shown = Table("row", "patient", "what contradicts what", box=None, title=title, title_justify="left")
     for row in conflicting[:MAX_SHOWN]:
-        shown.add_row(str(row.row), row.patient_id, "; ".join(row.conflicts))
+        shown.add_row(str(row.row), _plain(row.patient_id), _plain("; ".join(row.conflicts), 200))
     return shown
 
 
@@ -116,8 +117,14 @@ def _unread(rows: Sequence[ClinicalRow]) -> Table | None:
     title = f"Not read: {texts.total()} cells{_first(texts)}"
     shown = Table("what", "why", "text", "cells", box=None, title=title, title_justify="left")
     for (column, reason, text), count in texts.most_common(MAX_SHOWN):
-        shown.add_row(column, reason, text, str(count))
+        shown.add_row(column, reason, _plain(text), str(count))
     return shown
+
+
+def _plain(text: str, most: int = 60) -> Text:
+    """A table's text for the terminal: neither markup nor control characters."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return Text(printable if len(printable) <= most else printable[: most - 1] + "…")
 
 
 def _first(found: Sequence[Any] | Counter[Any]) -> str:

@@ -72,7 +72,7 @@ class ClinicalRow:
         """``score``, ``status`` (a word alone), or the reason why there is neither."""
         if self.ihc_score:
             return "score"
-        return "status" if self.ihc_status else self.reasons["ihc_status"]
+        return "status" if self.ihc_status else self._why("ihc_status", "ihc_score")
 
     @property
     def ish_outcome(self) -> str:
@@ -83,7 +83,13 @@ class ClinicalRow:
         ratio, copies = self.ish_ratio is not None, self.ish_her2 is not None
         if ratio or copies:
             return "ratio_and_copies" if ratio and copies else "ratio" if ratio else "copies"
-        return "status" if self.ish_status else self.reasons["ish_status"]
+        return "status" if self.ish_status else self._why("ish_status", "ish_ratio", "ish_her2")
+
+    def _why(self, *columns: str) -> str:
+        """Reason of the first of these cells that says something, or of the first that there is."""
+        said = [column for column in columns if column in self.unread]
+        there = [column for column in columns if self.reasons.get(column, "no_column") != "no_column"]
+        return self.reasons[(said or there or columns)[0]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +229,16 @@ def _from_other_cells(seen: dict[str, Reading], derived: list[str]) -> list[str]
             derived.append(f"{column} {said} from {where}")
         elif column == "ihc_score" and score.word and score.word != said:
             found.append(f"IHC status {status.text!r}, IHC score {score.word}")
+            seen["ihc_score"] = Reading(score.text, reason="contradicted")
     ratio = split_ratio(ish.text)[1]
     if ratio and seen["ish_ratio"].absent:
         seen["ish_ratio"] = ratio
         if ratio.value is not None:
             derived.append(f"ish_ratio {float(ratio.value):g} from the ISH status")
-    elif ratio and ratio.value and (other := seen["ish_ratio"]).value and not _overlap(ratio, other):
+    elif ratio and not _overlap(ratio, other := seen["ish_ratio"]):
         found.append(f"ISH status {ish.text!r}, ratio {other.text}")
+        seen["ish_ratio"] = Reading(other.text, reason="contradicted")
+        _deny(seen)
     return found
 
 

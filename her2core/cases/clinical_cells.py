@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
-from her2core.cases.clinical_words import read_words
+from her2core.cases.clinical_words import MAX_TEXT, read_words
 
 ABSENT: Mapping[str, str] = {
     "": "empty",
@@ -60,7 +61,7 @@ class Reading:
         As it was written.
     value
         Exact number, or None; ``low`` and ``high`` are what the text leaves open: half a unit of its last
-        decimal, or the bounds of a range (None: open).
+        decimal, or the bounds of a range (None: open). Also of a number that is no value.
     word
         Status or score, or None. A number may come with a status: ``2.1 (amplified)``.
     reason
@@ -88,10 +89,13 @@ def absence(text: str) -> str | None:
     return ABSENT.get(plain)
 
 
+@lru_cache(maxsize=8192)
 def read_cell(column: str, text: str) -> Reading:
-    """What one cell says; columns are those of `clinical.COLUMNS`."""
+    """What one cell says; columns are those of `clinical_table.COLUMNS`."""
     if absent := absence(text):
         return Reading(text, reason=absent)
+    if len(text) > MAX_TEXT:
+        return Reading(text, reason="text_in_number" if column in RANGES else "unknown_text")
     if column in RANGES:
         return _read_number(column, text)
     words = split_ratio(text)[0] if column == "ish_status" else text
@@ -144,12 +148,14 @@ def _read_number(column: str, text: str) -> Reading:
         high = MOST_SIGNALS  # may be a total, which `clinical` judges
     value = reading.value
     if value is not None and (not low <= value <= high or (column == "n_nuclei" and value.denominator != 1)):
-        return Reading(text, reason="implausible")
+        return Reading(text, None, reading.low, reading.high, reason="implausible")
     return reading
 
 
 def named_number(column: str, text: str) -> str | None:
     """The digits of a number beside which only its name stands, as in ``HER2/CEP17 2.1``; else None."""
+    if len(text) > MAX_TEXT:
+        return None
     plain = " ".join(unicodedata.normalize("NFC", text).casefold().translate(_FOLDED).split())
     found = re.fullmatch(_NUMBER, _without_labels(column, plain))
     return found[1] if found else None
@@ -170,6 +176,8 @@ def _status_beside(text: str) -> tuple[str | None, str]:
 
 def split_ratio(text: str) -> tuple[str, Reading | None]:
     """A text without the ratio that it names, and that ratio, as in ``not amplified (ratio 1.1)``."""
+    if len(text) > MAX_TEXT:
+        return text, None
     plain = " ".join(text.casefold().translate(_FOLDED).split())
     pair = rf"{_HER2} ?[/:] ?{_CEP17}"
     label = rf"\b(?:{pair}(?: ratio)?|ratio(?: {pair})?)[ :=]*(?:of |is )?"
@@ -208,8 +216,8 @@ def _number(text: str, column: str) -> Reading:
         return Reading(text, None, Fraction(0), _exact(m[1] or m[2]), reason="range")
     if m := re.fullmatch(rf"{_NUMBER} ?(?:-|to|and) ?{_NUMBER}", text):
         return Reading(text, None, _exact(m[1]), _exact(m[2]), reason="range")
-    if re.fullmatch(rf"{_ABOUT} ?{_NUMBER}", text):
-        return Reading(text, reason="approximate")
+    if m := re.fullmatch(rf"{_ABOUT} ?{_NUMBER}", text):
+        return Reading(text, None, _exact(m[1]), _exact(m[1]), reason="approximate")
     return Reading(text, reason="text_in_number")
 
 

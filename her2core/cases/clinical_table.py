@@ -103,6 +103,7 @@ def decoded(data: bytes) -> tuple[str, str]:
 
 def parse_table(text: str, name: str, mapping: Mapping[str, str], encoding: str = "utf-8") -> Table:
     """Cells of a table given as text; ``name`` is what errors call it. Raises as `read_table`."""
+    mapping = canonical(mapping)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     delimiter = _delimiter(text, mapping)
     numbered = [
@@ -142,6 +143,27 @@ def _folded(name: str) -> str:
     return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
+def canonical(mapping: Mapping[str, str]) -> dict[str, str]:
+    """A mapping by the names of `COLUMNS`, where it uses other known ones or is the other way round.
+
+    Raises
+    ------
+    ManifestError
+        If it names nothing that is read, or one thing twice.
+    """
+    of = {known: column for column, names in COLUMNS.items() for known in (column, *names)}
+    found: dict[str, str] = {}
+    for what, column in mapping.items():
+        pair = (what, column) if _folded(what) in of else (column, what)
+        if _folded(pair[0]) not in of:
+            raise ManifestError(f"found {shown(what)} mapped; expected one of {', '.join(COLUMNS)}")
+        name = of[_folded(pair[0])]
+        if name in found:
+            raise ManifestError(f"{name} is mapped twice: to {found[name]!r} and {pair[1]!r}")
+        found[name] = pair[1]
+    return found
+
+
 def _delimiter(text: str, mapping: Mapping[str, str]) -> str:
     """The separator that parts the first line into most columns that are known, else into most."""
     lines = (line for line in text.split("\n") if line.strip() and not line.startswith(("#", "sep=")))
@@ -172,9 +194,6 @@ def _cells(text: str, delimiter: str, name: str) -> list[list[str]]:
 def _places(header: Sequence[str], mapping: Mapping[str, str], name: str) -> dict[str, int]:
     """Which cell of a row holds what."""
     folded = [_folded(column) for column in header]
-    unknown = sorted(set(mapping) - set(COLUMNS))
-    if unknown:
-        raise ManifestError(f"found {shown(unknown[0])} mapped; expected one of {', '.join(COLUMNS)}")
     places = {}
     for column, names in COLUMNS.items():
         if column in mapping:

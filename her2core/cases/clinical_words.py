@@ -19,6 +19,8 @@ READER_WORDS = {
     "0_unspecified": "0",
 }
 """Words of the consensus of January 2026 for these. A bare 0 is one that nobody split."""
+MAX_TEXT = 300
+"""Longer texts are notes, and are not read, in characters. Ours."""
 STATUSES = ("Positive", "Negative", "Equivocal", "Indeterminate")
 STATUS_OF = {
     **dict.fromkeys(("0", "0_null", "0_ultralow", "1+"), "Negative"),
@@ -117,6 +119,8 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
     bare
         Whether a digit without a plus sign is a score too. In a column of statuses it may be a code.
     """
+    if len(text) > MAX_TEXT:
+        return Said(frozenset(), frozenset(), understood=False)
     exact = text.strip().casefold()
     if scores and (bare or exact != "0") and (score := READER_WORDS.get(exact, exact)) in READER_SCORES:
         return Said(frozenset({score}), frozenset(), understood=True)
