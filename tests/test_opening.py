@@ -185,6 +185,21 @@ def test_thumbnail_and_label_are_not_the_slide_wherever_they_come(
         np.testing.assert_array_equal(whole(reader), TRUTH)
 
 
+@pytest.mark.parametrize("tag", [270, 325, 700])
+def test_a_damaged_label_does_not_end_its_slide(tmp_path: Path, tag: int) -> None:
+    """Whatever else of a later directory points nowhere, the slide before it is whole."""
+    more = {"extratags": [(700, 1, 99, bytes(99), True)]}
+    label = (TRUTH[:64, :128], TILED | {"description": "label 128x64"} | more)
+    path = write_pages(tmp_path / "a.tif", SLIDE, label)
+    with tifffile.TiffFile(path) as file:
+        entry = file.pages[1].tags[tag].offset  # type: ignore[union-attr]
+    with path.open("r+b") as raw:
+        raw.seek(entry + 4)
+        raw.write(struct.pack("<II", 5000, path.stat().st_size - 9))
+    with open_slide(path) as reader:
+        np.testing.assert_array_equal(whole(reader), TRUTH)
+
+
 def test_aperio_behind_its_thumbnail_and_bottom_up(tmp_path: Path) -> None:
     aperio = {"description": "Aperio Image|AppMag = 40|MPP = 0.25"}
     path = write_pages(

@@ -67,7 +67,8 @@ def slide_pages(name: str, pages: Sequence[Ifd]) -> list[Ifd]:
     pictures: list[Ifd] = []
     able: list[Ifd] = []
     for page in pages:
-        (pictures if is_picture(page) else able).append(page)
+        if not page.damaged:
+            (pictures if is_picture(page) else able).append(page)
     left = max((_area(size_of(page)) for page in able), default=0)
     named = max((_area(size_of(page)) for page in pictures if page.has(tags.TILE_WIDTH)), default=0)
     if able and named > left:
