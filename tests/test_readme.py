@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ README = ROOT / "README.md"
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 SLIDE = "TWO-A1"
-OTHER_TOOLS = {"docker", "export", "prefect"}
+OTHER_TOOLS = {"dask", "docker", "export", "prefect"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -58,7 +59,8 @@ def test_commands_are_understood(page: Path) -> None:
     """Every `her2` line is parsed by the command line itself, every make target is in the Makefile."""
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
     for line in "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines():
-        program, *words = shlex.split(line, comments=True)
+        set_first = re.compile(r"\w+=")
+        program, *words = dropwhile(set_first.match, shlex.split(line, comments=True))
         if program == "her2":
             verb = her2()[words[0]]
             words = words[: words.index(">")] if ">" in words else words
