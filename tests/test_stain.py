@@ -175,3 +175,10 @@ def test_hematoxylin_range_needs_tissue() -> None:
     measured = stain.HematoxylinRange()
     measured.add(nuclei(0, 0.05, 0.25), np.zeros((256, 256), np.bool_), 0.5)
     assert measured.result() is None
+
+
+def test_a_black_background_gives_no_warning_and_no_stain() -> None:
+    table = stain.od_table((0.0, 0.0, 240.0))
+    assert np.isfinite(table).all()
+    assert table[:2].max() == 0.0
+    np.testing.assert_array_equal(table[2], stain.od_table((*I0[:2], 240.0))[2])

@@ -82,11 +82,13 @@ def od_table(i0: Vector) -> Floats:
 
     Returns
     -------
-    (3, 256) float64. Intensity 0 is taken as 1; intensities above I0 are negative and stay so, because
-    clipping them would shift every mean near zero upwards.
+    (3, 256) float64. Intensity 0 is taken as 1, also of the background: of a black picture all OD is 0 or
+    less. Intensities above I0 are negative and stay so, because clipping them would shift every mean near
+    zero upwards.
     """
     intensity = np.maximum(np.arange(256, dtype=np.float64), 1.0)
-    table: Floats = np.log10(np.asarray(i0, np.float64)[:, None] / intensity[None, :])
+    light = np.maximum(np.asarray(i0, np.float64), 1.0)
+    table: Floats = np.log10(light[:, None] / intensity[None, :])
     return table
 
 
