@@ -296,7 +296,7 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
         parse_clinical("patient_id\tage\np1\t50\n")
     with pytest.raises(ManifestError, match="expected a table separated by tabs, semicolons or commas"):
         parse_clinical("")
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="no such file; expected a clinical table"):
         read_clinical(str(tmp_path / "none.txt"))
 
 

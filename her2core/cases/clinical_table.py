@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import io
@@ -11,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from her2core.errors import ManifestError
+from her2core.readers.text import decode_text, encoding_of
 from her2core.storage.sources import read_small
 from her2core.text import shown
 
 MAX_BYTES = 64 * 2**20
-"""Longest table. Ours."""
+"""Longest table, in bytes. Ours."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "patient_id": ("bcr_patient_barcode", "patient_id"),
     "ihc_status": ("her2_status_by_ihc", "ihc_her2", "her2_ihc_status", "ihc_status"),
@@ -76,29 +76,13 @@ def read_table(uri: str, mapping: Mapping[str, str], endpoint_url: str | None = 
     """
     try:
         data = read_small(uri, endpoint_url, MAX_BYTES)
+    except FileNotFoundError:
+        raise ManifestError(f"{uri}: no such file; expected a clinical table") from None
     except OSError as error:
-        raise ManifestError(f"{uri}: cannot be read: {error}") from error
+        raise ManifestError(f"{uri}: cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
         raise ManifestError(f"{uri}: more than {MAX_BYTES} bytes; expected a table of patients")
-    text, encoding = decoded(data)
-    return parse_table(text, uri, mapping, encoding)
-
-
-def decoded(data: bytes) -> tuple[str, str]:
-    """Text of a file and its encoding: by its mark, else UTF-16 by its zeros, UTF-8, or what Excel writes."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace"), "utf-16"
-    head = data[:4096]
-    if b"\0" in head:
-        odd, even = head[1::2].count(0), head[::2].count(0)
-        encoding = "utf-16-le" if odd > even else "utf-16-be"
-        return data.decode(encoding, "replace"), encoding
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            return data.decode(encoding), encoding.removesuffix("-sig")
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1"), "latin-1"
+    return parse_table(decode_text(data), uri, mapping, encoding_of(data)[0])
 
 
 def parse_table(text: str, name: str, mapping: Mapping[str, str], encoding: str = "utf-8") -> Table:

@@ -27,12 +27,12 @@ def decode_text(data: bytes) -> str:
     >>> decode_text("MPP = 0.25".encode("utf-16")), decode_text("0,25 µm".encode("latin-1") + bytes(1))
     ('MPP = 0.25', '0,25 µm')
     """
-    encoding, skip = _encoding(data)
+    encoding, skip = encoding_of(data)
     text = data[skip:].decode(encoding, "replace")
     return text.rstrip("\0")
 
 
-def _encoding(data: bytes) -> tuple[str, int]:
+def encoding_of(data: bytes) -> tuple[str, int]:
     """Encoding, and length of the mark before the text."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
