@@ -390,6 +390,54 @@ def test_a_tile_without_a_place_is_absent_whatever_its_length(tmp_path: Path) ->
         read_first(reader)
 
 
+def test_tiles_under_the_tags_of_strips_and_without_lengths(tmp_path: Path) -> None:
+    """Writers of the 1990s; libtiff reads them."""
+    path = tmp_path / "a.tif"
+    streams = [zlib.compress(bytes([i]) * (3 * 256 * 256)) for i in range(4)]
+    offsets = [8 + sum(map(len, streams[:i])) for i in range(4)]
+    base = {
+        WIDTH: (4, [512]),
+        LENGTH: (4, [512]),
+        BITS: (3, [8, 8, 8]),
+        COMPRESSION: (3, [8]),
+        PHOTOMETRIC: (3, [2]),
+        SAMPLES: (3, [3]),
+        TILE_WIDTH: (4, [256]),
+        TILE_LENGTH: (4, [256]),
+    }
+    for index in (
+        {STRIPS: (4, offsets), STRIP_COUNTS: (4, list(map(len, streams)))},
+        {STRIPS: (4, offsets), COUNTS: (4, list(map(len, streams)))},
+        {OFFSETS: (4, offsets)},
+        {OFFSETS: (4, [*offsets, 999, 999]), COUNTS: (4, [*map(len, streams), 7, 7])},
+    ):
+        path.write_bytes(tiff(base | index, data=b"".join(streams)))
+        with open_slide(path) as reader:
+            out = np.full((512, 512, 3), 9, np.uint8)
+            reader.read_region(0, 0, out)
+        assert [int(out[y, x, 0]) for y in (100, 400) for x in (100, 400)] == [0, 1, 2, 3]
+
+
+def test_absent_strips_without_compression_are_glass(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tags = {
+        WIDTH: (4, [90]),
+        LENGTH: (4, [90]),
+        BITS: (3, [8, 8, 8]),
+        PHOTOMETRIC: (3, [2]),
+        SAMPLES: (3, [3]),
+        ROWS: (4, [45]),
+        STRIPS: (4, [8, 0]),
+        STRIP_COUNTS: (4, [3 * 90 * 45, 0]),
+    }
+    path.write_bytes(tiff(tags, data=bytes(3 * 90 * 45)))
+    with open_slide(path) as reader:
+        out = np.full((90, 90, 3), 9, np.uint8)
+        reader.read_region(0, 0, out)
+    assert not out[:45].any()
+    assert (out[45:] == 255).all()
+
+
 def test_absent_tiles_are_not_counted(tmp_path: Path) -> None:
     """A slide of 7.9 GB of pixels of which a file of 0.3 MB holds two tiles."""
     path = tmp_path / "a.tif"

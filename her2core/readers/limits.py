@@ -84,6 +84,11 @@ def check_whole(name: str, height: int, width: int, *, bytes_px: int = 3) -> Non
         )
 
 
+def longest_tile(tile_bytes: int) -> int:
+    """Most bytes that a tile of so many decoded bytes may be stored in: twice as many, and a header."""
+    return 2 * tile_bytes + 65536
+
+
 def check_tile_index(
     name: str,
     offsets: npt.NDArray[np.uint64],
@@ -126,7 +131,7 @@ def check_tile_index(
     stored = int(present.sum())
     _check_decoded(name, f"its {stored} stored tiles", stored * tile_bytes, file_bytes)
     largest = int(counts.max())
-    if largest > 2 * tile_bytes + 65536:
+    if largest > longest_tile(tile_bytes):
         raise SlideError(
             Reason.FILE_BEYOND_LIMITS,
             f"{name}: a tile of {tile_bytes} bytes is stored in {largest} bytes; expected at most twice its "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
 from her2core.pixels import PixelFormat, Pixels
@@ -14,10 +15,18 @@ from her2core.readers.base import SlideReader
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.ifd import Ifd
 from her2core.readers.image import WholeReader
-from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index, check_whole
+from her2core.readers.limits import (
+    MAX_TILE_PX,
+    MAX_TILES,
+    check_size,
+    check_tile_index,
+    check_whole,
+    longest_tile,
+)
 from her2core.readers.tiffpages import size_of
 from her2core.readers.tiled import TiledReader, TileGrid
 
+Places = npt.NDArray[np.uint64]
 STRIP_ROWS = 64
 """Rows that uncompressed strips are read in, whatever their stored height."""
 LAYOUT_TAGS = (
@@ -70,22 +79,17 @@ def tile_grid(
             Reason.FILE_BEYOND_LIMITS,
             f"{name}: declares {rows * columns * planes} tiles; accepted are {MAX_TILES}",
         )
-    offset_tag, count_tag = (
-        (tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS)
-        if stripped
-        else (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS)
-    )
-    offsets = np.concatenate([p.index(offset_tag) for p in pages])
-    counts = np.concatenate([p.index(count_tag) for p in pages])
-    if offsets.size == counts.size:
-        counts[offsets == 0] = 0  # where the header lies there is no tile: some writers mark absent ones so
+    tile_bytes = tile_h * tile_w * samples * item
+    listed = [_tile_index(p, rows * columns * per_page, tile_bytes, stripped=stripped) for p in pages]
+    offsets, counts = (np.concatenate(part) for part in zip(*listed, strict=True))
     if not offsets.size == counts.size == rows * columns * planes:
         raise SlideError(
             Reason.FILE_TRUNCATED,
             f"{name}: {width} x {height} px in tiles of {tile_w} x {tile_h} need {rows * columns * planes} "
             f"tiles, the file lists {offsets.size} places and {counts.size} lengths. Export the slide again",
         )
-    check_tile_index(name, offsets, counts, tile_h * tile_w * samples * item, source.size)
+    counts[offsets == 0] = 0  # where the header lies there is no tile: some writers mark absent ones so
+    check_tile_index(name, offsets, counts, tile_bytes, source.size)
     shape = (planes, rows, columns)
     return TileGrid(
         height=height,
@@ -100,6 +104,26 @@ def tile_grid(
     )
 
 
+def _tile_index(page: Ifd, n: int, tile_bytes: int, *, stripped: bool) -> tuple[Places, Places]:
+    """Places and lengths of a directory's first ``n`` tiles or strips.
+
+    As libtiff does it: some writers list tiles under the tags of strips; where the lengths are missing, a
+    tile ends at the latest where the next one begins; and what is listed beyond is not read.
+    """
+    kinds = ((tags.STRIP_OFFSETS, tags.STRIP_BYTE_COUNTS), (tags.TILE_OFFSETS, tags.TILE_BYTE_COUNTS))
+    first, second = kinds if stripped else kinds[::-1]
+    offset_tag = second[0] if page.has(second[0]) and not page.has(first[0]) else first[0]
+    count_tag = second[1] if page.has(second[1]) and not page.has(first[1]) else first[1]
+    offsets = page.index(offset_tag)[:n]
+    if page.has(count_tag):
+        return offsets, page.index(count_tag)[:n]
+    size = np.uint64(page.source.size)
+    begun = np.unique(np.append(offsets, size))
+    ends = begun[np.minimum(np.searchsorted(begun, offsets, side="right"), begun.size - 1)]
+    longest = np.uint64(longest_tile(tile_bytes))
+    return offsets, np.where(offsets < size, np.minimum(ends - offsets, longest), np.uint64(1))
+
+
 def absent_tiles(grid: TileGrid, read_as: str) -> tuple[str, ...]:
     """What to say of tiles that the file leaves out."""
     absent = int((grid.counts == 0).sum())
@@ -110,6 +134,8 @@ def resplit(name: str, grid: TileGrid) -> TileGrid:
     """Cut uncompressed strips that lie end to end into low ones: a region reads little but its own rows."""
     row_bytes = grid.width * grid.samples * np.dtype(grid.dtype).itemsize
     starts, lengths = grid.offsets[:, :, 0], grid.counts[:, :, 0]
+    if not lengths.all():
+        return grid  # some are absent
     if (lengths.sum(axis=1) < grid.height * row_bytes).any():
         raise SlideError(
             Reason.FILE_TRUNCATED,
