@@ -25,7 +25,7 @@ from her2core.cases.clinical_cells import named_number, read_cell
 from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ConfigError, ManifestError
 from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS
-from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems
+from her2core.manifest_ids import folded, joined, patient_problems, spelling_problems, taken_over
 from her2core.manifest_sheet import EXCEL_ERRORS, mangled, read_sheet, repeated
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
@@ -327,6 +327,7 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
                 values[column] = _resolved(uri, values[column])
         rows.append((number, SlideRow(**values)))
     problems += _duplicates(rows) + spelling_problems(rows) + patient_problems(rows)
+    as_written = rows
     rows, unclear = joined(rows)
     problems += unclear
     if not sheet.records and not problems:
@@ -335,6 +336,8 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
         raise _refused(uri, problems)
     for line in _doubts(rows):
         log.warning("%s: %s", uri, line)
+    if taken := taken_over(as_written, rows):
+        log.warning("%s: %s", uri, taken)
     return tuple(row for _, row in rows)
 
 

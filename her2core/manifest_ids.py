@@ -17,6 +17,10 @@ from her2core.records import SlideRow
 
 UNKNOWN_SITE = "unknown"
 """Site that somebody looked for and did not find."""
+FILLED = ("patient_id", "specimen_id", "site", "tumour_type", "specimen_type")
+"""Columns that an empty cell takes from the other rows of its case."""
+MAX_NAMED = 20
+"""Most rows that a warning names."""
 Numbered = tuple[int, SlideRow]
 """A row and its number, as a spreadsheet shows it."""
 _DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
@@ -103,6 +107,19 @@ def joined(rows: Sequence[Numbered]) -> tuple[list[Numbered], list[str]]:
         for number, row in whole
     ]
     return typed, problems + unlike + also_unlike
+
+
+def taken_over(before: Sequence[Numbered], after: Sequence[Numbered]) -> str:
+    """What `joined` filled in, in a sentence; empty if nothing."""
+    found = []
+    for (number, row), (_, whole) in zip(before, after, strict=True):
+        values = [(name, getattr(row, name), getattr(whole, name)) for name in FILLED]
+        if changed := [f"{name} {value}" for name, old, value in values if old != value]:
+            found.append(f"row {number} ({', '.join(changed)})")
+    if not found:
+        return ""
+    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+    return f"cells taken over from other rows of their case: {', '.join(found[:MAX_NAMED])}{more}"
 
 
 Specimen = tuple[str, str | None, str | None]

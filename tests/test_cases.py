@@ -302,7 +302,7 @@ def test_specimens_of_a_cohort_are_judged_each_by_the_rules_for_it() -> None:
 
 
 def test_every_ihc_rule_set_has_its_table() -> None:
-    for name in ("breast_asco_cap_2018", "gastric_resection", "gastric_biopsy"):
+    for name in rule_files("ihc"):
         assert case_rules_for(name).name in rule_files("case")
     with pytest.raises(ConfigError, match=r"'other'.*expected one"):
         case_rules_for("other")

@@ -125,6 +125,17 @@ def test_an_empty_cell_with_several_answers_is_refused(
     assert problems(tmp_path, *rows) == [problem]
 
 
+def test_what_was_taken_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(tmp_path, "c,P1,core,primary", "c,,core", "d")
+    (said,) = [record.getMessage() for record in caplog.records if "taken over" in record.getMessage()]
+    assert said.endswith("from other rows of their case: row 3 (patient_id P1, site primary)")
+    caplog.clear()
+    read(tmp_path, *["c,P1,core,primary"] * 3, *["c"] * 30)
+    assert "row 24 " in caplog.text
+    assert "row 25 " not in caplog.text
+    assert caplog.text.strip().endswith("and 10 more")
+
+
 def test_a_patient_is_that_of_the_whole_case(tmp_path: Path) -> None:
     rows = read(tmp_path, "c,,core,primary", "c,P1,liver,metastasis")
     assert [row.patient_id for row in rows] == ["P1", "P1"]
