@@ -20,7 +20,7 @@ from her2core.readers.icc import profile_name
 from her2core.readers.openslide import open_openslide
 from her2core.records import Assay, SlideRow
 from her2core.stages import steps
-from her2core.storage.sources import Scratch
+from her2core.storage.sources import Scratch, file_stamp
 from her2core.storage.store import Store
 from tests.test_dicom import RAW, save, whole_slide
 
@@ -75,7 +75,7 @@ def test_the_pyramid_carries_the_profile(tmp_path: Path) -> None:
     info = inspect_slide(path, mpp=0.25)
     params, store = PyramidParams(chunk=64, shard=128), Store(str(tmp_path / "out"))
     row = SlideRow("s", "c", str(path), Assay.IHC, mpp=0.25)
-    source = steps.Source(info, row, Scratch(str(tmp_path / "scratch"), 1 << 30), None)
+    source = steps.Source(info, row, Scratch(str(tmp_path / "scratch"), 1 << 30), None, file_stamp(str(path)))
     grid = writer.grid_of(info.height, info.width, params)
     for task in grid.tasks():
         steps.shard(source, store, "p", grid, params, task)
