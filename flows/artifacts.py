@@ -7,6 +7,7 @@ beyond `MOST_ROWS` are left to the lake tables.
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from prefect.artifacts import (
 from her2core.cohort import PICTURE, CohortSummary
 from her2core.lake.rows import Row
 from her2core.records import SlideState
+from her2core.stages.names import HIDDEN
 from her2core.stages.progress import COHORT, SLIDES, report
 from her2core.stages.run import Run
 
@@ -51,6 +53,8 @@ class ProgressBar:
 
 def show_cohort(run: Run, summary: CohortSummary) -> None:
     """Publish a table of the slides, one of the specimens, and a page of pictures."""
+    if run.names.pseudonyms:
+        summary = replace(summary, out=HIDDEN)
     lines = dict(zip((row["slide_id"] for row in summary.slides), summary.table(), strict=True))
     shown = listed(summary)
     missing = len(summary.slides) - len(shown)
@@ -111,6 +115,8 @@ def _link(run: Run, path: str | None) -> str:
     """Link to something in the store, named by its file; a dash where there is nothing."""
     if path is None:
         return "–"
+    if run.names.pseudonyms:
+        return path.rpartition("/")[2]
     uri = run.store.uri(path)
     target = uri if "://" in uri else f"file://{uri}"
     return f"[{path.rpartition('/')[2]}]({quote(target, safe=':/')})"

@@ -8,7 +8,8 @@ a task, a slide is done when its record is published, and running the flow again
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -27,8 +28,9 @@ from her2core.cohort import CohortSummary, preview, publish
 from her2core.errors import Her2Error, Reason, StoreError
 from her2core.pipeline import ended, not_scored, score_slide
 from her2core.records import SlideRow, SlideState
-from her2core.stages.failures import SlideFailedError, disk_full, failure_of
+from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import RunOverError, Workers
+from her2core.stages.names import Names
 from her2core.stages.run import Run, open_run
 from her2core.stages.slide import SlideFinished
 from her2core.stages.steps import clear_scratch
@@ -41,6 +43,12 @@ def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Tell Prefect to retry what may pass the second time; a broken slide stays broken."""
     error = state.result(raise_on_failure=False)
     return not isinstance(error, SlideFailedError) or error.again
+
+
+def worth_committing_again(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Tell Prefect that a full disk stays full."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, Exception) or disk_full(error) is None
 
 
 @task(
@@ -58,6 +66,7 @@ def slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
 @task(
     name="tables",
     tags=["her2"],
+    retry_condition_fn=worth_committing_again,
     retries=3,
     retry_delay_seconds=5,
     cache_policy=NO_CACHE,
@@ -101,8 +110,35 @@ def cohort(
     """
     _let_stages_log()
     rearm()  # Prefect has taken SIGTERM for itself
-    run = open_run(manifest, out, config, only)
-    get_run_logger().info("run %s: %d slides to %s", run.run_id, len(run.rows), out)
+    names = Names({given(name): name for name in (manifest, out, config or "") if name in _stand_ins})
+    try:
+        run = open_run(given(manifest), given(out), config and given(config), only)
+        names = run.names
+        get_run_logger().info("run %s: %d slides", run.run_id, len(run.rows))
+        return _carry_out(run, cluster, whole=not only)
+    except Exception as error:
+        if not names.pseudonyms:
+            raise
+        message = names.hide(cleaned(f"{type(error).__name__}: {error}"))
+        return Failed(message=message, data=error)  # whoever called gets the error as it is
+
+
+_stand_ins: dict[str, str] = {}
+
+
+def stand_in(name: str) -> str:
+    """What a flow of this process may be given for a name that Prefect's database is not to hold."""
+    pseudonym = f"given-{secrets.token_hex(6)}"
+    _stand_ins[pseudonym] = name
+    return pseudonym
+
+
+def given(name: str) -> str:
+    """The name itself, of a stand-in or of what is none."""
+    return _stand_ins.get(name, name)
+
+
+def _carry_out(run: Run, cluster: str, *, whole: bool) -> State[CohortSummary]:
     with beating(run.store, run.run_id):
         with connect(cluster, run.config.run.workers) as client:
             workers = Workers(client, "this machine" if cluster == "local" else cluster)
@@ -110,12 +146,11 @@ def cohort(
                 results, trouble = _score_all(run, workers)
                 if workers.over is None:
                     client.run(clear_scratch, run.config.run.scratch())
-        if only:
-            summary = replace(preview(run, results), trouble=str(trouble or ""))
-            return ending(summary)
+        if not whole:
+            return ending(replace(preview(run, results), trouble=str(trouble or "")), run.hide)
         summary = _publish(run, results, trouble)
     artifacts.show_cohort(run, summary)
-    return ending(summary)
+    return ending(summary, run.hide)
 
 
 def _publish(run: Run, results: Sequence[SlideFinished], trouble: Her2Error | None) -> CohortSummary:
@@ -137,11 +172,11 @@ def _let_stages_log() -> None:
         log.setLevel(logging.INFO)
 
 
-def ending(summary: CohortSummary) -> State[CohortSummary]:
-    """Final state of the flow run, as honest as the tables."""
+def ending(summary: CohortSummary, hide: Callable[[str], str] = str) -> State[CohortSummary]:
+    """Final state of the flow run, as honest as the tables; ``hide`` keeps names out of its message."""
     message = artifacts.ending_in_words(summary)
     if summary.trouble:
-        return Failed(message=f"{message}; {summary.trouble}", data=summary)
+        return Failed(message=f"{message}; {hide(summary.trouble)}", data=summary)
     if summary.complete:
         return Completed(message=message, data=summary)
     if summary.states[SlideState.SCORED] or summary.states[SlideState.INDETERMINATE]:
@@ -201,8 +236,8 @@ def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Err
         raise
     if workers.over is not None:
         trouble.insert(0, workers.over)
-    rest = failure_of(workers.over or RunOverError("the run ended"))
-    done = [results.get(row.slide_id) or not_scored(row, rest) for row in run.rows]
+    rest = failure_of(workers.over or RunOverError("the run ended")).told(run.hide)
+    done = [results.get(row.slide_id) or not_scored(run, row, rest) for row in run.rows]
     return done, trouble[0] if trouble else None
 
 

@@ -210,7 +210,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         finished_at=datetime.now(UTC),
         state="complete" if set(states) <= {SlideState.SCORED, SlideState.SKIPPED} else "partial",
         cohort=run.cohort,
-        manifest_uri=run.manifest_uri,
+        manifest_uri=run.names.of(run.manifest_uri),
         manifest_sha256=run.manifest_sha256,
         n_slides=len(outcomes),
         n_scored=states[SlideState.SCORED],
@@ -221,7 +221,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         n_cells=sum(file.rows for file in files[schema.CELLS.name]),
         n_nuclei=sum(file.rows for file in files[schema.NUCLEI.name]),
         table_versions=versions,
-        configuration=config.resolved(),
+        configuration=run.configuration(),
         versions={"python": sys.version.split()[0]} | {name: version(name) for name in LIBRARIES},
         inputs=[_input(o) for o in outcomes],
     )

@@ -122,6 +122,9 @@ class RunSettings:
     """Local folder for slides that cannot be read by ranges; her2-scratch in the temporary folder if null."""
     scratch_bytes: int = 53_687_091_200
     """Most bytes of staged slides on one machine (50 GiB)."""
+    pseudonyms: str | None = None
+    """Table (CSV; path or s3://, outside the output) that says what each pseudonym stands for. With it, files
+    and folders have pseudonyms in tables, journal, records and Prefect's database; else their names."""
     endpoint_url: str | None = None
     """S3 endpoint; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS itself, if null."""
 
@@ -134,6 +137,8 @@ class RunSettings:
                 raise ValueError(f"{name} is {shown(value)}; expected {wanted}{null}")
         if self.scratch_dir is not None:
             _check_folder(self.scratch_dir)
+        if self.pseudonyms is not None and not 0 < len(self.pseudonyms.strip()) <= MAX_PATH:
+            raise ValueError(f"pseudonyms is {shown(self.pseudonyms)}; expected the address of a CSV file")
         if self.endpoint_url is not None:
             check_endpoint(self.endpoint_url)
 

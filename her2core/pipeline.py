@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TypeVar
 
@@ -61,12 +61,12 @@ def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
     try:
         return _Slide(run, row, workers).score()
     except Exception as error:  # noqa: BLE001, the one place where a failure becomes words
-        raise failure_of(error, run.places(row)) from None
+        raise _why(run, row, error) from None
 
 
 def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
     """Turn the error that ended a slide into its outcome, and write it into the journal."""
-    why = failure_of(error if isinstance(error, BaseException) else TypeError(str(error)), run.places(row))
+    why = _why(run, row, error if isinstance(error, BaseException) else TypeError(str(error)))
     try:
         stage = last_stage(run.store, run.run_id, row)
         note(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
@@ -77,12 +77,19 @@ def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
     if why.details:
         log.info("%s: traceback\n%s", row.slide_id, why.details)
     report(row.slide_id, ENDED, 1, 1)
-    return not_scored(row, why)
+    return not_scored(run, row, why)
 
 
-def not_scored(row: SlideRow, why: SlideFailedError) -> SlideFinished:
+def _why(run: Run, row: SlideRow, error: BaseException) -> SlideFailedError:
+    """What an error means for a slide, with the names that it may be told with."""
+    return failure_of(error, run.places(row)).told(partial(run.hide, row=row))
+
+
+def not_scored(run: Run, row: SlideRow, why: SlideFailedError) -> SlideFinished:
     """Outcome of a slide without a result."""
-    return SlideFinished(SlideOutcome(row, why.state, reason=why.reason, message=why.message), None)
+    return SlideFinished(
+        SlideOutcome(run.shown(row), why.state, reason=why.reason, message=why.message), None
+    )
 
 
 @cache
@@ -127,8 +134,9 @@ class _Slide:
         measured = self._published(
             "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, kernel, cells_key, deadline)
         )
-        given = (self.run.store, row, info, ref, frozen, measured)
-        rest = (endpoint, config.heterogeneity, config.roi)
+        shown = replace(info, uri=self.run.names.of(info.uri), problems=tuple(map(self._hide, info.problems)))
+        given = (self.run.store, self.run.shown(row), shown, ref, frozen, measured)
+        rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri)
         judging = Judging(config.score, config.ish_score).of(row)
         finish: Callable[[str], SlideFinished]
         if ihc:
@@ -147,6 +155,9 @@ class _Slide:
         note(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
         report(row.slide_id, ENDED, 1, 1)
         return finished
+
+    def _hide(self, text: str) -> str:
+        return self.run.hide(text, self.row)
 
     def _published(self, stage: str, key: str, kind: type[T], make: Callable[[], T]) -> T:
         """Return the stage's published record, or make it, publish it and return it."""

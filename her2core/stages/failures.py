@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from her2core.errors import ClusterError, DiskFullError, Her2Error, Reason, ScratchError, SlideError
 from her2core.records import SlideState
@@ -64,6 +64,18 @@ class SlideFailedError(Her2Error):
         super().__init__(f"[{reason}] {message}")
         self.state, self.reason, self.message, self.details = state, reason, message, details
         self.again, self.trouble, self.ends_run = again, trouble, ends_run
+
+    def told(self, hide: Callable[[str], str]) -> SlideFailedError:
+        """The same in other words."""
+        return SlideFailedError(
+            self.state,
+            self.reason,
+            hide(self.message),
+            details="\n".join(map(hide, self.details.splitlines())),
+            again=self.again,
+            trouble=self.trouble,
+            ends_run=self.ends_run,
+        )
 
 
 def failure_of(error: BaseException, known: Iterable[str] = ()) -> SlideFailedError:

@@ -6,8 +6,9 @@ import difflib
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from her2core.config import Config, load_config
 from her2core.errors import ConfigError
@@ -15,6 +16,7 @@ from her2core.lake.tables import check_tables
 from her2core.manifest import read_manifest, require_rules
 from her2core.records import SlideRow
 from her2core.scoring.keyed import Judging
+from her2core.stages.names import HIDDEN, Names, open_names
 from her2core.storage.s3check import BucketError, check_bucket
 from her2core.storage.sources import open_remote
 from her2core.storage.store import Store
@@ -40,6 +42,7 @@ class Run:
     rows: tuple[SlideRow, ...]
     store: Store
     config: Config
+    names: Names = field(default_factory=Names)
 
     @property
     def cohort(self) -> str:
@@ -64,6 +67,24 @@ class Run:
         )
         local = [uri.removeprefix("file://") for uri in uris]
         return tuple(path for path in {*uris, *local} if "/" in path.rstrip("/"))
+
+    def shown(self, row: SlideRow) -> SlideRow:
+        """The row as tables and records show it."""
+        return replace(row, uri=self.names.of(row.uri), roi_uri=row.roi_uri and self.names.of(row.roi_uri))
+
+    def hide(self, text: str, row: SlideRow | None = None) -> str:
+        """A text as tables, journal and Prefect may have it."""
+        return self.names.hide(
+            text, [self.manifest_uri, self.store.uri(), *(self.places(row) if row else ())]
+        )
+
+    def configuration(self) -> dict[str, Any]:
+        """Every value in force, as it is stored with the run."""
+        resolved = self.config.resolved()
+        if self.names.pseudonyms:
+            places = ("scratch_dir", "pseudonyms", "endpoint_url")
+            resolved["run"] |= {name: HIDDEN for name in places if resolved["run"][name] is not None}
+        return resolved
 
 
 def read_inputs(manifest: str, config: str | None = None) -> tuple[Config, tuple[SlideRow, ...]]:
@@ -139,6 +160,8 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
     store = Store(out, endpoint_url=endpoint)
     store.probe()
     check_tables(store)
+    named = [manifest, out, config or "", *(uri or "" for row in rows for uri in (row.uri, row.roi_uri))]
+    names = open_names(settings.run.pseudonyms, named, store, endpoint)
     now = datetime.now(UTC)
     digest = hashlib.sha256(f"{manifest} {store.uri()} {now.isoformat()}".encode()).hexdigest()[:6]
     return Run(
@@ -149,4 +172,5 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
         rows=rows,
         store=store,
         config=settings,
+        names=names,
     )

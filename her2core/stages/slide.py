@@ -70,11 +70,17 @@ class SlideJob(Generic[Score, Kernel]):
     endpoint_url: str | None
     heterogeneity: HeterogeneityParams
     roi_params: RoiParams = field(default_factory=RoiParams)
+    roi_at: str | None = None
+
+    @property
+    def roi_uri(self) -> str | None:
+        """Where the region of interest lies; the row may show a pseudonym."""
+        return self.roi_at or self.row.roi_uri
 
     def key(self, cells_key: str) -> str:
         """Content key of the result: parameters, cells, manifest row and region of interest."""
         row = self.row
-        roi = "" if row.roi_uri is None else file_identity(row.roi_uri, self.endpoint_url)[1]
+        roi = "" if self.roi_uri is None else file_identity(self.roi_uri, self.endpoint_url)[1]
         name, version = _rules(self.params)
         inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity), str(self.roi_params)]
         inputs += [f"{f.name}={getattr(row, f.name)}" for f in fields(row)]
@@ -88,16 +94,16 @@ class SlideJob(Generic[Score, Kernel]):
         SlideError
             ``ROI_INVALID`` if it cannot be used.
         """
-        if self.row.roi_uri is None:
+        if self.roi_uri is None:
             return None
         return read_roi(
-            self.row.roi_uri,
+            self.roi_uri,
             self.info.height,
             self.info.width,
             self.pyramid.mpp,
             self.roi_params,
             endpoint_url=self.endpoint_url,
-            digest=file_identity(self.row.roi_uri, self.endpoint_url)[1],
+            digest=file_identity(self.roi_uri, self.endpoint_url)[1],
         )
 
     def bands(self) -> Iterator[pa.Table]:
