@@ -135,6 +135,8 @@ class RunSettings:
                 wanted = f"{least:g} or more" if value < least else f"{most:,} at most"
                 null = ", or null for one a core" if name == "workers" else ""
                 raise ValueError(f"{name} is {shown(value)}; expected {wanted}{null}")
+        if self.cohort is not None and not (self.cohort.strip() and self.cohort.isprintable()):
+            raise ValueError(f"cohort is {shown(self.cohort)}; expected a name, or null")
         if self.scratch_dir is not None:
             _check_folder(self.scratch_dir)
         if self.pseudonyms is not None and not 0 < len(self.pseudonyms.strip()) <= MAX_PATH:

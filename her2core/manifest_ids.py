@@ -89,6 +89,7 @@ def joined(rows: Sequence[Numbered]) -> tuple[list[Numbered], list[str]]:
         places = {_place(row) for _, row in group}
         wholes = _wholes(places)
         fits = {place: sorted((w for w in wholes if _within(place, w)), key=str) for place in places - wholes}
+        unknown = {row.specimen_id for _, row in group if row.site == UNKNOWN_SITE}
         for number, row in group:
             place = _place(row)
             candidates = fits.get(place, [place])
@@ -98,7 +99,7 @@ def joined(rows: Sequence[Numbered]) -> tuple[list[Numbered], list[str]]:
                     f"{', '.join(map(_words, candidates))}; write which one it is"
                 )
                 continue
-            found[number] = replace(_filled(row, candidates[0]), patient_id=patient)
+            found[number] = replace(_filled(row, candidates[0], unknown), patient_id=patient)
     whole = [(number, found.get(number, row)) for number, row in rows]
     tumours, unlike = _of_specimens(whole, "tumour_type")
     kinds, also_unlike = _of_specimens(whole, "specimen_type")
@@ -183,9 +184,10 @@ def _within(part: Place, whole: Place) -> bool:
     return all(x is None or x == y for x, y in zip(part, whole, strict=True))
 
 
-def _filled(row: SlideRow, place: Place) -> SlideRow:
+def _filled(row: SlideRow, place: Place, unknown: AbstractSet[str | None]) -> SlideRow:
+    """The row at its place; a site that nobody names is unknown if a row of the specimen says so."""
     specimen, kind, organ = place
-    site = f"{kind}:{organ}" if kind and organ else kind or row.site
+    site = f"{kind}:{organ}" if kind and organ else kind or (UNKNOWN_SITE if specimen in unknown else None)
     return replace(row, specimen_id=specimen, site=site)
 
 

@@ -231,6 +231,12 @@ def test_the_published_list_of_parameters_is_current_and_complete() -> None:
             ), key
 
 
+def test_a_cohort_has_a_name_or_none() -> None:
+    assert load_config(environment={"HER2_RUN__COHORT": "trial 7"}).run.cohort == "trial 7"
+    with pytest.raises(ConfigError, match="expected a name, or null"):
+        load_config(environment={"HER2_RUN__COHORT": "' '"})
+
+
 def test_ish_rules_are_those_of_the_tumour_and_no_others() -> None:
     for rules in ("gastric_resection", "gastric_biopsy"):
         config = load_config(environment={"HER2_SCORE__RULES": rules})

@@ -90,6 +90,9 @@ def test_a_slide_named_twice_with_other_spaces_is_refused(tmp_path: Path) -> Non
         (("c,,x,primary", "c,,x,metastasis"), ["x/primary", "x/metastasis"]),
         # a site that is known to be unknown is empty only where the specimen is named
         (("c,,x,primary", "c,,x,unknown"), ["x/primary"] * 2),
+        (("c,,x,unknown", "c,,x"), ["x/unknown"] * 2),
+        (("c,,x,unknown", "c"), ["x/unknown"] * 2),
+        (("c,,,unknown", "c"), ["/unknown"] * 2),
         (("c,,,primary", "c,,,unknown"), ["/primary", "/unknown"]),
         (("c,,x,unknown", "c,,y,primary"), ["x/unknown", "y/primary"]),
         # other cases say nothing of this one
