@@ -425,7 +425,7 @@ def _resolved(manifest: str, address: str) -> str:
         return address
     if manifest.startswith("s3://") and not address.startswith(("/", "file://")):
         bucket, _, key = manifest.removeprefix("s3://").partition("/")
-        return f"s3://{bucket}" + posixpath.normpath(f"/{posixpath.dirname(key)}/{address}")
+        return f"s3://{bucket}" + posixpath.normpath("/" + posixpath.join(posixpath.dirname(key), address))
     folder = Path(manifest.removeprefix("file://")).parent
     return os.path.abspath(folder / os.path.expanduser(address.removeprefix("file://")))
 

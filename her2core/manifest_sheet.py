@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from her2core.errors import ManifestError
+from her2core.storage.s3check import asked
 from her2core.storage.sources import read_small
 from her2core.text import shown
 
@@ -78,7 +79,7 @@ def _decoded(uri: str, endpoint_url: str | None) -> str:
     try:
         data = read_small(uri, endpoint_url, MAX_BYTES)
     except FileNotFoundError:
-        raise ManifestError(f"{uri}: no such file; expected a manifest (CSV).") from None
+        raise ManifestError(f"{asked(uri, endpoint_url)}: no such file; expected a manifest (CSV).") from None
     except OSError as error:
         raise ManifestError(f"{uri}: cannot be read: {error}") from error
     if len(data) > MAX_BYTES:

@@ -443,6 +443,10 @@ def test_addresses_beside_a_remote_manifest(s3: Bucket) -> None:
         f"{s3.uri}/z.svs",
         "/data/w.svs",
     ]
+    Store(s3.uri).write_bytes("m.csv", "\n".join([HEADER, *lines]).encode())
+    assert read_manifest(f"{s3.uri}/m.csv")[0].uri == f"{s3.uri}/x.svs"
+    with pytest.raises(ManifestError, match=rf"/gone.csv at {s3.endpoint_url}: no such file"):
+        read_manifest(f"{s3.uri}/gone.csv")
 
 
 def test_one_file_may_hold_several_scenes_and_regions(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_a_missing_bucket_and_wrong_credentials_are_refused_in_words(
         "import sys; from her2core.storage.store import Store; from her2core.errors import StoreError\n"
         "try: Store(sys.argv[1]).probe()\nexcept StoreError as error: sys.exit(str(error))"
     )
-    with pytest.raises(ManifestError, match=r"gone.csv: no such file"):
+    with pytest.raises(ManifestError, match=r"gone.csv at http.*: no such file"):
         read_manifest(f"{s3.uri}/gone.csv")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mistyped")
     with pytest.raises(StoreError, match="the secret key is not that of the access key"):

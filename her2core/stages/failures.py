@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from her2core.errors import ClusterError, DiskFullError, Her2Error, Reason, Scra
 from her2core.records import SlideState
 from her2core.stages.fanout import RunOverError, TooLongError, WorkersDiedError
 from her2core.storage.store import FULL
+from her2core.text import cleaned as without_secrets
 
 LONGEST_MESSAGE = 1000
 """Characters of a message that are kept (ours): libraries repeat their input in theirs."""
@@ -21,16 +21,6 @@ _QUOTED_PATH = re.compile(r"""(['"])(?:s3:/|file:/)?/[^'"\n]*?([^/'"\n]*)\1""")
 _PATH = re.compile(
     r"""(?<![\w/.:…])(?:s3://|file:///?|/)[^\s'"<>()\[\]{}|,;:=]*/([^\s'"<>()\[\]{}|,;:/=]+)/?"""
 )
-_QUERY = re.compile(r"""(\w[\w+.-]*://[^\s?'"]+)\?[^\s'"]+""")
-_PASSWORD = re.compile(r"://[^/\s@'\"]+@")
-_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
-_SECRET = re.compile(
-    r"""(?i)\b([\w-]*(?:secret|password|passwd|token|signature|credential|authorization|access[_-]?key|api[_-]?key)"""
-    r"""[\w-]*["']?\s*[=:]\s*)(?:(?:bearer|basic)\s+)?["']?[^\s"'&,;})]+"""
-)
-_SECRET_VARIABLE = re.compile(r"SECRET|TOKEN|PASSWORD|API_KEY|AUTH_STRING|ACCESS_KEY_ID")
-SHORTEST_SECRET = 6
-"""Values of variables shorter than this (ours) are no secrets, and occur by chance."""
 
 
 class SlideFailedError(Her2Error):
@@ -144,13 +134,9 @@ def disk_full(error: BaseException | None) -> DiskFullError | None:
 def cleaned(text: str, known: Iterable[str] = ()) -> str:
     """A text without passwords, signatures and keys, on one line, and with file names in place of paths."""
     text = text[: 4 * LONGEST_MESSAGE]  # what is looked through is bounded as well
-    for variable, value in os.environ.items():
-        if len(value) >= SHORTEST_SECRET and _SECRET_VARIABLE.search(variable):
-            text = text.replace(value, "…")
     for path in sorted(filter(None, known), key=len, reverse=True):
         text = text.replace(path, "…/" + path.rstrip("/").rpartition("/")[2])
-    text = _PASSWORD.sub("://…@", _QUERY.sub(r"\1?…", text))
-    text = _SECRET.sub(r"\1…", _KEY_ID.sub("…", text))
+    text = without_secrets(text)
     text = _QUOTED_PATH.sub(r"\1…/\2\1", text)
     text = _PATH.sub(r"…/\1", text)
     text = " ".join(text.split()) if not text.startswith(" ") else text

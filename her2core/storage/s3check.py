@@ -78,6 +78,13 @@ def named(uri: str, endpoint_url: str | None) -> str:
     return f"{uri} at {endpoint_url or 'AWS (no endpoint is set)'}"
 
 
+def asked(uri: str, endpoint_url: str | None) -> str:
+    """A remote address with the server that was asked; a local one as it is."""
+    if not uri.startswith("s3://"):
+        return uri
+    return named(uri, endpoint_from_environment(endpoint_url))
+
+
 def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read") -> None:
     """See that the server of an ``s3://`` address answers, knows us, and has the bucket; others pass.
 
