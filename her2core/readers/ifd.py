@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -82,11 +82,18 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Ifd:
-    """One image file directory: tags by number, values by request."""
+    """One image file directory: tags by number, values by request.
+
+    Attributes
+    ----------
+    damaged
+        Whether ``check`` refuses it.
+    """
 
     source: ByteSource
     order: str
     tags: dict[int, Tag]
+    damaged: bool = False
 
     def has(self, tag: int) -> bool:
         return tag in self.tags
@@ -105,15 +112,6 @@ class Ifd:
             self.text(tag)
         for tag in (STRIP_OFFSETS, STRIP_BYTE_COUNTS, TILE_OFFSETS, TILE_BYTE_COUNTS, JPEG_TABLES):
             self._check(tag)
-
-    @property
-    def damaged(self) -> bool:
-        """Whether ``check`` refuses it."""
-        try:
-            self.check()
-        except SlideError:
-            return True
-        return False
 
     def _check(self, tag: int) -> None:
         """Refuse values that lie beyond the file's end."""
@@ -329,7 +327,12 @@ def _read_ifd(source: ByteSource, layout: _Layout, at: int) -> tuple[Ifd, int]:
     table = source.read(first, n * layout.entry_bytes + offset_dtype.itemsize)
     tags = dict(_entries(layout, table, first, n))
     following = int(np.frombuffer(table[-offset_dtype.itemsize :], offset_dtype)[0])
-    return Ifd(source, layout.order, tags), following
+    found = Ifd(source, layout.order, tags)
+    try:
+        found.check()
+    except SlideError:
+        found = replace(found, damaged=True)
+    return found, following
 
 
 def _entries(layout: _Layout, table: bytes, first: int, n: int) -> Iterable[tuple[int, Tag]]:

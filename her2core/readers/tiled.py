@@ -245,9 +245,10 @@ class TiledReader(Closing):
         if not signatures or not isinstance(self._source, LocalBytes | JoinedBytes):
             return
         stored = np.argwhere(self._grid.counts > 0)
-        order = np.argsort(self._grid.offsets[tuple(stored.T)], kind="stable")
+        # each place once, in the file's order: equal tiles may be stored once
+        _, distinct = np.unique(self._grid.offsets[tuple(stored.T)], return_index=True)
         bad = []
-        for tile in map(tuple, stored[order].tolist()):
+        for tile in map(tuple, stored[distinct].tolist()):
             at, length = int(self._grid.offsets[tile]), int(self._grid.counts[tile])
             head = self._source.read(at, min(SIGNATURE_BYTES + self._grid.head_bytes, length))
             if not head.startswith(signatures, self._grid.head_bytes):
@@ -257,7 +258,7 @@ class TiledReader(Closing):
             raise SlideError(
                 Reason.FILE_UNREADABLE,
                 f"{self.info.uri}: tile row {row} column {column} does not begin as {self.info.compression} "
-                f"does, nor do {len(bad) - 1} others of {len(stored)}. Transfer or export the slide again",
+                f"does, nor do {len(bad) - 1} others of {len(distinct)}. Transfer or export the slide again",
             )
 
     def _buffer(self) -> Pixels:
