@@ -113,7 +113,7 @@ class _Slide:
         on_cluster = partial(self._on_cluster, deadline=deadline)
 
         note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
-        source = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint))
+        source = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint, config.roi))
         info = source.info
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 

@@ -9,16 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError
 from her2core.lake.rows import slide_row
-from her2core.params import IHCParams, RoiParams, ScoreParams
-from her2core.records import Assay, Box, SlideRow, SlideState
-from her2core.roi import PolygonRoi, ReadRoi
+from her2core.params import HeterogeneityParams, IHCParams, RoiParams, ScoreParams
+from her2core.readers import MemoryReader
+from her2core.records import Assay, Box, PyramidRef, SlideRow, SlideState
+from her2core.roi import PolygonRoi, ReadRoi, roi_identity
 from her2core.roi import read_roi as read
 from her2core.roi.shapes import MAX_RINGS
+from her2core.stages import steps
+from her2core.stages.slide import CellsRef, SlideJob
+from her2core.storage.sources import Scratch
+from her2core.storage.store import Store
 
 HEIGHT, WIDTH = 1000, 2000
 MPP = 1.0
@@ -121,8 +127,8 @@ def test_outline_that_crosses_itself_keeps_both_lobes(tmp_path: Path) -> None:
             "holds 1 LineString, and no area",
         ),
         (
-            [feature([["1", "x"], [1, 1]], name="ink")],
-            r"feature 0 \('ink'\) cannot be read: a corner is not two",
+            [feature([["1", "x"], [1, 1]], classification="Ink")],
+            r"feature 0 \('Ink'\) cannot be read: a corner is not two",
         ),
         ([feature([[0, 0], [9, 0], [9, 1e999]])], "a corner is not finite"),
         ([feature([[0, 0], [1, 1]])], "holds 1 outline without area"),
@@ -341,3 +347,30 @@ def test_label_metadata_of_another_kind(tmp_path: Path, ome: Any) -> None:
     zarr.open_group(tmp_path / "tumour", mode="w").attrs["ome"] = ome
     with pytest.raises(SlideError, match="neither GeoJSON nor an OME-Zarr label"):
         read_roi(str(tmp_path / "tumour"), HEIGHT, WIDTH)
+
+
+def test_a_slide_s_region_is_looked_at_before_its_cells_are_measured(tmp_path: Path) -> None:
+    pixels = np.full((300, 400, 3), 240, np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="rgb", metadata=None)
+    where = written(tmp_path, [feature(square(0, 3000, 100, 3100))])
+    row = SlideRow("s", "c", str(tmp_path / "s.tif"), Assay.IHC, mpp=0.25, roi_uri=where)
+    with pytest.raises(SlideError, match="the slide at y 0 to 300, x 0 to 400") as caught:
+        steps.inspect(row, Scratch(str(tmp_path), 1), None, RoiParams())
+    assert caught.value.reason is Reason.ROI_INVALID
+
+
+def test_what_is_told_of_a_region_bears_its_pseudonym(tmp_path: Path) -> None:
+    where = written(tmp_path, [feature(square(0, 0, 100, 100))])
+    reader = MemoryReader(np.full((1000, 2000, 3), 240, np.uint8), MPP)
+    ref = PyramidRef("p", "1-x", ((1000, 2000),), 512, 512, MPP, "zstd", 1, 1)
+    row = SlideRow("s", "c", "file-7", Assay.IHC, roi_uri="file-8")
+    profile: Any = None
+    given = (Store(tmp_path), row, reader.info, ref, profile, CellsRef((), 0))
+    job = SlideJob(*given, ScoreParams(), IHCParams(), None, HeterogeneityParams(), roi_at=where)
+    found = job.roi()
+    assert found is not None
+    assert (found.used.source, found.used.classes) == ("file-8", ("unclassified",))
+    assert found.used.digest == roi_identity(where, None)
+    Path(where).unlink()
+    with pytest.raises(SlideError, match=r"no such file. Correct roi_uri in the manifest"):
+        job.key("k")

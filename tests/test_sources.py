@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from her2core.errors import Reason, ScratchError, SlideError, StoreError
-from her2core.params import PyramidParams
+from her2core.params import PyramidParams, RoiParams
 from her2core.phantom import PhantomSpec, plant
 from her2core.phantom.slides import write_slide
 from her2core.pyramid.writer import grid_of, shard_done
@@ -273,7 +273,9 @@ def test_a_slide_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     """And a file that was only touched is the same slide."""
     path, params = tmp_path / "slide.tif", PyramidParams(chunk=128, shard=256)
     write_slide(path, plant(PhantomSpec(seed=1, height_px=256, width_px=512)))
-    source = steps.inspect(SlideRow("s", "c", str(path), Assay.IHC), Scratch(str(tmp_path), 1), None)
+    source = steps.inspect(
+        SlideRow("s", "c", str(path), Assay.IHC), Scratch(str(tmp_path), 1), None, RoiParams()
+    )
     store, grid = Store(tmp_path / "out"), grid_of(256, 512, params)
     path.touch()
     steps.shard(source, store, "p", grid, params, (0, 0))

@@ -10,6 +10,6 @@ classes      which annotations count, which are cut out
 label        masks
 """
 
-from her2core.roi.read import PolygonRoi, ReadRoi, Roi, read_roi
+from her2core.roi.read import PolygonRoi, ReadRoi, Roi, read_roi, roi_identity
 
-__all__ = ["PolygonRoi", "ReadRoi", "Roi", "read_roi"]
+__all__ = ["PolygonRoi", "ReadRoi", "Roi", "read_roi", "roi_identity"]

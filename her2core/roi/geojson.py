@@ -56,12 +56,12 @@ def read_geojson(uri: str, text: bytes) -> Drawn:
         if kind in NOT_ANNOTATIONS:
             drawn.pass_over(str(kind))
             continue
-        name = properties.get("name")
-        label = f"feature {number}" + (f" ({shown(name)})" if name else "")
+        classes = class_names(properties)
+        label = f"feature {number}" + (f" ({shown(classes[0])})" if classes else "")
         try:
             parts = list(_areas(drawn, feature.get("geometry")))
             if parts:
-                drawn.annotations.append(Annotation(label, class_names(properties), whole(parts)))
+                drawn.annotations.append(Annotation(label, classes, whole(parts)))
         except NoAreaError:
             drawn.pass_over(WITHOUT_AREA)
         except UnreadableError as error:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from her2core.errors import Reason, SlideError
 from her2core.params import RoiParams
 from her2core.profile.tissue import TissueMask
 from her2core.records import Box, RoiUsed
@@ -17,10 +18,12 @@ from her2core.roi.geojson import read_geojson
 from her2core.roi.label import read_label
 from her2core.roi.shapes import MAX_CORNERS, MAX_RINGS, Drawn, invalid
 from her2core.roi.xml import read_xml
+from her2core.storage.sources import file_identity
 from her2core.storage.store import Store
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 32 * 2**20
 """Longest file of annotations; an export of every detected cell is not a region of interest. Ours."""
+NO_FILE = "there is no such file. Correct roi_uri in the manifest."
 XML = (".xml", ".annotations")
 GEOJSON = ("json", ".txt")
 OTHERS = {
@@ -136,6 +139,22 @@ def read_roi(
     return ReadRoi(PolygonRoi(area), used)
 
 
+def roi_identity(uri: str, endpoint_url: str | None) -> str:
+    """Identity of the file of a region: equal identity means an equal region.
+
+    Raises
+    ------
+    SlideError
+        ``ROI_INVALID`` if it cannot be read.
+    """
+    try:
+        return file_identity(uri, endpoint_url)[1]
+    except SlideError as error:
+        if error.reason == Reason.FILE_MISSING:
+            raise invalid(uri, NO_FILE) from error
+        raise invalid(uri, f"cannot be read ({error.reason}). Correct roi_uri in the manifest.") from error
+
+
 def _text(uri: str, endpoint_url: str | None) -> bytes:
     folder, _, name = uri.rpartition("/")
     store = Store(folder or ".", endpoint_url=endpoint_url)
@@ -145,7 +164,10 @@ def _text(uri: str, endpoint_url: str | None) -> bytes:
             raise invalid(uri, f"{size} bytes; at most {MAX_BYTES} are read. Export annotations only.")
         return store.read_bytes(name)
     except FileNotFoundError as error:
-        raise invalid(uri, "there is no such file. Correct roi_uri in the manifest.") from error
+        raise invalid(uri, NO_FILE) from error
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        why = type(error).__name__
+        raise invalid(uri, f"cannot be read ({why}). Correct roi_uri in the manifest.") from error
 
 
 def _on_the_slide(

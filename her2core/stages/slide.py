@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
@@ -34,10 +34,9 @@ from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
-from her2core.roi import ReadRoi, read_roi
+from her2core.roi import ReadRoi, read_roi, roi_identity
 from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import IshScore
-from her2core.storage.sources import file_identity
 from her2core.storage.store import Store, content_key
 
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
@@ -80,7 +79,7 @@ class SlideJob(Generic[Score, Kernel]):
     def key(self, cells_key: str) -> str:
         """Content key of the result: parameters, cells, manifest row and region of interest."""
         row = self.row
-        roi = "" if self.roi_uri is None else file_identity(self.roi_uri, self.endpoint_url)[1]
+        roi = "" if self.roi_uri is None else roi_identity(self.roi_uri, self.endpoint_url)
         name, version = _rules(self.params)
         inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity), str(self.roi_params)]
         inputs += [f"{f.name}={getattr(row, f.name)}" for f in fields(row)]
@@ -96,15 +95,16 @@ class SlideJob(Generic[Score, Kernel]):
         """
         if self.roi_uri is None:
             return None
-        return read_roi(
+        found = read_roi(
             self.roi_uri,
             self.info.height,
             self.info.width,
             self.pyramid.mpp,
             self.roi_params,
             endpoint_url=self.endpoint_url,
-            digest=file_identity(self.roi_uri, self.endpoint_url)[1],
+            digest=roi_identity(self.roi_uri, self.endpoint_url),
         )
+        return replace(found, used=replace(found.used, source=self.row.roi_uri or self.roi_uri))
 
     def bands(self) -> Iterator[pa.Table]:
         """Kernel rows, one row of work units at a time: each band lies below the one before."""

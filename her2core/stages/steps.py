@@ -12,7 +12,7 @@ from typing import TypeVar
 from her2core.errors import Reason, SlideError
 from her2core.grid import Grid
 from her2core.inspect import inspect_row, require_scorable
-from her2core.params import ProfileParams, PyramidParams
+from her2core.params import ProfileParams, PyramidParams, RoiParams
 from her2core.pixels import PixelFormat
 from her2core.profile.build import build_profile
 from her2core.pyramid import writer as pyramid
@@ -21,6 +21,7 @@ from her2core.pyramid.reader import PyramidReader
 from her2core.readers import SlideReader, borrow_slide
 from her2core.readers.icc import MAX_PROFILE_BYTES
 from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
+from her2core.roi import read_roi
 from her2core.storage.sources import Scratch, file_identity, file_stamp
 from her2core.storage.store import Store
 
@@ -74,10 +75,14 @@ class Source:
             )
 
 
-def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None) -> Source:
-    """Read a slide's header, and refuse what cannot be scored."""
+def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None, roi: RoiParams) -> Source:
+    """Read a slide's header and its region of interest, and refuse what cannot be scored."""
     stamp = file_stamp(row.uri, endpoint_url)
-    return Source(inspect_row(row, scratch, endpoint_url), row, scratch, endpoint_url, stamp)
+    info = inspect_row(row, scratch, endpoint_url)
+    if row.roi_uri is not None:  # now, and not when all its cells are measured
+        mpp = require_scorable(info, row.assay)
+        read_roi(row.roi_uri, info.height, info.width, mpp, roi, endpoint_url=endpoint_url)
+    return Source(info, row, scratch, endpoint_url, stamp)
 
 
 def clear_scratch(scratch: Scratch) -> None:
