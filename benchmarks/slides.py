@@ -80,7 +80,7 @@ class OneLevel:
         out[: part.shape[0], : part.shape[1]] = part
 
 
-def profile_of(rgb: RGB) -> StainProfile:
-    """Frozen colour of an image at `MPP`."""
-    ref = PyramidRef("bench", "bench", (rgb.shape[:2],), 512, 4096, MPP, "none", 0, 0)
+def profile_of(rgb: RGB, mpp: float = MPP) -> StainProfile:
+    """Frozen colour of an image."""
+    ref = PyramidRef("bench", "bench", (rgb.shape[:2],), 512, 4096, mpp, "none", 0, 0)
     return build_profile(OneLevel(rgb), ref, ProfileParams())[0].stain

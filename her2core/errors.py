@@ -36,8 +36,11 @@ class Reason(StrEnum):
     SATURATION = "saturation"
     RESOLUTION_LOW = "resolution_low"
     SIGNALS_UNRESOLVED = "signals_unresolved"  # ISH: pixels too coarse to tell signals apart
-    COUNTERSTAIN_WEAK = "counterstain_weak"  # nuclei hardly stand out of the dark field
+    COUNTERSTAIN_WEAK = "counterstain_weak"  # nuclei hardly stand out of the dark field, or are too pale
+    NUCLEI_SPARSE = "nuclei_sparse"  # too few nuclei a mm² of tissue
     # the score
+    NO_TUMOUR = "no_tumour"  # neither compact tumour nor stained nests, and no region drawn
+    TUMOUR_CHOICE = "tumour_choice"  # another choice of cells would give another score
     INSUFFICIENT_TUMOUR = "insufficient_tumour"
     LIMITED_TUMOUR = "limited_tumour"
     LOW_END_UNRELIABLE = "low_end_unreliable"

@@ -265,6 +265,13 @@ class ScoreParams:
     false_stain_ppm: int = 10_000
     """Faint cells a million on a negative-reagent control, its upper 95 % bound. Not more than that is null,
     as long as no cell is of class 2 or higher. 1 % until a control is measured; ours."""
+    tumour_model: str = "cores"
+    """Model that tells tumour cells where no region is drawn: a file in her2core/scoring/tumour_models."""
+    min_nuclei_mm2: float = 300.0
+    """Fewer nuclei a mm² of tissue: counterstain or tissue is not fit to be scored. Ours; cores of tissue
+    arrays have 3000 to 9000, fat and scar 450 to 800."""
+    min_hematoxylin_od: float = 0.05
+    """Narrower range of hematoxylin, OD: the counterstain is too pale. Ours; cores have 0.09 and more."""
     calibration: str | None = None
     """Name of the control measurement that the OD cut-points come from; none means ``uncalibrated``."""
     low_end_mpp: float = 0.30
@@ -278,6 +285,9 @@ class ScoreParams:
         _ascending("detect_fraction, lateral_fraction, complete_fraction",
                    (self.detect_fraction, self.lateral_fraction, self.complete_fraction))  # fmt: skip
         _ascending("grid_od", self.grid_od)
+        for name in ("min_nuclei_mm2", "min_hematoxylin_od"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 0 or more")
         if not 1 <= self.min_cells <= self.full_cells:
             raise ValueError(
                 f"min_cells {self.min_cells}, full_cells {self.full_cells}: expected 1 <= min <= full"

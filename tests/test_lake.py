@@ -74,7 +74,9 @@ def kernel_cells(n: int, seed: int = 0) -> pa.Table:
     rows["seed_source"] = rng.integers(0, 2, n)
     rows["tumour_rule"] = rng.random(n) < 0.8
     columns = {name: rows[name] for name in CELL_DTYPE.names or ()}
-    return pa.table(columns | {"neighbour_strong_fraction": rng.random(n).astype(np.float32)})
+    later = {"neighbour_strong_fraction": rng.random(n), "tumour_probability": rng.random(n)}
+    columns |= {name: values.astype(np.float32) for name, values in later.items()}
+    return pa.table(columns | {"stained_nest": rng.random(n) < 0.1})
 
 
 def slide(slide_id: str, **more: Any) -> SlideRow:
@@ -130,7 +132,7 @@ def test_a_cell_row_keeps_every_measurement_and_says_what_became_of_it() -> None
     assert made["y_um"].to_numpy().tolist() == (kernel["y_px0"].to_numpy() * MPP).tolist()
     assert made["completeness"].equals(kernel["completeness_01"])  # the ladder's 0.10
     assert set(made["seed_source"].to_pylist()) == {"hematoxylin", "membrane"}
-    assert set(made["tumour_mask"].to_pylist()) == {"rule"}
+    assert set(made["tumour_mask"].to_pylist()) == {"model"}
     assert made["is_tumour"].equals(kernel["tumour_rule"])
     evaluable = kernel["evaluable_fraction"].to_numpy() >= np.float32(0.5)
     assert [c is not None for c in made["cell_class"].to_pylist()] == evaluable.tolist()
@@ -140,7 +142,7 @@ def test_a_region_of_interest_restricts_the_tumour() -> None:
     kernel, inside = kernel_cells(300), np.arange(300) % 2 == 0
     made = cell_rows(kernel, slide("s1"), MPP, inside, PARAMS, LADDER, RULES)
     assert made["in_roi"].to_numpy().tolist() == inside.tolist()
-    assert made["is_tumour"].to_numpy().tolist() == (inside & kernel["tumour_rule"].to_numpy()).tolist()
+    assert made["is_tumour"].equals(made["in_roi"])  # a person drew it: all inside count
     assert set(made["tumour_mask"].to_pylist()) == {"roi"}
 
 
@@ -349,7 +351,7 @@ def _failed_row(slide_id: str, message: str = "cut short") -> dict[str, Any]:
 
 
 def _outcome(slide_id: str) -> SlideOutcome:
-    quality = Quality("warn", ("stain_fallback",), 10.0, 0.9, 0.01, 0.02, 0.03, 0.04, 0.05)
+    quality = Quality("warn", ("stain_fallback",), 0.1, 0.9, 0.01, 0.02, 0.03, 0.04, 0.05)
     info = SlideInfo(
         uri=f"{slide_id}.svs",
         identity="123-abc",

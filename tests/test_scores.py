@@ -33,7 +33,7 @@ from her2core.scoring.ihc import (
 PARAMS = ScoreParams(calibration="batch 1")
 BREAST, GASTRIC = load_rules("breast_asco_cap_2018"), load_rules("gastric_resection")
 LADDER = IHCParams().ladder_od
-GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
+GOOD = Quality("pass", (), 0.001, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 BAD = dataclasses.replace(GOOD, verdict="fail", reasons=("blur",))
 STAIN = StainProfile(
     i0=(250.0, 250.0, 250.0),

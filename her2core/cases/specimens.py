@@ -72,7 +72,7 @@ class SlideOutcome:
     @property
     def readable_score(self) -> SlideScore | None:
         """Its IHC, if quality control passed: also of too few cells, which may be enough together."""
-        return self.score if self._passed else None
+        return self.score if self._passed and self.score and self.score.readable else None
 
     @property
     def readable_ish(self) -> IshScore | None:
@@ -329,15 +329,28 @@ def pool_ihc(
     """Counts of the readable IHC slides together, judged once; no reasons where there is no IHC slide."""
     scores = [score for o in outcomes if (score := o.readable_score)]
     counts = reduce(add, (s.counts for s in scores), ClassCounts())
-    verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores))
+    others = [reduce(add, choice) for choice in zip(*(_choices(s) for s in scores), strict=True)]
+    verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores), others=others)
     if not any(o.slide.assay is Assay.IHC for o in outcomes):
         verdict = replace(verdict, reasons=())
     return counts, verdict
 
 
+def _choices(score: SlideScore) -> tuple[ClassCounts, ClassCounts]:
+    """Counts over all cells and over stained nests; where a region was drawn there is one choice."""
+    every, nests = score.others or (score.counts, score.counts)
+    return every, nests
+
+
 def _passed_on(outcomes: Sequence[SlideOutcome]) -> set[str]:
     """Reasons of the slides that bear on the specimen too; those of the number of cells are found anew."""
-    anew = {Reason.INSUFFICIENT_TUMOUR, Reason.LIMITED_TUMOUR, Reason.UNUSUAL_PATTERN, Reason.UNCALIBRATED}
+    anew = {
+        Reason.INSUFFICIENT_TUMOUR,
+        Reason.LIMITED_TUMOUR,
+        Reason.UNUSUAL_PATTERN,
+        Reason.UNCALIBRATED,
+        Reason.TUMOUR_CHOICE,
+    }
     return {r for o in outcomes if o.score for r in o.score.verdict.reasons} - {str(r) for r in anew}
 
 

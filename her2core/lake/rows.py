@@ -28,7 +28,7 @@ from her2core.lake.rows_ish import external_ish, judged_ish, scored_ish
 from her2core.lake.schema import CASES, CELLS, COMMITTED, SLIDES
 from her2core.params import ScoreParams
 from her2core.preanalytic import preanalytic_notes
-from her2core.records import RoiUsed, SlideRow
+from her2core.records import Assay, RoiUsed, SlideRow
 from her2core.scoring.ihc import (
     OD_PERCENTS,
     Expression,
@@ -59,16 +59,16 @@ def cell_rows(
     Parameters
     ----------
     cells
-        Kernel columns (``CELL_DTYPE``), n rows.
+        Kernel columns (``CELL_DTYPE``), their neighbours and what was told of tumour, n rows.
     mpp
         Level-0 µm/px.
     in_roi
-        Shape ``(n,)``, or None if the slide has no region of interest. With one, tumour cells are those
-        inside it that the kernel's rule accepts; without, the rule alone decides.
+        Shape ``(n,)``, or None if the slide has no region of interest. With one, all cells inside it are
+        tumour cells: a person drew it; without, the model decides.
     """
     n = len(cells)
     y_px0, x_px0 = cells["y_px0"].to_numpy(), cells["x_px0"].to_numpy()
-    rule = cells["tumour_rule"].to_numpy()
+    told = cells["tumour_rule"].to_numpy()
     inside = np.ones(n, np.bool_) if in_roi is None else in_roi
     columns: dict[str, Any] = {name: cells[name] for name in cells.column_names}
     columns |= {
@@ -80,17 +80,19 @@ def cell_rows(
         "completeness": cells[completeness_column(params, ladder_od)],
         "seed_source": pc.take(pa.array(SEED_SOURCES), cells["seed_source"]),
         "in_roi": inside,
-        "is_tumour": inside & rule,
-        "tumour_mask": pa.repeat(tumour_mask(in_roi is not None), n),
+        "is_tumour": told if in_roi is None else inside,
+        "tumour_mask": pa.repeat(tumour_mask(in_roi is not None, Assay.IHC), n),
     }
     classes = classify(MeasuredCells.of(columns, params, ladder_od), params, rules)
     columns["cell_class"] = pc.take(_CLASS_LABELS, pa.array(classes, mask=classes < CellClass.C0))
     return pa.table({f.name: _cast(columns[f.name], f.type) for f in CELLS.schema}, schema=CELLS.schema)
 
 
-def tumour_mask(has_roi: bool) -> str:
+def tumour_mask(has_roi: bool, assay: Assay) -> str:
     """Name of what decides which cells are tumour cells."""
-    return "roi" if has_roi else "rule"
+    if has_roi:
+        return "roi"
+    return "model" if assay == Assay.IHC else "rule"
 
 
 def cell_ids(y_px0: NDArray[np.float64], x_px0: NDArray[np.float64]) -> NDArray[np.int64]:

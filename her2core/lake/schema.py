@@ -190,9 +190,14 @@ CELLS = Table(
         Column("qc_flag", pa.int16(), "", "Sum of 1 (fewer than half of the contour evaluable) and 2 (too "
                "dark to measure); 0 is good."),
         Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
-        Column("tumour_rule", FLAG, "", "Nucleus looks like a tumour cell's by the documented rule.", True),
+        Column("tumour_probability", SINGLE, "fraction", "Chance that it is a tumour cell by "
+               "score.tumour_model, which sees no DAB.", True),
+        Column("stained_nest", FLAG, "", "Of the cells within 25 µm, itself included, 70 % or more are of "
+               "class 1 or higher.", True),
+        Column("tumour_rule", FLAG, "", "Looks like a tumour cell: tumour_probability of 0.5 or more, or "
+               "stained_nest.", True),
         Column("is_tumour", FLAG, "", "Counted as a tumour cell.", True),
-        Column("tumour_mask", TEXT, "", "What decided is_tumour: rule, or roi (and rule).", True),
+        Column("tumour_mask", TEXT, "", "What decided is_tumour: model (tumour_rule) or roi (in_roi).", True),
         Column("cell_class", TEXT, "", "0, 1, 2, 2u or 3 by the run's rule set; null if the contour is not "
                "evaluable."),
     ),
@@ -438,7 +443,8 @@ SLIDES = Table(
         Column("n_cells", WHOLE, "", "All cells found in tissue."),
         Column("n_tumour", WHOLE, "", "Tumour cells among them."),
         Column("n_unevaluable", WHOLE, "", "Tumour cells whose contour could not be judged."),
-        Column("tumour_mask", TEXT, "", "Where the tumour flag of the cells comes from: roi or rule."),
+        Column("tumour_mask", TEXT, "", "Where the tumour flag of the cells comes from: roi, model (IHC) or "
+               "rule (ISH)."),
         Column("roi_source", TEXT, "", "Region of interest: where it was read; null without one."),
         Column("roi_digest", TEXT, "", "Identity of that file: equal means the same region."),
         Column("roi_classes", TEXTS, "", "Classes of the annotations that count; see docs/cohort.md."),

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from her2core.errors import ConfigError, Reason
-from her2core.guidelines.rules_ihc import CellClass, ClassCounts, RuleSet
+from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.kernels.components import largest_component
 from her2core.params import ScoreParams
-from her2core.records import Quality
+from her2core.records import Quality, StainProfile
 from her2core.statistics import exact_sum, quantiles, wilson
 
 OD_PERCENTS = (5, 10, 25, 50, 75, 90, 95)
@@ -277,8 +277,18 @@ class Verdict:
         return len(self.possible_scores) > 1
 
 
+UNREADABLE = frozenset({Reason.COUNTERSTAIN_WEAK, Reason.NUCLEI_SPARSE, Reason.NO_TUMOUR})
+"""Reasons for which a slide's cells are neither scored nor pooled, whatever quality control says."""
+
+
 def judge(
-    counts: ClassCounts, params: ScoreParams, rules: RuleSet, reasons: Iterable[str], *, readable: bool = True
+    counts: ClassCounts,
+    params: ScoreParams,
+    rules: RuleSet,
+    reasons: Iterable[str],
+    *,
+    readable: bool = True,
+    others: Sequence[ClassCounts] = (),
 ) -> Verdict:
     """Apply a rule set to counts, unless there are too few cells or the slide is not readable.
 
@@ -288,6 +298,8 @@ def judge(
         What is known already (quality control, resolution); kept beside what is found here.
     readable
         False if quality control failed: then nothing is scored.
+    others
+        Counts by other choices of cells; their scores are possible too where they hold `full_cells`.
     """
     found = set(reasons)
     if params.calibration is None:
@@ -303,11 +315,15 @@ def judge(
     decision = rules.decide(counts, params.false_stain_ppm)
     if decision.patterns:
         found.add(Reason.UNUSUAL_PATTERN)
+    chosen = {rules.decide(o, params.false_stain_ppm).score for o in others if o.n >= params.full_cells}
+    possible = chosen | set(decision.possible_scores)
+    if chosen - {decision.score}:
+        found.add(Reason.TUMOUR_CHOICE)
     return Verdict(
         decision.score,
         decision.her2_class,
         _codes(found),
-        decision.possible_scores,
+        tuple(score for score in SCORES if score in possible),
         decision.patterns,
         decision.null_excludes_pct,
         *intervals,
@@ -328,6 +344,8 @@ class SlideScore:
         Cells found, tumour cells among them, and tumour cells whose membrane could not be judged.
     membrane_od
         Quantiles of the mean membrane OD at `OD_PERCENTS`; None without cells.
+    others
+        Counts over all cells, and over those of stained nests; none where a region was drawn.
     """
 
     verdict: Verdict
@@ -340,10 +358,24 @@ class SlideScore:
     n_unevaluable: int
     membrane_od: tuple[float | None, ...]
     completeness_median: float | None
+    others: tuple[ClassCounts, ...] = ()
+
+    @property
+    def readable(self) -> bool:
+        """Whether its cells can be pooled with those of other slides."""
+        return not UNREADABLE & set(self.verdict.reasons)
 
 
 def score_slide(
-    cells: MeasuredCells, params: ScoreParams, rules: RuleSet, quality: Quality, mpp: float
+    cells: MeasuredCells,
+    params: ScoreParams,
+    rules: RuleSet,
+    quality: Quality,
+    mpp: float,
+    *,
+    stain: StainProfile | None = None,
+    nests: NDArray[np.bool_] | None = None,
+    tumour_found: bool = True,
 ) -> SlideScore:
     """Score one slide.
 
@@ -355,14 +387,27 @@ def score_slide(
         Verdict of quality control: ``fail`` makes the slide indeterminate; its reasons are passed on.
     mpp
         Level-0 µm/px; too coarse for thin membranes is said in the reasons.
+    stain
+        The slide's colour, from which the counterstain is judged.
+    nests
+        Cells in stained nests, where a model chose the tumour cells; None where a person drew what counts.
+    tumour_found
+        False if the model found no tissue that is tumour.
     """
     counted = cells.tumour & cells.evaluable
     counts = count_classes(cells, params, rules)
-    reasons = set(quality.reasons)
+    reasons = set(quality.reasons) | _unfit(len(cells.tumour), quality, stain, params)
     if mpp > params.low_end_mpp:
         reasons.add(Reason.LOW_END_UNRELIABLE)
+    others: tuple[ClassCounts, ...] = ()
+    if nests is not None:
+        choices = (np.ones_like(cells.tumour), nests)
+        others = tuple(count_classes(replace(cells, tumour=choice), params, rules) for choice in choices)
+        if len(cells.tumour) >= params.full_cells and not tumour_found:
+            reasons.add(Reason.NO_TUMOUR)
+    readable = quality.verdict != "fail" and not UNREADABLE & reasons
     return SlideScore(
-        verdict=judge(counts, params, rules, reasons, readable=quality.verdict != "fail"),
+        verdict=judge(counts, params, rules, reasons, readable=readable, others=others),
         counts=counts,
         expression=Expression.of(cells, params),
         rules=rules.name,
@@ -372,4 +417,17 @@ def score_slide(
         n_unevaluable=int(np.count_nonzero(cells.tumour & ~cells.evaluable)),
         membrane_od=quantiles(cells.membrane_od[counted], OD_PERCENTS),
         completeness_median=quantiles(cells.completeness[counted], (50,))[0],
+        others=others,
     )
+
+
+def _unfit(n_cells: int, quality: Quality, stain: StainProfile | None, params: ScoreParams) -> set[str]:
+    """Why the counterstain, or what it shows, is not fit to be scored."""
+    found: set[str] = set()
+    if n_cells < params.min_nuclei_mm2 * quality.tissue_area_mm2:
+        found.add(Reason.NUCLEI_SPARSE)
+    if stain is not None:
+        range_od = stain.hematoxylin_high_od - stain.hematoxylin_low_od
+        if range_od < params.min_hematoxylin_od:
+            found.add(Reason.COUNTERSTAIN_WEAK)
+    return found

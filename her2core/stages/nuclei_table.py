@@ -161,7 +161,7 @@ def nucleus_rows(
         "cep17_integrated": integrated[1],
         "in_roi": inside,
         "is_tumour": inside & rule,
-        "tumour_mask": pa.repeat(tumour_mask(in_roi is not None), n),
+        "tumour_mask": pa.repeat(tumour_mask(in_roi is not None, slide.assay), n),
         "evaluable": np.zeros(n, np.bool_),
         "spots": _named(spots, copies, n),
     }

@@ -42,7 +42,7 @@ from her2core.storage.store import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 9
+VERSION = 10
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
@@ -105,6 +105,13 @@ class SlideJob(Generic[Score, Kernel]):
             digest=roi_identity(self.roi_uri, self.endpoint_url),
         )
         return replace(found, used=replace(found.used, source=self.row.roi_uri or self.roi_uri))
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns of all kernel rows, in the order of `bands`."""
+        parts = [io.BytesIO(self.store.read_bytes(part)) for part in sorted(self.cells.parts)]
+        if not parts:
+            return pa.table({name: pa.array([], pa.float64()) for name in names})
+        return pa.concat_tables([pq.read_table(part, columns=list(names)) for part in parts])
 
     def bands(self) -> Iterator[pa.Table]:
         """Kernel rows, one row of work units at a time: each band lies below the one before."""
@@ -196,7 +203,7 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
         profile=job.profile,
         score=score if isinstance(score, SlideScore) else None,
         ish=score if isinstance(score, IshScore) else None,
-        tumour_mask=tumour_mask(row.roi_uri is not None),
+        tumour_mask=tumour_mask(row.roi_uri is not None, row.assay),
         roi=judged.roi.used if judged.roi else None,
         probes=judged.probes,
         picture=picture,

@@ -18,8 +18,17 @@ from her2core.lake.slide_files import write_slide_file
 from her2core.params import IHCParams, ScoreParams
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.profile.sampling import Pixels
-from her2core.scoring.ihc import MeasuredCells, SlideScore, classify, score_columns, score_slide
+from her2core.records import StainProfile
+from her2core.scoring.ihc import (
+    MeasuredCells,
+    SlideScore,
+    classify,
+    completeness_column,
+    score_columns,
+    score_slide,
+)
 from her2core.scoring.neighbours import with_strong_neighbours
+from her2core.scoring.tumour import FROM_CELLS, TumourTold, load_model, tell_tumour, with_tumour
 from her2core.stages.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
 
 IHCJob = SlideJob[ScoreParams, IHCParams]
@@ -35,14 +44,24 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     """
     params, ladder_od = job.params, job.kernel.ladder_od
     rules, roi = load_rules(params.rules), job.roi()
-    seen = _Seen(params, ladder_od)
+    seen, told = _Seen(params, ladder_od), _told(job)
+    bands = with_strong_neighbours(with_tumour(job.bands(), told), job.kernel, job.pyramid.mpp)
     rows = (
         cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
-        for band in with_strong_neighbours(job.bands(), job.kernel, job.pyramid.mpp)
+        for band in bands
     )
     cells_file = write_slide_file(job.store, CELLS, key, seen.watch(rows))
     cells = seen.measured()
-    score = score_slide(cells, params, rules, job.profile.quality, job.pyramid.mpp)
+    score = score_slide(
+        cells,
+        params,
+        rules,
+        job.profile.quality,
+        job.pyramid.mpp,
+        stain=_stain(job),
+        nests=seen.nests() if roi is None else None,
+        tumour_found=told.found,
+    )
     classes = classify(cells, params, rules)
     sweep = sweep_regions(cells, classes, job.heterogeneity, rules)
     metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
@@ -52,12 +71,37 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     return leave(job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw, roi))
 
 
+def _stain(job: IHCJob) -> StainProfile:
+    stain = job.profile.stain
+    if not isinstance(stain, StainProfile):
+        raise TypeError(f"a {type(stain).__name__} is no colour of an IHC slide")
+    return stain
+
+
+def _told(job: IHCJob) -> TumourTold:
+    """Which cells are tumour cells, in the order of the job's bands."""
+    params, ladder_od, mpp = job.params, job.kernel.ladder_od, job.pyramid.mpp
+    of_class = (
+        completeness_column(params, ladder_od),
+        "membrane_od_median",
+        "membrane_od_mean",
+        "cytoplasm_od",
+    )
+    read = job.columns(sorted({*FROM_CELLS, *of_class}))
+    cells = {name: read[name].to_numpy() for name in read.column_names}
+    places = {"y_um": cells["y_px0"] * mpp, "x_um": cells["x_px0"] * mpp}
+    everyone = {"is_tumour": np.ones(len(read), np.bool_)}
+    measured = MeasuredCells.of(cells | places | everyone, params, ladder_od)
+    stained = classify(measured, params, load_rules(params.rules)) >= CellClass.C1
+    return tell_tumour(cells, stained, mpp, _stain(job), load_model(params.tumour_model))
+
+
 class _Seen:
     """Keeps, of the rows that pass by, the few columns that score and picture need."""
 
     def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...]) -> None:
         self.params, self.ladder_od = params, ladder_od
-        self.columns = score_columns(params, ladder_od)
+        self.columns = (*score_columns(params, ladder_od), "stained_nest")
         empty = pa.schema([CELLS.schema.field(name) for name in self.columns]).empty_table()
         self.tables: list[pa.Table] = [empty]
 
@@ -69,6 +113,10 @@ class _Seen:
 
     def measured(self) -> MeasuredCells:
         return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od)
+
+    def nests(self) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = pa.concat_tables(self.tables)["stained_nest"].to_numpy()
+        return found
 
 
 def _picture(

@@ -1,0 +1,229 @@
+"""Fit the model that tells tumour cells from others, and judge it on cores that it was not fitted on.
+
+    python benchmarks/fit_tumour.py [--write]
+
+Tissue drawn by eye on seven cores (`tests/data/tissue_by_eye.csv`), which have to be at hand, and phantoms
+decide: a logistic regression over the features of `FEATURES`. It is fitted again without one core after the
+other, and judged on the core left out; tiles and camera fields decide nothing, and the model is judged on
+them as it is shipped. Cells nearer to a drawn line than `MARGIN_UM` and uncertain tissue count neither way.
+``--write`` stores the model in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.spatial import cKDTree
+from slides import MPP, RGB, SHARED, profile_of
+
+import her2core.scoring.tumour
+from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.kernels.ihc import IHCKernel
+from her2core.params import IHCParams, ScoreParams
+from her2core.phantom import PhantomSpec, render_field
+from her2core.records import Box, StainProfile
+from her2core.scoring.ihc import MeasuredCells, classify
+from her2core.scoring.tissue_features import TissueFeatures
+from her2core.scoring.tumour import FROM_CELLS, TumourModel, tell_tumour
+
+DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
+NAME = "cores"
+VERSION = 1
+FEATURES = (
+    "own_contrast",
+    "own_contrast_25",
+    "own_contrast_50",
+    "own_density_25",
+    "surroundings_25",
+    "cell_area_25",
+    "crowd_25",
+    "evaluable_100",
+)
+MARGIN_UM = 2.5
+EXAMPLES = 400  # cells of tumour and of other tissue that a core gives
+PHANTOM = 0.15  # weight of a phantom beside a core
+PENALTY = 3.0
+LEVELS = {
+    "unstained": (1.0, 0.0, 0.0, 0.0, 0.0),
+    "1+": (0.3, 0.7, 0.0, 0.0, 0.0),
+    "2+": (0.2, 0.2, 0.1, 0.5, 0.0),
+    "3+": (0.05, 0.05, 0.05, 0.05, 0.8),
+}
+PHANTOMS = {201: 0.6, 202: 0.35, 203: 0.8}  # seed: part of the plane that is tumour
+PARAMS = ScoreParams(rules="gastric_resection")
+RULES = load_rules(PARAMS.rules)
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Cells of an image, what tissue they lie in by eye, and whether that is certain."""
+
+    name: str
+    cells: np.ndarray[tuple[int], np.dtype[np.void]]
+    mpp: float
+    stain: StainProfile
+    kind: NDArray[np.str_]
+    certain: Flags
+
+    @property
+    def tumour(self) -> Flags:
+        return self.kind == "tumour"
+
+    @property
+    def classes(self) -> NDArray[np.int8]:
+        columns = {name: self.cells[name] for name in self.cells.dtype.names or ()}
+        columns |= {"y_um": self.cells["y_px0"] * self.mpp, "x_um": self.cells["x_px0"] * self.mpp}
+        columns |= {"is_tumour": np.ones(len(self.cells), np.bool_)}
+        return classify(MeasuredCells.of(columns, PARAMS, IHCParams().ladder_od), PARAMS, RULES)
+
+    def features(self) -> Array:
+        return TissueFeatures.of(self.cells, self.mpp, self.stain).table(FEATURES)
+
+    def chosen(self, model: TumourModel) -> Flags:
+        cells = {name: self.cells[name] for name in FROM_CELLS}
+        return tell_tumour(cells, self.classes >= CellClass.C1, self.mpp, self.stain, model).chosen
+
+
+def cells_of(rgb: RGB, mpp: float) -> tuple[np.ndarray[tuple[int], np.dtype[np.void]], StainProfile]:
+    """All cells of an image."""
+    stain = profile_of(rgb, mpp)
+    kernel, found = IHCKernel(IHCParams(), stain, mpp), []
+    for y0 in range(0, len(rgb), 2048):
+        core = Box(y0, 0, min(y0 + 2048, len(rgb)), rgb.shape[1])
+        need = core.grown(kernel.halo_px)
+        padded = np.full((need.height, need.width, 3), 255, np.uint8)
+        top = max(need.y0, 0)
+        part = rgb[top : need.y1]
+        padded[top - need.y0 :, kernel.halo_px :][: len(part), : part.shape[1]] = part
+        found.append(kernel(padded, (need.y0, need.x0), core).copy())
+    return np.concatenate(found), stain
+
+
+def drawn_images() -> Iterable[Tissue]:
+    shapes: dict[str, list[dict[str, str]]] = {}
+    with DRAWN.open() as rows:
+        for row in csv.DictReader(rows):
+            shapes.setdefault(row["image"], []).append(row)
+    for image, rows_of in shapes.items():
+        (path,) = (SHARED / "data").glob(f"ihc_*/{image}")
+        mpp = float(rows_of[0]["mpp"])
+        cells, stain = cells_of(np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]), mpp)
+        kind, certain = looked_up(rows_of, cells["y_px0"] + 0.5, cells["x_px0"] + 0.5, mpp)
+        yield Tissue(image, cells, mpp, stain, kind, certain)
+
+
+def looked_up(rows: list[dict[str, str]], y: Array, x: Array, mpp: float) -> tuple[NDArray[np.str_], Flags]:
+    """Tissue of every place, and whether it is certain and away from a line."""
+    kind, certain = np.full(len(y), rows[0]["tissue"], "U11"), np.full(len(y), rows[0]["certain"] == "1")
+    near = np.zeros(len(y), np.bool_)
+    for row in rows[1:]:
+        points = [tuple(map(float, point.split()[::-1])) for point in row["points"].split(";")]
+        width = float(row["width_px"])
+        line, ring = shapely.LineString, shapely.Polygon
+        area = line(points).buffer(width / 2, cap_style="flat") if width else shapely.make_valid(ring(points))
+        shapely.prepare(area)
+        inside = shapely.contains_xy(area, x, y)
+        kind[inside], certain[inside] = row["tissue"], row["certain"] == "1"
+        near |= shapely.distance(area.boundary, shapely.points(x, y)) * mpp <= MARGIN_UM
+    return kind, certain & ~near & (kind != "artefact")
+
+
+def phantoms() -> Iterable[Tissue]:
+    """The same tissue with four levels of stain, three times."""
+    for seed, part in PHANTOMS.items():
+        for level, mix in LEVELS.items():
+            spec = PhantomSpec(seed=seed, mix=mix, tumour_fraction=part)
+            rgb, truth = render_field(dataclasses.replace(spec, height_px=1600, width_px=1600))
+            cells, stain = cells_of(rgb, MPP)
+            places = np.stack([cells["y_px0"], cells["x_px0"]], axis=1)
+            apart, nearest = cKDTree(np.stack([truth["y_px0"], truth["x_px0"]], axis=1)).query(places)
+            yield Tissue(
+                f"phantom {seed} {level}", cells, MPP, stain, truth["kind"][nearest], apart * MPP < 4.0
+            )
+
+
+def fit(tissues: list[Tissue], *, note: str = "") -> TumourModel:
+    """Logistic regression; tumour and other tissue weigh the same in every core."""
+    parts = []
+    for tissue in tissues:
+        table, share = tissue.features(), PHANTOM if tissue.name.startswith("phantom") else 1.0
+        for tumour in (False, True):
+            which = np.flatnonzero(tissue.certain & (tissue.tumour == tumour))
+            which = np.random.default_rng(0).permutation(which)[:EXAMPLES]
+            if len(which) >= 20:
+                weight = np.full(len(which), share * EXAMPLES / 2 / max(len(which), EXAMPLES * 3 // 8))
+                parts.append((table[which], np.full(len(which), float(tumour)), weight))
+    x, y, w = (np.concatenate(values) for values in zip(*parts, strict=True))
+    middle, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+    a = np.c_[np.ones(len(x)), (x - middle) / spread]
+
+    def loss(b: Array) -> tuple[float, Array]:
+        t = a @ b
+        slope = a.T @ (w * (1 / (1 + np.exp(-t)) - y))
+        slope[1:] += PENALTY * b[1:]
+        return float((w * (np.logaddexp(0, t) - y * t)).sum() + PENALTY * (b[1:] ** 2).sum() / 2), slope
+
+    b = minimize(loss, np.zeros(a.shape[1]), jac=True, method="L-BFGS-B").x
+    short = [tuple(float(f"{v:.4g}") for v in values) for values in (middle, spread, b[1:])]
+    return TumourModel(NAME, VERSION, note, FEATURES, *short, bias=float(f"{b[0]:.4g}"))
+
+
+def judged(tissue: Tissue, model: TumourModel) -> str:
+    """Sensitivity, specificity, stained cells dropped, and percentages beside those of the drawn tumour."""
+    chosen, ok, tumour, classes = tissue.chosen(model), tissue.certain, tissue.tumour, tissue.classes
+
+    def share(flags: Flags, of: Flags) -> str:
+        return f"{flags[of].mean():5.2f}" if of.sum() >= 20 else "    –"
+
+    words = [tissue.name[:18].ljust(18), share(chosen, ok & tumour), share(~chosen, ok & ~tumour)]
+    words += [
+        share(~chosen, ok & (tissue.kind == "benign")),
+        share(~chosen, ok & tumour & (classes >= CellClass.C1)),
+    ]
+    for lowest in (CellClass.C3, CellClass.C2, CellClass.C1):
+        for of in (tumour, chosen):
+            counted = classes[of & (classes >= CellClass.C0)]
+            words.append(f"{100 * (counted >= lowest).mean():5.1f}" if len(counted) else "    –")
+    return " ".join(words)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--write", action="store_true", help="store the model in the package")
+    images, planted = list(drawn_images()), list(phantoms())
+    cores = [tissue for tissue in images if "-" in tissue.name]
+    note = f"{len(cores)} cores with tissue drawn by eye, {len(planted)} phantoms"
+    shipped = fit(cores + planted, note=note)
+    print("image               sens  spec benign dropped  3+ drawn, chosen  2+  1+")
+    rates = []
+    for tissue in cores:
+        model = fit([other for other in cores if other is not tissue] + planted)
+        print(judged(tissue, model), "(left out)")
+        chosen, ok = tissue.chosen(model), tissue.certain
+        rates.append((chosen[ok & tissue.tumour].mean(), (~chosen)[ok & ~tissue.tumour].mean()))
+    means = np.mean(rates, axis=0)
+    print(f"mean of cores left out: sensitivity, specificity {means}, balanced {means.mean():.3f}")
+    for tissue in (*(t for t in images if t not in cores), *planted):
+        print(judged(tissue, shipped))
+    print(json.dumps(dataclasses.asdict(shipped), indent=1))
+    if parser.parse_args().write:
+        folder = Path(her2core.scoring.tumour.__file__).with_name("tumour_models")
+        (folder / f"{NAME}.json").write_text(json.dumps(dataclasses.asdict(shipped), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Which cells are tumour cells, told from the table once all rows of a slide are there.
+
+Two things make a tumour cell of it, and neither alone is enough:
+
+probability    a logistic model over features that hold no DAB (`tissue_features`), fitted on drawn tissue
+nest           among the cells around it, itself included, most are stained: stained nests are tumour
+
+Hematoxylin is hard to read under strong DAB, which is where the nest decides; unstained tumour is told by the
+model alone. The models are data: a JSON file each in this folder's ``tumour_models``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from her2core.errors import ConfigError
+from her2core.records import StainProfile
+from her2core.scoring.tissue_features import MEASURED, TissueFeatures
+from her2core.text import shown
+
+FROM_CELLS: Final = ("y_px0", "x_px0", *MEASURED)
+"""Columns of the kernel's rows that a model reads."""
+LIKELY: Final = 0.5
+"""Probability from which a cell looks like a tumour cell."""
+STEPS: Final = 4096
+"""Steps of a probability: what processors make of the last bits of ``exp`` is lost in them."""
+NEST_UM: Final = 25.0
+"""Distance over which a nest is told: a cell and its next neighbours. Ours."""
+NEST_SHARE: Final = 0.7
+"""Least share of stained cells there. Ours: of the stained cells of drawn nests one in twenty is lost."""
+LEAST_IN_NEST: Final = 4
+"""Least stained cells there: fewer are no nest. Ours."""
+COLUMNS: Final = ("tumour_probability", "stained_nest", "tumour_rule")
+"""Columns that are told here."""
+COMPACT_UM: Final = 50.0
+"""Distance over which tumour is compact: a gland or a nest."""
+COMPACT: Final = 0.8
+"""Mean probability there from which tumour is compact. Ours."""
+LEAST_COMPACT: Final = 0.02
+"""Least share of a slide's cells in compact tumour. Ours: drawn muscle and stroma alone reach 0.015, cores
+with tumour have 0.04 and more, or stained nests. Dense lymphocytes alone may reach it, and are not told."""
+LEAST_NESTS: Final = 0.1
+"""... or in stained nests. Ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class TumourModel:
+    """A logistic model: probability = 1 / (1 + exp(-(bias + sum of weight x (feature - middle) / spread))).
+
+    Attributes
+    ----------
+    features
+        Names of `TissueFeatures`.
+    fitted_on
+        What it was fitted on, in words.
+    """
+
+    name: str
+    version: int
+    fitted_on: str
+    features: tuple[str, ...]
+    middle: tuple[float, ...]
+    spread: tuple[float, ...]
+    weights: tuple[float, ...]
+    bias: float
+
+    def probability(self, features: TissueFeatures) -> NDArray[np.float32]:
+        """Chance of every cell to be a tumour cell, shape ``(n,)``."""
+        table = features.table(self.features)
+        lean = np.full(len(table), self.bias)
+        for k in range(len(self.features)):  # column by column: the same bits with any linear algebra
+            lean += self.weights[k] * ((table[:, k] - self.middle[k]) / self.spread[k])
+        return np.asarray(np.rint(STEPS / (1.0 + np.exp(-lean))) / STEPS, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class TumourTold:
+    """What was told of a slide's cells, shape ``(n,)`` each, in their order.
+
+    Attributes
+    ----------
+    nest
+        Lies in a stained nest.
+    found
+        Whether the slide holds tumour at all: compact tumour or stained nests.
+    """
+
+    probability: NDArray[np.float32]
+    nest: NDArray[np.bool_]
+    found: bool
+
+    @property
+    def chosen(self) -> NDArray[np.bool_]:
+        """Looks like a tumour cell."""
+        return (self.probability >= np.float32(LIKELY)) | self.nest
+
+
+def tell_tumour(
+    cells: Mapping[str, NDArray[Any]],
+    stained: NDArray[np.bool_],
+    mpp: float,
+    stain: StainProfile,
+    model: TumourModel,
+) -> TumourTold:
+    """Tell the tumour cells of a slide.
+
+    Parameters
+    ----------
+    cells
+        `FROM_CELLS`, shape ``(n,)`` each.
+    stained
+        Which cells are of class 1 or higher.
+    mpp, stain
+        Level-0 µm/px, and the slide's colour.
+    """
+    features = TissueFeatures.of(cells, mpp, stain)
+    probability = model.probability(features)
+    marks = stained.astype(np.float64)
+    nest = features.mean_around(marks, NEST_UM) >= NEST_SHARE
+    nest &= features.sum_around(marks, NEST_UM) >= LEAST_IN_NEST
+    compact = features.mean_around(probability.astype(np.float64), COMPACT_UM) >= COMPACT
+    n = len(probability)
+    found = bool(compact.sum() >= LEAST_COMPACT * n or nest.sum() >= LEAST_NESTS * n)
+    return TumourTold(probability, nest, found)
+
+
+def with_tumour(bands: Iterable[pa.Table], told: TumourTold) -> Iterator[pa.Table]:
+    """Append what was told to the kernel rows of a slide; ``bands`` are in the order it was told in."""
+    first = 0
+    for band in bands:
+        here = slice(first, first + len(band))
+        first += len(band)
+        band = band.drop_columns([name for name in COLUMNS if name in band.column_names])
+        for name, values in zip(COLUMNS, (told.probability, told.nest, told.chosen), strict=True):
+            band = band.append_column(name, pa.array(values[here]))
+        yield band
+
+
+@lru_cache
+def load_model(name: str) -> TumourModel:
+    """Model by name: one of those that come with the package.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name, or its file does not hold what a model needs.
+    """
+    folder = resources.files("her2core").joinpath("scoring", "tumour_models")
+    known = sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+    if name not in known:
+        raise ConfigError(
+            f"score.tumour_model is {shown(name)}, which is no model; expected one of {', '.join(known)}"
+        )
+    return parse_model(folder.joinpath(f"{name}.json").read_text(encoding="utf-8"), name)
+
+
+def parse_model(text: str, name: str) -> TumourModel:
+    """Model from JSON text; ``name`` is what the text must call itself.
+
+    Raises
+    ------
+    ConfigError
+        Naming what is missing or impossible.
+    """
+    try:
+        data: dict[str, Any] = json.loads(text)
+        lists: dict[str, Any] = {k: tuple(data[k]) for k in ("features", "middle", "spread", "weights")}
+        model = TumourModel(**(data | lists))
+        if model.name != name:
+            raise ValueError(f"calls itself {model.name!r}, expected {name!r}")
+        if len({len(values) for values in lists.values()}) != 1:
+            raise ValueError("features, middle, spread and weights: expected lists of one length")
+        if not all(spread > 0 for spread in model.spread):
+            raise ValueError(f"spread {model.spread}: expected numbers above 0")
+        unknown = [feature for feature in model.features if not TissueFeatures.knows(feature)]
+        if unknown:
+            raise ValueError(f"features {unknown}: not known")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"tumour model {name}: {error!r}") from error
+    return model
