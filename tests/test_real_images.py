@@ -70,7 +70,9 @@ def test_thousands_of_cells_are_found_on_every_core(cores: dict[str, list[dict[s
     1 200 to 5 000 in all of it.
     """
     for row in (row for group in cores.values() for row in group):
-        assert row["state"] == "scored"
+        fibrous = str(row["slide_id"]).startswith("2_726f")  # groups of a few tumour cells in muscle
+        assert row["state"] == ("indeterminate" if fibrous else "scored")
+        assert (Reason.NO_TUMOUR in str(row["reasons"])) == fibrous
         assert 2000 < int(str(row["n_cells"])) < 20_000
 
 
