@@ -23,7 +23,13 @@ CPU_MPX_S = 17.0
 
 @dataclass(frozen=True, slots=True)
 class SlidePlan:
-    """One slide of a plan; of one that cannot be scored (``problem``) or is left out the rest is 0."""
+    """One slide of a plan; of one that cannot be scored (``problem``) or is left out the rest is 0.
+
+    Attributes
+    ----------
+    doubt
+        What a person should look at, of a slide that can be scored.
+    """
 
     slide_id: str
     height_px0: int = 0
@@ -37,13 +43,14 @@ class SlidePlan:
     cpu_s: float = 0.0
     problem: str = ""
     excluded: str = ""
+    doubt: str = ""
 
     def cells(self) -> dict[str, str]:
         """The plan as a line of a table."""
-        why = self.problem or (f"excluded: {self.excluded}" if self.excluded else "")
+        left_out = self.problem or (f"excluded: {self.excluded}" if self.excluded else "")
         names = ("size", "µm/px", "shards", "chunks", "objects", "source", "pyramid", "CPU")
         cells = ("–",) * len(names)
-        if not why:
+        if not left_out:
             growth = self.pyramid_bytes / max(self.source_bytes, 1)
             cells = (
                 f"{self.width_px0} × {self.height_px0}",
@@ -55,7 +62,7 @@ class SlidePlan:
                 f"{_size(self.pyramid_bytes)} (×{growth:.1f})",
                 _time(self.cpu_s),
             )
-        return {"slide": self.slide_id, **dict(zip(names, cells, strict=True)), "why": why}
+        return {"slide": self.slide_id, **dict(zip(names, cells, strict=True)), "why": left_out or self.doubt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,12 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
     try:
         info = inspect_row(row, config.run.scratch(), config.run.endpoint_url, header_only=True)
         estimate = estimate_size(info, config.pyramid)
+        doubts: tuple[str, ...] = ()
         if row.roi_uri is not None:
             endpoint, size = config.run.endpoint_url, (info.height, info.width)
-            read_roi(row.roi_uri, *size, require_scorable(info, row.assay), config.roi, endpoint_url=endpoint)
+            mpp = require_scorable(info, row.assay)
+            found = read_roi(row.roi_uri, *size, mpp, config.roi, endpoint_url=endpoint)
+            doubts = found.used.doubts
     except (Her2Error, OSError, BotoCoreError) as error:
         return SlidePlan(row.slide_id, problem=str(failure_of(error)))
     grid = grid_of(info.height, info.width, config.pyramid)
@@ -122,6 +132,7 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
         source_bytes=info.size_bytes,
         pyramid_bytes=estimate.stored_bytes,
         cpu_s=info.height * info.width / 1e6 / CPU_MPX_S,
+        doubt=f"region doubtful: {'; '.join(doubts)}" if doubts else "",
     )
 
 

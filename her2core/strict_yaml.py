@@ -47,13 +47,10 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > MAX_BYTES:
         raise YamlError(f"{len(text)} characters; expected {MAX_BYTES} at most")
-    loader = _Nodes(text)
     try:
-        node = loader.get_single_node()
+        node = _Nodes(text).get_single_node()
     except yaml.YAMLError as error:
         raise YamlError(f"cannot be read as YAML: {cut(str(error), 400)}") from None
-    finally:
-        loader.dispose()
     return None if node is None else _value(node)
 
 

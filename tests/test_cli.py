@@ -18,9 +18,13 @@ from typer.testing import CliRunner
 
 from flows import cli
 from flows.show import row_table, showing_progress
+from her2core.cohort import preview
 from her2core.draft import find_slides, is_folder
 from her2core.manifest import read_manifest
+from her2core.pipeline import ended, not_scored
 from her2core.records import Assay, SlideRow, SlideState
+from her2core.stages.failures import failure_of
+from her2core.stages.run import open_run
 from her2core.storage.journal import note
 from her2core.storage.store import Store
 
@@ -195,6 +199,53 @@ def test_a_plan_finds_what_would_end_a_slide(tmp_path: Path, her2: Her2) -> None
     code, text, _ = her2("plan", manifest)
     assert code == 1
     assert "1 with problems" in text
+
+
+def test_a_plan_tells_what_to_look_at(tmp_path: Path, her2: Her2) -> None:
+    corner = {"type": "Polygon", "coordinates": [[[10, 10], [90, 10], [90, 70], [10, 70]]]}
+    (tmp_path / "roi.geojson").write_text(json.dumps(corner))
+    manifest = manifest_of(tmp_path, slide_file(tmp_path / "good.tif"), roi_uri="roi.geojson")
+    code, text, _ = her2("plan", manifest, "--json")
+    (slide,) = json.loads(text)["slides"]
+    assert (code, slide["problem"]) == (0, "")
+    assert slide["doubt"].startswith("region doubtful: all of it is in the upper left corner")
+
+
+def test_an_error_that_nobody_expected_leaves_its_traceback_in_journal_log_and_status(
+    tmp_path: Path, her2: Her2, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hushhush")
+    run = open_run(manifest_of(tmp_path, slide_file(tmp_path / "one.tif")), str(tmp_path / "out"))
+
+    def odd() -> None:
+        raise ZeroDivisionError("of /home/jane/slide.svs with hushhush")
+
+    with caplog.at_level(logging.INFO, "her2core"):
+        try:
+            odd()
+        except ZeroDivisionError as error:
+            finished = ended(run, run.rows[0], error)
+    assert (finished.outcome.state, finished.outcome.reason) == ("failed", "internal_error")
+    code, text, _ = her2("status", str(tmp_path / "out"), "one")
+    assert code == 0
+    for told in (text, caplog.text):
+        assert "Traceback (most recent call last)" in told
+        assert "in odd" in told
+        assert "ZeroDivisionError" in told
+        assert "hushhush" not in told
+        assert "/home/jane" not in told
+
+
+def test_a_look_at_some_slides_commits_nothing(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, slide_file(tmp_path / "one.tif"), slide_file(tmp_path / "two.tif"))
+    run = open_run(manifest, str(tmp_path / "out"), only=["two"])
+    assert [row.slide_id for row in run.rows] == ["two"]
+    finished = not_scored(run, run.rows[0], failure_of(TimeoutError("slow")))
+    summary = preview(run, [finished])
+    assert (summary.committed, summary.cases, summary.complete) == (False, (), False)
+    assert [row["slide_id"] for row in summary.slides] == ["two"]
+    assert "The tables are as they were; run without --only" in "\n".join(summary.lines())
+    assert not (tmp_path / "out" / "tables").exists()
 
 
 def test_only_one_slide_that_is_there(tmp_path: Path, her2: Her2) -> None:

@@ -91,9 +91,11 @@ def test_ignored_annotations_are_cut_out(tmp_path: Path, classification: dict[st
 
 def test_annotations_add_up_and_detections_are_not_annotations(tmp_path: Path) -> None:
     cell = feature(square(500, 500, 600, 600), objectType="detection")
+    old = {**feature(square(700, 700, 800, 800)), "id": "PathCellObject"}  # as QuPath 0.2 wrote it
+    old["properties"] = {}
     two = feature(square(0, 0, 10, 10), square(20, 20, 30, 30), kind="MultiPolygon")
-    roi = read_roi(written(tmp_path, [two, feature(square(5, 5, 25, 25)), cell]), HEIGHT, WIDTH)
-    assert roi.contains([2, 15, 28, 550], [2, 15, 28, 550]).tolist() == [True, True, True, False]
+    roi = read_roi(written(tmp_path, [two, feature(square(5, 5, 25, 25)), cell, old]), HEIGHT, WIDTH)
+    assert roi.contains([2, 15, 28, 550, 750], [2, 15, 28, 550, 750]).tolist() == [True] * 3 + [False] * 2
     assert roi.any(Box(0, 0, 4, 4))
     assert not roi.any(Box(400, 400, 700, 700))
 
@@ -164,11 +166,12 @@ def test_rulers_points_and_stray_clicks_beside_areas_are_passed_over(tmp_path: P
     points = {"type": "Feature", "geometry": {"type": "MultiPoint", "coordinates": [[1, 1], [5, 5]]}}
     click = feature([[7, 7], [7, 7], [7, 7], [7, 7]])
     area = feature(square(0, 0, 100, 100), [[5, 5], [5, 5]])
-    found = read_class(tmp_path, ruler, area, points, click, {"type": "Feature", "geometry": None})
+    empty = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": []}}
+    found = read_class(tmp_path, ruler, area, points, click, empty, {"type": "Feature", "geometry": None})
     assert found.region.contains([50, 5], [50, 5]).tolist() == [True, True]
     assert found.used.area_mm2 == pytest.approx(0.01)
     assert found.used.notes == (
-        "passed over: 1 LineString, 1 MultiPoint, 1 feature without geometry, 1 outline without area",
+        "passed over: 1 LineString, 1 MultiPoint, 1 feature without geometry, 2 outline without area",
     )
     assert found.used.doubts == ()
 

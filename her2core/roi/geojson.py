@@ -28,6 +28,14 @@ from her2core.text import shown
 
 NOT_ANNOTATIONS = ("detection", "cell", "tile", "tma_core", "root")
 """QuPath's objectType of what it measured or laid out itself."""
+OLD_IDS = {
+    "PathDetectionObject": "detection",
+    "PathCellObject": "cell",
+    "PathTileObject": "tile",
+    "TMACoreObject": "tma_core",
+    "PathRootObject": "root",
+}
+"""The same, as QuPath 0.2 writes the id of a feature."""
 WITHOUT_AREA = "outline without area"
 MAX_DEPTH = 8
 """Most collections inside each other. Ours."""
@@ -52,9 +60,9 @@ def read_geojson(uri: str, text: bytes) -> Drawn:
     drawn = Drawn()
     for number, feature in enumerate(_features(uri, document)):
         properties = _properties(feature)
-        kind = properties.get("objectType")
-        if kind in NOT_ANNOTATIONS:
-            drawn.pass_over(str(kind))
+        kind = _measured(feature, properties)
+        if kind:
+            drawn.pass_over(kind)
             continue
         classes = class_names(properties)
         label = f"feature {number}" + (f" ({shown(classes[0])})" if classes else "")
@@ -67,6 +75,15 @@ def read_geojson(uri: str, text: bytes) -> Drawn:
         except UnreadableError as error:
             raise invalid(uri, f"{label} cannot be read: {error}. Draw and export it again.") from None
     return drawn
+
+
+def _measured(feature: dict[str, Any], properties: dict[str, Any]) -> str | None:
+    """What QuPath made by itself, of objects that nobody drew; versions before 0.3 say it by the id."""
+    kind = properties.get("objectType")
+    if isinstance(kind, str) and kind in NOT_ANNOTATIONS:
+        return kind
+    name = feature.get("id")
+    return OLD_IDS.get(name) if isinstance(name, str) else None
 
 
 def _features(uri: str, document: Any, depth: int = 0) -> Iterator[dict[str, Any]]:

@@ -86,8 +86,10 @@ def polygon(drawn: Drawn, rings: Any) -> BaseGeometry:
     OverflowError
         If the file holds too many.
     """
-    if not isinstance(rings, Sequence) or isinstance(rings, str) or not rings:
-        raise UnreadableError("it has no outline")
+    if not isinstance(rings, Sequence) or isinstance(rings, str):
+        raise UnreadableError("its outlines are no list")
+    if not rings:
+        raise NoAreaError("it is empty")
     outline = _ring(drawn, rings[0])
     holes = []
     for ring in rings[1:]:
