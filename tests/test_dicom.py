@@ -395,6 +395,19 @@ def test_a_single_frame_whose_place_stands_among_what_frames_share(tmp_path: Pat
     np.testing.assert_array_equal(read_all(save(tmp_path / "a.dcm", slide)), TRUTH[:TILE, :TILE])
 
 
+def test_frames_that_are_left_out_are_glass_and_told(tmp_path: Path) -> None:
+    slide = whole_slide(syntax=RAW, sparse=True)  # its frames begin with the last
+    slide.NumberOfFrames = 10
+    slide.PixelData = slide.PixelData[: 10 * 3 * TILE * TILE]
+    slide.PerFrameFunctionalGroupsSequence = slide.PerFrameFunctionalGroupsSequence[:10]
+    path = save(tmp_path / "a.dcm", slide)
+    ours = read_all(path)
+    assert (ours[:TILE, : 2 * TILE] == 255).all()
+    np.testing.assert_array_equal(ours[TILE:], TRUTH[TILE:])
+    with open_slide(path) as reader:
+        assert reader.info.problems == ("2 of 12 tiles are absent: read as glass",)
+
+
 @pytest.mark.parametrize("where", ["frames", "top", "volume"])
 def test_pixel_spacing_in_other_places(tmp_path: Path, where: str) -> None:
     slide = whole_slide(syntax=RAW)

@@ -23,6 +23,7 @@ from her2core.readers.bytesource import JoinedBytes, LocalBytes
 from her2core.readers.dicomheader import DicomHeader, read_headers
 from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index
 from her2core.readers.scale import resolve_scale
+from her2core.readers.tiffgrid import absent_tiles
 from her2core.readers.tilecodecs import (
     RGB,
     YCBCR,
@@ -151,7 +152,7 @@ def _reader(asked: Asked, levels: Sequence[Level], names: tuple[str, ...], scene
         scenes=names,
         scene=scene if len(names) > 1 or asked.scene else None,
         objective_power=first.objective_power,
-        problems=(*scale.problems, *odd),
+        problems=(*scale.problems, *odd, *absent_tiles(grid, "glass")),
     )
     return TiledReader(
         info,
