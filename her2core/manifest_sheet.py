@@ -80,6 +80,10 @@ def _decoded(uri: str, endpoint_url: str | None) -> str:
         data = read_small(uri, endpoint_url, MAX_BYTES)
     except FileNotFoundError:
         raise ManifestError(f"{asked(uri, endpoint_url)}: no such file; expected a manifest (CSV).") from None
+    except IsADirectoryError:
+        raise ManifestError(
+            f"{uri}: a folder; expected a manifest (CSV). Draft one: her2 manifest {uri} > manifest.csv"
+        ) from None
     except OSError as error:
         raise ManifestError(f"{uri}: cannot be read: {error}") from error
     if len(data) > MAX_BYTES:

@@ -315,6 +315,11 @@ def test_a_message_does_not_grow_with_the_manifest(tmp_path: Path, text: str) ->
     assert time.monotonic() - start < 5
 
 
+def test_a_folder_is_told_from_a_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=rf"a folder; .* her2 manifest {tmp_path} > manifest.csv"):
+        read_manifest(str(tmp_path))
+
+
 def test_a_tilde_of_nobody_is_a_name(tmp_path: Path) -> None:
     home, nobody = read_manifest(write(
         tmp_path, f"{HEADER}\nS1,C1,~/a.tif,HER2-IHC\nS2,C1,~nobody-here/a.tif,HER2-IHC\n"

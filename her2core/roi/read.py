@@ -177,7 +177,7 @@ def _on_the_slide(
     kept = shapely.intersection(area, shapely.box(0, 0, width, height))
     off = 1.0 - kept.area / area.area
     x0, y0, x1, y1 = area.bounds
-    place = f"lies at y {y0:.0f} to {y1:.0f}, x {x0:.0f} to {x1:.0f}"
+    place = f"lies at y {y0:.6g} to {y1:.6g}, x {x0:.6g} to {x1:.6g}"
     where = f"{place}; the slide at y 0 to {height}, x 0 to {width}"
     if off > MAX_OFF_SLIDE:
         share = "" if kept.is_empty else f" ({100 * off:.0f} % of it off the slide)"
