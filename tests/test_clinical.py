@@ -115,6 +115,13 @@ def test_a_number_cell_ends_as_a_number_or_a_reason(
         ("ihc_score", "FISH: not amplified", None, "unknown_text"),
         ("ihc_status", "not amplified", None, "unknown_text"),
         ("ish_status", "IHC negative", None, "unknown_text"),
+        ("ihc_score", "IHC 2+, FISH not amplified", "2+", None),
+        ("ihc_score", "2+ (FISH negative)", "2+", None),
+        ("ihc_status", "IHC 3+ / D-ISH not done", "Positive", None),
+        ("ihc_score", "2+, FISH: pending", "2+", None),
+        ("ihc_score", "2+, FISH: low-level gain", None, "unknown_text"),  # or half of it would be lost
+        ("ish_status", "IHC 2+/FISH amplified (HER2/CEP17 2.4)", "Positive", None),
+        ("ish_status", "IHC 2+ FISH amplified", None, "unknown_text"),  # which word is whose?
         ("ihc_score", "-1", None, "unknown_text"),
         ("ihc_score", "not 3+", None, "unknown_text"),
         ("ihc_score", "3+ (negative)", None, "contradicted"),
@@ -195,6 +202,14 @@ def test_what_one_cell_says_fills_another_that_is_empty() -> None:
     )  # fmt: skip
     assert found.derived == ("ihc_score 2+ from the IHC status", "ish_ratio 1.1 from the ISH status")
     assert row(ihc_score="3+").ihc_status == "Positive"
+    both = row(ihc_score="IHC 2+; FISH: not amplified, HER2/CEP17 1.3")
+    assert (both.ihc_score, both.ihc_status, both.ish_status) == ("2+", "Equivocal", "Negative")
+    assert both.ish_ratio == 1.3
+    other = row(ish_status="IHC 2+ and FISH amplified", ihc_score="[Not Available]")
+    assert (other.ihc_score, other.ish_status) == ("2+", "Positive")
+    denied = row(ihc_score="2+ (FISH not amplified)", ish_status="Positive")
+    assert (denied.ish_status, denied.reasons["ish_status"]) == (None, "contradicted")
+    assert denied.conflicts == ("IHC score '2+ (FISH not amplified)', ISH status Positive",)
     assert row(ish_ratio="2.3 (amplified)").ish_status == "Positive"
     assert row(ihc_status="Positive (3+)", ihc_score="1+").conflicts == (
         "IHC status 'Positive (3+)', IHC score 1+",

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from her2core.cases.clinical_cells import RANGES, Reading, read_cell, split_ratio
 from her2core.cases.clinical_table import COLUMNS, Layout, Table, parse_table, read_table
-from her2core.cases.clinical_words import STATUS_OF, read_words
+from her2core.cases.clinical_words import STATUS_OF, by_assay, read_words
 
 MANIFEST_COLUMNS = ("reader_score", "ish_ratio", "ish_her2", "ish_cep17", "ish_status", "ish_source")
 """Columns of the manifest that a clinical table can fill."""
@@ -209,37 +209,60 @@ def _plain(value: Fraction | None) -> float | None:
     return None if value is None else float(value)
 
 
+_CALLED = {"ihc_score": "IHC score", "ihc_status": "IHC status", "ish_status": "ISH status"}
+"""The columns of words, as conflicts call them."""
+
+
 def _from_other_cells(seen: dict[str, Reading], derived: list[str]) -> list[str]:
     """Fill cells that say nothing with what others say of them, and list where they say something else."""
-    score, status, ish = seen["ihc_score"], seen["ihc_status"], seen["ish_status"]
-    in_status = read_words(status.text, scores=True, bare=False) if status.word else None
-    in_score = None if score.absent else read_words(score.text, scores=True)
-    of_score = in_score.status if in_score and in_score.understood and in_score.agree else None
+    written, found = dict(seen), []
+    for source in ("ihc_status", "ish_status", "ihc_score"):
+        for column, word in _stated(source, written[source]):
+            cell = seen[column]
+            if column == source or word is None:
+                continue
+            if cell.absent and cell.word is None:
+                seen[column] = Reading(cell.text, word=word)
+                derived.append(f"{column} {word} from the {_CALLED[source]}")
+            elif column != "ihc_status" and cell.word not in (None, word):  # of status and score see below
+                found.append(f"{_CALLED[source]} {written[source].text!r}, {_CALLED[column]} {cell.word}")
+                seen[column] = Reading(cell.text, reason="contradicted")
     copies = next((cell.word for name in ("ish_ratio", "ish_her2") if (cell := seen[name]).word), None)
-    found = []
-    for column, said, where in (
-        ("ihc_score", in_status.score if in_status else None, "the IHC status"),
-        ("ihc_status", of_score, "the IHC score"),
-        ("ish_status", copies, "the ISH numbers"),
-    ):
-        if said is None:
-            continue
-        if seen[column].absent:
-            seen[column] = Reading(seen[column].text, word=said)
-            derived.append(f"{column} {said} from {where}")
-        elif column == "ihc_score" and score.word and score.word != said:
-            found.append(f"IHC status {status.text!r}, IHC score {score.word}")
-            seen["ihc_score"] = Reading(score.text, reason="contradicted")
-    ratio = split_ratio(ish.text)[1]
-    if ratio and seen["ish_ratio"].absent:
+    if copies and seen["ish_status"].absent and seen["ish_status"].word is None:
+        seen["ish_status"] = Reading(seen["ish_status"].text, word=copies)
+        derived.append(f"ish_status {copies} from the ISH numbers")
+    for source in ("ish_status", "ihc_status", "ihc_score"):
+        found += _ratio_in_words(seen, source, written[source].text, derived)
+    return found
+
+
+def _stated(column: str, cell: Reading) -> Iterator[tuple[str, str | None]]:
+    """What a cell of words states, of its own assay or of the other: columns, and their words."""
+    parts = {} if cell.absent else by_assay(cell.text, column[:3])
+    if ihc := parts.get("ihc"):
+        said = read_words(ihc, scores=True, bare=column != "ihc_status")
+        if said.understood and said.agree:
+            yield from (("ihc_score", said.score), ("ihc_status", said.status))
+    if ish := parts.get("ish"):
+        said = read_words(split_ratio(ish)[0], scores=False)
+        if said.understood:
+            yield "ish_status", said.status
+
+
+def _ratio_in_words(seen: dict[str, Reading], source: str, text: str, derived: list[str]) -> list[str]:
+    """Take the ratio that a cell of words names beside the ISH status; it denies another one."""
+    ratio, other = split_ratio(by_assay(text, source[:3]).get("ish", ""))[1], seen["ish_ratio"]
+    if ratio is None:
+        return []
+    if other.absent:
         seen["ish_ratio"] = ratio
         if ratio.value is not None:
-            derived.append(f"ish_ratio {float(ratio.value):g} from the ISH status")
-    elif ratio and not _overlap(ratio, other := seen["ish_ratio"]):
-        found.append(f"ISH status {ish.text!r}, ratio {other.text}")
+            derived.append(f"ish_ratio {float(ratio.value):g} from the {_CALLED[source]}")
+    elif not _overlap(ratio, other):
         seen["ish_ratio"] = Reading(other.text, reason="contradicted")
         _deny(seen)
-    return found
+        return [f"{_CALLED[source]} {text!r}, ratio {other.text}"]
+    return []
 
 
 def _overlap(a: Reading, b: Reading) -> bool:

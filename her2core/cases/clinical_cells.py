@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from her2core.cases.clinical_words import MAX_TEXT, read_words
+from her2core.cases.clinical_words import ASSAYS, MAX_TEXT, Said, by_assay, read_words
 
 ABSENT: Mapping[str, str] = {
     "": "empty",
@@ -98,8 +98,13 @@ def read_cell(column: str, text: str) -> Reading:
         return Reading(text, reason="text_in_number" if column in RANGES else "unknown_text")
     if column in RANGES:
         return _read_number(column, text)
-    words = split_ratio(text)[0] if column == "ish_status" else text
-    said = read_words(words, scores=column != "ish_status", bare=column == "ihc_score")
+    own = column[:3]
+    parts = by_assay(text, own)
+    said = _said(own, parts.get(own, ""), bare=column == "ihc_score")
+    if not all(
+        _said(assay, part).understood or _undone(part) for assay, part in parts.items() if assay != own
+    ):
+        return Reading(text, reason="unknown_text")
     if not said.understood:
         return Reading(text, reason="unknown_text")
     if len(said.scores) > 1:
@@ -110,6 +115,16 @@ def read_cell(column: str, text: str) -> Reading:
     if word is None:
         return Reading(text, reason="no_score" if column == "ihc_score" and said.statuses else "unknown_text")
     return Reading(text, word=word)
+
+
+def _said(assay: str, text: str, *, bare: bool = True) -> Said:
+    """What a text says of one assay."""
+    return read_words(split_ratio(text)[0] if assay == "ish" else text, scores=assay == "ihc", bare=bare)
+
+
+def _undone(text: str) -> bool:
+    """Whether a text names an assay that was not done, or whose result is not there."""
+    return absence(re.sub(rf"{ASSAYS}|[:=]", " ", text, flags=re.I).strip()) is not None
 
 
 _DASHES = "–—−"

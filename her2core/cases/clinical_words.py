@@ -68,6 +68,9 @@ _ISH = _BOTH | frozenset(
     ("fish", "ish", "cish", "sish", "dish", "gene", "dual", "single", "probe", "high", "highly")
 )
 """Words that may stand beside a status or score and change neither; those of the other assay may not."""
+_NAMES = {"ihc": r"\bihc\b", "ish": r"\b(?:[fcsd]-?)?ish\b"}
+"""How the assays are called."""
+ASSAYS = "|".join(_NAMES.values())
 _ZERO = {"ultralow": "0_ultralow", "null": "0_null"}
 """Words that tell which 0 it is."""
 
@@ -106,6 +109,33 @@ class Said:
         return not (self.scores and self.statuses) or all(
             status in (STATUS_OF[score], "Indeterminate") for score in self.scores for status in self.statuses
         )
+
+
+def by_assay(text: str, own: str) -> dict[str, str]:
+    """The parts of a text that speaks of both assays, as in ``IHC 2+, FISH not amplified``.
+
+    Parameters
+    ----------
+    own
+        ``ihc`` or ``ish``: the assay of the first parts, if they name none; later ones are of the last named.
+
+    Returns
+    -------
+    dict
+        The text of each assay that it speaks of.
+    """
+    if len(text) > MAX_TEXT or not re.search(_NAMES["ish" if own == "ihc" else "ihc"], text, re.I):
+        return {own: text}
+    found: dict[str, list[str]] = {}
+    last = own
+    for part in re.split(rf"[;|\n]|,(?!\d)|\band\b|[/(](?=\s*(?:{ASSAYS}))", text, flags=re.I):
+        named = [assay for assay, names in _NAMES.items() if re.search(names, part, re.I)]
+        if len(named) > 1:
+            return {own: text}  # which word is whose is not told
+        if part.strip(" ()"):
+            last = named[0] if named else last
+            found.setdefault(last, []).append(part.strip(" ()"))
+    return {assay: ", ".join(parts) for assay, parts in found.items()}
 
 
 def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
