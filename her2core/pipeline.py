@@ -117,7 +117,8 @@ class _Slide:
         info = source.info
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 
-        pyramid_key = content_key("pyramid", pyramid.VERSION, config.pyramid, pyramid.key_inputs(info))
+        named = [row.slide_id, *pyramid.key_inputs(info)]  # the image is called by the slide's id
+        pyramid_key = content_key("pyramid", pyramid.VERSION, config.pyramid, named)
         path = f"pyramids/{pyramid_key}"
         ref = self._published(
             "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, grid, deadline)

@@ -682,6 +682,20 @@ def test_viewers_are_told_what_is_bright(tmp_path: Path) -> None:
     ]
 
 
+def test_viewers_are_told_where_background_ends(tmp_path: Path) -> None:
+    """The camera's offset and the field's haze are black; nuclei, a seventh of the field, are not."""
+    image = np.random.default_rng(0).normal((300, 800), 5, (96, 96, 2)).astype(np.uint16)
+    for y in range(8, 96, 32):
+        for x in range(8, 96, 32):
+            image[y : y + 12, x : x + 12] += np.array([4000, 90], np.uint16)
+    store = Store(tmp_path)
+    convert(MemoryReader(image, channels=CHANNELS[:2]), store, 128, 128)
+    omero = store.read_json("p/zarr.json")["attributes"]["ome"]["omero"]
+    dapi, her2 = (channel["window"] for channel in omero["channels"])
+    assert max(abs(dapi["start"] - 300), abs(her2["start"] - 800)) <= 2
+    assert (dapi["end"], her2["end"]) == (image[..., 0].max(), image[..., 1].max())
+
+
 def test_only_buffers_of_the_same_pixels_are_filled(made: tuple[Store, PyramidRef, Pixels]) -> None:
     store, ref, _ = made
     for buffer in (np.empty((9, 9, 3), np.uint8), np.empty((9, 9, 2), np.uint16)):

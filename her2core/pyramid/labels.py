@@ -50,12 +50,18 @@ def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[n
         raise ValueError(f"label {name!r} of shape {mask.shape}; level {level} has {ref.shapes[level]}.")
     labels = f"{ref.path}/labels"
     made = np.ascontiguousarray(mask, np.uint8)
-    for other in range(len(ref.shapes)):
-        _write_level(store, f"{labels}/{name}/{other}", ref, other, made, level)
+    nodes = {
+        f"{name}/{other}": _write_level(store, f"{labels}/{name}/{other}", ref, other, made, level)
+        for other in range(len(ref.shapes))
+    }
     values = [int(value) for value in np.unique(made) if value != _BACKGROUND]
-    group = ngff.label_group(name, len(ref.shapes), ref.mpp, values, {_NOTE: {"level": level}})
-    store.write_json(f"{labels}/{name}/zarr.json", group)
-    store.write_json(f"{labels}/zarr.json", ngff.labels_group(sorted({*list_labels(store, ref), name})))
+    nodes[name] = ngff.label_group(name, len(ref.shapes), ref.mpp, values, {_NOTE: {"level": level}})
+    store.write_json(f"{labels}/{name}/zarr.json", nodes[name])
+    listed = ngff.labels_group(sorted({*list_labels(store, ref), name}))
+    store.write_json(f"{labels}/zarr.json", listed)
+    below = {"labels": listed, **{f"labels/{node}": document for node, document in nodes.items()}}
+    image = f"{ref.path}/zarr.json"
+    store.write_json(image, ngff.with_nodes(store.read_json(image), below))
 
 
 def list_labels(store: Store, ref: PyramidRef) -> list[str]:
@@ -97,8 +103,10 @@ def _shard_side(ref: PyramidRef, level: int) -> int:
     return min(1 << (chunks - 1).bit_length(), _SHARD_CHUNKS)
 
 
-def _write_level(store: Store, path: str, ref: PyramidRef, level: int, mask: Mask, made_at: int) -> None:
-    """Write a mask made at one level as its image at another."""
+def _write_level(
+    store: Store, path: str, ref: PyramidRef, level: int, mask: Mask, made_at: int
+) -> ngff.Document:
+    """Write a mask made at one level as its image at another; its metadata."""
     how, side, edge = codec(_CODEC), _shard_side(ref, level), ref.chunk
     height, width = ref.shapes[level]
     if level >= made_at:
@@ -117,6 +125,7 @@ def _write_level(store: Store, path: str, ref: PyramidRef, level: int, mask: Mas
             store.write_bytes(f"{path}/c/{iy}/{ix}", writer.finish())
     document = ngff.label_array((height, width), edge, side * edge, how, _BACKGROUND)
     store.write_json(f"{path}/zarr.json", document)
+    return document
 
 
 def _fill(chunk: Mask, mask: Mask, repeat: int, y0: int, x0: int) -> bool:

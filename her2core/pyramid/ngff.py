@@ -13,7 +13,7 @@ Zarr v3 core: https://zarr-specs.readthedocs.io/en/latest/v3/core/
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ _COLOURS = {
 }  # fmt: skip
 _LABEL_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167))
 """Distinct for colour-blind eyes (Okabe & Ito 2008)."""
+_REDUCED_BY = {
+    "mean": "2 x 2 mean, rounded half up; the last row or column is repeated where a size is odd",
+    "nearest": "every other pixel, from the level that the mask was made at",
+}
+"""How a level is made from the one before, by NGFF ``type``."""
 
 Document = dict[str, Any]
 
@@ -34,8 +39,8 @@ Document = dict[str, Any]
 def image_array(
     shape: tuple[int, int], chunk: int, shard: int, codec: Codec, pixels: PixelFormat = RGB8
 ) -> Document:
-    """``zarr.json`` of one level: ``(c, y, x)``, whose chunks hold interleaved ``(y, x, c)`` pixels."""
-    chain = [{"name": "transpose", "configuration": {"order": [1, 2, 0]}}, *codec.chain]
+    """``zarr.json`` of one level: ``(c, y, x)``, all channels in a chunk."""
+    chain = list(codec.chain)
     count = pixels.count
     document = _array(
         (count, *shape), (count, chunk, chunk), (count, shard, shard), chain, pixels.outside, ["c", "y", "x"]
@@ -81,7 +86,7 @@ def image_group(
     levels: int,
     mpp: float,
     pixels: PixelFormat = RGB8,
-    shown: Sequence[int] | None = None,
+    shown: Sequence[tuple[int, int]] | None = None,
     icc_profile: bytes = b"",
 ) -> Document:
     """``zarr.json`` of the pyramid's group.
@@ -89,12 +94,12 @@ def image_group(
     Parameters
     ----------
     shown
-        What a viewer shows as each channel's brightest.
+        What a viewer shows as each channel's darkest and brightest; all that the dtype holds by default.
     icc_profile
         The slide's colour profile: in base64 beside ``ome``, which has no place for one.
     """
     most = int(np.iinfo(pixels.dtype).max)
-    ends = [max(end, 1) for end in shown] if shown else [most] * pixels.count
+    windows = shown or [(0, most)] * pixels.count
     axes = [{"name": "c", "type": "channel"}, *_space_axes()]
     document = _group(
         {
@@ -105,9 +110,9 @@ def image_group(
                         "label": label,
                         "color": _COLOURS[label],
                         "active": True,
-                        "window": {"min": 0, "max": most, "start": 0, "end": end},
+                        "window": {"min": 0, "max": most, "start": start, "end": end},
                     }
-                    for label, end in zip(pixels.channels, ends, strict=True)
+                    for label, (start, end) in zip(pixels.channels, windows, strict=True)
                 ],
                 "rdefs": {"model": "color"},
             },
@@ -119,10 +124,13 @@ def image_group(
 
 
 def label_group(name: str, levels: int, mpp: float, values: Sequence[int], extra: Document) -> Document:
-    """``zarr.json`` of a label's group; ``extra`` goes beside ``ome`` among the attributes."""
+    """``zarr.json`` of a label's group; ``extra`` goes beside ``ome`` among the attributes.
+
+    A label without any value names the colour that 1 would have: NGFF wants one at least.
+    """
     colours = [
         {"label-value": value, "rgba": [*_LABEL_COLOURS[i % len(_LABEL_COLOURS)], 128]}
-        for i, value in enumerate(values)
+        for i, value in enumerate(values or [1])
     ]
     document = _group(
         {
@@ -137,6 +145,16 @@ def label_group(name: str, levels: int, mpp: float, values: Sequence[int], extra
 def labels_group(names: Sequence[str]) -> Document:
     """``zarr.json`` of the group that lists an image's labels."""
     return _group({"labels": list(names)})
+
+
+def with_nodes(group: Document, below: Mapping[str, Document]) -> Document:
+    """A group's ``zarr.json`` that carries these too, by their paths: consolidated metadata.
+
+    The Zarr specification has no such thing yet; zarr-python writes and reads it so, and others pass it by.
+    """
+    known = group.get("consolidated_metadata", {}).get("metadata", {})
+    inline = {"kind": "inline", "must_understand": False, "metadata": {**known, **below}}
+    return group | {"consolidated_metadata": inline}
 
 
 def _group(ome: Document) -> Document:
@@ -154,6 +172,7 @@ def _multiscale(name: str, axes: list[Document], levels: int, mpp: float, method
         "name": name,
         "axes": axes,
         "type": method,
+        "metadata": {"description": _REDUCED_BY[method]},
         "datasets": [
             {
                 "path": str(level),

@@ -31,8 +31,8 @@ from her2core.readers.base import SlideReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store
 
-VERSION = 2
-"""Raised whenever the same slide and parameters would give other pixels."""
+VERSION = 3
+"""Raised whenever the same slide and parameters would give other pixels or files."""
 
 JPEG_TISSUE_BYTES_PX = 0.25
 """Bytes a pixel of tissue in JPEG slides. Ours: whole files, glass included, had 0.14 to 0.29."""
@@ -168,6 +168,7 @@ def finalise(
     mpp: float,
     pixels: PixelFormat = RGB8,
     icc_profile: bytes = b"",
+    name: str | None = None,
 ) -> PyramidRef:
     """Check that every shard is there and write the metadata, the group's own last.
 
@@ -177,6 +178,8 @@ def finalise(
         ``PixelFormat.of(info)``, the one that the shards were written in.
     icc_profile
         The slide's colour profile, to be carried along.
+    name
+        What viewers call the image: the slide's id. Else the last part of the path.
 
     Raises
     ------
@@ -192,28 +195,40 @@ def finalise(
             "run the tasks that write them again."
         )
     how = codec(params.codec, pixels)
-    shown = None if pixels.is_rgb else _brightest(store, _draft(path, grid, params, pixels))
-    documents = {
-        f"{path}/{level}/zarr.json": ngff.image_array(
-            grid.level_shape(level), grid.chunk, grid.shard_px(level), how, pixels
-        )
+    shown = None if pixels.is_rgb else _windows(store, _draft(path, grid, params, pixels))
+    levels = {
+        str(level): ngff.image_array(grid.level_shape(level), grid.chunk, grid.shard_px(level), how, pixels)
         for level in range(grid.levels)
     }
-    documents[f"{path}/zarr.json"] = ngff.image_group(
-        path.rsplit("/", 1)[-1], grid.levels, mpp, pixels, shown, icc_profile
-    )
-    for key, document in documents.items():
-        store.write_json(key, document)
-    total = sum(sizes[key] for key in wanted) + sum(store.size(key) for key in documents)
+    group = ngff.image_group(name or path.rsplit("/", 1)[-1], grid.levels, mpp, pixels, shown, icc_profile)
+    for node, document in levels.items():
+        store.write_json(f"{path}/{node}/zarr.json", document)
+    labels = {
+        key.removeprefix(f"{path}/").removesuffix("/zarr.json"): store.read_json(key)
+        for key in sizes
+        if key.startswith(f"{path}/labels/") and key.endswith("/zarr.json")
+    }
+    store.write_json(f"{path}/zarr.json", ngff.with_nodes(group, levels | labels))
+    metadata = [f"{path}/{node}/zarr.json" for node in levels] + [f"{path}/zarr.json"]
+    total = sum(sizes[key] for key in wanted) + sum(store.size(key) for key in metadata)
     return _draft(path, grid, params, pixels, identity=identity, mpp=mpp, bytes_written=total)
 
 
-def _brightest(store: Store, ref: PyramidRef) -> tuple[int, ...]:
-    """Largest value of each channel at the coarsest level: what a viewer shows as its brightest."""
+def _windows(store: Store, ref: PyramidRef) -> list[tuple[int, int]]:
+    """What a viewer shows of each channel as black and as brightest: its background, and its largest value.
+
+    Both are those of the coarsest level; background is the median where DAPI, the first channel, lies below
+    Otsu's threshold between field and nuclei. A channel in which nothing stands out is shown from 0.
+    """
     form = PixelFormat.of(ref)
     coarsest = form.empty(*ref.shapes[-1])
     PyramidReader(store, ref).read(len(ref.shapes) - 1, 0, 0, coarsest)
-    return tuple(int(value) for value in coarsest.max(axis=(0, 1)))
+    dapi = np.ascontiguousarray(coarsest[..., 0])
+    threshold, _ = cv2.threshold(dapi, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    field = coarsest[dapi <= max(threshold, dapi.min())]
+    starts = [int(np.median(field[:, channel])) for channel in range(form.count)]
+    ends = [int(end) for end in coarsest.max(axis=(0, 1))]
+    return [(s, e) if s < e else (0, max(e, 1)) for s, e in zip(starts, ends, strict=True)]
 
 
 def _write_band(

@@ -137,6 +137,7 @@ def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: 
         mpp=mpp,
         pixels=pixels,
         icc_profile=_icc_profile(source),
+        name=source.row.slide_id,
     )
 
 
