@@ -1,0 +1,103 @@
+"""Six fields of an IHC slide at full resolution, plain beside outlined: what the kernel took for a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from her2core.pictures.canvas import DPI, INK, Backdrop, bare_axes, png_bytes, scale_bar
+from her2core.profile.sampling import Pixels
+
+ARC_COLOURS = ("#9A9A9A", "#56B4E9", "#F0E442", "#E69F00", "#D62728")
+ARC_NAMES = ("not stained", "faint", "weak", "moderate", "strong")
+NUCLEUS, POCKET, EXCLUDED = "#1F3FBF", "#C030C0", "#000000"
+ZOOM = 4  # pictures of a field are enlarged so many times before lines are drawn
+FIELD_IN = 3.2  # edge of a field in the picture, inches
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCells:
+    """Outlines of the cells of a field.
+
+    Attributes
+    ----------
+    nucleus_um, contour_um
+        float64 ``(n, ray, 2)``: y and x of the outlines, µm from the field's first corner.
+    arc
+        int8 ``(n, ray)``: stain of the contour, an index of `ARC_NAMES`.
+    pocket, counted
+        bool ``(n,)``: found by its membrane; a tumour cell that could be judged.
+    """
+
+    nucleus_um: NDArray[np.float64]
+    contour_um: NDArray[np.float64]
+    arc: NDArray[np.int8]
+    pocket: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class PicturedField:
+    """One field: why it is shown, its pixels (h, w, 3) uint8 at ``um_px``, and its cells."""
+
+    name: str
+    rgb: Pixels
+    um_px: float
+    cells: FieldCells
+
+
+def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
+    """PNG of the fields, two in a row, each plain beside outlined; contour arcs have the colour of their stain."""
+    rows = -(-len(fields) // 2)
+    gap, top, bottom = 0.16, 0.62, 0.42
+    wide, high = 4 * FIELD_IN + 5 * gap, top + bottom + rows * (FIELD_IN + 0.3)
+    figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
+    figure.text(gap / wide, 1 - 0.3 / high, f"{slide_id}: fields at full resolution", size=13, color=INK)
+    for k, one in enumerate(fields):
+        left = gap + (k % 2) * 2 * (FIELD_IN + gap)
+        low = high - top - (k // 2 + 1) * (FIELD_IN + 0.3)
+        height_um, width_um = (edge * one.um_px for edge in one.rgb.shape[:2])
+        for pixels, x in ((one.rgb, left), (_outlined(one), left + FIELD_IN + gap)):
+            panel = bare_axes(figure, (x, low, FIELD_IN, FIELD_IN), wide, high)
+            panel.set_xlim(0, width_um)
+            panel.set_ylim(height_um, 0)
+            panel.add_artist(Backdrop(pixels, width_um / pixels.shape[1]))
+            if x == left:
+                scale_bar(panel, width_um)
+        n, counted = len(one.cells.pocket), int(one.cells.counted.sum())
+        title = f"{one.name}: {n} cells, {counted} counted"
+        figure.text(left / wide, (low + FIELD_IN + 0.06) / high, title, size=9, color=INK)
+    lines = [Line2D([], [], color=c, lw=2.5) for c in (*ARC_COLOURS, NUCLEUS, POCKET, EXCLUDED)]
+    names = [f"contour: {ARC_NAMES[0]}", *ARC_NAMES[1:], "nucleus", "pocket (no nucleus seen)", "not counted"]
+    figure.legend(lines, names, loc="lower center", ncol=len(names), frameon=False, fontsize=8)
+    return png_bytes(figure)
+
+
+def _outlined(one: PicturedField) -> NDArray[np.uint8]:
+    """The field enlarged, with nuclei and contours."""
+    out = cv2.resize(one.rgb, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC)
+    per_um, sixteenth = ZOOM / one.um_px, 4  # lines are placed to a sixteenth of a pixel
+
+    def places(yx_um: NDArray[np.float64]) -> NDArray[np.int32]:
+        return np.rint(yx_um[..., ::-1] * per_um * 2**sixteenth).astype(np.int32)
+
+    cells = one.cells
+    for i in range(len(cells.pocket)):
+        colour = POCKET if cells.pocket[i] else NUCLEUS
+        ring = places(cells.nucleus_um[i])
+        line = _rgb(colour if cells.counted[i] else EXCLUDED)
+        cv2.polylines(out, [ring], True, line, 2, cv2.LINE_AA, sixteenth)
+        border = places(cells.contour_um[i])
+        for a in range(len(border)):
+            ends = tuple(map(int, border[a])), tuple(map(int, border[(a + 1) % len(border)]))
+            cv2.line(out, *ends, _rgb(ARC_COLOURS[cells.arc[i, a]]), 3, cv2.LINE_AA, sixteenth)
+    return np.asarray(out, np.uint8)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

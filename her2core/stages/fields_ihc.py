@@ -1,0 +1,173 @@
+"""Six fields of an IHC slide looked at again: chosen from the rows, outlined by the kernel, drawn and kept.
+
+The fields show what a table cannot: whether what was counted is what a pathologist sees. Their outlines are
+left beside the picture as GeoJSON that QuPath opens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from her2core.guidelines.rules_ihc import CellClass
+from her2core.kernels.ihc import IHCKernel, Outlines
+from her2core.kernels.polar import N_RAYS
+from her2core.params import IHCParams, ScoreParams
+from her2core.pictures.fields import FieldCells, PicturedField
+from her2core.pyramid.reader import PyramidReader
+from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
+from her2core.scoring.ihc import MeasuredCells
+from her2core.stages.cells import working_level
+from her2core.statistics import scattered
+from her2core.storage.store import Store
+
+FIELD_UM = 64.0
+"""Edge of a field: some dozens of cells. Ours."""
+MIN_CELLS = 5
+"""A field shows at least so many cells. Ours."""
+MIN_TUMOUR = 8
+"""... and one that is chosen by its stain so many that count. Ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenField:
+    """Why a field is shown, and its first corner in µm."""
+
+    name: str
+    y_um: float
+    x_um: float
+
+
+def choose_fields(
+    cells: MeasuredCells, classes: NDArray[np.int8], params: ScoreParams
+) -> tuple[ChosenField, ...]:
+    """Up to six squares of `FIELD_UM` of a slide's cells, no two alike; the same for the same rows.
+
+    *strongest* has the highest mean membrane OD, *typical* that nearest to the slide's; *borderline* most cells
+    within a tenth of the contour of being complete, or within 0.05 OD of a cut-point; *excluded* most cells that
+    are not counted, *dense* most cells, and *random* is drawn by a hash of its place.
+    """
+    if not len(cells.y_um):
+        return ()
+    row, column = (np.floor(v / FIELD_UM).astype(np.int64) for v in (cells.y_um, cells.x_um))
+    place, square = np.unique((row << 32) + column, return_inverse=True)
+    counted = cells.tumour & cells.evaluable & (classes != CellClass.UNEVALUABLE)
+    n, tumour = np.bincount(square), np.bincount(square, counted)
+    od = np.bincount(square, np.where(counted, cells.membrane_od, 0.0)) / np.maximum(tumour, 1)
+    near = abs(cells.completeness - params.complete_fraction) < 0.1
+    for cut in (params.weak_od, params.moderate_od, params.strong_od):
+        near |= abs(np.nan_to_num(cells.intensity_od) - cut) < 0.05
+    middle = float(np.median(cells.membrane_od[counted])) if counted.any() else 0.0
+    stained = tumour >= MIN_TUMOUR
+    wishes = (
+        ("strongest", np.where(stained, od, -np.inf)),
+        ("typical", np.where(stained, -abs(od - middle), -np.inf)),
+        ("borderline", np.where(stained, np.bincount(square, near & counted), -np.inf)),
+        ("excluded", np.where(n - tumour >= MIN_CELLS, n - tumour, -np.inf)),
+        ("dense", np.where(n >= MIN_CELLS, n, -np.inf)),
+        ("random", np.where(n >= MIN_CELLS, scattered(place.astype(np.uint64)).astype(np.float64), -np.inf)),
+    )
+    taken: list[int] = []
+    fields = []
+    for name, merit in wishes:
+        merit = np.array(merit, np.float64)
+        merit[taken] = -np.inf
+        best = int(np.argmax(merit))
+        if np.isfinite(merit[best]):
+            taken.append(best)
+            y, x = int(place[best]) >> 32, int(place[best]) & 0xFFFFFFFF
+            fields.append(ChosenField(name, y * FIELD_UM, x * FIELD_UM))
+    return tuple(fields)
+
+
+def look_at(
+    store: Store,
+    pyramid: PyramidRef,
+    profile: SlideProfile,
+    kernel_params: IHCParams,
+    params: ScoreParams,
+    cells: MeasuredCells,
+    chosen: tuple[ChosenField, ...],
+) -> Iterator[PicturedField]:
+    """Read the chosen fields and outline their cells by the kernel that measured them."""
+    if not chosen or not isinstance(profile.stain, StainProfile):
+        return
+    level = working_level(pyramid.mpp, kernel_params)
+    um_px = pyramid.mpp * 2**level
+    kernel = IHCKernel(kernel_params, profile.stain, um_px)
+    reader = PyramidReader(store, pyramid)
+    counted = {
+        (round(y, 2), round(x, 2))
+        for y, x, use in zip(cells.y_um, cells.x_um, cells.tumour & cells.evaluable, strict=True)
+        if use
+    }
+    side = round(FIELD_UM / um_px)
+    for one in chosen:
+        y0, x0 = round(one.y_um / um_px), round(one.x_um / um_px)
+        box = Box(y0, x0, y0 + side, x0 + side)
+        around = box.grown(kernel.halo_px)
+        region = np.empty((around.height, around.width, 3), np.uint8)
+        reader.read(level, around.y0, around.x0, region)
+        rows, lines = kernel.outline(region, (around.y0, around.x0), box)
+        inner = region[kernel.halo_px : -kernel.halo_px, kernel.halo_px : -kernel.halo_px]
+        y_um, x_um = ((rows[axis].astype(np.float64) + 0.5) * um_px for axis in ("y_px0", "x_px0"))
+        use = np.array([(round(y, 2), round(x, 2)) in counted for y, x in zip(y_um, x_um, strict=True)], bool)
+        field = _field_cells(rows, lines, box, um_px, params, use)
+        yield PicturedField(one.name, np.ascontiguousarray(inner), um_px, field)
+
+
+def _field_cells(
+    rows: NDArray[np.void],
+    lines: Outlines,
+    box: Box,
+    um_px: float,
+    params: ScoreParams,
+    counted: NDArray[np.bool_],
+) -> FieldCells:
+    turn = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
+    towards = np.stack([np.sin(turn), np.cos(turn)], axis=1)
+    start = (np.stack([lines.y_px - box.y0, lines.x_px - box.x0], axis=1) + 0.5) * um_px
+    cuts = (params.detect_od, params.weak_od, params.moderate_od, params.strong_od)
+    return FieldCells(
+        nucleus_um=start[:, None] + towards * lines.nucleus_um[..., None],
+        contour_um=start[:, None] + towards * lines.contour_um[..., None],
+        arc=np.digitize(lines.dab_od, cuts).astype(np.int8),
+        pocket=rows["seed_source"] == 1,
+        counted=counted,
+    )
+
+
+def fields_geojson(fields: list[tuple[ChosenField, PicturedField]], mpp: float) -> bytes:
+    """The outlines as a GeoJSON FeatureCollection of QuPath's cells, level-0 pixels from the slide's corner."""
+    features: list[dict[str, Any]] = []
+    for chosen, field in fields:
+        corner = np.array([chosen.y_um, chosen.x_um])
+        cells = field.cells
+        for i in range(len(cells.pocket)):
+            features.append(
+                {
+                    "type": "Feature",
+                    "geometry": _polygon((cells.contour_um[i] + corner) / mpp),
+                    "nucleusGeometry": _polygon((cells.nucleus_um[i] + corner) / mpp),
+                    "properties": {
+                        "objectType": "cell",
+                        "classification": {"name": "Tumor" if cells.counted[i] else "Other"},
+                        "measurements": {
+                            "field": chosen.name,
+                            "pocket": bool(cells.pocket[i]),
+                            "stained arcs": int((cells.arc[i] > 0).sum()),
+                        },
+                    },
+                }
+            )
+    return json.dumps({"type": "FeatureCollection", "features": features}).encode()
+
+
+def _polygon(yx: NDArray[np.float64]) -> dict[str, Any]:
+    ring = np.round(yx[:, ::-1], 1).tolist()
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
