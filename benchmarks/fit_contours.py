@@ -2,9 +2,9 @@
 
     python benchmarks/fit_contours.py
 
-Truth are contours drawn by eye on three stained cores (`tests/data/contours_by_eye.csv`) and membranes planted
-on two unstained ones (`planted.py`); the images have to be at hand. Tiles and camera fields are for judging
-only (`judge_contours.py`).
+Truth are contours drawn by eye on three stained cores (`tests/data/contours_by_eye.csv`) and membranes
+planted on two unstained ones (`planted.py`); the images have to be at hand. Tiles and camera fields are for
+judging only (`judge_contours.py`).
 
 *Contours.* Along every ray the border's radius is one of those that the kernel allows. A conditional logit
 gives each the log-odds that `her2core/kernels/contour.py` names; they are fitted on all rays together.
@@ -63,6 +63,7 @@ class Region:
     stain: StainProfile
     centres: Array  # (n, 2) of the nuclei, y and x
     contours: list[Array]  # closed polygons (k, 2); empty where a cell cannot be outlined
+    certain: list[bool]
     eye: bool
 
 
@@ -105,7 +106,9 @@ class Watched(IHCKernel):
         inside = (self.found.y > 60) & (self.found.y < len(planes.soft) - 60)
         inside &= (self.found.x > 60) & (self.found.x < width - 60)
         self.rows = np.flatnonzero(inside)
-        self.brown = contour.COMPRESSED[planes.dab.ravel()[at[self.rows, None, None] + star[None]]].astype(float)
+        self.brown = contour.COMPRESSED[planes.dab.ravel()[at[self.rows, None, None] + star[None]]].astype(
+            float
+        )
         self.mid = np.zeros((len(self.rows), N_RAYS))
         for k, i in enumerate(self.rows):
             membrane.bound_rays(i, self.found, strips, self.neighbour, self.look, self.mid[k])
@@ -121,13 +124,19 @@ def regions() -> Iterator[Region]:
         stain = profile_of(rgb, MPP)
         for one in own:
             if one.image == image:
-                sure = [drawn for drawn in one.drawn if drawn.certain or not len(drawn.contour)]
-                centres = np.array([drawn.centre for drawn in sure])
-                contours = [drawn.contour for drawn in sure]
-                yield Region(image[:6], rgb, (0, 0), one.box, stain, centres, contours, True)
+                centres = np.array([drawn.centre for drawn in one.drawn])
+                contours = [drawn.contour for drawn in one.drawn]
+                certain = [drawn.certain for drawn in one.drawn]
+                yield Region(image[:6], rgb, (0, 0), one.box, stain, centres, contours, certain, True)
     for one in planted_fields():
-        contours = [ordered(c, m) if whole else c[:0] for c, m, whole in zip(one.contours, one.marks, one.whole, strict=True)]
-        yield Region(one.name[:6], one.rgb, one.origin, one.box, one.stain, one.marks, contours, False)
+        contours = [
+            ordered(c, m) if whole else c[:0]
+            for c, m, whole in zip(one.contours, one.marks, one.whole, strict=True)
+        ]
+        certain = one.certain.tolist()
+        yield Region(
+            one.name[:6], one.rgb, one.origin, one.box, one.stain, one.marks, contours, certain, False
+        )
 
 
 def ordered(points: Array, centre: Array) -> Array:
@@ -163,10 +172,12 @@ def add_rays(kernel: Watched, region: Region, origin: NDArray[np.int64], into: E
     apart = np.hypot(*(region.centres[:, None] - place[None]).transpose(2, 0, 1)) * MPP
     rows, columns = linear_sum_assignment(np.where(apart <= FOUND_UM, apart, 1e6))
     for i, j in zip(rows, columns, strict=True):
-        if apart[i, j] > FOUND_UM or len(region.contours[i]) < 3:
+        if apart[i, j] > FOUND_UM or len(region.contours[i]) < 3 or not region.certain[i]:
             continue
         true = radii(region.contours[i], start[j]) * MPP / kernel.step_um
-        values, allowed = features(kernel, found.path[j], bool(found.hidden[j]), kernel.mid[j], kernel.brown[j])
+        values, allowed = features(
+            kernel, found.path[j], bool(found.hidden[j]), kernel.mid[j], kernel.brown[j]
+        )
         for a in range(N_RAYS):
             r = np.flatnonzero(allowed[a])
             if np.isnan(true[a]) or not len(r) or not r[0] - 3 <= true[a] <= r[-1] + 3:
@@ -218,7 +229,14 @@ def features(
     columns += [pocket * v for v in slopes(beyond, POCKET_UM)]
     columns += slopes(np.maximum(away, 0), PAST_UM) + slopes(np.maximum(-away, 0), BEFORE_UM)
     columns += [alone * v for v in slopes(beyond, OPEN_UM)]
-    columns += [up, np.minimum(up, 64), np.minimum(up, 24), np.minimum(crest, 0), brown, np.minimum(brown, 64)]
+    columns += [
+        up,
+        np.minimum(up, 64),
+        np.minimum(up, 24),
+        np.minimum(crest, 0),
+        brown,
+        np.minimum(brown, 64),
+    ]
     columns += [np.minimum(crossed, rule.most_crossed)]
     return np.stack(np.broadcast_arrays(*columns), -1), allowed
 
@@ -234,10 +252,11 @@ def add_pockets(kernel: Watched, region: Region, origin: NDArray[np.int64], into
         for i in np.flatnonzero(inside & (found.score > -(1 << 16))):
             size = centroid(found.path[i], 0.5, kernel.look)[2] * kernel.bin**2
             verdict: bool | None = False
-            for shape, area, centre in zip(shapes, areas, region.centres, strict=True):
-                y, x = place[i]
+            y, x = place[i]
+            for shape, area, centre, sure in zip(shapes, areas, region.centres, region.certain, strict=True):
                 if area and cv2.pointPolygonTest(shape, (float(y), float(x)), False) >= 0:
-                    verdict = True if 0.3 * area < size < 1.25 * area else (verdict or None)
+                    alike = 0.3 * area < size < 1.25 * area
+                    verdict = True if alike and sure else (verdict or None)
                 elif not area and np.hypot(*(centre - place[i])) * MPP < FOUND_UM:
                     verdict = verdict or None
             if verdict is not None:
@@ -290,7 +309,9 @@ def fit_pockets(rows: list[tuple[str, float, Array, bool]]) -> Array:
 def judge_pockets(rows: list[tuple[str, float, Array, bool]], weights: Array) -> str:
     score = np.array([weights[0] + row[2] @ weights[1:] for row in rows])
     real = np.array([row[3] for row in rows])
-    return f"{real.sum():7d} {(score[real] > 0).mean():6.2f} {(~real).sum():6d} {(score[~real] > 0).mean():6.2f}"
+    return (
+        f"{real.sum():7d} {(score[real] > 0).mean():6.2f} {(~real).sum():6d} {(score[~real] > 0).mean():6.2f}"
+    )
 
 
 def show(weights: Array) -> None:
@@ -323,8 +344,10 @@ def main() -> None:
     print(f"contours: {len(all_of.rays)} rays, loss {loss:.4f}")
     show(weights)
     of_pockets = fit_pockets(all_of.pockets)
-    print("pockets: " + ", ".join(f"{k}={v:.4g}" for k, v in zip(("bias", *POCKETS), of_pockets, strict=True)))
-    print(f"\n{'left out':10s} {'rays':>6s} {'off, um':>7s} {'within':>7s} {'pockets':>7s} {'taken':>6s} {'others':>6s} {'taken':>6s}")
+    print(
+        "pockets: " + ", ".join(f"{k}={v:.4g}" for k, v in zip(("bias", *POCKETS), of_pockets, strict=True))
+    )
+    print("\nleft out     rays off, um  within pockets  taken others  taken")
     eye = {ray[0] for ray in all_of.rays if ray[1] == EYE}
     for core in sorted({ray[0] for ray in all_of.rays}):
         own, rest = ([x for x in all_of.rays if (x[0] == core) == k] for k in (True, False))

@@ -105,7 +105,7 @@ def pictures_page(run: Run, summary: CohortSummary) -> str:
     lines += ["| slide | assay | result | picture | regions |", "|---|---|---|---|---|"]
     for row in listed(summary):
         group = row["ish_group"] and f"ISH group {row['ish_group']}"
-        links = (_link(run, row[name]) for name in ("picture", "regions_picture"))
+        links = (_link(run, row[name]) for name in ("picture", "regions_picture", "fields_picture"))
         result = row["score"] or group or row["state"]
         lines.append(f"| {row['slide_id']} | {row['assay']} | {result} | {' | '.join(links)} |")
     return "\n".join(lines)

@@ -24,7 +24,13 @@ def run(tmp_path: Path) -> Run:
 
 def row(slide_id: str, state: str = "scored", **more: Any) -> dict[str, Any]:
     known = {"slide_id": slide_id, "state": state, "assay": "HER2-IHC", "score": None, "ish_group": None}
-    known |= {"picture": None, "regions_picture": None, "pyramid_bytes": None, "source_bytes": None}
+    known |= {
+        "picture": None,
+        "regions_picture": None,
+        "fields_picture": None,
+        "pyramid_bytes": None,
+        "source_bytes": None,
+    }
     return known | more
 
 

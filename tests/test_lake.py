@@ -401,6 +401,7 @@ ISH_COLUMNS = {
             "channels",
             "external_",
             "regions_picture",
+            "fields_picture",
         )
     )
 }

@@ -40,8 +40,8 @@ class SlideOutcome:
         Its region of interest, if it has one.
     probes
         ISH: what marks what, as ``HER2=0`` (a channel of the file) or ``HER2=black``.
-    picture, regions_picture
-        Overlay picture and maps of the regions, relative to the output root.
+    picture, regions_picture, fields_picture
+        Overlay picture, maps of the regions, and fields at full resolution; relative to the output root.
     score_key
         Content key of the result.
     """
@@ -58,6 +58,7 @@ class SlideOutcome:
     probes: tuple[str, ...] = ()
     picture: str | None = None
     regions_picture: str | None = None
+    fields_picture: str | None = None
     score_key: str | None = None
     ish: IshScore | None = None
     roi: RoiUsed | None = None

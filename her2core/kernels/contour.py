@@ -50,24 +50,22 @@ class Slopes(NamedTuple):
 
 # Fitted, see above: log-odds that the border lies at a distance ...
 FROM_NUCLEUS: Final = Slopes(  # ... beyond the edge of the nucleus, um
-    -0.320,
-    ((-2.0, 0.084), (-1.0, 0.603), (-0.5, 0.202), (0.0, -0.167), (0.5, -0.166), (1.0, -0.010), (2.0, 0.074),
-     (3.5, -0.044), (5.0, -0.486), (7.0, -1.282)),
+    -0.333,
+    ((-2.0, 0.245), (-1.0, 0.648), (-0.5, 0.112), (0.0, -0.244), (0.5, -0.182), (1.0, -0.045), (2.0, 0.037),
+     (3.5, 0.006), (5.0, -0.443), (7.0, -0.636)),
 )  # fmt: skip
 FROM_POCKET: Final = Slopes(  # ... beyond the outline of a pocket
-    0.367, ((0.5, -0.180), (1.0, -0.011), (1.5, 0.100), (2.0, -0.256), (3.5, -0.523), (5.0, 0.450))
+    0.274, ((0.5, -0.118), (1.0, 0.006), (1.5, 0.009), (2.0, -0.359), (3.5, -0.022))
 )
-PAST_MIDLINE: Final = Slopes(-0.427, ((0.5, -0.174), (1.25, -0.074), (2.5, 0.675)))  # ... past the midline
-BEFORE_MIDLINE: Final = Slopes(
-    0.167, ((0.5, -0.115), (1.25, -0.083), (2.5, -0.096), (4.5, 0.077))
-)  # ... before it
-TO_THE_OPEN: Final = Slopes(0.175, ((1.0, 0.176), (2.0, -0.068), (4.0, -0.546)))
+PAST_MIDLINE: Final = Slopes(-0.419, ((0.5, -0.268), (1.25, 0.096)))  # ... past the midline
+BEFORE_MIDLINE: Final = Slopes(0.178, ((0.5, -0.09), (1.25, -0.053), (2.5, -0.051), (4.5, 0.067)))
+TO_THE_OPEN: Final = Slopes(0.102, ((1.0, -0.064), (2.0, -0.052), (4.0, -0.051)))
 """... beyond the edge, in addition, where there is no neighbour"""
-HEIGHT: Final = (-0.00008, 0.0095, 0.00442, -0.00061)
+HEIGHT: Final = (0.00056, 0.00886, 0.00387, 0.00138)
 """What a compressed grey of a crest adds; of its first 64; of its first 24; and of a trough."""
-LEVEL: Final = (0.02703, 0.0095)
+LEVEL: Final = (0.02359, 0.01059)
 """What a compressed grey of the level adds, and of its first 64."""
-CROSSED: Final = -0.0123
+CROSSED: Final = -0.01309
 """... and a compressed grey of crests gone across before."""
 BEND: Final = (0.3, 0.05)  # log-odds that a step more between neighbouring rays costs, and its square
 

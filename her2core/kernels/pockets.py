@@ -80,12 +80,12 @@ def pocket_rule(rim: int, um: float) -> PocketRule:
         per_range=1 / SHADES,
         per_dab_od=1 / DAB_PER_OD,
         um2=um * um,
-        bias=-13.02,
-        closed=6.374,
-        height=-0.527,
-        size=1.089,
-        rough=-0.217,
-        tissue=9.672,
+        bias=-14.07,
+        closed=8.703,
+        height=-0.0693,
+        size=0.666,
+        rough=-0.336,
+        tissue=9.218,
     )
 
 

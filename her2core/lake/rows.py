@@ -128,6 +128,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         "probes": list(outcome.probes) or None,
         "picture": outcome.picture,
         "regions_picture": outcome.regions_picture,
+        "fields_picture": outcome.fields_picture,
         "score_key": outcome.score_key,
     }
     if info:

@@ -531,6 +531,8 @@ SLIDES = Table(
         Column("codec", TEXT, "", "Named codec of the pyramid."),
         Column("picture", TEXT, "", "Overlay picture, relative to the output root."),
         Column("regions_picture", TEXT, "", "Maps of the regions, relative to the output root."),
+        Column("fields_picture", TEXT, "", "Fields at full resolution (IHC), relative to the output root. "
+               "Outlines lie beside it as GeoJSON."),
         Column("score_key", TEXT, "", "Content key of the result: names inputs, parameters and versions."),
     ),
 )  # fmt: skip

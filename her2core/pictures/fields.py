@@ -52,7 +52,7 @@ class PicturedField:
 
 
 def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
-    """PNG of the fields, two in a row, each plain beside outlined; contour arcs have the colour of their stain."""
+    """PNG of the fields, two in a row, each plain beside outlined, arcs in the colour of their stain."""
     rows = -(-len(fields) // 2)
     gap, top, bottom = 0.16, 0.62, 0.42
     wide, high = 4 * FIELD_IN + 5 * gap, top + bottom + rows * (FIELD_IN + 0.3)
@@ -84,7 +84,7 @@ def _outlined(one: PicturedField) -> NDArray[np.uint8]:
     per_um, sixteenth = ZOOM / one.um_px, 4  # lines are placed to a sixteenth of a pixel
 
     def places(yx_um: NDArray[np.float64]) -> NDArray[np.int32]:
-        return np.rint(yx_um[..., ::-1] * per_um * 2**sixteenth).astype(np.int32)
+        return np.asarray(np.rint(yx_um[..., ::-1] * per_um * 2**sixteenth), np.int32)
 
     cells = one.cells
     for i in range(len(cells.pocket)):

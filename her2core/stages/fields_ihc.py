@@ -48,9 +48,9 @@ def choose_fields(
 ) -> tuple[ChosenField, ...]:
     """Up to six squares of `FIELD_UM` of a slide's cells, no two alike; the same for the same rows.
 
-    *strongest* has the highest mean membrane OD, *typical* that nearest to the slide's; *borderline* most cells
-    within a tenth of the contour of being complete, or within 0.05 OD of a cut-point; *excluded* most cells that
-    are not counted, *dense* most cells, and *random* is drawn by a hash of its place.
+    *strongest* has the highest mean membrane OD, *typical* that nearest to the slide's; *borderline* most
+    cells within a tenth of the contour of being complete, or within 0.05 OD of a cut-point; *excluded* most
+    cells that are not counted, *dense* most cells, and *random* is drawn by a hash of its place.
     """
     if not len(cells.y_um):
         return ()
@@ -70,7 +70,7 @@ def choose_fields(
         ("borderline", np.where(stained, np.bincount(square, near & counted), -np.inf)),
         ("excluded", np.where(n - tumour >= MIN_CELLS, n - tumour, -np.inf)),
         ("dense", np.where(n >= MIN_CELLS, n, -np.inf)),
-        ("random", np.where(n >= MIN_CELLS, scattered(place.astype(np.uint64)).astype(np.float64), -np.inf)),
+        ("random", np.where(n >= MIN_CELLS, scattered(place.astype(np.uint64)) / 2.0**64, -np.inf)),
     )
     taken: list[int] = []
     fields = []
@@ -115,8 +115,9 @@ def look_at(
         reader.read(level, around.y0, around.x0, region)
         rows, lines = kernel.outline(region, (around.y0, around.x0), box)
         inner = region[kernel.halo_px : -kernel.halo_px, kernel.halo_px : -kernel.halo_px]
-        y_um, x_um = ((rows[axis].astype(np.float64) + 0.5) * um_px for axis in ("y_px0", "x_px0"))
-        use = np.array([(round(y, 2), round(x, 2)) in counted for y, x in zip(y_um, x_um, strict=True)], bool)
+        y_um, x_um = (((rows[axis] + 0.5) * 2**level - 0.5) * pyramid.mpp for axis in ("y_px0", "x_px0"))
+        keys = zip(np.round(y_um, 2).tolist(), np.round(x_um, 2).tolist(), strict=True)
+        use = np.array([key in counted for key in keys], np.bool_)
         field = _field_cells(rows, lines, box, um_px, params, use)
         yield PicturedField(one.name, np.ascontiguousarray(inner), um_px, field)
 
@@ -143,28 +144,25 @@ def _field_cells(
 
 
 def fields_geojson(fields: list[tuple[ChosenField, PicturedField]], mpp: float) -> bytes:
-    """The outlines as a GeoJSON FeatureCollection of QuPath's cells, level-0 pixels from the slide's corner."""
-    features: list[dict[str, Any]] = []
-    for chosen, field in fields:
-        corner = np.array([chosen.y_um, chosen.x_um])
-        cells = field.cells
-        for i in range(len(cells.pocket)):
-            features.append(
-                {
-                    "type": "Feature",
-                    "geometry": _polygon((cells.contour_um[i] + corner) / mpp),
-                    "nucleusGeometry": _polygon((cells.nucleus_um[i] + corner) / mpp),
-                    "properties": {
-                        "objectType": "cell",
-                        "classification": {"name": "Tumor" if cells.counted[i] else "Other"},
-                        "measurements": {
-                            "field": chosen.name,
-                            "pocket": bool(cells.pocket[i]),
-                            "stained arcs": int((cells.arc[i] > 0).sum()),
-                        },
-                    },
-                }
-            )
+    """The outlines as a GeoJSON FeatureCollection of cells as QuPath has them, in level-0 pixels."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": _polygon((cells.contour_um[i] + (chosen.y_um, chosen.x_um)) / mpp),
+            "nucleusGeometry": _polygon((cells.nucleus_um[i] + (chosen.y_um, chosen.x_um)) / mpp),
+            "properties": {
+                "objectType": "cell",
+                "classification": {"name": "Tumor" if cells.counted[i] else "Other"},
+                "measurements": {
+                    "pocket": int(cells.pocket[i]),
+                    "stained rays": int((cells.arc[i] > 0).sum()),
+                },
+                "metadata": {"field": chosen.name},
+            },
+        }
+        for chosen, cells in ((chosen, field.cells) for chosen, field in fields)
+        for i in range(len(cells.pocket))
+    ]
     return json.dumps({"type": "FeatureCollection", "features": features}).encode()
 
 

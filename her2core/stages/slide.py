@@ -157,6 +157,14 @@ def inside(roi: ReadRoi | None, band: pa.Table) -> NDArray[np.bool_] | None:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseUp:
+    """Fields at full resolution: a picture (PNG), and the outlines in it (GeoJSON)."""
+
+    picture: bytes
+    outlines: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """What an assay makes of a slide's rows, before it is written down.
 
@@ -172,6 +180,8 @@ class Judged:
         Region of interest that was used.
     probes
         As in `SlideOutcome`.
+    close_up
+        Fields of the slide, where there are any.
     """
 
     score: SlideScore | IshScore
@@ -181,6 +191,7 @@ class Judged:
     draw: Callable[[Pixels, float], bytes]
     roi: ReadRoi | None
     probes: tuple[str, ...] = ()
+    close_up: CloseUp | None = None
 
 
 def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
@@ -195,6 +206,11 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
         maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
         drawn = regions_figure(thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id)
         store.write_bytes(maps, png_bytes(drawn))
+    close_up = None
+    if judged.close_up is not None:
+        close_up = f"pictures/{row.slide_id}-fields-{key[:8]}.png"
+        store.write_bytes(close_up, judged.close_up.picture)
+        store.write_bytes(close_up.removesuffix(".png") + ".geojson", judged.close_up.outlines)
     outcome = SlideOutcome(
         slide=row,
         state=state_of(score),
@@ -208,6 +224,7 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
         probes=judged.probes,
         picture=picture,
         regions_picture=maps,
+        fields_picture=close_up,
         score_key=key,
     )
     region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))

@@ -16,6 +16,7 @@ from her2core.lake.rows import cell_rows
 from her2core.lake.schema import CELLS
 from her2core.lake.slide_files import write_slide_file
 from her2core.params import IHCParams, ScoreParams
+from her2core.pictures.fields import fields_picture
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.profile.sampling import Pixels
 from her2core.records import StainProfile
@@ -29,7 +30,8 @@ from her2core.scoring.ihc import (
 )
 from her2core.scoring.neighbours import with_strong_neighbours
 from her2core.scoring.tumour import FROM_CELLS, TumourTold, load_model, tell_tumour, with_tumour
-from her2core.stages.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
+from her2core.stages.fields_ihc import choose_fields, fields_geojson, look_at
+from her2core.stages.slide import CloseUp, Judged, SlideFinished, SlideJob, inside, leave, state_of
 
 IHCJob = SlideJob[ScoreParams, IHCParams]
 
@@ -68,7 +70,20 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
     biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
     draw = partial(_picture, job.row.slide_id, cells, classes, score)
-    return leave(job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw, roi))
+    close_up = _close_up(job, cells, classes)
+    return leave(
+        job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw, roi, close_up=close_up)
+    )
+
+
+def _close_up(job: IHCJob, cells: MeasuredCells, classes: NDArray[np.int8]) -> CloseUp | None:
+    chosen = choose_fields(cells, classes, job.params)
+    seen = look_at(job.store, job.pyramid, job.profile, job.kernel, job.params, cells, chosen)
+    fields = list(zip(chosen, seen, strict=False))
+    if not fields:
+        return None
+    picture = fields_picture(job.row.slide_id, [field for _, field in fields])
+    return CloseUp(picture, fields_geojson(fields, job.pyramid.mpp))
 
 
 def _stain(job: IHCJob) -> StainProfile:
