@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from her2core.records import Assay, SlideInfo, SlideRow
 from her2core.storage.sources import Scratch
 from her2core.storage.store import Store
 from her2core.text import cut, harmless
+
+log = logging.getLogger(__name__)
 
 SLIDE_ENDINGS = (
     *(".svs", ".tif", ".tiff", ".btf", ".qptiff", ".scn", ".bif", ".ndpi", ".mrxs", ".vms", ".vmu"),
@@ -95,8 +99,8 @@ def is_folder(uri: str, endpoint_url: str | None = None) -> bool:
         return False
     try:
         entries = _entries(store, "")
-    except (NotADirectoryError, FileNotFoundError):
-        return False
+    except (NotADirectoryError, FileNotFoundError, PermissionError):
+        return False  # reading it as a slide or a manifest says what is wrong
     if not entries or (len(entries) == 1 and entries[0].path in ("", uri)):
         return False
     return not _is_slide_folder([entry.name for entry in entries])
@@ -118,7 +122,7 @@ def find_slides(uri: str, endpoint_url: str | None = None) -> list[str]:
     store.reach()
     found: list[str] = []
     try:
-        for path in _walk(store, "", 0):
+        for path in _walk(store, "", 0, set()):
             found.append(store.uri(path))
             if len(found) > MAX_SLIDES:
                 raise ManifestError(f"{uri}: more than {MAX_SLIDES} slides; name a smaller folder.")
@@ -159,10 +163,19 @@ def _is_slide_folder(names: Sequence[str]) -> bool:
     return bool(slides) and all(name.lower().endswith(DICOM_ENDING) for name in slides)
 
 
-def _walk(store: Store, path: str, depth: int) -> Iterator[str]:
-    if depth > MAX_DEPTH:
+def _walk(store: Store, path: str, depth: int, seen: set[str]) -> Iterator[str]:
+    """Slides below a folder; none that was seen already, by whatever link."""
+    place = os.path.realpath(store.uri(path)) if store.is_local else path
+    if depth > MAX_DEPTH or place in seen:
         return
-    entries = _entries(store, path)
+    seen.add(place)
+    try:
+        entries = _entries(store, path)
+    except PermissionError:
+        if not path:
+            raise
+        log.warning("%s: not allowed to look into it; slides in it are not listed", store.uri(path))
+        return
     names = [entry.name for entry in entries]
     if path and _is_slide_folder(names):
         yield path
@@ -173,7 +186,7 @@ def _walk(store: Store, path: str, depth: int) -> Iterator[str]:
             if entry.name.lower().endswith(ZARR_ENDINGS):
                 yield entry.path
             elif entry.name not in of_mirax:
-                yield from _walk(store, entry.path, depth + 1)
+                yield from _walk(store, entry.path, depth + 1, seen)
         elif entry.name.lower().endswith((*SLIDE_ENDINGS, DICOM_ENDING)):
             yield entry.path
 

@@ -383,6 +383,13 @@ def test_plan_and_inspect_of_a_folder(folder: Path, her2: Her2) -> None:
     assert (code, len(json.loads(text))) == (0, 3)
 
 
+def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
+    slide_file(tmp_path / "a" / "one.tif")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert find_slides(str(tmp_path)) == [str(tmp_path / "a" / "one.tif")]
+
+
 def test_a_folder_without_slides_is_said(tmp_path: Path, her2: Her2) -> None:
     (tmp_path / "x.txt").write_text("x")
     code, _, said = her2("manifest", str(tmp_path))

@@ -92,8 +92,9 @@ def manifest_command(
     from her2core.draft import as_csv, draft, find_slides
 
     settings = load_config().run
-    uris = find_slides(folder, settings.endpoint_url)
-    drafted = list(draft(uris, settings.scratch(), settings.endpoint_url))
+    with warnings_spoken():
+        uris = find_slides(folder, settings.endpoint_url)
+        drafted = list(draft(uris, settings.scratch(), settings.endpoint_url))
     typer.echo(as_csv(drafted), nl=False)
     unknown = sum(not one.assay_from for one in drafted)
     broken = sum(one.info is None for one in drafted)
