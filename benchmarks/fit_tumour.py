@@ -39,13 +39,12 @@ from her2core.scoring.tumour import FROM_CELLS, TumourModel, tell_tumour
 
 DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
 NAME = "cores"
-VERSION = 1
+VERSION = 2
 FEATURES = (
     "own_contrast",
     "own_contrast_25",
     "own_contrast_50",
     "own_density_25",
-    "surroundings_25",
     "cell_area_25",
     "crowd_25",
     "evaluable_100",

@@ -87,7 +87,7 @@ def test_a_nest_is_told_from_stroma_without_any_stain() -> None:
     away = np.abs(cells["x_px0"] * MPP - 150) > 25
     chosen = told(cells).chosen
     assert chosen[tumour & away].mean() > 0.9
-    assert chosen[~tumour & away].mean() < 0.1
+    assert chosen[~tumour & away].mean() < 0.15
 
 
 def test_a_stained_nest_is_tumour_whatever_its_nuclei_look_like() -> None:

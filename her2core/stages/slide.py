@@ -37,6 +37,7 @@ from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, Slid
 from her2core.roi import ReadRoi, read_roi, roi_identity
 from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import IshScore
+from her2core.scoring.tumour import load_model
 from her2core.storage.store import Store, content_key
 
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
@@ -83,6 +84,8 @@ class SlideJob(Generic[Score, Kernel]):
         name, version = _rules(self.params)
         inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity), str(self.roi_params)]
         inputs += [f"{f.name}={getattr(row, f.name)}" for f in fields(row)]
+        if isinstance(self.params, ScoreParams):
+            inputs.append(f"tumour model {load_model(self.params.tumour_model).version}")
         return content_key("slide", VERSION, self.params, inputs)
 
     def roi(self) -> ReadRoi | None:
