@@ -185,6 +185,18 @@ def _channels(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _background(value: str, info: ValidationInfo) -> tuple[float, float, float]:
+    """One grey level, or those of R, G and B with semicolons or spaces between."""
+    if info.data.get("assay") is Assay.FISH:
+        raise ValueError(f"found {shown(value)} for {Assay.FISH}; only bright-field slides have one to state")
+    expected = "grey levels of empty glass, 20 to 255, such as 243 or 243;243;242"
+    levels = [float(_number(part, expected)) for part in re.split(r"\s*;\s*|\s+", value)]
+    if len(levels) not in (1, 3) or not all(20 <= level <= 255 for level in levels):
+        raise ValueError(f"found {shown(value)}; expected {expected}")
+    red, green, blue = levels * 3 if len(levels) == 1 else levels
+    return red, green, blue
+
+
 def _ish_status(value: str) -> str:
     said = read_words(value, scores=False)
     return _one_of(said.status if said.understood and said.status else value, ISH_STATUSES)
@@ -262,6 +274,7 @@ class _Row(BaseModel):
     roi_uri: _Address | None = None
     reader_score: Annotated[str, AfterValidator(_reader_score)] | None = None
     channels: Annotated[str, AfterValidator(_channels)] | None = None
+    background: Annotated[tuple[float, float, float], BeforeValidator(_background)] | None = None
     ish_ratio: (
         Annotated[Decimal, BeforeValidator(_amount("ish_ratio", "a HER2/CEP17 ratio", above_zero=True))]
         | None

@@ -34,6 +34,9 @@ class ProfileParams:
 
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
+    background: tuple[float, float, float] | None = None
+    """Grey levels of R, G, B through empty glass, used where a slide shows none and the manifest's column
+    ``background`` is empty; null: guessed, and a borderline score is indeterminate."""
     tissue_um_px: float = 8.0
     """Working resolution of the tissue mask; the nearest halving of level 0 is used. Ours."""
     glass_flat_levels: int = 4
@@ -89,6 +92,10 @@ class ProfileParams:
     """ISH: less tissue than this fails; a field of view at 100x holds 0.02 mm². Ours."""
     max_ish_mpp: float = 0.20
     """ISH, bright field: coarsest level 0, µm/px, at which signals are preferably read (specification 7)."""
+
+    def __post_init__(self) -> None:
+        if self.background is not None and not all(20 <= level <= 255 for level in self.background):
+            raise ValueError(f"background {list(self.background)}: expected three grey levels, 20 to 255")
 
 
 @dataclass(frozen=True, slots=True)

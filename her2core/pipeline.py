@@ -123,10 +123,9 @@ class _Slide:
         ref = self._published(
             "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, grid, deadline)
         )
-        profile_key = content_key("profile", profile.VERSION, config.profile, [pyramid_key, row.assay])
-        job = partial(
-            steps.profile, self.run.store, ref, config.profile, row.assay, f"tissue-{profile_key[:8]}"
-        )
+        colour = replace(config.profile, background=row.background or config.profile.background)
+        profile_key = content_key("profile", profile.VERSION, colour, [pyramid_key, row.assay])
+        job = partial(steps.profile, self.run.store, ref, colour, row.assay, f"tissue-{profile_key[:8]}")
         frozen = self._published("profile", profile_key, SlideProfile, lambda: on_cluster("profile", job))
 
         ihc = row.assay == Assay.IHC

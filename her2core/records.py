@@ -65,6 +65,7 @@ class SlideRow:
     roi_uri: str | None = None
     reader_score: str | None = None
     channels: str | None = None
+    background: tuple[float, float, float] | None = None
     ish_ratio: Decimal | None = None
     ish_her2: Decimal | None = None
     ish_cep17: Decimal | None = None
@@ -226,7 +227,10 @@ class StainProfile:
     hematoxylin_low_od, hematoxylin_high_od
         The slide's own hematoxylin range: its level between nuclei and inside a typical nucleus.
     i0_source
-        ``glass``; ``white`` where glass is overexposed; ``bright_end`` where no glass was seen.
+        ``glass``; ``white`` where glass is overexposed; without glass ``stated`` by manifest or configuration,
+        or ``bright_end``: guessed.
+    i0_brightest
+        Grey level that a guessed background of no channel exceeds; None where it is not guessed.
     """
 
     i0: tuple[float, float, float]
@@ -239,6 +243,7 @@ class StainProfile:
     hematoxylin_low_od: float
     hematoxylin_high_od: float
     i0_source: str = "glass"
+    i0_brightest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

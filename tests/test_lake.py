@@ -419,7 +419,7 @@ def test_a_slide_row_holds_what_is_known() -> None:
     assert set(row) == set(SLIDES.schema.names)
     empty = {name for name, value in row.items() if value is None and not name.startswith("roi_")}
     assert empty <= {"patient_id", "block_id", "site", "collection_date", "scanner", "message", "scene",
-                     "null_excludes_pct"} | ISH_COLUMNS | TREATMENT_COLUMNS  # fmt: skip
+                     "background", "null_excludes_pct"} | ISH_COLUMNS | TREATMENT_COLUMNS  # fmt: skip
     assert (row["mpp"], row["mpp_source"]) == (0.25, "aperio")  # as found, not as the manifest says
     assert (row["reader_score"], row["codec"], row["source_bytes"]) == ("1+", "blosc-lz4", 123)
     assert row["reasons"] == [
@@ -435,12 +435,15 @@ def test_a_slide_row_holds_what_is_known() -> None:
 
 def test_an_outcome_survives_json() -> None:
     adapter, outcome = TypeAdapter(SlideOutcome), _outcome("s1")
-    reported = dataclasses.replace(outcome.slide, ish_ratio=Decimal("2.10"), fixation_h=8.5)
+    reported = dataclasses.replace(
+        outcome.slide, ish_ratio=Decimal("2.10"), fixation_h=8.5, background=(243.0, 243.0, 242.5)
+    )
     outcome = dataclasses.replace(outcome, slide=reported)
     again = adapter.validate_json(adapter.dump_json(outcome))
     assert again == outcome
     assert str(again.slide.ish_ratio) == "2.10"  # the decimals say how it was rounded
     assert slide_row(again, PARAMS, LADDER)["external_ish_ratio"] == 2.1
+    assert slide_row(again, PARAMS, LADDER)["background"] == (243.0, 243.0, 242.5)
 
 
 def test_a_failed_slide_is_a_row_with_its_reason_and_no_measure() -> None:

@@ -73,6 +73,30 @@ def test_a_row_says_how_its_tissue_was_treated(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_may_state_its_background(tmp_path: Path) -> None:
+    text = (
+        f"{HEADER},background\na,c,a.tif,HER2-IHC,243\nb,c,b.tif,HER2-DISH,243;242.5;240\n"
+        'c,c,c.tif,HER2-IHC,"242,5 242 240"\nd,c,d.tif,HER2-IHC,\n'
+    )
+    assert [row.background for row in read_manifest(write(tmp_path, text))] == [
+        (243.0, 243.0, 243.0),
+        (243.0, 242.5, 240.0),
+        (242.5, 242.0, 240.0),
+        None,
+    ]
+    text = (
+        f"{HEADER},background\na,c,a.tif,HER2-IHC,white\nb,c,b.tif,HER2-IHC,243;242\n"
+        "c,c,c.tif,HER2-IHC,256\nd,c,d.tif,HER2-FISH,12\n"
+    )
+    expected = "expected grey levels of empty glass, 20 to 255, such as 243 or 243;243;242"
+    assert problems(tmp_path, text) == [
+        f"row 2, background: found 'white'; {expected}",
+        f"row 3, background: found '243;242'; {expected}",
+        f"row 4, background: found '256'; {expected}",
+        "row 5, background: found '12' for HER2-FISH; only bright-field slides have one to state",
+    ]
+
+
 def test_rules_go_by_tumour_and_specimen(tmp_path: Path) -> None:
     text = (
         f"{HEADER},tumour_type,specimen_type\n"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from her2core.params import ProfileParams, PyramidParams
 from her2core.phantom import PhantomSpec, render_field
 from her2core.profile.build import build_profile
+from her2core.profile.sampling import halve
 from her2core.profile.tissue import TissueMask, find_background, read_tissue
 from her2core.pyramid import writer as pyramid
 from her2core.pyramid.labels import write_label
@@ -144,7 +145,51 @@ def test_field_without_glass_says_so() -> None:
     assert profile.stain.i0_source == "bright_end"
     assert "background_unknown" in profile.quality.reasons
     np.testing.assert_allclose(profile.stain.i0, (243, 242, 240), atol=8)
+    assert profile.stain.i0_brightest is not None
+    assert profile.stain.i0_brightest >= 243
     assert mask.all()
+    stated = ProfileParams(background=(243.0, 242.0, 240.0))
+    profile, _ = profiled(rgb, params=stated)
+    assert (profile.stain.i0, profile.stain.i0_source) == (stated.background, "stated")
+    assert profile.stain.i0_brightest is None
+    assert "background_unknown" not in profile.quality.reasons
+    with pytest.raises(ValueError, match="three grey levels, 20 to 255"):
+        ProfileParams(background=(243.0, 242.0, 10.0))
+
+
+def crowded(gap: int, fringe: int) -> RGB:
+    """Stroma (1024 px) with a gap 6 µm wide every 48 µm, and sharpened: dark and bright lines at each edge."""
+    rgb = np.full((1024, 1024, 3), 150, np.uint8)
+    rgb += np.random.default_rng(3).integers(0, 40, rgb.shape, np.uint8)
+    for y in range(20, 1000, 192):
+        for x in range(20, 1000, 192):
+            cv2.rectangle(rgb, (x - 2, y - 2), (x + 27, y + 27), (170, 170, 170), 2)
+            cv2.rectangle(rgb, (x, y), (x + 25, y + 25), (fringe, fringe, fringe), 2)
+            cv2.rectangle(rgb, (x + 2, y + 2), (x + 23, y + 23), (gap, gap, gap), -1)
+    return rgb
+
+
+def test_bright_fringes_are_no_background() -> None:
+    profile, _ = profiled(crowded(gap=234, fringe=250))
+    assert profile.stain.i0_source == "bright_end"
+    np.testing.assert_allclose(profile.stain.i0, (234, 234, 234), atol=4)
+    assert profile.stain.i0_brightest is not None
+    assert profile.stain.i0_brightest > 245
+
+
+def test_pale_smooth_tissue_is_no_glass() -> None:
+    rgb = crowded(gap=234, fringe=236)
+    rgb[400:640, 400:640] = (222, 221, 224)  # mucus, smooth as glass
+    assert find_background(halved(rgb, 5), PARAMS) is not None
+    profile, _ = profiled(rgb)
+    assert profile.stain.i0_source == "bright_end"
+    np.testing.assert_allclose(profile.stain.i0, (234, 234, 234), atol=4)
+
+
+def halved(rgb: RGB, times: int) -> RGB:
+    for _ in range(times):
+        rgb = halve(rgb)
+    return rgb
 
 
 def test_square_millimetre_of_tissue_on_glass_passes() -> None:

@@ -145,6 +145,18 @@ def test_columns_of_a_table_find_their_meaning() -> None:
     assert other.completeness.tolist() == pytest.approx([0.2] * 3)
 
 
+def test_cells_as_they_would_be_on_a_brighter_background() -> None:
+    """0.05 OD more is a cut-point of 0.05 where it was 0.10; what has no OD still has none."""
+    od = np.array([0.18, np.nan], np.float32)
+    lacking = MeasuredCells.of(table(2, membrane_od_median=od), PARAMS, LADDER, 0.05)
+    assert lacking.completeness.tolist() == pytest.approx([0.0] * 2)  # the ladder's cut-point 0 is 0.05
+    np.testing.assert_allclose(lacking.intensity_od, [0.23, np.nan], atol=1e-6)
+    between = MeasuredCells.of(table(2), PARAMS, LADDER, -0.025)
+    assert between.completeness.tolist() == pytest.approx([0.15] * 2)
+    at_zero = MeasuredCells.of(table(2), PARAMS, LADDER, 0.12)
+    assert at_zero.completeness.tolist() == pytest.approx([1.0] * 2)  # nothing is paler than no stain
+
+
 def test_a_detection_cut_point_that_was_not_measured_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"0\.12, not a cut-point .*0\.15"):
         completeness_column(dataclasses.replace(PARAMS, detect_od=0.12), LADDER)
@@ -212,6 +224,48 @@ def test_how_many_cells_it_takes(n: int, score_: str | None, reason: str | None)
     assert verdict.score == score_
     assert verdict.reasons == ((reason,) if reason else ())
     assert verdict.her2_class == ("pos_IHC3" if score_ else "indeterminate")
+
+
+def test_a_score_that_the_guessed_background_decides_is_none() -> None:
+    dark = cells(*many(c0=80, c2=20))
+    as_faint = cells(*many(c0=80, c1=20))
+    quality = dataclasses.replace(GOOD, verdict="warn", reasons=("background_unknown",))
+    result = score_slide(dark, PARAMS, BREAST, quality, 0.25, doubtful=[as_faint, dark])
+    verdict = result.verdict
+    assert (verdict.score, verdict.her2_class) == (None, "indeterminate")
+    assert (verdict.possible_scores, verdict.borderline, verdict.undecided) == (("1+", "2+"), True, True)
+    assert verdict.reasons == ("background_unknown",)
+    assert result.counts.n2 == 20  # measured all the same
+    strong = score_slide(
+        dark, PARAMS, BREAST, quality, 0.25, doubtful=[cells(*many(c0=100)), cells(*many(c3=100))]
+    )
+    assert strong.verdict.possible_scores == ("0", "1+", "2+", "3+")
+    stands = score_slide(dark, PARAMS, BREAST, quality, 0.25, doubtful=[dark, dark]).verdict
+    assert (stands.score, stands.reasons, stands.undecided) == ("2+", ("background_unknown",), False)
+
+
+def test_null_or_ultralow_is_unresolved_where_the_guessed_background_decides() -> None:
+    null, stained = cells(*many(c0=700)), cells(*many(c0=680, c1=20))
+    assert score(null).verdict.her2_class == "null"
+    verdict = score_slide(null, PARAMS, BREAST, GOOD, 0.25, doubtful=[stained]).verdict
+    assert (verdict.score, verdict.her2_class, verdict.null_excludes_pct) == ("0", "0_unresolved", None)
+
+
+def test_cells_of_an_undecided_slide_are_not_pooled() -> None:
+    undecided = score_slide(
+        cells(*many(c0=80, c2=20)), PARAMS, BREAST, GOOD, 0.25, doubtful=[cells(*many(c0=80, c1=20))]
+    )
+    plain = score(cells(*many(c0=200)))
+    profile = SlideProfile(STAIN, GOOD, 3, "tissue")
+    outcomes = [
+        SlideOutcome(SlideRow(name, "c", name, Assay.IHC), state, profile=profile, score=found)
+        for name, state, found in (
+            ("a", SlideState.INDETERMINATE, undecided),
+            ("b", SlideState.SCORED, plain),
+        )
+    ]
+    case = score_case(outcomes, PARAMS, BREAST)
+    assert (case.pooled, case.indeterminate, case.counts.n) == (("b",), ("a",), 200)
 
 
 def test_no_cells_at_all_is_a_value() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -84,6 +86,17 @@ def test_table_gives_what_pixels_give() -> None:
     )
     summed = sum(table[c][rgb[:, c]] for c in range(3))
     np.testing.assert_allclose(summed, by_hand, atol=1e-6)
+
+
+def test_what_a_guessed_background_may_hide_is_known_in_dab() -> None:
+    assert stain.dab_doubt(profile()) == (0.0, 0.0)
+    guessed = replace(profile(), i0=(223.0, 223.0, 223.0), i0_brightest=243.0)
+    lost, hidden = stain.dab_doubt(guessed)
+    step, column = np.log10(243 / 223), stain.unmixing_matrix(guessed.hematoxylin, guessed.dab)[:, 1]
+    assert hidden == pytest.approx(step * column[column > 0].sum())
+    assert lost == pytest.approx(step * column[column < 0].sum())
+    blue_alone = stain.dab_doubt(replace(guessed, i0=(243.0, 243.0, 223.0)))
+    assert blue_alone == pytest.approx((0.0, step * column[2]))
 
 
 @pytest.mark.parametrize("degrees", [-9.0, 0.0, 9.0])

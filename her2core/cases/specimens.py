@@ -72,8 +72,12 @@ class SlideOutcome:
 
     @property
     def readable_score(self) -> SlideScore | None:
-        """Its IHC, if quality control passed: also of too few cells, which may be enough together."""
-        return self.score if self._passed and self.score and self.score.readable else None
+        """Its IHC, if quality control passed: also of too few cells, which may be enough together.
+
+        Cells of an undecided slide are not: more of them do not lift the doubt.
+        """
+        score = self.score if self._passed else None
+        return score if score and score.readable and not score.verdict.undecided else None
 
     @property
     def readable_ish(self) -> IshScore | None:

@@ -135,6 +135,19 @@ def unmix(rgb: npt.NDArray[np.uint8], stain: StainProfile) -> npt.NDArray[np.flo
     return out
 
 
+def dab_doubt(stain: StainProfile) -> tuple[float, float]:
+    """Least and greatest DAB OD that readings may lack because the background was guessed; 0, 0 if it was not.
+
+    Each channel's background may lie anywhere from the guess to the brightest that the pixels allow. Light
+    missing in blue and green hides DAB, light missing in red feigns it.
+    """
+    if stain.i0_brightest is None:
+        return 0.0, 0.0
+    missing = np.log10(np.maximum(stain.i0_brightest / np.asarray(stain.i0, np.float64), 1.0))
+    by_channel = missing * unmixing_matrix(stain.hematoxylin, stain.dab)[:, 1]
+    return float(np.minimum(by_channel, 0.0).sum()), float(np.maximum(by_channel, 0.0).sum())
+
+
 @njit(nogil=True, cache=True)
 def _look_up(rgb: Any, table: Any, out: Any) -> None:
     """Sum up the channels' entries of ``table`` (3, 256, 3) for pixels (n, 3)."""

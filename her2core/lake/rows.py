@@ -120,6 +120,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         "assay": str(slide.assay),
         "uri": slide.uri,
         "channels": slide.channels,
+        "background": slide.background,
         "reader_consensus": reader_stratum(load_rules(params.rules), slide.reader_score),
         "preanalytic": preanalytic_notes(slide) or None,
         "state": str(outcome.state),

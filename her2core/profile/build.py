@@ -31,7 +31,7 @@ from her2core.records import Assay, DishStain, PyramidRef, SlideProfile, StainPr
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same pixels and parameters would give another profile."""
 TISSUE_LABEL = "tissue"
 PIXELS_A_TILE = 8192  # at most this many pixels of a tile (a fixed stride) inform the stain vectors
@@ -55,7 +55,7 @@ def build_profile(
         return SlideProfile(levels, quality, level, TISSUE_LABEL), on_level
     coarse = slide.coarse()
     um_px = ref.mpp * 2**slide.coarse_halvings
-    background = tissue.find_background(coarse, params) or tissue.bright_end(slide.histogram())
+    background = _background(slide, coarse, params)
     i0 = background.i0
     pen = qc.find_pen(coarse, i0, um_px, params)
     mask = tissue.find_tissue(coarse, i0, pen, um_px, params)
@@ -85,6 +85,15 @@ def build_profile(
     log.info("%s: %s %s, I0 %s, %s", ref.path, quality.verdict, quality.reasons, i0, stain.source)
     level, on_level = slide.on_level(mask)
     return SlideProfile(stain, quality, level, TISSUE_LABEL), on_level
+
+
+def _background(slide: SampledSlide, coarse: Pixels, params: ProfileParams) -> tissue.Background:
+    """Background of a bright-field slide: measured on glass, else stated, else guessed."""
+    guess = tissue.bright_end(*slide.histograms(tissue.PATCH_UM))
+    found = tissue.without_false_glass(tissue.find_background(coarse, params), guess)
+    if found.source == "bright_end" and params.background is not None:
+        return tissue.Background(params.background, "stated")
+    return found
 
 
 def _stain(
@@ -166,6 +175,7 @@ def _stain_profile(
         hematoxylin_low_od=low,
         hematoxylin_high_od=high,
         i0_source=background.source,
+        i0_brightest=background.brightest,
     )
     measured = HematoxylinRange()
     for rgb, mask in samples:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ from her2core.params import ProfileParams
 from her2core.records import Box, PyramidRef
 from her2core.statistics import scattered
 
+WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
 MAX_COARSE_PIXELS = 16_000_000  # 48 MB of RGB: the coarse picture of an 8 cm² slide at 8 µm/px is 12.5 MP
 
 Pixels = npt.NDArray[Any]
@@ -66,14 +68,24 @@ class SampledSlide:
             y0, x0 = int(iy[k]) * edge, int(ix[k]) * edge
             yield Box(y0, x0, min(y0 + edge, self.height), min(x0 + edge, self.width))
 
-    def histogram(self) -> npt.NDArray[np.int64]:
-        """(3, 256) counts of R, G and B over sampled tiles of a bright-field slide, tissue or not."""
-        counts = np.zeros((3, 256), np.int64)
+    def histograms(self, patch_um: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(3, 256) counts of R, G and B over sampled tiles of a bright-field slide, tissue or not.
+
+        Returns
+        -------
+        Of the means of squares of ``patch_um`` that hold no white fill, and of the pixels themselves.
+        """
+        counts = np.zeros((2, 3, 256), np.int64)
+        edge = max(2 * int(patch_um / (self._ref.mpp * 2**self.tile_halvings) / 2) + 1, 1)
         for _, box in zip(range(self._params.sample_tiles), self.tiles(), strict=False):
             pixels = self.read(self.tile_halvings, box)
+            means = cv2.blur(pixels, (edge, edge), borderType=cv2.BORDER_REFLECT_101)
+            fill = (pixels.min(axis=-1) >= WHITE).astype(np.uint8)
+            means[cv2.dilate(fill, np.ones((edge, edge), np.uint8)) > 0] = 255
             for channel in range(3):
-                counts[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
-        return counts
+                counts[0, channel] += np.bincount(means[..., channel].ravel(), minlength=256)
+                counts[1, channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+        return counts[0], counts[1]
 
     def tissue_tiles(self, mask: Mask) -> Iterator[tuple[Pixels, Mask]]:
         """Sampled tiles and their tissue, the fuller ones first; nothing where there is no tissue."""

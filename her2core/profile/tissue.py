@@ -17,21 +17,27 @@ import numpy.typing as npt
 from her2core.errors import Reason
 from her2core.kernels.stain import Vector, od_table, otsu
 from her2core.params import ProfileParams
+from her2core.profile.sampling import WHITE
 from her2core.pyramid.labels import read_label
 from her2core.records import Box, PyramidRef, SlideProfile
 from her2core.storage.store import Store
 
-WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
 BLACK = 8  # a pixel this dark in every channel was not scanned: some formats fill with black
 PEAK_HALF_WIDTH = 4  # glass noise on the sum of the three channels (grey levels)
+PATCH_UM = 4.5  # edge of the squares whose means tell the background where no glass is seen; ours, measured
+PATCHES = 0.999  # ... and the share of them that is no brighter than it: within 4 levels on real cores
+PIXELS = 0.999  # share of single pixels that is no brighter than the brightest background there may be; ours
+MAX_HIDDEN = 12.0  # ... which is this much brighter than the patches at least: 11 on planted 3+ with haze
+MAX_OUTSHONE = 6.0  # grey levels by which patches outshine real glass (up to 4) but pale tissue by 9; ours
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """Light through empty glass, and whether glass was seen at all."""
+    """Light through empty glass, where that is known from, and how bright it may be if it was guessed."""
 
     i0: Vector
-    source: str  # glass | white | bright_end
+    source: str  # glass | white | stated | bright_end
+    brightest: float | None = None
 
     @property
     def reason(self) -> Reason | None:
@@ -99,21 +105,38 @@ def _modes(pixels: npt.NDArray[np.uint8]) -> Vector:
     return modes[0], modes[1], modes[2]
 
 
-def bright_end(histogram: npt.NDArray[np.int64]) -> Background:
-    """Background of a field that is all tissue: the bright end of its finest pixels.
+def bright_end(patches: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> Background:
+    """Background of a field that is all tissue: what its brightest patches let through.
+
+    Gaps between cells as wide as a patch let all light pass, and its mean evens out the bright fringes that
+    scanners draw along edges. Where no gap is that wide the guess is too dark; no background is taken
+    to be brighter than the brightest pixels, whatever their colour, as light through glass is nearly white.
 
     Parameters
     ----------
-    histogram
-        (3, 256) counts of R, G and B at about 0.5 µm/px.
+    patches, pixels
+        (3, 256) counts of R, G and B over means of `PATCH_UM` squares, and over single pixels of about 0.5 µm.
     """
-    levels = []
-    for channel in range(3):
-        cumulative = np.cumsum(histogram[channel, :WHITE])  # fill is no evidence
-        if cumulative[-1] == 0:
-            return Background((255.0, 255.0, 255.0), "bright_end")
-        levels.append(float(np.searchsorted(cumulative, 0.995 * cumulative[-1])))
-    return Background((levels[0], levels[1], levels[2]), "bright_end")
+    guess = (_level(patches[0], PATCHES), _level(patches[1], PATCHES), _level(patches[2], PATCHES))
+    brightest = max(max(guess) + MAX_HIDDEN, *(_level(channel, PIXELS) for channel in pixels))
+    brightest = min(brightest, 255.0)
+    return Background(guess, "bright_end", brightest)
+
+
+def without_false_glass(found: Background | None, guess: Background) -> Background:
+    """The background found on glass, or the guess: pale smooth tissue is no glass if patches outshine it."""
+    if found is None:
+        return guess
+    if found.source != "glass":
+        return found
+    darker = max(bright - glass for bright, glass in zip(guess.i0, found.i0, strict=True))
+    return guess if darker > MAX_OUTSHONE else found
+
+
+def _level(counts: npt.NDArray[np.int64], share: float) -> float:
+    """Grey level that ``share`` of the counts do not exceed; fill is no evidence."""
+    cumulative = np.cumsum(counts[:WHITE])
+    return float(np.searchsorted(cumulative, share * cumulative[-1])) if cumulative[-1] else 255.0
 
 
 def od_sum(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.int16]:

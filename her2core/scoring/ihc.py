@@ -51,7 +51,9 @@ class MeasuredCells:
     tumour: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, cells: Any, params: ScoreParams, ladder_od: Sequence[float]) -> MeasuredCells:
+    def of(
+        cls, cells: Any, params: ScoreParams, ladder_od: Sequence[float], lacking_od: float = 0.0
+    ) -> MeasuredCells:
         """Pick the columns out of a table: the one place where kernel columns get their meaning.
 
         Parameters
@@ -60,31 +62,59 @@ class MeasuredCells:
             Arrow table (or anything with ``cells[name]``) that holds `score_columns`.
         ladder_od
             Cut-points of the completeness ladder, IHCParams.ladder_od.
+        lacking_od
+            The cells as they would be if every DAB OD had been read this much too low; takes the columns of
+            every cut-point.
         """
 
         def column(name: str, dtype: type) -> Any:
             values = cells[name]
             return np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values, dtype)
 
-        completeness = column(completeness_column(params, ladder_od), np.float32)
+        if lacking_od:
+            ladder = [column(name, np.float32) for name in ladder_columns(ladder_od)]
+            completeness = _completeness_at(ladder, ladder_od, params.detect_od - lacking_od)
+        else:
+            completeness = column(completeness_column(params, ladder_od), np.float32)
+        lacking = np.float32(lacking_od)
         evaluable = column("evaluable_fraction", np.float32) >= np.float32(params.evaluable_fraction)
         evaluable &= np.isfinite(completeness)
         return cls(
             y_um=column("y_um", np.float64),
             x_um=column("x_um", np.float64),
             completeness=completeness,
-            intensity_od=column("membrane_od_median", np.float32),
-            membrane_od=column("membrane_od_mean", np.float32),
-            cytoplasm_od=column("cytoplasm_od", np.float32),
+            intensity_od=column("membrane_od_median", np.float32) + lacking,
+            membrane_od=column("membrane_od_mean", np.float32) + lacking,
+            cytoplasm_od=column("cytoplasm_od", np.float32) + lacking,
             evaluable=evaluable,
             tumour=column("is_tumour", np.bool_),
         )
 
 
-def score_columns(params: ScoreParams, ladder_od: Sequence[float]) -> tuple[str, ...]:
-    """Columns of the ``cells`` table that a score needs."""
+def _completeness_at(
+    ladder: Sequence[NDArray[np.float32]], ladder_od: Sequence[float], cut: float
+) -> NDArray[np.float32]:
+    """Completeness at any cut-point, between those of the ladder by a straight line; all is stained at 0."""
+    cuts = (0.0, *ladder_od)
+    steps = (np.where(np.isfinite(ladder[0]), np.float32(1), ladder[0]), *ladder)
+    right = int(np.clip(np.searchsorted(cuts, cut), 1, len(cuts) - 1))
+    part = np.clip((cut - cuts[right - 1]) / (cuts[right] - cuts[right - 1]), 0.0, 1.0)
+    return np.asarray(steps[right - 1] + np.float32(part) * (steps[right] - steps[right - 1]), np.float32)
+
+
+def score_columns(
+    params: ScoreParams, ladder_od: Sequence[float], every_cut: bool = False
+) -> tuple[str, ...]:
+    """Columns of the ``cells`` table that a score needs; ``every_cut`` where the cut-point may shift."""
+    completeness = (completeness_column(params, ladder_od),)
     measured = ("evaluable_fraction", "membrane_od_median", "membrane_od_mean", "cytoplasm_od")
-    return ("y_um", "x_um", completeness_column(params, ladder_od), *measured, "is_tumour")
+    columns = ladder_columns(ladder_od) if every_cut else completeness
+    return ("y_um", "x_um", *columns, *measured, "is_tumour")
+
+
+def ladder_columns(ladder_od: Sequence[float]) -> tuple[str, ...]:
+    """Names of the completeness columns of all cut-points."""
+    return tuple(f"completeness_{step:02d}" for step in range(len(ladder_od)))
 
 
 def completeness_column(params: ScoreParams, ladder_od: Sequence[float]) -> str:
@@ -100,7 +130,7 @@ def completeness_column(params: ScoreParams, ladder_od: Sequence[float]) -> str:
             f"score.detect_od is {params.detect_od}, not a cut-point of the completeness ladder "
             f"{list(ladder_od)}; choose one of these, or put it in the place of one of ihc.ladder_od"
         )
-    return f"completeness_{list(ladder_od).index(params.detect_od):02d}"
+    return ladder_columns(ladder_od)[list(ladder_od).index(params.detect_od)]
 
 
 def classify(cells: MeasuredCells, params: ScoreParams, rules: RuleSet) -> NDArray[np.int8]:
@@ -276,6 +306,11 @@ class Verdict:
     def borderline(self) -> bool:
         return len(self.possible_scores) > 1
 
+    @property
+    def undecided(self) -> bool:
+        """Whether cells enough were read, but with a doubt that leaves more than one score possible."""
+        return self.score is None and self.borderline
+
 
 UNREADABLE = frozenset({Reason.COUNTERSTAIN_WEAK, Reason.NUCLEI_SPARSE, Reason.NO_TUMOUR})
 """Reasons for which a slide's cells are neither scored nor pooled, whatever quality control says."""
@@ -289,8 +324,11 @@ def judge(
     *,
     readable: bool = True,
     others: Sequence[ClassCounts] = (),
+    doubtful: Sequence[ClassCounts] = (),
 ) -> Verdict:
     """Apply a rule set to counts, unless there are too few cells or the slide is not readable.
+
+    Counts that could as well be those of the slide, and would have another score, leave it without one.
 
     Parameters
     ----------
@@ -300,6 +338,8 @@ def judge(
         False if quality control failed: then nothing is scored.
     others
         Counts by other choices of cells; their scores are possible too where they hold `full_cells`.
+    doubtful
+        What the counts may be instead, because the background was guessed.
     """
     found = set(reasons)
     if params.calibration is None:
@@ -313,21 +353,33 @@ def judge(
     if n < params.full_cells:
         found.add(Reason.LIMITED_TUMOUR)
     decision = rules.decide(counts, params.false_stain_ppm)
+    unsure = [rules.decide(other, params.false_stain_ppm) for other in doubtful]
+    scores = {decision.score, *(other.score for other in unsure)}
+    if len(scores) > 1:
+        open_scores = _from_to(scores | set(decision.possible_scores))
+        return Verdict(None, "indeterminate", _codes(found), open_scores, (), None, *intervals)
     if decision.patterns:
         found.add(Reason.UNUSUAL_PATTERN)
+    sure = all(other.her2_class == decision.her2_class for other in unsure)
     chosen = {rules.decide(o, params.false_stain_ppm).score for o in others if o.n >= params.full_cells}
     possible = chosen | set(decision.possible_scores)
     if chosen - {decision.score}:
         found.add(Reason.TUMOUR_CHOICE)
     return Verdict(
         decision.score,
-        decision.her2_class,
+        decision.her2_class if sure else "0_unresolved",  # null or ultralow: the only classes of one score
         _codes(found),
         tuple(score for score in SCORES if score in possible),
         decision.patterns,
-        decision.null_excludes_pct,
+        decision.null_excludes_pct if sure else None,
         *intervals,
     )
+
+
+def _from_to(scores: Iterable[str]) -> tuple[str, ...]:
+    """All scores from the lowest to the highest of these."""
+    ranks = [SCORES.index(score) for score in scores]
+    return SCORES[min(ranks) : max(ranks) + 1]
 
 
 def _codes(reasons: Iterable[str]) -> tuple[str, ...]:
@@ -376,6 +428,7 @@ def score_slide(
     stain: StainProfile | None = None,
     nests: NDArray[np.bool_] | None = None,
     tumour_found: bool = True,
+    doubtful: Sequence[MeasuredCells] = (),
 ) -> SlideScore:
     """Score one slide.
 
@@ -393,6 +446,8 @@ def score_slide(
         Cells in stained nests, where a model chose the tumour cells; None where a person drew what counts.
     tumour_found
         False if the model found no tissue that is tumour.
+    doubtful
+        What the cells may be instead, because the background was guessed.
     """
     counted = cells.tumour & cells.evaluable
     counts = count_classes(cells, params, rules)
@@ -407,7 +462,15 @@ def score_slide(
             reasons.add(Reason.NO_TUMOUR)
     readable = quality.verdict != "fail" and not UNREADABLE & reasons
     return SlideScore(
-        verdict=judge(counts, params, rules, reasons, readable=readable, others=others),
+        verdict=judge(
+            counts,
+            params,
+            rules,
+            reasons,
+            readable=readable,
+            others=others,
+            doubtful=[count_classes(other, params, rules) for other in doubtful],
+        ),
         counts=counts,
         expression=Expression.of(cells, params),
         rules=rules.name,

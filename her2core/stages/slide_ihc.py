@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.heterogeneity.biopsy import virtual_biopsies
 from her2core.heterogeneity.ihc import measure_heterogeneity, sweep_regions
+from her2core.kernels.stain import dab_doubt
 from her2core.lake.rows import cell_rows
 from her2core.lake.schema import CELLS
 from her2core.lake.slide_files import write_slide_file
@@ -46,7 +47,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     """
     params, ladder_od = job.params, job.kernel.ladder_od
     rules, roi = load_rules(params.rules), job.roi()
-    seen, told = _Seen(params, ladder_od), _told(job)
+    doubt = dab_doubt(_stain(job) or job.profile.stain)
+    seen, told = _Seen(params, ladder_od, any(doubt)), _told(job)
     bands = with_strong_neighbours(with_tumour(job.bands(), told), job.kernel, job.pyramid.mpp)
     rows = (
         cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
@@ -63,6 +65,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
         stain=_stain(job),
         nests=seen.nests() if roi is None else None,
         tumour_found=told.found,
+        doubtful=[seen.measured(lacking) for lacking in doubt if lacking],
     )
     classes = classify(cells, params, rules)
     sweep = sweep_regions(cells, classes, job.heterogeneity, rules)
@@ -114,9 +117,9 @@ def _told(job: IHCJob) -> TumourTold:
 class _Seen:
     """Keeps, of the rows that pass by, the few columns that score and picture need."""
 
-    def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...]) -> None:
+    def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...], every_cut: bool) -> None:
         self.params, self.ladder_od = params, ladder_od
-        self.columns = (*score_columns(params, ladder_od), "stained_nest")
+        self.columns = (*score_columns(params, ladder_od, every_cut), "stained_nest")
         empty = pa.schema([CELLS.schema.field(name) for name in self.columns]).empty_table()
         self.tables: list[pa.Table] = [empty]
 
@@ -126,8 +129,8 @@ class _Seen:
             self.tables.append(band.select(self.columns).combine_chunks())
             yield band
 
-    def measured(self) -> MeasuredCells:
-        return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od)
+    def measured(self, lacking_od: float = 0.0) -> MeasuredCells:
+        return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od, lacking_od)
 
     def nests(self) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = pa.concat_tables(self.tables)["stained_nest"].to_numpy()
