@@ -227,8 +227,8 @@ class StainProfile:
     hematoxylin_low_od, hematoxylin_high_od
         The slide's own hematoxylin range: its level between nuclei and inside a typical nucleus.
     i0_source
-        ``glass``; ``white`` where glass is overexposed; without glass ``stated`` by manifest or configuration,
-        or ``bright_end``: guessed.
+        ``glass``; ``white`` where glass is overexposed; without glass ``stated`` by manifest or
+        configuration, or ``bright_end``: guessed.
     i0_brightest
         Grey level that a guessed background of no channel exceeds; None where it is not guessed.
     """

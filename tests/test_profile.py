@@ -158,7 +158,7 @@ def test_field_without_glass_says_so() -> None:
 
 
 def crowded(gap: int, fringe: int) -> RGB:
-    """Stroma (1024 px) with a gap 6 µm wide every 48 µm, and sharpened: dark and bright lines at each edge."""
+    """Stroma (1024 px) with a gap 6 µm wide every 48 µm, and sharpened: dark and bright lines at edges."""
     rgb = np.full((1024, 1024, 3), 150, np.uint8)
     rgb += np.random.default_rng(3).integers(0, 40, rgb.shape, np.uint8)
     for y in range(20, 1000, 192):

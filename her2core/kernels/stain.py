@@ -136,7 +136,7 @@ def unmix(rgb: npt.NDArray[np.uint8], stain: StainProfile) -> npt.NDArray[np.flo
 
 
 def dab_doubt(stain: StainProfile) -> tuple[float, float]:
-    """Least and greatest DAB OD that readings may lack because the background was guessed; 0, 0 if it was not.
+    """Least and greatest DAB OD that readings may lack because the background was guessed; else 0, 0.
 
     Each channel's background may lie anywhere from the guess to the brightest that the pixels allow. Light
     missing in blue and green hides DAB, light missing in red feigns it.

@@ -69,8 +69,8 @@ def _counts(of: str) -> tuple[Column, ...]:
         Column("consensus_score", TEXT, "", "Stratum of the international consensus of January 2026 for "
                "breast: 0 (absent), 0+ (with membrane staining), 1+, 2+, 3+, or 0_unresolved; null for other "
                "tumours."),
-        Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals, or a guessed background, leave "
-               "open, lowest first."),
+        Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals, or a guessed background, "
+               "leave open, lowest first."),
         Column("borderline", FLAG, "", "More than one score is possible: a 95 % interval holds its cut-off, or "
                "the background decides."),
         Column("limited", FLAG, "", "Enough cells for a score, but fewer than 100 (ScoreParams.full_cells)."),
@@ -515,7 +515,8 @@ SLIDES = Table(
         Column("saturated_fraction", REAL, "fraction", "Tissue pixels too dark to measure."),
         Column("residual_p95_od", REAL, "OD", "95th percentile of what the two stains do not explain."),
         Column("i0", REALS, "grey level", "Background intensity of R, G, B."),
-        Column("i0_source", TEXT, "", "Where the background is from: glass, white, stated or bright_end (guessed)."),
+        Column("i0_source", TEXT, "", "Where the background is from: glass, white, stated, or bright_end "
+               "(guessed)."),
         Column("stain_source", TEXT, "", "Stain vectors: estimated, partly or reference."),
         Column("stain_fallback", TEXT, "", "Why a reference vector was used."),
         Column("hematoxylin_angle_deg", REAL, "degree", "Angle of the hematoxylin vector to the reference."),

@@ -115,7 +115,7 @@ def bright_end(patches: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) ->
     Parameters
     ----------
     patches, pixels
-        (3, 256) counts of R, G and B over means of `PATCH_UM` squares, and over single pixels of about 0.5 µm.
+        (3, 256) counts of R, G and B over means of `PATCH_UM` squares, and over pixels of about 0.5 µm.
     """
     guess = (_level(patches[0], PATCHES), _level(patches[1], PATCHES), _level(patches[2], PATCHES))
     brightest = max(max(guess) + MAX_HIDDEN, *(_level(channel, PIXELS) for channel in pixels))
