@@ -71,8 +71,8 @@ def _counts(of: str) -> tuple[Column, ...]:
                "tumours."),
         Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals, or a guessed background, "
                "leave open, lowest first."),
-        Column("borderline", FLAG, "", "More than one score is possible: a 95 % interval holds its cut-off, or "
-               "the background decides."),
+        Column("borderline", FLAG, "", "More than one score is possible: a 95 % interval holds its "
+               "cut-off, or the background decides."),
         Column("limited", FLAG, "", "Enough cells for a score, but fewer than 100 (ScoreParams.full_cells)."),
         Column("uncalibrated", FLAG, "", "The OD cut-points come from no control of the stain batch."),
         Column("low_end_unreliable", FLAG, "", "Pixels too coarse for the thin membranes of 0 and 1+."),
