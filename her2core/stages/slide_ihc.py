@@ -47,7 +47,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     """
     params, ladder_od = job.params, job.kernel.ladder_od
     rules, roi = load_rules(params.rules), job.roi()
-    doubt = dab_doubt(_stain(job) or job.profile.stain)
+    doubt = dab_doubt(_stain(job))
     seen, told = _Seen(params, ladder_od, any(doubt)), _told(job)
     bands = with_strong_neighbours(with_tumour(job.bands(), told), job.kernel, job.pyramid.mpp)
     rows = (
