@@ -44,6 +44,8 @@ from her2core.records import (
 )
 from her2core.scoring.ihc import MeasuredCells, classify, score_columns, score_slide
 from her2core.storage.store import Store
+from tests.conftest import Bucket
+from tests.tools.faultproxy import Fault, FaultProxy
 
 PARAMS, LADDER = ScoreParams(), IHCParams().ladder_od
 RULES = load_rules(PARAMS.rules)
@@ -609,3 +611,23 @@ def test_the_examples_of_the_documentation_run(store: Store) -> None:
         exec(block.split("```")[0].replace("OUT", store.uri()), found)
     assert found["as_of_run"]["slide_id"].to_list() == ["s1"]
     assert found["slides"]["slide_id"].to_list() == ["s1", "s2"]
+
+
+def test_broken_replies_to_the_tables_client_are_outlasted_and_then_told(
+    faulty_s3: tuple[Bucket, FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Truncated answers, which Delta Lake's client gives up at, and a commit whose answer is lost."""
+    bucket, proxy = faulty_s3
+    monkeypatch.setattr("her2core.lake.tables.PAUSES_S", (0.0, 0.0, 0.0))
+    store = Store(bucket.uri)
+    proxy.faults = [
+        Fault("truncate", method="GET", path="_delta_log", times=2),
+        Fault("lost_reply", path="_delta_log", times=2),
+    ]
+    commit_rows(store, SLIDES, [_failed_row("s1")])
+    commit_rows(store, SLIDES, [_failed_row("s1")])
+    assert proxy.hits == {"truncate": 2, "lost_reply": 2}
+    assert open_table(store, SLIDES).to_pyarrow_table()["slide_id"].to_pylist() == ["s1"]
+    proxy.faults = [Fault("truncate", method="GET", path="_delta_log")]
+    with pytest.raises(StoreError, match="the store breaks off"):
+        commit_rows(store, SLIDES, [_failed_row("s1")])

@@ -17,10 +17,11 @@ import io
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,10 +37,14 @@ from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 Keep = Callable[[pa.Table], pa.BooleanArray]
 """Says of every row of a table whether it stays."""
 APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses before a table's store is asked again, beside what Delta Lake's client repeats itself. Ours."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
 
@@ -159,7 +164,39 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
         If nothing was committed yet.
     """
     uri = store.delta_uri(f"{FOLDER}/{table.name}")
-    return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
+    return _outlasting(
+        store, lambda: DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
+    )
+
+
+def _outlasting(store: Store, ask: Callable[[], T]) -> T:
+    """Ask Delta Lake's own client again that gives up at a broken reply; in the end in words.
+
+    What it asks for may be asked twice: a commit that was applied is found when the next one is planned.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return ask()
+        except OSError as error:
+            if store.is_local:  # a disk does not change its mind
+                raise
+            log.info("tables: the store broke off (%s); asking again", _first_line(error))
+            time.sleep(pause_s)
+    try:
+        return ask()
+    except OSError as error:
+        if store.is_local:
+            raise
+        raise StoreError(
+            f"{store.uri(FOLDER)}: the store breaks off ({_first_line(error)}); see that it answers, and run "
+            "the same command again to resume"
+        ) from error
+
+
+def _first_line(error: OSError) -> str:
+    """What went wrong last of what Delta's client says in many lines, without colours."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).split("↳")
+    return lines[-1].strip().splitlines()[0][:200] if lines[-1].strip() else type(error).__name__
 
 
 def read_rows(store: Store, table: Table, columns: Sequence[str]) -> pa.Table:
@@ -168,7 +205,7 @@ def read_rows(store: Store, table: Table, columns: Sequence[str]) -> pa.Table:
         delta = open_table(store, table)
     except TableNotFoundError:
         return table.schema.empty_table().select(list(columns))
-    return delta.to_pyarrow_table(columns=list(columns))
+    return _outlasting(store, lambda: delta.to_pyarrow_table(columns=list(columns)))
 
 
 def check_tables(store: Store) -> None:
@@ -195,18 +232,22 @@ class _Change:
 
 def _commit(store: Store, table: Table, plan: Callable[[DeltaTable], _Change]) -> int:
     """Plan against the newest version and commit; where another writer came between, plan again."""
+
+    def once() -> int:
+        delta = _open_or_create(store, table)
+        change = plan(delta)
+        if change.add or change.remove:
+            count = 1 + (delta.transaction_version(APPLICATION) or 0)
+            properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
+            delta.create_write_transaction(
+                _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
+            )
+            delta.update_incremental()
+        return int(delta.version())
+
     for attempt in range(ATTEMPTS):
         try:
-            delta = _open_or_create(store, table)
-            change = plan(delta)
-            if change.add or change.remove:
-                count = 1 + (delta.transaction_version(APPLICATION) or 0)
-                properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
-                delta.create_write_transaction(
-                    _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
-                )
-                delta.update_incremental()
-            return int(delta.version())
+            return _outlasting(store, once)
         except CommitFailedError as error:
             log.info("%s: another writer committed first (%s); trying again", table.name, error)
             time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
