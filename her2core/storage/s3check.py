@@ -33,9 +33,9 @@ from her2core.errors import StoreError
 from her2core.storage.s3 import ANY_REGION, endpoint_from_environment
 from her2core.text import CARRIES_SECRET, carries_secret, cleaned, cut
 
-CONNECT_S, READ_S = 3, 5
+CONNECT_S, READ_S = 3, 4
 """Patience for one connection and one answer; a second attempt is made."""
-DEADLINE_S = 12.0
+DEADLINE_S = 10.0
 """Patience for all of it, looking up names and credentials included. Ours."""
 MAX_WORDS = 200
 """Most characters of a library's own words in a message. Ours."""
