@@ -40,6 +40,7 @@ class Reason(StrEnum):
     NUCLEI_SPARSE = "nuclei_sparse"  # too few nuclei a mm² of tissue
     # the score
     NO_TUMOUR = "no_tumour"  # neither compact tumour nor stained nests, and no region drawn
+    STAINED_WITHOUT_CELLS = "stained_without_cells"  # stained tissue in which no cells were found
     TUMOUR_CHOICE = "tumour_choice"  # another choice of cells would give another score
     INSUFFICIENT_TUMOUR = "insufficient_tumour"
     LIMITED_TUMOUR = "limited_tumour"

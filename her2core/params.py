@@ -281,6 +281,10 @@ class ScoreParams:
     """Narrower range of hematoxylin, OD: the counterstain is too pale. Ours; cores have 0.09 and more."""
     calibration: str | None = None
     """Name of the control measurement that the OD cut-points come from; none means ``uncalibrated``."""
+    max_bare_mm2: float = 0.02
+    """So much stained tissue without cells, five squares of 64 µm, is a warning. Ours."""
+    max_bare_percent: int = 10
+    """Less than this share of all stained tissue is none. Ours."""
     low_end_mpp: float = 0.30
     """Coarser level-0 pixels, in µm, do not resolve 1+ membranes (0.64 µm wide, Scheel 2018)."""
     grid_od: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40, 0.50, 0.60, 0.80, 1.00, 1.20)

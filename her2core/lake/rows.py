@@ -156,6 +156,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
             "n_cells": score.n_cells,
             "n_tumour": score.n_tumour,
             "n_unevaluable": score.n_unevaluable,
+            "stained_without_cells_mm2": score.stained_without_cells_mm2,
             "completeness_median": score.completeness_median,
             "ladder_od": list(ladder_od),
             "detect_od": params.detect_od,

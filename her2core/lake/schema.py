@@ -446,6 +446,7 @@ SLIDES = Table(
         Column("n_cells", WHOLE, "", "All cells found in tissue."),
         Column("n_tumour", WHOLE, "", "Tumour cells among them."),
         Column("n_unevaluable", WHOLE, "", "Tumour cells whose contour could not be judged."),
+        Column("stained_without_cells_mm2", REAL, "mm²", "Stained tissue in which no cells were found."),
         Column("tumour_mask", TEXT, "", "Where the tumour flag of the cells comes from: roi, model (IHC) or "
                "rule (ISH)."),
         Column("roi_source", TEXT, "", "Region of interest: where it was read; null without one."),

@@ -398,6 +398,8 @@ class SlideScore:
         Quantiles of the mean membrane OD at `OD_PERCENTS`; None without cells.
     others
         Counts over all cells, and over those of stained nests; none where a region was drawn.
+    stained_without_cells_mm2
+        Stained tissue in which no cells were found.
     """
 
     verdict: Verdict
@@ -411,6 +413,7 @@ class SlideScore:
     membrane_od: tuple[float | None, ...]
     completeness_median: float | None
     others: tuple[ClassCounts, ...] = ()
+    stained_without_cells_mm2: float = 0.0
 
     @property
     def readable(self) -> bool:
@@ -429,6 +432,7 @@ def score_slide(
     nests: NDArray[np.bool_] | None = None,
     tumour_found: bool = True,
     doubtful: Sequence[MeasuredCells] = (),
+    bare_mm2: tuple[float, float] = (0.0, 0.0),
 ) -> SlideScore:
     """Score one slide.
 
@@ -448,12 +452,17 @@ def score_slide(
         False if the model found no tissue that is tumour.
     doubtful
         What the cells may be instead, because the background was guessed.
+    bare_mm2
+        Stained tissue without cells, and all stained tissue; see `stained_without_cells`.
     """
     counted = cells.tumour & cells.evaluable
     counts = count_classes(cells, params, rules)
     reasons = set(quality.reasons) | _unfit(len(cells.tumour), quality, stain, params)
     if mpp > params.low_end_mpp:
         reasons.add(Reason.LOW_END_UNRELIABLE)
+    bare, stained = bare_mm2
+    if bare >= params.max_bare_mm2 and 100 * bare > params.max_bare_percent * stained:
+        reasons.add(Reason.STAINED_WITHOUT_CELLS)
     others: tuple[ClassCounts, ...] = ()
     if nests is not None:
         choices = (np.ones_like(cells.tumour), nests)
@@ -481,6 +490,7 @@ def score_slide(
         membrane_od=quantiles(cells.membrane_od[counted], OD_PERCENTS),
         completeness_median=quantiles(cells.completeness[counted], (50,))[0],
         others=others,
+        stained_without_cells_mm2=bare,
     )
 
 

@@ -17,9 +17,11 @@ from her2core.lake.rows import cell_rows
 from her2core.lake.schema import CELLS
 from her2core.lake.slide_files import write_slide_file
 from her2core.params import IHCParams, ScoreParams
+from her2core.pictures.canvas import read_thumbnail
 from her2core.pictures.fields import fields_picture
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.profile.sampling import Pixels
+from her2core.pyramid.reader import PyramidReader
 from her2core.records import StainProfile
 from her2core.scoring.ihc import (
     MeasuredCells,
@@ -31,6 +33,7 @@ from her2core.scoring.ihc import (
 )
 from her2core.scoring.neighbours import with_strong_neighbours
 from her2core.scoring.tumour import FROM_CELLS, TumourTold, load_model, tell_tumour, with_tumour
+from her2core.scoring.uncovered import stained_without_cells
 from her2core.stages.fields_ihc import choose_fields, fields_geojson, look_at
 from her2core.stages.slide import CloseUp, Judged, SlideFinished, SlideJob, inside, leave, state_of
 
@@ -65,6 +68,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
         stain=_stain(job),
         nests=seen.nests() if roi is None else None,
         tumour_found=told.found,
+        bare_mm2=_bare(job),
         doubtful=[seen.measured(lacking) for lacking in doubt if lacking],
     )
     classes = classify(cells, params, rules)
@@ -87,6 +91,15 @@ def _close_up(job: IHCJob, cells: MeasuredCells, classes: NDArray[np.int8]) -> C
         return None
     picture = fields_picture(job.row.slide_id, [field for _, field in fields])
     return CloseUp(picture, fields_geojson(fields, job.pyramid.mpp))
+
+
+def _bare(job: IHCJob) -> tuple[float, float]:
+    """Stained tissue without cells, and all stained tissue, mm²."""
+    rgb, um_px = read_thumbnail(PyramidReader(job.store, job.pyramid), job.pyramid)
+    read = job.columns(["y_px0", "x_px0", "cell_area_um2"])
+    y, x, area = (read[name].to_numpy() for name in ("y_px0", "x_px0", "cell_area_um2"))
+    mpp = job.pyramid.mpp
+    return stained_without_cells(rgb, um_px, _stain(job), y * mpp, x * mpp, area)
 
 
 def _stain(job: IHCJob) -> StainProfile:
