@@ -118,14 +118,6 @@ class IHCParams:
     """Least nucleus area. Ours; QuPath's 10 µm² drops nuclei whose outline follows their darkest part."""
     max_nucleus_um2: float = 250.0
     """Greatest nucleus area (spec 4.3, step 3)."""
-    small_nucleus_um2: float = 32.0
-    """Tumour rule: a nucleus smaller and denser than a tumour's is a lymphocyte (diameter 6.4 µm). Ours."""
-    dense_nucleus: float = 1.33
-    """Tumour rule: dense is this far up the slide's hematoxylin range. Ours."""
-    spindle_nucleus_um2: float = 42.0
-    """Tumour rule: a nucleus smaller than this and elongated is stroma. Ours."""
-    spindle_elongation: float = 1.6
-    """Tumour rule: axis ratio from which a nucleus is elongated. Ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
 from her2core.profile.build import build_profile
 from her2core.records import Box, PyramidRef, StainProfile
+from her2core.scoring.tumour import load_model, tell_tumour
 from tests.test_profile import OneLevel
 
 RGB = npt.NDArray[np.uint8]
@@ -468,9 +469,9 @@ def phantom_result(name: str) -> dict[str, float]:
     """How well a condition's cells are found and measured, away from the field's edge."""
     spec = CONDITIONS[name]
     rgb, truth = render_field(spec)
-    cells = measured(
-        IHCKernel(IHCParams(), profiled(rgb, spec.mpp), spec.mpp), rgb, Box(0, 0, *rgb.shape[:2])
-    )
+    stain = profiled(rgb, spec.mpp)
+    cells = measured(IHCKernel(IHCParams(), stain, spec.mpp), rgb, Box(0, 0, *rgb.shape[:2]))
+    told = tell_tumour(cells, cells["completeness_01"] >= 0.1, spec.mpp, stain, load_model("cores")).chosen
     planted, found = places(truth), places(cells)
     match = pairs(planted, found, 4.0 / spec.mpp)
 
@@ -502,8 +503,8 @@ def phantom_result(name: str) -> dict[str, float]:
         "completeness r": float(np.corrcoef(got["completeness_01"], wanted["completeness_01"])[0, 1]),
         "membrane OD r": float(np.corrcoef(got[od][stained], wanted[od][stained])[0, 1]),
         "kappa": quadratic_kappa(*classes, 4),
-        "rule keeps tumour": float(cells["tumour_rule"][match[tumour[match[:, 0]], 1]].mean()),
-        "rule drops others": float(1 - cells["tumour_rule"][match[~tumour[match[:, 0]], 1]].mean()),
+        "tumour kept": float(told[match[tumour[match[:, 0]], 1]].mean()),
+        "others dropped": float(1 - told[match[~tumour[match[:, 0]], 1]].mean()),
     }
 
 
@@ -517,8 +518,8 @@ def test_phantom_cells_are_found_and_measured(name: str) -> None:
     assert result["completeness r"] >= 0.87
     assert result["membrane OD r"] >= 0.8
     assert result["kappa"] >= 0.81
-    assert result["rule keeps tumour"] >= 0.92
-    assert result["rule drops others"] >= 0.6
+    assert result["tumour kept"] >= 0.88
+    assert result["others dropped"] >= 0.45
 
 
 def test_phantoms_taken_together() -> None:
@@ -532,6 +533,8 @@ def test_phantoms_taken_together() -> None:
     assert mean["completeness r"] >= 0.95
     assert mean["membrane OD r"] >= 0.95
     assert mean["kappa"] >= 0.9
+    assert mean["tumour kept"] >= 0.96
+    assert mean["others dropped"] >= 0.75
 
 
 # --- nuclei of real cores, marked by eye --------------------------------------------------------------

@@ -74,11 +74,11 @@ def kernel_cells(n: int, seed: int = 0) -> pa.Table:
     rows["x_px0"] = rng.integers(0, 100_000 * 16, n) / 16
     rows["evaluable_fraction"] = rng.random(n) * 1.2
     rows["seed_source"] = rng.integers(0, 2, n)
-    rows["tumour_rule"] = rng.random(n) < 0.8
     columns = {name: rows[name] for name in CELL_DTYPE.names or ()}
     later = {"neighbour_strong_fraction": rng.random(n), "tumour_probability": rng.random(n)}
     columns |= {name: values.astype(np.float32) for name, values in later.items()}
-    return pa.table(columns | {"stained_nest": rng.random(n) < 0.1})
+    flags = {"stained_nest": rng.random(n) < 0.1, "tumour_rule": rng.random(n) < 0.8}
+    return pa.table(columns | flags)
 
 
 def slide(slide_id: str, **more: Any) -> SlideRow:

@@ -152,7 +152,7 @@ def test_few_cells_or_none_are_told_too(n: int) -> None:
 def test_what_was_told_is_appended_band_by_band() -> None:
     cells, _ = tissue()
     result = told(cells)
-    table = pa.table(cells | {"tumour_rule": np.zeros(len(cells["y_px0"]), np.bool_)})
+    table = pa.table(cells)
     cuts = [0, 0, 100, 101, len(table)]
     bands = [table.slice(a, b - a) for a, b in pairwise(cuts)]
     made = pa.concat_tables(with_tumour(bands, result))

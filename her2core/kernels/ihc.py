@@ -46,7 +46,7 @@ Cells = np.ndarray[tuple[int], np.dtype[np.void]]
 CELL_DTYPE: Final = np.dtype(
     [("y_px0", "f8"), ("x_px0", "f8")]
     + [(name, "f4") for name in MEASURED]
-    + [("seed_source", "u1"), ("tumour_rule", "?"), ("qc_flag", "u1")]
+    + [("seed_source", "u1"), ("qc_flag", "u1")]
 )
 
 # Lengths in micrometres; where no source is named, ours.
@@ -467,13 +467,7 @@ class IHCKernel:
         )
 
     def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:
-        """Seed source, tumour rule and quality flags, from the numbers of the rows."""
-        p, range_od = self.params, self.stains.range_od
-        area, od = cells["nucleus_area_um2"], cells["nucleus_od"]
-        dense = od > self.stains.low_od + p.dense_nucleus * range_od
-        spindle = cells["nucleus_elongation"] > p.spindle_elongation
-        other = (area < p.small_nucleus_um2) & dense | (area < p.spindle_nucleus_um2) & spindle
-        cells["tumour_rule"] = ~other | hidden
+        """Seed source and quality flags, from the numbers of the rows."""
         cells["seed_source"] = hidden
         cells["qc_flag"] = QcFlag.UNEVALUABLE * (cells["evaluable_fraction"] < 0.5) + QcFlag.SATURATED * (
             cells["membrane_od_p90"] >= SATURATED_OD

@@ -139,7 +139,6 @@ def with_tumour(bands: Iterable[pa.Table], told: TumourTold) -> Iterator[pa.Tabl
     for band in bands:
         here = slice(first, first + len(band))
         first += len(band)
-        band = band.drop_columns([name for name in COLUMNS if name in band.column_names])
         for name, values in zip(COLUMNS, (told.probability, told.nest, told.chosen), strict=True):
             band = band.append_column(name, pa.array(values[here]))
         yield band
