@@ -419,6 +419,13 @@ def test_quiet_and_verbose(level: int, heard: list[str]) -> None:
     assert [word for word in ("detail", "stage", "bad") if word in said] == heard
 
 
+@pytest.mark.parametrize(("words", "notes"), [((), True), (("-q",), False), (("-v",), True)])
+def test_notes_are_not_said_with_q(folder: Path, her2: Her2, words: tuple[str, ...], notes: bool) -> None:
+    code, text, said = her2(*words, "manifest", str(folder / "sub"))
+    assert (code, text.count("\n")) == (0, 4)
+    assert ("3 slides" in said) is notes
+
+
 def test_help_tells_exit_codes_and_completion() -> None:
     for words in ([], ["run"], ["plan"], ["status"]):
         shown = " ".join(CliRunner().invoke(cli.app, [*words, "--help"]).stdout.split())

@@ -26,7 +26,7 @@ from flows.cli import look, run  # noqa: F401  # each adds its verbs, in the ord
 from flows.cli import clinical, synth  # noqa: F401
 
 # isort: split
-from flows.cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, app, complain
+from flows.cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, Talk, app, complain
 from flows.environment import ServerError
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
 from her2core.text import cleaned
@@ -37,6 +37,7 @@ __all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main
 def main() -> None:
     """Entry point: turn the errors that a user can act on into one line and an exit code."""
     logging.getLogger("her2core").addHandler(logging.NullHandler())
+    Talk.level = logging.INFO
     try:
         app()
     except (ConfigError, ManifestError, SlideError) as error:
