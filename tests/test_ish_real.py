@@ -1,6 +1,9 @@
 """Real FISH and DISH fields: nuclei and signals against marks made by eye, outlines against those of others.
 
-The target is a mean absolute error of at most 0.5 signals of each kind a nucleus, in every field.
+The target on the first marks is a mean absolute error of at most 0.5 signals of each kind a nucleus, in every
+field. The kernel was fitted with those in sight. The held-out marks are of other nuclei: there the aim is 0.4
+signals, 85 % of countable nuclei found, and no sum of a field off by more than a tenth; the floors below are
+what is reached, and the printed lines say how far that is from the aim.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
 from her2core.kernels.dish import estimate_dish
@@ -29,6 +33,10 @@ FISH = ("DAPI", "HER2", "CEP17")  # of B, R and G: not stated either; PathVysion
 KINDS = {"FISH": ("red", "green"), "DISH": ("black", "red")}  # HER2, CEP17
 FIELDS = ("FISH1", "FISH2", "FISH3", "DISH1", "DISH2", "DISH3")
 TARGET = 0.5  # signals of each kind
+DATA = Path(__file__).parent / "data"
+FIRST, HELD_OUT = "ish_signals_by_eye.csv", "ish_signals_held_out.csv"
+HELD_OUT_FLOOR = {"FISH": (0.4, 0.5), "DISH": (0.5, 0.6)}  # signals of HER2, CEP17 a nucleus; the aim is 0.4
+COUNTABLE_FLOOR = {"FISH": 0.8, "DISH": 0.75}  # share of countable nuclei that are found; the aim is 0.85
 APART_PX = 40  # a nucleus farther from its mark than 3.2 µm is another one, or several joined
 
 RGB = npt.NDArray[np.uint8]
@@ -64,9 +72,9 @@ class Field:
         return [float(error) for error in np.abs(self.counts - sure)[which].mean(axis=0).round(2)]
 
 
-def marks(field: str) -> list[Mark]:
+def marks(field: str, file: str = FIRST) -> list[Mark]:
     nuclei = defaultdict(list)
-    with (Path(__file__).parent / "data" / "ish_signals_by_eye.csv").open() as rows:
+    with (DATA / file).open() as rows:
         for row in csv.DictReader(rows):
             if row["field"] == field:
                 nuclei[float(row["nucleus_y_px"]), float(row["nucleus_x_px"])].append(row)
@@ -75,6 +83,16 @@ def marks(field: str) -> list[Mark]:
         kinds = [[s["certain"] == "1" for s in signals if s["kind"] == kind] for kind in KINDS[field[:4]]]
         out.append(Mark(y, x, (sum(kinds[0]), sum(kinds[1])), (len(kinds[0]), len(kinds[1]))))
     return out
+
+
+def countable(field: str) -> list[Mark]:
+    """Nuclei that a reader could count, of a field or the part of it gone through; without signals."""
+    with (DATA / "ish_countable_by_eye.csv").open() as rows:
+        return [
+            Mark(float(row["nucleus_y_px"]), float(row["nucleus_x_px"]), (0, 0), (0, 0))
+            for row in csv.DictReader(rows)
+            if row["field"] == field
+        ]
 
 
 def pixels_of(folder: Path, field: str) -> RGB:
@@ -110,7 +128,7 @@ def stain_of(pixels: RGB, field: str) -> DishStain | Fluorescence:
 
 
 @cache
-def measured(folder: Path, field: str) -> Field:
+def nuclei_of(folder: Path, field: str) -> pa.Table:
     pixels = pixels_of(folder, field)
     height, width = pixels.shape[:2]
     kernel = ISHKernel(ISHParams(), stain_of(pixels, field), MPP, extent=(height, width))
@@ -122,8 +140,12 @@ def measured(folder: Path, field: str) -> Field:
     table = kernel_table(rows, spots, np.ones(len(rows), np.bool_))
     single = SingleSignals.of([Spots.of(table)], MPP)
     row = SlideRow("s", "c", "u", Assay.DISH if field.startswith("DISH") else Assay.FISH)
-    nuclei = nucleus_rows(table, row, MPP, None, single, dual=True)
-    seen = marks(field)
+    return nucleus_rows(table, row, MPP, None, single, dual=True)
+
+
+def measured(folder: Path, field: str, seen: list[Mark] | None = None) -> Field:
+    nuclei = nuclei_of(folder, field)
+    seen = marks(field) if seen is None else seen
     y, x = nuclei["y_px0"].to_numpy(), nuclei["x_px0"].to_numpy()
     counts = np.stack([nuclei[name].to_numpy() for name in ("her2_spots", "cep17_spots")], axis=1)
     far = [np.hypot(y - mark.y_px, x - mark.x_px) for mark in seen]
@@ -156,6 +178,44 @@ def test_most_nuclei_are_found_alone(shared_data: Path) -> None:
     found = np.concatenate([measured(shared_data / "ish", field).found for field in FIELDS])
     print(f"{int(found.sum())} of {len(found)} marked nuclei")
     assert found.mean() >= 0.7
+
+
+def test_held_out_marks_are_of_other_nuclei() -> None:
+    """At least sixty, none of them nearer to one of the first marks than two nuclei can lie."""
+    assert sum(len(marks(field, HELD_OUT)) for field in FIELDS) >= 60
+    for field in FIELDS:
+        for mark in marks(field, HELD_OUT):
+            assert min(np.hypot(mark.y_px - m.y_px, mark.x_px - m.x_px) for m in marks(field)) > APART_PX
+
+
+@pytest.mark.parametrize("kind", ["FISH", "DISH"])
+def test_signals_of_held_out_nuclei(shared_data: Path, kind: str) -> None:
+    differences = []
+    for field in (name for name in FIELDS if name.startswith(kind)):
+        result = measured(shared_data / "ish", field, marks(field, HELD_OUT))
+        by_eye = np.array([mark.sure for mark in result.marks])[result.found]
+        read = result.counts[result.found]
+        differences.append(read - by_eye)
+        sums = f"sums {by_eye.sum(axis=0)} by eye, {read.sum(axis=0)} read"
+        print(f"{field}: {len(read)} of {len(result.marks)}, errors {result.errors(result.found)}, {sums}")
+    errors = np.abs(np.concatenate(differences)).mean(axis=0)
+    print(f"{kind}: errors {errors.round(2)}")
+    assert errors[0] <= HELD_OUT_FLOOR[kind][0]
+    assert errors[1] <= HELD_OUT_FLOOR[kind][1]
+
+
+@pytest.mark.parametrize("kind", ["FISH", "DISH"])
+def test_countable_nuclei_are_found(shared_data: Path, kind: str) -> None:
+    found, clean = [], []
+    for field in (name for name in FIELDS if name.startswith(kind)):
+        result = measured(shared_data / "ish", field, countable(field))
+        found += list(result.found)
+        clean += list(result.clean)
+        print(
+            f"{field}: {result.found.sum()} of {len(result.marks)} found, {result.clean.sum()} without a flag"
+        )
+    print(f"{kind}: {sum(found)} of {len(found)}, {sum(clean)} without a flag")
+    assert np.mean(found) >= COUNTABLE_FLOOR[kind]
 
 
 def reference_areas(folder: Path, field: str) -> list[float]:
