@@ -39,7 +39,7 @@ from her2core.scoring.tumour import FROM_CELLS, TumourModel, tell_tumour
 
 DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
 NAME = "cores"
-VERSION = 2
+VERSION = 3
 FEATURES = (
     "own_contrast",
     "own_contrast_25",
@@ -51,7 +51,7 @@ FEATURES = (
 )
 MARGIN_UM = 2.5
 EXAMPLES = 400  # cells of tumour and of other tissue that a core gives
-PHANTOM = 0.15  # weight of a phantom beside a core
+PHANTOM = 0.2  # weight of a phantom beside a core
 PENALTY = 3.0
 LEVELS = {
     "unstained": (1.0, 0.0, 0.0, 0.0, 0.0),

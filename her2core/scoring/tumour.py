@@ -47,7 +47,7 @@ COMPACT: Final = 0.75
 """Mean probability there from which tumour is compact. Ours."""
 LEAST_COMPACT: Final = 0.02
 """Least share of a slide's cells in compact tumour. Ours: six cores with tumour have 0.05 to 0.2, unstained
-phantoms 0.03 and more; fat and scar 0. Dense muscle, stroma or lymphocytes alone have 0 to 0.13."""
+phantoms 0.09 and more; fat and scar 0. Dense muscle, stroma or lymphocytes alone have 0 to 0.13."""
 LEAST_NESTS: Final = 0.1
 """... or in stained nests. Ours."""
 
