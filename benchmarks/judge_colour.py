@@ -184,6 +184,7 @@ def judge_zeros() -> None:
                 field = replace(field, stain=profiled(field.rgb, light if told else None))
                 cells = read(field)[0]
                 columns = {name: cells[name] for name in cells.dtype.names}
+                columns["is_tumour"] = np.ones(len(cells), bool)
                 columns["y_um"], columns["x_um"] = columns["y_px0"] * MPP, columns["x_px0"] * MPP
                 measured = MeasuredCells.of(columns, params, IHCParams().ladder_od)
                 counts = count_classes(measured, params, rules)

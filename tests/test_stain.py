@@ -110,6 +110,51 @@ def test_planted_vectors_are_found(degrees: float) -> None:
     assert found.hematoxylin_angle_deg == pytest.approx(abs(degrees), abs=3)
 
 
+def pale_field(level: float, haze: float, dab: stain.Vector) -> npt.NDArray[np.uint8]:
+    """Pixels of nuclei, tinted cytoplasm and pale membranes on it, and haze over all."""
+    rng = np.random.default_rng(5)
+    n = 60_000
+    kind = rng.random(n)
+    h = np.where(kind < 0.25, rng.normal(0.18, 0.03, n), rng.normal(0.06, 0.02, n))
+    d = np.where(kind > 0.85, level * rng.uniform(0.3, 1.2, n), 0.0)
+    d += haze * rng.uniform(0.5, 1.5, n)
+    sharper = 10.0 ** -(d * rng.normal(0, 0.2, n))  # a crest too dark for its colour, a flank too bright
+    lit = light(h, d, OWN_HEMATOXYLIN, dab) * sharper[:, None] + rng.normal(0, 1.0, (n, 3))
+    return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+
+
+OWN_HEMATOXYLIN: stain.Vector = (0.655, 0.648, 0.389)  # of an unstained core, 6 degrees off the reference
+
+
+@pytest.mark.parametrize("dab", [stain.REFERENCE_DAB, (0.227, 0.500, 0.836), (0.33, 0.60, 0.73)])
+@pytest.mark.parametrize(("level", "haze"), [(0.28, 0.0), (0.28, 0.03), (0.48, 0.06), (0.95, 0.06)])
+def test_vectors_of_pale_membranes_on_tinted_tissue(level: float, haze: float, dab: stain.Vector) -> None:
+    """The cytoplasm under a membrane is no part of its colour, nor is haze part of the nuclei's."""
+    found = stain.estimate_vectors(pale_field(level, haze, dab), I0, RULES)
+    assert found.source == "estimated"
+    assert stain.angle_deg(found.dab, dab) < 3
+    assert stain.angle_deg(found.hematoxylin, OWN_HEMATOXYLIN) < 4
+
+
+def test_pale_counterstain_has_a_vector_of_its_own() -> None:
+    rng = np.random.default_rng(6)
+    h = np.where(rng.random(20_000) < 0.25, rng.normal(0.10, 0.01, 20_000), 0.03)
+    lit = light(h, np.zeros(20_000), OWN_HEMATOXYLIN, stain.REFERENCE_DAB) + rng.normal(0, 1.0, (20_000, 3))
+    found = stain.estimate_vectors(np.clip(np.rint(lit), 0, 255).astype(np.uint8), I0, RULES)
+    assert found.source == "partly"
+    assert stain.angle_deg(found.hematoxylin, OWN_HEMATOXYLIN) < 4
+
+
+def test_tissue_without_nuclei_has_no_hematoxylin_of_its_own() -> None:
+    rng = np.random.default_rng(8)
+    lit = light(np.full(20_000, 0.06), np.zeros(20_000), OWN_HEMATOXYLIN, stain.REFERENCE_DAB)
+    noisy = np.clip(np.rint(lit + rng.normal(0, 1.0, lit.shape)), 0, 255).astype(np.uint8)
+    found = stain.estimate_vectors(noisy, I0, RULES)
+    assert (found.source, found.distrusted) == ("reference", False)
+    assert found.fallback is not None
+    assert "hematoxylin: no nuclei" in found.fallback
+
+
 def test_null_slide_has_no_dab_vector_of_its_own() -> None:
     h_vector = turned(stain.REFERENCE_HEMATOXYLIN, 8)
     found = stain.estimate_vectors(sampled(0.0, h_vector, stain.REFERENCE_DAB), I0, RULES)

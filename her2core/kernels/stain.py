@@ -7,7 +7,7 @@ everything: library versions differ in scale (scikit-image's values are one sixt
 References
 ----------
 Ruifrok, Johnston (2001) Anal Quant Cytol Histol 23:291 (colour deconvolution).
-Macenko et al. (2009) ISBI, 1107 (vectors from the extreme angles of the OD plane).
+Macenko et al. (2009) ISBI, 1107 (optical densities too low to have a direction).
 QuPath 0.5 source, ``ColorDeconvolutionStains`` (default H-DAB vectors).
 """
 
@@ -31,10 +31,18 @@ REFERENCE_DAB: Vector = (0.269, 0.568, 0.778)  # QuPath default
 
 MIN_OD_NORM = 0.15  # pixels fainter than this carry noise, not direction (Macenko's beta, 0.15)
 MIN_INTENSITY = 12  # grey level below which a channel is too dark for its OD to be trusted; ours
-HEMATOXYLIN_POLE_DEG = (30.0, 15.0)  # within it of the hematoxylin axis a pixel is counterstain alone:
-# at first of the reference axis, which may be some 10 degrees off, then of the slide's own; ours
-DAB_POLE_DEG = 55.0  # ... and this far from it is brown; ours
-DAB_POLE_OD = 0.20  # brown enough to be DAB and not a red cell or a fringe: QuPath's 1+ cut-off
+MIN_TISSUE_OD = 0.01  # mean of the channels from which a pixel is tissue and tells its tint; ours
+# Brownness is the OD of blue less that of red. What darkens all channels alike leaves it be: JPEG keeps
+# brightness sharper than colour, so that the crest of a thin membrane is too dark for its colour.
+BROWN_OD = 0.06  # ... from which a pixel is brown: DAB of 0.12 on bare glass; ours
+PLAIN_OD = 0.02  # ... below which a pixel is free of all but haze; ours
+DARK_PERCENTILE = 60  # of plain pixels, the darker ones hold the nuclei; ours
+NUCLEAR_PERCENT = 5  # ... of them, the least brown are surely nuclei; ours
+TINT_PERCENTILE = 30  # of plain pixels, those that are less brown may be nuclei and are not tint; ours
+MIN_NUCLEAR_OD = 0.04  # length by which nuclei must differ from the tint around them; ours
+# How much of the tint is taken off nuclei: without DAB it is mostly hematoxylin, else it holds haze; ours,
+# between what planted fields without a clean nucleus and whole unstained cores want.
+TINT_IN_NUCLEI = {"plain": 1 / 3, "stained": 3 / 4}
 STRONG_DAB_OD = 0.40  # above it hematoxylin can no longer be told from DAB; ours
 
 
@@ -161,41 +169,49 @@ def _as_vector(array: Floats) -> Vector:
     return (float(array[0]), float(array[1]), float(array[2]))
 
 
-def _polar(od: Floats, hematoxylin: Floats, dab: Floats) -> tuple[Floats, Floats, Floats]:
-    """Hematoxylin and DAB amount of every pixel, and its angle from the hematoxylin axis in degrees."""
-    amounts = od @ unmixing_matrix(hematoxylin, dab)
-    h, d = amounts[:, 0], amounts[:, 1]
-    return h, d, np.degrees(np.arctan2(d, h))
+@dataclass(frozen=True, slots=True)
+class _Poles:
+    """What pixels say of both stains: directions, None where there is too little, and the share of brown."""
+
+    hematoxylin: Floats | None
+    dab: Floats | None
+    brown: float
 
 
-def _hematoxylin_pole(
-    od: Floats, h: Floats, phi: Floats, within_deg: float, min_pixels: int
-) -> Floats | None:
-    """Mean direction of strong counterstain: of the quarter with most of it, the half farthest from brown.
+def _poles(od: Floats, rules: VectorRules) -> _Poles:
+    """Directions of both stains from pixels' densities, each less the tint that tissue has without it.
 
-    What is dark but grey or brownish (red cells, dust, refracting edges) is in the other half.
+    A brown pixel lies on tissue, whose tint would pull a pale membrane's colour to grey by 5 degrees and
+    more; haze lies on nuclei too.
     """
-    pure = phi <= within_deg
-    if int(pure.sum()) < min_pixels:
-        return None
-    strong = pure & (h >= np.percentile(h[pure], 75))
-    return unit(od[strong & (phi <= np.percentile(phi[strong], 50))].sum(axis=0))
-
-
-def _dab_pole(od: Floats, d: Floats, phi: Floats) -> tuple[float, Floats | None]:
-    """Share of brown pixels, and the mean direction of the purer half of them."""
-    brown = (phi >= DAB_POLE_DEG) & (d >= DAB_POLE_OD)
-    if not brown.any():
-        return 0.0, None
-    pure = brown & (phi >= np.percentile(phi[brown], 50))
-    return float(brown.mean()), unit(od[pure].sum(axis=0))
+    brownness = od[:, 2] - od[:, 0]
+    stained = np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM
+    brown = brownness >= BROWN_OD
+    share = float(brown[stained].mean()) if stained.any() else 0.0
+    plain = brownness < PLAIN_OD
+    if int(plain.sum()) < rules.min_pixels:
+        return _Poles(None, None, share)
+    brightness = od.mean(axis=1)
+    dark_from = np.percentile(brightness[plain], DARK_PERCENTILE)
+    tint = plain & (brownness >= np.percentile(brownness[plain], TINT_PERCENTILE))
+    is_stained = share >= rules.min_dab_fraction
+    dark = plain & (brightness >= dark_from)
+    nuclei = od[dark & (brownness <= np.percentile(brownness[dark], NUCLEAR_PERCENT))].mean(axis=0)
+    pale = od[tint & (brightness <= dark_from)].mean(axis=0)
+    shows = float(np.sqrt(((nuclei - pale) ** 2).sum())) >= MIN_NUCLEAR_OD
+    hematoxylin = unit(nuclei - TINT_IN_NUCLEI["stained" if is_stained else "plain"] * pale)
+    dab = None
+    if is_stained:
+        strong = brown & (brownness >= np.percentile(brownness[brown], 50))
+        dab = unit(od[strong].mean(axis=0) - od[tint].mean(axis=0))
+    return _Poles(hematoxylin if shows else None, dab, share)
 
 
 def estimate_vectors(rgb: npt.NDArray[np.uint8], i0: Vector, rules: VectorRules) -> StainVectors:
-    """Stain vectors from sampled tissue pixels, each the mean direction of its own pole of the OD plane.
+    """Stain vectors from sampled tissue pixels: nuclei give hematoxylin, the stronger half of brown DAB.
 
-    Nuclei without brown give hematoxylin, the purer half of the brown pixels gives DAB. Unlike percentiles
-    of the angle this needs no brown at all on a null slide, and noise does not push the poles apart.
+    Unlike percentiles of the angle this needs no brown at all on a null slide, and noise does not push the
+    poles apart.
 
     Parameters
     ----------
@@ -204,22 +220,17 @@ def estimate_vectors(rgb: npt.NDArray[np.uint8], i0: Vector, rules: VectorRules)
     """
     lit = rgb[rgb.min(axis=1, initial=255) >= MIN_INTENSITY]
     od = optical_density(lit, i0).astype(np.float64)
-    od = od[np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM]
+    od = od[od.mean(axis=1) >= MIN_TISSUE_OD]
     reference_h, reference_d = unit(REFERENCE_HEMATOXYLIN), unit(REFERENCE_DAB)
-    h_vector, d_vector = reference_h, reference_d
     if len(od) < rules.min_pixels:
-        found_h = found_d = None
+        found = _Poles(None, None, 0.0)
         missing_h = missing_d = f"{len(od)} stained pixels, {rules.min_pixels} needed"
     else:
-        for within_deg in HEMATOXYLIN_POLE_DEG:  # the second round sorts pixels by the slide's own axes
-            h, d, phi = _polar(od, h_vector, d_vector)
-            found_h = _hematoxylin_pole(od, h, phi, within_deg, rules.min_pixels)
-            brown, found_d = _dab_pole(od, d, phi)
-            found_d = found_d if brown >= rules.min_dab_fraction else None
-            h_vector = _trusted(found_h, reference_h, rules)
-            d_vector = _trusted(found_d, reference_d, rules)
+        found = _poles(od, rules)
         missing_h = "no nuclei without brown"
-        missing_d = f"{100 * brown:.2g} % of the stained pixels are brown"
+        missing_d = f"{100 * found.brown:.2g} % of the stained pixels are brown"
+    found_h, found_d = found.hematoxylin, found.dab
+    h_vector, d_vector = _trusted(found_h, reference_h, rules), _trusted(found_d, reference_d, rules)
     notes = _notes("hematoxylin", found_h, reference_h, missing_h, rules)
     notes += _notes("DAB", found_d, reference_d, missing_d, rules)
     distrusted = (found_h is not None and h_vector is reference_h) or (

@@ -31,10 +31,10 @@ from her2core.records import Assay, DishStain, PyramidRef, SlideProfile, StainPr
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same pixels and parameters would give another profile."""
 TISSUE_LABEL = "tissue"
-PIXELS_A_TILE = 8192  # at most this many pixels of a tile (a fixed stride) inform the stain vectors
+VECTOR_PIXELS = 400_000  # about this many pixels at most, in a fixed stride, inform the stain vectors
 DEFAULT_HEMATOXYLIN_RANGE = (0.05, 0.25)  # OD, where no tissue tells; ours
 
 
@@ -149,9 +149,10 @@ def _vector_rules(params: ProfileParams) -> VectorRules:
 def _stained_pixels(samples: list[tuple[Pixels, Mask]]) -> Pixels:
     """Tissue pixels of all tiles, thinned by a fixed stride."""
     parts = [np.empty((0, 3), np.uint8)]
+    a_tile = VECTOR_PIXELS // max(len(samples), 1)
     for rgb, mask in samples:
         pixels = _where(rgb, mask)
-        parts.append(pixels[:: max(len(pixels) // PIXELS_A_TILE, 1)])
+        parts.append(pixels[:: max(len(pixels) // a_tile, 1)])
     return np.concatenate(parts)
 
 
