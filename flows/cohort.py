@@ -25,8 +25,8 @@ from flows import artifacts
 from flows.cluster import connect
 from flows.interrupt import rearm
 from her2core.cohort import CohortSummary, preview, publish
-from her2core.errors import Her2Error, Reason, StoreError
-from her2core.pipeline import ended, not_scored, score_slide
+from her2core.errors import Her2Error, StoreError
+from her2core.pipeline import ended, not_scored, score_slide, store_trouble
 from her2core.records import SlideRow, SlideState
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import RunOverError, Workers
@@ -155,13 +155,15 @@ def _carry_out(run: Run, cluster: str, *, whole: bool) -> State[CohortSummary]:
 
 def _publish(run: Run, results: Sequence[SlideFinished], trouble: Her2Error | None) -> CohortSummary:
     """Commit what there is; when a disk is full or a store is gone, it may be that nothing can be."""
+    if trouble is not None and (lacking := store_trouble(run)):
+        raise type(lacking)(f"{lacking} (the tables could not be written; what was scored is kept)")
     try:
         summary = tables(run, results)
     except Exception as error:
-        lacking = trouble or disk_full(error)
-        if lacking is None:
+        why = trouble or disk_full(error)
+        if why is None:
             raise
-        raise StoreError(f"{lacking} (the tables could not be written; what was scored is kept)") from None
+        raise StoreError(f"{why} (the tables could not be written; what was scored is kept)") from None
     return summary if trouble is None else replace(summary, trouble=str(trouble))
 
 
@@ -223,10 +225,10 @@ def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Err
             outcome = future.state.result(raise_on_failure=False)
             if not isinstance(outcome, SlideFinished):
                 why = failure_of(outcome, run.places(row))
-                if lacking := why.trouble or store_trouble(run, why):
-                    trouble.append(lacking)
-                    if why.ends_run or lacking is not why.trouble:
-                        workers.stop(lacking)
+                if why.trouble is not None:
+                    trouble.append(why.trouble)
+                    if why.ends_run:
+                        workers.stop(why.trouble)
                 outcome = ended(run, row, why)
             results[row.slide_id] = outcome
             progress.advance()
@@ -239,14 +241,3 @@ def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Err
     rest = failure_of(workers.over or RunOverError("the run ended")).told(run.hide)
     done = [results.get(row.slide_id) or not_scored(run, row, rest) for row in run.rows]
     return done, trouble[0] if trouble else None
-
-
-def store_trouble(run: Run, why: SlideFailedError) -> StoreError | None:
-    """What is wrong with the output store, asked after an error that nobody expected: it may be the cause."""
-    if why.reason != Reason.INTERNAL:
-        return None
-    try:
-        run.store.probe()
-    except StoreError as error:
-        return error
-    return None

@@ -34,7 +34,7 @@ from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideSta
 from her2core.scoring.keyed import Judging
 from her2core.stages import cells, steps
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
-from her2core.stages.fanout import Workers, fan_out
+from her2core.stages.fanout import RunOverError, Workers, fan_out
 from her2core.stages.progress import ENDED, report
 from her2core.stages.run import Run
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
@@ -61,16 +61,21 @@ def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
     try:
         return _Slide(run, row, workers).score()
     except Exception as error:  # noqa: BLE001, the one place where a failure becomes words
-        raise _why(run, row, error) from None
+        why = _why(run, row, error)
+        if why.again and (lacking := store_trouble(run)):
+            why = _why(run, row, RunOverError(str(lacking)))
+            why.trouble = lacking
+        raise why from None
 
 
 def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
     """Turn the error that ended a slide into its outcome, and write it into the journal."""
     why = _why(run, row, error if isinstance(error, BaseException) else TypeError(str(error)))
     try:
-        stage = last_stage(run.store, run.run_id, row)
-        note(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
-             details=why.details)  # fmt: skip
+        if not why.store_is_gone:  # else every try takes minutes
+            stage = last_stage(run.store, run.run_id, row)
+            note(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
+                 details=why.details)  # fmt: skip
     except (OSError, BotoCoreError, StoreError) as trouble:  # the tables tell it as well
         log.warning("%s: not noted in the journal: %s", row.slide_id, cleaned(str(trouble)))
     log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message)
@@ -78,6 +83,15 @@ def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
         log.info("%s: traceback\n%s", row.slide_id, why.details)
     report(row.slide_id, ENDED, 1, 1)
     return not_scored(run, row, why)
+
+
+def store_trouble(run: Run) -> StoreError | None:
+    """What is wrong with the output store, asked after an error that nobody expected: it may be the cause."""
+    try:
+        run.store.probe()
+    except StoreError as error:
+        return error
+    return None
 
 
 def _why(run: Run, row: SlideRow, error: BaseException) -> SlideFailedError:

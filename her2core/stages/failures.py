@@ -6,7 +6,15 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 
-from her2core.errors import ClusterError, DiskFullError, Her2Error, Reason, ScratchError, SlideError
+from her2core.errors import (
+    ClusterError,
+    DiskFullError,
+    Her2Error,
+    Reason,
+    ScratchError,
+    SlideError,
+    StoreError,
+)
 from her2core.records import SlideState
 from her2core.stages.fanout import RunOverError, TooLongError, WorkersDiedError
 from her2core.storage.store import FULL
@@ -54,6 +62,15 @@ class SlideFailedError(Her2Error):
         super().__init__(f"[{reason}] {message}")
         self.state, self.reason, self.message, self.details = state, reason, message, details
         self.again, self.trouble, self.ends_run = again, trouble, ends_run
+
+    @property
+    def store_is_gone(self) -> bool:
+        """Whether the output store cannot be used at all; a full disk still takes a little."""
+        return (
+            self.ends_run
+            and isinstance(self.trouble, StoreError)
+            and not isinstance(self.trouble, DiskFullError)
+        )
 
     def told(self, hide: Callable[[str], str]) -> SlideFailedError:
         """The same in other words."""

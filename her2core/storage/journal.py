@@ -173,14 +173,16 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
     if not _others(store, run_id, told):
         cleared = store.clear_temporary()
         log.log(logging.INFO if cleared else logging.DEBUG, "removed %d half-written objects", cleared)
-    ended = threading.Event()
+    ended, answered = threading.Event(), threading.Event()
 
     def beat() -> None:
         while True:
+            answered.clear()
             mine = Heartbeat(run_id, _place(), os.getpid(), _born(os.getpid()), _now().isoformat())
             try:
                 store.write_json(_heart(run_id), asdict(mine))
                 _others(store, run_id, told)
+                answered.set()
             except (OSError, BotoCoreError, StoreError) as error:  # who needs the store will tell
                 log.debug("no heartbeat: %s", error)
             if ended.wait(HEARTBEAT_S):
@@ -193,8 +195,9 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
     finally:
         ended.set()
         heart.join(1.0)
-        with suppress(Exception):
-            store.delete(_heart(run_id))
+        if answered.is_set():  # else the store is not there, and a try takes minutes
+            with suppress(Exception):
+                store.delete(_heart(run_id))
 
 
 def _others(store: Store, run_id: str, told: set[str]) -> bool:
