@@ -38,6 +38,7 @@ from her2core.params import (
     ScoreParams,
 )
 from her2core.pyramid.codecs import codec
+from her2core.scoring.tumour import load_model
 from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, read_small
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
@@ -239,6 +240,7 @@ def _check_meaning(config: Config) -> None:
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
     codec(config.pyramid.codec)
     require_one_tumour(load_rules(config.score.rules), load_ish_rules(config.ish_score.rules))
+    load_model(config.score.tumour_model)
     ladder = list(config.ihc.ladder_od)
     if len(ladder) != LADDER_STEPS or ladder != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {ladder}; expected {LADDER_STEPS} ascending ODs above 0.")

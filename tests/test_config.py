@@ -82,6 +82,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ("score: {weak_od: 0.5}", "expected ascending numbers"),
         ("score: {weak_od: .nan}", "should be a finite number"),
         ("score: {rules: breast}", "not a rule set"),
+        ("score: {tumour_model: crowds}", "is no model"),
         ("pyramid: {chunk: 500}", "expected a power of two"),
         ("pyramid: {shard: 5000}", "times a power of two"),
         ("pyramid: {codec: lz5}", "expected blosc-lz4"),

@@ -69,10 +69,10 @@ def _counts(of: str) -> tuple[Column, ...]:
         Column("consensus_score", TEXT, "", "Stratum of the international consensus of January 2026 for "
                "breast: 0 (absent), 0+ (with membrane staining), 1+, 2+, 3+, or 0_unresolved; null for other "
                "tumours."),
-        Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals, or a guessed background, "
-               "leave open, lowest first."),
+        Column("possible_scores", TEXTS, "", "Scores that the 95 % intervals, a guessed background, or "
+               "other choices of tumour cells leave open, lowest first."),
         Column("borderline", FLAG, "", "More than one score is possible: a 95 % interval holds its "
-               "cut-off, or the background decides."),
+               "cut-off, or the background or the choice of cells decides."),
         Column("limited", FLAG, "", "Enough cells for a score, but fewer than 100 (ScoreParams.full_cells)."),
         Column("uncalibrated", FLAG, "", "The OD cut-points come from no control of the stain batch."),
         Column("low_end_unreliable", FLAG, "", "Pixels too coarse for the thin membranes of 0 and 1+."),
