@@ -550,12 +550,10 @@ def test_polars_and_duckdb_read_what_was_compared(tmp_path: Path) -> None:
     assert (row["blocks_eta2_od"], row["blocks_eta2_od_status"]) == (one["value"], "ok")
     assert (row["blocks_eta2_od_low"], row["blocks_eta2_od_high"]) == (one["low"], one["high"])
     assert (row["blocks_eta2_copies"], row["blocks_eta2_copies_status"]) == (None, None)  # it has no ISH
-    lesions_wide = DeltaTable(store.delta_uri("tables/patient_heterogeneity_wide")).to_pyarrow_dataset()
-    connection = duckdb.connect()
-    connection.register("lesions", lesions_wide)
+    wide = duckdb.read_parquet(DeltaTable(store.delta_uri("tables/patient_heterogeneity_wide")).file_uris())
     columns = "patient_id, metastasis_less_primary_p3_pct, lesions_score_range_status"
     asked = f"SELECT {columns} FROM lesions ORDER BY 1"
-    assert connection.execute(asked).fetchall() == [("c7", None, "insufficient"), ("p1", -20.0, "ok")]
+    assert wide.query("lesions", asked).fetchall() == [("c7", None, "insufficient"), ("p1", -20.0, "ok")]
 
 
 def test_wide_and_tidy_say_the_same(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,7 +63,7 @@ def block_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDAr
         names = ["n", "her2", "her2_squares", "cep17", "amplified"]
     body = store.read_bytes(f"{FOLDER}/{REGIONS.name}/{file.path}")
     columns, of_size = ["y_um", "x_um", *names], [("scale_um", "==", size_um)]
-    rows = pq.read_table(io.BytesIO(body), columns=columns, filters=of_size)
+    rows = pq.read_table(pa.BufferReader(body), columns=columns, filters=of_size)
     sums = [rows[name].fill_null(0).to_numpy().astype(np.float64) for name in names]
     if ihc:
         n, mean, sd, n0, n1, n2, n2u, n3 = sums

@@ -710,12 +710,32 @@ as_of_run = pl.read_delta("OUT/tables/slides", version=run["slides_version"])
 import duckdb
 from deltalake import DeltaTable  # DuckDB's own delta_scan downloads an extension
 
-cells = DeltaTable("OUT/tables/cells").to_pyarrow_dataset()
+cells = duckdb.read_parquet(DeltaTable("OUT/tables/cells").file_uris())
 duckdb.sql("SELECT slide_id, cell_class, count(*) FROM cells WHERE is_tumour GROUP BY ALL")
 ```
 
-On S3 both take `storage_options`; see [s3.md](s3.md). A slide that is scored again, or fails after it was
-scored, loses its older cells and row; the version that its run's row names still holds them."""
+```python
+from deltalake import DeltaTable, QueryBuilder  # SQL without another package, also on S3
+
+tables = QueryBuilder().register("cells", DeltaTable("OUT/tables/cells"))
+counts = tables.execute("SELECT slide_id, cell_class, count(*) FROM cells WHERE is_tumour GROUP BY 1, 2")
+print(counts.read_all())
+```
+
+Two ways of reading go wrong:
+
+- A pattern of Parquet files (`cells/*.parquet`) finds older versions as well, until somebody vacuums the
+  table: a slide that was scored again stands in it twice. `file_uris()` names the files of one version.
+- `to_pyarrow_table` and `to_pyarrow_dataset` of deltalake read right, and then the process may die at its
+  end ("terminate called without an active exception", exit code 134), a fault between delta-rs and Arrow.
+
+Tables may be compacted, and get nullable columns of your own: rows of a slide that is not scored again keep
+what stands there. Finish your runs before you vacuum: a run that resumes looks for the file of every slide
+that it finds done.
+
+On S3 Polars and `DeltaTable` take `storage_options`; see [s3.md](s3.md). A slide that is scored again, or
+fails after it was scored, loses its older cells and row; the version that its run's row names still holds
+them."""
 
 
 _WIDE = """Braces hold the sizes in µm of several columns. Each metric has more columns, named as that of its

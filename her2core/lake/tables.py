@@ -6,6 +6,13 @@ a slide that is scored again replaces its rows and never doubles them, and commi
 changes nothing. All commits share one Delta application transaction: two drivers at once cannot both win,
 the loser reads again and tries again.
 
+Others may compact a table, or add nullable columns to it. A compacted file that holds rows of a slide that is
+scored again is replaced by one of the other slides' rows; rows that stay keep what stands in added columns.
+Compacting spares the older files, from which a run tells what is done, until somebody vacuums.
+
+Rows are read by delta-rs alone: its PyArrow datasets call Python from Arrow's threads, and one in several
+processes that used them dies at its end ("terminate called without an active exception").
+
 A slide that fails after it was scored loses its cells with its old row: what it was is found by the older
 table version that the earlier ``runs`` row names.
 """
@@ -18,21 +25,23 @@ import json
 import logging
 import random
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from her2core.errors import StoreError
 from her2core.lake.schema import TABLES, TEXT, Table
-from her2core.lake.slide_files import FOLDER, DataFile
+from her2core.lake.slide_files import FOLDER, ROW_GROUP, DataFile
 from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -45,6 +54,8 @@ APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a table's store is asked again, beside what Delta Lake's client repeats itself. Ours."""
+_PIECE_BYTES = 64 * 2**20
+"""Bytes of a compacted file that are fetched at once: bounds memory (ours)."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
 
@@ -77,13 +88,18 @@ def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_id
         active = {row["path"]: row for row in pa.table(current.get_add_actions(flatten=True)).to_pylist()}
         new = [file for file in files if file.path not in active]
         keep = {file.path for file in files}
-        old = [
-            path
-            for path, row in active.items()
-            if path not in keep and _slide_of(row, store, table) in replaced
-        ]
         for file in new:
             _require(store, table, file)
+        old = []
+        for path, row in active.items():
+            low, high = row.get("min.slide_id"), row.get("max.slide_id")
+            if path in keep or not _may_hold(low, high, replaced):
+                continue
+            if low is not None and low == high:
+                old.append(path)
+            elif (parted := _without(store, table, path, replaced)) is not None:
+                old.append(path)
+                new += parted
         return _Change(new, old)
 
     return _commit(store, table, plan)
@@ -123,12 +139,13 @@ def commit_rows(
         if set(row) != set(table.schema.names):
             odd = sorted(set(row) ^ set(table.schema.names))
             raise ValueError(f"{table.name}: columns {odd} are missing or unknown; see lake/schema.py")
-    new = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
+    own = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
 
-    replaced = pa.array(sorted({*also_replaced, *new[table.replaces].to_pylist()}), TEXT)
+    replaced = pa.array(sorted({*also_replaced, *own[table.replaces].to_pylist()}), TEXT)
 
     def plan(current: DeltaTable) -> _Change:
-        before = current.to_pyarrow_table().cast(table.schema)
+        before = _stored(current, table)
+        new = _as(own, before.schema)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
         if keep is not None and len(before):
             stays = pc.and_(stays, keep(before))
@@ -205,7 +222,7 @@ def read_rows(store: Store, table: Table, columns: Sequence[str]) -> pa.Table:
         delta = open_table(store, table)
     except TableNotFoundError:
         return table.schema.empty_table().select(list(columns))
-    return _outlasting(store, lambda: delta.to_pyarrow_table(columns=list(columns)))
+    return _outlasting(store, lambda: _stored(delta, table, columns))
 
 
 def check_tables(store: Store) -> None:
@@ -281,9 +298,12 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
 
 
 def _require_columns(delta: DeltaTable, table: Table, uri: str) -> None:
-    found = pa.schema(delta.schema().to_arrow())
-    if not found.equals(table.schema):
-        odd = sorted(set(map(_plain, found)) ^ set(map(_plain, table.schema)))
+    """Refuse a table that lacks a column, has another type for one, or wants another that is never null."""
+    found, own = _schema(delta), table.schema
+    kept = pa.schema([found.field(name) for name in own.names if name in found.names])
+    wanted = [field for field in found if field.name not in own.names and not field.nullable]
+    if not kept.equals(own) or wanted:
+        odd = sorted(set(map(_plain, kept)) ^ set(map(_plain, own)) | set(map(_plain, wanted)))
         raise StoreError(
             f"{uri}: holds other columns than this version writes ({', '.join(odd[:6])}). Give another "
             "output, or move the old tables away."
@@ -294,14 +314,70 @@ def _plain(field: pa.Field) -> str:
     return f"{field.name} {field.type}"
 
 
-def _slide_of(row: Mapping[str, Any], store: Store, table: Table) -> str:
-    low, high = row.get("min.slide_id"), row.get("max.slide_id")
-    if low is None or low != high:
-        raise StoreError(
-            f"{store.delta_uri(FOLDER)}/{table.name}: {row['path']} holds more than one slide, so another "
-            "program has compacted the table. Restore it to the version before, or give another output."
-        )
-    return str(low)
+def _schema(delta: DeltaTable) -> pa.Schema:
+    return pa.schema(delta.schema().to_arrow())
+
+
+def _stored(delta: DeltaTable, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table's rows in no order: these columns, or all, its own before those that someone added."""
+    own = table.schema
+    added = [field for field in _schema(delta) if field.name not in own.names]
+    schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
+    named = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
+    try:
+        found = pa.table(QueryBuilder().register("stored", delta).execute(f"SELECT {named} FROM stored"))
+    except (pa.ArrowException, DeltaError) as error:  # as which whatever the store says comes here
+        raise OSError(str(error)) from error
+    return found.cast(schema)
+
+
+def _as(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows with these columns, null in those that they lack."""
+    columns = [rows[f.name] if f.name in rows.column_names else pa.nulls(len(rows), f.type) for f in schema]
+    return pa.table(columns, schema.names).cast(schema)
+
+
+def _may_hold(low: str | None, high: str | None, slides: set[str]) -> bool:
+    """Whether a file whose lowest and highest slide are these may hold rows of some slides."""
+    if low is None or high is None:
+        return bool(slides)
+    return any(low <= slide <= high for slide in slides)
+
+
+def _without(store: Store, table: Table, path: str, slides: set[str]) -> Sequence[DataFile] | None:
+    """The file that takes the place of a compacted one: without these slides' rows; no file if none is left.
+
+    None if it holds no row of theirs, and stays.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder:
+        before, after = Path(folder) / "before.parquet", Path(folder) / "after.parquet"
+        source, size = f"{FOLDER}/{table.name}/{path}", store.size(f"{FOLDER}/{table.name}/{path}")
+        with before.open("wb") as local:
+            for start in range(0, size, _PIECE_BYTES):
+                local.write(store.cat_range(source, start, min(start + _PIECE_BYTES, size)))
+        gone = pa.array(sorted(slides), TEXT)
+        kept: set[str] = set()
+        rows = dropped = 0
+        with (
+            pq.ParquetFile(before) as file,
+            pq.ParquetWriter(after, file.schema_arrow, compression="zstd") as writer,
+        ):
+            for batch in file.iter_batches(ROW_GROUP):
+                whose = batch.column("slide_id").cast(TEXT)
+                stays = pc.invert(pc.is_in(whose, value_set=gone))
+                part = batch.filter(stays)
+                kept.update(whose.filter(stays).unique().to_pylist())
+                rows, dropped = rows + len(part), dropped + len(batch) - len(part)
+                if len(part):
+                    writer.write_batch(part)
+        if not dropped:
+            return None
+        if not rows:
+            return []
+        name = f"{hashlib.sha256('/'.join([path, *sorted(slides)]).encode()).hexdigest()[:24]}.parquet"
+        store.write_file(f"{FOLDER}/{table.name}/{name}", after)
+        ends = {"minValues": {"slide_id": min(kept)}, "maxValues": {"slide_id": max(kept)}}
+        return [DataFile(name, after.stat().st_size, rows, json.dumps({"numRecords": rows, **ends}))]
 
 
 def _require(store: Store, table: Table, file: DataFile) -> None:

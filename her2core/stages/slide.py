@@ -6,7 +6,6 @@ so other cut-offs or another guideline re-score a slide in seconds. `slide_ihc` 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
@@ -111,7 +110,7 @@ class SlideJob(Generic[Score, Kernel]):
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of all kernel rows, in the order of `bands`."""
-        parts = [io.BytesIO(self.store.read_bytes(part)) for part in sorted(self.cells.parts)]
+        parts = [pa.BufferReader(self.store.read_bytes(part)) for part in sorted(self.cells.parts)]
         if not parts:
             return pa.table({name: pa.array([], pa.float64()) for name in names})
         return pa.concat_tables([pq.read_table(part, columns=list(names)) for part in parts])
@@ -120,7 +119,9 @@ class SlideJob(Generic[Score, Kernel]):
         """Kernel rows, one row of work units at a time: each band lies below the one before."""
         names = sorted(self.cells.parts)
         for _, parts in groupby(names, key=lambda part: PurePosixPath(part).name.split("-")[0]):
-            yield pa.concat_tables([pq.read_table(io.BytesIO(self.store.read_bytes(part))) for part in parts])
+            yield pa.concat_tables(
+                [pq.read_table(pa.BufferReader(self.store.read_bytes(part))) for part in parts]
+            )
 
 
 def _rules(params: ScoreParams | IshScoreParams) -> tuple[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from functools import partial
 
@@ -109,7 +108,7 @@ def _picture(
 
 def _close_ups(job: ISHJob, reader: PyramidReader, file: DataFile, ids: list[int]) -> list[CloseUp]:
     """The nuclei of these names at full resolution, with their spots, in the order of the names."""
-    written = io.BytesIO(job.store.read_bytes(f"{FOLDER}/{NUCLEI.name}/{file.path}"))
+    written = pa.BufferReader(job.store.read_bytes(f"{FOLDER}/{NUCLEI.name}/{file.path}"))
     rows = {
         row["nucleus_id"]: row
         for row in pq.read_table(written, filters=[("nucleus_id", "in", ids)]).to_pylist()
