@@ -19,7 +19,14 @@ from her2core.cases.specimens import CaseScore, SlideOutcome, score_cases
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake import schema
 from her2core.lake.cube import write_cohort_cube
-from her2core.lake.ghosts import dropped_slides, of_cases, of_patients, true_cases, true_patients
+from her2core.lake.ghosts import (
+    clear_pictures,
+    dropped_slides,
+    of_cases,
+    of_patients,
+    true_cases,
+    true_patients,
+)
 from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.lake.rows_metrics import (
     case_metric_rows,
@@ -190,7 +197,8 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     cases = [case_row(c, load_rules(c.rules)) for c in specimens]
     patients = [patient_row(p) for p in score_patients(specimens)]
     all_ids = [row.slide_id for row in run.rows]
-    replaced = [*all_ids, *sorted(dropped_slides(store, run.cohort, all_ids))]
+    dropped = sorted(dropped_slides(store, run.cohort, all_ids))
+    replaced = [*all_ids, *dropped]
     files = _files(run, finished)
     versions = {table: commit_files(store, schema.TABLES[table], files[table], replaced) for table in files}
     metrics = [row for r in finished for row in metric_rows(r.outcome.slide, r.metrics)]
@@ -226,6 +234,7 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
         inputs=[_input(o) for o in outcomes],
     )
     commit_rows(store, schema.RUNS, [run_row(record)])
+    clear_pictures(store, all_ids, dropped)
     return CohortSummary(run.run_id, store.uri(), tuple(slides), tuple(cases))
 
 

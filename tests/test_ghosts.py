@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.cohort import TRUE, publish
 from her2core.config import load_config
 from her2core.lake import tables as lake
+from her2core.lake.ghosts import PICTURES, clear_pictures
 from her2core.lake.schema import CASES, PATIENTS, SLIDES
 from her2core.lake.tables import read_rows
 from her2core.records import Assay, SlideRow, SlideState
@@ -19,6 +21,7 @@ from her2core.stages.run import Run
 from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
 
+SHOWN = ("", "-regions", "-fields")
 Named = tuple[str, str, str | None, str | None]
 """Slide, case, specimen, patient."""
 
@@ -168,3 +171,41 @@ def test_the_address_of_a_manifest_is_not_written_down_in_a_cohort_s_name(store:
     )
     assert len({here, cohort("sub/m.csv"), cohort("s3://b/m.csv")}) == 3
     assert "m.csv" not in here
+
+
+def test_pictures_of_earlier_results_go_with_their_records(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the run's slides that have newer ones, whatever slides are called, and of dropped ones."""
+    old, new, other = "0" * 8, "1" * 8, "2" * 8
+    named = ["s1", "s1-regions", "s2", "t1"]
+    for name in [*named, "gone"]:
+        for shown in ("", "-regions", "-fields"):
+            for key in (old, new):
+                store.write_bytes(f"pictures/{name}{shown}-{key}.png", b"")
+        store.write_bytes(f"pictures/{name}-fields-{old}.geojson", b"")
+    for path in (
+        "pictures/cohort.png",
+        "pictures/notes-of-s1.png",
+        *(f"stages/slide/{k}00.json" for k in (old, new, other)),
+    ):
+        store.write_bytes(path, b"")
+    rows = [
+        {"slide_id": name}
+        | {c: f"pictures/{name}{shown}-{new}.png" for c, shown in zip(PICTURES, SHOWN, strict=True)}
+        for name in named
+    ]
+    rows[2] |= dict.fromkeys(PICTURES)  # s2 fails now
+    monkeypatch.setattr("her2core.lake.ghosts.read_rows", lambda *_: pa.Table.from_pylist(rows))
+    assert (
+        clear_pictures(store, ["s1", "s1-regions", "s2"], ["gone"]) == 4 + 3 + 7
+    )  # s1's regions are named as s1-regions
+    left = {path.removeprefix("pictures/").split(".")[0] for path in store.list("pictures")}
+    assert left == {"cohort", "notes-of-s1"} | {
+        f"{name}{shown}-{key}"
+        for name in named
+        for shown in SHOWN
+        for key in (old, new)
+        if key == new or name in ("s2", "t1")
+    }
+    assert store.list("stages/slide") == [f"stages/slide/{k}00.json" for k in (new, other)]

@@ -4,6 +4,7 @@ The table ``slides`` says of every slide which case, specimen, site and patient 
 manifest that named it has it. A row of ``cases`` is true if all slides that it was made of still belong
 there; one of ``patients`` if its specimens do; comparisons stand and fall with the row that they belong to.
 So a corrected id takes the old rows with it, and rows that nothing contradicts stay, whosever they are.
+Pictures follow the rows: of a slide that is scored again only those that its row names stay.
 
 A slide that a manifest no longer names goes if an earlier run of the same cohort named it last.
 """
@@ -11,7 +12,9 @@ A slide that a manifest no longer names goes if an earlier run of the same cohor
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +23,11 @@ from her2core.lake.schema import CASES, PATIENTS, RUNS, SLIDES
 from her2core.lake.tables import Keep, read_rows
 from her2core.storage.store import Store
 
+PICTURES = ("picture", "regions_picture", "fields_picture")
+"""Columns of ``slides`` that name a slide's pictures."""
 _SPECIMEN = ("case_id", "specimen_id", "site")
+_OF_SLIDE = re.compile(r"(?P<slide>.+?)(?P<shown>-regions|-fields)?-(?P<key>[0-9a-f]{8})")
+"""A picture's name without its ending: the slide's id, what is shown, and the start of the result's key."""
 
 
 def dropped_slides(store: Store, cohort: str, named: Iterable[str]) -> set[str]:
@@ -79,6 +86,36 @@ def of_patients(store: Store) -> Keep:
     """Rows of comparisons whose patient is in ``patients``."""
     known = {row["patient_id"] for row in read_rows(store, PATIENTS, ("patient_id",)).to_pylist()}
     return _each(("patient_id",), lambda row: row["patient_id"] in known)
+
+
+def clear_pictures(store: Store, run: Iterable[str], dropped: Iterable[str]) -> int:
+    """Remove pictures of earlier results of a run's slides that have newer ones, and all of dropped slides.
+
+    The record of an earlier result goes with its pictures, so that a return to it draws them again.
+
+    Returns
+    -------
+    int
+        How many were removed.
+    """
+    rows = read_rows(store, SLIDES, ("slide_id", *PICTURES)).to_pylist()
+    named = {PurePosixPath(row[name]).stem for row in rows for name in PICTURES if row[name]}
+    slides = {row["slide_id"] for row in rows if row["picture"]}.intersection(run) | set(dropped)
+    gone = 0
+    keys: set[str] = set()
+    for path in store.list("pictures"):
+        stem = PurePosixPath(path).stem
+        of = _OF_SLIDE.fullmatch(stem)
+        if of is None or stem in named:
+            continue
+        if {of["slide"], of["slide"] + (of["shown"] or "")} & slides:
+            store.delete(path)
+            gone, keys = gone + 1, keys | {of["key"]}
+    keys -= {stem[-8:] for stem in named}
+    for path in store.list("stages/slide") if keys else ():
+        if PurePosixPath(path).name[:8] in keys:
+            store.delete(path)
+    return gone
 
 
 def _each(columns: Sequence[str], true: Callable[[Mapping[str, Any]], bool]) -> Keep:
