@@ -122,8 +122,21 @@ def test_nobody_is_blamed_while_other_workers_die(
 
 
 def test_a_task_that_hangs_frees_its_worker(workers: Workers) -> None:
-    with pytest.raises(TooLongError):
-        run(workers, ["hang", "hang", "hang"], for_s=1)
+    behind: list[bool] = []
+
+    def wait() -> None:
+        try:
+            run(workers, ["a"], "behind", for_s=2)
+        except TooLongError as error:
+            behind.append(error.at_work)
+
+    other = threading.Timer(1, wait)
+    other.start()
+    with pytest.raises(TooLongError) as caught:
+        run(workers, ["hang", "hang", "hang"], for_s=4)
+    assert caught.value.at_work
+    other.join()
+    assert behind == [False]
     assert run(workers, ["a", "b", "c"], for_s=60) == ["a", "b", "c"]
 
 

@@ -104,7 +104,7 @@ def failure_of(error: BaseException, known: Iterable[str] = ()) -> SlideFailedEr
             return _of_deaths(error)
         case TooLongError():
             why = "not done within run.slide_timeout_s; raise it or run again"
-            return SlideFailedError(SlideState.FAILED, Reason.TIMEOUT, why)
+            return SlideFailedError(SlideState.FAILED, Reason.TIMEOUT, why, again=not error.at_work)
         case RunOverError() | ClusterError() | DiskFullError():
             why = f"not done when the run ended: {error}"
             return SlideFailedError(SlideState.FAILED, Reason.RUN_ENDED, why, trouble=error, ends_run=True)

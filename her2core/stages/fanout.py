@@ -50,7 +50,17 @@ class RunOverError(Her2Error):
 
 
 class TooLongError(Exception):
-    """The deadline passed. Not a `TimeoutError`: connections raise that, and it may pass."""
+    """The deadline passed. Not a `TimeoutError`: connections raise that, and it may pass.
+
+    Parameters
+    ----------
+    at_work
+        Whether a worker was busy with it; else it had only waited behind others.
+    """
+
+    def __init__(self, at_work: bool = True) -> None:
+        super().__init__(at_work)
+        self.at_work = at_work
 
 
 class WorkersDiedError(Exception):
@@ -230,14 +240,16 @@ class Workers:
             and not event.get("expected")
         }
 
-    def end_hanging(self, keys: set[str]) -> None:
-        """End the workers that are still busy with tasks nobody waits for; nannies start new ones."""
+    def end_hanging(self, keys: set[str]) -> bool:
+        """End the workers that are busy with tasks nobody waits for, and tell whether any was."""
         with suppress(Exception):  # a cluster that does not answer is told of elsewhere
-            processing = self.client.processing()  # type: ignore[no-untyped-call]
-            busy = [name for name, tasks in processing.items() if keys & set(map(str, tasks))]
+            stacks = self.client.call_stack(keys=sorted(keys)) if keys else {}  # type: ignore[no-untyped-call]
+            busy = [worker for worker, tasks in stacks.items() if keys & set(map(str, tasks))]
             if busy:
                 log.warning("ending %d workers whose tasks did not end in time", len(busy))
                 self.client.run(_end_process, workers=busy, wait=False, on_error="ignore")
+            return bool(busy)
+        return True
 
 
 def fan_out(
@@ -303,11 +315,8 @@ def fan_out(
                 submit_next()
                 yield result
         except TooLongError:
-            hanging = {str(future.key) for future in running}
-            for future in running:
-                workers.forget(future)
-            workers.end_hanging(hanging)
-            raise
+            at_work = workers.end_hanging({str(future.key) for future in running})
+            raise TooLongError(at_work) from None
         finally:
             for future in running:
                 workers.forget(future)
@@ -371,7 +380,6 @@ def _try_alone(
             except KilledWorker as killed:
                 deaths += killed.allowed_failures + 1
             except TooLongError:
-                workers.forget(future)
                 workers.end_hanging({name})
                 raise
             else:
