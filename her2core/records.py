@@ -284,6 +284,8 @@ class Fluorescence:
         Median and robust standard deviation (1.4826 MAD) of empty field.
     dapi_low, dapi_high
         Level between nuclei, and of a typical nucleus.
+    dapi_share
+        Share of DAPI's light that shows in every channel beside it, 0 of itself; empty: none does.
     """
 
     channels: tuple[str, ...]
@@ -291,6 +293,7 @@ class Fluorescence:
     noise: tuple[float, ...]
     dapi_low: float
     dapi_high: float
+    dapi_share: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,7 +371,16 @@ class ISHKernel:
         if self.unmixer is not None:
             planes = self.unmixer(pixels)
             return [planes.black, planes.red]
-        return [pixels[..., k] for k in range(1, pixels.shape[2])]
+        return [self._without_dapi(pixels, k) for k in range(1, pixels.shape[2])]
+
+    def _without_dapi(self, pixels: Pixels, channel: int) -> NDArray[Any]:
+        """A probe's channel, less what shows of DAPI in it: chromatin is no signal."""
+        assert isinstance(self.stain, Fluorescence)
+        share = self.stain.dapi_share[channel] if self.stain.dapi_share else 0.0
+        plane: NDArray[Any] = pixels[..., channel]
+        if share > 0:
+            plane = plane.astype(np.float32) - np.float32(share) * pixels[..., 0].astype(np.float32)
+        return plane
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -31,7 +31,7 @@ from her2core.records import Assay, DishStain, PyramidRef, SlideProfile, StainPr
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Raised whenever the same pixels and parameters would give another profile."""
 TISSUE_LABEL = "tissue"
 VECTOR_PIXELS = 400_000  # about this many pixels at most, in a fixed stride, inform the stain vectors

@@ -26,6 +26,10 @@ MARGIN_UM = 16.0  # tissue reaches this far beyond what DAPI shows on the coarse
 OTSU_BINS = 1024
 FINE_PX = 256  # edge of the full-resolution squares that tell background and noise
 LEAST_EMPTY = 256  # pixels of empty field from which background is believed
+TEXTURE_UM = 2.0  # edge of the windows above whose mean the texture of chromatin rises; ours
+TEXTURE_LEAST = 1000  # coarse pixels inside nuclei from which a share of DAPI's light is believed; ours
+TEXTURE_KEPT = 0.95  # of these pixels, by how much they rise or fall: the others may be signals; ours
+LEAST_SHARE = 0.05  # less of DAPI's light in a probe's channel is none; ours
 LEAST_CONTRAST = 5.0  # nuclei stand out of the field by this many standard deviations of its noise, or fail
 
 Histogram = npt.NDArray[np.int64]
@@ -43,8 +47,8 @@ def fluorescence_profile(
     """
     um_px = ref.mpp * 2**slide.coarse_halvings
     mask = _where_nuclei_are(slide.coarse()[..., 0], um_px)
-    fields = [pixels[..., 0] for pixels, _ in slide.tissue_tiles(mask)]
-    between = _histogram(fields, ref.dtype)
+    fields = [pixels for pixels, _ in slide.tissue_tiles(mask)]
+    between = _histogram([pixels[..., 0] for pixels in fields], ref.dtype)
     threshold = _split(between)
     low = float(_quantile(between[: threshold + 1], 0.5))
     high = float(threshold + 1 + _quantile(between[threshold + 1 :], 0.5))
@@ -53,7 +57,8 @@ def fluorescence_profile(
         *(_empty_field(fine, c, low + (high - low) / 4, ref.dtype) for c in range(len(ref.channels))),
         strict=True,
     )
-    levels = Fluorescence(ref.channels, background, noise, low, high)
+    shares = _dapi_shares(fields, (low + high) / 2, ref.mpp * 2**slide.tile_halvings, len(ref.channels))
+    levels = Fluorescence(ref.channels, background, noise, low, high, shares)
     return levels, _quality(levels, fine, mask, um_px), mask
 
 
@@ -89,6 +94,52 @@ def _histogram(fields: list[Pixels], dtype: str) -> Histogram:
     for field in fields:
         counts += np.bincount(field.ravel(), minlength=len(counts))
     return counts
+
+
+def _dapi_shares(fields: list[Pixels], nuclear: float, um_px: float, n_channels: int) -> tuple[float, ...]:
+    """Share of DAPI's light that shows in every channel, by the texture of chromatin inside nuclei.
+
+    The slope of what a channel rises above its surroundings on what DAPI does, where all of the surroundings
+    are brighter than ``nuclear``. Sums of integers: the same in any order.
+    """
+    rises = [_rises(pixels, nuclear, max(1, round(TEXTURE_UM / 2 / um_px))) for pixels in fields]
+    n = sum(len(part) for part in rises)
+    shares = [0.0] * n_channels
+    if n < TEXTURE_LEAST:
+        return tuple(shares)
+    last = int(TEXTURE_KEPT * (n - 1))
+    limits = np.partition(np.abs(np.concatenate(rises)), last, axis=0)[last]
+    for channel in range(1, n_channels):
+        most = limits[[0, channel]]
+        together = square = 0
+        for part in rises:
+            kept = part[(np.abs(part[:, [0, channel]]) <= most).all(axis=1)]
+            together += int((kept[:, 0] * kept[:, channel]).sum())
+            square += int((kept[:, 0] ** 2).sum())
+        share = min(together / max(square, 1), 1.0)
+        shares[channel] = round(share, 4) if share >= LEAST_SHARE else 0.0
+    return tuple(shares)
+
+
+def _rises(pixels: Pixels, nuclear: float, reach: int) -> npt.NDArray[np.int64]:
+    """(n, channel): pixels less the mean of the window around them, times its area, inside nuclei."""
+    if min(pixels.shape[:2]) <= 2 * reach:
+        return np.empty((0, pixels.shape[2]), np.int64)
+    area = (2 * reach + 1) ** 2
+    inside = _window_sums((pixels[..., :1] > nuclear).astype(np.int64), reach)[..., 0] == area
+    middle = pixels[reach:-reach, reach:-reach].astype(np.int64)
+    out: npt.NDArray[np.int64] = (area * middle - _window_sums(pixels.astype(np.int64), reach))[inside]
+    return out
+
+
+def _window_sums(values: npt.NDArray[np.int64], reach: int) -> npt.NDArray[np.int64]:
+    """Sums over windows of ``2 * reach + 1`` pixels a side that lie in (h, w, channel) wholly."""
+    for axis in (0, 1):
+        total = np.cumsum(values, axis=axis)
+        total = np.concatenate([np.zeros_like(total.take([0], axis)), total], axis=axis)
+        size, last = 2 * reach + 1, total.shape[axis]
+        values = total.take(np.arange(size, last), axis) - total.take(np.arange(last - size), axis)
+    return values
 
 
 def _boxes(slide: SampledSlide, mask: Mask, params: ProfileParams) -> list[Box]:

@@ -29,7 +29,7 @@ from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.stages.nuclei_table import kernel_table
 from her2core.storage.store import Store
 
-VERSION = 9
+VERSION = 10
 """Raised whenever the same pixels and parameters would give other rows, or other parts."""
 
 UNIT_SHARDS = 1.5
