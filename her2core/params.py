@@ -249,6 +249,8 @@ class ScoreParams:
     """Membrane OD from which staining is moderate (QuPath's 2+ default)."""
     strong_od: float = 0.60
     """Membrane OD from which staining is strong (QuPath's 3+ default)."""
+    membrane_contrast_od: float = 0.12
+    """Least OD by which a faint or weak membrane exceeds its cell's cytoplasm; less is haze. Ours."""
     detect_fraction: float = 0.10
     """Stained fraction of the contour from which a cell is stained at all. Ours."""
     lateral_fraction: float = 0.30
@@ -295,6 +297,8 @@ class ScoreParams:
             raise ValueError(
                 f"min_cells {self.min_cells}, full_cells {self.full_cells}: expected 1 <= min <= full"
             )
+        if not 0 <= self.membrane_contrast_od <= 1:
+            raise ValueError(f"membrane_contrast_od {self.membrane_contrast_od}: expected 0 to 1")
         if not 0 <= self.false_stain_ppm <= 1_000_000:
             raise ValueError(f"false_stain_ppm {self.false_stain_ppm}: expected 0 to 1000000")
         if not self.complete_fraction <= 1.0 or not 0.0 <= self.evaluable_fraction <= 1.0:

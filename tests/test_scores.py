@@ -67,7 +67,7 @@ def cells(*kinds: str, spacing_um: float = 10.0, **columns: Any) -> MeasuredCell
         "completeness": measured[:, 0],
         "intensity_od": measured[:, 1],
         "membrane_od": measured[:, 1],
-        "cytoplasm_od": np.full(n, 0.05, np.float32),
+        "cytoplasm_od": np.full(n, 0.02, np.float32),
         "evaluable": np.ones(n, np.bool_),
         "tumour": np.ones(n, np.bool_),
     }
@@ -122,6 +122,24 @@ def test_a_cut_point_belongs_to_the_class_above_it(
     assert CellClass(classify(one, PARAMS, GASTRIC)[0]).label == gastric
 
 
+@pytest.mark.parametrize(
+    ("od", "cytoplasm", "expected"),
+    [
+        (0.15, 0.02, "1"),
+        (0.15, 0.04, "0"),  # grains of haze that a contour runs through
+        (0.35, 0.24, "0"),
+        (0.35, 0.22, "2"),
+        (0.50, 0.45, "2"),  # too dark for haze
+        (0.15, np.nan, "1"),
+    ],
+)
+def test_stain_of_the_membrane_exceeds_that_of_the_cytoplasm(
+    od: float, cytoplasm: float, expected: str
+) -> None:
+    one = cells("0", completeness=[0.95], intensity_od=[od], cytoplasm_od=[cytoplasm])
+    assert CellClass(classify(one, PARAMS, BREAST)[0]).label == expected
+
+
 def test_an_unevaluable_contour_has_no_class_and_is_not_counted() -> None:
     measured = cells("3", "3", "0", evaluable=[True, False, True])
     assert classify(measured, PARAMS, BREAST).tolist() == [CellClass.C3, CellClass.UNEVALUABLE, CellClass.C0]
@@ -173,6 +191,7 @@ def test_a_detection_cut_point_that_was_not_measured_is_refused() -> None:
         {"min_cells": 0},
         {"full_cells": 10},
         {"false_stain_ppm": -1},
+        {"membrane_contrast_od": -0.1},
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
@@ -195,7 +214,7 @@ def test_counts_h_score_and_p_of_t_by_hand() -> None:
     assert e.h_score == 1 * 20 + 2 * 10 + 3 * 10
     assert e.membrane_od_mean == pytest.approx((20 * 0.15 + 20 * 0.30 + 10 * 0.50 + 10 * 0.80) / 100)
     assert e.completeness_mean == pytest.approx((20 * 0.5 + 20 * 0.95 + 10 * 0.5 + 10 * 0.95) / 100)
-    assert e.cytoplasm_od_mean == pytest.approx(0.05)
+    assert e.cytoplasm_od_mean == pytest.approx(0.02)
     by_t = dict(zip(e.grid_od, e.p_of_t or (), strict=True))
     assert (by_t[0.05], by_t[0.15], by_t[0.20], by_t[0.30], by_t[0.50], by_t[0.80], by_t[1.0]) == (
         (0.6, 0.6, 0.4, 0.4, 0.2, 0.1, 0.0)

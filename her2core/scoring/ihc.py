@@ -134,9 +134,18 @@ def completeness_column(params: ScoreParams, ladder_od: Sequence[float]) -> str:
 
 
 def classify(cells: MeasuredCells, params: ScoreParams, rules: RuleSet) -> NDArray[np.int8]:
-    """Class of every cell, shape ``(n,)``, values of `CellClass`, from the rule set's table."""
+    """Class of every cell, shape ``(n,)``, values of `CellClass`, from the rule set's table.
+
+    A contour drawn through haze follows its darkest grains: faint or weak stain that hardly exceeds the
+    cell's own cytoplasm is none of the membrane.
+    """
     intensity, completeness = _bins(cells, params)
     classes = np.array(rules.cell_classes, np.int8)[intensity, completeness]
+    contrast = cells.intensity_od - cells.cytoplasm_od  # NaN where either was not measured: no haze known
+    haze = (contrast < np.float32(params.membrane_contrast_od)) & (
+        cells.intensity_od < np.float32(params.moderate_od)
+    )
+    classes = np.where(haze, np.int8(CellClass.C0), classes)
     return np.where(cells.evaluable, classes, np.int8(CellClass.UNEVALUABLE))
 
 
