@@ -15,7 +15,7 @@ import typer.main
 
 from flows import cli
 from her2core.phantom import synth_cohort
-from her2core.phantom.cohort import PLAN
+from her2core.phantom.cohort import PLAN, slide_spec
 from her2core.phantom.ish_cohort import ISH_PLAN
 from tests.conftest import ROOT
 
@@ -23,7 +23,9 @@ README = ROOT / "README.md"
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 SLIDE = "TWO-A1"
-OTHER_TOOLS = {"dask", "docker", "export", "prefect"}
+SEED = 1
+"""That of `synth_cohort`, which the demo draws by."""
+OTHER_TOOLS = {"dask", "docker", "export", "prefect", "until"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -133,11 +135,13 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     planned = [planned for planned in PLAN if planned.slide_id == SLIDE]
     synth_cohort(folder / "demo" / "slides", plan=planned, ish_plan=(), side_px=1536)
     (code,) = blocks(README, "python")
+    assert not re.search("import (polars|duckdb)", code)  # `make demo` does not install them
     (folder / "example.py").write_text(code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "signal" not in done.stderr
     return folder, done.stdout
 
 
@@ -148,6 +152,10 @@ def test_the_python_of_the_readme_prints_what_it_says(scored: tuple[Path, str]) 
     assert re.search(r"^2\+ [\d.]+ \[.*'uncalibrated'", printed, re.M)
     (shown,) = (block for block in blocks(README, "text") if block.startswith("<xarray.DataArray"))
     assert in_form(shown) == in_form(printed[printed.index("<xarray.DataArray") :])
+    place = [planned.slide_id for planned in PLAN].index(SLIDE)
+    demo = slide_spec(PLAN[place], seed=1000 * SEED + place)
+    assert f"# {demo.width_px} {demo.height_px} 0.25 aperio" in README.read_text(encoding="utf-8")
+    assert f"(c: 3, y: {-(-demo.height_px // 4)}, x: {-(-demo.width_px // 4)})" in shown
 
 
 def in_form(text: str) -> list[str]:
