@@ -26,6 +26,8 @@ class Reason(StrEnum):
     PIXELS_UNSUPPORTED = "pixels_unsupported"  # a type of number, or time points, that we do not measure
     ROI_INVALID = "roi_invalid"
     ROI_DOUBTFUL = "roi_doubtful"  # read, but it may be of another slide or scale; roi_notes say why
+    CELLS_INVALID = "cells_invalid"  # another program's outlines, which cannot be used
+    CELLS_DOUBTFUL = "cells_doubtful"  # read, but they may be of another slide or scale; cells_notes say why
     # the image
     INSUFFICIENT_TISSUE = "insufficient_tissue"
     BLUR = "blur"

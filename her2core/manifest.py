@@ -250,6 +250,13 @@ def _address(value: str) -> str:
     return value
 
 
+def _ihc_only(value: str, info: ValidationInfo) -> str:
+    assay = info.data.get("assay")
+    if assay is not None and assay != Assay.IHC:
+        raise ValueError(f"found outlines for {assay}; only slides of {Assay.IHC} are measured on them")
+    return value
+
+
 _Text = Annotated[str, AfterValidator(_plain)]
 _Address = Annotated[str, AfterValidator(_address)]
 
@@ -300,6 +307,7 @@ class _Row(BaseModel):
     antibody_clone: _Text | None = None
     section_age_days: Annotated[float, BeforeValidator(_duration("days", 100_000))] | None = None
     block_date: Annotated[str, AfterValidator(_date)] | None = None
+    cells_uri: Annotated[_Address, AfterValidator(_ihc_only)] | None = None
 
 
 COLUMNS = tuple(_Row.model_fields)
@@ -335,7 +343,7 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
             problems += [f"row {number}, {_sentence(entry)}" for entry in error.errors(include_url=False)]
             continue
         values = row.model_dump()
-        for column in ("uri", "roi_uri"):
+        for column in ("uri", "roi_uri", "cells_uri"):
             if values[column] is not None:
                 values[column] = _resolved(uri, values[column])
         rows.append((number, SlideRow(**values)))
@@ -416,7 +424,7 @@ def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
     """Slides named or placed twice, and cases of two patients."""
     problems = []
     ids: dict[str, int] = {}
-    places: dict[tuple[str, str | None, str | None], int] = {}
+    places: dict[tuple[str | None, ...], int] = {}
     patients: dict[str, tuple[str, int]] = {}
     for number, row in rows:
         if row.patient_id is not None:
@@ -426,7 +434,7 @@ def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
                 problems.append(f"row {number}, patient_id: {row.patient_id!r}, but {other}")
         if (earlier := ids.setdefault(folded(row.slide_id), number)) != number:
             problems.append(f"row {number}, slide_id: {row.slide_id!r} is also in row {earlier}")
-        place = (row.uri, row.scene, row.roi_uri)
+        place = (row.uri, row.scene, row.roi_uri, row.cells_uri)
         if (earlier := places.setdefault(place, number)) != number:
             problems.append(f"row {number}, uri: the same slide, scene and region as in row {earlier}")
     return problems

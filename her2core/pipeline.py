@@ -7,9 +7,10 @@ all there is to resuming, to retries and to cohorts that grow.
 ::
 
     stage     key digests                                  record
+    outlines  kernel parameters, file of nuclei, size      OutlinesRef, where the manifest names cells_uri
     pyramid   pyramid parameters, slide identity, µm/px    PyramidRef
     profile   profile parameters, pyramid key              SlideProfile
-    cells     kernel parameters, profile key               CellsRef
+    cells     kernel parameters, profile and outlines key  CellsRef
     slide     score parameters, manifest row, cells key    SlideFinished
 """
 
@@ -28,13 +29,15 @@ from pydantic import TypeAdapter
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
 from her2core.grid import Grid
+from her2core.inspect import require_scorable
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.scoring.keyed import Judging
-from her2core.stages import cells, steps
+from her2core.stages import cells, outlines, steps
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
+from her2core.stages.outlines import OutlinesRef
 from her2core.stages.progress import ENDED, report
 from her2core.stages.run import Run
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
@@ -129,6 +132,7 @@ class _Slide:
         note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
         source = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint, config.roi))
         info = source.info
+        given_key, given_nuclei = self._outlines(source, deadline)
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
 
         named = [row.slide_id, *pyramid.key_inputs(info)]  # the image is called by the slide's id
@@ -144,13 +148,14 @@ class _Slide:
 
         ihc = row.assay == Assay.IHC
         kernel = config.ihc if ihc else config.ish
-        cells_key = content_key("cells", cells.VERSION, kernel, [profile_key])
+        cells_key = content_key("cells", cells.VERSION, kernel, [profile_key, *given_key])
+        at = given_nuclei.path if given_nuclei else None
         measured = self._published(
-            "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, kernel, cells_key, deadline)
+            "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, kernel, cells_key, at, deadline)
         )
         shown = replace(info, uri=self.run.names.of(info.uri), problems=tuple(map(self._hide, info.problems)))
         given = (self.run.store, self.run.shown(row), shown, ref, frozen, measured)
-        rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri)
+        rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri, given_nuclei)
         judging = Judging(config.score, config.ish_score).of(row)
         finish: Callable[[str], SlideFinished]
         if ihc:
@@ -204,11 +209,39 @@ class _Slide:
         )
         return ref
 
+    def _outlines(self, source: steps.Source, deadline: float) -> tuple[list[str], OutlinesRef | None]:
+        """Another program's nuclei, once they are published, and their key; nothing without any."""
+        row, config = self.row, self.run.config
+        if row.cells_uri is None:
+            return [], None
+        info = source.info
+        size = outlines.SlideSize(info.height, info.width, require_scorable(info, row.assay))
+        named = [source.outlines, *map(str, size)]
+        key = content_key("outlines", outlines.VERSION, config.ihc, named)
+        job = partial(
+            outlines.publish,
+            self.run.store,
+            f"outlines/{key}.parquet",
+            size,
+            row.cells_uri,
+            source.outlines,
+            config.ihc,
+            config.run.endpoint_url,
+        )
+        make = partial(self._on_cluster, "outlines", job, deadline=deadline)
+        return [key], self._published("outlines", key, OutlinesRef, make)
+
     def _cells(
-        self, ref: PyramidRef, slide_profile: SlideProfile, params: cells.Params, key: str, deadline: float
+        self,
+        ref: PyramidRef,
+        slide_profile: SlideProfile,
+        params: cells.Params,
+        key: str,
+        given: str | None,
+        deadline: float,
     ) -> CellsRef:
         parts = f"parts/cells/{key}"
-        work = cells.units(self.run.store, ref, slide_profile, params, parts)
+        work = cells.units(self.run.store, ref, slide_profile, params, parts, given)
         shown = "cells" if self.row.assay == Assay.IHC else "nuclei"
         counts = self._fan(shown, [partial(cells.measure, unit) for unit in work], deadline)
         return CellsRef(tuple(sorted(unit.part for unit in work)), sum(counts))

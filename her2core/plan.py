@@ -11,6 +11,7 @@ from her2core.config import Config
 from her2core.errors import Her2Error
 from her2core.inspect import inspect_row, require_scorable
 from her2core.manifest import require_rules
+from her2core.outlines import check_outlines
 from her2core.pyramid.writer import estimate_size, grid_of
 from her2core.records import SlideRow
 from her2core.roi import read_roi
@@ -116,6 +117,8 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
             mpp = require_scorable(info, row.assay)
             found = read_roi(row.roi_uri, *size, mpp, config.roi, endpoint_url=endpoint)
             doubts = found.used.doubts
+        if row.cells_uri is not None:
+            check_outlines(row.cells_uri, config.run.endpoint_url)
     except (Her2Error, OSError, BotoCoreError) as error:
         return SlidePlan(row.slide_id, problem=str(failure_of(error)))
     grid = grid_of(info.height, info.width, config.pyramid)

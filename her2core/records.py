@@ -82,6 +82,7 @@ class SlideRow:
     antibody_clone: str | None = None
     section_age_days: float | None = None
     block_date: str | None = None
+    cells_uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,29 @@ class RoiUsed:
     classes: tuple[str, ...]
     excluded: tuple[str, ...]
     area_mm2: float
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutlinesUsed:
+    """Another program's nuclei, which a slide's cells were measured on.
+
+    Attributes
+    ----------
+    source, digest
+        Where they were read, and the identity of that file.
+    count
+        How many of them can be measured on.
+    notes
+        What of the file was not used, and what was made of it, in words.
+    doubts
+        Why they may not be of this slide, in words.
+    """
+
+    source: str
+    digest: str
+    count: int
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from her2core.outlines import outlines_identity
 from her2core.params import (
     HeterogeneityParams,
     IHCParams,
@@ -25,7 +26,7 @@ from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader, SlideReader
 from her2core.records import Assay, Box, SlideProfile, SlideRow
-from her2core.stages import cells, steps
+from her2core.stages import cells, outlines, steps
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
@@ -47,6 +48,7 @@ def score(
     score_params: ScoreParams | None = None,
     row: SlideRow | None = None,
     assay: Assay = Assay.IHC,
+    cells_uri: str | None = None,
 ) -> tuple[SlideProfile, pa.Table, SlideFinished]:
     """Score a slide with tasks in a shuffled order, and work units cut as asked.
 
@@ -67,18 +69,25 @@ def score(
     ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25, pixels=pixels)
     profile = steps.profile(store, ref, ProfileParams(), assay, "tissue")
     kernel = IHCParams() if assay == Assay.IHC else ISHParams()
-    units = list(cut(cells.units(store, ref, profile, kernel, "parts/cells/k")))
+    given = None
+    if cells_uri is not None:
+        digest = outlines_identity(cells_uri)
+        size = outlines.SlideSize(info.height, info.width, ref.mpp)
+        given = outlines.publish(store, "outlines/k.parquet", size, cells_uri, digest, IHCParams(), None)
+    place = given.path if given else None
+    units = list(cut(cells.units(store, ref, profile, kernel, "parts/cells/k", place)))
     shuffled.shuffle(units)
     count = sum(cells.measure(unit) for unit in units)
     measured = CellsRef(tuple(sorted(unit.part for unit in units)), count)
     row = row or SlideRow("s1", "c1", "memory", assay)
-    given = (store, row, info, ref, profile, measured)
+    inputs = (store, row, info, ref, profile, measured)
     if isinstance(kernel, IHCParams):
-        finished = finish_ihc(
-            SlideJob(*given, score_params or ScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab"
-        )
+        ihc = SlideJob(*inputs, score_params or ScoreParams(), kernel, None, HETEROGENEITY, outlines=given)
+        finished = finish_ihc(ihc, "0123456789ab")
     else:
-        finished = finish_ish(SlideJob(*given, IshScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab")
+        finished = finish_ish(
+            SlideJob(*inputs, IshScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab"
+        )
     assert finished.cells is not None
     table = "cells" if assay == Assay.IHC else "nuclei"
     return profile, pq.read_table(folder / "tables" / table / finished.cells.path), finished

@@ -488,7 +488,7 @@ def test_a_slide_row_holds_what_is_known() -> None:
     outcome = _outcome("s1")
     row = slide_row(outcome, PARAMS, LADDER)
     assert set(row) == set(SLIDES.schema.names)
-    empty = {name for name, value in row.items() if value is None and not name.startswith("roi_")}
+    empty = {name for name, value in row.items() if value is None and not name.startswith(("roi_", "cells_"))}
     assert empty <= {"patient_id", "block_id", "site", "collection_date", "scanner", "message", "scene",
                      "background", "null_excludes_pct"} | ISH_COLUMNS | TREATMENT_COLUMNS  # fmt: skip
     assert (row["mpp"], row["mpp_source"]) == (0.25, "aperio")  # as found, not as the manifest says

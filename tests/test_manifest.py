@@ -48,6 +48,16 @@ def test_a_full_row(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_row_names_the_nuclei_of_another_program(tmp_path: Path) -> None:
+    text = f"{HEADER},cells_uri\na,c,s.tif,HER2-IHC,cells/a.geojson\nb,c,s.tif,HER2-IHC,s3://lab/b.tif\n"
+    first, second = read_manifest(write(tmp_path, text))
+    assert (first.cells_uri, second.cells_uri) == (f"{tmp_path}/cells/a.geojson", "s3://lab/b.tif")
+    text = f"{HEADER},cells_uri\na,c,a.tif,HER2-FISH,a.tif\n"
+    assert problems(tmp_path, text) == [
+        "row 2, cells_uri: found outlines for HER2-FISH; only slides of HER2-IHC are measured on them"
+    ]
+
+
 def test_a_row_says_how_its_tissue_was_treated(tmp_path: Path) -> None:
     columns = "tumour_type,specimen_type,cold_ischaemia_min,fixative,fixation_h,antibody_clone"
     text = (
@@ -308,7 +318,11 @@ def test_an_error_of_the_spreadsheet_is_no_id(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
-    for text in (f"{HEADER}\nS1,C1,{address},HER2-IHC\n", f"{HEADER},roi_uri\nS1,C1,a,HER2-IHC,{address}\n"):
+    for text in (
+        f"{HEADER}\nS1,C1,{address},HER2-IHC\n",
+        f"{HEADER},roi_uri\nS1,C1,a,HER2-IHC,{address}\n",
+        f"{HEADER},cells_uri\nS1,C1,a,HER2-IHC,{address}\n",
+    ):
         (problem,) = problems(tmp_path, text)
         assert "carries a user name, a signature or a password" in problem
         assert "hush" not in problem

@@ -19,7 +19,16 @@ from her2core.guidelines.rules_case import CaseDecision, CaseRules, case_rules_f
 from her2core.guidelines.rules_ihc import SCORES, ClassCounts, RuleSet
 from her2core.guidelines.rules_ish import IshRules, load_ish_rules
 from her2core.params import IshScoreParams, ScoreParams
-from her2core.records import Assay, PyramidRef, RoiUsed, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.records import (
+    Assay,
+    OutlinesUsed,
+    PyramidRef,
+    RoiUsed,
+    SlideInfo,
+    SlideProfile,
+    SlideRow,
+    SlideState,
+)
 from her2core.scoring.ihc import Expression, SlideScore, Verdict, judge, pool_expression
 from her2core.scoring.ish import IshScore
 
@@ -38,6 +47,8 @@ class SlideOutcome:
         Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
     roi
         Its region of interest, if it has one.
+    outlines
+        The nuclei that its cells were measured on, if another program found them.
     probes
         ISH: what marks what, as ``HER2=0`` (a channel of the file) or ``HER2=black``.
     picture, regions_picture, fields_picture
@@ -62,6 +73,7 @@ class SlideOutcome:
     score_key: str | None = None
     ish: IshScore | None = None
     roi: RoiUsed | None = None
+    outlines: OutlinesUsed | None = None
 
     @property
     def headline(self) -> str:

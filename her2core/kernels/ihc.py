@@ -31,7 +31,7 @@ from her2core.kernels import contour, nuclei
 from her2core.kernels.blur import blur, gaussian_taps
 from her2core.kernels.cell import LADDER, MEASURED, Sheets, Sizes, measure
 from her2core.kernels.evidence import judge, nucleus_rule
-from her2core.kernels.nuclei import UNLIMITED, Nuclei
+from her2core.kernels.nuclei import UNLIMITED, Given, Nuclei
 from her2core.kernels.parting import barriers, find_doubles, parting_rule
 from her2core.kernels.planes import BASE, DAB_PER_OD, SHADES, Planes, Smoothing, fill_planes, stain_tables
 from her2core.kernels.pockets import fill_pockets, judge_pockets, pocket_rule
@@ -76,6 +76,10 @@ SEED_GREY: Final = 12  # a seed is darker than its surroundings by this much
 SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
 SHARED_OF_KINDS: Final = 12  # ... or a nucleus and a pocket one cell
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
+
+
+SEED_GIVEN: Final = 2
+"""``seed_source`` of a cell around a nucleus that another program outlined; 0 is found, 1 a pocket."""
 
 
 class QcFlag(IntFlag):
@@ -259,8 +263,17 @@ class IHCKernel:
         """
         return self.outline(rgb, origin, core)[0]
 
-    def outline(self, rgb: RGB, origin: tuple[int, int], core: Box) -> tuple[Cells, Outlines]:
-        """The cells of `__call__`, and the outlines that they were measured on, row by row."""
+    def outline(
+        self, rgb: RGB, origin: tuple[int, int], core: Box, given: Given | None = None
+    ) -> tuple[Cells, Outlines]:
+        """The cells of `__call__`, and the outlines that they were measured on, row by row.
+
+        Parameters
+        ----------
+        given
+            Nuclei to measure on, instead of those that are found: at least all whose centre lies in
+            ``core.grown(halo_px)``.
+        """
         area = Box(origin[0], origin[1], origin[0] + rgb.shape[0], origin[1] + rgb.shape[1])
         need = core.grown(self.halo_px)
         if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
@@ -273,7 +286,11 @@ class IHCKernel:
         planes = self._unmix(rgb[cut_y:, cut_x:])
         top, left = core.y0 // self.bin - y0, core.x0 // self.bin - x0
         inner = Box(top, left, -(-core.y1 // self.bin) - y0, -(-core.x1 // self.bin) - x0)
-        cells, lines = self._measure(planes, self._nuclei(planes, inner), inner)
+        if given is None:
+            found, source = self._nuclei(planes, inner), None
+        else:
+            found, source = self._given(given, (y0, x0), inner), SEED_GIVEN
+        cells, lines = self._measure(planes, found, inner, source)
         for column in (cells["y_px0"], lines.y_px):
             column += y0 * self.bin
         for column in (cells["x_px0"], lines.x_px):
@@ -306,6 +323,13 @@ class IHCKernel:
         )
         fill_planes(rgb, self.stains.packed, self.smoothing, planes)
         return planes
+
+    def _given(self, given: Given, origin: tuple[int, int], inner: Box) -> Nuclei:
+        """Of the nuclei that were given those that are, or bound, cells of ``inner``."""
+        found = given.on_grid(self.bin, self.um, self.edge_rule.r_min, self.r_max)
+        y, x = found.y - np.int32(origin[0]), found.x - np.int32(origin[1])
+        near = _within(y, x, inner.grown(self.drift + self.neighbour))
+        return found._replace(y=y, x=x).where(near)
 
     def _nuclei(self, planes: Planes, inner: Box) -> Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``."""
@@ -419,7 +443,10 @@ class IHCKernel:
             unrivalled(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.look)
         )
 
-    def _measure(self, planes: Planes, found: Nuclei, inner: Box) -> tuple[Cells, Outlines]:
+    def _measure(
+        self, planes: Planes, found: Nuclei, inner: Box, source: int | None
+    ) -> tuple[Cells, Outlines]:
+        """Cells around nuclei that were found, or that came from a ``source``, which judged their sizes."""
         found = found.where(found.nearby())
         wanted = _within(found.y, found.x, inner.grown(self.drift))
         strips = found.strips(planes.soft.shape[0])
@@ -441,7 +468,11 @@ class IHCKernel:
         wanted &= (np.abs(place - centre) <= self.bin * self.drift).all(axis=1)
         self._judge_cells(cells, found.hidden)
         area = cells["nucleus_area_um2"]
-        kept = wanted & (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)
+        kept = wanted
+        if source is None:
+            kept &= (area >= self.params.min_nucleus_um2) & (area <= self.params.max_nucleus_um2)
+        else:
+            cells["seed_source"] = source
         lines = Outlines(
             y_px=centre[:, 0].astype(np.float64),
             x_px=centre[:, 1].astype(np.float64),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from her2core.kernels.lanes import LANES, in_lanes, new_laps, trace_lanes
 from her2core.kernels.planes import BASE
-from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, centroid, sample
+from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, bend_costs, centroid, sample
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
 UNLIMITED: Final = np.zeros((0, N_RAYS), np.int32)  # outlines that may be as wide as the rule allows
@@ -52,6 +52,40 @@ class Nuclei(NamedTuple):
         better = np.flatnonzero(other.score > self.score[rows])
         for column, others in zip(self, other, strict=True):
             column[rows[better]] = others[better]
+
+
+class Given(NamedTuple):
+    """Nuclei that another program outlined, in place of those that are found.
+
+    Attributes
+    ----------
+    y_px, x_px
+        float64 ``(n,)``: centres, absolute pixels of the kernel's level; sorted by ``(y, x)``.
+    radius_um
+        float32 ``(n, 36)``: radii along the rays.
+    """
+
+    y_px: NDArray[np.float64]
+    x_px: NDArray[np.float64]
+    radius_um: NDArray[np.float32]
+
+    def on_grid(self, factor: int, um: float, r_min: int, r_max: int) -> Nuclei:
+        """These on the grid of the nuclear image: a pixel is ``factor`` of the level, and ``um`` wide.
+
+        A centre goes to the pixel that it lies in, and its radii make up for the way there. They are kept
+        within ``r_min`` and ``r_max`` pixels, and turn no sharper than an outline that was traced.
+        """
+        y, x = ((axis + 0.5) / factor for axis in (self.y_px, self.x_px))
+        row, column = (np.floor(axis).astype(np.int32) for axis in (y, x))
+        turn = 2.0 * np.pi * np.arange(N_RAYS) / N_RAYS
+        way = (y - row - 0.5)[:, None] * np.sin(turn) + (x - column - 0.5)[:, None] * np.cos(turn)
+        path = np.floor(self.radius_um.astype(np.float64) / um + way + 1.0).astype(np.int32)  # + 1/2, rounded
+        path = np.clip(path, r_min, r_max)
+        for _ in range(-(-(r_max - r_min) // MAX_BEND)):  # as far as a bend can reach
+            beside = np.minimum(np.roll(path, 1, axis=1), np.roll(path, -1, axis=1))
+            path = np.minimum(path, beside + MAX_BEND)
+        n = len(row)
+        return Nuclei(row, column, path, np.ones(n, np.int32), np.zeros(n, np.bool_))
 
 
 def find_seeds(image: NDArray[Any], least: int, radius: int, margin: int, seeds: NDArray[np.int32]) -> int:

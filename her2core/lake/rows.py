@@ -28,7 +28,7 @@ from her2core.lake.rows_ish import external_ish, judged_ish, scored_ish
 from her2core.lake.schema import CASES, CELLS, COMMITTED, SLIDES
 from her2core.params import ScoreParams
 from her2core.preanalytic import preanalytic_notes
-from her2core.records import Assay, RoiUsed, SlideRow
+from her2core.records import Assay, OutlinesUsed, RoiUsed, SlideRow
 from her2core.scoring.ihc import (
     OD_PERCENTS,
     Expression,
@@ -38,7 +38,7 @@ from her2core.scoring.ihc import (
     completeness_column,
 )
 
-SEED_SOURCES = ("hematoxylin", "membrane")
+SEED_SOURCES = ("hematoxylin", "membrane", "given")
 """Names of the kernel's ``seed_source`` codes."""
 _CLASS_LABELS = pa.array([c.label for c in CellClass if c.label])
 
@@ -137,6 +137,9 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
     if outcome.roi:
         row |= _region(outcome.roi)
         reasons |= {Reason.ROI_DOUBTFUL} if outcome.roi.doubts else set()
+    if outcome.outlines:
+        row |= _outlines(outcome.outlines)
+        reasons |= {Reason.CELLS_DOUBTFUL} if outcome.outlines.doubts else set()
     if outcome.pyramid:
         pyramid = outcome.pyramid
         row |= {"pyramid": pyramid.path, "pyramid_bytes": pyramid.bytes_written, "codec": pyramid.codec}
@@ -178,6 +181,16 @@ def _region(roi: RoiUsed) -> Row:
         "roi_excluded": list(roi.excluded),
         "roi_area_mm2": roi.area_mm2,
         "roi_notes": [*roi.doubts, *roi.notes],
+    }
+
+
+def _outlines(outlines: OutlinesUsed) -> Row:
+    """Another program's nuclei of a slide."""
+    return {
+        "cells_source": outlines.source,
+        "cells_digest": outlines.digest,
+        "cells_given": outlines.count,
+        "cells_notes": [*outlines.doubts, *outlines.notes],
     }
 
 

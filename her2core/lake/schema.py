@@ -187,8 +187,8 @@ CELLS = Table(
         Column("evaluable_fraction", SINGLE, "fraction", "Part of the contour that could be judged."),
         Column("neighbour_strong_fraction", SINGLE, "fraction", "Of the cells within 18 µm, those with a "
                "strong contour, whose stain this cell may only borrow."),
-        Column("seed_source", TEXT, "", "How the cell was found: hematoxylin (its nucleus stands out) or "
-               "membrane (the basin that stain encloses)."),
+        Column("seed_source", TEXT, "", "How the cell was found: hematoxylin (its nucleus stands out), "
+               "membrane (the basin that stain encloses) or given (another program outlined it)."),
         Column("qc_flag", pa.int16(), "", "Sum of 1 (fewer than half of the contour evaluable) and 2 (too "
                "dark to measure); 0 is good."),
         Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
@@ -455,6 +455,12 @@ SLIDES = Table(
         Column("roi_excluded", TEXTS, "", "Classes of those that were cut out."),
         Column("roi_area_mm2", REAL, "mm²", "Area of the region on the slide."),
         Column("roi_notes", TEXTS, "", "What of the file was not used, and why it may not be of this slide."),
+        Column("cells_source", TEXT, "", "Another program's outlines that the cells were measured on: where "
+               "they were read; null where nuclei were found here."),
+        Column("cells_digest", TEXT, "", "Identity of that file: equal means the same outlines."),
+        Column("cells_given", WHOLE, "", "How many of its outlines could be measured on; those in tissue are "
+               "cells."),
+        Column("cells_notes", TEXTS, "", "Which were not used, and why they may not be of this slide."),
         *(
             Column(f"membrane_od_p{q:02d}", REAL, "OD", f"{q} % of cells have at most this mean membrane OD.")
             for q in (5, 10, 25, 50, 75, 90, 95)

@@ -27,6 +27,7 @@ from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.stages.nuclei_table import kernel_table
+from her2core.stages.outlines import nuclei_near
 from her2core.storage.store import Store
 
 VERSION = 10
@@ -47,7 +48,8 @@ _local = threading.local()
 class Unit:
     """One work unit of one slide: everything a worker needs to measure it.
 
-    ``box`` is in pixels of ``level``; ``part`` is the object that the rows go to.
+    ``box`` is in pixels of ``level``; ``part`` is the object that the rows go to; ``outlines`` holds another
+    program's nuclei, where the manifest names some.
     """
 
     store: Store
@@ -57,6 +59,7 @@ class Unit:
     level: int
     box: Box
     part: str
+    outlines: str | None = None
 
 
 def working_level(mpp: float, params: Params) -> int:
@@ -90,7 +93,12 @@ def measure(unit: Unit) -> int:
 
 
 def units(
-    store: Store, pyramid: PyramidRef, profile: SlideProfile, params: Params, folder: str
+    store: Store,
+    pyramid: PyramidRef,
+    profile: SlideProfile,
+    params: Params,
+    folder: str,
+    outlines: str | None = None,
 ) -> tuple[Unit, ...]:
     """Return the work units of a slide that hold tissue."""
     level = working_level(pyramid.mpp, params)
@@ -101,7 +109,7 @@ def units(
         box = Box(y0, x0, min(y0 + edge, height), min(x0 + edge, width))
         if core_with_tissue(tissue, box, level) is not None:
             part = f"{folder}/{y0 // edge:05d}-{x0 // edge:05d}.parquet"
-            found.append(Unit(store, pyramid, profile, params, level, box, part))
+            found.append(Unit(store, pyramid, profile, params, level, box, part, outlines))
     return tuple(found)
 
 
@@ -144,7 +152,10 @@ def _rows_in(unit: Unit, tissue: TissueMask) -> pa.Table:
     if isinstance(kernel, ISHKernel):
         nuclei, spots = kernel(region, (around.y0, around.x0), core)
         return kernel_table(nuclei, spots, tissue.contains(nuclei["y_px0"], nuclei["x_px0"]))
-    cells = kernel(region, (around.y0, around.x0), core)
+    given = None
+    if unit.outlines is not None:
+        given = nuclei_near(unit.store, unit.outlines, around, unit.level)
+    cells = kernel.outline(region, (around.y0, around.x0), core, given)[0]
     if unit.level > 0:  # pixel centres: (p + 1/2) * scale - 1/2
         for axis in ("y_px0", "x_px0"):
             cells[axis] = (cells[axis] + 0.5) * 2**unit.level - 0.5

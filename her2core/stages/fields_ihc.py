@@ -23,6 +23,7 @@ from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.scoring.ihc import MeasuredCells
 from her2core.stages.cells import working_level
+from her2core.stages.outlines import nuclei_near
 from her2core.statistics import scattered
 from her2core.storage.store import Store
 
@@ -93,8 +94,9 @@ def look_at(
     params: ScoreParams,
     cells: MeasuredCells,
     chosen: tuple[ChosenField, ...],
+    outlines: str | None = None,
 ) -> Iterator[PicturedField]:
-    """Read the chosen fields and outline their cells by the kernel that measured them."""
+    """Read the chosen fields and outline their cells by the kernel, on the nuclei, that measured them."""
     if not chosen or not isinstance(profile.stain, StainProfile):
         return
     level = working_level(pyramid.mpp, kernel_params)
@@ -113,7 +115,8 @@ def look_at(
         around = box.grown(kernel.halo_px)
         region = np.empty((around.height, around.width, 3), np.uint8)
         reader.read(level, around.y0, around.x0, region)
-        rows, lines = kernel.outline(region, (around.y0, around.x0), box)
+        given = None if outlines is None else nuclei_near(store, outlines, around, level)
+        rows, lines = kernel.outline(region, (around.y0, around.x0), box, given)
         inner = region[kernel.halo_px : -kernel.halo_px, kernel.halo_px : -kernel.halo_px]
         y_um, x_um = (((rows[axis] + 0.5) * 2**level - 0.5) * pyramid.mpp for axis in ("y_px0", "x_px0"))
         keys = zip(np.round(y_um, 2).tolist(), np.round(x_um, 2).tolist(), strict=True)

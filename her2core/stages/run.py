@@ -61,6 +61,7 @@ class Run:
         uris = (
             row.uri,
             row.roi_uri or "",
+            row.cells_uri or "",
             self.manifest_uri,
             self.store.uri(),
             self.config.run.scratch().directory,
@@ -70,7 +71,8 @@ class Run:
 
     def shown(self, row: SlideRow) -> SlideRow:
         """The row as tables and records show it."""
-        return replace(row, uri=self.names.of(row.uri), roi_uri=row.roi_uri and self.names.of(row.roi_uri))
+        roi, cells = (uri and self.names.of(uri) for uri in (row.roi_uri, row.cells_uri))
+        return replace(row, uri=self.names.of(row.uri), roi_uri=roi, cells_uri=cells)
 
     def hide(self, text: str, row: SlideRow | None = None) -> str:
         """A text as tables, journal and Prefect may have it."""
@@ -160,7 +162,8 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
     store = Store(out, endpoint_url=endpoint)
     store.probe()
     check_tables(store)
-    named = [manifest, out, config or "", *(uri or "" for row in rows for uri in (row.uri, row.roi_uri))]
+    addresses = (uri or "" for row in rows for uri in (row.uri, row.roi_uri, row.cells_uri))
+    named = [manifest, out, config or "", *addresses]
     names = open_names(settings.run.pseudonyms, named, store, endpoint)
     now = datetime.now(UTC)
     digest = hashlib.sha256(f"{manifest} {store.uri()} {now.isoformat()}".encode()).hexdigest()[:6]

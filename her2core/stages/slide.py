@@ -32,11 +32,12 @@ from her2core.pictures.canvas import png_bytes, read_thumbnail
 from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
-from her2core.records import PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.records import OutlinesUsed, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
 from her2core.roi import ReadRoi, read_roi, roi_identity
 from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import IshScore
 from her2core.scoring.tumour import load_model
+from her2core.stages.outlines import OutlinesRef
 from her2core.storage.store import Store, content_key
 
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
@@ -70,6 +71,7 @@ class SlideJob(Generic[Score, Kernel]):
     heterogeneity: HeterogeneityParams
     roi_params: RoiParams = field(default_factory=RoiParams)
     roi_at: str | None = None
+    outlines: OutlinesRef | None = None
 
     @property
     def roi_uri(self) -> str | None:
@@ -107,6 +109,13 @@ class SlideJob(Generic[Score, Kernel]):
             digest=roi_identity(self.roi_uri, self.endpoint_url),
         )
         return replace(found, used=replace(found.used, source=self.row.roi_uri or self.roi_uri))
+
+    def outlines_used(self) -> OutlinesUsed | None:
+        """What another program's nuclei were made of, by the name that may be shown."""
+        if self.outlines is None:
+            return None
+        used = self.outlines.used
+        return replace(used, source=self.row.cells_uri or used.source)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of all kernel rows, in the order of `bands`."""
@@ -225,6 +234,7 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
         ish=score if isinstance(score, IshScore) else None,
         tumour_mask=tumour_mask(row.roi_uri is not None, row.assay),
         roi=judged.roi.used if judged.roi else None,
+        outlines=job.outlines_used(),
         probes=judged.probes,
         picture=picture,
         regions_picture=maps,

@@ -85,7 +85,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
 
 def _close_up(job: IHCJob, cells: MeasuredCells, classes: NDArray[np.int8]) -> CloseUp | None:
     chosen = choose_fields(cells, classes, job.params)
-    seen = look_at(job.store, job.pyramid, job.profile, job.kernel, job.params, cells, chosen)
+    outlines = job.outlines.path if job.outlines else None
+    seen = look_at(job.store, job.pyramid, job.profile, job.kernel, job.params, cells, chosen, outlines)
     fields = list(zip(chosen, seen, strict=False))
     if not fields:
         return None

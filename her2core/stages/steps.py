@@ -12,6 +12,7 @@ from typing import TypeVar
 from her2core.errors import Reason, SlideError
 from her2core.grid import Grid
 from her2core.inspect import inspect_row, require_scorable
+from her2core.outlines import check_outlines, outlines_identity
 from her2core.params import ProfileParams, PyramidParams, RoiParams
 from her2core.pixels import PixelFormat
 from her2core.profile.build import build_profile
@@ -33,13 +34,17 @@ STAGED_READERS = frozenset({"openslide", "dicom"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A slide file as a worker opens it; ``stamp`` is `file_stamp` from before it was inspected."""
+    """A slide file as a worker opens it; ``stamp`` is `file_stamp` from before it was inspected.
+
+    ``outlines`` is the identity of the file of nuclei that the manifest names, if it does.
+    """
 
     info: SlideInfo
     row: SlideRow
     scratch: Scratch
     endpoint_url: str | None
     stamp: str
+    outlines: str = ""
 
     @contextmanager
     def opened(self) -> Iterator[SlideReader]:
@@ -82,7 +87,11 @@ def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None, roi: RoiP
     if row.roi_uri is not None:  # now, and not when all its cells are measured
         mpp = require_scorable(info, row.assay)
         read_roi(row.roi_uri, info.height, info.width, mpp, roi, endpoint_url=endpoint_url)
-    return Source(info, row, scratch, endpoint_url, stamp)
+    outlines = ""
+    if row.cells_uri is not None:
+        check_outlines(row.cells_uri, endpoint_url)
+        outlines = outlines_identity(row.cells_uri, endpoint_url)
+    return Source(info, row, scratch, endpoint_url, stamp, outlines)
 
 
 def clear_scratch(scratch: Scratch) -> None:
