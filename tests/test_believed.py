@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from her2core.kernels.believed import WEAK, Belief, Signals
+from her2core.kernels.believed import PALE, WEAK, Belief, Signals
 
 
 class Slide(NamedTuple):
@@ -21,7 +21,7 @@ class Slide(NamedTuple):
     true: npt.NDArray[np.bool_]
 
     def believed(self) -> npt.NDArray[np.bool_]:
-        return Belief.of(self.signals).holds(self.signals)
+        return Belief.of(self.signals, WEAK).holds(self.signals)
 
 
 def picked(signals: Signals, which: npt.NDArray[np.generic]) -> Signals:
@@ -68,7 +68,16 @@ def test_single_signals_beside_clusters_stay_where_cep17_shows_no_beads() -> Non
     signals = slide(her2=4, clusters=60).signals  # every nucleus is amplified
     single = (signals.probe == 0) & (np.arange(len(signals.probe)) % 4 == 0)
     signals = signals._replace(contrast=np.where(single, 80.0, signals.contrast))
-    assert Belief.of(signals).holds(signals).all()
+    assert Belief.of(signals, WEAK).holds(signals).all()
+
+
+def test_pale_signals_stay_in_bright_field() -> None:
+    """Out of focus a signal has 0.4 of the contrast of others; there is no chromatin that shines like it."""
+    signals = slide().signals
+    pale = (signals.probe == 1) & (signals.nucleus % 4 == 0)
+    signals = signals._replace(contrast=np.where(pale, 60.0, signals.contrast))
+    assert Belief.of(signals, PALE).holds(signals).all()
+    assert (Belief.of(signals, WEAK).holds(signals) == ~pale).all()
 
 
 def test_echoes_of_the_other_probe_go_however_strong() -> None:
@@ -83,8 +92,8 @@ def test_probes_that_meet_by_chance_are_no_echoes() -> None:
     at_once = signals.nucleus < 20  # a third of the nuclei have all their signals in one place
     place = [np.where(at_once, 5.0, of_all) for of_all in (signals.y_um, signals.x_um)]
     near = signals._replace(y_um=place[0], x_um=place[1])
-    assert Belief.of(near).echo == (0.0, 0.0)
-    assert Belief.of(near).holds(near).all()
+    assert Belief.of(near, WEAK).echo == (0.0, 0.0)
+    assert Belief.of(near, WEAK).holds(near).all()
 
 
 @settings(max_examples=20)
@@ -92,14 +101,14 @@ def test_probes_that_meet_by_chance_are_no_echoes() -> None:
 def test_order_does_not_matter(random: Random) -> None:
     signals = slide(nuclei=25, beads=3, bleed=0.4).signals
     order = np.random.default_rng(random.getrandbits(32)).permutation(len(signals.nucleus))
-    belief, turned = Belief.of(signals), picked(signals, order)
-    assert Belief.of(turned) == belief
+    belief, turned = Belief.of(signals, WEAK), picked(signals, order)
+    assert Belief.of(turned, WEAK) == belief
     assert (belief.holds(turned) == belief.holds(signals)[order]).all()
 
 
 def test_nuclei_are_judged_alone_once_the_slide_is_known() -> None:
     signals = slide(beads=3, bleed=0.4).signals
-    belief, part = Belief.of(signals), (signals.nucleus >= 20) & (signals.nucleus < 40)
+    belief, part = Belief.of(signals, WEAK), (signals.nucleus >= 20) & (signals.nucleus < 40)
     assert (belief.holds(picked(signals, part)) == belief.holds(signals)[part]).all()
 
 
@@ -113,12 +122,12 @@ def test_brightness_does_not_matter() -> None:
 def test_weakest_by_hand() -> None:
     nucleus, contrast = np.array([7, 7, 3, 3, 9]), np.array([10.0, 80.0, 90.0, 20.0, 400.0])
     signals = Signals(nucleus, np.zeros(5, np.int64), np.arange(5.0), np.arange(5.0), contrast)
-    assert Belief.of(signals) == Belief((WEAK * 80.0, 0.0), (0.0, 0.0))  # of brightest 80, 90 and 400
+    assert Belief.of(signals, WEAK) == Belief((WEAK * 80.0, 0.0), (0.0, 0.0))  # of brightest 80, 90 and 400
 
 
 def test_no_signals_and_a_single_probe() -> None:
     signals = slide().signals
     nothing = picked(signals, np.zeros(len(signals.nucleus), np.bool_))
-    assert len(Belief.of(nothing).holds(nothing)) == 0
+    assert len(Belief.of(nothing, WEAK).holds(nothing)) == 0
     one = picked(signals, signals.probe == 0)
-    assert Belief.of(one).holds(one).all()
+    assert Belief.of(one, WEAK).holds(one).all()

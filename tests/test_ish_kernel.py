@@ -395,7 +395,7 @@ def test_counts_right_at_any_focus_or_says_that_it_is_lost(modality: str, ratio:
         table = kernel_table(found.nuclei, found.spots, np.ones(len(found.nuclei), np.bool_))
         row = SlideRow("s", "c", "u", Assay(f"HER2-{modality}"))
         spots = Spots.of(table)
-        single = SingleSignals.of([spots], 0.12)
+        single = SingleSignals.of([spots], 0.12, bright_field=modality == "DISH")
         rows = nucleus_rows(table, row, 0.12, None, single, dual=True)
         score = score_ish(MeasuredNuclei.of(rows, dual=True), PARAMS, RULES, PASSED)
         assert (Reason.BLUR in score.verdict.reasons) == (score.verdict.group is None), tenths

@@ -35,7 +35,7 @@ FIELDS = ("FISH1", "FISH2", "FISH3", "DISH1", "DISH2", "DISH3")
 TARGET = 0.5  # signals of each kind
 DATA = Path(__file__).parent / "data"
 FIRST, HELD_OUT = "ish_signals_by_eye.csv", "ish_signals_held_out.csv"
-HELD_OUT_FLOOR = {"FISH": (0.35, 0.3), "DISH": (0.5, 0.6)}  # signals of HER2, CEP17 a nucleus; the aim is 0.4
+HELD_OUT_FLOOR = {"FISH": (0.35, 0.3), "DISH": (0.5, 0.5)}  # signals of HER2, CEP17 a nucleus; the aim is 0.4
 COUNTABLE_FLOOR = {"FISH": 0.8, "DISH": 0.75}  # share of countable nuclei that are found; the aim is 0.85
 APART_PX = 40  # a nucleus farther from its mark than 3.2 µm is another one, or several joined
 
@@ -138,7 +138,7 @@ def nuclei_of(folder: Path, field: str) -> pa.Table:
     Levels(pixels, outside).read(0, -halo, -halo, region)
     rows, spots = kernel(region, (-halo, -halo), Box(0, 0, height, width))
     table = kernel_table(rows, spots, np.ones(len(rows), np.bool_))
-    single = SingleSignals.of([Spots.of(table)], MPP)
+    single = SingleSignals.of([Spots.of(table)], MPP, bright_field=field.startswith("DISH"))
     row = SlideRow("s", "c", "u", Assay.DISH if field.startswith("DISH") else Assay.FISH)
     return nucleus_rows(table, row, MPP, None, single, dual=True)
 

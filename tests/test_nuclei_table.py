@@ -32,7 +32,9 @@ def measured(nuclei: int = 40) -> pa.Table:
 
 def test_spots_that_are_not_believed_stay_and_count_for_nothing() -> None:
     table = measured()
-    rows = nucleus_rows(table, ROW, MPP, None, SingleSignals.of([Spots.of(table)], MPP), dual=True)
+    rows = nucleus_rows(
+        table, ROW, MPP, None, SingleSignals.of([Spots.of(table)], MPP, bright_field=False), dual=True
+    )
     assert rows["her2_spots"].to_pylist() == rows["cep17_spots"].to_pylist() == [2] * 40 + [0, 0]
     assert rows["her2_signals"].to_pylist() == [2] * 40 + [0, 0]
     assert rows["her2_integrated"].to_pylist() == [17.0] * 40 + [0.0, 0.0]
@@ -44,9 +46,9 @@ def test_spots_that_are_not_believed_stay_and_count_for_nothing() -> None:
 @pytest.mark.parametrize("cut", [1, 13, 41])
 def test_cut_into_bands_the_rows_are_the_same(cut: int) -> None:
     table = measured()
-    whole = SingleSignals.of([Spots.of(table)], MPP)
+    whole = SingleSignals.of([Spots.of(table)], MPP, bright_field=False)
     bands = [table.slice(0, cut), table.slice(cut)]
-    single = SingleSignals.of([Spots.of(band) for band in bands], MPP)
+    single = SingleSignals.of([Spots.of(band) for band in bands], MPP, bright_field=False)
     assert single == whole
     rows = [nucleus_rows(band, ROW, MPP, None, single, dual=True) for band in bands]
     assert pa.concat_tables(rows).equals(nucleus_rows(table, ROW, MPP, None, whole, dual=True))
@@ -54,8 +56,8 @@ def test_cut_into_bands_the_rows_are_the_same(cut: int) -> None:
 
 def test_a_slide_without_spots() -> None:
     table = measured(0)
-    single = SingleSignals.of([Spots.of(table)], MPP)
+    single = SingleSignals.of([Spots.of(table)], MPP, bright_field=False)
     rows = nucleus_rows(table, ROW, MPP, None, single, dual=False)
     assert rows["her2_signals"].to_pylist() == [0, 0]
     assert rows["cep17_signals"].null_count == 2
-    assert len(SingleSignals.of([], MPP).copies(Spots.of(table))) == 0
+    assert len(SingleSignals.of([], MPP, bright_field=False).copies(Spots.of(table))) == 0

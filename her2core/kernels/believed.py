@@ -4,7 +4,7 @@ A detector that misses nothing also finds beads of chromatin, and one probe's li
 Neither shows in a nucleus alone; both show over a slide, whose true signals are much alike. So this is judged
 where all signals of a slide are at hand, from their columns, and in any order the same.
 
-    belief = Belief.of(signals)          # of a slide
+    belief = Belief.of(signals, WEAK)    # of a slide; PALE in bright field
     counted = belief.holds(signals)      # of all its nuclei, or of some
 
 The thresholds were set on real fields marked by eye; docs/ish.md has the figures.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WEAK: Final = 0.5  # of a typical signal's contrast: less is a bead, or out of focus; ours, measured
+PALE: Final = 0.3  # the same in bright field, where chromatin has no beads in black and red; ours, measured
 STRONG: Final = 0.5  # of a typical signal's contrast: from here on a signal may have an echo; ours
 TOGETHER_UM: Final = (
     0.3  # an echo lies no farther from its source: less than the smallest signal is wide; ours
@@ -57,11 +58,11 @@ class Belief:
     echo: tuple[float, float]
 
     @classmethod
-    def of(cls, signals: Signals) -> Self:
-        """From all signals of a slide."""
+    def of(cls, signals: Signals, weak: float) -> Self:
+        """From all signals of a slide; ``weak`` is `WEAK` or, in bright field, `PALE`."""
         typical = [_typical_contrast(signals, probe) for probe in (0, 1)]
         shares = [_echo_share(signals, probe, STRONG * typical[1 - probe]) for probe in (0, 1)]
-        weakest = WEAK * typical[0], WEAK * typical[1]
+        weakest = weak * typical[0], weak * typical[1]
         cep17 = signals.contrast[signals.probe == 1]
         if len(cep17) and np.count_nonzero(cep17 < weakest[1]) < BEADED * len(cep17):
             weakest = 0.0, weakest[1]  # no beads: weak HER2 signals are single ones beside clusters

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from her2core.kernels.believed import Belief, Signals
+from her2core.kernels.believed import PALE, WEAK, Belief, Signals
 from her2core.kernels.ish import NUCLEUS_DTYPE, SPOT_DTYPE
 from her2core.kernels.spots import cluster_copies, single_signal
 from her2core.lake.rows import cell_ids, tumour_mask
@@ -86,12 +86,12 @@ class SingleSignals:
     mpp: float
 
     @classmethod
-    def of(cls, spots: list[Spots], mpp: float) -> SingleSignals:
+    def of(cls, spots: list[Spots], mpp: float, *, bright_field: bool) -> SingleSignals:
         """From all spots of a slide, in any order the same; a nucleus's spots in one of the list."""
         first = np.cumsum([0, *(int(s.nucleus.max(initial=-1)) + 1 for s in spots)])
         parts = [s.signals(mpp, int(k)) for s, k in zip(spots, first, strict=False)]
         signals = Signals(*(np.concatenate(column) for column in zip(_NO_SIGNALS, *parts, strict=True)))
-        belief = Belief.of(signals)
+        belief = Belief.of(signals, PALE if bright_field else WEAK)
         holds = belief.holds(signals)
 
         def single(probe: int) -> float:

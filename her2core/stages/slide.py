@@ -43,7 +43,7 @@ from her2core.storage.store import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 12
+VERSION = 13
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 

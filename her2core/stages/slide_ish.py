@@ -19,7 +19,7 @@ from her2core.params import ISHParams, IshScoreParams
 from her2core.pictures.ish import CloseUp, IshNuclei, IshSummary, crop_box, gallery, ish_picture, read_crops
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
-from her2core.records import Fluorescence
+from her2core.records import Assay, Fluorescence
 from her2core.scoring.ish import IshScore, score_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei, ish_columns
 from her2core.stages.nuclei_table import PROBES, SingleSignals, Spots, nucleus_rows
@@ -37,7 +37,8 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
         ``ROI_INVALID`` if the manifest's region of interest cannot be used.
     """
     rules, roi, dual = load_ish_rules(job.params.rules), job.roi(), two_probes(job)
-    single = SingleSignals.of([Spots.of(band) for band in job.bands()], job.pyramid.mpp)
+    spots = [Spots.of(band) for band in job.bands()]
+    single = SingleSignals.of(spots, job.pyramid.mpp, bright_field=job.row.assay is Assay.DISH)
     seen: list[pa.Table] = [NUCLEI.schema.empty_table().select(ish_columns(dual=dual))]
 
     def rows() -> Iterator[pa.Table]:
