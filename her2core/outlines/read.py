@@ -18,7 +18,7 @@ from her2core.storage.sources import file_identity, slide_bytes
 from her2core.storage.store import Store
 
 MAX_BYTES: Final = 512 * 2**20
-"""Longest GeoJSON (some 300 000 cells with their nuclei); it takes ten times as much memory. Ours."""
+"""Longest GeoJSON (some 200 000 cells with their nuclei); it takes ten times as much memory. Ours."""
 GEOJSON: Final = ("json", ".txt")
 LABELS: Final = (".tif", ".tiff")
 NO_FILE: Final = "there is no such file. Correct cells_uri in the manifest."
