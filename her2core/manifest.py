@@ -436,7 +436,9 @@ def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
             problems.append(f"row {number}, slide_id: {row.slide_id!r} is also in row {earlier}")
         place = (row.uri, row.scene, row.roi_uri, row.cells_uri)
         if (earlier := places.setdefault(place, number)) != number:
-            problems.append(f"row {number}, uri: the same slide, scene and region as in row {earlier}")
+            problems.append(
+                f"row {number}, uri: the same slide, scene, region and nuclei as in row {earlier}"
+            )
     return problems
 
 

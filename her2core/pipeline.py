@@ -33,6 +33,7 @@ from her2core.inspect import require_scorable
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
+from her2core.roi import roi_identity
 from her2core.scoring.keyed import Judging
 from her2core.stages import cells, outlines, steps
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
@@ -155,7 +156,8 @@ class _Slide:
         )
         shown = replace(info, uri=self.run.names.of(info.uri), problems=tuple(map(self._hide, info.problems)))
         given = (self.run.store, self.run.shown(row), shown, ref, frozen, measured)
-        rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri, given_nuclei)
+        region = None if row.roi_uri is None else roi_identity(row.roi_uri, endpoint)
+        rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri, given_nuclei, region)
         judging = Judging(config.score, config.ish_score).of(row)
         finish: Callable[[str], SlideFinished]
         if ihc:
@@ -228,7 +230,11 @@ class _Slide:
             config.ihc,
             config.run.endpoint_url,
         )
-        make = partial(self._on_cluster, "outlines", job, deadline=deadline)
+
+        def make() -> OutlinesRef:
+            made = self._on_cluster("outlines", job, deadline=deadline)
+            return replace(made, used=replace(made.used, source=self.run.names.of(str(row.cells_uri))))
+
         return [key], self._published("outlines", key, OutlinesRef, make)
 
     def _cells(

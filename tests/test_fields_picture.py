@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import imagecodecs
@@ -82,3 +83,12 @@ def test_outlines_are_kept_in_level_0_pixels(field: PicturedField) -> None:
     assert (x, y) == pytest.approx(((128 + 30) / 0.25, (64 + 20) / 0.25), abs=0.5)
     assert feature["properties"]["measurements"]["stained rays"] == 18
     assert feature["properties"]["classification"]["name"] == "Tumor"
+
+
+def test_outlines_lie_on_the_pixels_that_were_read(field: PicturedField) -> None:
+    """A field begins at a whole pixel, also where its place in um is none."""
+    field = dataclasses.replace(field, um_px=0.3)
+    found = json.loads(fields_geojson([(ChosenField("typical", 64.0, 128.0), field)], 0.3))
+    ring = np.array(found["features"][0]["geometry"]["coordinates"][0])
+    corner = ring[:-1].mean(0) - np.array([30.0, 20.0]) / 0.3
+    assert corner == pytest.approx((427, 213), abs=0.1)  # 128 / 0.3 = 426.67, 64 / 0.3 = 213.33

@@ -401,7 +401,7 @@ def test_all_problems_come_at_once_with_their_rows(tmp_path: Path) -> None:
         "row 4, mpp: found 'abc'; expected micrometres a pixel, such as 0.25",
         "row 5: 2 cells, but the header has 8",
         "row 7, slide_id: 'Q' is also in row 6",
-        "row 7, uri: the same slide, scene and region as in row 6",
+        "row 7, uri: the same slide, scene, region and nuclei as in row 6",
         "row 8, slide_id: 200 characters; expected 128 at most",
         "row 8, uri: found 'd\\\\e.svs'; expected folders separated by '/' and no control characters",
     ]

@@ -92,7 +92,6 @@ class ContourRule(NamedTuple):
     lumen: int  # glass so wide is a lumen, pixels of the nuclear image
     foot: int  # half width of the strongest membranes where they end
     slack: int  # half width of the window in which the contour's DAB is read
-    coarse: NDArray[np.int32]  # (radius,) the same radius in pixels of the nuclear image
 
 
 def gains(step_um: float, n_radii: int) -> dict[str, Any]:

@@ -214,7 +214,6 @@ class IHCKernel:
             lumen=self._px(LUMEN_UM),
             foot=steps(MEMBRANE_FOOT_UM),
             slack=steps(0.4),
-            coarse=(np.arange(n_radii) * step_px / self.bin).astype(np.int32),
             **contour.gains(self.step_um, n_radii),
         )
         self.fine_star = star(n_radii, step_px, (self.bin - 1) / 2)

@@ -74,7 +74,7 @@ class PocketRule(NamedTuple):
 
 
 def pocket_rule(rim: int, um: float) -> PocketRule:
-    """Weights of a logistic regression; see `benchmarks/fit_nuclei.py`. Ours."""
+    """Weights of a logistic regression; see `benchmarks/fit_contours.py`. Ours."""
     return PocketRule(
         rim=rim,
         per_range=1 / SHADES,

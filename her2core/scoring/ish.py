@@ -25,7 +25,7 @@ class IshVerdict:
     Attributes
     ----------
     group
-        See `rules_ish.GROUPS`; None if indeterminate. What it means beside IHC: `IshRules.resolve`.
+        See `rules_ish.SINGLE_GROUPS`; None if indeterminate. What it means beside IHC: `IshRules.resolve`.
     recount_group
         Group of the reserve sample; None if it is too small for a recount.
     reasons

@@ -151,8 +151,8 @@ def fields_geojson(fields: list[tuple[ChosenField, PicturedField]], mpp: float) 
     features = [
         {
             "type": "Feature",
-            "geometry": _polygon((cells.contour_um[i] + (chosen.y_um, chosen.x_um)) / mpp),
-            "nucleusGeometry": _polygon((cells.nucleus_um[i] + (chosen.y_um, chosen.x_um)) / mpp),
+            "geometry": _polygon((cells.contour_um[i] + corner) / mpp),
+            "nucleusGeometry": _polygon((cells.nucleus_um[i] + corner) / mpp),
             "properties": {
                 "objectType": "cell",
                 "classification": {"name": "Tumor" if cells.counted[i] else "Other"},
@@ -163,10 +163,18 @@ def fields_geojson(fields: list[tuple[ChosenField, PicturedField]], mpp: float) 
                 "metadata": {"field": chosen.name},
             },
         }
-        for chosen, cells in ((chosen, field.cells) for chosen, field in fields)
+        for chosen, cells, corner in (
+            (chosen, field.cells, _corner_um(chosen, field.um_px)) for chosen, field in fields
+        )
         for i in range(len(cells.pocket))
     ]
     return json.dumps({"type": "FeatureCollection", "features": features}).encode()
+
+
+def _corner_um(chosen: ChosenField, um_px: float) -> NDArray[np.float64]:
+    """Where a field's first pixel begins: fields lie on whole pixels of the level that is worked on."""
+    corner: NDArray[np.float64] = np.rint(np.array([chosen.y_um, chosen.x_um]) / um_px) * um_px
+    return corner
 
 
 def _polygon(yx: NDArray[np.float64]) -> dict[str, Any]:

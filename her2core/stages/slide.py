@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from her2core.cases.specimens import SlideOutcome
+from her2core.errors import Reason, SlideError
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.metrics import Metric
@@ -43,7 +44,7 @@ from her2core.storage.store import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 13
+VERSION = 14
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
@@ -72,6 +73,7 @@ class SlideJob(Generic[Score, Kernel]):
     roi_params: RoiParams = field(default_factory=RoiParams)
     roi_at: str | None = None
     outlines: OutlinesRef | None = None
+    roi_digest: str | None = None
 
     @property
     def roi_uri(self) -> str | None:
@@ -81,13 +83,24 @@ class SlideJob(Generic[Score, Kernel]):
     def key(self, cells_key: str) -> str:
         """Content key of the result: parameters, cells, manifest row and region of interest."""
         row = self.row
-        roi = "" if self.roi_uri is None else roi_identity(self.roi_uri, self.endpoint_url)
         name, version = _rules(self.params)
-        inputs = [cells_key, roi, f"{name} {version}", str(self.heterogeneity), str(self.roi_params)]
+        inputs = [
+            cells_key,
+            self.region_digest(),
+            f"{name} {version}",
+            str(self.heterogeneity),
+            str(self.roi_params),
+        ]
         inputs += [f"{f.name}={getattr(row, f.name)}" for f in fields(row)]
         if isinstance(self.params, ScoreParams):
             inputs.append(f"tumour model {load_model(self.params.tumour_model).version}")
         return content_key("slide", VERSION, self.params, inputs)
+
+    def region_digest(self) -> str:
+        """Identity of the region's file when the job was made; nothing without a region."""
+        if self.roi_uri is None:
+            return ""
+        return self.roi_digest or roi_identity(self.roi_uri, self.endpoint_url)
 
     def roi(self) -> ReadRoi | None:
         """Region of interest that the manifest names.
@@ -95,7 +108,7 @@ class SlideJob(Generic[Score, Kernel]):
         Raises
         ------
         SlideError
-            ``ROI_INVALID`` if it cannot be used.
+            ``ROI_INVALID`` if it cannot be used, ``FILE_CHANGED`` if it is another one by now.
         """
         if self.roi_uri is None:
             return None
@@ -106,8 +119,13 @@ class SlideJob(Generic[Score, Kernel]):
             self.pyramid.mpp,
             self.roi_params,
             endpoint_url=self.endpoint_url,
-            digest=roi_identity(self.roi_uri, self.endpoint_url),
+            digest=self.region_digest(),
         )
+        if roi_identity(self.roi_uri, self.endpoint_url) != self.region_digest():
+            raise SlideError(
+                Reason.FILE_CHANGED,
+                f"{self.row.roi_uri}: replaced while it was read; run again when it is complete.",
+            )
         return replace(found, used=replace(found.used, source=self.row.roi_uri or self.roi_uri))
 
     def outlines_used(self) -> OutlinesUsed | None:
