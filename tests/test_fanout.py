@@ -171,7 +171,7 @@ def test_a_cluster_without_workers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("her2core.stages.fanout.WATCH_S", 0.1)
     monkeypatch.setattr("her2core.stages.fanout.NO_WORKERS_S", 0.5)
     quiet = {"dashboard_address": None, "silence_logs": 50, "processes": False}
-    with LocalCluster(0, **quiet) as local, Client(local) as client:  # type: ignore[no-untyped-call]
+    with LocalCluster(n_workers=0, **quiet) as local, Client(local) as client:  # type: ignore[no-untyped-call]
         workers = Workers(client)
         with workers.watched(), pytest.raises(ClusterError, match="no Dask worker"):
             run(workers, ["a"])
