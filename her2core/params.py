@@ -249,7 +249,7 @@ class ScoreParams:
     """Membrane OD from which staining is moderate (QuPath's 2+ default)."""
     strong_od: float = 0.60
     """Membrane OD from which staining is strong (QuPath's 3+ default)."""
-    membrane_contrast_od: float = 0.12
+    membrane_contrast_od: float = 0.08
     """Least OD by which a faint or weak membrane exceeds its cell's cytoplasm; less is haze. Ours."""
     detect_fraction: float = 0.10
     """Stained fraction of the contour from which a cell is stained at all. Ours."""

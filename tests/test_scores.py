@@ -125,10 +125,10 @@ def test_a_cut_point_belongs_to_the_class_above_it(
 @pytest.mark.parametrize(
     ("od", "cytoplasm", "expected"),
     [
-        (0.15, 0.02, "1"),
-        (0.15, 0.04, "0"),  # grains of haze that a contour runs through
-        (0.35, 0.24, "0"),
-        (0.35, 0.22, "2"),
+        (0.15, 0.06, "1"),
+        (0.15, 0.08, "0"),  # grains of haze that a contour runs through
+        (0.35, 0.28, "0"),
+        (0.35, 0.26, "2"),
         (0.50, 0.45, "2"),  # too dark for haze
         (0.15, np.nan, "1"),
     ],

@@ -28,7 +28,9 @@ COMPRESSED: Final = np.rint(64 * np.log2(1 + np.arange(256) / 20)).astype(np.uin
 """Compressed grey of every DAB grey: once 0.16 OD is there, twice the stain is 64 more. Ours."""
 BEYOND_UM: Final = 3.0  # past the midline a shared membrane may lie so far
 FLANK_UM: Final = 1.25  # a crest is compared with what lies so far to either side
-WITHIN: Final = 2  # a border may cut off this part of a nucleus, whose outline may be too wide: one half
+LEAST_PART: Final = (
+    2  # no border cuts off more than this part, a half, of a nucleus, whose outline may be too wide
+)
 CREST: Final = 24  # compressed greys from which a crest before the border counts as a membrane gone across
 MOST_CROSSED: Final = 400  # such greys that count, in steps of 0.25 um
 STEP_UM: Final = 0.25  # the fit's step along a ray
@@ -67,7 +69,8 @@ LEVEL: Final = (0.02359, 0.01059)
 """What a compressed grey of the level adds, and of its first 64."""
 CROSSED: Final = -0.01309
 """... and a compressed grey of crests gone across before."""
-BEND: Final = (0.3, 0.05)  # log-odds that a step more between neighbouring rays costs, and its square
+BEND: Final = (0.3, 0.05)
+"""Log-odds that a step between neighbouring rays costs, and its square; compared on contours drawn by eye."""
 
 
 class ContourRule(NamedTuple):
@@ -184,7 +187,7 @@ def _bound(nucleus: Any, hidden: bool, mid: Any, last: int, rule: Any, bound: An
     """Nuclear edge, least, middle and greatest radius (steps) of a cell into ``bound`` (ray, 4)."""
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
-        least = min(max(edge if hidden else edge // WITHIN, rule.flank), last)
+        least = min(max(edge if hidden else edge // LEAST_PART, rule.flank), last)
         most = min(edge + rule.reach, last)
         middle = -OPEN
         if mid[a] < OPEN:

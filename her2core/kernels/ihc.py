@@ -78,8 +78,10 @@ SHARED_OF_KINDS: Final = 12  # ... or a nucleus and a pocket one cell
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
 
 
+SEED_POCKET: Final = 1
+"""``seed_source`` of a cell that was found by its pocket; 0 is one by its nucleus."""
 SEED_GIVEN: Final = 2
-"""``seed_source`` of a cell around a nucleus that another program outlined; 0 is found, 1 a pocket."""
+"""... of a cell around a nucleus that another program outlined."""
 
 
 class QcFlag(IntFlag):
@@ -498,7 +500,7 @@ class IHCKernel:
 
     def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:
         """Seed source and quality flags, from the numbers of the rows."""
-        cells["seed_source"] = hidden
+        cells["seed_source"] = np.where(hidden, SEED_POCKET, 0)
         cells["qc_flag"] = QcFlag.UNEVALUABLE * (cells["evaluable_fraction"] < 0.5) + QcFlag.SATURATED * (
             cells["membrane_od_p90"] >= SATURATED_OD
         )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.kernels.ihc import IHCKernel, Outlines
+from her2core.kernels.ihc import SEED_POCKET, IHCKernel, Outlines
 from her2core.kernels.polar import N_RAYS
 from her2core.params import IHCParams, ScoreParams
 from her2core.pictures.fields import FieldCells, PicturedField
@@ -96,7 +96,7 @@ def look_at(
     chosen: tuple[ChosenField, ...],
     outlines: str | None = None,
 ) -> Iterator[PicturedField]:
-    """Read the chosen fields and outline their cells by the kernel, on the nuclei, that measured them."""
+    """Read the chosen fields and outline their cells by the kernel and on the nuclei that measured them."""
     if not chosen or not isinstance(profile.stain, StainProfile):
         return
     level = working_level(pyramid.mpp, kernel_params)
@@ -141,7 +141,7 @@ def _field_cells(
         nucleus_um=start[:, None] + towards * lines.nucleus_um[..., None],
         contour_um=start[:, None] + towards * lines.contour_um[..., None],
         arc=np.digitize(lines.dab_od, cuts).astype(np.int8),
-        pocket=rows["seed_source"] == 1,
+        pocket=rows["seed_source"] == SEED_POCKET,
         counted=counted,
     )
 
