@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.pictures.canvas import CLASS_COLOURS, read_thumbnail
+from her2core.pictures.canvas import read_thumbnail
+from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.records import PyramidRef
 

@@ -11,7 +11,7 @@ import pytest
 
 from her2core.guidelines.rules_case import HER2_CLASSES
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.pictures.canvas import CLASS_COLOURS, DPI
+from her2core.pictures.canvas import DPI
 from her2core.pictures.cohort import (
     AXIS_IN,
     BAR_IN,
@@ -25,6 +25,7 @@ from her2core.pictures.cohort import (
     TOP_IN,
     cohort_picture,
 )
+from her2core.pictures.colours import CLASS_COLOURS
 
 RGB = npt.NDArray[np.uint8]
 CHIPS_PX = round((GAP_IN + NAME_IN) * DPI)

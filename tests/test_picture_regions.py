@@ -22,7 +22,8 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.regions import NucleusRegions, Regions, regions_of_cells, regions_of_nuclei
 from her2core.params import HeterogeneityParams, IshScoreParams
-from her2core.pictures.canvas import CLASS_COLOURS, Backdrop, png_bytes
+from her2core.pictures.canvas import Backdrop, png_bytes
+from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.regions import (
     COLD,
     COLOURS,

@@ -1,8 +1,7 @@
 """What all pictures share: colours, the slide behind, its scale bar, the heading, the file.
 
 Drawn with Matplotlib's object interface on Agg, without global state, so any thread may draw; the same
-input gives the same bytes. Colours: Okabe and Ito's palette (jfly.uni-koeln.de/color), safe for colour-blind
-readers, ordered so that a higher class is also darker.
+input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,13 +22,6 @@ from her2core.guidelines.rules_ihc import CellClass
 from her2core.profile.sampling import LevelReader, Pixels
 from her2core.records import PyramidRef
 
-CLASS_COLOURS = {
-    CellClass.C0: "#56B4E9",
-    CellClass.C1: "#F0E442",
-    CellClass.C2U: "#E69F00",
-    CellClass.C2: "#D55E00",
-    CellClass.C3: "#5B0A4F",
-}
 CLASS_MEANING = {
     CellClass.C0: "0  none",
     CellClass.C1: "1  faint or incomplete",
@@ -37,7 +29,6 @@ CLASS_MEANING = {
     CellClass.C2: "2  weak to moderate, complete",
     CellClass.C3: "3  intense, complete",
 }
-OTHER_COLOUR = "#9A9A9A"  # cells that are not counted
 INK = "#222222"
 DPI = 100
 PANEL_IN = 7.0  # longest edge of a panel, inches

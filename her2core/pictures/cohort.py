@@ -19,7 +19,8 @@ from matplotlib.patches import Rectangle
 
 from her2core.guidelines.rules_case import HER2_CLASSES, STATUSES
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.pictures.canvas import CLASS_COLOURS, CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
+from her2core.pictures.canvas import CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
+from her2core.pictures.colours import CLASS_COLOURS, HER2_CLASS_COLOURS, ink_on
 
 Row = dict[str, Any]
 Reals = npt.NDArray[np.float64]
@@ -37,18 +38,21 @@ CUT_PCT = 10.0  # the cut-off of most scoring rules
 RATIO = ("ish_ratio", "HER2/CEP17", (0.5, 8.0), (0.5, 1, 2, 4, 8), (2.0,))
 COPIES = ("ish_her2_mean", "HER2 copies", (1.0, 16.0), (1, 2, 4, 6, 16), (4.0, 6.0))
 """Column, words, range, ticks and the cut-offs of the ISH rules."""
-CHIPS = {
-    "pos_IHC3": ("3+", CLASS_COLOURS[CellClass.C3]),
-    "pos_IHC2_ISHpos": ("2+ / ISH+", "#98307F"),
-    "pos_ISH_only": ("ISH+", "#C56BAE"),
-    "equivocal": ("equivocal", CLASS_COLOURS[CellClass.C2]),
-    "low_2plus": ("low, 2+", CLASS_COLOURS[CellClass.C2U]),
-    "low_1plus": ("low, 1+", CLASS_COLOURS[CellClass.C1]),
-    "ultralow": ("ultralow", "#BFE3F7"),
-    "0_unresolved": ("0, unresolved", "#BFE3F7"),
-    "null": ("null", CLASS_COLOURS[CellClass.C0]),
-    "negative": ("negative", CLASS_COLOURS[CellClass.C0]),
-    "indeterminate": ("indeterminate", PALE),
+CHIP_WORDS = {
+    "pos_IHC3": "3+",
+    "pos_IHC2_ISHpos": "2+ / ISH+",
+    "pos_ISH_only": "ISH+",
+    "equivocal": "equivocal",
+    "low_2plus": "low, 2+",
+    "low_1plus": "low, 1+",
+    "ultralow": "ultralow",
+    "0_unresolved": "0, unresolved",
+    "null": "null",
+    "negative": "negative",
+    "indeterminate": "indeterminate",
+}
+CHIPS = {name: (words, HER2_CLASS_COLOURS[name]) for name, words in CHIP_WORDS.items()} | {
+    "indeterminate": ("indeterminate", PALE)
 }
 """Words and colour of every class of a specimen."""
 WAITS = {
@@ -131,12 +135,8 @@ def _chips(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
             axes.text(-0.06, first + (count - 1) / 2, f"{words}: {count:,}", **beside)
         return
     for y, (row, (words, colour)) in enumerate(zip(rows, chips, strict=True)):
-        axes.text(0.5, y, words, ha="center", va="center", fontsize=9, weight="bold", color=_ink(colour))
+        axes.text(0.5, y, words, ha="center", va="center", fontsize=9, weight="bold", color=ink_on(colour))
         axes.text(-0.06, y, shortened(_name(row), 32), parse_math=False, **beside)
-
-
-def _ink(colour: str) -> str:
-    return "white" if colour in (CLASS_COLOURS[CellClass.C3], CHIPS["pos_IHC2_ISHpos"][1]) else INK
 
 
 def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
@@ -155,7 +155,7 @@ def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
         return
     for y, k in zip(*np.nonzero(edges - starts >= LEAST_SHARE), strict=True):
         middle, share = (starts[y, k] + edges[y, k]) / 2, edges[y, k] - starts[y, k]
-        ink = _ink(CLASS_COLOURS[STACK[k]])
+        ink = ink_on(CLASS_COLOURS[STACK[k]])
         axes.text(middle, y, f"{share:.0f} %", ha="center", va="center", fontsize=8, color=ink)
     for y, row in enumerate(rows):
         if not judged[y]:

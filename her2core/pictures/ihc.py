@@ -17,11 +17,9 @@ from matplotlib.patches import Rectangle
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import (
-    CLASS_COLOURS,
     CLASS_MEANING,
     DPI,
     INK,
-    OTHER_COLOUR,
     PANEL_IN,
     Backdrop,
     bare_axes,
@@ -30,6 +28,7 @@ from her2core.pictures.canvas import (
     scale_bar,
     shortened,
 )
+from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.profile.sampling import Pixels
 
 RANK = np.array([0.0, 1.0, 2.0, 2.0, 3.0])  # of CellClass 0 ... 4 on the heat map

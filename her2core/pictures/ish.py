@@ -24,7 +24,6 @@ from matplotlib.patheffects import withStroke
 from her2core.pictures.canvas import (
     DPI,
     INK,
-    OTHER_COLOUR,
     PANEL_IN,
     Backdrop,
     bare_axes,
@@ -33,6 +32,7 @@ from her2core.pictures.canvas import (
     scale_bar,
     shortened,
 )
+from her2core.pictures.colours import OTHER_COLOUR
 from her2core.profile.sampling import LevelReader, Pixels
 from her2core.records import RGB, Box, PyramidRef
 

@@ -23,12 +23,11 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from her2core.guidelines.rules_ihc import SCORES, CellClass
+from her2core.guidelines.rules_ihc import SCORES
 from her2core.heterogeneity.lattice import DISCOVERY, hot_and_cold
 from her2core.heterogeneity.regions import UNSCORED, Hexes, NucleusRegions, Regions
 from her2core.params import HeterogeneityParams
 from her2core.pictures.canvas import (
-    CLASS_COLOURS,
     DPI,
     INK,
     Backdrop,
@@ -37,6 +36,7 @@ from her2core.pictures.canvas import (
     scale_bar,
     shortened,
 )
+from her2core.pictures.colours import SCORE_COLOURS as SCORE_COLOUR
 from her2core.pictures.ish import composite
 from her2core.profile.sampling import Pixels
 from her2core.records import RGB
@@ -53,7 +53,7 @@ HOT, COLD = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
 NEITHER = "#D9D9D9"
 FEW = "#F2F2F2"  # hexagons with too few cells
 FEW_EDGE = "#C4C4C4"
-SCORE_COLOURS = tuple(CLASS_COLOURS[c] for c in (CellClass.C0, CellClass.C1, CellClass.C2, CellClass.C3))
+SCORE_COLOURS = tuple(SCORE_COLOUR[score] for score in SCORES)
 PANEL_IN = 5.6  # longest edge of a panel, inches
 STRIP_IN = 8.0  # the same of slides so long that their panels lie all beside or all below each other
 TALL, WIDE = 2.0, 3.0  # height over width, and width over height, from which they do

@@ -44,7 +44,7 @@ from her2core.storage.store import Store, content_key
 Score = TypeVar("Score", ScoreParams, IshScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 14
+VERSION = 15
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
