@@ -38,7 +38,7 @@ from scipy import ndimage
 from skimage import color, feature, filters, measure, morphology, segmentation
 from slides import machine, real_slide
 
-from flows.cluster import connect
+from flows.clusters import open_cluster
 from her2core.cohort import publish
 from her2core.pipeline import score_slide
 from her2core.profile.tissue import TissueMask, read_tissue
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as folder, connect("local", 1) as client:
+    with tempfile.TemporaryDirectory() as folder, open_cluster("local", 1).connect() as client:
         slide, out = Path(folder) / "slide.svs", Path(folder) / "out"
         what = real_slide(slide, args.across)
         finished, _ = ours(client, slide, out)

@@ -32,7 +32,7 @@ def peak_mib() -> float:
 
 def drive(slide: str, out: str) -> dict[str, float]:
     """Score one slide on a cluster of one worker; peaks of both processes in MiB."""
-    from flows.cluster import connect
+    from flows.clusters import open_cluster
     from her2core.cohort import publish
     from her2core.pipeline import score_slide
     from her2core.stages.fanout import Workers
@@ -42,7 +42,7 @@ def drive(slide: str, out: str) -> dict[str, float]:
     manifest.parent.mkdir(parents=True)
     manifest.write_text(f"slide_id,case_id,uri,assay\nbench,bench,{slide},HER2-IHC\n")
     run = open_run(str(manifest), out)
-    with connect("local", 1) as client:
+    with open_cluster("local", 1).connect() as client:
         (before,) = client.run(peak_mib).values()
         finished = score_slide(run, run.rows[0], Workers(client))
         (worker,) = client.run(peak_mib).values()

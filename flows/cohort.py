@@ -22,7 +22,7 @@ from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
 from flows import artifacts
-from flows.cluster import connect
+from flows.clusters import open_cluster
 from flows.interrupt import rearm
 from her2core.cohort import CohortSummary, preview, publish
 from her2core.errors import Her2Error, StoreError
@@ -100,7 +100,7 @@ def cohort(
     config
         Path or URI of a YAML configuration; the defaults apply without one.
     cluster
-        ``local``, or the address of a Dask scheduler.
+        ``local``, the address of a Dask scheduler, or ``kubernetes``; see `flows.clusters.open_cluster`.
     only
         Slides of the manifest to work on; then nothing is committed to the tables. All without any.
 
@@ -140,8 +140,9 @@ def given(name: str) -> str:
 
 def _carry_out(run: Run, cluster: str, *, whole: bool) -> State[CohortSummary]:
     with beating(run.store, run.run_id):
-        with connect(cluster, run.config.run.workers) as client:
-            workers = Workers(client, "this machine" if cluster == "local" else cluster)
+        chosen = open_cluster(cluster, run.config.run.workers)
+        with chosen.connect() as client:
+            workers = Workers(client, chosen.title)
             with workers.watched():
                 results, trouble = _score_all(run, workers)
                 if workers.over is None:

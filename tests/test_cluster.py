@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from distributed import Client, LocalCluster
 
-from flows.cluster import WORKER_ENVIRONMENT, check_workers, costs
+from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
 from her2core.errors import ClusterError
 from her2core.stages.steps import WorkerFacts
 
@@ -41,6 +41,6 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
     quiet = {"dashboard_address": None, "silence_logs": 50, "processes": False}
     with LocalCluster(1, **quiet) as local, Client(local) as client:  # type: ignore[no-untyped-call]
         check_workers(client, "tcp://there")
-        monkeypatch.setattr("flows.cluster.version", lambda name: "9.9")
+        monkeypatch.setattr("flows.clusters.base.version", lambda name: "9.9")
         with pytest.raises(ClusterError, match=r"and this is 9\.9"):
             check_workers(client, "tcp://there")

@@ -14,7 +14,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from flows.cluster import SETTINGS
+from flows.clusters import SETTINGS
 from her2core.errors import ClusterError
 from her2core.stages.fanout import (
     CONVICTIONS,

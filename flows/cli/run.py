@@ -46,7 +46,9 @@ def run_command(
         str, typer.Option("--out", "-o", help="Folder or s3:// URI for pyramids, tables, pictures.")
     ],
     config: ConfigFile = None,
-    cluster: Annotated[str, typer.Option(help="local, tcp://HOST:PORT or tls://HOST:PORT.")] = "local",
+    cluster: Annotated[
+        str, typer.Option(help="local, tcp://HOST:PORT, tls://HOST:PORT or kubernetes.")
+    ] = "local",
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="SLIDE", help="This slide alone (repeat for more); tables stay as they are."),
@@ -67,13 +69,13 @@ def _check(
     manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
 ) -> None:
     """All that a run checks before it begins, and the plan."""
-    from flows.cluster import check_scheduler
+    from flows.clusters import open_cluster
     from flows.environment import check_server, prepare_environment
     from her2core.stages.run import open_run
 
     with warnings_spoken():
         run = open_run(manifest, out, config, only)
-        check_scheduler(cluster)
+        open_cluster(cluster).check()
     if os.environ.get("PREFECT_API_URL"):
         prepare_environment()
         check_server()
@@ -83,7 +85,7 @@ def _check(
 def _run(
     manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
 ) -> None:
-    from flows.cluster import check_address
+    from flows.clusters import check_address
     from flows.interrupt import ending_quickly
     from flows.show import row_table, showing_progress
     from her2core.stages.run import open_run

@@ -1,23 +1,18 @@
-"""The one Dask client of a run: an embedded local cluster, or an existing scheduler by address."""
+"""What every Dask cluster of a run has: settings, what is asked of its workers, and the Protocol."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.metadata import version
-from multiprocessing.resource_tracker import ensure_running
-from urllib.parse import urlsplit
+from typing import Protocol
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client
 
-from her2core.errors import ClusterError, ConfigError
+from her2core.errors import ClusterError
 from her2core.stages.steps import WorkerFacts, worker_facts
-from her2core.text import shown
 
 log = logging.getLogger("her2core.cluster")
 
@@ -48,110 +43,53 @@ SETTINGS = {
     "distributed.admin.tick.interval": "1s",
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
 }
-
+"""Dask's configuration of a cluster that is ours, by dotted names."""
 
 CHECK_S = 10
 """Patience for a scheduler of which only is asked whether it is there. Ours."""
 
 
-def check_address(cluster: str) -> None:
-    """Refuse what is neither ``local`` nor a scheduler's address, with `ConfigError`."""
-    if cluster == "local":
-        return
-    expected = "expected local, tcp://HOST:PORT or tls://HOST:PORT"
-    if "@" in cluster or "?" in cluster:
-        raise ConfigError(f"cluster carries a user name or a query; {expected}")
-    try:
-        parts = urlsplit(cluster)
-        whole = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port and parts.path in ("", "/")
-    except ValueError:  # a port that is none
-        whole = False
-    if not whole:
-        raise ConfigError(f"cluster is {shown(cluster)}; {expected}")
+class Cluster(Protocol):
+    """Where the chunk tasks of a run go.
 
-
-def check_scheduler(cluster: str) -> None:
-    """See that somebody answers at a scheduler's address, for a run that is only planned.
-
-    Raises
-    ------
-    ConfigError, ClusterError
-        As `connect` does.
-    """
-    check_address(cluster)
-    if cluster != "local":
-        with connect(cluster, timeout_s=CHECK_S):
-            pass
-
-
-def _local_cluster(workers: int) -> LocalCluster:
-    """Worker processes that a terminal's signals do not reach: the run ends them.
-
-    A thread and a process begin with the blocked signals of the thread that starts them, so that this holds
-    for workers that are started again as well.
-    """
-    ensure_running()  # multiprocessing's tracker unblocks signals where it is started
-    mine = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        with warnings.catch_warnings():  # where its usual port is taken, Dask says so and takes another one
-            warnings.filterwarnings("ignore", message="(?s)Port .* is already in use")
-            return LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mine)
-
-
-@contextmanager
-def connect(cluster: str, workers: int | None = None, timeout_s: int = 60) -> Iterator[Client]:
-    """Yield the client of a run.
-
-    Parameters
+    Attributes
     ----------
-    cluster
-        ``local`` for worker processes on this machine, or the address of a scheduler
-        (``tcp://host:8786``, ``tls://host:8786``; TLS files come from Dask's own configuration).
-    workers
-        Worker processes of a local cluster; one a core by default.
-    timeout_s
-        Patience for the scheduler's answer.
-
-    Raises
-    ------
-    ConfigError
-        If the address is neither.
-    ClusterError
-        If nobody answers there.
+    title
+        What messages call it.
     """
-    check_address(cluster)
-    # What happens to workers and scheduler a run tells in its own words; Dask adds tracebacks.
+
+    @property
+    def title(self) -> str: ...
+
+    def connect(self) -> AbstractContextManager[Client]:
+        """The run's one client; whatever was started for it is gone when the block ends.
+
+        Raises
+        ------
+        ClusterError
+            If the cluster cannot be had.
+        """
+        ...
+
+    def check(self) -> None:
+        """See whether the cluster could be had, for a run that is only planned.
+
+        Raises
+        ------
+        ConfigError, ClusterError
+            As `connect` does.
+        """
+        ...
+
+
+def quieten() -> None:
+    """Leave it to the run to say what happens to workers and scheduler; Dask adds tracebacks."""
     for name in ("asyncio", "distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if cluster == "local":
-        with (
-            dask.config.set(SETTINGS),
-            _local_cluster(workers or os.cpu_count() or 1) as local,
-            Client(local) as client,  # type: ignore[no-untyped-call]
-        ):
-            yield client
-    else:
-        try:
-            client = Client(cluster, timeout=f"{timeout_s}s", set_as_default=False)  # type: ignore[no-untyped-call]
-        except OSError as error:
-            raise ClusterError(
-                f"no Dask scheduler answers at {cluster} ({error}); start one, or use --cluster local"
-            ) from error
-        with client:
-            check_workers(client, cluster)
-            yield client
 
 
 def check_workers(client: Client, address: str) -> None:
-    """Look at a cluster that is not ours: refuse what would give wrong results, tell what costs time.
+    """Refuse workers that would give wrong results, and warn of settings that cost time.
 
     A missing time limit for workers needs no look: the run has its own (`NO_WORKERS_S`).
 
