@@ -1,4 +1,4 @@
-"""The ``her2`` command line: inspect, manifest, plan, run, status, clinical, synth.
+"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, clinical, synth.
 
 Exit codes
 ----------
@@ -23,7 +23,7 @@ import sys
 from flows.cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
 
 # isort: split
-from flows.cli import clinical, synth  # noqa: F401
+from flows.cli import answers, clinical, synth  # noqa: F401
 
 # isort: split
 from flows.cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, Talk, app, complain

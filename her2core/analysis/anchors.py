@@ -1,0 +1,73 @@
+"""Published figures that stand beside a cohort's own, each with its source.
+
+They are of other slides, readers and questions: a place to stand, not a limit to pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One published figure: of what, how much, who found it in whom."""
+
+    of: str
+    value: str
+    setting: str
+    source: str
+
+
+AGREEMENT = (
+    Anchor("all readers agree, four tiers", "28.8 %", "18 pathologists, 170 cases", "Robbins 2023"),
+    Anchor("all readers agree, three tiers", "46.5 %", "18 pathologists, 170 cases", "Robbins 2023"),
+    Anchor("all readers agree on 0", "25 %", "18 pathologists, 170 cases", "Robbins 2023"),
+    Anchor("Fleiss' kappa", "0.49", "18 pathologists, 170 cases", "Robbins 2023"),
+    Anchor(
+        "all readers agree on 1+, on 2+", "below 1 %, 3.6 %", "18 pathologists, 170 cases", "Robbins 2023"
+    ),
+    Anchor(
+        "ultralow read as null", "29.5 % alone, 4.0 % with assistance", "pathologists and AI", "ASCO 2025"
+    ),
+    Anchor(
+        "clinical categories agree",
+        "66.7 % alone, 88.5 % with assistance",
+        "pathologists and AI",
+        "ASCO 2025",
+    ),
+    Anchor(
+        "three readers agree",
+        "49.3 % alone, 74.1 % with assistance",
+        "pathologists and AI",
+        "reader study 2024",
+    ),
+    Anchor("linear kappa, two programs and readers", "0.60 and 0.85", "152 cases", "Koopman 2019"),
+    Anchor("kappa, program and readers", "0.86", "validation set", "Brügmann 2012 (HER2-CONNECT)"),
+    Anchor("readers agree with themselves, kappa", "0.88 to 0.91", "tissue array", "Laurinaviciene 2011"),
+    Anchor("laboratories agree, low or not", "97.4 % or more", "4B5, DESTINY-Breast04", "PATHWAY 4B5"),
+    Anchor("central and local laboratory agree on low", "77.6 %", "DESTINY-Breast04", "PATHWAY 4B5"),
+)
+OUTCOME = (
+    Anchor("response to T-DXd: over, low, 0", "70.6, 37.5, 29.7 %", "DAISY", "Mosele 2023"),
+    Anchor("response to T-DXd within low: 1+, 2+", "42.9, 38 %", "DAISY", "Mosele 2023"),
+    Anchor(
+        "PFS, T-DXd against chemotherapy: low, ultralow",
+        "HR 0.62, 0.78",
+        "DESTINY-Breast06",
+        "DESTINY-Breast06",
+    ),
+    Anchor("pCR, 3+ against 2+/ISH+", "OR 5.38 (3.72 to 7.80)", "meta-analysis", "Yucel 2026"),
+    Anchor("pCR, genetically heterogeneous or not", "0 and 55 %", "T-DM1 with pertuzumab", "Filho 2021"),
+    Anchor("DFS, low against 0", "HR 0.86", "early, pooled", "pooled analyses"),
+    Anchor("OS, low against 0", "HR 0.90 early, 0.94 metastatic", "pooled", "pooled analyses"),
+    Anchor("pCR, low against 0", "OR 0.74", "pooled", "pooled analyses"),
+    Anchor("OS, higher entropy of completeness", "HR 0.37", "2+ not amplified", "Radziuviene 2021"),
+)
+RNA = (
+    Anchor("RT-PCR (21 genes) agrees with IHC, with FISH", "95 %, 91 %", "N9831 trial", "N9831"),
+    Anchor("RT-PCR and FISH", "90.8 %, kappa 0.81", "one series", "RT-PCR series"),
+    Anchor("a poorer series", "79.1 %, kappa 0.28", "one series", "RT-PCR series"),
+    Anchor("AUC, 0 against low", "0.76", "RNA", "RNA series"),
+    Anchor("AUC, null against ultralow", "0.81", "RNA", "RNA series"),
+    Anchor("response to T-DXd, IHC 0, RNA above and below the median", "30, 35.7 %", "DAISY", "Mosele 2023"),
+)
