@@ -38,11 +38,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.feature import blob_log, peak_local_max
 
-from her2core.kernels.dish import PER_OD, REFERENCE_COUNTERSTAIN, REFERENCE_RED, DishUnmixer
-from her2core.kernels.ish import ISHKernel
-from her2core.kernels.spots import SpotFinder
+from her2core.kernels.ish.dish import PER_OD, REFERENCE_COUNTERSTAIN, REFERENCE_RED, DishUnmixer
+from her2core.kernels.ish.kernel import ISHKernel
+from her2core.kernels.ish.spots import SpotFinder
 from her2core.params import ISHParams
-from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.ish_render import DAPI_LEVEL, FIELD, GLASS, HEMATOXYLIN_OD, render_ish
 from her2core.records import Box, DishStain, Fluorescence
 
@@ -65,7 +65,7 @@ for line in sys.stdin:
 
 def phantom(modality: str, side: int, mpp: float) -> PlantedIsh:
     mix = (Population(0.6, 2.0, 2.0), Population(0.4, 8.0, 2.0))
-    return plant_ish(IshSpec(modality, seed=3, height_px=side, width_px=side, mpp=mpp, populations=mix))
+    return plant_ish(ISHSpec(modality, seed=3, height_px=side, width_px=side, mpp=mpp, populations=mix))
 
 
 def stain_of(modality: str) -> DishStain | Fluorescence:

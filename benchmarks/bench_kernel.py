@@ -36,7 +36,7 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels, watershed
 from slides import MPP, RGB, profile_of
 
-from her2core.kernels.ihc import IHCKernel, warm
+from her2core.kernels.ihc.kernel import IHCKernel, warm
 from her2core.params import IHCParams
 from her2core.phantom import PhantomSpec, render_field
 from her2core.records import Box

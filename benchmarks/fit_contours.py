@@ -7,7 +7,7 @@ planted on two unstained ones (`planted.py`); the images have to be at hand. Til
 judging only (`judge_contours.py`).
 
 *Contours.* Along every ray the border's radius is one of those that the kernel allows. A conditional logit
-gives each the log-odds that `her2core/kernels/contour.py` names; they are fitted on all rays together.
+gives each the log-odds that `her2core/kernels/ihc/contour.py` names; they are fitted on all rays together.
 *Pockets.* A logistic regression tells outlines that are a cell's (30 to 125 % of its area) from those in no
 cell, by the measures of `pockets.PocketRule`; outlines of a part of a cell count neither way.
 
@@ -29,10 +29,10 @@ from planted import planted_fields
 from scipy.optimize import linear_sum_assignment, minimize
 from slides import MPP, RGB, SHARED
 
-from her2core.kernels import contour, membrane, pockets
-from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.ihc import contour, membrane, pockets
+from her2core.kernels.ihc.kernel import IHCKernel
+from her2core.kernels.ihc.planes import Planes
 from her2core.kernels.nuclei import Nuclei
-from her2core.kernels.planes import Planes
 from her2core.kernels.polar import N_RAYS, centroid
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
@@ -111,7 +111,7 @@ class Watched(IHCKernel):
         )
         self.mid = np.zeros((len(self.rows), N_RAYS))
         for k, i in enumerate(self.rows):
-            membrane.bound_rays(i, self.found, strips, self.neighbour, self.look, self.mid[k])
+            membrane.bound_rays(i, self.found, strips, self.neighbour, self.ray_index, self.mid[k])
         return super()._measure(planes, found, inner)
 
 
@@ -162,7 +162,7 @@ def examples(region: Region, into: Examples) -> None:
 def places(kernel: Watched, found: Nuclei, origin: NDArray[np.int64]) -> tuple[Array, Array]:
     """Where outlines start, and their centroids; pixels of the image."""
     start = kernel.bin * np.stack([found.y, found.x], 1) + 0.5 * (kernel.bin - 1) + origin
-    inner = np.array([centroid(path, 0.5, kernel.look)[:2] for path in found.path]).reshape(-1, 2)
+    inner = np.array([centroid(path, 0.5, kernel.ray_index)[:2] for path in found.path]).reshape(-1, 2)
     return start, start + kernel.bin * inner
 
 
@@ -250,7 +250,7 @@ def add_pockets(kernel: Watched, region: Region, origin: NDArray[np.int64], into
         box = region.box
         inside = ((place >= (box.y0, box.x0)) & (place < (box.y1, box.x1))).all(1)
         for i in np.flatnonzero(inside & (found.score > -(1 << 16))):
-            size = centroid(found.path[i], 0.5, kernel.look)[2] * kernel.bin**2
+            size = centroid(found.path[i], 0.5, kernel.ray_index)[2] * kernel.bin**2
             verdict: bool | None = False
             y, x = place[i]
             for shape, area, centre, sure in zip(shapes, areas, region.centres, region.certain, strict=True):

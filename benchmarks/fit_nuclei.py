@@ -3,7 +3,7 @@
     python benchmarks/fit_nuclei.py
 
 Nuclei marked by eye (`tests/data/nuclei_by_eye.csv`) on real cores, which have to be at hand, and phantoms
-decide which outlines are nuclei (`evidence.NucleusRule`) and which hold two (`parting.PartingRule`): two
+decide which outlines are nuclei (`evidence.NucleusRule`) and which hold two (`parting.SplittingRule`): two
 logistic regressions over the measures that the kernel itself takes. Both are then fitted again without one
 field after the other, and the kernel looks for the nuclei of the field left out. Printed are the weights, to
 be copied into the two rules, and recall and precision by core. A nucleus is found within 4 um of its mark,
@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, minimize
 from slides import MPP, RGB, SHARED, profile_of
 
-from her2core.kernels.evidence import NucleusRule
-from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.ihc.kernel import IHCKernel
+from her2core.kernels.ihc.nucleus_model import NucleusRule
+from her2core.kernels.ihc.planes import Planes
+from her2core.kernels.ihc.splitting import SplittingRule, lean, shape
 from her2core.kernels.nuclei import UNLIMITED, Nuclei
-from her2core.kernels.parting import PartingRule, lean, shape
-from her2core.kernels.planes import Planes
 from her2core.kernels.polar import centroid
 from her2core.params import IHCParams
 from her2core.phantom import PhantomSpec, render_field
@@ -128,9 +128,9 @@ class Watched(IHCKernel):
         stains, width = self.wide_star.over(planes.stains), planes.stains.shape[1]
         measures, none = np.zeros((len(kept.y), len(PARTING))), dict.fromkeys(PARTING, 0.0)
         for i in range(len(kept.y)):
-            whole = shape(kept.path[i], self.look)
+            whole = shape(kept.path[i], self.ray_index)
             for k, name in enumerate(PARTING):
-                rule = self.parting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
+                rule = self.splitting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
                 measures[i, k] = lean(i, whole, stains, width, kept, rule) - 1.0
         self.asked.append((kept, measures))
         return super()._parted(planes, found)
@@ -205,30 +205,30 @@ def inside(one: Field, found: Nuclei) -> NDArray[np.bool_]:
 
 def distances(one: Field, kernel: IHCKernel, found: Nuclei, i: int) -> tuple[Array, Array]:
     """Micrometres from an outline's centroid to the certain and the uncertain marks."""
-    dy, dx, _ = centroid(found.path[i], 0.5, kernel.look)
+    dy, dx, _ = centroid(found.path[i], 0.5, kernel.ray_index)
     apart = np.hypot(*(one.marks[:, :2] - places(one, found)[i] - (2 * dy, 2 * dx)).T) * MPP
     return apart[one.marks[:, 2] == 1], apart[one.marks[:, 2] != 1]
 
 
 def within(one: Field, kernel: IHCKernel, found: Nuclei, i: int) -> NDArray[np.bool_]:
     """Which marks lie inside an outline."""
-    look = kernel.look
+    ray_index = kernel.ray_index
     off = np.rint((one.marks[:, :2] - places(one, found)[i]) / 2).astype(int)
-    near = (abs(off) <= look.reach).all(axis=1)
-    y, x = np.clip(off, -look.reach, look.reach).T + look.reach
-    return near & (look.distance[y, x] < found.path[i][look.ray[y, x]] + 0.75)
+    near = (abs(off) <= ray_index.reach).all(axis=1)
+    y, x = np.clip(off, -ray_index.reach, ray_index.reach).T + ray_index.reach
+    return near & (ray_index.distance[y, x] < found.path[i][ray_index.ray[y, x]] + 0.75)
 
 
 def rules(
     kernel: IHCKernel, single: Examples, double: Examples, without: int | None
-) -> tuple[NucleusRule, PartingRule]:
+) -> tuple[NucleusRule, SplittingRule]:
     """Both rules as fitted, but for the examples of one field, if any."""
     bias, weights = single.fit(1.0, without)
     nucleus = kernel.nucleus_rule._replace(
         **dict(zip(EVIDENCE, weights.tolist(), strict=True)), bias=bias + LENIENT
     )
     bias, weights = double.fit(2.0, without)
-    parting = kernel.parting_rule._replace(
+    parting = kernel.splitting_rule._replace(
         **dict(zip(PARTING, weights.tolist(), strict=True)), bias=bias + LENIENT_PARTING
     )
     return nucleus, parting
@@ -267,7 +267,7 @@ def main() -> None:
         for number, one in enumerate(marked):
             kernel = IHCKernel(IHCParams(), one.stain, MPP)
             without = number if left_out else None
-            kernel.nucleus_rule, kernel.parting_rule = rules(kernel, single, double, without)
+            kernel.nucleus_rule, kernel.splitting_rule = rules(kernel, single, double, without)
             counts = compare(one, kernel)
             total[one.name] += counts
             total["all"] += counts

@@ -29,7 +29,7 @@ from slides import MPP, RGB, SHARED, profile_of
 
 import her2core.scoring.tumour
 from her2core.guidelines.rules_ihc import CellClass, load_rules
-from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.params import IHCParams, ScoreParams
 from her2core.phantom import PhantomSpec, render_field
 from her2core.records import Box, StainProfile

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from slides import RGB, SHARED, OneLevel
 
-from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.polar import N_RAYS
 from her2core.params import IHCParams, ProfileParams
 from her2core.profile.build import build_profile

@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from slides import MPP, RGB, SHARED, profile_of
 
-from her2core.kernels.ihc import IHCKernel
+from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.stain import REFERENCE_DAB
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import Box, StainProfile

@@ -26,14 +26,14 @@ from flows.clusters import open_cluster
 from flows.interrupt import rearm
 from her2core.cohort import CohortSummary, preview, publish
 from her2core.errors import Her2Error, StoreError
-from her2core.pipeline import ended, not_scored, score_slide, store_trouble
+from her2core.pipeline import not_scored, record_failure, score_slide, store_trouble
 from her2core.records import SlideRow, SlideState
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import RunOverError, Workers
 from her2core.stages.names import Names
+from her2core.stages.prepare import clear_scratch
 from her2core.stages.run import Run, open_run
 from her2core.stages.slide import SlideFinished
-from her2core.stages.steps import clear_scratch
 from her2core.storage.journal import beating
 
 log = logging.getLogger("her2core.cohort")
@@ -230,7 +230,7 @@ def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Err
                     trouble.append(why.trouble)
                     if why.ends_run:
                         workers.stop(why.trouble)
-                outcome = ended(run, row, why)
+                outcome = record_failure(run, row, why)
             results[row.slide_id] = outcome
             progress.advance()
             submit_next()

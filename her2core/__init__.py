@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from her2core.config import Config, load_config
-    from her2core.inspect import inspect_slide
+    from her2core.intake.inspect import inspect_slide
+    from her2core.intake.manifest import read_manifest
     from her2core.lake.cube import open_cohort_cube, open_regions
-    from her2core.manifest import read_manifest
     from her2core.phantom import synth_cohort
     from her2core.plan import plan_cohort
     from her2core.pyramid.dataset import open_level, open_pyramid
@@ -34,14 +34,14 @@ _HOMES = {
     "Config": "config",
     "Store": "storage.store",
     "cohort_status": "storage.journal",
-    "inspect_slide": "inspect",
+    "inspect_slide": "intake.inspect",
     "load_config": "config",
     "open_cohort_cube": "lake.cube",
     "open_level": "pyramid.dataset",
     "open_pyramid": "pyramid.dataset",
     "open_regions": "lake.cube",
     "plan_cohort": "plan",
-    "read_manifest": "manifest",
+    "read_manifest": "intake.manifest",
     "synth_cohort": "phantom",
 }
 

@@ -20,18 +20,18 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from her2core.columns import LADDER_STEPS
 from her2core.errors import ConfigError
 from her2core.grid import Grid
 from her2core.guidelines.rules_case import require_one_tumour
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.guidelines.rules_ish import ish_rules_for, load_ish_rules
-from her2core.lake.schema import LADDER_STEPS
 from her2core.params import (
     FORBID_UNKNOWN,
     HeterogeneityParams,
     IHCParams,
     ISHParams,
-    IshScoreParams,
+    ISHScoreParams,
     ProfileParams,
     PyramidParams,
     RoiParams,
@@ -175,7 +175,7 @@ class Config(BaseModel):
     """Classes of drawn regions; changing it touches no pixel."""
     score: ScoreParams = ScoreParams()
     """From cells to IHC scores; changing it re-scores without touching a pixel."""
-    ish_score: IshScoreParams = IshScoreParams()
+    ish_score: ISHScoreParams = ISHScoreParams()
     """From nuclei to ISH groups; changing it re-scores without touching a pixel."""
     heterogeneity: HeterogeneityParams = HeterogeneityParams()
     """From cells and nuclei to regions and heterogeneity; changing it touches no pixel."""

@@ -177,7 +177,7 @@ class ISHParams:
 
 
 @dataclass(frozen=True, slots=True)
-class IshScoreParams:
+class ISHScoreParams:
     """From nuclei and signals to ISH group and heterogeneity."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN

@@ -29,13 +29,13 @@ from pydantic import TypeAdapter
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
 from her2core.grid import Grid
-from her2core.inspect import require_scorable
+from her2core.intake.inspect import require_scorable
+from her2core.intake.roi import roi_identity
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
-from her2core.roi import roi_identity
 from her2core.scoring.keyed import Judging
-from her2core.stages import cells, outlines, steps
+from her2core.stages import cells, outlines, prepare
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
 from her2core.stages.outlines import OutlinesRef
@@ -44,7 +44,7 @@ from her2core.stages.run import Run
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
-from her2core.storage.journal import last_stage, note
+from her2core.storage.journal import last_stage, write_status
 from her2core.storage.store import content_key
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,9 @@ def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
         Why it has no result, in words, and whether trying again may help.
     """
     if row.exclude:
-        return ended(run, row, SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}"))
+        return record_failure(
+            run, row, SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}")
+        )
     try:
         return _Slide(run, row, workers).score()
     except Exception as error:  # noqa: BLE001, the one place where a failure becomes words
@@ -72,13 +74,13 @@ def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
         raise why from None
 
 
-def ended(run: Run, row: SlideRow, error: object) -> SlideFinished:
+def record_failure(run: Run, row: SlideRow, error: object) -> SlideFinished:
     """Turn the error that ended a slide into its outcome, and write it into the journal."""
     why = _why(run, row, error if isinstance(error, BaseException) else TypeError(str(error)))
     try:
         if not why.store_is_gone:  # else every try takes minutes
             stage = last_stage(run.store, run.run_id, row)
-            note(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
+            write_status(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
                  details=why.details)  # fmt: skip
     except (OSError, BotoCoreError, StoreError) as trouble:  # the tables tell it as well
         log.warning("%s: not noted in the journal: %s", row.slide_id, cleaned(str(trouble)))
@@ -130,8 +132,8 @@ class _Slide:
         deadline = time.monotonic() + config.run.slide_timeout_s
         on_cluster = partial(self._on_cluster, deadline=deadline)
 
-        note(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
-        source = on_cluster("inspect", partial(steps.inspect, row, scratch, endpoint, config.roi))
+        write_status(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
+        source = on_cluster("inspect", partial(prepare.inspect, row, scratch, endpoint, config.roi))
         info = source.info
         given_key, given_nuclei = self._outlines(source, deadline)
         grid = pyramid.grid_of(info.height, info.width, config.pyramid)
@@ -144,7 +146,7 @@ class _Slide:
         )
         colour = replace(config.profile, background=row.background or config.profile.background)
         profile_key = content_key("profile", profile.VERSION, colour, [pyramid_key, row.assay])
-        job = partial(steps.profile, self.run.store, ref, colour, row.assay, f"tissue-{profile_key[:8]}")
+        job = partial(prepare.profile, self.run.store, ref, colour, row.assay, f"tissue-{profile_key[:8]}")
         frozen = self._published("profile", profile_key, SlideProfile, lambda: on_cluster("profile", job))
 
         ihc = row.assay == Assay.IHC
@@ -173,7 +175,7 @@ class _Slide:
             lambda: on_cluster("slide", partial(finish, slide_key)),
         )
         outcome = finished.outcome
-        note(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
+        write_status(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
         report(row.slide_id, ENDED, 1, 1)
         return finished
 
@@ -186,7 +188,7 @@ class _Slide:
         path = f"stages/{stage}/{key}.json"
         if self.run.store.exists(path):
             return adapter.validate_json(self.run.store.read_bytes(path))
-        note(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)
+        write_status(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)
         record = make()
         self.run.store.write_bytes(path, adapter.dump_json(record, indent=1))
         return record
@@ -195,23 +197,28 @@ class _Slide:
         """Run one task on the cluster and wait for it."""
         report(self.row.slide_id, stage, 0, 1)
         (result,) = fan_out(
-            self.workers, steps.call, [job], keys=[self._name(stage, 0)], window=1, deadline=deadline
+            self.workers, prepare.run_task, [job], keys=[self._name(stage, 0)], window=1, deadline=deadline
         )
         report(self.row.slide_id, stage, 1, 1)
         return result
 
-    def _pyramid(self, source: steps.Source, path: str, grid: Grid, deadline: float) -> PyramidRef:
+    def _pyramid(self, source: prepare.Source, path: str, grid: Grid, deadline: float) -> PyramidRef:
         store, params = self.run.store, self.run.config.pyramid
         tasks = [task for task in grid.tasks() if not pyramid.shard_done(store, path, *task)]
-        shards = [partial(steps.shard, source, store, path, grid, params, task) for task in tasks]
+        shards = [partial(prepare.shard, source, store, path, grid, params, task) for task in tasks]
         self._fan("pyramid", shards, deadline)
-        top = partial(steps.finish_pyramid, source, store, path, grid, params)
+        top = partial(prepare.finish_pyramid, source, store, path, grid, params)
         (ref,) = fan_out(
-            self.workers, steps.call, [top], keys=[self._name("pyramid-top", 0)], window=1, deadline=deadline
+            self.workers,
+            prepare.run_task,
+            [top],
+            keys=[self._name("pyramid-top", 0)],
+            window=1,
+            deadline=deadline,
         )
         return ref
 
-    def _outlines(self, source: steps.Source, deadline: float) -> tuple[list[str], OutlinesRef | None]:
+    def _outlines(self, source: prepare.Source, deadline: float) -> tuple[list[str], OutlinesRef | None]:
         """Another program's nuclei, once they are published, and their key; nothing without any."""
         row, config = self.row, self.run.config
         if row.cells_uri is None:
@@ -258,7 +265,9 @@ class _Slide:
         report(self.row.slide_id, stage, 0, len(jobs))
         names = [self._name(stage, i) for i in range(len(jobs))]
         window = self.run.config.run.tasks_in_flight
-        for result in fan_out(self.workers, steps.call, jobs, keys=names, window=window, deadline=deadline):
+        for result in fan_out(
+            self.workers, prepare.run_task, jobs, keys=names, window=window, deadline=deadline
+        ):
             results.append(result)
             report(self.row.slide_id, stage, len(results), len(jobs))
         return results

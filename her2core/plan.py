@@ -9,12 +9,12 @@ from botocore.exceptions import BotoCoreError
 
 from her2core.config import Config
 from her2core.errors import Her2Error
-from her2core.inspect import inspect_row, require_scorable
-from her2core.manifest import require_rules
-from her2core.outlines import check_outlines
+from her2core.intake.inspect import inspect_row, require_scorable
+from her2core.intake.manifest import require_rules
+from her2core.intake.outlines import check_outlines
+from her2core.intake.roi import read_roi
 from her2core.pyramid.writer import estimate_size, grid_of
 from her2core.records import SlideRow
-from her2core.roi import read_roi
 from her2core.scoring.keyed import Judging
 from her2core.stages.failures import failure_of
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from her2core.outlines import outlines_identity
+from her2core.intake.outlines import outlines_identity
 from her2core.params import (
     HeterogeneityParams,
     IHCParams,
     ISHParams,
-    IshScoreParams,
+    ISHScoreParams,
     ProfileParams,
     PyramidParams,
     ScoreParams,
@@ -26,7 +26,7 @@ from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader, SlideReader
 from her2core.records import Assay, Box, SlideProfile, SlideRow
-from her2core.stages import cells, outlines, steps
+from her2core.stages import cells, outlines, prepare
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
@@ -67,7 +67,7 @@ def score(
     pixels = PixelFormat.of(info)
     pyramid.write_top(store, path, grid, params, pixels=pixels)
     ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25, pixels=pixels)
-    profile = steps.profile(store, ref, ProfileParams(), assay, "tissue")
+    profile = prepare.profile(store, ref, ProfileParams(), assay, "tissue")
     kernel = IHCParams() if assay == Assay.IHC else ISHParams()
     given = None
     if cells_uri is not None:
@@ -86,7 +86,7 @@ def score(
         finished = finish_ihc(ihc, "0123456789ab")
     else:
         finished = finish_ish(
-            SlideJob(*inputs, IshScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab"
+            SlideJob(*inputs, ISHScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab"
         )
     assert finished.cells is not None
     table = "cells" if assay == Assay.IHC else "nuclei"

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from her2core.phantom import IshSpec, PhantomSpec, Population, plant, plant_ish
+from her2core.phantom import ISHSpec, PhantomSpec, Population, plant, plant_ish
 from her2core.phantom.slides import write_fluorescence, write_slide
 from her2core.records import Assay
 
@@ -59,7 +59,7 @@ def write_cohort(folder: Path) -> Path:
         folder / "unscaled.tif", plant(PhantomSpec(seed=9, height_px=512, width_px=512)), scale_known=False
     )
     for seed, (name, (assay, _, population)) in enumerate(ISH.items()):
-        planted = plant_ish(IshSpec(assay.removeprefix("HER2-"), seed, 1100, 1200, 0.12, (population,)))
+        planted = plant_ish(ISHSpec(assay.removeprefix("HER2-"), seed, 1100, 1200, 0.12, (population,)))
         if assay == Assay.FISH:
             write_fluorescence(folder / f"{name}.tif", planted)
         else:
@@ -92,7 +92,7 @@ def write_manifest(path: Path, *names: str) -> Path:
 
 def command(*words: str) -> list[str]:
     """The command line of `her2`."""
-    return [sys.executable, "-m", "flows.cli", *words]
+    return [sys.executable, "-m", "her2cli", *words]
 
 
 def her2(*words: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,13 @@ from her2core.cases.patients import by_patient
 from her2core.cases.specimens import SlideOutcome, score_cases
 from her2core.guidelines.rules_ihc import ClassCounts, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
-from her2core.heterogeneity.between import Compared, cells_between, eta2, js_divergence, unbiased_interval
+from her2core.heterogeneity.between import (
+    ComparedMetric,
+    cells_between,
+    eta2,
+    js_divergence,
+    unbiased_interval,
+)
 from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS
 from her2core.heterogeneity.jackknife import BLOCKS
 from her2core.heterogeneity.metrics import Metric, Status
@@ -47,17 +53,17 @@ from her2core.lake.schema import (
 )
 from her2core.lake.slide_files import write_slide_file
 from her2core.lake.tables import commit_rows
-from her2core.params import HeterogeneityParams, IshScoreParams, ScoreParams
+from her2core.params import HeterogeneityParams, ISHScoreParams, ScoreParams
 from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
 from her2core.scoring.genetic import heterogeneity
 from her2core.scoring.ihc import Expression, MeasuredCells, SlideScore, judge
-from her2core.scoring.ish import IshScore, judge_ish
+from her2core.scoring.ish import ISHScore, judge_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei
-from her2core.scoring.signals import IshCounts, SignalCounts
+from her2core.scoring.signals import ISHCounts, SignalCounts
 from her2core.storage.store import Store
 
 PARAMS = HeterogeneityParams(replicates=200)
-SCORE, ISH = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)
+SCORE, ISH = ScoreParams(calibration="batch 1"), ISHScoreParams(replicates=100)
 RULES, ISH_RULES = load_rules("breast_asco_cap_2018"), load_ish_rules(ISH.rules)
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 PROFILE = SlideProfile(
@@ -117,8 +123,8 @@ class Cohort:
 
     def ish(self, name: str, made: tuple[Hexes, SignalCounts], **more: Any) -> None:
         hexes, counted = made
-        counts = IshCounts(counted, SignalCounts(counted.dual))
-        score = IshScore(
+        counts = ISHCounts(counted, SignalCounts(counted.dual))
+        score = ISHScore(
             verdict=judge_ish(counts, ISH, ISH_RULES),
             counts=counts,
             heterogeneity=heterogeneity(counts.all, ISH, ISH_RULES),
@@ -151,24 +157,24 @@ class Cohort:
         cases = score_cases(self.outcomes, SCORE, RULES, ISH)
         return {patient: comparer.compare(found) for patient, found in by_patient(cases).items()}
 
-    def specimen(self) -> dict[str, Compared]:
+    def specimen(self) -> dict[str, ComparedMetric]:
         """Metrics of the only specimen."""
         ((_, found),) = self.compare()["c1"].specimens
         return by_name(found)
 
-    def patient(self) -> dict[str, Compared]:
+    def patient(self) -> dict[str, ComparedMetric]:
         """Metrics of the only patient."""
         (found,) = self.compare().values()
         return by_name(found.lesions)
 
 
-def by_name(found: Sequence[Compared]) -> dict[str, Compared]:
+def by_name(found: Sequence[ComparedMetric]) -> dict[str, ComparedMetric]:
     named = {each.metric.name: each for each in found}
     assert len(named) == len(found)
     return named
 
 
-def values(found: dict[str, Compared]) -> dict[str, float | None]:
+def values(found: dict[str, ComparedMetric]) -> dict[str, float | None]:
     return {name: each.metric.value for name, each in found.items()}
 
 

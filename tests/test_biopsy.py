@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.heterogeneity.biopsy import Core, Section, _ranks, cores_of, score_of, virtual_biopsies
 from her2core.heterogeneity.metrics import Metric, Status
-from her2core.kernels.cores import Strips
 from her2core.params import HeterogeneityParams
+from her2core.points.cores import Strips
 
 BREAST, GASTRIC = load_rules("breast_asco_cap_2018"), load_rules("gastric_biopsy")
 SMALL = HeterogeneityParams(

@@ -22,22 +22,22 @@ from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_case import case_rules_for, parse_case_rules
 from her2core.guidelines.rules_ihc import ClassCounts, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.intake.manifest import read_manifest
 from her2core.lake.rows import case_row, patient_row
 from her2core.lake.schema import CASES, PATIENTS
-from her2core.manifest import read_manifest
-from her2core.params import IshScoreParams, ScoreParams
+from her2core.params import ISHScoreParams, ScoreParams
 from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
 from her2core.scoring.genetic import heterogeneity
 from her2core.scoring.ihc import Expression, SlideScore, judge
-from her2core.scoring.ish import IshScore, judge_ish
+from her2core.scoring.ish import ISHScore, judge_ish
 from her2core.scoring.ish_nuclei import SecondPopulation
 from her2core.scoring.keyed import Judging
-from her2core.scoring.signals import IshCounts, SignalCounts
+from her2core.scoring.signals import ISHCounts, SignalCounts
 
-PARAMS, ISH_PARAMS = ScoreParams(calibration="batch 1"), IshScoreParams(replicates=100)
+PARAMS, ISH_PARAMS = ScoreParams(calibration="batch 1"), ISHScoreParams(replicates=100)
 BREAST, GASTRIC = load_rules("breast_asco_cap_2018"), load_rules("gastric_resection")
 ISH_RULES = load_ish_rules(ISH_PARAMS.rules)
-GASTRIC_ISH = IshScoreParams(replicates=100, rules="ish_gastric_toga")
+GASTRIC_ISH = ISHScoreParams(replicates=100, rules="ish_gastric_toga")
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 BLURRED = dataclasses.replace(GOOD, verdict="fail", reasons=("blur",))
 LIGHT = Fluorescence(("DAPI", "HER2", "CEP17"), (0.0,) * 3, (1.0,) * 3, 10.0, 100.0)
@@ -104,10 +104,10 @@ def ish(
     **more: Any,
 ) -> SlideOutcome:
     """An ISH slide of this group, and of this one in its reserve sample (None: too few for a recount)."""
-    counts = IshCounts(signals(group, nuclei), signals(recount or group, 30 if recount else 0))
+    counts = ISHCounts(signals(group, nuclei), signals(recount or group, 30 if recount else 0))
     readable = quality.verdict != "fail" and not unresolved
     reasons = {*quality.reasons, "resolution_low"} if unresolved else quality.reasons
-    score = IshScore(
+    score = ISHScore(
         verdict=judge_ish(counts, ISH_PARAMS, ISH_RULES, reasons, readable=readable),
         counts=counts,
         heterogeneity=heterogeneity(counts.all, ISH_PARAMS, ISH_RULES) if readable else None,

@@ -8,13 +8,13 @@ import pytest
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.biopsy import virtual_biopsies
-from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
+from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, MetricSpec
 from her2core.heterogeneity.ihc import measure_heterogeneity, sweep_regions
 from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.lake.rows_metrics import metric_rows, wide_row
 from her2core.lake.schema import HETEROGENEITY_WIDE
-from her2core.params import HeterogeneityParams, IshScoreParams
+from her2core.params import HeterogeneityParams, ISHScoreParams
 from her2core.records import Assay, Quality, SlideRow
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish import score_ish
@@ -36,7 +36,7 @@ def metrics() -> tuple[Metric, ...]:
     sweep = sweep_regions(cells, classes, PARAMS, rules)
     of_cells = measure_heterogeneity(cells, classes, sweep, PARAMS, "3+")
     biopsies = virtual_biopsies(y, x, classes, rules, PARAMS)
-    score = IshScoreParams(replicates=100)
+    score = ISHScoreParams(replicates=100)
     her2, cep17 = draw.integers(1, 12, n), draw.integers(1, 4, n)
     nuclei = MeasuredNuclei(np.arange(n), y, x, np.zeros(n, np.uint8), yes, her2, her2, cep17, cep17)
     ish_rules = load_ish_rules(score.rules)
@@ -56,18 +56,18 @@ def test_slides_give_the_metrics_of_the_catalogue(metrics: tuple[Metric, ...]) -
 
 
 @pytest.mark.parametrize("catalogue", [SLIDE_METRICS, CASE_METRICS, PATIENT_METRICS])
-def test_every_column_is_one_metric_at_one_size(catalogue: tuple[Named, ...]) -> None:
+def test_every_column_is_one_metric_at_one_size(catalogue: tuple[MetricSpec, ...]) -> None:
     columns = [column for named in catalogue for column in named.columns.values()]
     assert len(set(columns)) == len(columns)
     assert all(named.meaning.endswith(".") for named in catalogue)
 
 
 def test_names_of_columns() -> None:
-    named = Named("moran_i_od", "Moran's I.", "", (100.0, 250.0))
+    named = MetricSpec("moran_i_od", "Moran's I.", "", (100.0, 250.0))
     assert named.columns == {100.0: "moran_i_od_100um", 250.0: "moran_i_od_250um"}
     assert named.pattern == "moran_i_od_{100,250}um"
-    assert Named("shannon", "Entropy.").columns == {None: "shannon"}
-    assert Named("proximity", "Near.", "", (25.0,)).pattern == "proximity_25um"
+    assert MetricSpec("shannon", "Entropy.").columns == {None: "shannon"}
+    assert MetricSpec("proximity", "Near.", "", (25.0,)).pattern == "proximity_25um"
 
 
 def test_a_wide_row_holds_what_the_tidy_ones_hold(metrics: tuple[Metric, ...]) -> None:

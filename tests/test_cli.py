@@ -16,16 +16,16 @@ import tifffile
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows import cli
+import her2cli as cli
 from flows.show import row_table, showing_progress
 from her2core.cohort import preview
-from her2core.draft import find_slides, is_folder
-from her2core.manifest import read_manifest
-from her2core.pipeline import ended, not_scored
+from her2core.intake.draft import find_slides, is_folder
+from her2core.intake.manifest import read_manifest
+from her2core.pipeline import not_scored, record_failure
 from her2core.records import Assay, SlideRow, SlideState
 from her2core.stages.failures import failure_of
 from her2core.stages.run import open_run
-from her2core.storage.journal import note
+from her2core.storage.journal import write_status
 from her2core.storage.store import Store
 
 Her2 = Callable[..., tuple[int, str, str]]
@@ -98,10 +98,10 @@ def out(tmp_path: Path) -> Path:
     for name, assay, score in (("a", Assay.IHC, "2+"), ("b", Assay.FISH, "5"), ("c", Assay.DISH, "")):
         slide = SlideRow(name, f"case-{name}", f"{name}.tif", assay)
         if score:
-            note(store, "run", slide, SlideState.SCORED, "slide", score=score)
+            write_status(store, "run", slide, SlideState.SCORED, "slide", score=score)
         else:
             traceback = "Traceback (most recent call last):\n  line [7]"
-            note(store, "run", slide, SlideState.FAILED, "cells", reason="internal_error",
+            write_status(store, "run", slide, SlideState.FAILED, "cells", reason="internal_error",
                  message="ValueError: odd [/x]", details=traceback)  # fmt: skip
     return tmp_path / "out"
 
@@ -225,7 +225,7 @@ def test_an_error_that_nobody_expected_leaves_its_traceback_in_journal_log_and_s
         try:
             odd()
         except ZeroDivisionError as error:
-            finished = ended(run, run.rows[0], error)
+            finished = record_failure(run, run.rows[0], error)
     assert (finished.outcome.state, finished.outcome.reason) == ("failed", "internal_error")
     code, text, _ = her2("status", str(tmp_path / "out"), "one")
     assert code == 0

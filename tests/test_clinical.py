@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from her2cli import app
 from her2core.cases.clinical import (
     ClinicalRow,
     clean,
@@ -24,7 +24,7 @@ from her2core.cases.external import external_ish
 from her2core.errors import ManifestError
 from her2core.guidelines.rules_case import case_rules_for
 from her2core.guidelines.rules_ish import load_ish_rules
-from her2core.manifest import read_manifest
+from her2core.intake.manifest import read_manifest
 
 TABLE = "clinical/tcga_brca_clinical_patient.txt"
 

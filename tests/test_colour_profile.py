@@ -12,14 +12,14 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from her2core.inspect import describe, inspect_slide
+from her2core.intake.inspect import describe, inspect_slide
 from her2core.params import PyramidParams
 from her2core.pyramid import writer
 from her2core.readers import open_slide
 from her2core.readers.icc import profile_name
 from her2core.readers.openslide import open_openslide
 from her2core.records import Assay, SlideRow
-from her2core.stages import steps
+from her2core.stages import prepare
 from her2core.storage.sources import Scratch, file_stamp
 from her2core.storage.store import Store
 from tests.test_dicom import RAW, save, whole_slide
@@ -55,12 +55,12 @@ def test_a_profile_is_reported_and_not_applied(tmp_path: Path, suffix: str) -> N
 
 
 def test_openslide_hands_its_profile_on(tmp_path: Path) -> None:
-    from her2core.readers.base import Asked
+    from her2core.readers.base import OpenRequest
 
     path = write(tmp_path / "a.tif")
     with openslide.OpenSlide(path) as slide:
         assert slide.color_profile is not None
-    with open_openslide(path, Asked("a", "1-x", 1, mpp=0.25)) as reader:
+    with open_openslide(path, OpenRequest("a", "1-x", 1, mpp=0.25)) as reader:
         assert reader.icc_profile == PROFILE
 
 
@@ -75,11 +75,13 @@ def test_the_pyramid_carries_the_profile(tmp_path: Path) -> None:
     info = inspect_slide(path, mpp=0.25)
     params, store = PyramidParams(chunk=64, shard=128), Store(str(tmp_path / "out"))
     row = SlideRow("s", "c", str(path), Assay.IHC, mpp=0.25)
-    source = steps.Source(info, row, Scratch(str(tmp_path / "scratch"), 1 << 30), None, file_stamp(str(path)))
+    source = prepare.Source(
+        info, row, Scratch(str(tmp_path / "scratch"), 1 << 30), None, file_stamp(str(path))
+    )
     grid = writer.grid_of(info.height, info.width, params)
     for task in grid.tasks():
-        steps.shard(source, store, "p", grid, params, task)
-    steps.finish_pyramid(source, store, "p", grid, params)
+        prepare.shard(source, store, "p", grid, params, task)
+    prepare.finish_pyramid(source, store, "p", grid, params)
     attributes = json.loads(store.read_bytes("p/zarr.json"))["attributes"]
     assert b64decode(attributes["icc_profile"]) == PROFILE
     assert attributes["ome"]["version"] == "0.5"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core.kernels.ish import ISHKernel
+from her2core.kernels.ish.kernel import ISHKernel
 from her2core.params import ISHParams, ProfileParams
 from her2core.profile.fluorescence import fluorescence_profile
 from her2core.profile.sampling import SampledSlide

@@ -21,7 +21,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import generate_uid
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import inspect_slide
+from her2core.intake.inspect import inspect_slide
 from her2core.readers import open_slide
 from her2core.readers.limits import MAX_TILES
 

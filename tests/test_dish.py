@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core.kernels.dish import (
+from her2core.kernels.ish.dish import (
     BASE,
     PER_OD,
     REFERENCE_COUNTERSTAIN,

@@ -22,25 +22,19 @@ from ome_zarr.reader import Reader
 from ome_zarr_models.v05 import Image
 from typer.testing import CliRunner
 
-from flows.cli import app
+from her2cli import app
 from her2core.errors import Reason, SlideError
-from her2core.inspect import describe, inspect_slide, require_scorable
+from her2core.intake.inspect import describe, inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.pyramid.dataset import open_level, open_pyramid
 from her2core.pyramid.reader import PyramidReader
 from her2core.pyramid.zarr_codecs import register_image_codecs
-from her2core.readers import (
-    MemoryReader,
-    SlideReader,
-    borrow_slide,
-    needs_local_copy,
-    open_slide,
-    tiffgrid,
-)
+from her2core.readers import MemoryReader, SlideReader, needs_local_copy, open_slide, shared_reader
 from her2core.readers.channels import CHANNELS, map_channels, parse_channels
 from her2core.readers.image import WholeReader
+from her2core.readers.tiff import grid as tiffgrid
 from her2core.records import RGB, Assay, PyramidRef
 from her2core.storage.s3 import s3_filesystem
 from her2core.storage.store import Store
@@ -424,9 +418,9 @@ def test_the_assay_says_how_a_file_is_read(tmp_path: Path) -> None:
     path = write_ome(tmp_path / "a.ome.tif", FLAT, "CYX", **TILED)
     with pytest.raises(SlideError, match="its assay is HER2-FISH"):
         open_slide(path)
-    with borrow_slide(path, identity="1-x", assay=Assay.FISH) as reader:
+    with shared_reader(path, identity="1-x", assay=Assay.FISH) as reader:
         np.testing.assert_array_equal(whole(reader), FLAT_TRUTH)
-    with borrow_slide(path, identity="1-x", assay=Assay.FISH, channels="DAPI=0;HER2=1") as reader:
+    with shared_reader(path, identity="1-x", assay=Assay.FISH, channels="DAPI=0;HER2=1") as reader:
         np.testing.assert_array_equal(whole(reader), np.moveaxis(FLAT[:2], 0, -1))
 
 

@@ -15,7 +15,7 @@ from her2core.errors import ConfigError
 from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_ish import (
     SINGLE_GROUPS,
-    IshResult,
+    ISHResult,
     ish_rules_for,
     load_ish_rules,
     parse_ish_rules,
@@ -25,9 +25,9 @@ NAME = "ish_asco_cap_2018"
 RULES = load_ish_rules(NAME)
 GASTRIC = load_ish_rules("ish_gastric_toga")
 DUAL_GROUPS, GROUPS = RULES.dual_groups, RULES.groups
-POS, NEG = IshResult.POSITIVE, IshResult.NEGATIVE
-IHC, RECOUNT = IshResult.PENDING_IHC, IshResult.PENDING_RECOUNT
-DUAL, PERSON = IshResult.PENDING_DUAL_PROBE, IshResult.ADJUDICATE
+POS, NEG = ISHResult.POSITIVE, ISHResult.NEGATIVE
+IHC, RECOUNT = ISHResult.PENDING_IHC, ISHResult.PENDING_RECOUNT
+DUAL, PERSON = ISHResult.PENDING_DUAL_PROBE, ISHResult.ADJUDICATE
 
 
 # the file
@@ -288,7 +288,7 @@ def test_every_negative_of_groups_2_to_4_carries_its_comment_and_nothing_open_ca
     ],
 )
 def test_a_dual_probe_beside_an_equivocal_single_one(
-    dual: str, score: str | None, recount: str | None, result: IshResult
+    dual: str, score: str | None, recount: str | None, result: ISHResult
 ) -> None:
     assert RULES.resolve("single_equivocal", score, recount, dual_group=dual).result == result
 

@@ -20,7 +20,7 @@ from her2core.heterogeneity.ihc import BIN_OD, BINS, measure_heterogeneity, swee
 from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
 from her2core.heterogeneity.metrics import Metric, Status, insufficient, measured
 from her2core.heterogeneity.regions import Hexes, HexGrid
-from her2core.params import HeterogeneityParams, IshScoreParams
+from her2core.params import HeterogeneityParams, ISHScoreParams
 from her2core.records import Quality
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish import score_ish
@@ -30,7 +30,7 @@ from her2core.statistics import wilson
 
 PARAMS = HeterogeneityParams(replicates=200, permutations=99)
 RULES = load_rules("breast_asco_cap_2018")
-ISH = IshScoreParams(replicates=100)
+ISH = ISHScoreParams(replicates=100)
 ISH_RULES = load_ish_rules(ISH.rules)
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 CENTRES = (np.arange(BINS, dtype=np.float64) + 0.5) * BIN_OD

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import inspect_slide
+from her2core.intake.inspect import inspect_slide
 from her2core.readers import SlideReader, open_slide
 from her2core.readers.limits import MAX_EDGE_PX, MAX_TILES
 from her2core.readers.openslide import open_openslide
@@ -607,7 +607,7 @@ def test_a_vendor_file_that_openslide_refuses(tmp_path: Path) -> None:
 
 
 def test_openslide_error_mid_way_names_the_place(tmp_path: Path) -> None:
-    from her2core.readers.base import Asked
+    from her2core.readers.base import OpenRequest
 
     path = tmp_path / "a.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8)
@@ -618,7 +618,7 @@ def test_openslide_error_mid_way_names_the_place(tmp_path: Path) -> None:
         raw.seek(start)
         raw.write(b"\x11" * length)
     with (
-        open_openslide(path, Asked("a.tif", "1-x", 1)) as reader,
+        open_openslide(path, OpenRequest("a.tif", "1-x", 1)) as reader,
         pytest.raises(SlideError, match="x 0, y 0"),
     ):
         read_first(reader)

@@ -20,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from her2core.kernels import nuclei, parting, planes
-from her2core.kernels.cell import measure
-from her2core.kernels.ihc import CELL_DTYPE, IHCKernel, QcFlag, warm
-from her2core.kernels.polar import N_RAYS, bearings, bend_costs, new_lap, trace
+from her2core.columns import CELL_DTYPE, QcFlag
+from her2core.kernels import nuclei
+from her2core.kernels.ihc import planes, splitting
+from her2core.kernels.ihc.cell import measure
+from her2core.kernels.ihc.kernel import IHCKernel, warm
+from her2core.kernels.polar import N_RAYS, bend_costs, new_lap, new_ray_index, trace
 from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unmix
 from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
@@ -163,7 +165,7 @@ def test_fixed_point_unmixing_is_the_float_one(plain: bool) -> None:
     mean = expected[..., 0].reshape(64 // factor, factor, 96 // factor, factor).mean((1, 3))
     grey = planes.BASE + (mean - tables.low_od) / tables.range_od * planes.SHADES
     brown = found.raw.reshape(64 // factor, factor, 96 // factor, factor).mean((1, 3))
-    grey = np.minimum(grey, planes.BASE + planes.CAP * np.maximum(planes.HIDING - brown, 0))
+    grey = np.minimum(grey, planes.BASE + planes.CAP * np.maximum(planes.HIDDEN_UNDER_DAB - brown, 0))
     assert np.abs((found.stains >> 8) - np.clip(grey, 0, 255)).max() <= 2.0  # a step of DAB caps two of these
     grey -= brown / planes.DAB_PER_OD * planes.SHADES / planes.DAB_SHADE_OD
     assert np.abs(found.nuclear - np.clip(grey, 0, 255)).max() <= 3.0  # a step of DAB takes 1.5 of these
@@ -387,11 +389,11 @@ def test_other_resolutions_are_cut_alike(mpp: float) -> None:
 
 
 def test_shape_of_an_ellipse() -> None:
-    look = bearings(40)
+    ray_index = new_ray_index(40)
     long, short, turn = 14.0, 7.0, np.deg2rad(30)
     along = np.arange(N_RAYS) * 2 * np.pi / N_RAYS - turn
     radius = 1 / np.hypot(np.cos(along) / long, np.sin(along) / short)
-    found = parting.shape(np.rint(radius + 0.5).astype(np.int32), look)
+    found = splitting.shape(np.rint(radius + 0.5).astype(np.int32), ray_index)
     assert (found.y, found.x) == pytest.approx((0, 0), abs=0.4)
     assert (found.long, found.short) == pytest.approx((long, short), rel=0.05)
     assert abs(found.dy * np.sin(turn) + found.dx * np.cos(turn)) == pytest.approx(1, abs=0.01)
@@ -400,7 +402,7 @@ def test_shape_of_an_ellipse() -> None:
 
 def test_barriers_stand_midway() -> None:
     y, x = np.array([[10], [10]], np.int32), np.array([[4], [14]], np.int32)
-    limit = parting.barriers(y, x, 18, bearings(40))
+    limit = splitting.split_limits(y, x, 18, new_ray_index(40))
     assert limit[0, 0, 0] == limit[1, 0, 18] == 5  # towards each other
     assert limit[0, 0, 18] == limit[1, 0, 0] == 18
     assert limit[0, 0, 6] == limit[0, 0, 30] == 10  # at 60 degrees the line is twice as far

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import describe, guess_assay, inspect_slide, require_scorable
+from her2core.intake.inspect import describe, guess_assay, inspect_slide, require_scorable
 from her2core.readers import MemoryReader
 from her2core.records import Assay
 

@@ -20,11 +20,11 @@ from pydantic import TypeAdapter
 
 from her2core.errors import Reason
 from her2core.guidelines.rules_ish import load_ish_rules
-from her2core.params import IshScoreParams
+from her2core.params import ISHScoreParams
 from her2core.records import Quality
 from her2core.scoring.copynumber import fit_copies, seen_signals, truncation_null
 from her2core.scoring.genetic import heterogeneity
-from her2core.scoring.ish import IshScore, judge_ish, score_ish
+from her2core.scoring.ish import ISHScore, judge_ish, score_ish
 from her2core.scoring.ish_nuclei import (
     MeasuredNuclei,
     count_nuclei,
@@ -32,9 +32,9 @@ from her2core.scoring.ish_nuclei import (
     ish_columns,
     second_population,
 )
-from her2core.scoring.signals import IshCounts, SignalCounts, estimate
+from her2core.scoring.signals import ISHCounts, SignalCounts, estimate
 
-PARAMS = IshScoreParams()
+PARAMS = ISHScoreParams()
 RULES = load_ish_rules(PARAMS.rules)
 GOOD = Quality("pass", (), 10.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.02)
 BAD = dataclasses.replace(GOOD, verdict="fail", reasons=("blur",))
@@ -66,11 +66,11 @@ def table(*nuclei: tuple[int, int, int], dual: bool = True) -> SignalCounts:
     return SignalCounts(dual, tuple(sorted(nuclei)))
 
 
-def unsplit(counts: SignalCounts) -> IshCounts:
-    return IshCounts(counts, SignalCounts(counts.dual))
+def unsplit(counts: SignalCounts) -> ISHCounts:
+    return ISHCounts(counts, SignalCounts(counts.dual))
 
 
-def score(measured: MeasuredNuclei, params: IshScoreParams = PARAMS, **more: Any) -> IshScore:
+def score(measured: MeasuredNuclei, params: ISHScoreParams = PARAMS, **more: Any) -> ISHScore:
     return score_ish(measured, params, RULES, more.pop("quality", GOOD), **more)
 
 
@@ -108,11 +108,11 @@ def test_no_nuclei_have_no_numbers() -> None:
 _counts = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 6)), max_size=12).map(
     lambda rows: SignalCounts.of(*(np.array(rows, np.int64).reshape(-1, 2).T))
 )
-_pairs = st.builds(IshCounts, _counts, _counts)
+_pairs = st.builds(ISHCounts, _counts, _counts)
 
 
 @given(parts=st.lists(_pairs, min_size=1, max_size=5), data=st.data())
-def test_slides_pool_in_any_order_to_the_sums_of_their_nuclei(parts: list[IshCounts], data: Any) -> None:
+def test_slides_pool_in_any_order_to_the_sums_of_their_nuclei(parts: list[ISHCounts], data: Any) -> None:
     shuffled = data.draw(st.permutations(parts))
     cut = data.draw(st.integers(1, len(parts)))
     pooled = reduce(add, parts)
@@ -411,7 +411,7 @@ def test_counts_depend_on_no_order_of_rows() -> None:
 
 
 def test_a_score_survives_json() -> None:
-    adapter = TypeAdapter(IshScore)
+    adapter = TypeAdapter(ISHScore)
     random = np.random.default_rng(5)
     her2 = np.where(np.arange(400) < 120, random.poisson(9, 400), random.integers(1, 3, 400)) + 1
     for found in (score(nuclei(her2)), score(nuclei(her2, None)), score(nuclei(np.empty(0, int)))):
@@ -645,7 +645,7 @@ def test_scattered_few_or_all_amplified_nuclei_are_no_second_population(amplifie
 )
 def test_parameters_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        IshScoreParams(**wrong)
+        ISHScoreParams(**wrong)
 
 
 def test_groups_times_every_ihc_state_follow_from_nuclei() -> None:

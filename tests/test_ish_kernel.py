@@ -20,26 +20,23 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import ConvexHull
 
+from her2core.columns import NUCLEUS_DTYPE, SPOT_DTYPE, NucleusFlag
 from her2core.errors import Reason
 from her2core.guidelines.rules_ish import load_ish_rules
-from her2core.kernels.holes import fill_holes
-from her2core.kernels.ish import (
-    NUCLEUS_DTYPE,
-    SPOT_DTYPE,
+from her2core.kernels.ish.distance_map import ONE_STEP, measure_depth
+from her2core.kernels.ish.holes import fill_holes
+from her2core.kernels.ish.kernel import (
     ISHKernel,
-    NucleusFlag,
     resolvable,
     shrink_grey,
     shrink_rgb,
     warm,
 )
-from her2core.kernels.ish_depth import ONE_STEP, measure_depth
-from her2core.kernels.ish_polygon import outlines, paint
-from her2core.kernels.polar import N_RAYS, bearings
-from her2core.kernels.spots import cluster_copies, single_signal
+from her2core.kernels.ish.polygon import outlines, paint
+from her2core.kernels.polar import N_RAYS, new_ray_index
 from her2core.kernels.stain import unit
-from her2core.params import ISHParams, IshScoreParams
-from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
+from her2core.params import ISHParams, ISHScoreParams
+from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.ish_render import (
     DAPI_LEVEL,
     FIELD,
@@ -51,13 +48,14 @@ from her2core.phantom.ish_render import (
 )
 from her2core.records import Assay, Box, DishStain, Fluorescence, Quality, SlideRow
 from her2core.scoring.ish import score_ish
+from her2core.scoring.ish_copies import cluster_copies, single_signal
 from her2core.scoring.ish_nuclei import MeasuredNuclei
 from her2core.stages.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 
 Pixels = npt.NDArray[Any]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
 MODALITIES = ("FISH", "DISH")
-PARAMS = IshScoreParams(reserve_one_in=1000, min_nuclei=10, full_nuclei=20)  # a phantom is a small field
+PARAMS = ISHScoreParams(reserve_one_in=1000, min_nuclei=10, full_nuclei=20)  # a phantom is a small field
 RULES = load_ish_rules(PARAMS.rules)
 PASSED = Quality("pass", (), 1.0, *(None,) * 6)
 
@@ -122,7 +120,7 @@ def pairs(a: Rows, b: Rows, reach: float) -> npt.NDArray[np.int64]:
 class Result:
     """A phantom, what the kernel makes of it, and how the two match."""
 
-    def __init__(self, spec: IshSpec, params: ISHParams | None = None) -> None:
+    def __init__(self, spec: ISHSpec, params: ISHParams | None = None) -> None:
         self.planted: PlantedIsh = plant_ish(spec)
         self.spec = spec
         whole = Box(0, 0, spec.height_px, spec.width_px)
@@ -157,7 +155,7 @@ class Result:
     def copies(self, probe: int) -> float:
         """Copies counted over copies planted, in nuclei that pass the gates."""
         of = self.spots[self.spots["probe"] == probe]
-        single = single_signal(of["integrated"], of["diameter_um"])
+        single = single_signal(of["integrated"])
         mine = of[np.isin(of["nucleus"], self.passed[:, 1])]
         planted = self.planted.nuclei[("her2", "cep17")[probe]][self.passed[:, 0]].sum()
         return float(cluster_copies(mine["integrated"], single).sum() / planted)
@@ -178,7 +176,7 @@ def result(modality: str, kind: str) -> Result:
         "blurred": {"seed": 9, "defocus_um": 0.9},
         "single": {"seed": 10, "dual": False, "populations": (Population(1.0, 4.0, 0.0),)},
     }
-    return Result(IshSpec(modality, **{**base, **kinds[kind]}))
+    return Result(ISHSpec(modality, **{**base, **kinds[kind]}))
 
 
 # --- parts ---------------------------------------------------------------------------------------------
@@ -215,14 +213,14 @@ def test_holes_are_regions_small_enough_for_their_shade() -> None:
 
 
 def test_shape_of_known_outlines() -> None:
-    look = bearings(60)
+    ray_index = new_ray_index(60)
     angle = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
     ellipse = 20 * 10 / np.hypot(10 * np.cos(angle), 20 * np.sin(angle))
     bite = np.full(N_RAYS, 20.0)
     bite[5:14] = 4.0
     path = np.rint(np.stack([np.full(N_RAYS, 20), ellipse + 0.5, bite + 0.5])).astype(np.int32)
     at = np.zeros(3, np.int32)
-    shape = outlines(at, at, path, look)
+    shape = outlines(at, at, path, ray_index)
     assert shape.area[0] == pytest.approx(np.pi * 19.5**2, rel=0.01)  # half a pixel inside
     assert shape.elongation[0] == pytest.approx(1.0, abs=0.01)
     assert shape.area[1] == pytest.approx(np.pi * 200, rel=0.03)
@@ -230,17 +228,17 @@ def test_shape_of_known_outlines() -> None:
     assert (shape.solidity[:2] > 0.97).all()
     assert shape.solidity[2] < 0.92
     for i in range(3):
-        corners = shape.radius[i, :, None] * np.stack([look.sin, look.cos], axis=1)
+        corners = shape.radius[i, :, None] * np.stack([ray_index.sin, ray_index.cos], axis=1)
         assert shape.solidity[i] == pytest.approx(shape.area[i] / ConvexHull(corners).volume)
     assert shape.centroid[2, 0] < -1.0  # the bite is at the bottom
 
 
 def test_pixels_of_a_nucleus_fill_its_outline_and_rivals_share_fairly() -> None:
-    look = bearings(60)
+    ray_index = new_ray_index(60)
     at = np.array([20, 20], np.int32), np.array([16, 28], np.int32)
-    shape = outlines(*at, np.full((2, N_RAYS), 10, np.int32), look)
+    shape = outlines(*at, np.full((2, N_RAYS), 10, np.int32), ray_index)
     labels = np.zeros((160, 200), np.int32)
-    paint(labels, (0, 0), 1, shape, np.array([1, -1], np.int32), 4, look)
+    paint(labels, (0, 0), 1, shape, np.array([1, -1], np.int32), 4, ray_index)
     area = 16 * shape.area
     both = (labels != 0).sum()
     assert area[0] < both < area.sum()
@@ -382,7 +380,7 @@ def test_counts_right_at_any_focus_or_says_that_it_is_lost(modality: str, ratio:
     read = []
     for tenths in range(11):
         found = Result(
-            IshSpec(
+            ISHSpec(
                 modality,
                 seed=21,
                 height_px=1000,
@@ -479,7 +477,7 @@ def test_says_when_pixels_are_too_coarse() -> None:
         assert f"{mpp:g}" in text
         assert limit in text
     for modality in MODALITIES:
-        found = Result(IshSpec(modality, seed=1, height_px=300, width_px=300, mpp=0.5))
+        found = Result(ISHSpec(modality, seed=1, height_px=300, width_px=300, mpp=0.5))
         assert len(found.nuclei)
         assert (found.nuclei["flags"] & NucleusFlag.UNRESOLVED).all()
 
@@ -528,7 +526,7 @@ def field(modality: str) -> tuple[ISHKernel, Pixels, Rows, Rows]:
     """Two phantoms one over the other: clumps of nuclei that touch and overlap, right to the edge."""
     parts = [
         render_ish(
-            plant_ish(IshSpec(modality, seed, *SIZE, mpp=0.2, overlapping=0.2, touching=0.4, margin_um=4.0)),
+            plant_ish(ISHSpec(modality, seed, *SIZE, mpp=0.2, overlapping=0.2, touching=0.4, margin_um=4.0)),
             Box(0, 0, *SIZE),
         ).astype(np.float64)
         for seed in (21, 22)

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from shapely.geometry import Point, Polygon
 
-from her2core.phantom import IshSpec, PlantedIsh, Population, plant_ish, render_ish, synth_cohort
+from her2core.phantom import ISHSpec, PlantedIsh, Population, plant_ish, render_ish, synth_cohort
 from her2core.phantom.cohort import PLAN, PlannedSlide, case_truth
 from her2core.phantom.ish_cohort import ISH_PLAN, ish_truth_row
 from her2core.phantom.ish_render import BLACK_OD, GLASS, RED, SIGNAL_LEVEL
@@ -27,7 +27,7 @@ PAIRS = {"overlapping": 0.3, "touching": 0.3}
 
 def field(modality: str, **more: object) -> PlantedIsh:
     given = {"height_px": SIDE, "width_px": SIDE, "populations": (Population(1.0, 6.0, 2.0),)} | more
-    return plant_ish(IshSpec(modality, 5, **given))  # type: ignore[arg-type]
+    return plant_ish(ISHSpec(modality, 5, **given))  # type: ignore[arg-type]
 
 
 def whole(planted: PlantedIsh) -> np.ndarray:
@@ -211,7 +211,7 @@ def test_populations_apart_lie_from_left_to_right() -> None:
 def test_a_spec_that_cannot_be_planted_is_refused(wrong: dict[str, object]) -> None:
     given: dict[str, object] = {"modality": "FISH", "seed": 1, "height_px": 500, "width_px": 500} | wrong
     with pytest.raises(ValueError, match=r"expected|must"):
-        IshSpec(**given)  # type: ignore[arg-type]
+        ISHSpec(**given)  # type: ignore[arg-type]
 
 
 def test_truth_of_a_slide_is_the_ratio_of_sums_over_countable_nuclei() -> None:
@@ -229,7 +229,7 @@ def test_cohort_needs_ish_and_gets_it() -> None:
     """The plan as it is written for users, planted and not drawn: groups, and the specimens' classes."""
     groups, counted = {}, []
     for i, slide in enumerate(ISH_PLAN):
-        spec = IshSpec(slide.assay.removeprefix("HER2-"), 1100 + i, slide.side_px - 20, slide.side_px - 20,
+        spec = ISHSpec(slide.assay.removeprefix("HER2-"), 1100 + i, slide.side_px - 20, slide.side_px - 20,
                        slide.mpp, slide.populations)  # fmt: skip
         row = ish_truth_row(plant_ish(spec))
         groups[slide.case] = row["ish_group"]

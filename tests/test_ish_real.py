@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from her2core.kernels.dish import estimate_dish
-from her2core.kernels.ish import ISHKernel
+from her2core.kernels.ish.dish import estimate_dish
+from her2core.kernels.ish.kernel import ISHKernel
 from her2core.params import ISHParams, ProfileParams
 from her2core.profile.fluorescence import fluorescence_profile
 from her2core.profile.sampling import SampledSlide

@@ -18,7 +18,7 @@ from her2core.heterogeneity.jackknife import (
     fraction_of_regions,
     jackknife_interval,
     jackknife_variance,
-    sixteenths,
+    spatial_blocks,
 )
 from her2core.heterogeneity.regions import Hexes, HexGrid
 from her2core.heterogeneity.spatial import lattice_metrics
@@ -38,13 +38,13 @@ def sheet(rows: int, columns: int) -> Hexes:
 @given(st.integers(16, 60), st.integers(1, 60), st.integers(0, 5))
 def test_blocks_are_equal_and_know_neither_place_nor_order(rows: int, columns: int, seed: int) -> None:
     hexes = sheet(rows, columns)
-    blocks = sixteenths(hexes.y_um, hexes.x_um)
+    blocks = spatial_blocks(hexes.y_um, hexes.x_um)
     assert blocks is not None
     sizes = np.bincount(blocks, minlength=BLOCKS)
     assert sizes.min() >= 1
     assert np.ptp(sizes) <= 1
     mixed = np.random.default_rng(seed).permutation(len(hexes))
-    again = sixteenths(hexes.y_um[mixed], hexes.x_um[mixed])
+    again = spatial_blocks(hexes.y_um[mixed], hexes.x_um[mixed])
     assert again is not None
     assert np.array_equal(again, blocks[mixed])
 
@@ -52,12 +52,12 @@ def test_blocks_are_equal_and_know_neither_place_nor_order(rows: int, columns: i
 def test_blocks_are_compact_and_follow_the_tissue() -> None:
     square, strip = sheet(40, 40), sheet(4, 160)
     for hexes, longest in ((square, 11.5), (strip, 11.5)):
-        blocks = sixteenths(hexes.y_um, hexes.x_um)
+        blocks = spatial_blocks(hexes.y_um, hexes.x_um)
         assert blocks is not None
         for b in range(BLOCKS):
             here = blocks == b
             assert max(np.ptp(hexes.y_um[here]), np.ptp(hexes.x_um[here])) <= longest
-    assert sixteenths(np.zeros(15), np.arange(15.0)) is None
+    assert spatial_blocks(np.zeros(15), np.arange(15.0)) is None
 
 
 def test_the_jackknife_of_a_mean_is_the_textbooks() -> None:

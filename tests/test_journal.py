@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from her2core.records import Assay, SlideRow, SlideState
-from her2core.storage.journal import Heartbeat, beating, cohort_status, heartbeats, note
+from her2core.storage.journal import Heartbeat, beating, cohort_status, heartbeats, write_status
 from her2core.storage.store import Store
 from tests.conftest import Bucket
 
@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_a_slide_is_running_only_while_its_run_is(store: Store) -> None:
     with beating(store, "run1"):
-        note(store, "run1", ROW, SlideState.RUNNING, "cells")
+        write_status(store, "run1", ROW, SlideState.RUNNING, "cells")
         wait_for_heart(store)
         (status,) = cohort_status(store)
         assert (status.state, status.stage) == (SlideState.RUNNING, "cells")
@@ -35,7 +35,7 @@ def test_a_slide_is_running_only_while_its_run_is(store: Store) -> None:
     assert (status.state, status.stage) == (SlideState.INTERRUPTED, "cells")
     assert "resume" in status.message
     assert heartbeats(store) == ()
-    note(store, "run1", ROW, SlideState.SCORED, "slide")
+    write_status(store, "run1", ROW, SlideState.SCORED, "slide")
     assert cohort_status(store)[0].state == SlideState.SCORED
 
 
@@ -54,7 +54,7 @@ with beating(store, "dead"):
 def test_a_killed_run_is_known_to_be_dead_and_cleaned_up_after(tmp_path: Path) -> None:
     store = Store(tmp_path)
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
-    note(store, "dead", ROW, SlideState.RUNNING, "cells")
+    write_status(store, "dead", ROW, SlideState.RUNNING, "cells")
     (left,) = heartbeats(store)
     assert not left.alive
     assert cohort_status(store)[0].state == SlideState.INTERRUPTED

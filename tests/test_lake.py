@@ -25,9 +25,9 @@ from deltalake.schema import PrimitiveType
 from pydantic import TypeAdapter
 
 from her2core.cases.specimens import SlideOutcome, score_cases
+from her2core.columns import CELL_DTYPE
 from her2core.errors import StoreError
 from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
-from her2core.kernels.ihc import CELL_DTYPE
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
 from her2core.lake.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from her2core.kernels.lanes import LANES, in_lanes, new_laps, trace_lanes
 from her2core.kernels.polar import FORBIDDEN, N_RAYS, bend_costs, new_lap, trace
+from her2core.kernels.polar_lanes import LANES, in_lanes, new_scores, trace_lanes
 
 
 @settings(deadline=None, max_examples=30)
@@ -27,9 +27,9 @@ def test_every_lane_is_traced_as_if_alone(
     gains[rng.random(gains.shape) < forbidden] = FORBIDDEN
     bend, most = bend_costs(*rng.integers(0, 40, 2)), n_radii - 1 - trim
     paths = np.zeros((LANES, N_RAYS), np.int32)
-    laps = new_laps(n_radii)
+    scores = new_scores(n_radii)
     for _ in range(2):  # what an earlier trace left in the scratch must not matter
-        trace_lanes(gains.transpose(1, 2, 0).reshape(N_RAYS, -1).copy(), least, most, bend, laps, paths)
+        trace_lanes(gains.transpose(1, 2, 0).reshape(N_RAYS, -1).copy(), least, most, bend, scores, paths)
     alone = np.zeros(N_RAYS, np.int32)
     for lane in range(LANES):
         trace(gains[lane], least, most, bend, new_lap(n_radii), alone)

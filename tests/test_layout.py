@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from her2core.params import PyramidParams
-from her2core.phantom import IshSpec, PhantomSpec, Population, plant_ish, render_field, render_ish
+from her2core.phantom import ISHSpec, PhantomSpec, Population, plant_ish, render_field, render_ish
 from her2core.profile.tissue import TissueMask
 from her2core.records import Assay, Box, SlideProfile
 from tests import chain
@@ -63,7 +63,7 @@ def slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pixels = render_field(SPEC)[0]
     else:
         mpp, least = 0.12, 30
-        spec = IshSpec(assay.removeprefix("HER2-"), 5, 1100, 1250, mpp, HETEROGENEOUS, overlapping=0.2)
+        spec = ISHSpec(assay.removeprefix("HER2-"), 5, 1100, 1250, mpp, HETEROGENEOUS, overlapping=0.2)
         pixels = render_ish(plant_ish(spec), Box(0, 0, 1100, 1250))
     params = PyramidParams(chunk=2048, shard=2048)
     folder = tmp_path_factory.mktemp("whole")

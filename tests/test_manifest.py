@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from her2core.errors import ManifestError, StoreError
-from her2core.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest, require_rules
-from her2core.params import IshScoreParams, ScoreParams
+from her2core.intake.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest, require_rules
+from her2core.params import ISHScoreParams, ScoreParams
 from her2core.preanalytic import preanalytic_notes
 from her2core.records import Assay, SlideRow
 from her2core.scoring.keyed import Judging
@@ -120,7 +120,7 @@ def test_rules_go_by_tumour_and_specimen(tmp_path: Path) -> None:
     rows = read_manifest(write(tmp_path, text))
 
     def rules(configured: str, tumour_s: str) -> list[tuple[str, str]]:
-        judging = Judging(ScoreParams(rules=configured), IshScoreParams(rules=tumour_s))
+        judging = Judging(ScoreParams(rules=configured), ISHScoreParams(rules=tumour_s))
         require_rules(rows, judging)
         return [(by.score.rules, by.ish.rules) for by in map(judging.of, rows)]
 
@@ -142,7 +142,7 @@ def test_rules_go_by_tumour_and_specimen(tmp_path: Path) -> None:
 def test_what_has_no_rules_is_refused(tmp_path: Path) -> None:
     rows = read_manifest(write(tmp_path, f"{HEADER},tumour_type\na,c,a.tif,HER2-IHC,gastric\n"))
     with pytest.raises(ManifestError) as caught:
-        require_rules(rows, Judging(ScoreParams(), IshScoreParams()), "m.csv")
+        require_rules(rows, Judging(ScoreParams(), ISHScoreParams()), "m.csv")
     assert str(caught.value).splitlines()[1].strip() == (
         "slide a: gastric has the rule sets gastric_biopsy, gastric_resection, and score.rules is "
         "breast_asco_cap_2018; write its specimen_type, or set score.rules to one of them"

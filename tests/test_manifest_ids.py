@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from her2core.errors import ManifestError
-from her2core.manifest import read_manifest
+from her2core.intake.manifest import read_manifest
 from her2core.records import SlideRow
 
 COLUMNS = ("slide_id", "case_id", "patient_id", "specimen_id", "site", "block_id", "ish_source", "ish_status")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from her2core.kernels.neighbours import marked_fraction
 from her2core.params import IHCParams
+from her2core.points.neighbour_fraction import marked_fraction
 from her2core.scoring.neighbours import COLUMN, TOUCH_UM, with_strong_neighbours
 
 MPP = 0.25

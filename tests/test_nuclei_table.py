@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from her2core.kernels.ish import NUCLEUS_DTYPE, SPOT_DTYPE
+from her2core.columns import NUCLEUS_DTYPE, SPOT_DTYPE
 from her2core.records import Assay, SlideRow
 from her2core.stages.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 

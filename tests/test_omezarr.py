@@ -14,7 +14,7 @@ import pytest
 import zarr
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import inspect_slide, require_scorable
+from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.readers import open_slide
 from her2core.readers.omezarrmeta import MAX_ARRAYS, MAX_DEPTH, MAX_DOCUMENT_BYTES
 from her2core.readers.scale import Scale, resolve_scale

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import inspect_slide
+from her2core.intake.inspect import inspect_slide
 from her2core.readers import needs_local_copy, open_slide
 from her2core.readers.base import names_picture
 from her2core.readers.openslide import LEICA_SCHEMA, _leica_foci, _ndpi_foci, _stated_foci

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from her2core.kernels.order import by_group, by_place
+from her2core.points.order import by_group, by_place
 
 
 @pytest.mark.parametrize("groups", [1, 7, 300, 70_000])

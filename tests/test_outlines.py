@@ -13,18 +13,18 @@ import shapely
 import tifffile
 
 from her2core.errors import Reason, SlideError
-from her2core.kernels.ihc import IHCKernel
+from her2core.intake.outlines import read_outlines
+from her2core.intake.outlines.geojson import SHRUNK
+from her2core.intake.outlines.read import ReadOutlines
+from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.nuclei import Given
 from her2core.kernels.polar import MAX_BEND, N_RAYS
 from her2core.lake.rows import slide_row
-from her2core.outlines import read_outlines
-from her2core.outlines.geojson import SHRUNK
-from her2core.outlines.read import ReadOutlines
 from her2core.params import IHCParams, PyramidParams, ScoreParams
 from her2core.phantom import PhantomSpec, plant, render_field
 from her2core.phantom.spec import EMPTY
 from her2core.records import Assay, Box, SlideRow
-from her2core.stages import steps
+from her2core.stages import prepare
 from her2core.storage.sources import Scratch
 from tests import chain
 from tests.test_ihc_kernel import cut, pairs, profiled
@@ -239,7 +239,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     pixels = np.full((300, 400, 3), 240, np.uint8)
     tifffile.imwrite(tmp_path / "s.tif", pixels, photometric="rgb", metadata=None)
     with pytest.raises(SlideError, match=r"no such file. Correct cells_uri in the manifest"):
-        steps.inspect(row, Scratch(str(tmp_path), 1), None, steps.RoiParams())
+        prepare.inspect(row, Scratch(str(tmp_path), 1), None, prepare.RoiParams())
 
 
 # --- the kernel ---------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from her2core.pictures.ish import (
     NOT_AMPLIFIED,
     PROBE_COLOURS,
     CloseUp,
-    IshNuclei,
-    IshSummary,
+    ISHNuclei,
+    ISHSummary,
     composite,
     crop_box,
     gallery,
@@ -30,16 +30,16 @@ from her2core.records import RGB, PyramidRef
 
 FISH = ("DAPI", "HER2", "CEP17")
 MPP = 0.1
-SUMMARY = IshSummary("block 1", "scored", "Positive", "1", 4.25, (3.9, 4.6), 8.5, 2.0, "limited")
+SUMMARY = ISHSummary("block 1", "scored", "Positive", "1", 4.25, (3.9, 4.6), 8.5, 2.0, "limited")
 
 
 def nuclei(
     her2: list[int], cep17: list[int] | None, evaluable: list[bool] | None = None, um: float = 20.0
-) -> IshNuclei:
+) -> ISHNuclei:
     place = um * np.arange(1.0, len(her2) + 1.0)
     counts = None if cep17 is None else np.array(cep17, np.int64)
     flags = np.ones(len(her2), np.bool_) if evaluable is None else np.array(evaluable, np.bool_)
-    return IshNuclei(place, place, np.array(her2, np.int64), counts, flags)
+    return ISHNuclei(place, place, np.array(her2, np.int64), counts, flags)
 
 
 def close_up(
@@ -70,7 +70,7 @@ def test_amplified_means_ratio_two_or_six_copies_and_only_of_evaluable_nuclei() 
 def test_dots_lie_where_their_nuclei_do() -> None:
     thumbnail = np.full((500, 500, 3), 240, np.uint8)  # 2 mm: dots are filled
     places_um = np.array([400.0, 1600.0])
-    drawn = IshNuclei(places_um, places_um[::-1], np.array([8, 2]), np.array([2, 2]), np.ones(2, np.bool_))
+    drawn = ISHNuclei(places_um, places_um[::-1], np.array([8, 2]), np.array([2, 2]), np.ones(2, np.bool_))
     image = decoded(ish_picture(thumbnail, 4.0, RGB, drawn, [], MPP, SUMMARY))
     moved = places(image, NOT_AMPLIFIED).mean(axis=0) - places(image, AMPLIFIED).mean(axis=0)
     np.testing.assert_allclose(moved, (420.0, -420.0), atol=1.5)  # a panel is 700 px for 2000 µm
@@ -103,7 +103,7 @@ def test_gallery_spreads_over_copies_and_leaves_out_what_does_not_count() -> Non
 def test_gallery_does_not_depend_on_the_order_of_nuclei(order: list[int], dual: bool) -> None:
     her2 = [k % 4 for k in range(30)]
     whole = nuclei(her2, [k % 3 for k in range(30)] if dual else None)
-    turned = IshNuclei(
+    turned = ISHNuclei(
         whole.y_um[order],
         whole.x_um[order],
         whole.her2[order],
@@ -132,7 +132,7 @@ def test_composite_shows_each_channel_in_its_own_colour() -> None:
 def test_any_shape_channels_and_no_nuclei(shape: tuple[int, int], n: int, channels: tuple[str, ...]) -> None:
     dtype = np.uint8 if channels == RGB else np.uint16
     thumbnail = np.full((*shape, len(channels)), 100, dtype)
-    summary = IshSummary(
+    summary = ISHSummary(
         "odd $name_{ with a \\ very, " * 5, "indeterminate", None, None, None, None, None, None, "blur " * 60
     )
     drawn = nuclei(list(range(n)), None if len(channels) == 2 else [1] * n)

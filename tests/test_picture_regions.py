@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.regions import NucleusRegions, Regions, regions_of_cells, regions_of_nuclei
-from her2core.params import HeterogeneityParams, IshScoreParams
+from her2core.params import HeterogeneityParams, ISHScoreParams
 from her2core.pictures.canvas import Backdrop, png_bytes
 from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.regions import (
@@ -61,7 +61,7 @@ def ihc(y: Reals, x: Reals, od: Reals, classes: npt.NDArray[np.int64]) -> list[R
 
 
 def ish(y: Reals, x: Reals, her2: npt.NDArray[np.int64], *, dual: bool = True) -> list[NucleusRegions]:
-    n, params = len(y), IshScoreParams()
+    n, params = len(y), ISHScoreParams()
     cep17 = np.full(n, 2) if dual else None
     nuclei = MeasuredNuclei(
         np.arange(n), y, x, np.zeros(n, np.uint8), np.ones(n, np.bool_), her2, her2, cep17, cep17

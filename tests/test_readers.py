@@ -21,14 +21,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from her2core.errors import Reason, SlideError
-from her2core.readers import MemoryReader, SlideReader, borrow_slide, lending, needs_local_copy, open_slide
-from her2core.readers.base import Asked, composite
+from her2core.readers import (
+    MemoryReader,
+    SlideReader,
+    needs_local_copy,
+    open_slide,
+    reader_cache,
+    shared_reader,
+)
+from her2core.readers.base import OpenRequest, composite
 from her2core.readers.bytesource import RemoteBytes, coalesce
 from her2core.readers.image import WholeReader
 from her2core.readers.limits import MAX_TILE_PX
 from her2core.readers.openslide import OpenSlideReader, open_openslide
 from her2core.readers.scale import Scale, length_um, read_number, resolve_scale
-from her2core.readers.tiff import open_tiff
+from her2core.readers.tiff.reader import open_tiff
 from her2core.storage.s3 import s3_filesystem
 from tests.conftest import Bucket
 
@@ -536,7 +543,7 @@ def test_plain_images_that_are_not_rgb_are_refused(tmp_path: Path, how: str) -> 
 
 
 def test_one_huge_compressed_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("her2core.readers.tiffgrid.MAX_TILE_PX", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("her2core.readers.tiff.grid.MAX_TILE_PX", HEIGHT * WIDTH - 1)
     with open_slide(write_tiff(tmp_path / "a.tif", rowsperstrip=HEIGHT, compression="zstd")) as reader:
         assert isinstance(reader, WholeReader)
         np.testing.assert_array_equal(read(reader, 100, 100, 80, 150), cut(TRUTH, 100, 100, 80, 150))
@@ -555,7 +562,7 @@ def test_memory_reader(box: tuple[int, int, int, int]) -> None:
 @pytest.fixture(scope="module")
 def openslide_reader(tmp_path_factory: pytest.TempPathFactory) -> OpenSlideReader:
     path = write_tiff(tmp_path_factory.mktemp("os") / "a.tif", compression="lzw", **TILED)
-    return open_openslide(path, Asked("a", "1-x", 1, mpp=0.25))
+    return open_openslide(path, OpenRequest("a", "1-x", 1, mpp=0.25))
 
 
 @settings(max_examples=40, deadline=None)
@@ -604,8 +611,8 @@ def test_openslide_regions_are_scenes_over_their_background(
     path.write_bytes(bytes(99))
     monkeypatch.setattr(openslide, "OpenSlide", Canvas)
     with pytest.raises(SlideError, match="2 scenes: 0 "):
-        open_openslide(path, Asked("a.scn", "1-x", 1))
-    reader = open_openslide(path, Asked("a.scn", "1-x", 1, scene="1"))
+        open_openslide(path, OpenRequest("a.scn", "1-x", 1))
+    reader = open_openslide(path, OpenRequest("a.scn", "1-x", 1, scene="1"))
     assert (reader.info.height, reader.info.width, reader.info.mpp, reader.info.mpp_source) == (
         40,
         60,
@@ -713,7 +720,7 @@ def test_other_zarr_groups_are_refused(tmp_path: Path) -> None:
     assert error.value.reason is Reason.NOT_A_SLIDE
 
 
-# threads, lending, identity
+# threads, reader_cache, identity
 
 
 def test_threads_see_the_same_pixels(lossless: dict[str, SlideReader]) -> None:
@@ -732,8 +739,8 @@ def counted_opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append(str(source))
         return open_slide(source, **options)
 
-    monkeypatch.setattr(lending, "open_slide", counting)
-    monkeypatch.setattr(lending, "_loans", {})
+    monkeypatch.setattr(reader_cache, "open_slide", counting)
+    monkeypatch.setattr(reader_cache, "_loans", {})
     return opened
 
 
@@ -743,15 +750,15 @@ def test_a_process_parses_a_header_once(tmp_path: Path, counted_opens: list[str]
 
     def task(_: int) -> Pixels:
         start.wait()
-        with borrow_slide(path, identity="1-x") as reader:
+        with shared_reader(path, identity="1-x") as reader:
             return read(reader, 0, 0, 9, 9)
 
     with ThreadPoolExecutor(8) as pool:
         assert all((got == TRUTH[:9, :9]).all() for got in pool.map(task, range(8)))
-    with borrow_slide(path, identity="1-x"):
+    with shared_reader(path, identity="1-x"):
         pass
     assert len(counted_opens) == 1
-    with borrow_slide(path, identity="2-y") as reader:
+    with shared_reader(path, identity="2-y") as reader:
         assert reader.info.identity == "2-y"
     assert len(counted_opens) == 2
 
@@ -759,14 +766,14 @@ def test_a_process_parses_a_header_once(tmp_path: Path, counted_opens: list[str]
 def test_idle_readers_are_bounded_and_borrowed_ones_stay_open(
     tmp_path: Path, counted_opens: list[str]
 ) -> None:
-    paths = [write_tiff(tmp_path / f"{i}.tif", **TILED) for i in range(lending.MAX_IDLE + 3)]
-    with borrow_slide(paths[0], identity="1-x") as held:
+    paths = [write_tiff(tmp_path / f"{i}.tif", **TILED) for i in range(reader_cache.MAX_IDLE + 3)]
+    with shared_reader(paths[0], identity="1-x") as held:
         for path in paths[1:]:
-            with borrow_slide(path, identity="1-x"):
+            with shared_reader(path, identity="1-x"):
                 pass
-        assert len(lending._loans) == lending.MAX_IDLE + 1
+        assert len(reader_cache._loans) == reader_cache.MAX_IDLE + 1
         np.testing.assert_array_equal(whole(held), TRUTH)
-    assert len(lending._loans) == lending.MAX_IDLE
+    assert len(reader_cache._loans) == reader_cache.MAX_IDLE
 
 
 def test_idle_pixels_are_bounded_but_the_last_image_stays(
@@ -775,14 +782,14 @@ def test_idle_pixels_are_bounded_but_the_last_image_stays(
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
         path.write_bytes(imagecodecs.png_encode(TRUTH))
-        with borrow_slide(path, identity="1-x") as reader:
+        with shared_reader(path, identity="1-x") as reader:
             read(reader, 0, 0, 5, 5)
-    assert len(lending._loans) == 3
-    monkeypatch.setattr(lending, "MAX_IDLE_BYTES", 1)
+    assert len(reader_cache._loans) == 3
+    monkeypatch.setattr(reader_cache, "MAX_IDLE_BYTES", 1)
     for _ in range(2):
-        with borrow_slide(paths[2], identity="1-x") as reader:
+        with shared_reader(paths[2], identity="1-x") as reader:
             assert reader.held_bytes == TRUTH.nbytes
-        assert [key[1] for key in lending._loans] == [str(paths[2])]
+        assert [key[1] for key in reader_cache._loans] == [str(paths[2])]
     assert len(counted_opens) == 3
 
 
@@ -817,7 +824,7 @@ def test_a_remote_tiff_is_read_by_few_ranges(tmp_path: Path) -> None:
     size = path.stat().st_size
     store = CountingStore()
     source = RemoteBytes(store, str(path), "s3://b/a.tif", size)
-    with open_slide(path) as local, open_tiff(source, Asked("s3://b/a.tif", "1-x", size)) as remote:
+    with open_slide(path) as local, open_tiff(source, OpenRequest("s3://b/a.tif", "1-x", size)) as remote:
         assert len(store.requests) <= 3
         store.requests.clear()
         for box in [(0, 0, 2048, 2048), (300, 700, 512, 512), (0, 0, 256, 256)]:
@@ -840,7 +847,8 @@ def test_a_short_reply_of_the_store_is_no_slide_error(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="the store sent"):
         open_tiff(
-            RemoteBytes(Short(), str(path), "s3://b/a", path.stat().st_size), Asked("s3://b/a", "1-x", 1)
+            RemoteBytes(Short(), str(path), "s3://b/a", path.stat().st_size),
+            OpenRequest("s3://b/a", "1-x", 1),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from flows import cli
+import her2cli as cli
 from her2core.phantom import synth_cohort
 from her2core.phantom.cohort import PLAN, slide_spec
 from her2core.phantom.ish_cohort import ISH_PLAN

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import inspect_slide, require_scorable
+from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pyramid.dataset import open_level
 from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top

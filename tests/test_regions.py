@@ -22,12 +22,12 @@ from her2core.heterogeneity.regions import (
     regions_of_cells,
     regions_of_nuclei,
 )
-from her2core.params import IshScoreParams
+from her2core.params import ISHScoreParams
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish_nuclei import MeasuredNuclei
 
 BREAST, GASTRIC_BIOPSY = load_rules("breast_asco_cap_2018"), load_rules("gastric_biopsy")
-ISH = IshScoreParams()
+ISH = ISHScoreParams()
 ISH_RULES = load_ish_rules(ISH.rules)
 PLACES = st.floats(-5e4, 5e4)
 

@@ -14,14 +14,14 @@ import zarr
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError
+from her2core.intake.roi import PolygonRoi, ReadRoi, roi_identity
+from her2core.intake.roi import read_roi as read
+from her2core.intake.roi.shapes import MAX_RINGS
 from her2core.lake.rows import slide_row
 from her2core.params import HeterogeneityParams, IHCParams, RoiParams, ScoreParams
 from her2core.readers import MemoryReader
 from her2core.records import Assay, Box, PyramidRef, SlideRow, SlideState
-from her2core.roi import PolygonRoi, ReadRoi, roi_identity
-from her2core.roi import read_roi as read
-from her2core.roi.shapes import MAX_RINGS
-from her2core.stages import steps
+from her2core.stages import prepare
 from her2core.stages.slide import CellsRef, SlideJob
 from her2core.storage.sources import Scratch
 from her2core.storage.store import Store
@@ -358,7 +358,7 @@ def test_a_slide_s_region_is_looked_at_before_its_cells_are_measured(tmp_path: P
     where = written(tmp_path, [feature(square(0, 3000, 100, 3100))])
     row = SlideRow("s", "c", str(tmp_path / "s.tif"), Assay.IHC, mpp=0.25, roi_uri=where)
     with pytest.raises(SlideError, match="the slide at y 0 to 300, x 0 to 400") as caught:
-        steps.inspect(row, Scratch(str(tmp_path), 1), None, RoiParams())
+        prepare.inspect(row, Scratch(str(tmp_path), 1), None, RoiParams())
     assert caught.value.reason is Reason.ROI_INVALID
 
 

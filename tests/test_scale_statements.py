@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from her2core.encoding import decode_text
 from her2core.readers import open_slide
 from her2core.readers.scale import length_um, read_number
-from her2core.readers.text import decode_text
 
 PIXELS = np.full((64, 64, 3), 200, np.uint8)
 RATIONAL, FLOAT, DOUBLE, LONG, SHORT = 5, 11, 12, 4, 3

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from her2core.kernels.ihc import CELL_DTYPE
+from her2core.columns import CELL_DTYPE
 from her2core.lake.schema import CELLS, LADDER_STEPS, TABLES, Table, document
 from her2core.lake.tables import commit_rows
 from her2core.params import IHCParams

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter
 from her2core.cases.specimens import SlideOutcome, score_case, score_cases
 from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_ihc import CellClass, load_rules
-from her2core.kernels.components import component_labels, largest_component
 from her2core.lake.rows import case_row
 from her2core.lake.schema import CASES
 from her2core.params import IHCParams, ScoreParams
+from her2core.points.components import component_labels, largest_component
 from her2core.records import Assay, Quality, SlideProfile, SlideRow, SlideState, StainProfile
 from her2core.scoring.ihc import (
     MeasuredCells,

@@ -20,7 +20,7 @@ from her2core.phantom import PhantomSpec, plant
 from her2core.phantom.slides import write_slide
 from her2core.pyramid.writer import grid_of, shard_done
 from her2core.records import Assay, SlideRow
-from her2core.stages import steps
+from her2core.stages import prepare
 from her2core.storage import sources
 from her2core.storage.s3 import s3_filesystem
 from her2core.storage.sources import Scratch, file_identity, open_remote
@@ -273,17 +273,17 @@ def test_a_slide_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     """And a file that was only touched is the same slide."""
     path, params = tmp_path / "slide.tif", PyramidParams(chunk=128, shard=256)
     write_slide(path, plant(PhantomSpec(seed=1, height_px=256, width_px=512)))
-    source = steps.inspect(
+    source = prepare.inspect(
         SlideRow("s", "c", str(path), Assay.IHC), Scratch(str(tmp_path), 1), None, RoiParams()
     )
     store, grid = Store(tmp_path / "out"), grid_of(256, 512, params)
     path.touch()
-    steps.shard(source, store, "p", grid, params, (0, 0))
+    prepare.shard(source, store, "p", grid, params, (0, 0))
     assert shard_done(store, "p", 0, 0)
     other = tmp_path / "other.tif"
     write_slide(other, plant(PhantomSpec(seed=2, height_px=256, width_px=512)))
     other.replace(path)
     with pytest.raises(SlideError, match="replaced while it was read") as caught:
-        steps.shard(source, store, "p", grid, params, (0, 1))
+        prepare.shard(source, store, "p", grid, params, (0, 1))
     assert caught.value.reason == Reason.FILE_CHANGED
     assert not shard_done(store, "p", 0, 1)

@@ -30,9 +30,9 @@ from her2core.heterogeneity.regions import NEIGHBOURS, Hexes, HexGrid, Regions, 
 from her2core.heterogeneity.spatial import cell_metrics, lattice_metrics, region_metrics
 from her2core.heterogeneity.spatial_cells import label_l
 from her2core.heterogeneity.variogram import Semivariogram, fit_exponential, semivariogram
-from her2core.kernels.nearest import nearest
-from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
+from her2core.points.nearest import nearest
+from her2core.points.neighbour_counts import neighbour_counts
 from her2core.scoring.ihc import MeasuredCells
 
 Ints = NDArray[np.int64]

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core.kernels.scale_space import scales
-from her2core.kernels.spot_peaks import median
-from her2core.kernels.spots import FOUND_DTYPE, Found, SpotFinder, cluster_copies, single_signal
+from her2core.kernels.ish.scale_space import scales
+from her2core.kernels.ish.spot_peaks import median
+from her2core.kernels.ish.spots import FOUND_DTYPE, Found, SpotFinder
 from her2core.params import ISHParams
+from her2core.scoring.ish_copies import cluster_copies, single_signal
 
 MPP = 0.15
 PARAMS = ISHParams()
@@ -152,7 +153,7 @@ def test_a_cluster_holds_as_many_copies_as_were_planted() -> None:
         planted.append(copies + 2)
         integrated.append(found)
     every = np.concatenate(integrated)
-    single = single_signal(every["integrated"], every["diameter_um"])
+    single = single_signal(every["integrated"])
     counted = [int(cluster_copies(found["integrated"], single).sum()) for found in integrated]
     assert np.mean(counted) == pytest.approx(np.mean(planted), rel=0.07)
     assert np.abs(np.subtract(counted, planted)).mean() < 1.0
@@ -200,9 +201,9 @@ def test_the_single_signal_is_found_below_the_clusters() -> None:
     rng = np.random.default_rng(4)
     singles, clusters = rng.lognormal(3.0, 0.15, 300), rng.lognormal(3.0 + np.log(8), 0.6, 700)
     both = np.concatenate([singles, clusters])
-    assert single_signal(both, np.ones(1000)) == pytest.approx(np.exp(3.0), rel=0.05)
+    assert single_signal(both) == pytest.approx(np.exp(3.0), rel=0.05)
     assert np.median(both) > 3 * np.exp(3.0)
-    assert np.isnan(single_signal(np.empty(0), np.empty(0)))
+    assert np.isnan(single_signal(np.empty(0)))
 
 
 def test_copies_of_a_cluster_round_and_all_else_is_one() -> None:

@@ -22,7 +22,7 @@ import zarr
 
 from her2core.config import load_config
 from her2core.errors import DiskFullError, ManifestError, SlideError, StoreError
-from her2core.manifest import read_manifest
+from her2core.intake.manifest import read_manifest
 from her2core.records import Assay
 from her2core.storage.s3 import s3_filesystem
 from her2core.storage.s3check import check_bucket

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from her2core.errors import Reason, SlideError
-from her2core.inspect import inspect_slide
+from her2core.intake.inspect import inspect_slide
 from her2core.readers import open_slide
 from her2core.readers.base import composite
 

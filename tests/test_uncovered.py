@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from her2core.profile.uncovered import stained_without_cells
 from her2core.records import StainProfile
-from her2core.scoring.uncovered import stained_without_cells
 
 STAIN = StainProfile(
     i0=(240.0, 240.0, 240.0),

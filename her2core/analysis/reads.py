@@ -14,8 +14,8 @@ from datetime import date
 from her2core.analysis.finished import finished_rows
 from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ManifestError
+from her2core.intake.manifest_sheet import read_sheet, repeated
 from her2core.lake.schema import SLIDES
-from her2core.manifest_sheet import read_sheet, repeated
 from her2core.records import Assay
 from her2core.storage.store import Store
 from her2core.text import shown

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from her2core.encoding import decode_text, encoding_of
 from her2core.errors import ManifestError
-from her2core.readers.text import decode_text, encoding_of
 from her2core.storage.sources import read_small
 from her2core.text import shown
 

@@ -16,14 +16,14 @@ from her2core.cases.patients import METASTASIS, PRIMARY, lesions, of_kind
 from her2core.cases.specimens import CaseScore, SlideOutcome, pool_ihc
 from her2core.guidelines.rules_ihc import SCORES, load_rules
 from her2core.heterogeneity.between import (
-    Compared,
+    ComparedMetric,
     cells_between,
     change_of_cells,
     change_of_nuclei,
     nuclei_between,
 )
 from her2core.heterogeneity.units import MIN_UNITS, Sums, Unit, pooled
-from her2core.params import HeterogeneityParams, IshScoreParams, ScoreParams
+from her2core.params import HeterogeneityParams, ISHScoreParams, ScoreParams
 from her2core.records import Assay
 from her2core.scoring.ihc import pool_expression
 
@@ -37,8 +37,8 @@ Groups = Mapping[str, Sequence[str]]
 class Comparison:
     """How the slides and blocks of every specimen of a patient differ, and how the lesions do."""
 
-    specimens: tuple[tuple[CaseScore, tuple[Compared, ...]], ...]
-    lesions: tuple[Compared, ...]
+    specimens: tuple[tuple[CaseScore, tuple[ComparedMetric, ...]], ...]
+    lesions: tuple[ComparedMetric, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Comparer:
     outcomes
         Slides of the cohort by name.
     blocks_of
-        Asked for slides that are compared with others, and for no other.
+        OpenRequest for slides that are compared with others, and for no other.
     """
 
     outcomes: Mapping[str, SlideOutcome]
     blocks_of: BlocksOf
     params: HeterogeneityParams
     score: ScoreParams
-    ish_score: IshScoreParams
+    ish_score: ISHScoreParams
 
     def compare(self, cases: Sequence[CaseScore]) -> Comparison:
         """Compare the slides, blocks and lesions of one patient, given its specimens."""
@@ -73,7 +73,7 @@ class _Patient:
     by: Comparer
     made: dict[str, Sums] = field(default_factory=dict)
 
-    def specimen(self, case: CaseScore) -> Iterator[Compared]:
+    def specimen(self, case: CaseScore) -> Iterator[ComparedMetric]:
         """Between its slides, and between its blocks; of the assays that it has slides of."""
         ihc, ish = self._assays([case])
         for prefix, grouped in (("slides", _alone), ("blocks", self._by_block)):
@@ -83,7 +83,7 @@ class _Patient:
                 nuclei, dual = self._nuclei(grouped(case.ish.pooled)), self._dual(case.ish.pooled)
                 yield from nuclei_between(prefix, nuclei, self.by.ish_score.min_nuclei, dual=dual)
 
-    def lesions(self, cases: Sequence[CaseScore]) -> Iterator[Compared]:
+    def lesions(self, cases: Sequence[CaseScore]) -> Iterator[ComparedMetric]:
         """Between sites, and from primary to metastasis; each is one specimen."""
         ihc, ish = self._assays(cases)
         sites = lesions(cases)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from her2core.guidelines.rules_ish import IshDecision, IshResult, IshRules
+from her2core.guidelines.rules_ish import ISHDecision, ISHResult, ISHRules
 from her2core.records import SlideRow
 
 UNNAMED = "unnamed"
 """Source of a result that comes without one."""
 _NUMBERS = ("ish_ratio", "ish_her2", "ish_cep17")
 _WORDS = ("ish_status", "ish_group", "ish_recount_group")
-_FINAL = {"positive": IshResult.POSITIVE, "negative": IshResult.NEGATIVE}
+_FINAL = {"positive": ISHResult.POSITIVE, "negative": ISHResult.NEGATIVE}
 _RATIO_CUT = 2
 """A ratio alone from here on reads positive (ASCO/CAP 2018, ratio of groups 1 and 2; ToGA)."""
 
@@ -61,7 +61,7 @@ class ExternalIsh:
     group: str | None
     recount_group: str | None
     groups: tuple[str, ...]
-    decision: IshDecision | None
+    decision: ISHDecision | None
     conflicts: tuple[str, ...]
     rounded: bool = False
 
@@ -89,7 +89,7 @@ class ExternalIsh:
 
 
 def external_ish(
-    slides: Iterable[SlideRow], ihc_score: str | None, rules: IshRules
+    slides: Iterable[SlideRow], ihc_score: str | None, rules: ISHRules
 ) -> tuple[ExternalIsh, ...]:
     """External results of one specimen, one a source, by their names.
 
@@ -115,7 +115,7 @@ class _Numbers:
     her2: Decimal | None
     cep17: Decimal | None
 
-    def groups(self, rules: IshRules, *, computed: bool = False, written: bool = False) -> tuple[str, ...]:
+    def groups(self, rules: ISHRules, *, computed: bool = False, written: bool = False) -> tuple[str, ...]:
         """Groups left open, by the numbers as they stand.
 
         Parameters
@@ -171,7 +171,7 @@ def _quotient(a: Range, b: Range) -> Range:
     return a[0] / b[1], (a[1] / b[0] if b[0] else math.inf)
 
 
-def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: IshRules) -> ExternalIsh:
+def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: ISHRules) -> ExternalIsh:
     rows = sorted(rows, key=lambda row: row.slide_id)
     conflicts: list[str] = []
     numbers = _Numbers(*(_number(rows, name, conflicts) for name in _NUMBERS))
@@ -190,7 +190,7 @@ def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: I
         conflicts.append(mismatch)
     said = _FINAL.get((status or "").casefold())
     if (
-        said is IshResult.POSITIVE and decision and decision.result is IshResult.NEGATIVE
+        said is ISHResult.POSITIVE and decision and decision.result is ISHResult.NEGATIVE
     ):  # of an older guideline
         conflicts.append(
             f"{status}, but group {' or '.join(groups)} is {decision.result} beside IHC {ihc_score}"
@@ -234,7 +234,7 @@ def _word(rows: Sequence[SlideRow], name: str, conflicts: list[str]) -> str | No
     return said[0] if len(said) == 1 else None
 
 
-def _odd_groups(numbers: _Numbers, group: str | None, recount: str | None, rules: IshRules) -> list[str]:
+def _odd_groups(numbers: _Numbers, group: str | None, recount: str | None, rules: ISHRules) -> list[str]:
     """Groups that the rules do not know, that the numbers rule out, or of another kind of probe."""
     found = [
         f"group {name} is none of {rules.name}"
@@ -254,22 +254,22 @@ def _decide(
     status: str | None,
     ihc_score: str | None,
     recount: str | None,
-    rules: IshRules,
-) -> tuple[IshDecision | None, str]:
+    rules: ISHRules,
+) -> tuple[ISHDecision | None, str]:
     """Result of groups and word together, and how they contradict each other (empty if they do not)."""
     word = (status or "").casefold()
     said = _FINAL.get(word)
     decisions = [_resolved(group, ihc_score, recount, rules) for group in groups]
-    if said and len(groups) > 1 and ratio and (said is IshResult.POSITIVE) != (ratio >= _RATIO_CUT):
+    if said and len(groups) > 1 and ratio and (said is ISHResult.POSITIVE) != (ratio >= _RATIO_CUT):
         return None, f"{status}, but ratio {ratio}"
     if len({d.result for d in decisions}) != 1:  # no number, or numbers that leave the result open
-        return (IshDecision(said) if said else None), ""
+        return (ISHDecision(said) if said else None), ""
     alone = {rules.resolve(group).result for group in groups}  # groups 2 to 4 say nothing without IHC
     if word and len(alone) == 1 and alone <= set(_FINAL.values()) - {said}:
         return None, f"{status}, but group {groups[0]}"
-    return decisions[0] if len(groups) == 1 else IshDecision(decisions[0].result), ""
+    return decisions[0] if len(groups) == 1 else ISHDecision(decisions[0].result), ""
 
 
-def _resolved(group: str, ihc_score: str | None, recount: str | None, rules: IshRules) -> IshDecision:
+def _resolved(group: str, ihc_score: str | None, recount: str | None, rules: ISHRules) -> ISHDecision:
     """Result of a group; a recount with another kind of probe is none."""
     return rules.resolve(group, ihc_score, recount if recount and rules.same_kind(group, recount) else None)

@@ -9,10 +9,10 @@ from operator import add
 
 from her2core.cases.external import ExternalIsh
 from her2core.errors import Reason
-from her2core.guidelines.rules_ish import IshDecision, IshResult, IshRules
-from her2core.params import IshScoreParams
+from her2core.guidelines.rules_ish import ISHDecision, ISHResult, ISHRules
+from her2core.params import ISHScoreParams
 from her2core.scoring.genetic import Heterogeneity, heterogeneity
-from her2core.scoring.ish import IshScore, IshVerdict, judge_ish
+from her2core.scoring.ish import ISHScore, ISHVerdict, judge_ish
 
 MEASURED = "measured"
 """Source of the ISH result where it is our own; ``external:<source>`` where it is not."""
@@ -45,13 +45,13 @@ class CaseIsh:
         Statements that contradict each other, in words.
     """
 
-    verdict: IshVerdict | None
+    verdict: ISHVerdict | None
     heterogeneity: Heterogeneity | None
-    decision: IshDecision | None
+    decision: ISHDecision | None
     pooled: tuple[str, ...]
     populations: tuple[str, ...]
     external: tuple[ExternalIsh, ...]
-    arm: IshDecision | None
+    arm: ISHDecision | None
     arm_source: str | None
     hidden: tuple[str, ...]
     conflicts: tuple[str, ...]
@@ -76,11 +76,11 @@ class CaseIsh:
 
 
 def case_ish(
-    slides: Mapping[str, IshScore],
+    slides: Mapping[str, ISHScore],
     external: Sequence[ExternalIsh],
     ihc_score: str | None,
-    params: IshScoreParams,
-    rules: IshRules,
+    params: ISHScoreParams,
+    rules: ISHRules,
 ) -> CaseIsh:
     """Pool a specimen's ISH slides and choose its ISH result.
 
@@ -106,11 +106,11 @@ def case_ish(
     reports = [e for e in external if not e.recount_alone]
     outside, outside_source, disagree = _outside(reports)
     arm, source = decision, MEASURED if decision else None
-    waits = decision is None or (decision.pending and decision.result is not IshResult.ADJUDICATE)
+    waits = decision is None or (decision.pending and decision.result is not ISHResult.ADJUDICATE)
     if waits and outside is not None and not (decision is not None and outside.pending):
         arm, source = outside, outside_source
     elif arm is None and reports:
-        arm, source = IshDecision(IshResult.ADJUDICATE), f"external:{reports[0].source}"
+        arm, source = ISHDecision(ISHResult.ADJUDICATE), f"external:{reports[0].source}"
     conflicts = [
         *_among_slides(slides, ihc_score, rules),
         *(sentence for e in external for sentence in e.conflicts),
@@ -133,7 +133,7 @@ def case_ish(
     )
 
 
-def _recount(verdict: IshVerdict, external: Sequence[ExternalIsh], rules: IshRules) -> str | None:
+def _recount(verdict: ISHVerdict, external: Sequence[ExternalIsh], rules: ISHRules) -> str | None:
     """Group of a recount of our count: our own, or one that laboratories agree on."""
     theirs = {e.recount_group for e in external if e.recount_alone and not e.conflicts}
     other = theirs.pop() if len(theirs) == 1 else None
@@ -142,20 +142,20 @@ def _recount(verdict: IshVerdict, external: Sequence[ExternalIsh], rules: IshRul
 
 
 def _hidden(
-    slides: Mapping[str, IshScore], arm: IshDecision | None, ihc_score: str | None, rules: IshRules
+    slides: Mapping[str, ISHScore], arm: ISHDecision | None, ihc_score: str | None, rules: ISHRules
 ) -> tuple[str, ...]:
     """Slides that are Positive by themselves where all together are Negative."""
-    if arm is None or arm.result is not IshResult.NEGATIVE or len(slides) < 2:
+    if arm is None or arm.result is not ISHResult.NEGATIVE or len(slides) < 2:
         return ()
     return tuple(
         name
         for name, score in sorted(slides.items())
         if (group := score.verdict.group) is not None
-        and rules.resolve(group, ihc_score, score.verdict.recount_group).result is IshResult.POSITIVE
+        and rules.resolve(group, ihc_score, score.verdict.recount_group).result is ISHResult.POSITIVE
     )
 
 
-def _passed_on(scores: Sequence[IshScore]) -> set[str]:
+def _passed_on(scores: Sequence[ISHScore]) -> set[str]:
     """Reasons of the slides that bear on the specimen; those of numbers and areas are found anew."""
     found = {reason for score in scores for reason in score.verdict.reasons} - {str(r) for r in _ANEW}
     if sum(score.n_areas for score in scores) < 2:
@@ -163,7 +163,7 @@ def _passed_on(scores: Sequence[IshScore]) -> set[str]:
     return found
 
 
-def _populations(slides: Mapping[str, IshScore]) -> tuple[str, ...]:
+def _populations(slides: Mapping[str, ISHScore]) -> tuple[str, ...]:
     """Second populations of slides: pooling may hide them, so they are said (specification 2.4)."""
     return tuple(
         f"{name}: group {found.group} in {100 * found.fraction:.0f} % of nuclei, "
@@ -173,7 +173,7 @@ def _populations(slides: Mapping[str, IshScore]) -> tuple[str, ...]:
     )
 
 
-def _outside(external: Sequence[ExternalIsh]) -> tuple[IshDecision | None, str | None, list[str]]:
+def _outside(external: Sequence[ExternalIsh]) -> tuple[ISHDecision | None, str | None, list[str]]:
     """What laboratories together say, the source named first, and how they differ."""
     final = [e for e in external if e.final]
     results = {e.decision.result for e in final if e.decision}
@@ -184,12 +184,12 @@ def _outside(external: Sequence[ExternalIsh]) -> tuple[IshDecision | None, str |
     return (first.decision, f"external:{first.source}", []) if first else (None, None, [])
 
 
-def _among_slides(slides: Mapping[str, IshScore], ihc_score: str | None, rules: IshRules) -> list[str]:
+def _among_slides(slides: Mapping[str, ISHScore], ihc_score: str | None, rules: ISHRules) -> list[str]:
     """Slides of one kind of probe in different groups, and of different kinds with different results."""
     groups = {k: g for k, s in sorted(slides.items()) if (g := s.verdict.group) is not None}
     of_kind = [{g for k, g in groups.items() if slides[k].counts.dual is dual} for dual in (True, False)]
     results = {rules.resolve(g, ihc_score).result for g in groups.values()}
-    opposite = {IshResult.POSITIVE, IshResult.NEGATIVE} <= results
+    opposite = {ISHResult.POSITIVE, ISHResult.NEGATIVE} <= results
     if max(map(len, of_kind)) < 2 and not opposite:
         return []
     return ["ISH slides differ: " + ", ".join(f"{k} group {g}" for k, g in groups.items())]
@@ -197,9 +197,9 @@ def _among_slides(slides: Mapping[str, IshScore], ihc_score: str | None, rules: 
 
 def _against_measured(
     external: Sequence[ExternalIsh],
-    verdict: IshVerdict | None,
-    decision: IshDecision | None,
-    rules: IshRules,
+    verdict: ISHVerdict | None,
+    decision: ISHDecision | None,
+    rules: ISHRules,
 ) -> list[str]:
     """Laboratories whose result, or whose group, is not ours."""
     found = []

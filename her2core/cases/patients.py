@@ -21,7 +21,7 @@ _ZERO = ("ultralow", "0_unresolved", "null")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SpecimenView:
     """One specimen that stands for a patient, or for a site: its name, status and class."""
 
     specimen: str
@@ -65,11 +65,11 @@ class PatientScore:
     lesions: tuple[str, ...]
     n_blocks: int
     n_slides: int
-    index: View | None
+    index: SpecimenView | None
     index_basis: str
     ever_low_or_higher: bool | None
-    primary: View | None
-    metastasis: View | None
+    primary: SpecimenView | None
+    metastasis: SpecimenView | None
     primary_metastasis: str | None
     change: str | None
     block_discordance: int | None
@@ -134,10 +134,10 @@ def _kind(case: CaseScore) -> str:
     return (case.site or "").partition(":")[0]
 
 
-def _view(case: CaseScore | None) -> View | None:
+def _view(case: CaseScore | None) -> SpecimenView | None:
     if case is None:
         return None
-    return View(case.name, case.collection_date, case.status, case.decision.her2_class)
+    return SpecimenView(case.name, case.collection_date, case.status, case.decision.her2_class)
 
 
 def _index(cases: Sequence[CaseScore]) -> tuple[CaseScore | None, str]:

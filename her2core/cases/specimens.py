@@ -17,8 +17,8 @@ from her2core.cases.ish import CaseIsh, case_ish
 from her2core.errors import Reason
 from her2core.guidelines.rules_case import CaseDecision, CaseRules, case_rules_for, require_one_tumour
 from her2core.guidelines.rules_ihc import SCORES, ClassCounts, RuleSet
-from her2core.guidelines.rules_ish import IshRules, load_ish_rules
-from her2core.params import IshScoreParams, ScoreParams
+from her2core.guidelines.rules_ish import ISHRules, load_ish_rules
+from her2core.params import ISHScoreParams, ScoreParams
 from her2core.records import (
     Assay,
     OutlinesUsed,
@@ -30,7 +30,7 @@ from her2core.records import (
     SlideState,
 )
 from her2core.scoring.ihc import Expression, SlideScore, Verdict, judge, pool_expression
-from her2core.scoring.ish import IshScore
+from her2core.scoring.ish import ISHScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class SlideOutcome:
     regions_picture: str | None = None
     fields_picture: str | None = None
     score_key: str | None = None
-    ish: IshScore | None = None
+    ish: ISHScore | None = None
     roi: RoiUsed | None = None
     outlines: OutlinesUsed | None = None
 
@@ -92,7 +92,7 @@ class SlideOutcome:
         return score if score and score.readable and not score.verdict.undecided else None
 
     @property
-    def readable_ish(self) -> IshScore | None:
+    def readable_ish(self) -> ISHScore | None:
         """Its ISH, if quality control passed and signals could be told apart: also of too few nuclei."""
         return self.ish if self._passed and self.ish and self.ish.heterogeneity else None
 
@@ -193,14 +193,14 @@ class CaseScore:
         return "/".join(part for part in (self.case_id, self.specimen_id, self.site) if part)
 
 
-_IshParams = IshScoreParams()
+_IshParams = ISHScoreParams()
 
 
 def score_cases(
     outcomes: Iterable[SlideOutcome],
     params: ScoreParams,
     rules: RuleSet,
-    ish_params: IshScoreParams = _IshParams,
+    ish_params: ISHScoreParams = _IshParams,
 ) -> tuple[CaseScore, ...]:
     """One score a specimen (case, specimen and site of the manifest), ordered by these."""
     groups: dict[tuple[str, str, str], list[SlideOutcome]] = {}
@@ -214,7 +214,7 @@ def score_case(
     outcomes: Sequence[SlideOutcome],
     params: ScoreParams,
     rules: RuleSet,
-    ish_params: IshScoreParams = _IshParams,
+    ish_params: ISHScoreParams = _IshParams,
 ) -> CaseScore:
     """Pool the slides of one specimen, in any order the same, and judge IHC and ISH together.
 
@@ -278,9 +278,9 @@ class _Joined:
     """Joins the ISH of a specimen with an IHC score."""
 
     slides: Sequence[SlideRow]
-    counted: Mapping[str, IshScore]
-    params: IshScoreParams
-    rules: IshRules
+    counted: Mapping[str, ISHScore]
+    params: ISHScoreParams
+    rules: ISHRules
     table: CaseRules
 
     def beside(self, score: str | None, her2_class: str) -> tuple[CaseIsh, CaseDecision]:

@@ -16,7 +16,7 @@ import yaml
 from her2core.errors import ConfigError
 from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_ihc import SCORES, RuleSet
-from her2core.guidelines.rules_ish import IshResult, IshRules
+from her2core.guidelines.rules_ish import ISHResult, ISHRules
 
 STATUSES = ("Positive", "Equivocal", "Negative", "Indeterminate")
 HER2_CLASSES = (
@@ -75,7 +75,7 @@ class CaseRules:
     has_low: bool
     table: Mapping[str, Mapping[str, CaseDecision]]
 
-    def decide(self, ihc_score: str | None, ihc_class: str, ish: IshResult | None) -> CaseDecision:
+    def decide(self, ihc_score: str | None, ihc_class: str, ish: ISHResult | None) -> CaseDecision:
         """Status of a specimen.
 
         Parameters
@@ -91,10 +91,10 @@ class CaseRules:
         return CaseDecision(cell.status, ihc_class, cell.flags) if cell.her2_class == "ihc" else cell
 
 
-def _column(ish: IshResult | None) -> str:
+def _column(ish: ISHResult | None) -> str:
     if ish is None:
         return "none"
-    return {IshResult.POSITIVE: "positive", IshResult.NEGATIVE: "negative"}.get(ish, "pending")
+    return {ISHResult.POSITIVE: "positive", ISHResult.NEGATIVE: "negative"}.get(ish, "pending")
 
 
 @lru_cache
@@ -114,7 +114,7 @@ def case_rules_for(ihc_rules: str) -> CaseRules:
     return found[0]
 
 
-def require_one_tumour(ihc: RuleSet, ish: IshRules) -> None:
+def require_one_tumour(ihc: RuleSet, ish: ISHRules) -> None:
     """See that rules of IHC and of ISH are for the same tumour.
 
     Raises

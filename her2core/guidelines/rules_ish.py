@@ -32,7 +32,7 @@ _TO_COMPARE = (1, 2, 3, 4, 5, 6, 7, 8)
 """Values at which `_check` looks for gaps and overlaps; whole cut-offs from 2 to 7 lie among them."""
 
 
-class IshResult(StrEnum):
+class ISHResult(StrEnum):
     """What ISH, with the IHC beside it, says; everything but the first two is open."""
 
     POSITIVE = "Positive"
@@ -44,16 +44,16 @@ class IshResult(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class IshDecision:
+class ISHDecision:
     """Result of a group beside IHC, and the comment that belongs to it in a report (empty if none)."""
 
-    result: IshResult
+    result: ISHResult
     comment: str = ""
 
     @property
     def pending(self) -> bool:
         """Whether the result is still open."""
-        return self.result not in (IshResult.POSITIVE, IshResult.NEGATIVE)
+        return self.result not in (ISHResult.POSITIVE, ISHResult.NEGATIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class HeterogeneityRule:
 
 
 @dataclass(frozen=True, slots=True)
-class IshRules:
+class ISHRules:
     """One ISH guideline as data.
 
     Attributes
@@ -128,7 +128,7 @@ class IshRules:
     denominator: str
     dual_probe: tuple[GroupRule, ...]
     single_probe: tuple[GroupRule, ...]
-    resolution: Mapping[str, tuple[IshResult, ...]]
+    resolution: Mapping[str, tuple[ISHResult, ...]]
     comments: Mapping[str, Mapping[str, str]]
     heterogeneity: HeterogeneityRule
     ratio_alone: bool = False
@@ -197,7 +197,7 @@ class IshRules:
         recount_group: str | None = None,
         *,
         dual_group: str | None = None,
-    ) -> IshDecision:
+    ) -> ISHDecision:
         """Result of a group beside the IHC score of the same tissue.
 
         Parameters
@@ -233,15 +233,15 @@ class IshRules:
         if group == "single_equivocal" and dual_group is not None:
             by_ihc = self.resolve(group, ihc_score).result
             by_dual = self.resolve(dual_group, ihc_score, recount_group)
-            if by_dual.pending or by_ihc in (by_dual.result, IshResult.PENDING_IHC):
+            if by_dual.pending or by_ihc in (by_dual.result, ISHResult.PENDING_IHC):
                 return by_dual
-            final = by_ihc in (IshResult.POSITIVE, IshResult.NEGATIVE)
-            return IshDecision(IshResult.ADJUDICATE) if final else by_dual
+            final = by_ihc in (ISHResult.POSITIVE, ISHResult.NEGATIVE)
+            return ISHDecision(ISHResult.ADJUDICATE) if final else by_dual
         column = ihc_score
         if ihc_score == "2+" and recount_group is not None:
             column = "2+ same" if recount_group == group else "2+ other"
         result = self.resolution[group][_COLUMNS.index(column)]
-        return IshDecision(result, self.comments.get(group, {}).get(result, ""))
+        return ISHDecision(result, self.comments.get(group, {}).get(result, ""))
 
 
 def ish_rules_for(tumour: str) -> str:
@@ -268,7 +268,7 @@ def _overlaps(values: Range, at_least: int | None, below: int | None) -> bool:
 
 
 @lru_cache
-def load_ish_rules(name: str) -> IshRules:
+def load_ish_rules(name: str) -> ISHRules:
     """ISH rule set by name.
 
     Raises
@@ -279,7 +279,7 @@ def load_ish_rules(name: str) -> IshRules:
     return parse_ish_rules(rule_text("ish", name), name)
 
 
-def parse_ish_rules(text: str, name: str) -> IshRules:
+def parse_ish_rules(text: str, name: str) -> ISHRules:
     """ISH rule set from YAML text; `name` is what the text must call itself.
 
     Raises
@@ -290,12 +290,12 @@ def parse_ish_rules(text: str, name: str) -> IshRules:
     try:
         data: dict[str, Any] = yaml.safe_load(text)
         heterogeneity: dict[str, Any] = data.pop("heterogeneity")
-        rules = IshRules(
+        rules = ISHRules(
             citations=tuple(data.pop("citations")),
             dual_probe=tuple(GroupRule(**line) for line in data.pop("dual_probe")),
             single_probe=tuple(GroupRule(**line) for line in data.pop("single_probe")),
             resolution={
-                group: tuple(IshResult(result) for result in row)
+                group: tuple(ISHResult(result) for result in row)
                 for group, row in data.pop("resolution").items()
             },
             heterogeneity=HeterogeneityRule(
@@ -320,7 +320,7 @@ def _fraction(pair: list[Any]) -> tuple[int, int]:
     return numerator, denominator
 
 
-def _check(rules: IshRules, name: str) -> None:
+def _check(rules: ISHRules, name: str) -> None:
     if rules.name != name:
         raise ValueError(f"calls itself {rules.name!r}, expected {name!r}")
     lines = rules.dual_probe + rules.single_probe

@@ -34,7 +34,7 @@ Statistic = Callable[[Reals], Reals]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedMetric:
     """A metric of units, whose ``n`` is their number.
 
     Attributes
@@ -130,7 +130,7 @@ OF_NUCLEI: Mapping[str, tuple[Statistic, float]] = {
 """The same of nuclei; ``ratio`` is of two probes."""
 
 
-def cells_between(prefix: str, units: Sequence[Unit], min_cells: int) -> Iterator[Compared]:
+def cells_between(prefix: str, units: Sequence[Unit], min_cells: int) -> Iterator[ComparedMetric]:
     """How the cells of units differ.
 
     Parameters
@@ -154,7 +154,9 @@ def cells_between(prefix: str, units: Sequence[Unit], min_cells: int) -> Iterato
     yield _plain(f"{prefix}_score_range", scored, lambda: float(max(ranks) - min(ranks)))
 
 
-def nuclei_between(prefix: str, units: Sequence[Unit], min_nuclei: int, *, dual: bool) -> Iterator[Compared]:
+def nuclei_between(
+    prefix: str, units: Sequence[Unit], min_nuclei: int, *, dual: bool
+) -> Iterator[ComparedMetric]:
     """How the nuclei of units differ; ``dual`` if all of them show two probes."""
     taking = _taking(units, min_nuclei)
     yield _squared(f"{prefix}_eta2_copies", taking, eta2, 1.0)
@@ -165,7 +167,7 @@ def nuclei_between(prefix: str, units: Sequence[Unit], min_nuclei: int, *, dual:
 
 def change_of_cells(
     prefix: str, before: Unit | None, after: Unit | None, min_cells: int
-) -> Iterator[Compared]:
+) -> Iterator[ComparedMetric]:
     """Numbers of the cells of one unit less those of another: above 0 is a rise."""
     given = [unit for unit in (before, after) if unit and unit.n >= min_cells]
     for name, (number, top) in OF_CELLS.items():
@@ -179,7 +181,7 @@ def change_of_cells(
 
 def change_of_nuclei(
     prefix: str, before: Unit | None, after: Unit | None, min_nuclei: int, *, dual: bool
-) -> Iterator[Compared]:
+) -> Iterator[ComparedMetric]:
     """The same of nuclei."""
     given = [unit for unit in (before, after) if unit and unit.n >= min_nuclei]
     for name, (number, top) in OF_NUCLEI.items():
@@ -203,17 +205,17 @@ def _h_scores(units: Sequence[Unit]) -> Reals:
     return np.array([np.nan if unit.h_score is None else unit.h_score for unit in units])
 
 
-def _compared(metric: Metric, units: Sequence[Unit]) -> Compared:
-    return Compared(metric, tuple(unit.name for unit in units), sum(unit.n for unit in units))
+def _compared(metric: Metric, units: Sequence[Unit]) -> ComparedMetric:
+    return ComparedMetric(metric, tuple(unit.name for unit in units), sum(unit.n for unit in units))
 
 
-def _plain(name: str, units: Sequence[Unit], value: Callable[[], float]) -> Compared:
+def _plain(name: str, units: Sequence[Unit], value: Callable[[], float]) -> ComparedMetric:
     """A metric without an interval."""
     n = len(units)
     return _compared(measured(name, value(), n) if n >= MIN_UNITS else insufficient(name, n), units)
 
 
-def _squared(name: str, units: Sequence[Unit], statistic: Statistic, top: float) -> Compared:
+def _squared(name: str, units: Sequence[Unit], statistic: Statistic, top: float) -> ComparedMetric:
     """A metric that is a squared distance of units: 0 if they are alike, and drawn units never are."""
     n = len(units)
     if n < MIN_UNITS:
@@ -224,7 +226,7 @@ def _squared(name: str, units: Sequence[Unit], statistic: Statistic, top: float)
     return _compared(measured(name, value, n, interval=ends), units)
 
 
-def _spread(name: str, units: Sequence[Unit], number: Statistic) -> Iterator[Compared]:
+def _spread(name: str, units: Sequence[Unit], number: Statistic) -> Iterator[ComparedMetric]:
     """Standard deviation and range of one number of the units."""
     n = len(units)
     if n < MIN_UNITS:
@@ -247,7 +249,7 @@ def _variance(found: Reals) -> Reals:
     return variance
 
 
-def _difference(name: str, units: Sequence[Unit], number: Statistic, top: float) -> Compared:
+def _difference(name: str, units: Sequence[Unit], number: Statistic, top: float) -> ComparedMetric:
     """The second unit's number less the first's, with the percentile interval."""
     if len(units) < MIN_UNITS:
         return _compared(insufficient(name, len(units)), units)

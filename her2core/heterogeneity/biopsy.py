@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
-from her2core.kernels.components import largest_component
-from her2core.kernels.cores import Strips
-from her2core.kernels.order import by_place
 from her2core.params import HeterogeneityParams
+from her2core.points.components import largest_component
+from her2core.points.cores import Strips
+from her2core.points.order import by_place
 from her2core.statistics import wilson
 
 Ints = NDArray[np.int64]

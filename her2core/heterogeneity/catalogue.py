@@ -13,7 +13,7 @@ from her2core.params import HeterogeneityParams
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class MetricSpec:
     """A metric.
 
     Attributes
@@ -44,40 +44,44 @@ class Named:
         return f"{self.name}_{{{sizes}}}um" if len(self.scales_um) > 1 else f"{self.name}_{sizes}um"
 
 
-def _slide(params: HeterogeneityParams) -> Iterator[Named]:
+def _slide(params: HeterogeneityParams) -> Iterator[MetricSpec]:
     sizes = params.sweep_um
-    yield Named("membrane_od_mean", "Mean membrane OD of cells.", "OD")
-    yield Named("shannon", "Entropy of the scores of cells.", "nats")
-    yield Named("evenness", "Entropy of the scores of cells over its largest value.")
-    yield Named("gini_simpson", "Chance that two cells differ in score.")
-    yield Named("rao_q", "Mean difference in score of two cells; 3 steps are 1.")
-    yield Named("membrane_od_sd", "Standard deviation of membrane OD.", "OD")
-    yield Named("membrane_od_mad", "Median distance of membrane OD from its median.", "OD")
-    yield Named("membrane_od_cv", "Coefficient of variation of membrane OD.")
-    yield Named("membrane_od_gini", "Gini coefficient of membrane OD.")
-    yield Named("bimodality", "Bimodality coefficient of membrane OD.")
-    yield Named("ashman_d", "Ashman's D of two populations in membrane OD.")
-    yield Named("eta2", "Share of the variance of OD between regions.", "fraction", sizes)
-    yield Named("eta2_expected", "The same of cells placed at random.", "fraction", sizes)
-    yield Named("discordant_fraction", "Regions whose score is not the slide's.", "fraction", sizes)
-    yield Named("two_step_fraction", "Regions two or three scores away.", "fraction", sizes)
-    yield Named("region_score_range", "Highest less lowest regional score.", "score steps", sizes)
+    yield MetricSpec("membrane_od_mean", "Mean membrane OD of cells.", "OD")
+    yield MetricSpec("shannon", "Entropy of the scores of cells.", "nats")
+    yield MetricSpec("evenness", "Entropy of the scores of cells over its largest value.")
+    yield MetricSpec("gini_simpson", "Chance that two cells differ in score.")
+    yield MetricSpec("rao_q", "Mean difference in score of two cells; 3 steps are 1.")
+    yield MetricSpec("membrane_od_sd", "Standard deviation of membrane OD.", "OD")
+    yield MetricSpec("membrane_od_mad", "Median distance of membrane OD from its median.", "OD")
+    yield MetricSpec("membrane_od_cv", "Coefficient of variation of membrane OD.")
+    yield MetricSpec("membrane_od_gini", "Gini coefficient of membrane OD.")
+    yield MetricSpec("bimodality", "Bimodality coefficient of membrane OD.")
+    yield MetricSpec("ashman_d", "Ashman's D of two populations in membrane OD.")
+    yield MetricSpec("eta2", "Share of the variance of OD between regions.", "fraction", sizes)
+    yield MetricSpec("eta2_expected", "The same of cells placed at random.", "fraction", sizes)
+    yield MetricSpec("discordant_fraction", "Regions whose score is not the slide's.", "fraction", sizes)
+    yield MetricSpec("two_step_fraction", "Regions two or three scores away.", "fraction", sizes)
+    yield MetricSpec("region_score_range", "Highest less lowest regional score.", "score steps", sizes)
     yield from _lattice("od", "mean membrane OD", sizes)
     yield from _lattice("completeness", "mean completeness", sizes)
     for word, kind in (("3", "class 3"), ("2up", "class 2, 2u and 3")):
         link = (params.link_um,)
-        yield Named(f"label_l_{word}", f"Ripley's L of cells of {kind} above random labels.", "µm",
+        yield MetricSpec(f"label_l_{word}", f"Ripley's L of cells of {kind} above random labels.", "µm",
                     params.reach_um)  # fmt: skip
         what = f"by {kind} or not"
-        yield Named(f"pattern_minority_{word}", f"Rarer cells {what}; the label is the pattern's type.",
+        yield MetricSpec(f"pattern_minority_{word}", f"Rarer cells {what}; the label is the pattern's type.",
                     "fraction", link, labelled=True)  # fmt: skip
-        yield Named(f"pattern_largest_{word}", f"Largest group of the rarer cells {what}.", "fraction", link)
+        yield MetricSpec(
+            f"pattern_largest_{word}", f"Largest group of the rarer cells {what}.", "fraction", link
+        )
         cohesive = f"Largest cohesive group of the rarer cells {what}."
-        yield Named(f"pattern_cohesive_{word}", cohesive, "fraction", link)
-        yield Named(f"pattern_scattered_{word}", f"Rarer cells {what} in groups of 1 to 3.", "fraction", link)
-        yield Named(f"pattern_groups_{word}", f"Groups of 20 rarer cells {what}, or more.", "", link)
+        yield MetricSpec(f"pattern_cohesive_{word}", cohesive, "fraction", link)
+        yield MetricSpec(
+            f"pattern_scattered_{word}", f"Rarer cells {what} in groups of 1 to 3.", "fraction", link
+        )
+        yield MetricSpec(f"pattern_groups_{word}", f"Groups of 20 rarer cells {what}, or more.", "", link)
     for od in params.proximity_od:
-        yield Named(f"proximity_od_{round(100 * od):03d}", f"Cells of {od:.2f} OD, or that near to one.",
+        yield MetricSpec(f"proximity_od_{round(100 * od):03d}", f"Cells of {od:.2f} OD, or that near to one.",
                     "fraction", params.proximity_um)  # fmt: skip
     for core, name, size in (
         ("needle", "needle cores", params.needle_length_um),
@@ -86,35 +90,37 @@ def _slide(params: HeterogeneityParams) -> Iterator[Named]:
         for how, what in (("other", "another"), ("lower", "a lower")):
             for k in range(1, params.biopsy_cores + 1):
                 text = f"Probability that {name} ({k}) have {what} score than the section."
-                yield Named(f"biopsy_{core}_{how}_{k}", text, "probability", (size,))
-    yield Named("copies_mean", "Mean HER2 signals a nucleus.", "signals")
-    yield Named("copies_sd", "Standard deviation of HER2 signals a nucleus.", "signals")
-    yield Named("copies_cv", "Coefficient of variation of HER2 signals.")
+                yield MetricSpec(f"biopsy_{core}_{how}_{k}", text, "probability", (size,))
+    yield MetricSpec("copies_mean", "Mean HER2 signals a nucleus.", "signals")
+    yield MetricSpec("copies_sd", "Standard deviation of HER2 signals a nucleus.", "signals")
+    yield MetricSpec("copies_cv", "Coefficient of variation of HER2 signals.")
     for arm, beyond in (("ratio_arm", "ratio above 2.2"), ("copies_arm", "more than 6 copies")):
-        yield Named(f"amplified_{arm}", f"Nuclei with {beyond}; the label is the category of CAP 2009.",
+        yield MetricSpec(f"amplified_{arm}", f"Nuclei with {beyond}; the label is the category of CAP 2009.",
                     "fraction", labelled=True)  # fmt: skip
-        yield Named(f"amplified_excess_{arm}", f"Nuclei with {beyond} that truncation does not explain.",
+        yield MetricSpec(f"amplified_excess_{arm}", f"Nuclei with {beyond} that truncation does not explain.",
                     "fraction")  # fmt: skip
-    yield Named("copies_ashman_d", "Ashman's D of two populations in HER2 signals.")
+    yield MetricSpec("copies_ashman_d", "Ashman's D of two populations in HER2 signals.")
     for which, text in (("min", "Least"), ("max", "Greatest"), ("range", "Greatest less least")):
         text += " amplified fraction of a region."
-        yield Named(f"region_amplified_{which}", text, "fraction", sizes)
+        yield MetricSpec(f"region_amplified_{which}", text, "fraction", sizes)
     yield from _lattice("copies", "mean HER2 signals", sizes)
     yield from _lattice("amplified", "amplified fraction", sizes)
 
 
-def _lattice(what: str, words: str, sizes: tuple[float, ...]) -> Iterator[Named]:
+def _lattice(what: str, words: str, sizes: tuple[float, ...]) -> Iterator[MetricSpec]:
     of = f"of the regions' {words}."
-    yield Named(f"moran_i_{what}", f"Moran's I {of}", "", sizes)
-    yield Named(f"moran_p_{what}", f"Its p {of}", "probability", sizes)
-    yield Named(f"geary_c_{what}", f"Geary's C {of}", "", sizes)
-    yield Named(f"geary_p_{what}", f"Its p {of}", "probability", sizes)
-    yield Named(f"hot_fraction_{what}", f"Hot regions (Getis-Ord Gi*) {of}", "fraction", sizes)
-    yield Named(f"cold_fraction_{what}", f"Cold regions (Getis-Ord Gi*) {of}", "fraction", sizes)
-    yield Named(f"variogram_range_um_{what}", f"Range of the semivariogram {of}", "µm", sizes)
-    yield Named(f"variogram_nugget_{what}", f"Nugget's share of the semivariogram {of}", "fraction", sizes)
-    yield Named(f"texture_entropy_{what}", f"Entropy of neighbouring levels {of}", "bits", sizes)
-    yield Named(f"texture_contrast_{what}", f"Contrast of neighbouring levels {of}", "", sizes)
+    yield MetricSpec(f"moran_i_{what}", f"Moran's I {of}", "", sizes)
+    yield MetricSpec(f"moran_p_{what}", f"Its p {of}", "probability", sizes)
+    yield MetricSpec(f"geary_c_{what}", f"Geary's C {of}", "", sizes)
+    yield MetricSpec(f"geary_p_{what}", f"Its p {of}", "probability", sizes)
+    yield MetricSpec(f"hot_fraction_{what}", f"Hot regions (Getis-Ord Gi*) {of}", "fraction", sizes)
+    yield MetricSpec(f"cold_fraction_{what}", f"Cold regions (Getis-Ord Gi*) {of}", "fraction", sizes)
+    yield MetricSpec(f"variogram_range_um_{what}", f"Range of the semivariogram {of}", "µm", sizes)
+    yield MetricSpec(
+        f"variogram_nugget_{what}", f"Nugget's share of the semivariogram {of}", "fraction", sizes
+    )
+    yield MetricSpec(f"texture_entropy_{what}", f"Entropy of neighbouring levels {of}", "bits", sizes)
+    yield MetricSpec(f"texture_contrast_{what}", f"Contrast of neighbouring levels {of}", "", sizes)
 
 
 _NUMBERS = (
@@ -129,22 +135,24 @@ _NUMBERS = (
 """What blocks, slides and lesions are compared by."""
 
 
-def _between(prefix: str, what: str) -> Iterator[Named]:
+def _between(prefix: str, what: str) -> Iterator[MetricSpec]:
     """Metrics of units that are called ``what``."""
-    yield Named(f"{prefix}_eta2_od", f"Share of the variance of membrane OD between {what}.", "fraction")
-    yield Named(
+    yield MetricSpec(f"{prefix}_eta2_od", f"Share of the variance of membrane OD between {what}.", "fraction")
+    yield MetricSpec(
         f"{prefix}_js_divergence", f"Jensen-Shannon divergence of cells' scores between {what}.", "nats"
     )
-    yield Named(f"{prefix}_eta2_copies", f"Share of the variance of HER2 signals between {what}.", "fraction")
+    yield MetricSpec(
+        f"{prefix}_eta2_copies", f"Share of the variance of HER2 signals between {what}.", "fraction"
+    )
     for name, unit, words in _NUMBERS:
-        yield Named(f"{prefix}_{name}_sd", f"Standard deviation over {what} of the {words}.", unit)
-        yield Named(f"{prefix}_{name}_range", f"Highest less lowest of {what}: {words}.", unit)
-    yield Named(f"{prefix}_score_range", f"Highest less lowest IHC score of {what}.", "score steps")
+        yield MetricSpec(f"{prefix}_{name}_sd", f"Standard deviation over {what} of the {words}.", unit)
+        yield MetricSpec(f"{prefix}_{name}_range", f"Highest less lowest of {what}: {words}.", unit)
+    yield MetricSpec(f"{prefix}_score_range", f"Highest less lowest IHC score of {what}.", "score steps")
 
 
-def _change() -> Iterator[Named]:
+def _change() -> Iterator[MetricSpec]:
     for name, unit, words in (*_NUMBERS, ("score", "score steps", "IHC score")):
-        yield Named(f"metastasis_less_primary_{name}", f"Metastasis less primary: {words}.", unit)
+        yield MetricSpec(f"metastasis_less_primary_{name}", f"Metastasis less primary: {words}.", unit)
 
 
 SLIDE_METRICS = tuple(_slide(HeterogeneityParams()))

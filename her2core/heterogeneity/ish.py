@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.guidelines.rules_ish import IshRules
+from her2core.guidelines.rules_ish import ISHRules
 from her2core.heterogeneity import spatial
 from her2core.heterogeneity.blocks import Blocks, Cuts
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.regions import NucleusRegions, beyond, regions_of_nuclei
-from her2core.params import HeterogeneityParams, IshScoreParams
+from her2core.params import HeterogeneityParams, ISHScoreParams
 from her2core.scoring.copynumber import truncation_floor
 from her2core.scoring.genetic import GeneticArm, Heterogeneity
 from her2core.scoring.ish_nuclei import MeasuredNuclei
@@ -28,7 +28,7 @@ MIN_COMPARED = 2
 
 
 def sweep_nuclei(
-    nuclei: MeasuredNuclei, params: HeterogeneityParams, score: IshScoreParams, rules: IshRules
+    nuclei: MeasuredNuclei, params: HeterogeneityParams, score: ISHScoreParams, rules: ISHRules
 ) -> tuple[NucleusRegions, ...]:
     """Regions of a slide at every size of the sweep, ascending."""
     return tuple(regions_of_nuclei(nuclei, size, score, rules) for size in params.sweep_um)
@@ -38,8 +38,8 @@ def measure_ish_heterogeneity(
     nuclei: MeasuredNuclei,
     sweep: Sequence[NucleusRegions],
     params: HeterogeneityParams,
-    score: IshScoreParams,
-    rules: IshRules,
+    score: ISHScoreParams,
+    rules: ISHRules,
     genetic: Heterogeneity | None,
 ) -> tuple[Metric, ...]:
     """All metrics of one ISH slide.
@@ -53,7 +53,7 @@ def measure_ish_heterogeneity(
     rules
         Where amplification begins.
     genetic
-        Heterogeneity by the definition of CAP 2009, `IshScore.heterogeneity`; None without nuclei.
+        Heterogeneity by the definition of CAP 2009, `ISHScore.heterogeneity`; None without nuclei.
     """
     base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
     found = [*_slide_metrics(nuclei, base, params, score, rules, genetic)]
@@ -67,8 +67,8 @@ def _slide_metrics(
     nuclei: MeasuredNuclei,
     base: NucleusRegions,
     params: HeterogeneityParams,
-    score: IshScoreParams,
-    rules: IshRules,
+    score: ISHScoreParams,
+    rules: ISHRules,
     genetic: Heterogeneity | None,
 ) -> Iterator[Metric]:
     """Amplified nuclei, and mean and spread of copies, wherever the nuclei are."""
@@ -125,7 +125,7 @@ def _ashman(by_copies: Blocks, copies: Reals, n: int, retention: float, genetic:
     return measured(name, found.ashman_d, n, interval=by_copies.interval(found.ashman_d, distance, 0.0))
 
 
-def _histograms(nuclei: MeasuredNuclei, base: NucleusRegions, score: IshScoreParams) -> tuple[Reals, Reals]:
+def _histograms(nuclei: MeasuredNuclei, base: NucleusRegions, score: ISHScoreParams) -> tuple[Reals, Reals]:
     """Numbers of HER2 signals, ascending, shape ``(b,)``, and how many nuclei of each hexagon show each."""
     counted = nuclei.evaluable(score)
     copies, which = np.unique(nuclei.counted(score)[0][counted], return_inverse=True)

@@ -32,7 +32,7 @@ T95 = 2.131449545559323
 """Two-sided 95 % point of Student's t with one degree of freedom less than blocks, 15."""
 
 
-def sixteenths(y_um: Reals, x_um: Reals) -> Ints | None:
+def spatial_blocks(y_um: Reals, x_um: Reals) -> Ints | None:
     """Compact blocks of equally many regions: all are halved across their longer side, and so are the halves.
 
     Parameters
@@ -122,6 +122,6 @@ def fraction_interval(hits: int, m: int, left_out: Reals) -> tuple[float, float]
 
 def fraction_of_regions(hit: NDArray[np.bool_], y_um: Reals, x_um: Reals) -> tuple[float, float]:
     """`fraction_interval` of the regions that are hit, shape ``(m,)``, at these centres."""
-    blocks = sixteenths(y_um, x_um)
+    blocks = spatial_blocks(y_um, x_um)
     left_out = [] if blocks is None else [float(hit[blocks != block].mean()) for block in range(BLOCKS)]
     return fraction_interval(int(np.count_nonzero(hit)), len(hit), np.array(left_out))

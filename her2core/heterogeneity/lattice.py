@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from her2core.kernels.lattice import side_sums
+from her2core.points.lattice import side_sums
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]

@@ -14,11 +14,11 @@ from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.bootstrap import UNIT, whole
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by
-from her2core.kernels.components import component_labels
-from her2core.kernels.nearest import nearest
-from her2core.kernels.order import by_place
-from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
+from her2core.points.components import component_labels
+from her2core.points.nearest import nearest
+from her2core.points.neighbour_counts import neighbour_counts
+from her2core.points.order import by_place
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
-from her2core.guidelines.rules_ish import IshRules
-from her2core.kernels.components import largest_component
-from her2core.kernels.order import by_group
-from her2core.params import IshScoreParams
+from her2core.guidelines.rules_ish import ISHRules
+from her2core.params import ISHScoreParams
+from her2core.points.components import largest_component
+from her2core.points.order import by_group
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish_nuclei import MeasuredNuclei
 
@@ -273,7 +273,7 @@ class NucleusRegions(Hexes):
 
 
 def regions_of_nuclei(
-    nuclei: MeasuredNuclei, size_um: float, params: IshScoreParams, rules: IshRules
+    nuclei: MeasuredNuclei, size_um: float, params: ISHScoreParams, rules: ISHRules
 ) -> NucleusRegions:
     """Gather the evaluable nuclei of a slide by hexagon, in any order of the nuclei the same."""
     counted = nuclei.evaluable(params)
@@ -298,7 +298,7 @@ def regions_of_nuclei(
     )
 
 
-def beyond(her2: Ints, cep17: Ints | None, rules: IshRules) -> NDArray[np.bool_]:
+def beyond(her2: Ints, cep17: Ints | None, rules: ISHRules) -> NDArray[np.bool_]:
     """Nuclei beyond the CAP 2009 cut-off of the assay, compared as integers."""
     rule = rules.heterogeneity
     numerator, denominator = rule.copies_above if cep17 is None else rule.ratio_above

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.heterogeneity.blocks import Cuts
-from her2core.heterogeneity.jackknife import BLOCKS, fraction_interval, jackknife_interval, sixteenths
+from her2core.heterogeneity.jackknife import BLOCKS, fraction_interval, jackknife_interval, spatial_blocks
 from her2core.heterogeneity.lattice import (
     LEVELS,
     MORAN_MOST,
@@ -157,7 +157,7 @@ def _constant(value: Reals) -> bool:
 
 def _without_each_block(hexes: Hexes) -> list[Bools]:
     """The hexagons that stay when each of the blocks is left out, shape ``(m,)`` each."""
-    blocks = sixteenths(hexes.y_um, hexes.x_um)
+    blocks = spatial_blocks(hexes.y_um, hexes.x_um)
     return [] if blocks is None else [blocks != block for block in range(BLOCKS)]
 
 

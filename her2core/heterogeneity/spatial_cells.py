@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
-from her2core.kernels.nearest import nearest
-from her2core.kernels.pairs import neighbour_counts
 from her2core.params import HeterogeneityParams
+from her2core.points.nearest import nearest
+from her2core.points.neighbour_counts import neighbour_counts
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]

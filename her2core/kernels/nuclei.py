@@ -8,9 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.lanes import LANES, in_lanes, new_laps, trace_lanes
-from her2core.kernels.planes import BASE
 from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, bend_costs, centroid, sample
+from her2core.kernels.polar_lanes import LANES, in_lanes, new_scores, trace_lanes
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
 UNLIMITED: Final = np.zeros((0, N_RAYS), np.int32)  # outlines that may be as wide as the rule allows
@@ -162,9 +161,19 @@ class EdgeRule(NamedTuple):
 
 
 def edge_rule(
-    inner: int, outer: int, r_min: int, r_max: int, growth: float, clip: int, bend: tuple[int, int] = (10, 10)
+    inner: int,
+    outer: int,
+    r_min: int,
+    r_max: int,
+    growth: float,
+    clip: int,
+    floor: int,
+    bend: tuple[int, int] = (10, 10),
 ) -> EdgeRule:
-    """Edges between means over ``inner`` and ``outer`` pixels; at a radius of ``growth`` they weigh half."""
+    """Edges between means over ``inner`` and ``outer`` pixels; at a radius of ``growth`` they weigh half.
+
+    Inside an outline, pixels below grey ``floor`` count against it.
+    """
     radius = np.arange(r_max + 1)
     unit = 16 << 8
     return EdgeRule(
@@ -175,7 +184,7 @@ def edge_rule(
         weight=(256 * radius / (radius + growth)).astype(np.int32),
         r_min=r_min,
         clip=np.int32(16 * clip),
-        floor=BASE + 8,
+        floor=floor,
         below=-8,
         pale=2,
         bend=bend_costs(*bend),
@@ -183,14 +192,14 @@ def edge_rule(
 
 
 class Workspace(NamedTuple):
-    """Scratch of `outline_all`, and the rule's weights, all in lanes (see `lanes`)."""
+    """Scratch of `outline_all`, and the rule's weights, all in lanes (see `polar_lanes`)."""
 
     sample: NDArray[np.int32]  # greys of a ray
     sums: NDArray[np.int32]  # of the greys before every radius, after `inner` zeros
     pale: NDArray[np.int32]  # what a radius pays for the pale pixels before it
     floor: NDArray[np.int32]
     gain: NDArray[np.int32]
-    laps: NDArray[np.int32]
+    scores: NDArray[np.int32]
     paths: NDArray[np.int32]
     per_inner: NDArray[np.int32]
     weight: NDArray[np.int32]
@@ -205,7 +214,7 @@ def workspace(rule: EdgeRule) -> Workspace:
         pale=np.zeros((m + 1) * LANES, np.int32),
         floor=np.zeros(m * LANES, np.int32),
         gain=np.zeros((N_RAYS, m * LANES), np.int32),
-        laps=new_laps(m),
+        scores=new_scores(m),
         paths=np.zeros((LANES, N_RAYS), np.int32),
         per_inner=in_lanes(rule.per_inner),
         weight=in_lanes(rule.weight),
@@ -240,7 +249,7 @@ def outline_all(
             _pay_for_pale(grey, least, rule, pale, gain, a)
             if len(limit) > 0:
                 _stop_at(limit, batch, rule.r_min, gain, a)
-        trace_lanes(gain, rule.r_min, m - 1, rule.bend, work.laps, paths)
+        trace_lanes(gain, rule.r_min, m - 1, rule.bend, work.scores, paths)
         for lane in range(len(batch)):
             i = batch[lane]
             found.path[i] = paths[lane]
@@ -308,12 +317,12 @@ def _score(gain: Any, lane: int, paths: Any) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def recentre(found: Any, star: Any, look: Any, most: int) -> None:
+def recentre(found: Any, ray_offsets: Any, ray_index: Any, most: int) -> None:
     """Draw every outline around its centroid's pixel, or as near to that as ``most`` pixels allow."""
     old = np.empty(N_RAYS, np.int32)
     for i in range(len(found.y)):
         path = found.path[i]
-        dy, dx, _ = centroid(path, 0.5, look)
+        dy, dx, _ = centroid(path, 0.5, ray_index)
         y = min(max(int(np.floor(dy + 0.5)), -most), most)
         x = min(max(int(np.floor(dx + 0.5)), -most), most)
         found.y[i] += y
@@ -324,13 +333,15 @@ def recentre(found: Any, star: Any, look: Any, most: int) -> None:
         sure = max(1, int(old.min() - np.sqrt(y * y + x * x)))  # nearer than this is inside all around
         for a in range(N_RAYS):
             r = sure
-            while r < star.dy.shape[1] and _inside(y + star.dy[a, r], x + star.dx[a, r], old, look):
+            while r < ray_offsets.dy.shape[1] and _inside(
+                y + ray_offsets.dy[a, r], x + ray_offsets.dx[a, r], old, ray_index
+            ):
                 r += 1
             path[a] = r
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _inside(dy: int, dx: int, path: Any, look: Any) -> bool:
+def _inside(dy: int, dx: int, path: Any, ray_index: Any) -> bool:
     """Whether the pixel at ``(dy, dx)`` from its centre lies inside an outline."""
-    row, column = dy + look.reach, dx + look.reach
-    return bool(look.distance[row, column] < path[look.ray[row, column]])
+    row, column = dy + ray_index.reach, dx + ray_index.reach
+    return bool(ray_index.distance[row, column] < path[ray_index.ray[row, column]])

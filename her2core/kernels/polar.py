@@ -2,6 +2,15 @@
 
 Every sample lies a whole number of pixels from a whole-pixel centre and every score is an integer, so that
 an outline is the same wherever its cell lies in an array.
+
+An example: five rays of three radii, where a step to the next radius between neighbouring rays costs 2.
+
+    gain at radius  0  1  2
+    ray 0           1  4  0    Radius 1 on every ray gains 4 + 5 + 3 + 6 + 5 = 23. Radius 2 on ray 2 gains 9
+    ray 1           0  5  1    instead of 3, and the steps out and back cost 4: (1, 1, 2, 1, 1) with 25 is the
+    ray 2           2  3  9    best closed path. Radius 2 on ray 3 as well would save no step and lose 4. The
+    ray 3           0  6  2    last ray is a neighbour of the first: the programme runs a lap and a half and
+    ray 4           1  5  0    keeps the middle, where it no longer matters where it began.
 """
 
 from __future__ import annotations
@@ -18,27 +27,27 @@ FORBIDDEN: Final = -(1 << 17)  # gain of a radius that an outline takes only whe
 NOWHERE: Final = -(1 << 28)
 
 
-class Star(NamedTuple):
+class RayOffsets(NamedTuple):
     """Pixel offsets of the samples around a centre, ``(ray, radius)``; ray 0 points to +x, the next to +y."""
 
     dy: NDArray[np.int32]
     dx: NDArray[np.int32]
 
     def over(self, image: NDArray[Any]) -> Sheet:
-        """``image`` (h, w) seen with this star."""
+        """``image`` (h, w) seen with this ray_offsets."""
         return Sheet(image.ravel(), self.dy * np.int32(image.shape[1]) + self.dx)
 
 
-def star(n_radii: int, step_px: float, shift_px: float = 0.0) -> Star:
+def new_ray_offsets(n_radii: int, step_px: float, shift_px: float = 0.0) -> RayOffsets:
     """Rays sampled every ``step_px`` around a point ``shift_px`` right of and below the centre."""
     angle = 2.0 * np.pi * np.arange(N_RAYS)[:, None] / N_RAYS
     radius = np.arange(n_radii)[None, :] * step_px
     dy = np.floor(radius * np.sin(angle) + shift_px + 0.5).astype(np.int32)
     dx = np.floor(radius * np.cos(angle) + shift_px + 0.5).astype(np.int32)
-    return Star(dy, dx)
+    return RayOffsets(dy, dx)
 
 
-class Bearings(NamedTuple):
+class RayIndex(NamedTuple):
     """Directions of the rays, and nearest ray and distance of every offset ``(dy + reach, dx + reach)``."""
 
     cos: NDArray[np.float64]  # (ray,)
@@ -48,14 +57,14 @@ class Bearings(NamedTuple):
     reach: int
 
 
-def bearings(reach: int) -> Bearings:
+def new_ray_index(reach: int) -> RayIndex:
     """Directions, and tables for offsets up to ``reach`` pixels along either axis."""
     angle = 2.0 * np.pi * np.arange(N_RAYS) / N_RAYS
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     turn = np.arctan2(dy, dx) / (2.0 * np.pi)
     ray = np.floor(turn * N_RAYS + 0.5).astype(np.int64) % N_RAYS
     distance = np.hypot(dy, dx).astype(np.float32)
-    return Bearings(np.cos(angle), np.sin(angle), ray.astype(np.uint8), distance, reach)
+    return RayIndex(np.cos(angle), np.sin(angle), ray.astype(np.uint8), distance, reach)
 
 
 class Sheet(NamedTuple):
@@ -153,12 +162,12 @@ def _walk_back(lap: Any, bend: Any, i: int, path: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def centroid(path: Any, inset: float, look: Any) -> tuple[float, float, float]:
+def centroid(path: Any, inset: float, ray_index: Any) -> tuple[float, float, float]:
     """Centroid (dy, dx) from the centre, and area, of the polygon of ``path`` (ray,); pixels.
 
     An edge found at ``r`` lies between samples ``r - 1`` and ``r``: half a pixel inside.
     """
-    cos, sin = look.cos, look.sin
+    cos, sin = ray_index.cos, ray_index.sin
     area = 0.0
     sy = 0.0
     sx = 0.0
@@ -174,14 +183,14 @@ def centroid(path: Any, inset: float, look: Any) -> tuple[float, float, float]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def elongation(path: Any, look: Any) -> float:
+def elongation(path: Any, ray_index: Any) -> float:
     """Axis ratio of the ellipse with the outline's second moments; 1 for a circle."""
-    dy, dx, _ = centroid(path, 0.5, look)
+    dy, dx, _ = centroid(path, 0.5, ray_index)
     yy = 0.0
     xx = 0.0
     yx = 0.0
     for a in range(N_RAYS):
-        y, x = path[a] * look.sin[a] - dy, path[a] * look.cos[a] - dx
+        y, x = path[a] * ray_index.sin[a] - dy, path[a] * ray_index.cos[a] - dx
         w = path[a]
         yy += w * y * y
         xx += w * x * x

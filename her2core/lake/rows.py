@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from her2core.cases.patients import PatientScore, View
+from her2core.cases.patients import PatientScore, SpecimenView
 from her2core.cases.specimens import CaseScore, SlideOutcome
+from her2core.columns import SEED_SOURCES
 from her2core.errors import Reason
 from her2core.guidelines.rules_ihc import (
     CellClass,
@@ -38,8 +39,6 @@ from her2core.scoring.ihc import (
     completeness_column,
 )
 
-SEED_SOURCES = ("hematoxylin", "membrane", "given")
-"""Names of the kernel's ``seed_source`` codes."""
 _CLASS_LABELS = pa.array([c.label for c in CellClass if c.label])
 
 Row = dict[str, Any]
@@ -248,7 +247,7 @@ def patient_row(patient: PatientScore) -> Row:
     for name in ("specimens", "statuses", "classes", "lesions", "conflicts"):
         row[name] = list(getattr(patient, name))
     for name in ("index", "primary", "metastasis"):
-        view: View | None = getattr(patient, name)
+        view: SpecimenView | None = getattr(patient, name)
         row |= {
             f"{name}_specimen": view and view.specimen,
             f"{name}_date": view and view.collection_date,

@@ -6,13 +6,13 @@ from typing import Any
 
 from her2core.records import SlideRow
 from her2core.scoring.genetic import GeneticArm, Heterogeneity
-from her2core.scoring.ish import IshScore, IshVerdict
+from her2core.scoring.ish import ISHScore, ISHVerdict
 from her2core.scoring.ish_nuclei import SecondPopulation
 
 Row = dict[str, Any]
 
 
-def judged_ish(verdict: IshVerdict) -> Row:
+def judged_ish(verdict: ISHVerdict) -> Row:
     """Columns of an ISH verdict: group, recount, and every number with its interval."""
     row: Row = {
         "ish_group": verdict.group,
@@ -36,7 +36,7 @@ def judged_ish(verdict: IshVerdict) -> Row:
     return row
 
 
-def scored_ish(score: IshScore) -> Row:
+def scored_ish(score: ISHScore) -> Row:
     """Columns of everything that the nuclei of one slide say."""
     return {
         **judged_ish(score.verdict),

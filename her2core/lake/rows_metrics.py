@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from her2core.cases.specimens import CaseScore
-from her2core.heterogeneity.between import Compared
-from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
+from her2core.heterogeneity.between import ComparedMetric
+from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, MetricSpec
 from her2core.heterogeneity.metrics import Metric
 from her2core.records import SlideRow
 
@@ -25,22 +25,22 @@ def wide_row(slide: SlideRow, metrics: Sequence[Metric]) -> Row:
     return {"slide_id": slide.slide_id, "case_id": slide.case_id} | _wide(SLIDE_METRICS, metrics)
 
 
-def case_metric_rows(case: CaseScore, compared: Sequence[Compared]) -> list[Row]:
+def case_metric_rows(case: CaseScore, compared: Sequence[ComparedMetric]) -> list[Row]:
     """Rows of ``case_heterogeneity``: how the slides and blocks of a specimen differ."""
     return [_specimen(case) | _compared(each) for each in compared]
 
 
-def case_wide_row(case: CaseScore, compared: Sequence[Compared]) -> Row:
+def case_wide_row(case: CaseScore, compared: Sequence[ComparedMetric]) -> Row:
     """Row of ``case_heterogeneity_wide``."""
     return _specimen(case) | _wide(CASE_METRICS, [each.metric for each in compared])
 
 
-def patient_metric_rows(patient: str, compared: Sequence[Compared]) -> list[Row]:
+def patient_metric_rows(patient: str, compared: Sequence[ComparedMetric]) -> list[Row]:
     """Rows of ``patient_heterogeneity``: how the lesions of a patient differ."""
     return [{"patient_id": patient} | _compared(each) for each in compared]
 
 
-def patient_wide_row(patient: str, compared: Sequence[Compared]) -> Row:
+def patient_wide_row(patient: str, compared: Sequence[ComparedMetric]) -> Row:
     """Row of ``patient_heterogeneity_wide``."""
     return {"patient_id": patient} | _wide(PATIENT_METRICS, [each.metric for each in compared])
 
@@ -60,11 +60,11 @@ def _tidy(metric: Metric) -> Row:
     }
 
 
-def _compared(compared: Compared) -> Row:
+def _compared(compared: ComparedMetric) -> Row:
     return _tidy(compared.metric) | {"n_cells": compared.cells, "units": list(compared.units)}
 
 
-def _wide(named: Iterable[Named], metrics: Sequence[Metric]) -> Row:
+def _wide(named: Iterable[MetricSpec], metrics: Sequence[Metric]) -> Row:
     """Columns of a wide table; those of metrics that are not there are null, status as well."""
     found = {(metric.name, metric.scale_um): metric for metric in metrics}
     row: Row = {}

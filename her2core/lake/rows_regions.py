@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import SCORES
 from her2core.heterogeneity.bootstrap import UNIT, whole
 from her2core.heterogeneity.dataset import columns_of
-from her2core.heterogeneity.jackknife import BLOCKS, sixteenths
+from her2core.heterogeneity.jackknife import BLOCKS, spatial_blocks
 from her2core.heterogeneity.regions import NucleusRegions, Regions
 from her2core.heterogeneity.spatial_cells import sums_by
 from her2core.lake.schema import REGIONS
@@ -69,5 +69,5 @@ def block_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDAr
         n, mean, sd, n0, n1, n2, n2u, n3 = sums
         sums = [n, n * mean, (n - 1) * sd**2 + n * mean**2, n0, n1, n2 + n2u, n3]
     held = whole(np.stack(sums, axis=1)) * UNIT
-    blocks = sixteenths(rows["y_um"].to_numpy(), rows["x_um"].to_numpy())
+    blocks = spatial_blocks(rows["y_um"].to_numpy(), rows["x_um"].to_numpy())
     return held.sum(axis=0, keepdims=True) if blocks is None else sums_by(blocks, BLOCKS, *held.T)

@@ -10,10 +10,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, Named
-
-LADDER_STEPS = 8
-"""Cut-points of the completeness ladder, one column each."""
+from her2core.columns import LADDER_STEPS
+from her2core.heterogeneity.catalogue import CASE_METRICS, PATIENT_METRICS, SLIDE_METRICS, MetricSpec
 
 TEXT, FLAG, WHOLE, REAL = pa.string(), pa.bool_(), pa.int64(), pa.float64()
 SINGLE, TIME = pa.float32(), pa.timestamp("us", "UTC")
@@ -49,7 +47,7 @@ class Table:
     replaces: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
-    metrics: tuple[Named, ...] = ()
+    metrics: tuple[MetricSpec, ...] = ()
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -317,7 +315,7 @@ _SPECIMEN = (
 _PATIENT = _id("patient_id", "From the manifest; the case_id where it names no patient.")
 
 
-def _side_by_side(metrics: tuple[Named, ...]) -> tuple[Column, ...]:
+def _side_by_side(metrics: tuple[MetricSpec, ...]) -> tuple[Column, ...]:
     """Columns of a wide table."""
     return tuple(
         column

@@ -17,7 +17,7 @@ Phantoms prove plumbing and arithmetic, not clinical validity.
 """
 
 from her2core.phantom.cohort import synth_cohort
-from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.ish_render import render_ish
 from her2core.phantom.render import render_field, render_region, stain_layers
 from her2core.phantom.spec import CLASSES, PhantomSpec
@@ -28,7 +28,7 @@ __all__ = [
     "CLASSES",
     "LADDER_OD",
     "TRUTH_DTYPE",
-    "IshSpec",
+    "ISHSpec",
     "PhantomSpec",
     "PlantedIsh",
     "Population",

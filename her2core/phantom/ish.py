@@ -1,6 +1,6 @@
 """Synthetic ISH slides with planted truth: every nucleus and every signal is chosen, then drawn.
 
-    spec = IshSpec("FISH", seed=1, height_px=1500, width_px=1500, populations=(Population(1.0, 8.0, 2.0),))
+    spec = ISHSpec("FISH", seed=1, height_px=1500, width_px=1500, populations=(Population(1.0, 8.0, 2.0),))
     planted = plant_ish(spec)                      # planted.nuclei, planted.spots
     pixels = render_ish(planted, Box(0, 0, 1500, 1500))
 
@@ -63,7 +63,7 @@ class Population:
 
 
 @dataclass(frozen=True, slots=True)
-class IshSpec:
+class ISHSpec:
     """One synthetic ISH field.
 
     Attributes
@@ -124,7 +124,7 @@ class IshSpec:
 class PlantedIsh:
     """A planted field: ``nuclei`` of `NUCLEUS_TRUTH`, sorted by (y, x), and ``spots`` of `SPOT_TRUTH`."""
 
-    spec: IshSpec
+    spec: ISHSpec
     nuclei: npt.NDArray[np.void]
     spots: npt.NDArray[np.void]
 
@@ -147,7 +147,7 @@ def _outline(nucleus: Any, mpp: float) -> F64:
     return np.stack([nucleus["y_px0"] + u * sin + v * cos, nucleus["x_px0"] + u * cos - v * sin], 1)
 
 
-def plant_ish(spec: IshSpec) -> PlantedIsh:
+def plant_ish(spec: ISHSpec) -> PlantedIsh:
     """Choose every nucleus and signal of a field; deterministic in the spec."""
     rng = np.random.default_rng([spec.seed, 30])
     nuclei = _nuclei(spec, rng)
@@ -175,7 +175,7 @@ def plant_ish(spec: IshSpec) -> PlantedIsh:
     return PlantedIsh(spec, nuclei, planted)
 
 
-def _nuclei(spec: IshSpec, rng: np.random.Generator) -> npt.NDArray[np.void]:
+def _nuclei(spec: ISHSpec, rng: np.random.Generator) -> npt.NDArray[np.void]:
     """Ellipses on a jittered hexagonal grid, and companions that touch or overlap some of them."""
     height, width = spec.height_px * spec.mpp, spec.width_px * spec.mpp
     rows: list[tuple[Any, ...]] = []
@@ -220,7 +220,7 @@ def _overlapped(nuclei: npt.NDArray[np.void], mpp: float) -> npt.NDArray[np.bool
     return np.asarray(shared >= SHARED)
 
 
-def _population(spec: IshSpec, across: float, rng: np.random.Generator) -> int:
+def _population(spec: ISHSpec, across: float, rng: np.random.Generator) -> int:
     """Which population a nucleus belongs to: by chance, or by its place from left to right."""
     at = across if spec.islands else rng.random()
     shares = np.cumsum([p.fraction for p in spec.populations])
@@ -240,7 +240,7 @@ def _place(
     probe: int,
     copies: int,
     taken: list[tuple[float, float, int]],
-    spec: IshSpec,
+    spec: ISHSpec,
     rng: np.random.Generator,
 ) -> tuple[float, float] | None:
     """A place in the nucleus, µm from its centre, clear of the signals in it; None if none is free."""
@@ -257,7 +257,7 @@ def _place(
     return None
 
 
-def _stray(spec: IshSpec, nuclei: npt.NDArray[np.void]) -> list[tuple[Any, ...]]:
+def _stray(spec: ISHSpec, nuclei: npt.NDArray[np.void]) -> list[tuple[Any, ...]]:
     """Signals between nuclei, at least a micrometre clear of all."""
     rng = np.random.default_rng([spec.seed, 34])
     found: list[tuple[Any, ...]] = []
@@ -270,5 +270,5 @@ def _stray(spec: IshSpec, nuclei: npt.NDArray[np.void]) -> list[tuple[Any, ...]]
     return found
 
 
-def _pixels(nucleus: Any, place: tuple[float, float], spec: IshSpec) -> tuple[float, float]:
+def _pixels(nucleus: Any, place: tuple[float, float], spec: ISHSpec) -> tuple[float, float]:
     return nucleus["y_px0"] + place[0] / spec.mpp, nucleus["x_px0"] + place[1] / spec.mpp

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from her2core.guidelines.rules_ish import load_ish_rules
-from her2core.phantom.ish import IshSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
 from her2core.phantom.slides import write_fluorescence, write_slide
 from her2core.records import Assay, SlideRow
 
@@ -54,7 +54,7 @@ ISH_PLAN: Final = (
 
 def make_ish(planned: PlannedIshSlide, folder: Path, seed: int) -> PlantedIsh:
     """Draw one slide into the cohort's folder."""
-    spec = IshSpec(
+    spec = ISHSpec(
         planned.assay.removeprefix("HER2-"),
         seed,
         planned.side_px - 8 * (seed % 5),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.kernels.stain import unit
-from her2core.phantom.ish import IshSpec, PlantedIsh, outline_radius
+from her2core.phantom.ish import ISHSpec, PlantedIsh, outline_radius
 from her2core.phantom.render import grain, window
 from her2core.records import Box
 
@@ -95,13 +95,13 @@ def _tile(planted: PlantedIsh, ty: int, tx: int) -> Pixels:
     return rgb
 
 
-def _blurred(layer: F32, spec: IshSpec) -> F32:
+def _blurred(layer: F32, spec: ISHSpec) -> F32:
     if spec.defocus_um <= 0:
         return layer
     return np.asarray(cv2.GaussianBlur(layer, (0, 0), spec.defocus_um / spec.mpp), np.float32)
 
 
-def _haze(spec: IshSpec, area: Box) -> F32:
+def _haze(spec: ISHSpec, area: Box) -> F32:
     """Mean 1, never below 0: patches a few micrometres wide, everywhere."""
     patches = window(grain(spec.seed + 1, HAZE_UM / spec.mpp), area)
     fine = window(grain(spec.seed, max(0.5 / spec.mpp, 1.0)), area)

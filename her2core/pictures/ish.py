@@ -58,7 +58,7 @@ PROBE_PERCENT = (85.0, 99.9)  # likewise: black is what a nucleus shows of itsel
 
 
 @dataclass(frozen=True, slots=True)
-class IshNuclei:
+class ISHNuclei:
     """Nuclei of a slide, columns of equal length.
 
     Attributes
@@ -110,7 +110,7 @@ class CloseUp:
 
 
 @dataclass(frozen=True, slots=True)
-class IshSummary:
+class ISHSummary:
     """What the heading says. ``result`` is the ISH result, None where there is none; ``note`` its reasons."""
 
     slide_id: str
@@ -124,7 +124,7 @@ class IshSummary:
     note: str = ""
 
 
-def gallery(nuclei: IshNuclei, count: int = GALLERY) -> npt.NDArray[np.int64]:
+def gallery(nuclei: ISHNuclei, count: int = GALLERY) -> npt.NDArray[np.int64]:
     """Nuclei to show: evaluable ones, evenly spread over the ranks of their HER2 copies, fewest first.
 
     The same nuclei in any order give the same choice: equals rank by CEP17, then by place.
@@ -160,10 +160,10 @@ def ish_picture(
     thumbnail: Pixels,
     um_px: float,
     channels: tuple[str, ...],
-    nuclei: IshNuclei,
+    nuclei: ISHNuclei,
     close_ups: Sequence[CloseUp],
     mpp: float,
-    summary: IshSummary,
+    summary: ISHSummary,
 ) -> bytes:
     """PNG of a slide.
 
@@ -235,7 +235,7 @@ def composite(pixels: Pixels, channels: tuple[str, ...]) -> npt.NDArray[np.uint8
     return np.minimum(out, 255).astype(np.uint8)
 
 
-def _draw_nuclei(axes: Axes, nuclei: IshNuclei, px_um: float) -> None:
+def _draw_nuclei(axes: Axes, nuclei: ISHNuclei, px_um: float) -> None:
     """One dot a nucleus: those that count above those that do not, amplified ones on top."""
     diameter = max(DOT_UM * px_um, MIN_DOT_PX)
     points, hollow = diameter * 72 / DPI, diameter > OPEN_DOT_PX
@@ -279,7 +279,7 @@ def _counts(close: CloseUp) -> str:
     return "   ".join(parts)
 
 
-def _legends(figure: Figure, nuclei: IshNuclei, left: tuple[float, float], wide: float, high: float) -> None:
+def _legends(figure: Figure, nuclei: ISHNuclei, left: tuple[float, float], wide: float, high: float) -> None:
     """Below the slide its nuclei by state, below the gallery its rings."""
     total, judged = len(nuclei.her2), int(np.count_nonzero(nuclei.evaluable))
     many = int(np.count_nonzero(nuclei.amplified))
@@ -311,7 +311,7 @@ def _legends(figure: Figure, nuclei: IshNuclei, left: tuple[float, float], wide:
     )
 
 
-def _heading(figure: Figure, summary: IshSummary, nuclei: IshNuclei, left: float) -> None:
+def _heading(figure: Figure, summary: ISHSummary, nuclei: ISHNuclei, left: float) -> None:
     verdict = summary.result or summary.state
     if summary.group:
         verdict += f"   group {summary.group}" if summary.group.isdigit() else ""

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from her2core.kernels.dish import estimate_dish
+from her2core.kernels.ish.dish import estimate_dish
 from her2core.kernels.stain import (
     MIN_OD_NORM,
     STRONG_DAB_OD,

@@ -22,8 +22,8 @@ picture its colours as channels.
 from __future__ import annotations
 
 from her2core.readers.base import SlideReader
-from her2core.readers.lending import borrow_slide
 from her2core.readers.memory import MemoryReader
 from her2core.readers.opening import needs_local_copy, open_slide
+from her2core.readers.reader_cache import shared_reader
 
-__all__ = ["MemoryReader", "SlideReader", "borrow_slide", "needs_local_copy", "open_slide"]
+__all__ = ["MemoryReader", "SlideReader", "needs_local_copy", "open_slide", "shared_reader"]

@@ -65,7 +65,7 @@ class SlideReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OpenRequest:
     """What the caller asked to open, and what it already knows of it.
 
     Attributes

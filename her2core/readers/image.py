@@ -12,7 +12,7 @@ import numpy as np
 from her2core.errors import Reason, SlideError
 from her2core.pixels import PixelFormat, Pixels
 from her2core.readers import jpegfile
-from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite, turned
+from her2core.readers.base import Closing, OpenRequest, choose_scene, clip_region, composite, turned
 from her2core.readers.bytesource import ByteSource
 from her2core.readers.icc import png_profile, with_profile
 from her2core.readers.limits import check_size, check_whole
@@ -76,7 +76,7 @@ def is_plain_image(head: bytes) -> bool:
     return head.startswith((PNG_MAGIC, JPEG_MAGIC))
 
 
-def open_image(source: ByteSource, asked: Asked) -> WholeReader:
+def open_image(source: ByteSource, asked: OpenRequest) -> WholeReader:
     """Reader of a JPEG or PNG file.
 
     Raises

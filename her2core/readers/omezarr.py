@@ -22,8 +22,8 @@ from her2core.errors import Reason, SlideError
 from her2core.pixels import PixelFormat, Pixels
 from her2core.readers.base import (
     DARK,
-    Asked,
     Closing,
+    OpenRequest,
     choose_scene,
     clip_region,
     focal_planes,
@@ -122,7 +122,7 @@ class OmeZarrReader(Closing):
         """Nothing is held open between reads."""
 
 
-def open_omezarr(store: Any, asked: Asked, series_xml: str = "") -> OmeZarrReader:
+def open_omezarr(store: Any, asked: OpenRequest, series_xml: str = "") -> OmeZarrReader:
     """Reader of an OME-Zarr group.
 
     Parameters

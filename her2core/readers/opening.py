@@ -8,12 +8,12 @@ from collections import Counter
 from enum import Enum, auto
 from pathlib import Path
 
+from her2core.encoding import decode_text
 from her2core.errors import Reason, SlideError
-from her2core.readers.base import Asked, SlideReader
+from her2core.readers.base import OpenRequest, SlideReader
 from her2core.readers.bytesource import ByteSource
-from her2core.readers.dicom import open_dicom
-from her2core.readers.dicomheader import is_dicom
-from her2core.readers.ifd import is_tiff
+from her2core.readers.dicom.header import is_dicom
+from her2core.readers.dicom.reader import open_dicom
 from her2core.readers.image import is_plain_image, open_image
 from her2core.readers.limits import MAX_TEXT_BYTES
 from her2core.readers.locate import Location, locate
@@ -22,8 +22,8 @@ from her2core.readers.mirax import check_parts, is_mirax
 from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.pseudocolour import as_asked
-from her2core.readers.text import decode_text
-from her2core.readers.tiff import NeedsOpenSlideError, open_tiff
+from her2core.readers.tiff.ifd import is_tiff
+from her2core.readers.tiff.reader import NeedsOpenSlideError, open_tiff
 from her2core.records import Assay
 from her2core.storage.sources import file_identity
 from her2core.storage.store import Store
@@ -97,7 +97,7 @@ def open_slide(
         if identity is None:
             identity = file_identity(os.fspath(source), endpoint_url)[1]
         size = _size_of(identity) or (0 if content is None else content.size)
-        asked = Asked(place.name, identity, size, scene, mpp, assay, channels)
+        asked = OpenRequest(place.name, identity, size, scene, mpp, assay, channels)
         if content is None:
             return as_asked(_open_directory(place, asked, endpoint_url), asked)
         return as_asked(_open_file(place, content, asked), asked)
@@ -119,7 +119,7 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
     if kind is not _Kind.TIFF:
         return kind in (_Kind.DICOM, _Kind.OPENSLIDE)
     try:
-        open_tiff(source, Asked(place.name, "", source.size, mpp=1.0)).close()
+        open_tiff(source, OpenRequest(place.name, "", source.size, mpp=1.0)).close()
     except NeedsOpenSlideError:
         return True
     except SlideError:
@@ -127,7 +127,7 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
     return False
 
 
-def _open_directory(place: Location, asked: Asked, endpoint_url: str | None) -> SlideReader:
+def _open_directory(place: Location, asked: OpenRequest, endpoint_url: str | None) -> SlideReader:
     if not _is_omezarr(place):
         return open_dicom(place.path, asked)
     remote = place.fs is not None
@@ -135,7 +135,7 @@ def _open_directory(place: Location, asked: Asked, endpoint_url: str | None) -> 
     return open_omezarr(store, asked, decode_text(place.read_child(SERIES_NAMES, MAX_TEXT_BYTES)))
 
 
-def _open_file(place: Location, source: ByteSource, asked: Asked) -> SlideReader:
+def _open_file(place: Location, source: ByteSource, asked: OpenRequest) -> SlideReader:
     kind = _kind(place, _head(source))
     if kind is _Kind.TIFF:
         try:

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import openslide
 
 from her2core.errors import Reason, SlideError
-from her2core.readers import ifd as tags
-from her2core.readers.base import Asked, Closing, choose_scene, clip_region, composite, focal_planes
+from her2core.readers.base import Closing, OpenRequest, choose_scene, clip_region, composite, focal_planes
 from her2core.readers.bytesource import LocalBytes
 from her2core.readers.icc import with_profile
 from her2core.readers.limits import check_size
 from her2core.readers.scale import Scale, read_number, resolve_scale
+from her2core.readers.tiff import ifd as tags
 from her2core.records import Box, LevelInfo, SlideInfo
 
 BLOCK_PX = 1024
@@ -73,7 +73,7 @@ class OpenSlideReader(Closing):
         self._slide.close()
 
 
-def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReader:
+def open_openslide(path: str | os.PathLike[str], asked: OpenRequest) -> OpenSlideReader:
     """Reader of a local file (or, for DICOM, of the series that it belongs to).
 
     Raises
@@ -101,7 +101,7 @@ def open_openslide(path: str | os.PathLike[str], asked: Asked) -> OpenSlideReade
         raise
 
 
-def _reader(slide: openslide.OpenSlide, asked: Asked, file_bytes: int | None) -> OpenSlideReader:
+def _reader(slide: openslide.OpenSlide, asked: OpenRequest, file_bytes: int | None) -> OpenSlideReader:
     properties = slide.properties
     regions = _regions(slide)
     sizes = {str(i): (region.height, region.width) for i, region in enumerate(regions)}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from her2core.pixels import Pixels
-from her2core.readers.base import DARK, Asked, Closing, SlideReader, clip_region
+from her2core.readers.base import DARK, Closing, OpenRequest, SlideReader, clip_region
 from her2core.readers.channels import RGB_NAMES, ChannelMap, map_channels
 from her2core.records import RGB
 
@@ -60,7 +60,7 @@ class PseudoColourReader(Closing):
         return flat[: 3 * pixels]
 
 
-def as_asked(reader: SlideReader, asked: Asked) -> SlideReader:
+def as_asked(reader: SlideReader, asked: OpenRequest) -> SlideReader:
     """The reader itself, or its colours as the channels of fluorescence where that is what was asked for.
 
     Raises

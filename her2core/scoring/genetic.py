@@ -11,8 +11,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from her2core.guidelines.rules_ish import IshRules
-from her2core.params import IshScoreParams
+from her2core.guidelines.rules_ish import ISHRules
+from her2core.params import ISHScoreParams
 from her2core.scoring.copynumber import CopyPopulations, fit_copies, truncation_null
 from her2core.scoring.signals import SignalCounts
 from her2core.statistics import wilson
@@ -77,7 +77,7 @@ class Heterogeneity:
         return (self.ratio_arm or self.copies_arm).category
 
 
-def heterogeneity(counts: SignalCounts, params: IshScoreParams, rules: IshRules) -> Heterogeneity | None:
+def heterogeneity(counts: SignalCounts, params: ISHScoreParams, rules: ISHRules) -> Heterogeneity | None:
     """Genetic heterogeneity of all nuclei of a count; None without nuclei."""
     her2_mean, rule, n = counts.her2_mean, rules.heterogeneity, counts.n
     if her2_mean is None:

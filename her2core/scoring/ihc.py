@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
-from her2core.kernels.components import largest_component
 from her2core.params import ScoreParams
+from her2core.points.components import largest_component
 from her2core.records import Quality, StainProfile
 from her2core.statistics import exact_sum, quantiles, wilson
 

@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.errors import Reason
-from her2core.guidelines.rules_ish import IshRules
-from her2core.params import IshScoreParams
+from her2core.guidelines.rules_ish import ISHRules
+from her2core.params import ISHScoreParams
 from her2core.records import Quality
 from her2core.scoring.genetic import Heterogeneity, heterogeneity
 from her2core.scoring.ish_nuclei import MeasuredNuclei, SecondPopulation, count_nuclei, second_population
-from her2core.scoring.signals import IshCounts, IshEstimates, estimate
+from her2core.scoring.signals import ISHCounts, ISHEstimates, estimate
 
 
 @dataclass(frozen=True, slots=True)
-class IshVerdict:
+class ISHVerdict:
     """ISH group of a slide or a specimen, or why there is none.
 
     Attributes
     ----------
     group
-        See `rules_ish.SINGLE_GROUPS`; None if indeterminate. What it means beside IHC: `IshRules.resolve`.
+        See `rules_ish.SINGLE_GROUPS`; None if indeterminate. What it means beside IHC: `ISHRules.resolve`.
     recount_group
         Group of the reserve sample; None if it is too small for a recount.
     reasons
@@ -49,7 +49,7 @@ class IshVerdict:
     crossed: tuple[str, ...]
     n: int
     n_recount: int
-    estimates: IshEstimates | None
+    estimates: ISHEstimates | None
     recount_ratio: float | None
     recount_her2: float | None
 
@@ -60,13 +60,13 @@ class IshVerdict:
 
 
 def judge_ish(
-    counts: IshCounts,
-    params: IshScoreParams,
-    rules: IshRules,
+    counts: ISHCounts,
+    params: ISHScoreParams,
+    rules: ISHRules,
     reasons: Iterable[str] = (),
     *,
     readable: bool = True,
-) -> IshVerdict:
+) -> ISHVerdict:
     """Apply a rule set to counts, unless there are too few nuclei or the slide is not readable.
 
     Parameters
@@ -94,7 +94,7 @@ def judge_ish(
         possible, crossed = rules.possible(ratio, copies), rules.crossed(ratio, copies)
     if not (readable and enough):
         recount = None
-    return IshVerdict(
+    return ISHVerdict(
         group=group,
         recount_group=rules.group(recount.n, recount.her2, recount.cep17) if recount else None,
         reasons=tuple(sorted(found)),
@@ -109,7 +109,7 @@ def judge_ish(
 
 
 @dataclass(frozen=True, slots=True)
-class IshScore:
+class ISHScore:
     """Everything that the nuclei of one slide say.
 
     Attributes
@@ -126,8 +126,8 @@ class IshScore:
         Mean spots an evaluable nucleus, clusters uncounted, whatever the category counts.
     """
 
-    verdict: IshVerdict
-    counts: IshCounts
+    verdict: ISHVerdict
+    counts: ISHCounts
     heterogeneity: Heterogeneity | None
     population: SecondPopulation | None
     rules: str
@@ -145,11 +145,11 @@ class IshScore:
 
 def score_ish(
     nuclei: MeasuredNuclei,
-    params: IshScoreParams,
-    rules: IshRules,
+    params: ISHScoreParams,
+    rules: ISHRules,
     quality: Quality,
     unresolved: str | None = None,
-) -> IshScore:
+) -> ISHScore:
     """Score one slide.
 
     A slide most of whose nuclei are out of focus is indeterminate: what is left is in focus by chance.
@@ -182,7 +182,7 @@ def score_ish(
         reasons.add(Reason.FEW_AREAS)
     readable = quality.verdict != "fail" and unresolved is None and not blurred
     cep17_spots = nuclei.cep17_spots
-    return IshScore(
+    return ISHScore(
         verdict=judge_ish(counts, params, rules, reasons, readable=readable),
         counts=counts,
         heterogeneity=heterogeneity(counts.all, params, rules) if readable else None,
@@ -201,7 +201,7 @@ def score_ish(
     )
 
 
-def _areas(y_um: NDArray[np.float64], x_um: NDArray[np.float64], params: IshScoreParams) -> int:
+def _areas(y_um: NDArray[np.float64], x_um: NDArray[np.float64], params: ISHScoreParams) -> int:
     """Squares of a fixed grid that hold nuclei enough."""
     squares = Counter(
         zip(

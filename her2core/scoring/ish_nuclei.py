@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from her2core.guidelines.rules_ish import IshRules
-from her2core.kernels.components import component_labels
-from her2core.kernels.ish import NucleusFlag
-from her2core.params import IshScoreParams
-from her2core.scoring.signals import IshCounts, SignalCounts
+from her2core.columns import NucleusFlag
+from her2core.guidelines.rules_ish import ISHRules
+from her2core.params import ISHScoreParams
+from her2core.points.components import component_labels
+from her2core.scoring.signals import ISHCounts, SignalCounts
 from her2core.statistics import scattered
 
 SIGNAL_FLAGS = int(NucleusFlag.BLURRED | NucleusFlag.SATURATED | NucleusFlag.UNRESOLVED)
@@ -29,7 +29,7 @@ class MeasuredNuclei:
     nucleus_id
         Name of the nucleus within its slide; decides which sample it belongs to.
     flags
-        Sum of the kernel's flags; see IshScoreParams.excluded_flags.
+        Sum of the kernel's flags; see ISHScoreParams.excluded_flags.
     tumour
         Which nuclei belong to the tumour.
     her2_spots, cep17_spots
@@ -68,37 +68,37 @@ class MeasuredNuclei:
             cep17_signals=column("cep17_signals", np.int64) if dual else None,
         )
 
-    def counted(self, params: IshScoreParams) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    def counted(self, params: ISHScoreParams) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """HER2 and CEP17 as the category counts them."""
         if params.count == "spots":
             return self.her2_spots, self.cep17_spots
         return self.her2_signals, self.cep17_signals
 
-    def with_signals(self, params: IshScoreParams) -> NDArray[np.bool_]:
+    def with_signals(self, params: ISHScoreParams) -> NDArray[np.bool_]:
         """Nuclei with at least one signal of every colour, shape ``(n,)``."""
         her2, cep17 = self.counted(params)
         shown: NDArray[np.bool_] = (her2 >= 1) if cep17 is None else (her2 >= 1) & (cep17 >= 1)
         return shown
 
-    def flagged(self, params: IshScoreParams) -> NDArray[np.bool_]:
+    def flagged(self, params: ISHScoreParams) -> NDArray[np.bool_]:
         """Nuclei with a flag that leaves them out, shape ``(n,)``."""
         found: NDArray[np.bool_] = self.flags & np.uint8(params.excluded_flags) != 0
         return found
 
-    def evaluable(self, params: IshScoreParams) -> NDArray[np.bool_]:
+    def evaluable(self, params: ISHScoreParams) -> NDArray[np.bool_]:
         """Tumour nuclei without an excluded flag that show every colour: those that are counted."""
         return self.tumour & ~self.flagged(params) & self.with_signals(params)
 
-    def unscorable(self, params: IshScoreParams) -> NDArray[np.bool_]:
+    def unscorable(self, params: ISHScoreParams) -> NDArray[np.bool_]:
         """Tumour nuclei that lie and look well, but whose signals cannot be counted or are not there."""
         return self.well_shaped(params) & ~self.evaluable(params)
 
-    def blurred(self, params: IshScoreParams) -> NDArray[np.bool_]:
+    def blurred(self, params: ISHScoreParams) -> NDArray[np.bool_]:
         """Well-shaped tumour nuclei that are left out because they are out of focus, shape ``(n,)``."""
         out: NDArray[np.bool_] = self.flags & np.uint8(params.excluded_flags & NucleusFlag.BLURRED) != 0
         return self.well_shaped(params) & out
 
-    def well_shaped(self, params: IshScoreParams) -> NDArray[np.bool_]:
+    def well_shaped(self, params: ISHScoreParams) -> NDArray[np.bool_]:
         """Tumour nuclei without an excluded flag, those of `SIGNAL_FLAGS` aside."""
         shaped: NDArray[np.bool_] = self.flags & np.uint8(params.excluded_flags & ~SIGNAL_FLAGS) == 0
         return self.tumour & shaped
@@ -116,7 +116,7 @@ def in_reserve(nucleus_id: NDArray[np.int64], one_in: int) -> NDArray[np.bool_]:
     return kept
 
 
-def count_nuclei(nuclei: MeasuredNuclei, params: IshScoreParams) -> IshCounts:
+def count_nuclei(nuclei: MeasuredNuclei, params: ISHScoreParams) -> ISHCounts:
     """Count the evaluable nuclei of a slide, in two samples."""
     her2, cep17 = nuclei.counted(params)
     evaluable = nuclei.evaluable(params)
@@ -125,7 +125,7 @@ def count_nuclei(nuclei: MeasuredNuclei, params: IshScoreParams) -> IshCounts:
     def counts(rows: NDArray[np.bool_]) -> SignalCounts:
         return SignalCounts.of(her2[rows], None if cep17 is None else cep17[rows])
 
-    return IshCounts(counts(evaluable & ~reserve), counts(evaluable & reserve))
+    return ISHCounts(counts(evaluable & ~reserve), counts(evaluable & reserve))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class SecondPopulation:
 
 
 def second_population(
-    nuclei: MeasuredNuclei, params: IshScoreParams, rules: IshRules
+    nuclei: MeasuredNuclei, params: ISHScoreParams, rules: ISHRules
 ) -> SecondPopulation | None:
     """Largest contiguous amplified population, if it is one beside another.
 

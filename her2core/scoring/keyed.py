@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from her2core.errors import ConfigError
 from her2core.guidelines.rules_ihc import RuleSet, load_rules, rules_for
 from her2core.guidelines.rules_ish import ish_rules_for
-from her2core.params import IshScoreParams, ScoreParams
+from her2core.params import ISHScoreParams, ScoreParams
 from her2core.records import SlideRow
 
 DEFAULT = {"breast": "breast_asco_cap_2018"}
@@ -19,7 +19,7 @@ class Judging:
     """Parameters of a slide's score, with the rule sets that are for it."""
 
     score: ScoreParams
-    ish: IshScoreParams
+    ish: ISHScoreParams
 
     @property
     def rules(self) -> RuleSet:

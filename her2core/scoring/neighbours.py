@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from her2core.kernels.neighbours import marked_fraction
 from her2core.params import IHCParams
+from her2core.points.neighbour_fraction import marked_fraction
 
 TOUCH_UM: Final = 18.0
 """Centres of cells that touch are no farther apart. Ours; tumour cells are 12 to 20 µm wide (spec 4.3)."""

@@ -88,7 +88,7 @@ class SignalCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class IshCounts:
+class ISHCounts:
     """Evaluable nuclei in two independent samples; what slides of a specimen pool by ``+``.
 
     Attributes
@@ -115,8 +115,8 @@ class IshCounts:
             return self.first, self.reserve
         return self.all, None
 
-    def __add__(self, other: IshCounts) -> IshCounts:
-        return IshCounts(self.first + other.first, self.reserve + other.reserve)
+    def __add__(self, other: ISHCounts) -> ISHCounts:
+        return ISHCounts(self.first + other.first, self.reserve + other.reserve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class IshEstimates:
+class ISHEstimates:
     """Ratio of sums and mean signals a nucleus; ``ratio`` and ``cep17`` are None for a single probe."""
 
     ratio: Estimate | None
@@ -141,7 +141,7 @@ class IshEstimates:
     cep17: Estimate | None
 
 
-def estimate(counts: SignalCounts, replicates: int) -> IshEstimates | None:
+def estimate(counts: SignalCounts, replicates: int) -> ISHEstimates | None:
     """Ratio and means with percentile bootstrap intervals over nuclei; None without nuclei.
 
     Nuclei are drawn with replacement, as counts of equal nuclei (a multinomial): the same intervals for any
@@ -161,8 +161,8 @@ def estimate(counts: SignalCounts, replicates: int) -> IshEstimates | None:
     her2, cep17 = drawn @ table[:, 0], drawn @ table[:, 1]
     means = _interval(her2_mean, her2 / n)
     if counts.ratio is None or counts.cep17_mean is None:
-        return IshEstimates(None, means, None)
-    return IshEstimates(_interval(counts.ratio, her2 / cep17), means, _interval(counts.cep17_mean, cep17 / n))
+        return ISHEstimates(None, means, None)
+    return ISHEstimates(_interval(counts.ratio, her2 / cep17), means, _interval(counts.cep17_mean, cep17 / n))
 
 
 def _interval(value: float, replicates: NDArray[np.float64]) -> Estimate:

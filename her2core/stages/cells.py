@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from her2core.kernels.ihc import CELL_DTYPE, IHCKernel
-from her2core.kernels.ish import ISHKernel
+from her2core.columns import CELL_DTYPE
+from her2core.kernels.ihc.kernel import IHCKernel
+from her2core.kernels.ish.kernel import ISHKernel
 from her2core.params import IHCParams, ISHParams
 from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.pyramid.reader import PyramidReader

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from her2core.columns import SEED_POCKET
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.kernels.ihc import SEED_POCKET, IHCKernel, Outlines
+from her2core.kernels.ihc.kernel import IHCKernel, Outlines
 from her2core.kernels.polar import N_RAYS
 from her2core.params import IHCParams, ScoreParams
 from her2core.pictures.fields import FieldCells, PicturedField

@@ -13,15 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from her2core.kernels.believed import PALE, WEAK, Belief, Signals
-from her2core.kernels.ish import NUCLEUS_DTYPE, SPOT_DTYPE
-from her2core.kernels.spots import cluster_copies, single_signal
+from her2core.columns import NUCLEUS_DTYPE, PROBES, SPOT_DTYPE
 from her2core.lake.rows import cell_ids, tumour_mask
 from her2core.lake.schema import NUCLEI
 from her2core.records import SlideRow
+from her2core.scoring.ish_copies import cluster_copies, single_signal
+from her2core.scoring.signal_filter import PALE, WEAK, SignalFilter, Signals
 
-PROBES = ("HER2", "CEP17")
-"""Names of the kernel's ``probe`` codes."""
 _NO_SIGNALS = (np.empty(0, np.int64), np.empty(0, np.int64), *(np.empty(0),) * 3)
 MEASURED = tuple(name for name in SPOT_DTYPE.names or () if name != "nucleus")
 
@@ -43,7 +41,7 @@ class Spots:
         return cls(np.repeat(np.arange(len(table)), counts), columns)
 
     def signals(self, mpp: float, first: int = 0) -> Signals:
-        """What `Belief` judges by, nuclei numbered from ``first``."""
+        """What `SignalFilter` judges by, nuclei numbered from ``first``."""
         c = self.columns
         y_um, x_um = (c[name] * mpp for name in ("y_px0", "x_px0"))
         contrast = c["contrast"].astype(np.float64)
@@ -80,7 +78,7 @@ class SingleSignals:
         Level-0 µm/px.
     """
 
-    belief: Belief
+    signal_filter: SignalFilter
     her2: float
     cep17: float
     mpp: float
@@ -91,18 +89,15 @@ class SingleSignals:
         first = np.cumsum([0, *(int(s.nucleus.max(initial=-1)) + 1 for s in spots)])
         parts = [s.signals(mpp, int(k)) for s, k in zip(spots, first, strict=False)]
         signals = Signals(*(np.concatenate(column) for column in zip(_NO_SIGNALS, *parts, strict=True)))
-        belief = Belief.of(signals, PALE if bright_field else WEAK)
-        holds = belief.holds(signals)
+        signal_filter = SignalFilter.of(signals, PALE if bright_field else WEAK)
+        accepted = signal_filter.accepts(signals)
 
         def single(probe: int) -> float:
-            which = holds & (signals.probe == probe)
-            integrated, diameter = (
-                np.concatenate([np.empty(0, np.float32), *(s.columns[name] for s in spots)])[which]
-                for name in ("integrated", "diameter_um")
-            )
-            return float(single_signal(integrated, diameter))
+            which = accepted & (signals.probe == probe)
+            integrated = np.concatenate([np.empty(0, np.float32), *(s.columns["integrated"] for s in spots)])
+            return float(single_signal(integrated[which]))
 
-        return cls(belief, single(0), single(1), mpp)
+        return cls(signal_filter, single(0), single(1), mpp)
 
     def copies(self, spots: Spots) -> NDArray[np.int64]:
         """Copies that each spot counts for; 0 of a spot that is not believed."""
@@ -110,7 +105,7 @@ class SingleSignals:
         for probe, single in enumerate((self.her2, self.cep17)):
             of_probe = spots.columns["probe"] == probe
             copies[of_probe] = cluster_copies(spots.columns["integrated"][of_probe], single)
-        return np.where(self.belief.holds(spots.signals(self.mpp)), copies, 0)
+        return np.where(self.signal_filter.accepts(spots.signals(self.mpp)), copies, 0)
 
 
 def nucleus_rows(

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from her2core.errors import Reason, SlideError
+from her2core.intake.outlines import outlines_identity, read_outlines
 from her2core.kernels.nuclei import Given
 from her2core.kernels.polar import N_RAYS
-from her2core.outlines import outlines_identity, read_outlines
 from her2core.params import IHCParams
 from her2core.records import Box, OutlinesUsed
 from her2core.storage.store import Store

@@ -12,8 +12,8 @@ from typing import Any
 
 from her2core.config import Config, load_config
 from her2core.errors import ConfigError
+from her2core.intake.manifest import read_manifest, require_rules
 from her2core.lake.tables import check_tables
-from her2core.manifest import read_manifest, require_rules
 from her2core.records import SlideRow
 from her2core.scoring.keyed import Judging
 from her2core.stages.names import HIDDEN, Names, open_names

@@ -23,25 +23,25 @@ from her2core.guidelines.rules_ihc import load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.metrics import Metric
 from her2core.heterogeneity.regions import NucleusRegions, Regions
+from her2core.intake.roi import ReadRoi, read_roi, roi_identity
 from her2core.lake.cube import write_regions
 from her2core.lake.rows import tumour_mask
 from her2core.lake.rows_regions import region_rows
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import DataFile, write_slide_file
-from her2core.params import HeterogeneityParams, IHCParams, ISHParams, IshScoreParams, RoiParams, ScoreParams
+from her2core.params import HeterogeneityParams, IHCParams, ISHParams, ISHScoreParams, RoiParams, ScoreParams
 from her2core.pictures.canvas import png_bytes, read_thumbnail
 from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import OutlinesUsed, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
-from her2core.roi import ReadRoi, read_roi, roi_identity
 from her2core.scoring.ihc import SlideScore, Verdict
-from her2core.scoring.ish import IshScore
+from her2core.scoring.ish import ISHScore
 from her2core.scoring.tumour import load_model
 from her2core.stages.outlines import OutlinesRef
 from her2core.storage.store import Store, content_key
 
-Score = TypeVar("Score", ScoreParams, IshScoreParams)
+Score = TypeVar("Score", ScoreParams, ISHScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
 VERSION = 15
@@ -151,9 +151,9 @@ class SlideJob(Generic[Score, Kernel]):
             )
 
 
-def _rules(params: ScoreParams | IshScoreParams) -> tuple[str, int]:
+def _rules(params: ScoreParams | ISHScoreParams) -> tuple[str, int]:
     """Name and version of the rule set."""
-    if isinstance(params, IshScoreParams):
+    if isinstance(params, ISHScoreParams):
         ish = load_ish_rules(params.rules)
         return ish.name, ish.version
     ihc = load_rules(params.rules)
@@ -196,7 +196,7 @@ class CloseUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SlideResult:
     """What an assay makes of a slide's rows, before it is written down.
 
     Attributes
@@ -215,7 +215,7 @@ class Judged:
         Fields of the slide, where there are any.
     """
 
-    score: SlideScore | IshScore
+    score: SlideScore | ISHScore
     file: DataFile | None
     sweep: Sequence[Regions | NucleusRegions]
     metrics: tuple[Metric, ...]
@@ -225,7 +225,7 @@ class Judged:
     close_up: CloseUp | None = None
 
 
-def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
+def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> SlideFinished:
     """Write a slide's regions and pictures, and say how it ended."""
     store, row, ref, score = job.store, job.row, job.pyramid, judged.score
     write_regions(store, key, judged.sweep, row.slide_id)
@@ -249,7 +249,7 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
         pyramid=ref,
         profile=job.profile,
         score=score if isinstance(score, SlideScore) else None,
-        ish=score if isinstance(score, IshScore) else None,
+        ish=score if isinstance(score, ISHScore) else None,
         tumour_mask=tumour_mask(row.roi_uri is not None, row.assay),
         roi=judged.roi.used if judged.roi else None,
         outlines=job.outlines_used(),
@@ -263,7 +263,7 @@ def leave(job: SlideJob[Any, Any], key: str, judged: Judged) -> SlideFinished:
     return SlideFinished(outcome, judged.file, region_file, judged.metrics)
 
 
-def state_of(score: SlideScore | IshScore) -> SlideState:
+def state_of(score: SlideScore | ISHScore) -> SlideState:
     """Scored, or measured without a score."""
     verdict = score.verdict
     found = verdict.score if isinstance(verdict, Verdict) else verdict.group

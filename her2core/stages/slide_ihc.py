@@ -21,6 +21,7 @@ from her2core.pictures.canvas import read_thumbnail
 from her2core.pictures.fields import fields_picture
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.profile.sampling import Pixels
+from her2core.profile.uncovered import stained_without_cells
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import StainProfile
 from her2core.scoring.ihc import (
@@ -33,9 +34,16 @@ from her2core.scoring.ihc import (
 )
 from her2core.scoring.neighbours import with_strong_neighbours
 from her2core.scoring.tumour import FROM_CELLS, TumourTold, load_model, tell_tumour, with_tumour
-from her2core.scoring.uncovered import stained_without_cells
 from her2core.stages.fields_ihc import choose_fields, fields_geojson, look_at
-from her2core.stages.slide import CloseUp, Judged, SlideFinished, SlideJob, inside, leave, state_of
+from her2core.stages.slide import (
+    CloseUp,
+    SlideFinished,
+    SlideJob,
+    SlideResult,
+    inside,
+    state_of,
+    write_outputs,
+)
 
 IHCJob = SlideJob[ScoreParams, IHCParams]
 
@@ -51,7 +59,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     params, ladder_od = job.params, job.kernel.ladder_od
     rules, roi = load_rules(params.rules), job.roi()
     doubt = dab_doubt(_stain(job))
-    seen, told = _Seen(params, ladder_od, any(doubt)), _told(job)
+    seen, told = _ColumnCollector(params, ladder_od, any(doubt)), _told(job)
     bands = with_strong_neighbours(with_tumour(job.bands(), told), job.kernel, job.pyramid.mpp)
     rows = (
         cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
@@ -78,8 +86,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     biopsies = virtual_biopsies(cells.y_um, cells.x_um, tumour, rules, job.heterogeneity)
     draw = partial(_picture, job.row.slide_id, cells, classes, score)
     close_up = _close_up(job, cells, classes)
-    return leave(
-        job, key, Judged(score, cells_file, sweep, (*metrics, *biopsies), draw, roi, close_up=close_up)
+    return write_outputs(
+        job, key, SlideResult(score, cells_file, sweep, (*metrics, *biopsies), draw, roi, close_up=close_up)
     )
 
 
@@ -128,7 +136,7 @@ def _told(job: IHCJob) -> TumourTold:
     return tell_tumour(cells, stained, mpp, _stain(job), load_model(params.tumour_model))
 
 
-class _Seen:
+class _ColumnCollector:
     """Keeps, of the rows that pass by, the few columns that score and picture need."""
 
     def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...], every_cut: bool) -> None:

@@ -9,23 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from her2core.columns import PROBES
 from her2core.errors import Reason
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
-from her2core.kernels.ish import resolvable
+from her2core.kernels.ish.kernel import resolvable
 from her2core.lake.schema import NUCLEI
 from her2core.lake.slide_files import FOLDER, DataFile, write_slide_file
-from her2core.params import ISHParams, IshScoreParams
-from her2core.pictures.ish import CloseUp, IshNuclei, IshSummary, crop_box, gallery, ish_picture, read_crops
+from her2core.params import ISHParams, ISHScoreParams
+from her2core.pictures.ish import CloseUp, ISHNuclei, ISHSummary, crop_box, gallery, ish_picture, read_crops
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import Assay, Fluorescence
-from her2core.scoring.ish import IshScore, score_ish
+from her2core.scoring.ish import ISHScore, score_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei, ish_columns
-from her2core.stages.nuclei_table import PROBES, SingleSignals, Spots, nucleus_rows
-from her2core.stages.slide import Judged, SlideFinished, SlideJob, inside, leave, state_of
+from her2core.stages.nuclei_table import SingleSignals, Spots, nucleus_rows
+from her2core.stages.slide import SlideFinished, SlideJob, SlideResult, inside, state_of, write_outputs
 
-ISHJob = SlideJob[IshScoreParams, ISHParams]
+ISHJob = SlideJob[ISHScoreParams, ISHParams]
 
 
 def finish_ish(job: ISHJob, key: str) -> SlideFinished:
@@ -61,7 +62,7 @@ def finish_ish(job: ISHJob, key: str) -> SlideFinished:
     genetic = score.heterogeneity
     metrics = measure_ish_heterogeneity(nuclei, sweep, job.heterogeneity, job.params, rules, genetic)
     draw = partial(_picture, job, nuclei, score, file)
-    return leave(job, key, Judged(score, file, sweep, metrics, draw, roi, probes_of(job)))
+    return write_outputs(job, key, SlideResult(score, file, sweep, metrics, draw, roi, probes_of(job)))
 
 
 def two_probes(job: ISHJob) -> bool:
@@ -82,18 +83,18 @@ def probes_of(job: ISHJob) -> tuple[str, ...]:
 def _picture(
     job: ISHJob,
     nuclei: MeasuredNuclei,
-    score: IshScore,
+    score: ISHScore,
     file: DataFile | None,
     thumbnail: Pixels,
     um_px: float,
 ) -> bytes:
     reader, ref = PyramidReader(job.store, job.pyramid), job.pyramid
     her2, cep17 = nuclei.counted(job.params)
-    drawn = IshNuclei(nuclei.y_um, nuclei.x_um, her2, cep17, nuclei.evaluable(job.params))
+    drawn = ISHNuclei(nuclei.y_um, nuclei.x_um, her2, cep17, nuclei.evaluable(job.params))
     chosen = nuclei.nucleus_id[gallery(drawn)]
     close_ups = [] if file is None else _close_ups(job, reader, file, chosen.tolist())
     verdict, found = score.verdict, score.verdict.estimates
-    summary = IshSummary(
+    summary = ISHSummary(
         slide_id=job.row.slide_id,
         state=state_of(score),
         result=None,

@@ -73,7 +73,7 @@ class SlideStatus:
         return {"score": "" if ish else self.score, "ish_group": self.score if ish else ""}
 
 
-def note(
+def write_status(
     store: Store,
     run_id: str,
     row: SlideRow,

@@ -1,5 +1,0 @@
-"""``python -m flows.cli`` is ``her2``."""
-
-from flows.cli import main
-
-main()

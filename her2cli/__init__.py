@@ -1,0 +1,51 @@
+"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, clinical, synth.
+
+Exit codes
+----------
+0
+    Everything asked for was done; for ``run``, no slide failed. A slide may still be *indeterminate*
+    (read, measured, and not scorable for a stated reason) or *skipped* (the manifest excludes it).
+1
+    ``run``, ``inspect`` and ``plan``: done, but one or more slides failed or were quarantined.
+2
+    Bad input: command line, manifest or configuration. Nothing was started.
+3
+    The output store, the Dask cluster or the Prefect server cannot be used.
+130
+    Interrupted. Run the same command again to resume.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
+
+# isort: split
+from her2cli import answers, clinical, synth  # noqa: F401
+
+# isort: split
+from flows.environment import ServerError
+from her2cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, Talk, app, complain
+from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
+from her2core.text import cleaned
+
+__all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
+
+
+def main() -> None:
+    """Entry point: turn the errors that a user can act on into one line and an exit code."""
+    logging.getLogger("her2core").addHandler(logging.NullHandler())
+    Talk.level = logging.INFO
+    try:
+        app()
+    except (ConfigError, ManifestError, SlideError) as error:
+        _fail(error, BAD_INPUT)
+    except (StoreError, ClusterError, ServerError) as error:
+        _fail(error, UNUSABLE)
+
+
+def _fail(error: Her2Error, code: int) -> None:
+    complain("error", cleaned(str(error)))
+    sys.exit(code)

@@ -1,0 +1,81 @@
+"""Verbs that answer questions from finished tables: ``agreement``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
+from her2core.errors import ManifestError
+
+if TYPE_CHECKING:
+    from her2core.analysis.results import Answer
+    from her2core.storage.store import Store
+
+Out = Annotated[
+    str, typer.Option("--out", "-o", help="Folder or s3:// address for tables, figures and text.")
+]
+
+
+@app.command("agreement", epilog=EXIT_CODES)
+def agreement_command(
+    out: Out,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="Outputs of finished runs, each a machine: URI or NAME=URI."),
+    ] = None,
+    readers: Annotated[
+        str | None, typer.Option(help="CSV of reads: slide_id, reader, score; or slide_id and x_reader_NAME.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Rater whose levels count as true, or majority (of the readers).")
+    ] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Compare readers and machines: kappas, agreement at each cut, panels, repeated reads."""
+    from her2core.analysis.agreement import compute_agreement
+    from her2core.analysis.agreement_report import report_agreement
+    from her2core.analysis.reads import gather
+
+    reads = gather(named_runs(runs or [], endpoint_url), readers, endpoint_url)
+    leave(report_agreement(compute_agreement(reads, reference)), out, endpoint_url, as_json)
+
+
+def named_runs(words: Sequence[str], endpoint_url: str | None) -> dict[str, Store]:
+    """Outputs by name: ``NAME=URI``, or the last part of the address."""
+    from her2core.storage.store import Store
+
+    found: dict[str, Store] = {}
+    for word in words:
+        name, equals, uri = word.partition("=")
+        if not equals or "/" in name:
+            uri = word
+            path = PurePosixPath(uri.removeprefix("s3://").rstrip("/"))
+            name = f"{path.parent.name}/{path.name}".strip("/") if path.name == "out" else path.name or uri
+        if name in found:
+            raise ManifestError(f"two runs are called {name}; name them: NAME=URI")
+        found[name] = Store(uri, endpoint_url=endpoint_url)
+        found[name].reach()
+    return found
+
+
+def leave(answer: Answer, out: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Write an answer, and show its text or its tables."""
+    from her2core.analysis.results import write_answer
+    from her2core.storage.store import Store
+
+    place = Store(out, endpoint_url=endpoint_url)
+    written = write_answer(place, answer)
+    if as_json:
+        tables = {table.name: table.arrow().to_pylist() for table in answer.tables}
+        typer.echo(
+            json.dumps({"title": answer.title, "files": written, "tables": tables}, indent=1, default=str)
+        )
+        return
+    console.print(answer.text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(written)} files: {place.uri()}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,182 @@
+"""Verbs of a run: ``run`` and ``status``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows import run_cohort
+from her2cli.common import (
+    BAD_INPUT,
+    EXIT_CODES,
+    INTERRUPTED,
+    OK,
+    PARTIAL,
+    UNUSABLE,
+    ConfigFile,
+    Endpoint,
+    Json,
+    Quiet,
+    Talk,
+    Verbose,
+    app,
+    complain,
+    console,
+    errors,
+    say,
+    warnings_spoken,
+)
+from her2cli.look import show_plan
+
+if TYPE_CHECKING:
+    from her2core.storage.journal import SlideStatus
+
+
+@app.command("run", epilog=EXIT_CODES)
+def run_command(
+    manifest: Annotated[str, typer.Argument(help="Manifest CSV (path or s3://).")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder or s3:// URI for pyramids, tables, pictures.")
+    ],
+    config: ConfigFile = None,
+    cluster: Annotated[
+        str, typer.Option(help="local, tcp://HOST:PORT, tls://HOST:PORT or kubernetes.")
+    ] = "local",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SLIDE", help="This slide alone (repeat for more); tables stay as they are."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score a cohort. Run the same command again to resume, or after adding slides to the manifest."""
+    if dry_run:
+        _check(manifest, out, config, cluster, only or (), as_json)
+    else:
+        _run(manifest, out, config, cluster, only or (), as_json)
+
+
+def _check(
+    manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
+) -> None:
+    """All that a run checks before it begins, and the plan."""
+    from flows.clusters import open_cluster
+    from flows.environment import check_server, prepare_environment
+    from her2core.stages.run import open_run
+
+    with warnings_spoken():
+        run = open_run(manifest, out, config, only)
+        open_cluster(cluster).check()
+    if os.environ.get("PREFECT_API_URL"):
+        prepare_environment()
+        check_server()
+    show_plan(run.rows, run.config, as_json)
+
+
+def _run(
+    manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
+) -> None:
+    from flows.clusters import check_address
+    from flows.interrupt import ending_quickly
+    from flows.show import row_table, showing_progress
+    from her2core.stages.run import open_run
+
+    check_address(cluster)
+    open_run(manifest, out, config, only)  # all that can be refused is refused before a server starts
+    say("starting Prefect and the Dask workers")
+
+    def last_word() -> None:
+        errors.print("interrupted; run the same command again to resume")
+
+    try:
+        with ending_quickly(INTERRUPTED, last_word), showing_progress(errors, Talk.level):
+            summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster, only=only)
+    except KeyboardInterrupt:
+        last_word()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # without waiting for threads that nobody needs any more
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict(), indent=1))
+    else:
+        for rows in (summary.table(), summary.case_table()):
+            if rows:
+                console.print(row_table(rows, console.width))
+        for line in summary.lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if summary.trouble:
+        complain("error", summary.trouble)
+        raise typer.Exit(UNUSABLE)
+    raise typer.Exit(OK if summary.complete else PARTIAL)
+
+
+@app.command("status", epilog=EXIT_CODES)
+def status_command(
+    out: Annotated[str, typer.Argument(metavar="URI", help="The run's output folder or s3:// URI.")],
+    slide: Annotated[
+        str | None, typer.Argument(metavar="[SLIDE]", help="One slide, with the traceback of its error.")
+    ] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Show every slide of a store and its stage (scored, running, failed, ...), or all of one slide."""
+    from her2core.storage.journal import cohort_status
+    from her2core.storage.store import Store
+
+    store = Store(out, endpoint_url=endpoint_url)
+    store.reach()
+    every = cohort_status(store)
+    entries = [entry for entry in every if slide in (None, entry.slide_id)]
+    if as_json:
+        found = [dataclasses.asdict(entry) | entry.found for entry in entries]
+        typer.echo(json.dumps(found, indent=1))
+    if not entries:
+        if every:
+            near = difflib.get_close_matches(str(slide), [entry.slide_id for entry in every], n=1)
+            complain(
+                "error", f"{out} holds no slide {slide}" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        else:
+            complain("error", f"{out} holds no run yet; start one with: her2 run MANIFEST --out {out}")
+        raise typer.Exit(BAD_INPUT)
+    if as_json:
+        return
+    if slide is not None:
+        _show_slide(entries[0])
+        return
+    from flows.show import row_table
+
+    console.print(row_table([_status_row(entry) for entry in entries], console.width))
+
+
+def _status_row(entry: SlideStatus) -> dict[str, str]:
+    found = entry.found
+    return {
+        "slide": entry.slide_id,
+        "case": entry.case_id,
+        "state": entry.state,
+        "stage": entry.stage,
+        "score": found["score"] or "–",
+        "ISH group": found["ish_group"] or "–",
+        "updated": entry.updated.removesuffix("+00:00"),
+        "why": ": ".join(filter(None, (entry.reason, entry.message))),
+    }
+
+
+def _show_slide(entry: SlideStatus) -> None:
+    """Everything the journal says of one slide."""
+    known: dict[str, Any] = dataclasses.asdict(entry) | entry.found
+    details = known.pop("details")
+    for name, value in known.items():
+        if value:
+            console.print(f"{name:>9}  {value}", markup=False, highlight=False, soft_wrap=True)
+    if details:
+        console.print(f"\n{details}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Text and files from outside: the manifest, the slides it names, regions of interest and outlines."""

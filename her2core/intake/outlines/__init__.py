@@ -1,0 +1,14 @@
+"""Nuclei that another program outlined: QuPath's GeoJSON, or a label image as TIFF.
+
+However they were stored, each becomes a centre and 36 radii around it, as the kernel's own nuclei are; what
+the kernel measures from there on is the same.
+
+geojson      cells and detections of QuPath
+label        label images of StarDist, InstanSeg, Cellpose
+rays         outlines to radii
+read         which of them can be measured on
+"""
+
+from her2core.intake.outlines.read import check_outlines, outlines_identity, read_outlines
+
+__all__ = ["check_outlines", "outlines_identity", "read_outlines"]

@@ -1,0 +1,1 @@
+"""Nuclei and membranes of IHC: arrays in, rows of cells out."""

@@ -1,0 +1,437 @@
+"""The ISH kernel: pixels of one chunk in, one row a nucleus and one row a signal out (her2-spec 8).
+
+    kernel = ISHKernel(ISHParams(), stain, mpp=0.1)
+    nuclei, spots = kernel(pixels, origin=(y0, x0), core=Box(...))   # pixels cover core.grown(kernel.halo_px)
+
+A nucleus and its signals depend on no pixel farther than `halo_px` from its centroid, and on nothing of where
+the chunk begins: however a slide is cut, the rows are the same bits. Nothing is dropped for its looks: what
+is doubtful about a nucleus is flagged, and whoever scores leaves it out.
+
+    distance_map  how deep inside the stain pixels lie, at about half a micrometre a pixel
+    nuclei        seeds, cuts between touching nuclei, outlines, one for every nucleus
+    polygon       their shape, and the pixels that are theirs
+    shape         what else the image shows of a nucleus
+    dish          planes of silver, red and hematoxylin from light
+    spots         signals inside nuclei, at full resolution
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from her2core.columns import NUCLEUS_DTYPE, PROBES, SPOT_DTYPE, NucleusFlag
+from her2core.kernels.ish import nuclei as ish_nuclei
+from her2core.kernels.ish import shape as ish_shape
+from her2core.kernels.ish.dish import (
+    AROUND_UM,
+    MIN_RANGE_OD,
+    PER_OD,
+    ZERO,
+    DishUnmixer,
+    unmix_hematoxylin,
+    unmix_signals,
+)
+from her2core.kernels.ish.distance_map import BASE, SHADES, Images, images, level
+from her2core.kernels.ish.nuclei import Found
+from her2core.kernels.ish.polygon import Outlines, paint
+from her2core.kernels.ish.spots import Raster, SpotFinder, raster
+from her2core.params import ISHParams
+from her2core.records import Assay, Box, DishStain, Fluorescence
+
+Pixels = NDArray[Any]
+Rows = np.ndarray[tuple[int], np.dtype[np.void]]
+
+NUCLEAR_UM: Final = 0.5  # pixels of the nuclear image, about; ours
+SIGNAL_OD: Final = 0.08  # of black or red in a bin: more of it hides hematoxylin; ours
+HIDDEN_HEMATOXYLIN: Final = 0.5  # of hematoxylin for every unit of signal above that; ours
+RIM_UM: Final = 0.4  # so far beyond the outline a signal is on the nucleus's rim, and its own; ours
+SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
+SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all
+
+
+def resolvable(assay: Assay, mpp: float, params: ISHParams) -> str | None:
+    """Why signals cannot be counted at ``mpp`` micrometres per pixel; None where they can be.
+
+    A signal of 0.4 um is two pixels wide at 0.2 um per pixel; in bright field two signals that touch then
+    are one. Fluorescence shows a signal of one pixel still as a light in the dark.
+    """
+    most = params.max_bright_field_mpp if assay is Assay.DISH else params.max_fluorescence_mpp
+    if mpp <= most:
+        return None
+    kind = "bright field" if assay is Assay.DISH else "fluorescence"
+    return f"{mpp:g} um/px does not resolve signals: {kind} needs {most:g} um/px or finer"
+
+
+class ISHKernel:
+    """Nuclei and signals of one slide at one resolution. Keeps its buffers: one instance a thread.
+
+    Parameters
+    ----------
+    params
+        Scale-free parameters.
+    stain
+        The slide's frozen colour (bright field) or grey levels (fluorescence).
+    mpp
+        Micrometres per pixel of the level that is passed in.
+    largest
+        Height and width of the largest core to come: buffers are made for it at once.
+    extent
+        Height and width of the slide at this level: without it only its upper and left edge are known, and
+        nuclei that the others cut are not flagged.
+
+    Attributes
+    ----------
+    halo_px
+        Pixels that a region must hold beyond its core on every side.
+    """
+
+    def __init__(
+        self,
+        params: ISHParams,
+        stain: DishStain | Fluorescence,
+        mpp: float,
+        largest: tuple[int, int] = (0, 0),
+        *,
+        extent: tuple[int, int] | None = None,
+    ) -> None:
+        if not SPAN_UM[0] <= mpp <= SPAN_UM[1]:
+            raise ValueError(f"{mpp} um/px; the kernel works at {SPAN_UM[0]} to {SPAN_UM[1]}")
+        self.params, self.stain, self.mpp = params, stain, mpp
+        self.extent = extent
+        self.factor = max(1, round(NUCLEAR_UM / mpp))
+        self.um = mpp * self.factor  # of the nuclear image
+        levelled = isinstance(stain, DishStain)
+        self.rules = ish_nuclei.rules(self.um, params.max_nucleus_um2, levelled=levelled)
+        self.halo_px = self.factor * (self.rules.reach + 1)
+        self._work = ish_nuclei.workspace(self.rules)
+        self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
+        self._headroom = 1.0
+        self._buffers: dict[str, NDArray[Any]] = {}
+        if isinstance(stain, DishStain):
+            self.assay = Assay.DISH
+            self.unmixer: DishUnmixer | None = DishUnmixer(stain, mpp)
+            self.probes: tuple[str | None, ...] = (params.black_probe, params.red_probe)
+            range_od = max(stain.hematoxylin_high_od - stain.hematoxylin_low_od, MIN_RANGE_OD)
+            self._mending = round(HIDDEN_HEMATOXYLIN * SHADES / (range_od * PER_OD) * 256)
+            floors = [params.black_od * PER_OD, params.red_od * PER_OD]
+        else:
+            self.assay = Assay.FISH
+            self.unmixer = None
+            self.probes = stain.channels[1:]
+            floors = [params.spot_noise * noise for noise in stain.noise[1:]]
+        for probe in self.probes:
+            if probe is not None and probe not in PROBES:
+                raise ValueError(f"probe {probe!r}: one of {PROBES} is wanted")
+        self.finders = [SpotFinder(params, mpp, floor) for floor in floors]
+        self.margin = max(finder.reach_px for finder in self.finders)
+        if self.unmixer is not None:
+            self.margin += self.unmixer.reach_px
+        self.unresolved = resolvable(self.assay, mpp, params)
+
+    def __call__(self, pixels: Pixels, origin: tuple[int, int], core: Box) -> tuple[Rows, Rows]:
+        """Measure the nuclei whose centroid lies in ``core``.
+
+        Parameters
+        ----------
+        pixels
+            ``(h, w, channel)``: uint8 RGB, 255 outside the slide; or uint8 or uint16 DAPI and probes, 0
+            outside.
+        origin
+            Absolute ``(y, x)`` of ``pixels[0, 0]`` in pixels of this level.
+        core
+            Half-open absolute box; ``pixels`` cover ``core.grown(halo_px)``.
+
+        Returns
+        -------
+        nuclei
+            `NUCLEUS_DTYPE` rows sorted by ``(y_px0, x_px0)``.
+        spots
+            `SPOT_DTYPE` rows sorted by ``(nucleus, probe, y_px0, x_px0)``.
+
+        Raises
+        ------
+        ValueError
+            Where ``pixels`` is too small for the core and its halo.
+        """
+        area = Box(origin[0], origin[1], origin[0] + pixels.shape[0], origin[1] + pixels.shape[1])
+        need = core.grown(self.halo_px)
+        if area.y0 > need.y0 or area.x0 > need.x0 or area.y1 < need.y1 or area.x1 < need.x1:
+            raise ValueError(f"{area} does not cover {need}: the core {core} and a halo of {self.halo_px} px")
+        f = self.factor
+        y0, x0 = -(-need.y0 // f), -(-need.x0 // f)  # bins stand on absolute coordinates
+        y1, x1 = need.y1 // f, need.x1 // f
+        whole = pixels[y0 * f - area.y0 : y1 * f - area.y0]
+        self._headroom = max(1.0, self._room_px / ((y1 - y0) * (x1 - x0) * f * f))
+        grey = self._nuclear_image(whole, x0 * f - area.x0, x1 - x0)
+        picture = images(grey, self.um, lambda name: self._plane(name, *grey.shape))
+        found = ish_nuclei.find(
+            picture, self.rules, self.params.nucleus_contrast, self._seeds(grey.size), self._work
+        )
+        shape = found.shape
+        place = np.empty((len(shape.y), 2))
+        for k, (centre, corner) in enumerate(((shape.y, y0), (shape.x, x0))):
+            place[:, k] = (centre.astype(np.float64) + corner) * f + 0.5 * (f - 1) + shape.centroid[:, k] * f
+        place = np.rint(place * 16) / 16
+        y, x = place.T
+        mine = np.flatnonzero((y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1))
+        mine = mine[np.lexsort((x[mine], y[mine]))]
+        nuclei = self._rows(picture, found, mine, place)
+        absolute = shape._replace(y=shape.y + np.int32(y0), x=shape.x + np.int32(x0))
+        self._flag(nuclei, absolute, mine)
+        spots = self._spots(pixels, area, absolute, mine, nuclei)
+        return nuclei, spots
+
+    def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
+        """A contiguous plane in a buffer that is reused from call to call."""
+        size = height * width
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.empty(math.ceil(size * self._headroom), dtype)
+        return self._buffers[name][:size].reshape(height, width)
+
+    def _seeds(self, size: int) -> NDArray[np.int32]:
+        return self._plane("seeds", max(size // 16, 1), 2, np.int32)
+
+    def _nuclear_image(self, pixels: Pixels, left: int, width: int) -> NDArray[np.uint8]:
+        """Counterstain in bins from column ``left`` on: `BASE` between nuclei, ``BASE + SHADES`` in one."""
+        f = self.factor
+        grey = self._plane("grey", pixels.shape[0] // f, width)
+        if isinstance(self.stain, Fluorescence):
+            shade = SHADES / max(self.stain.dapi_high - self.stain.dapi_low, 1e-6)
+            most = np.iinfo(pixels.dtype).max
+            shrink_grey(
+                pixels[:, left:], f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey
+            )
+        else:
+            self._hematoxylin(pixels, left, grey)
+        return grey
+
+    def _hematoxylin(self, rgb: Pixels, left: int, grey: NDArray[np.uint8]) -> None:
+        """Hematoxylin of bins; where signals hide it, made up from them, up to a typical nucleus."""
+        assert self.unmixer is not None
+        h, w = grey.shape
+        black, red = self._plane("whole", h, w), self._plane("parts", h, w)
+        light = self._plane("light", h, 3 * w).reshape(h, w, 3)
+        shrink_rgb(rgb, left, self.factor, light)
+        unmix_signals(light, self.unmixer.table, self.unmixer.weights, black, red)
+        unmix_hematoxylin(light, self.unmixer.table, self.unmixer.weights, grey)
+        around, signal = self._plane("soft", h, w), self._plane("wide", h, w)
+        window = 2 * max(1, round(AROUND_UM / self.um)) + 1
+        cv2.blur(black, (window, window), dst=around)
+        cv2.subtract(black, around, dst=signal)
+        mend(signal, red, self._mending, grey)
+        level(grey, self.um, around, signal)
+
+    def _rows(
+        self, picture: Images, found: Found, mine: NDArray[np.intp], place: NDArray[np.float64]
+    ) -> Rows:
+        shape = found.shape
+        rule = self.rules
+        spread = ish_shape.SHARP_UM[0] / self.um, ish_shape.SHARP_UM[1] / self.um
+        near = min(2 * rule.r_max, rule.ray_index.reach)
+        rows = ish_shape.measure(
+            (picture.grey, picture.soft), shape, found, mine, near, spread, rule.ray_index
+        )
+        nuclei = np.zeros(len(mine), NUCLEUS_DTYPE)
+        nuclei["y_px0"], nuclei["x_px0"] = place[mine].T
+        nuclei["nucleus_area_um2"] = shape.area[mine] * self.um**2
+        nuclei["elongation"], nuclei["solidity"] = shape.elongation[mine], shape.solidity[mine]
+        nuclei["counterstain"] = self._counterstain(rows[:, 0])
+        nuclei["sharpness"], nuclei["overlap_fraction"] = rows[:, 1], rows[:, 2]
+        nuclei["flags"] = NucleusFlag.SATURATED * (rows[:, 3] > SATURATED_SHARE)
+        return nuclei
+
+    def _counterstain(self, grey: NDArray[np.float64]) -> NDArray[np.float64]:
+        if isinstance(self.stain, Fluorescence):
+            low, high, zero = self.stain.dapi_low, self.stain.dapi_high, self.stain.background[0]
+        else:
+            low, high, zero = self.stain.hematoxylin_low_od, self.stain.hematoxylin_high_od, 0.0
+        return low + (grey - BASE) * (high - low) / SHADES - zero
+
+    def _flag(self, nuclei: Rows, shape: Any, mine: NDArray[np.intp]) -> None:
+        p, ray_index = self.params, self.rules.ray_index
+        area = nuclei["nucleus_area_um2"]
+        radius = shape.radius[mine]
+        truncated = np.zeros(len(mine), np.bool_)
+        for centre, way, size in ((shape.y, ray_index.sin, 0), (shape.x, ray_index.cos, 1)):
+            at = (centre[mine, None] + radius * way) * self.factor
+            truncated |= at.min(axis=1, initial=np.inf) < self.factor
+            if self.extent is not None:
+                truncated |= at.max(axis=1, initial=-np.inf) >= self.extent[size] - 2 * self.factor
+        doubts = {
+            NucleusFlag.OVERLAP: nuclei["overlap_fraction"] >= p.max_overlap,
+            NucleusFlag.TRUNCATED: truncated,
+            NucleusFlag.BLURRED: nuclei["sharpness"] < p.min_sharpness,
+            NucleusFlag.SHAPE: nuclei["solidity"] < p.min_solidity,
+            NucleusFlag.SIZE: (area < p.min_nucleus_um2) | (area > p.max_nucleus_um2),
+            NucleusFlag.UNRESOLVED: np.full(len(area), self.unresolved is not None),
+        }
+        for flag, holds in doubts.items():
+            nuclei["flags"] |= np.where(holds, np.uint8(flag), np.uint8(0))
+        spindle = (area < p.spindle_nucleus_um2) & (nuclei["elongation"] > p.spindle_elongation)
+        nuclei["tumour_rule"] = (area >= p.small_nucleus_um2) & ~spindle
+
+    def _spots(
+        self, pixels: Pixels, area: Box, shape: Outlines, mine: NDArray[np.intp], nuclei: Rows
+    ) -> Rows:
+        """Signals of the nuclei ``mine``; their numbers are filled into ``nuclei``."""
+        if not len(mine):
+            return np.empty(0, SPOT_DTYPE)
+        shape = shape._replace(radius=shape.radius + RIM_UM / self.um)
+        parts = [np.empty(0, SPOT_DTYPE)]
+        window = self._around(shape.where(mine), area)
+        part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
+        corner = window.y0, window.x0
+        drawn = self._drawn(window, shape, mine)
+        for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
+            if probe is None:
+                continue
+            found = finder.search(plane, drawn, corner)
+            spots = np.zeros(len(found), SPOT_DTYPE)
+            k = PROBES.index(probe)
+            spots["nucleus"], spots["probe"] = found["nucleus"] - 1, k
+            spots["y_px0"], spots["x_px0"] = found["y"] + window.y0, found["x"] + window.x0
+            for name in ("diameter_um", "contrast", "integrated"):
+                spots[name] = found[name]
+            parts.append(spots)
+            name = probe.lower()
+            count = np.bincount(spots["nucleus"], minlength=len(mine))
+            nuclei[f"{name}_spots"] = np.minimum(count, np.iinfo(np.uint16).max)
+            nuclei[f"{name}_integrated"] = np.bincount(spots["nucleus"], spots["integrated"], len(mine))
+        spots = np.concatenate(parts)
+        return spots[np.lexsort((spots["x_px0"], spots["y_px0"], spots["probe"], spots["nucleus"]))]
+
+    def _around(self, shape: Outlines, area: Box) -> Box:
+        """What is needed of ``area`` to find the signals of nuclei."""
+        edges = []
+        for centre, limit in ((shape.y, (area.y0, area.y1)), (shape.x, (area.x0, area.x1))):
+            far = np.ceil(shape.radius.max(axis=1)) + 1
+            first, last = int((centre - far).min()) * self.factor, int((centre + far).max() + 1) * self.factor
+            edges.append((max(first - self.margin, limit[0]), min(last + self.margin, limit[1])))
+        (y0, y1), (x0, x1) = edges
+        return Box(y0, x0, y1, x1)
+
+    def _drawn(self, window: Box, shape: Outlines, mine: NDArray[np.intp]) -> Raster:
+        """Bins of ``window`` that lie in the nuclei ``mine``, and in no other nucleus more."""
+        grid = self.finders[0].grid((window.height, window.width), (window.y0, window.x0))
+        labels = self._plane("labels", grid.height, grid.width, np.int32)
+        labels.fill(0)
+        names = -1 - np.arange(len(shape.y), dtype=np.int32)
+        names[mine] = 1 + np.arange(len(mine), dtype=np.int32)
+        first = window.y0 + grid.y0 + grid.bin // 2, window.x0 + grid.x0 + grid.bin // 2
+        paint(labels, first, grid.bin, shape, names, self.factor, self.rules.ray_index)
+        return raster(labels, len(mine))
+
+    def _planes(self, pixels: Pixels) -> list[NDArray[Any]]:
+        """One plane a probe, bright where it is."""
+        if self.unmixer is not None:
+            planes = self.unmixer(pixels)
+            return [planes.black, planes.red]
+        return [self._without_dapi(pixels, k) for k in range(1, pixels.shape[2])]
+
+    def _without_dapi(self, pixels: Pixels, channel: int) -> NDArray[Any]:
+        """A probe's channel, less what shows of DAPI in it: chromatin is no signal."""
+        assert isinstance(self.stain, Fluorescence)
+        share = self.stain.dapi_share[channel] if self.stain.dapi_share else 0.0
+        plane: NDArray[Any] = pixels[..., channel]
+        if share > 0:
+            plane = plane.astype(np.float32) - np.float32(share) * pixels[..., 0].astype(np.float32)
+        return plane
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int, out: Any) -> None:
+    """``out`` (h, w) is ``scale[0] + scale[1]`` times the sum of a bin of channel 0; 255 where saturated."""
+    h, w = out.shape
+    sums = np.zeros(w, np.int64)
+    full = most * factor * factor
+    for y in range(h):
+        sums[:] = 0
+        for k in range(factor):
+            row = pixels[y * factor + k]
+            for x in range(w):
+                for i in range(x * factor, x * factor + factor):
+                    sums[x] += np.int64(row[i, 0])
+        for x in range(w):
+            v = np.floor(scale[0] + scale[1] * sums[x] + 0.5)
+            out[y, x] = 255 if sums[x] == full else np.uint8(min(max(v, 0.0), 255.0))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def mend(black: Any, red: Any, weight: int, grey: Any) -> None:
+    """Add to ``grey`` (h, w) ``weight`` / 256 a grey step of signal, up to a typical nucleus.
+
+    ``black`` is what rises above its surroundings, 0 for none; ``red`` is a plane of `dish`.
+    """
+    h, w = grey.shape
+    clear = round(PER_OD * SIGNAL_OD)
+    for y in range(h):
+        for x in range(w):
+            dark: Any = max(np.int32(black[y, x]) - clear, 0)
+            reddish: Any = max(np.int32(red[y, x]) - ZERO - clear, 0)
+            if dark + reddish > 0 and grey[y, x] < BASE + SHADES:
+                grey[y, x] = min(grey[y, x] + ((dark + reddish) * weight >> 8), BASE + SHADES)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def shrink_rgb(pixels: Any, left: int, factor: int, out: Any) -> None:
+    """``out`` (h, w, 3) uint8 is the mean over bins of ``pixels``, from column ``left`` on."""
+    h, w = out.shape[:2]
+    n = factor * factor
+    share = np.uint64((1 << 32) // (2 * n) + 1)  # of 2**32: exact for sums of bytes
+    column = np.empty(3 * w * factor, np.uint16)
+    for y in range(h):
+        column[:] = 0
+        for k in range(factor):
+            _add(pixels[y * factor + k].ravel()[3 * left :], column)
+        line = out[y].ravel()
+        for x in range(w):
+            r = np.uint32(0)
+            g = np.uint32(0)
+            b = np.uint32(0)
+            for i in range(3 * factor * x, 3 * factor * (x + 1), 3):
+                r += column[i]
+                g += column[i + 1]
+                b += column[i + 2]
+            line[3 * x] = np.uint64(2 * r + n) * share >> np.uint64(32)
+            line[3 * x + 1] = np.uint64(2 * g + n) * share >> np.uint64(32)
+            line[3 * x + 2] = np.uint64(2 * b + n) * share >> np.uint64(32)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _add(row: Any, column: Any) -> None:
+    for x in range(len(column)):
+        column[x] += row[x]
+
+
+def warm() -> None:
+    """Compile, or load from the cache, everything the kernel calls."""
+    mpp = 0.25
+    levels = Fluorescence(("DAPI", "HER2", "CEP17"), (20.0,) * 3, (2.0,) * 3, 20.0, 100.0)
+    dish = DishStain(
+        i0=(240.0, 240.0, 240.0),
+        hematoxylin=(0.651, 0.701, 0.290),
+        red=(0.124, 0.962, 0.243),
+        source="reference",
+        fallback=None,
+        hematoxylin_low_od=0.02,
+        hematoxylin_high_od=0.2,
+    )
+    for stain, dtype, empty, nucleus, signal in (
+        (levels, np.uint8, (20, 20, 20), (100, 20, 20), (100, 90, 20)),
+        (levels, np.uint16, (20, 20, 20), (100, 20, 20), (100, 90, 20)),
+        (dish, np.uint8, (240, 240, 240), (175, 170, 210), (30, 30, 30)),
+    ):
+        kernel = ISHKernel(ISHParams(), stain, mpp)
+        edge = 2 * kernel.halo_px + 64
+        pixels = np.full((edge, edge, 3), empty, dtype)
+        for centre, radius, colour in ((0, 5.0, nucleus), (7, 0.3, signal)):
+            disc = np.zeros((edge, edge), np.uint8)
+            cv2.circle(disc, (edge // 2 + centre, edge // 2), round(radius / mpp), 1, -1)
+            pixels[disc > 0] = colour
+        kernel(pixels, (0, 0), Box(0, 0, edge, edge).grown(-kernel.halo_px))

@@ -1,0 +1,184 @@
+"""The numbers of a nucleus of an ISH slide that its picture tells: stain, sharpness, and what it shares."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from her2core.kernels.ish.distance_map import BASE
+from her2core.kernels.ish.polygon import RIM
+from her2core.kernels.polar import N_RAYS
+
+MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
+"""Columns of a measured row: mean grey, ratio, and two fractions of the area."""
+
+CLIPPED: Final = 255  # a grey so bright is not measured
+LENS: Final = 1.4  # of its median height: where a nucleus is so bright another lies over it; ours
+SHARP_UM: Final = (0.25, 1.75)  # half the widths across an edge whose steps are compared; ours
+CUT_PX: Final = 2  # so far from a cut the overlap is looked for
+TOUCH: Final = 1.0  # pixels: so far outlines of nuclei that only touch may cross
+MOST_NEIGHBOURS: Final = 64
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def measure(
+    images: tuple[Any, Any],
+    shape: Any,
+    found: Any,
+    wanted: Any,
+    near: int,
+    spread: tuple[float, float],
+    ray_index: Any,
+) -> Any:
+    """Measure the nuclei that ``wanted`` lists.
+
+    Parameters
+    ----------
+    images
+        Nuclear image, uint8 ``(h, w)``, as it is and lightly smoothed.
+    shape
+        Polygons of all nuclei, in ascending ``y``; ``found`` says how each was bounded and lit.
+    near
+        Centres farther apart than this along an axis share nothing, px.
+    spread
+        `SHARP_UM` in pixels.
+
+    Returns
+    -------
+    float64 ``(len(wanted), len(MEASURED))``.
+    """
+    grey, soft = images
+    rows = np.zeros((len(wanted), 4))
+    for k in range(len(wanted)):
+        i = wanted[k]
+        rows[k, 1] = _sharpness(grey, i, shape, found.bound[i], spread, ray_index)
+        _inside(grey, i, shape, near, ray_index, rows[k])
+        rows[k, 2] += _lens(soft, i, shape, found.bound[i], ray_index)
+    return rows
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _inside(grey: Any, i: int, shape: Any, near: int, ray_index: Any, row: Any) -> None:
+    """Mean grey, and the fractions that other nuclei share or that are too bright to be measured."""
+    rivals = np.empty(MOST_NEIGHBOURS, np.int64)
+    m = 0
+    widest = shape.radius[i].max()
+    for j in range(
+        np.searchsorted(shape.y, shape.y[i] - near), np.searchsorted(shape.y, shape.y[i] + near + 1)
+    ):
+        if j != i and abs(shape.x[j] - shape.x[i]) <= near and m < len(rivals):
+            apart = np.hypot(shape.y[j] - shape.y[i], shape.x[j] - shape.x[i])
+            if apart <= widest + shape.radius[j].max():
+                rivals[m] = j
+                m += 1
+    n = 0
+    total = 0
+    clipped = 0
+    shared = 0
+    reach = int(np.ceil(widest))
+    for dy in range(-reach, reach + 1):
+        line = grey[shape.y[i] + dy]
+        for dx in range(-reach, reach + 1):
+            ray = ray_index.ray[dy + ray_index.reach, dx + ray_index.reach]
+            far = ray_index.distance[dy + ray_index.reach, dx + ray_index.reach]
+            radius = shape.radius[i, ray]
+            if far > radius:
+                continue
+            v = line[shape.x[i] + dx]
+            n += 1
+            total += v
+            clipped += v == CLIPPED
+            shared += _shared(dy, dx, i, rivals[:m], shape, ray_index)
+    row[0] = total / max(n, 1)
+    row[2] = shared / max(n, 1)
+    row[3] = clipped / max(n, 1)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _lens(soft: Any, i: int, shape: Any, bound: Any, ray_index: Any) -> float:
+    """Area, as a fraction of the nucleus's, of what lies on a cut and is as bright as two nuclei."""
+    bright = BASE + LENS * (_median(soft, i, shape, ray_index) - BASE)
+    total = 0.0
+    for a in range(N_RAYS):
+        cut = shape.radius[i, a] + RIM
+        if cut < bound[a] - 2.0:
+            continue
+        r = int(cut) + CUT_PX
+        while r > cut - CUT_PX and _level(soft, i, shape, r, a, ray_index) <= bright:
+            r -= 1
+        if r <= cut - CUT_PX:
+            continue
+        low = r
+        while low > 0 and _level(soft, i, shape, low, a, ray_index) > bright:
+            low -= 1
+        high = r
+        while high < 2.0 * cut and _level(soft, i, shape, high + 1, a, ray_index) > bright:
+            high += 1
+        total += (high * high - low * low) * np.pi / N_RAYS
+    return float(total / shape.area[i])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _median(grey: Any, i: int, shape: Any, ray_index: Any) -> int:
+    """Median grey of nucleus ``i``."""
+    count = np.zeros(256, np.int64)
+    reach = int(np.ceil(shape.radius[i].max()))
+    for dy in range(-reach, reach + 1):
+        line = grey[shape.y[i] + dy]
+        for dx in range(-reach, reach + 1):
+            ray = ray_index.ray[dy + ray_index.reach, dx + ray_index.reach]
+            if ray_index.distance[dy + ray_index.reach, dx + ray_index.reach] <= shape.radius[i, ray]:
+                count[line[shape.x[i] + dx]] += 1
+    half = count.sum() // 2
+    v = 0
+    while half >= count[v]:
+        half -= count[v]
+        v += 1
+    return v
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _shared(dy: int, dx: int, i: int, rivals: Any, shape: Any, ray_index: Any) -> bool:
+    """Whether the pixel at ``(dy, dx)`` from the centre of nucleus ``i`` lies in another nucleus."""
+    for j in rivals:
+        y, x = dy + shape.y[i] - shape.y[j] + ray_index.reach, dx + shape.x[i] - shape.x[j] + ray_index.reach
+        known = 0 <= y <= 2 * ray_index.reach and 0 <= x <= 2 * ray_index.reach
+        if known and ray_index.distance[y, x] <= shape.radius[j, ray_index.ray[y, x]] - TOUCH:
+            return True
+    return False
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _sharpness(
+    grey: Any, i: int, shape: Any, bound: Any, spread: tuple[float, float], ray_index: Any
+) -> float:
+    """Step across the free edge as a fraction of the step over a wider way; 0 where nothing is free."""
+    half = int(np.ceil(spread[1] + 0.5))
+    profile = np.zeros(2 * half, np.int64)  # sums along the edge, from inside to outside, a pixel apart
+    for a in range(N_RAYS):
+        r = shape.radius[i, a] + RIM
+        if r <= bound[a] - 1:
+            for k in range(2 * half):
+                profile[k] += _level(grey, i, shape, max(r + k - half, 0.0), a, ray_index)
+    close, wide = _drop(profile, spread[0]), _drop(profile, spread[1])
+    return close / wide if wide > 0 else 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _drop(profile: Any, away: float) -> float:
+    """How much higher ``profile`` is ``away`` pixels before its middle than after it."""
+    last = len(profile) - 1
+    before = 0.5 * last - away
+    k = int(before)
+    share = before - k
+    inner = (1.0 - share) * profile[k] + share * profile[k + 1]
+    outer = (1.0 - share) * profile[last - k] + share * profile[last - k - 1]
+    return float(inner - outer)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _level(grey: Any, i: int, shape: Any, r: float, a: int, ray_index: Any) -> int:
+    dy, dx = int(np.floor(r * ray_index.sin[a] + 0.5)), int(np.floor(r * ray_index.cos[a] + 0.5))
+    return int(grey[shape.y[i] + dy, shape.x[i] + dx])

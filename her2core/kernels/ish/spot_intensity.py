@@ -1,0 +1,145 @@
+"""Integrated density of signals: the pixels that are a signal's own, and what they are above the nucleus."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from her2core.kernels.ish.spot_peaks import median
+
+SKIRT: Final = 0.15  # of its contrast: a signal's pixels reach down to here; ours
+GROUND_UM: Final = 2.5  # half the window whose median is a signal's ground: twice a cluster's width; ours
+RISE: Final = 0.5  # of its contrast: a signal stands at least so high above its ground; ours
+GROUND_STEPS: Final = 8  # samples of it to each side
+SHADES: Final = 1024  # steps of brightness in which pixels are taken; ours
+FREE: Final = -1  # a pixel of no hill yet
+TOP: Final = -2  # a pixel that is the top of signal ``TOP - value``
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: float, reach: int) -> float:
+    """Median level of the nucleus around a place."""
+    h, w = inside.shape
+    step = max(1, reach // GROUND_STEPS)
+    values = np.empty((2 * (reach // step) + 2) ** 2, np.float32)
+    cy, cx = int(y) - pad, int(x) - pad
+    n = 0
+    for yy in range(cy - reach // step * step, cy + reach + 1, step):
+        for xx in range(cx - reach // step * step, cx + reach + 1, step):
+            if 0 <= yy < h and 0 <= xx < w and inside[yy, xx] == label:
+                values[n] = smooth[yy + pad, xx + pad]
+                n += 1
+    return median(values[:n]) if n > 0 else 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def risen(smooth: Any, inside: Any, label: int, pad: int, reach: int, spots: Any, n: int) -> int:
+    """Keep the signals that rise above the nucleus around, and note its level; their number.
+
+    A bump on the rim of a nucleus that glows rises above what is outside alone.
+    """
+    flat = smooth.ravel()
+    kept = 0
+    for i in range(n):
+        ground = ground_around(smooth, inside, label, pad, spots[i, 1], spots[i, 2], reach)
+        if flat[int(spots[i, 4])] - ground >= RISE * spots[i, 0]:
+            spots[kept] = spots[i]
+            spots[kept, 5] = ground
+            kept += 1
+    return kept
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def integrate(
+    window: Any, smooth: Any, inside: Any, label: int, pad: int, spots: Any, n: int, scratch: Any
+) -> Any:
+    """Sum over each signal's own pixels of what rises above the nucleus around.
+
+    Pixels are taken from bright to dim, each to the signal uphill of it; a hill without a signal on top
+    joins the first that it meets. So a cluster is summed whole, however ragged, and neighbours share none.
+
+    ``scratch`` is int32 ``(2, pixels of the window or more)``, the first row `FREE` before and after.
+    """
+    h, w = inside.shape
+    stride = window.shape[1]
+    floors = spots[:n, 5] + SKIRT * spots[:n, 0]
+    least = floors.min()
+    flat = smooth.ravel()
+    raw = window.ravel()
+    hill, pixels = scratch
+    size = 0
+    for y in range(h):
+        for x in range(w):
+            if smooth[y + pad, x + pad] > least and inside[y, x] == label:
+                pixels[size] = (y + pad) * stride + x + pad
+                size += 1
+    order = _from_bright(flat, pixels[:size], least)
+    parent = np.empty(size + n, np.int32)  # hills: first the signals, then tops without one
+    for i in range(n):
+        parent[i] = i
+        hill[int(spots[i, 4])] = TOP - i
+    hills = n
+    for j in range(size):
+        p = order[j]
+        best = -1
+        for dy in range(-stride, stride + 1, stride):
+            for q in range(p + dy - 1, p + dy + 2):
+                if hill[q] >= 0 and (best < 0 or flat[q] > flat[best]):
+                    best = q
+        if hill[p] <= TOP:
+            mine = TOP - hill[p]
+        elif best >= 0:
+            mine = _hill(parent, hill[best])
+        else:
+            mine = hills
+            parent[hills] = hills
+            hills += 1
+        hill[p] = mine
+        if best < 0:
+            continue
+        for dy in range(-stride, stride + 1, stride):
+            for q in range(p + dy - 1, p + dy + 2):
+                if hill[q] >= 0:
+                    a, b = _hill(parent, mine), _hill(parent, hill[q])
+                    if a != b and max(a, b) >= n:
+                        parent[max(a, b)] = min(a, b)
+    sums = np.zeros(n)
+    for j in range(size):
+        p = order[j]
+        i = _hill(parent, hill[p])
+        if i < n and flat[p] > floors[i]:
+            sums[i] += raw[p] - spots[i, 5]
+    for j in range(size):
+        hill[pixels[j]] = FREE
+    for i in range(n):
+        hill[int(spots[i, 4])] = FREE
+    return sums
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _from_bright(flat: Any, pixels: Any, least: float) -> Any:
+    """Pixels from bright to dim, in `SHADES` steps; of equals the first in reading order comes first."""
+    most = least
+    for p in pixels:
+        most = max(most, flat[p])
+    per_shade = SHADES / max(most - least, 1e-30)
+    starts = np.zeros(SHADES + 2, np.int64)
+    for p in pixels:
+        starts[min(int((most - flat[p]) * per_shade), SHADES) + 1] += 1
+    starts = np.cumsum(starts)
+    order = np.empty(len(pixels), np.int64)
+    for p in pixels:
+        shade = min(int((most - flat[p]) * per_shade), SHADES)
+        order[starts[shade]] = p
+        starts[shade] += 1
+    return order
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _hill(parent: Any, i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return int(i)

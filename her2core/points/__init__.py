@@ -1,0 +1,1 @@
+"""Points and graphs on the plane: no pixels, no files."""

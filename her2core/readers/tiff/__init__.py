@@ -1,0 +1,1 @@
+"""TIFF and BigTIFF: tags, pages, scenes, samples, tiles."""
