@@ -48,7 +48,7 @@ def clinical_command(
     """Read HER2 results as clinics write them, and say what a person has to decide."""
     from her2core.cases.clinical import read_clinical_table
 
-    found = read_clinical_table(table, _mapping(mapping or []), endpoint_url)
+    found = read_clinical_table(table, mapping_of(mapping or []), endpoint_url)
     if out is not None:
         _write(out, found.rows, source)
     if as_json:
@@ -64,7 +64,7 @@ def clinical_command(
         console.print(f"manifest cells: {out}", highlight=False, soft_wrap=True)
 
 
-def _mapping(words: Sequence[str]) -> dict[str, str]:
+def mapping_of(words: Sequence[str]) -> dict[str, str]:
     """``WHAT=COLUMN`` of the command line."""
     found: dict[str, str] = {}
     for word in words:

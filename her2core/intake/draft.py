@@ -205,8 +205,8 @@ def draft(uris: Sequence[str], scratch: Scratch, endpoint_url: str | None = None
             problem = str(error)
         except (OSError, BotoCoreError) as error:
             problem = f"cannot be read: {type(error).__name__}"
-        assay, source = _assay(name, info)
-        row = SlideRow(_slide_id(name, taken), "", uri, assay or Assay.IHC)
+        assay, source = assay_of(name, info)
+        row = SlideRow(slide_id_of(name, taken), "", uri, assay or Assay.IHC)
         yield Drafted(row, source, info, cut(" ".join(problem.split()), 300))
 
 
@@ -220,7 +220,7 @@ def as_csv(drafted: Sequence[Drafted]) -> str:
     return text.getvalue()
 
 
-def _assay(name: str, info: SlideInfo | None) -> tuple[Assay | None, str]:
+def assay_of(name: str, info: SlideInfo | None) -> tuple[Assay | None, str]:
     """The assay that a name tells, or else the pixels, and which of them did."""
     words = {word for word in re.split(r"[^a-z0-9&]+", name.casefold()) if word}
     for assay, known in ASSAY_WORDS.items():
@@ -233,13 +233,17 @@ def _assay(name: str, info: SlideInfo | None) -> tuple[Assay | None, str]:
     return None, ""
 
 
-def _slide_id(name: str, taken: set[str]) -> str:
-    """A file's name without its ending, made fit to name a slide and unlike all others."""
-    stem = name
+def file_stem(name: str) -> str:
+    """A slide's name without the ending of its format."""
     for ending in (*ZARR_ENDINGS, ".ome.tif", ".ome.tiff", *SLIDE_ENDINGS, DICOM_ENDING):
-        if stem.lower().endswith(ending):
-            stem = stem[: -len(ending)]
-            break
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def slide_id_of(name: str, taken: set[str]) -> str:
+    """A file's name without its ending, made fit to name a slide and unlike all others."""
+    stem = file_stem(name)
     plain = "".join(letter if letter.isprintable() else "-" for letter in stem)
     plain = re.sub(r'[/\\:*?"<>|#%&]+|\.\.+', "-", plain).strip()
     plain = re.sub(r"^[\W_]+", "", plain)[: MAX_TEXT - 8] or "slide"

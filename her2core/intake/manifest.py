@@ -26,7 +26,7 @@ from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ConfigError, ManifestError
 from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS
 from her2core.intake.manifest_ids import folded, joined, patient_problems, spelling_problems, taken_over
-from her2core.intake.manifest_sheet import EXCEL_ERRORS, mangled, read_sheet, repeated
+from her2core.intake.manifest_sheet import EXCEL_ERRORS, Sheet, mangled, read_sheet, repeated
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
@@ -330,11 +330,28 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
     ManifestError
         Listing every problem with its row number.
     """
-    sheet, misshapen = read_sheet(uri, endpoint_url, REQUIRED)
+    return check_rows(uri, *read_sheet(uri, endpoint_url, REQUIRED))
+
+
+def check_rows(uri: str, sheet: Sheet, misshapen: Sequence[str]) -> tuple[SlideRow, ...]:
+    """Validate the rows of a manifest that was read.
+
+    Parameters
+    ----------
+    uri
+        Address of the manifest, from which relative ones in it are taken.
+    sheet, misshapen
+        Of `manifest_sheet.read_sheet`.
+
+    Raises
+    ------
+    ManifestError
+        Listing every problem with its row number.
+    """
     problems = _header_problems(sheet.header)
     if problems:
         raise _refused(uri, problems)
-    problems = misshapen
+    problems = list(misshapen)
     rows: list[tuple[int, SlideRow]] = []
     for number, cells in sheet.records:
         try:
@@ -345,7 +362,7 @@ def read_manifest(uri: str, endpoint_url: str | None = None) -> tuple[SlideRow, 
         values = row.model_dump()
         for column in ("uri", "roi_uri", "cells_uri"):
             if values[column] is not None:
-                values[column] = _resolved(uri, values[column])
+                values[column] = resolved(uri, values[column])
         rows.append((number, SlideRow(**values)))
     problems += _duplicates(rows) + spelling_problems(rows) + patient_problems(rows)
     as_written = rows
@@ -442,7 +459,7 @@ def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
     return problems
 
 
-def _resolved(manifest: str, address: str) -> str:
+def resolved(manifest: str, address: str) -> str:
     """Absolute form of an address that may be relative to the manifest's folder."""
     if address.startswith("s3://"):
         return address

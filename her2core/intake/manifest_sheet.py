@@ -49,7 +49,12 @@ def read_sheet(uri: str, endpoint_url: str | None, required: Sequence[str]) -> t
     ManifestError
         If there is no table.
     """
-    text = _decoded(uri, endpoint_url)
+    return parse_sheet(uri, _bytes(uri, endpoint_url), required)
+
+
+def parse_sheet(uri: str, data: bytes, required: Sequence[str]) -> tuple[Sheet, list[str]]:
+    """The table in the bytes of a file; see `read_sheet`."""
+    text = _decoded(uri, data)
     given = _SEP.match(text)
     if given:
         text = text[given.end() :]
@@ -75,7 +80,7 @@ def read_sheet(uri: str, endpoint_url: str | None, required: Sequence[str]) -> t
     return _shaped(numbered, required)
 
 
-def _decoded(uri: str, endpoint_url: str | None) -> str:
+def _bytes(uri: str, endpoint_url: str | None) -> bytes:
     try:
         data = read_small(uri, endpoint_url, MAX_BYTES)
     except FileNotFoundError:
@@ -88,6 +93,10 @@ def _decoded(uri: str, endpoint_url: str | None) -> str:
         raise ManifestError(f"{uri}: cannot be read: {error}") from error
     if len(data) > MAX_BYTES:
         raise ManifestError(f"{uri}: more than {MAX_BYTES} bytes; expected a manifest (CSV).")
+    return data
+
+
+def _decoded(uri: str, data: bytes) -> str:
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return data.decode(encoding)

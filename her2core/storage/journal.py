@@ -142,8 +142,8 @@ class Heartbeat:
     @property
     def alive(self) -> bool:
         """Whether that run is still at work, as far as one can tell from here."""
-        if self.place == _place() and self.born:
-            return self.born == _born(self.pid)
+        if self.place == place() and self.born:
+            return self.born == born(self.pid)
         return self.silent_s < DEAD_AFTER_S
 
     @property
@@ -178,7 +178,7 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
     def beat() -> None:
         while True:
             answered.clear()
-            mine = Heartbeat(run_id, _place(), os.getpid(), _born(os.getpid()), _now().isoformat())
+            mine = Heartbeat(run_id, place(), os.getpid(), born(os.getpid()), _now().isoformat())
             try:
                 store.write_json(_heart(run_id), asdict(mine))
                 _others(store, run_id, told)
@@ -230,7 +230,7 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _place() -> str:
+def place() -> str:
     """Digest of what a process number is unique in."""
     parts = [socket.gethostname()]
     with suppress(OSError):  # not on Linux
@@ -238,7 +238,7 @@ def _place() -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """When a process began, in ticks of the kernel; empty if there is none."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -351,7 +351,7 @@ def _members(uri: str, endpoint_url: str | None) -> list[_Member]:
     return found
 
 
-def _named_in(key_file: bytes) -> list[str]:
+def named_in(key_file: bytes) -> list[str]:
     """Names of the files that a key file says belong to it, in a fixed order."""
     return sorted({name.decode("utf-8", "replace") for name in _NAMED_FILE.findall(key_file)})
 
@@ -363,7 +363,7 @@ def _local_members(path: Path) -> list[_Member]:
         files = [path, *sorted(p for p in path.with_suffix("").rglob("*") if p.is_file())]
     elif path.suffix.lower() in KEY_FILES:
         with path.open("rb") as opened:
-            named = _named_in(opened.read(KEY_FILE_BYTES))
+            named = named_in(opened.read(KEY_FILE_BYTES))
         files = [path, *(path.with_name(n) for n in named if path.with_name(n).is_file())]
     else:
         files = [path]
@@ -383,7 +383,7 @@ def _remote_members(path: str, endpoint_url: str | None) -> list[_Member]:
     elif path.lower().endswith(".mrxs"):
         files = [info, *inside(path[: -len(".mrxs")])]
     elif path.lower().endswith(KEY_FILES):
-        named = _named_in(fs.cat_file(path, start=0, end=KEY_FILE_BYTES))
+        named = named_in(fs.cat_file(path, start=0, end=KEY_FILE_BYTES))
         files = [info, *(fs.info(f"{parent}/{n}") for n in named if fs.exists(f"{parent}/{n}"))]
     else:
         files = [info]

@@ -1,0 +1,561 @@
+"""What arrived in a place becomes rows of a manifest; what a person must decide is reported and waits.
+
+The manifest is the record: its columns ``x_identity`` and ``x_stamp`` say what every slide was when it was
+taken in. Rows that are there are never changed in any other cell and never removed. What cannot be used is
+written beside it (``MANIFEST.refused.csv``), so that it is not opened again before it changes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any
+
+from botocore.exceptions import BotoCoreError
+
+from her2core.intake.draft import assay_of, slide_id_of
+from her2core.errors import ConfigError, ManifestError, Reason, SlideError
+from her2core.intake.inspect import inspect_slide, require_scorable
+from her2core.intake.discover import Found, discover
+from her2core.intake.identifiers import Cells, NamingRule, Sidecar, UnclearError, merged
+from her2core.intake.manifest import REQUIRED, check_rows, resolved
+from her2core.intake.manifest_ids import folded
+from her2core.intake.manifest_sheet import MAX_BYTES, Sheet, parse_sheet
+from her2core.readers.channels import parse_channels
+from her2core.records import Assay
+from her2core.storage.lease import held
+from her2core.storage.sources import Scratch, read_small
+from her2core.storage.store import Store
+from her2core.text import cleaned, cut, harmless
+
+SETTLE_S = 600.0
+"""A slide whose last file is younger may still be arriving. Ours: longer than a scanner pauses."""
+OPENED_AT_ONCE = 4
+"""New slides whose headers are read at the same time: they wait for the store, not for a processor. Ours."""
+IDENTITY, STAMP, ASSAY_FROM = "x_identity", "x_stamp", "x_assay_from"
+"""Our columns of the manifest: identity as a run has it, stamp of the listing, and what told the assay."""
+UNCLEAR_ASSAY = "assay_unclear"
+REFUSED_COLUMNS = ("uri", "stamp", "reason", "message")
+MANIFEST_WAIT_S = 300.0
+"""How long one ingest waits for another into the same manifest. Ours."""
+_ROW = re.compile(r"\brow (\d+)")
+
+
+class Kind(StrEnum):
+    """What became of a slide."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    VANISHED = "vanished"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+    NO_CASE = "no case"
+    UNCLEAR = "unclear"
+    WAITING = "waiting"
+
+
+FOR_A_PERSON = frozenset({Kind.VANISHED, Kind.DUPLICATE, Kind.REFUSED, Kind.NO_CASE, Kind.UNCLEAR})
+"""What does not mend itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One slide of a report, and what there is to say of it."""
+
+    kind: Kind
+    uri: str
+    slide_id: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest found.
+
+    Attributes
+    ----------
+    objects, slides
+        Listed in the place.
+    rows
+        Of the manifest, as it is now.
+    written
+        Whether the manifest was replaced.
+    guessed
+        New slides whose assay was guessed, by what from (``name``, ``pixels``).
+    """
+
+    place: str
+    manifest: str
+    objects: int
+    slides: int
+    rows: int
+    written: bool
+    entries: tuple[Entry, ...]
+    outputs: tuple[str, ...] = ()
+    guessed: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind == kind]
+
+    @property
+    def to_score(self) -> tuple[str, ...]:
+        """Slides that a run has work with: new ones and changed ones."""
+        return tuple(e.slide_id for e in self.entries if e.kind in (Kind.NEW, Kind.CHANGED))
+
+    @property
+    def needs_a_person(self) -> bool:
+        return any(entry.kind in FOR_A_PERSON for entry in self.entries)
+
+    def lines(self) -> list[str]:
+        """The report in a few lines of text."""
+        counts = Counter(entry.kind for entry in self.entries)
+        found = ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind]) or "nothing new"
+        lines = [
+            f"{self.place}: {self.objects:,} objects, {self.slides:,} slides: {found}",
+            f"{self.manifest}: {self.rows:,} rows, {'replaced' if self.written else 'as it was'}",
+        ]
+        if self.guessed:
+            told = ", ".join(f"{count} from the {source}" for source, count in sorted(self.guessed.items()))
+            lines.append(f"assays of new slides that were guessed: {told}; see the column {ASSAY_FROM}")
+        lines += [
+            f"passed over, an output of her2 run: {self.place}/{path}".rstrip("/") for path in self.outputs
+        ]
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready data."""
+        return {
+            "place": self.place,
+            "manifest": self.manifest,
+            "objects": self.objects,
+            "slides": self.slides,
+            "rows": self.rows,
+            "written": self.written,
+            "guessed": dict(self.guessed),
+            "to_score": list(self.to_score),
+            "outputs": list(self.outputs),
+            "entries": [asdict(entry) for entry in self.entries],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What to take in, and by what rules.
+
+    Attributes
+    ----------
+    place
+        Folder or ``s3://bucket/prefix``.
+    manifest
+        Path or ``s3://`` address of the manifest, which need not be there yet.
+    assay
+        Of all slides of which neither rule nor table says it.
+    """
+
+    place: str
+    manifest: str
+    scratch: Scratch
+    rule: NamingRule | None = None
+    sidecar: Sidecar | None = None
+    assay: Assay | None = None
+    settle_s: float = SETTLE_S
+    endpoint_url: str | None = None
+
+
+def ingest(intake: Intake, *, dry_run: bool = False) -> IngestReport:
+    """Bring a manifest up to date with a place; one ingest at a time does that.
+
+    Raises
+    ------
+    StoreError
+        If the place or the manifest's folder cannot be used, or another ingest is at work.
+    ManifestError
+        If the manifest as it stands cannot be used.
+    """
+    if dry_run:
+        return _Ingest(intake).run(write=False)
+    with _alone(intake):
+        return _Ingest(intake).run(write=True)
+
+
+@contextmanager
+def _alone(intake: Intake) -> Iterator[None]:
+    folder, name = _manifest_place(intake)
+    with held(folder, "another ingest", "ingest", folder=f".{name}.lease", patience_s=MANIFEST_WAIT_S):
+        yield
+
+
+def _manifest_place(intake: Intake) -> tuple[Store, str]:
+    folder, _, name = intake.manifest.removeprefix("file://").rpartition("/")
+    if not name or (intake.manifest.startswith("s3://") and folder in ("s3:/", "")):
+        raise ConfigError(f"--manifest {intake.manifest}: expected a file, such as s3://bucket/manifest.csv")
+    root = folder or ("/" if intake.manifest.startswith("/") else ".")
+    return Store(root, endpoint_url=intake.endpoint_url), name
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A slide that may become a row."""
+
+    found: Found
+    uri: str
+    cells: dict[str, str]
+    sources: str
+    identity: str
+
+
+class _Ingest:
+    """One ingest under way."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+        self.store = Store(intake.place, endpoint_url=intake.endpoint_url)
+        self.folder, self.name = _manifest_place(intake)
+        self.entries: list[Entry] = []
+        self.guessed: Counter[str] = Counter()
+
+    def run(self, *, write: bool) -> IngestReport:
+        found = discover(self.store)
+        before = self._read()
+        header, rows = self._rows(before)
+        changed = self._known(found.slides, found.upload_of, rows)
+        candidates = self._identified(self.waiting_for_a_row)
+        new = self._inspected(candidates)
+        new = self._valid(header, rows, new)
+        self._vanished(found.slides, rows)
+        if new or changed:
+            rows += new
+            if write:
+                self._replace(before, _as_csv(header, rows))
+        if write:
+            self._write_refused()
+        order = {kind: number for number, kind in enumerate(Kind)}
+        return IngestReport(
+            place=self.store.uri(),
+            manifest=self.intake.manifest,
+            objects=found.objects,
+            slides=len(found.slides),
+            rows=len(rows),
+            written=write and bool(new or changed),
+            entries=tuple(sorted(self.entries, key=lambda e: (order[e.kind], e.uri))),
+            outputs=found.outputs,
+            guessed=dict(self.guessed),
+        )
+
+    def say(self, kind: Kind, uri: str, why: str = "", slide_id: str = "") -> None:
+        """Report a slide."""
+        self.entries.append(Entry(kind, uri, slide_id, cut(" ".join(why.split()), 400)))
+
+    # the manifest as it is
+
+    def _read(self) -> bytes | None:
+        try:
+            return read_small(self.intake.manifest, self.intake.endpoint_url, MAX_BYTES)
+        except FileNotFoundError:
+            return None
+
+    def _rows(self, data: bytes | None) -> tuple[list[str], list[dict[str, str]]]:
+        """Header and rows as they are written; the manifest must be one that a run accepts."""
+        self.by_uri: dict[str, list[dict[str, str]]] = {}
+        self.by_identity: dict[str, str] = {}
+        self.taken: set[str] = set()
+        self.refused = self._read_refused()
+        self.still_refused: dict[str, tuple[str, str, str]] = {}
+        if data is None:
+            return [*REQUIRED], []
+        uri = self.intake.manifest
+        sheet, misshapen = parse_sheet(uri, data, REQUIRED)
+        if sheet.records or misshapen:
+            check_rows(uri, sheet, misshapen)
+        rows = [dict(zip(sheet.header, cells, strict=True)) for _, cells in sheet.records]
+        for row in rows:
+            self.by_uri.setdefault(resolved(uri, row["uri"].strip()), []).append(row)
+            self.taken.add(folded(row["slide_id"]))
+            if row.get(IDENTITY):
+                self.by_identity.setdefault(row[IDENTITY], row["slide_id"])
+        return list(sheet.header), rows
+
+    def _known(self, slides: Sequence[Found], upload_of: Any, rows: list[dict[str, str]]) -> bool:
+        """Pass by the slides that have rows; whether a row was changed. What has none is kept for later."""
+        self.waiting_for_a_row: list[Found] = []
+        now, changed = time.time(), False
+        for slide in slides:
+            uri = self.store.uri(slide.path)
+            if upload := upload_of(slide):
+                self.say(Kind.WAITING, uri, f"{upload} is being uploaded")
+            elif (age := now - slide.changed) < self.intake.settle_s:
+                self.say(Kind.WAITING, uri, f"written {max(age, 0):.0f} s ago; it may still be arriving")
+            elif uri not in self.by_uri:
+                self.waiting_for_a_row.append(slide)
+            elif any(row.get(STAMP) != slide.stamp for row in self.by_uri[uri]):
+                changed |= self._changed(slide, uri)
+        return changed
+
+    def _changed(self, slide: Found, uri: str) -> bool:
+        """Note what a slide with rows is now."""
+        try:
+            identity = slide.identity(self.store)
+        except (SlideError, OSError, BotoCoreError) as error:
+            self.say(Kind.REFUSED, uri, cleaned(str(error)))
+            return False
+        for row in self.by_uri[uri]:
+            if row.get(IDENTITY) and row[IDENTITY] != identity:
+                self.say(Kind.CHANGED, uri, "other content than when it was taken in", row["slide_id"])
+            row[IDENTITY], row[STAMP] = identity, slide.stamp
+        return True
+
+    # new slides
+
+    def _identified(self, slides: Sequence[Found]) -> list[_Candidate]:
+        """New slides of which it is known whose they are, and that nobody has under another name."""
+        alike = Counter(_name(slide).casefold() for slide in slides)
+        root = self._root()
+        alike.update(PurePosixPath(uri).name.casefold() for uri in self.by_uri if uri.startswith(root))
+        candidates = []
+        for slide in slides:
+            uri = self.store.uri(slide.path)
+            try:
+                cells, sources = self._cells(slide, alike[_name(slide).casefold()])
+            except UnclearError as error:
+                self.say(Kind.UNCLEAR, uri, str(error))
+                continue
+            if not cells.get("case_id"):
+                self.say(Kind.NO_CASE, uri, f"{sources or 'neither rule nor table'} says whose it is")
+                continue
+            if self._is_refused_still(slide, uri, cells):
+                continue
+            try:
+                identity = slide.identity(self.store)
+            except (SlideError, OSError, BotoCoreError) as error:
+                self._refuse(slide, uri, cells, error)
+                continue
+            if (other := self.by_identity.get(identity)) is not None:
+                self.say(Kind.DUPLICATE, uri, f"the same content as {other}; not taken in again")
+                continue
+            self.by_identity[identity] = cells.get("slide_id") or uri
+            candidates.append(_Candidate(slide, uri, cells, sources, identity))
+        return candidates
+
+    def _cells(self, slide: Found, alike: int) -> tuple[dict[str, str], str]:
+        """What rule and table say of a slide, and, if that is no case, why."""
+        rule, sidecar = self.intake.rule, self.intake.sidecar
+        by_rule: Cells | None = rule.cells(slide.path) if rule else None
+        by_table = sidecar.cells(slide.path, alike) if sidecar else None
+        missing = [
+            text
+            for text, asked, fits in (
+                ("the naming rule does not fit; it", rule, by_rule),
+                ("the table has no row for it;", sidecar, by_table),
+            )
+            if asked is not None and fits is None
+        ]
+        return merged(by_rule, by_table), " ".join(missing) and f"{' '.join(missing)} nothing"
+
+    def _inspected(self, candidates: Sequence[_Candidate]) -> list[dict[str, str]]:
+        """Rows of the candidates that can be read and whose assay is known."""
+        rows = []
+        with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+            for candidate, row in zip(candidates, pool.map(self._row, candidates), strict=True):
+                if isinstance(row, dict):
+                    rows.append(row)
+                else:
+                    self._refuse(candidate.found, candidate.uri, candidate.cells, row)
+        for row in rows:
+            if not row.get("slide_id"):
+                row["slide_id"] = slide_id_of(PurePosixPath(row["uri"]).name, self.taken)
+            if row[ASSAY_FROM] in ("name", "pixels"):
+                self.guessed[row[ASSAY_FROM]] += 1
+        return rows
+
+    def _row(self, candidate: _Candidate) -> dict[str, str] | Exception:
+        """The row of a new slide, whose header is read, or why it has none."""
+        cells = candidate.cells
+        try:
+            assay, source = _stated(cells)
+            if assay is None and self.intake.assay is not None:
+                assay, source = self.intake.assay, "stated"
+            info = inspect_slide(
+                candidate.uri,
+                mpp=_mpp(cells),
+                scene=cells.get("scene"),
+                assay=assay,
+                channels=_channels(cells),
+                endpoint_url=self.intake.endpoint_url,
+                identity=candidate.identity,
+                scratch=self.intake.scratch,
+            )
+            if assay is None:
+                assay, source = assay_of(_name(candidate.found), info)
+            if assay is None:
+                return UnclearError("neither rule, table, name nor pixels say which assay it is")
+            require_scorable(info, assay)
+        except (SlideError, UnclearError, OSError, BotoCoreError) as error:
+            return error
+        ours = {IDENTITY: candidate.identity, STAMP: candidate.found.stamp, ASSAY_FROM: source}
+        return {**cells, "uri": candidate.uri, "assay": str(assay), **ours}
+
+    def _valid(
+        self, header: list[str], rows: Sequence[dict[str, str]], new: list[dict[str, str]]
+    ) -> list[dict[str, str]]:
+        """The new rows that a run accepts beside those that are there; what speaks against others is said."""
+        why: dict[str, str] = {}
+        while new:
+            for name in dict.fromkeys(name for row in new for name in row):
+                if name not in header:
+                    header.append(name)
+            try:
+                check_rows(self.intake.manifest, _sheet(header, [*rows, *new]), [])
+            except ManifestError as error:
+                blamed = _blamed(str(error), len(rows), len(new))
+                if not blamed:
+                    raise
+                why |= {new[place]["uri"]: text for place, text in blamed.items()}
+                new = [row for place, row in enumerate(new) if place not in blamed]
+            else:
+                break
+        for uri, text in why.items():
+            self.say(Kind.UNCLEAR, uri, text)
+        for row in new:
+            told = f"{row['case_id']}, {row['assay']} from the {row[ASSAY_FROM]}"
+            self.say(Kind.NEW, row["uri"], told, row["slide_id"])
+        return new
+
+    def _vanished(self, slides: Sequence[Found], rows: Sequence[dict[str, str]]) -> None:
+        """Report rows of this place whose slide is not in it any more."""
+        here = {self.store.uri(slide.path) for slide in slides}
+        root = self._root()
+        for uri, of_uri in self.by_uri.items():
+            if uri.startswith(root) and uri not in here and not self.store.exists(uri.removeprefix(root)):
+                for row in of_uri:
+                    self.say(Kind.VANISHED, uri, "no longer there; its row stays", row["slide_id"])
+
+    def _root(self) -> str:
+        return f"{self.store.uri().rstrip('/')}/"
+
+    # what is refused
+
+    def _refuse(self, slide: Found, uri: str, cells: Cells, error: Exception) -> None:
+        """Report a slide that cannot be used, and remember it until it changes."""
+        reason = error.reason if isinstance(error, SlideError) else ""
+        message = cut(" ".join(cleaned(str(error)).split()), 300)
+        if isinstance(error, UnclearError):
+            reason = UNCLEAR_ASSAY
+        self._say_refused(uri, reason, message)
+        if reason and reason != Reason.FILE_CHANGED:
+            self.still_refused[uri] = (self._tried(slide, cells), reason, message)
+
+    def _is_refused_still(self, slide: Found, uri: str, cells: Cells) -> bool:
+        """Whether a slide was refused before and is the same; it is reported then, and not opened."""
+        stamp, reason, message = self.refused.get(uri, ("", "", ""))
+        if stamp != self._tried(slide, cells):
+            return False
+        self.still_refused[uri] = (stamp, reason, message)
+        self._say_refused(uri, reason, message)
+        return True
+
+    def _say_refused(self, uri: str, reason: str, message: str) -> None:
+        if reason == UNCLEAR_ASSAY:
+            self.say(Kind.UNCLEAR, uri, message)
+        else:
+            self.say(Kind.REFUSED, uri, ": ".join(filter(None, (reason, message))))
+
+    def _tried(self, slide: Found, cells: Cells) -> str:
+        """Digest of all that decides whether a slide can be used."""
+        known = json.dumps([slide.stamp, dict(cells), self.intake.assay], sort_keys=True)
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+    def _refused_name(self) -> str:
+        return f"{self.name.removesuffix('.csv')}.refused.csv"
+
+    def _read_refused(self) -> dict[str, tuple[str, str, str]]:
+        try:
+            text = self.folder.read_bytes(self._refused_name()).decode()
+        except FileNotFoundError:
+            return {}
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return {r["uri"]: (r["stamp"], r["reason"], r["message"]) for r in rows if None not in r.values()}
+
+    def _write_refused(self) -> None:
+        elsewhere = {u: e for u, e in self.refused.items() if not u.startswith(self._root())}
+        now = elsewhere | self.still_refused
+        if now != self.refused:
+            cells = ((uri, *now[uri][:2], harmless(now[uri][2])) for uri in sorted(now))
+            rows = [dict(zip(REFUSED_COLUMNS, each, strict=True)) for each in cells]
+            self.folder.write_bytes(self._refused_name(), _as_csv(REFUSED_COLUMNS, rows))
+
+    # writing
+
+    def _replace(self, before: bytes | None, after: bytes) -> None:
+        if self._read() != before:
+            raise ManifestError(
+                f"{self.intake.manifest}: was changed by somebody else during the ingest, and is as they "
+                "left it; run the same command again"
+            )
+        self.folder.write_bytes(self.name, after)
+
+
+def _stated(cells: Cells) -> tuple[Assay | None, str]:
+    """The assay that rule or table state."""
+    if not (text := cells.get("assay")):
+        return None, ""
+    assay = assay_of(text, None)[0]
+    if assay is None:
+        raise UnclearError(f"assay: {text!r}; expected one of {', '.join(Assay)}")
+    return assay, "rule or table"
+
+
+def _mpp(cells: Cells) -> float | None:
+    try:
+        return float(cells["mpp"].replace(",", ".")) if "mpp" in cells else None
+    except ValueError:
+        raise UnclearError(f"mpp: {cells['mpp']!r}; expected micrometres a pixel") from None
+
+
+def _channels(cells: Cells) -> str | None:
+    if "channels" in cells:
+        try:
+            parse_channels(cells["channels"])
+        except ValueError as error:
+            raise UnclearError(f"channels: {error}") from None
+    return cells.get("channels")
+
+
+def _name(slide: Found) -> str:
+    return slide.path.rpartition("/")[2]
+
+
+def _sheet(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Sheet:
+    """Rows as a manifest has them, numbered as a spreadsheet does."""
+    records = [(number, tuple(row.get(name, "") for name in header)) for number, row in enumerate(rows, 2)]
+    return Sheet(tuple(header), tuple(records))
+
+
+def _blamed(message: str, before: int, new: int) -> dict[int, str]:
+    """New rows that problems name, by their place among the new ones; those named first are blamed first."""
+    blamed: dict[int, str] = {}
+    for line in message.splitlines()[1:]:
+        places = [int(number) - 2 - before for number in _ROW.findall(line)]
+        mine = [place for place in places if 0 <= place < new]
+        if mine:
+            blamed.setdefault(mine[0], _ROW.sub("a row", line.strip().partition(", ")[2]) or line.strip())
+    return blamed
+
+
+def _as_csv(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row)
+    return text.getvalue().encode()
