@@ -1,4 +1,4 @@
-"""One writer at a time in an output: refused in words, taken over from the dead, given up by who was cut off."""
+"""One writer at a time in an output: refused in words, taken from the dead, given up by who was cut off."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def test_who_was_cut_off_finds_out_and_stops(store: Store) -> None:
     told = threading.Event()
     with held(store, "first", when_lost=lambda error: told.set()) as first:
         first.check()
-        store.put_if_absent("lease/00000002.json", json.dumps(asdict(replace(ELSEWHERE, beat=now()))).encode())
+        store.put_if_absent(
+            "lease/00000002.json", json.dumps(asdict(replace(ELSEWHERE, beat=now()))).encode()
+        )
         assert told.wait(20)
         with pytest.raises(LeaseLostError, match="taken over"):
             first.check()

@@ -12,12 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from her2core.intake.draft import DICOM_ENDING, SLIDE_ENDINGS, ZARR_ENDINGS
 from her2core.readers.omezarr import MARKERS
 from her2core.storage.listing import Listed, uploads_in_flight, walk
 from her2core.storage.sources import KEY_FILE_BYTES, KEY_FILES, file_identity, named_in
 from her2core.storage.store import Store
 
+SLIDE_ENDINGS = (
+    *(".svs", ".tif", ".tiff", ".btf", ".qptiff", ".scn", ".bif", ".ndpi", ".mrxs", ".vms", ".vmu"),
+    *(".svslide", ".zvi", ".czi", ".jpg", ".jpeg", ".png", ".jp2"),
+)
+"""Endings of the files that may be slides."""
+DICOM_ENDING = ".dcm"
+ZARR_ENDINGS = (".ome.zarr", ".zarr")
 MIRAX = ".mrxs"
 _ENDINGS = (*SLIDE_ENDINGS, DICOM_ENDING)
 OUTPUT_FOLDERS = frozenset({"stages", "pyramids"})
@@ -242,3 +248,11 @@ def _files(folder: _Folder) -> Iterator[Found]:
             max(each.changed, beside.changed),
             f"{size}-mirax-{each.size}-{each.tag}-{beside.digest.hexdigest()}",
         )
+
+
+def file_stem(name: str) -> str:
+    """A slide's name without the ending of its format."""
+    for ending in (*ZARR_ENDINGS, ".ome.tif", ".ome.tiff", *SLIDE_ENDINGS, DICOM_ENDING):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name

@@ -18,6 +18,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from her2core.errors import ManifestError, SlideError
+from her2core.intake.discover import DICOM_ENDING, SLIDE_ENDINGS, discover, file_stem
 from her2core.intake.inspect import inspect_slide
 from her2core.intake.manifest import MAX_TEXT, UNSAFE
 from her2core.intake.manifest_ids import folded
@@ -29,17 +30,8 @@ from her2core.text import cut, harmless
 
 log = logging.getLogger(__name__)
 
-SLIDE_ENDINGS = (
-    *(".svs", ".tif", ".tiff", ".btf", ".qptiff", ".scn", ".bif", ".ndpi", ".mrxs", ".vms", ".vmu"),
-    *(".svslide", ".zvi", ".czi", ".jpg", ".jpeg", ".png", ".jp2"),
-)
-"""Endings of the files that may be slides."""
-DICOM_ENDING = ".dcm"
-ZARR_ENDINGS = (".ome.zarr", ".zarr")
 MAX_SLIDES = 20_000
 """Most slides of one folder. Ours."""
-MAX_DEPTH = 12
-"""Deepest folder that is looked into. Ours."""
 COLUMNS = (
     *(
         "slide_id",
@@ -120,17 +112,14 @@ def find_slides(uri: str, endpoint_url: str | None = None) -> list[str]:
     """
     store = Store(uri, endpoint_url=endpoint_url)
     store.reach()
-    found: list[str] = []
-    try:
-        for path in _walk(store, "", 0, set()):
-            found.append(store.uri(path))
-            if len(found) > MAX_SLIDES:
-                raise ManifestError(f"{uri}: more than {MAX_SLIDES} slides; name a smaller folder.")
-    except (NotADirectoryError, FileNotFoundError, PermissionError) as error:
-        raise ManifestError(f"{uri}: no folder that can be read ({type(error).__name__}).") from None
+    if store.is_local and not os.path.isdir(store.root):
+        raise ManifestError(f"{uri}: no folder that can be read.")
+    found = [store.uri(slide.path) for slide in discover(store).slides]
+    if len(found) > MAX_SLIDES:
+        raise ManifestError(f"{uri}: more than {MAX_SLIDES} slides; name a smaller folder.")
     if not found:
         raise ManifestError(f"{uri}: no slides in it; expected files such as {', '.join(SLIDE_ENDINGS[:6])}.")
-    return sorted(found)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,34 +150,6 @@ def _is_slide_folder(names: Sequence[str]) -> bool:
         return True
     slides = [name for name in names if name.lower().endswith((*SLIDE_ENDINGS, DICOM_ENDING))]
     return bool(slides) and all(name.lower().endswith(DICOM_ENDING) for name in slides)
-
-
-def _walk(store: Store, path: str, depth: int, seen: set[str]) -> Iterator[str]:
-    """Slides below a folder; none that was seen already, by whatever link."""
-    place = os.path.realpath(store.uri(path)) if store.is_local else path
-    if depth > MAX_DEPTH or place in seen:
-        return
-    seen.add(place)
-    try:
-        entries = _entries(store, path)
-    except PermissionError:
-        if not path:
-            raise
-        log.warning("%s: not allowed to look into it; slides in it are not listed", store.uri(path))
-        return
-    names = [entry.name for entry in entries]
-    if path and _is_slide_folder(names):
-        yield path
-        return
-    of_mirax = {name[: -len(".mrxs")] for name in names if name.lower().endswith(".mrxs")}
-    for entry in entries:
-        if entry.is_folder:
-            if entry.name.lower().endswith(ZARR_ENDINGS):
-                yield entry.path
-            elif entry.name not in of_mirax:
-                yield from _walk(store, entry.path, depth + 1, seen)
-        elif entry.name.lower().endswith((*SLIDE_ENDINGS, DICOM_ENDING)):
-            yield entry.path
 
 
 def draft(uris: Sequence[str], scratch: Scratch, endpoint_url: str | None = None) -> Iterator[Drafted]:
@@ -231,14 +192,6 @@ def assay_of(name: str, info: SlideInfo | None) -> tuple[Assay | None, str]:
     if info is not None and info.assay_guess:
         return Assay(info.assay_guess), "pixels"
     return None, ""
-
-
-def file_stem(name: str) -> str:
-    """A slide's name without the ending of its format."""
-    for ending in (*ZARR_ENDINGS, ".ome.tif", ".ome.tiff", *SLIDE_ENDINGS, DICOM_ENDING):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
 
 
 def slide_id_of(name: str, taken: set[str]) -> str:

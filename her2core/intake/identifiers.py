@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from her2core.intake.draft import file_stem
 from her2core.errors import ConfigError, ManifestError
+from her2core.intake.discover import file_stem
 from her2core.intake.manifest import COLUMNS
 from her2core.intake.manifest_sheet import MAX_BYTES, MAX_COLUMNS, MAX_ROWS, column_name, read_sheet
 from her2core.storage.sources import read_small

@@ -24,11 +24,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from her2core.intake.draft import assay_of, slide_id_of
 from her2core.errors import ConfigError, ManifestError, Reason, SlideError
-from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.intake.discover import Found, discover
+from her2core.intake.draft import assay_of, slide_id_of
 from her2core.intake.identifiers import Cells, NamingRule, Sidecar, UnclearError, merged
+from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.intake.manifest import REQUIRED, check_rows, resolved
 from her2core.intake.manifest_ids import folded
 from her2core.intake.manifest_sheet import MAX_BYTES, Sheet, parse_sheet
