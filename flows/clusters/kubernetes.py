@@ -7,11 +7,12 @@ for long enough.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,15 +198,15 @@ class _Api:
         """Version of the Dask operator, from its label or its image; None if it cannot be seen."""
         try:
             with _in_words("list deployments", namespace):
-                found = self._apps.list_namespaced_deployment(namespace, label_selector=OPERATOR).items
+                found = _items(self._apps.list_namespaced_deployment, namespace, OPERATOR)
         except ClusterError as error:
             log.debug("%s", error)
             return None
         for deployment in found:
-            label = (deployment.metadata.labels or {}).get("app.kubernetes.io/version")
-            image = deployment.spec.template.spec.containers[0].image or ""
-            for text in (image.rpartition("@")[0] or image).rpartition(":")[2], label:
-                if text and text.lstrip("v")[:4].isdecimal():
+            label = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/version", "")
+            image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+            for text in (image.partition("@")[0].rpartition(":")[2], label):
+                if text.lstrip("v")[:4].isdecimal():
                     return str(text)
         return None
 
@@ -213,8 +214,9 @@ class _Api:
         """What the pods of a cluster wait for, one line a pod that is not ready."""
         try:
             with _in_words("list pods", self.namespace):
-                selector = f"dask.org/cluster-name={name}"
-                found = self._core.list_namespaced_pod(self.namespace, label_selector=selector).items
+                found = _items(
+                    self._core.list_namespaced_pod, self.namespace, f"dask.org/cluster-name={name}"
+                )
         except ClusterError as error:
             return [str(error)]
         if not found:
@@ -222,16 +224,24 @@ class _Api:
         return [line for pod in found if (line := _why_not_ready(pod))]
 
 
-def _why_not_ready(pod: Any) -> str:
+def _items(call: Callable[..., Any], namespace: str, selector: str) -> list[Object]:
+    """What a list call finds, as plain values: a newer server may know more than the client's classes."""
+    reply = call(namespace, label_selector=selector, _preload_content=False)
+    found: list[Object] = json.loads(reply.data)["items"]
+    return found
+
+
+def _why_not_ready(pod: Object) -> str:
     """In one line, why a pod does not run; empty if it does."""
-    for status in pod.status.container_statuses or ():
-        for state in (status.state and status.state.waiting, status.state and status.state.terminated):
-            if state is not None:
-                return f"{pod.metadata.name}: {state.reason}: {state.message or ''}".rstrip(": ")
-    for condition in pod.status.conditions or ():
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return f"{pod.metadata.name}: {condition.reason}: {condition.message}"
-    return "" if pod.status.phase == "Running" else f"{pod.metadata.name}: {pod.status.phase}"
+    name, status = pod["metadata"]["name"], pod["status"]
+    for container in status.get("containerStatuses", ()):
+        for how in ("waiting", "terminated"):
+            if (state := container.get("state", {}).get(how)) is not None:
+                return f"{name}: {state.get('reason', how)}: {state.get('message', '')}".rstrip(": ")
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{name}: {condition.get('reason')}: {condition.get('message')}"
+    return "" if status["phase"] == "Running" else f"{name}: {status['phase']}"
 
 
 @contextmanager

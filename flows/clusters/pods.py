@@ -277,6 +277,7 @@ def _container(settings: PodSettings, pods: Pods, kind: str, name: str, namespac
         "DASK_SCHEDULER_ADDRESS": scheduler_address(name, namespace),  # the operator's own is without TLS
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
+        "NUMBA_CACHE_DIR": f"{SCRATCH}/numba",  # the image's start copies what it was built with there
     }
     asked = {"cpu": pods.cpu, "memory": pods.memory}
     return {
