@@ -37,7 +37,7 @@ from her2core.params import (
     RoiParams,
     ScoreParams,
 )
-from her2core.pyramid.codecs import codec
+from her2core.pyramid.codecs import require_codec
 from her2core.scoring.tumour import load_model
 from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, read_small
@@ -238,7 +238,7 @@ def _check_meaning(config: Config) -> None:
         for field in dataclasses.fields(params):
             _check_size(f"{section}.{field.name}", getattr(params, field.name))
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
-    codec(config.pyramid.codec)
+    require_codec(config.pyramid.codec)
     require_one_tumour(load_rules(config.score.rules), load_ish_rules(config.ish_score.rules))
     load_model(config.score.tumour_model)
     ladder = list(config.ihc.ladder_od)

@@ -10,6 +10,14 @@
 
 Levels come in bands of ``b = log2(shard / chunk) + 1``. A shard of a band's first level covers the same
 ground as one shard of every other level of that band, so one task can write all of them, whole.
+
+Where level 0 holds a slide's own tiles, the first band is another (chunk 512, shard 4096)::
+
+    level 0   tiles of the slide, as they are
+    level 1   not stored: half as many bytes as level 0, and every scanner's own pyramid leaves it out
+    level 2   1024 px a shard, 2 x 2 chunks      with loss, for viewers
+    level 3   512 px, one chunk                  with loss, for viewers
+    level 4   256 px, one small chunk            exact; the next band begins above it
 """
 
 from __future__ import annotations
@@ -19,6 +27,12 @@ from dataclasses import dataclass
 
 from her2core.errors import ConfigError
 from her2core.records import Box
+
+EXACT_LEVEL = 4
+"""Level from which on a pyramid of copied tiles is stored without loss (ours: 1/256 of the pixels, and the
+profile's coarse picture lies at 4 or above for any slide of up to 0.7 µm/px)."""
+VIEWED_LEVELS = (2, 3)
+"""Its levels that only viewers read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +44,11 @@ class Grid:
     height, width
         Size of level 0 in pixels.
     chunk
-        Chunk edge in pixels at every level: a power of two, at least 2.
+        Chunk edge in pixels at every level: a power of two, at least 2; beside copied tiles any even number.
     shard
         Shard edge in pixels at level 0: ``chunk`` times a power of two.
+    tile
+        Chunk edge at level 0 where that holds a slide's own tiles; 0 where it is like any other.
 
     Raises
     ------
@@ -44,22 +60,37 @@ class Grid:
     width: int
     chunk: int
     shard: int
+    tile: int = 0
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ConfigError(f"image of {self.height} x {self.width} px; expected at least 1 x 1.")
-        if self.chunk < 2 or self.chunk & (self.chunk - 1):
+        if self.chunk < 2 or self.chunk % 2 or (not self.tile and self.chunk & (self.chunk - 1)):
             raise ConfigError(f"pyramid.chunk = {self.chunk}; expected a power of two, such as 512.")
         side = self.shard // self.chunk
         if self.shard % self.chunk or side < 1 or side & (side - 1):
             raise ConfigError(
                 f"pyramid.shard = {self.shard}; expected pyramid.chunk ({self.chunk}) times a power of two."
             )
+        if self.tile and (self.tile < 0 or self.shard % self.tile or self.shard % 2**EXACT_LEVEL):
+            raise ConfigError(
+                f"tiles of {self.tile} px in shards of {self.shard}; expected a whole number of them."
+            )
 
     @property
     def band(self) -> int:
-        """Levels that one task writes."""
+        """Levels of a band."""
         return (self.shard // self.chunk).bit_length()
+
+    @property
+    def first_band(self) -> int:
+        """Levels of the first band: those that one task makes."""
+        return EXACT_LEVEL + 1 if self.tile else self.band
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """First level of every band."""
+        return (0, *range(self.first_band, self.levels, self.band))
 
     @property
     def levels(self) -> int:
@@ -74,9 +105,26 @@ class Grid:
     def shapes(self) -> tuple[tuple[int, int], ...]:
         return tuple(self.level_shape(level) for level in range(self.levels))
 
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The levels that are stored."""
+        return tuple(level for level in range(self.levels) if self.is_stored(level))
+
+    def is_stored(self, level: int) -> bool:
+        """Whether a level is stored; of copied tiles level 1 is not, unless it is the last."""
+        return not (self.tile and level == 1 < self.levels - 1)
+
+    def exact_from(self, level: int) -> int:
+        """The nearest finer level, or this one, whose stored pixels are what analysis reads."""
+        return 0 if self.tile and level < EXACT_LEVEL else level
+
     def shard_px(self, level: int) -> int:
         """Shard edge at a level, in the level's own pixels."""
-        return self.shard >> (level % self.band)
+        return self.shard >> (level if level < self.first_band else (level - self.first_band) % self.band)
+
+    def chunk_px(self, level: int) -> int:
+        """Chunk edge at a level, in the level's own pixels."""
+        return self.tile if self.tile and level == 0 else min(self.chunk, self.shard_px(level))
 
     def shard_counts(self, level: int) -> tuple[int, int]:
         """Rows and columns of shards at a level."""
@@ -101,13 +149,13 @@ class Grid:
 
     def band_levels(self, first: int) -> range:
         """Levels of the band that begins at level ``first``."""
-        return range(first, min(first + self.band, self.levels))
+        return range(first, min(first + (self.band if first else self.first_band), self.levels))
 
     @property
     def objects(self) -> int:
         """Objects of the whole pyramid: every shard, one document a level and one for the group."""
         shards = 0
-        for level in range(self.levels):
+        for level in self.stored:
             rows, columns = self.shard_counts(level)
             shards += rows * columns
-        return shards + self.levels + 1
+        return shards + len(self.stored) + 1

@@ -28,7 +28,6 @@ from pydantic import TypeAdapter
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
-from her2core.grid import Grid
 from her2core.intake.inspect import require_scorable
 from her2core.intake.roi import roi_identity
 from her2core.profile import build as profile
@@ -136,13 +135,13 @@ class _Slide:
         source = on_cluster("inspect", partial(prepare.inspect, row, scratch, endpoint, config.roi))
         info = source.info
         given_key, given_nuclei = self._outlines(source, deadline)
-        grid = pyramid.grid_of(info.height, info.width, config.pyramid)
+        settled = pyramid.settle(info, config.pyramid)
 
         named = [row.slide_id, *pyramid.key_inputs(info)]  # the image is called by the slide's id
         pyramid_key = content_key("pyramid", pyramid.VERSION, config.pyramid, named)
         path = f"pyramids/{pyramid_key}"
         ref = self._published(
-            "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, grid, deadline)
+            "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, settled, deadline)
         )
         colour = replace(config.profile, background=row.background or config.profile.background)
         profile_key = content_key("profile", profile.VERSION, colour, [pyramid_key, row.assay])
@@ -202,12 +201,15 @@ class _Slide:
         report(self.row.slide_id, stage, 1, 1)
         return result
 
-    def _pyramid(self, source: prepare.Source, path: str, grid: Grid, deadline: float) -> PyramidRef:
-        store, params = self.run.store, self.run.config.pyramid
+    def _pyramid(
+        self, source: prepare.Source, path: str, settled: pyramid.Settled, deadline: float
+    ) -> PyramidRef:
+        store, params, info = self.run.store, settled.params, source.info
+        grid = pyramid.grid_of(info.height, info.width, params)
         tasks = [task for task in grid.tasks() if not pyramid.shard_done(store, path, *task)]
         shards = [partial(prepare.shard, source, store, path, grid, params, task) for task in tasks]
         self._fan("pyramid", shards, deadline)
-        top = partial(prepare.finish_pyramid, source, store, path, grid, params)
+        top = partial(prepare.finish_pyramid, source, store, path, grid, settled)
         (ref,) = fan_out(
             self.workers,
             prepare.run_task,

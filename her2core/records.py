@@ -123,6 +123,8 @@ class SlideInfo:
         For fluorescence, which of the file's channels each is: ``DAPI=2;HER2=0;CEP17=1``.
     scene_sizes
         Height and width of each of ``scenes``, px, where the reader tells.
+    native
+        ``jpeg`` or ``jpeg2000`` where its tiles can be copied as they are; else empty.
     """
 
     uri: str
@@ -147,6 +149,7 @@ class SlideInfo:
     source_channels: str | None = None
     colour_profile: str | None = None
     scene_sizes: tuple[tuple[int, int], ...] = ()
+    native: str = ""
 
     @property
     def height(self) -> int:
@@ -221,6 +224,12 @@ class PyramidRef:
         ``(height, width)`` of every level, finest first; each level halves the one above.
     mpp
         Micrometres per level-0 pixel.
+    codec
+        How it is stored: a named codec, or ``source-jpeg-256`` where level 0 holds the slide's own tiles.
+    fallback
+        Why the slide's tiles were not copied although that was asked for; empty if they were, or it was not.
+    tiles_encoded
+        Of a slide whose tiles were copied: those that could not be, and are stored without loss.
     """
 
     path: str
@@ -234,6 +243,8 @@ class PyramidRef:
     objects: int
     channels: tuple[str, ...] = RGB
     dtype: str = "uint8"
+    fallback: str = ""
+    tiles_encoded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

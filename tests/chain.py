@@ -59,6 +59,7 @@ def score(
     """
     shuffled = random.Random(order)
     store, info, path = Store(str(folder)), reader.info, "pyramids/p"
+    params = pyramid.settle(info, params).params
     grid = pyramid.grid_of(info.height, info.width, params)
     tasks = list(grid.tasks())
     shuffled.shuffle(tasks)

@@ -85,7 +85,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ("score: {tumour_model: crowds}", "is no model"),
         ("pyramid: {chunk: 500}", "expected a power of two"),
         ("pyramid: {shard: 5000}", "times a power of two"),
-        ("pyramid: {codec: lz5}", "expected blosc-lz4"),
+        ("pyramid: {codec: lz5}", "expected source, blosc-lz4"),
         ("profile: {min_sharp_fraction: 80}", "expected a fraction from 0 to 1"),
         ("profile: {tissue_um_px: -1}", "expected more than 0"),
         ("ihc: {ladder_od: [0.1, 0.2]}", "expected 8 ascending ODs"),

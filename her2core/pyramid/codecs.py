@@ -27,6 +27,7 @@ lossless (libjxl 0.11, a few in a thousand noisy chunks; libjxl issue 4026).
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,9 +39,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.errors import ConfigError
+from her2core.grid import EXACT_LEVEL
 from her2core.pixels import RGB8, PixelFormat, Pixels
 
 Encoded = NDArray[np.uint8]
+
+SOURCE = "source"
+"""Asks for the slide's own tiles at level 0."""
+FALLBACK = "blosc-lz4"
+"""Stores slides whose tiles cannot be copied."""
+VIEWED = "jpeg-90"
+"""Stores the levels of a slide with copied tiles that only viewers read."""
+OVERVIEW = "zstd"
+"""Stores its coarse levels: without loss, and open to any Zarr v3 reader."""
+_COPIED = re.compile(r"source-(jpeg|jpeg2000)-([1-9][0-9]*)")
 
 FLUORESCENCE_RATIOS = {"blosc-lz4": 1.7, "zstd": 1.5, "htj2k": 2.5}
 """Raw over stored bytes of fluorescence: camera noise over a dark field, in 16 bits. Ours."""
@@ -87,6 +99,45 @@ class Codec:
         return any(str(step["name"]).startswith("imagecodecs_") for step in self.chain)
 
 
+def copied_name(native: str, edge: int) -> str:
+    """Name of the codec of pyramids whose level 0 holds a slide's tiles, of ``edge`` px."""
+    return f"{SOURCE}-{native}-{edge}"
+
+
+def copied_tile(name: str) -> int:
+    """Edge of the slide's tiles that level 0 holds; 0 for every other codec."""
+    found = _COPIED.fullmatch(name)
+    return int(found[2]) if found else 0
+
+
+def level_codec(name: str, level: int, pixels: PixelFormat = RGB8) -> Codec:
+    """Return the codec of one level of a pyramid; ``name`` may be that of copied tiles.
+
+    Raises
+    ------
+    ConfigError
+        As `codec` does.
+    """
+    found = _COPIED.fullmatch(name)
+    if found is None:
+        return codec(name, pixels)
+    if level == 0:
+        return _copied_jpeg(name) if found[1] == "jpeg" else _copied_jpeg2000(name)
+    return codec(VIEWED if level < EXACT_LEVEL else OVERVIEW, pixels)
+
+
+def require_codec(name: str) -> None:
+    """Refuse a name that a configuration cannot ask for.
+
+    Raises
+    ------
+    ConfigError
+        Listing those that it can.
+    """
+    if name != SOURCE:
+        codec(name)
+
+
 def worst_case_bytes(raw: int) -> int:
     """Room that any of these codecs may need for ``raw`` bytes of incompressible pixels."""
     return 2 * raw + 2**16
@@ -100,6 +151,8 @@ def codec(name: str, pixels: PixelFormat = RGB8) -> Codec:
     ConfigError
         For a name that is not in the table above, or one that cannot store such pixels.
     """
+    if name == SOURCE:
+        raise ConfigError(f"pyramid.codec = {name!r} depends on the slide; settle() says how it is stored.")
     family, _, quality = name.partition("-")
     if name in ("blosc-lz4", "zstd"):
         made = _blosc_lz4(pixels) if name == "blosc-lz4" else _zstd(pixels)
@@ -119,7 +172,8 @@ def codec(name: str, pixels: PixelFormat = RGB8) -> Codec:
         made = _jpeg(name, int(quality))
     else:
         raise ConfigError(
-            f"pyramid.codec = {name!r}; expected blosc-lz4, zstd, htj2k or, with loss, jpeg-1 to jpeg-100."
+            f"pyramid.codec = {name!r}; expected source, blosc-lz4, zstd, htj2k or, with loss, jpeg-1 to "
+            "jpeg-100."
         )
     noise = FLUORESCENCE_RATIOS.get(name)
     return made if pixels.is_rgb or not noise else replace(made, tissue_ratio=noise, glass_ratio=noise)
@@ -201,6 +255,33 @@ def _jpeg(name: str, quality: int) -> Codec:
         {"name": "imagecodecs_jpeg", "configuration": settings},
     )
     return Codec(name, False, chain, encode, decode, tissue_ratio=10, glass_ratio=25)
+
+
+def _copied_jpeg(name: str) -> Codec:
+    """A slide's own JPEG tiles; one that cannot be copied becomes lossless JPEG (ITU-T T.81, annex H)."""
+
+    def encode(chunk: Pixels, out: Encoded) -> int:
+        return len(_ic.jpeg8_encode(chunk, lossless=True, predictor=1, out=out))
+
+    chain = (_INTERLEAVED, {"name": "imagecodecs_jpeg", "configuration": {}})
+    return Codec(name, True, chain, encode, _jpeg("jpeg-90", 90).decode, tissue_ratio=12, glass_ratio=100)
+
+
+def _copied_jpeg2000(name: str) -> Codec:
+    """A slide's own JPEG 2000 tiles; one that cannot be copied is stored as reversible JPEG 2000."""
+
+    def encode(chunk: Pixels, out: Encoded) -> int:
+        stream = _ic.jpeg2k_encode(chunk, level=0, codecformat="j2k", mct=True, reversible=True)
+        out[: len(stream)] = np.frombuffer(stream, np.uint8)
+        return len(stream)
+
+    def decode(data: Any, chunk: Pixels) -> None:
+        if bytes(data[-2:]) != _JPEG_END:
+            raise ValueError("JPEG 2000 chunk without an end; it was cut.")
+        _ic.jpeg2k_decode(data, numthreads=1, out=chunk)
+
+    chain = (_INTERLEAVED, {"name": "imagecodecs_jpeg2k", "configuration": {}})
+    return Codec(name, True, chain, encode, decode, tissue_ratio=12, glass_ratio=100)
 
 
 def _planes(chunk: Pixels) -> Pixels:

@@ -26,7 +26,8 @@ def open_level(uri: str, n: int, storage_options: Mapping[str, Any] | None = Non
     uri
         The pyramid's group: a folder or ``s3://bucket/prefix``.
     n
-        Level; 0 is the finest.
+        Level, which is halved ``n`` times; 0 is the finest. Pyramids that hold a slide's own tiles lack
+        level 1.
     storage_options
         ``endpoint_url`` of an S3 server other than AWS. Credentials come by the standard chain.
 
@@ -43,9 +44,9 @@ def open_level(uri: str, n: int, storage_options: Mapping[str, Any] | None = Non
         If there is no pyramid, or no such level.
     """
     store, multiscale, channels = _opened(uri, storage_options)
-    levels = multiscale["datasets"]
-    if not 0 <= n < len(levels):
-        raise StoreError(f"{uri} has levels 0 to {len(levels) - 1}; level {n} was asked for.")
+    levels = _by_number(multiscale)
+    if n not in levels:
+        raise StoreError(f"{uri} has levels {', '.join(map(str, levels))}; level {n} was asked for.")
     return _level(store, levels[n], n, channels)
 
 
@@ -57,7 +58,7 @@ def open_pyramid(uri: str, storage_options: Mapping[str, Any] | None = None) -> 
     store, multiscale, channels = _opened(uri, storage_options)
     nodes = {
         f"/{n}": xr.Dataset({"image": _level(store, level, n, channels)})
-        for n, level in enumerate(multiscale["datasets"])
+        for n, level in _by_number(multiscale).items()
     }
     tree = xr.DataTree.from_dict(nodes, name=multiscale.get("name"))
     tree.attrs["levels"] = len(nodes)
@@ -76,6 +77,14 @@ def _opened(uri: str, storage_options: Mapping[str, Any] | None) -> tuple[Store,
     except (FileNotFoundError, KeyError, IndexError, TypeError) as error:
         raise StoreError(f"{uri} is not an OME-Zarr 0.5 image; expected a finished pyramid.") from error
     return store, multiscale, channels
+
+
+def _by_number(multiscale: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """Levels by the number that they are called, or, where others chose the names, by their order."""
+    levels = multiscale["datasets"]
+    names = [str(level["path"]) for level in levels]
+    numbers = map(int, names) if all(name.isdecimal() for name in names) else range(len(levels))
+    return dict(zip(numbers, levels, strict=True))
 
 
 def _level(store: Store, dataset: Mapping[str, Any], n: int, channels: list[str]) -> xr.DataArray:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from her2core.errors import StoreError
 from her2core.pyramid import ngff
 from her2core.pyramid.codecs import codec
+from her2core.pyramid.reader import grid_of_ref
 from her2core.pyramid.shards import ABSENT, ShardWriter, index_bytes, read_index
 from her2core.records import PyramidRef
 from her2core.storage.store import Store
@@ -27,8 +28,6 @@ _BACKGROUND = 0
 _CODEC = "zstd"
 _SHARD_CHUNKS = 64
 """Most chunks along a shard's edge: a level of up to 32768 px is one object (ours)."""
-_NOTE = "her2core"
-"""Attribute, beside ``ome``, that says which level the mask was made at."""
 
 
 def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[np.bool_], level: int) -> None:
@@ -50,12 +49,13 @@ def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[n
         raise ValueError(f"label {name!r} of shape {mask.shape}; level {level} has {ref.shapes[level]}.")
     labels = f"{ref.path}/labels"
     made = np.ascontiguousarray(mask, np.uint8)
+    levels = sorted({*grid_of_ref(ref).stored, level})
     nodes = {
         f"{name}/{other}": _write_level(store, f"{labels}/{name}/{other}", ref, other, made, level)
-        for other in range(len(ref.shapes))
+        for other in levels
     }
     values = [int(value) for value in np.unique(made) if value != _BACKGROUND]
-    nodes[name] = ngff.label_group(name, len(ref.shapes), ref.mpp, values, {_NOTE: {"level": level}})
+    nodes[name] = ngff.label_group(name, levels, ref.mpp, values, {ngff.NOTE: {"level": level}})
     store.write_json(f"{labels}/{name}/zarr.json", nodes[name])
     listed = ngff.labels_group(sorted({*list_labels(store, ref), name}))
     store.write_json(f"{labels}/zarr.json", listed)
@@ -89,7 +89,7 @@ def read_label(store: Store, ref: PyramidRef, name: str) -> tuple[Mask, int]:
     """
     path = f"{ref.path}/labels/{name}"
     try:
-        level = int(store.read_json(f"{path}/zarr.json")["attributes"][_NOTE]["level"])
+        level = int(store.read_json(f"{path}/zarr.json")["attributes"][ngff.NOTE]["level"])
         return _read_level(store, f"{path}/{level}", ref, level), 2**level
     except FileNotFoundError as error:
         raise StoreError(f"{store.uri(path)}: no such label; there are {list_labels(store, ref)}.") from error

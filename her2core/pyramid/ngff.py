@@ -22,6 +22,8 @@ from her2core.pixels import RGB8, PixelFormat
 from her2core.pyramid.codecs import Codec
 
 OME_VERSION = "0.5"
+NOTE = "her2core"
+"""Attribute, beside ``ome``, for what the specification has no place for."""
 _COLOURS = {
     "R": "FF0000", "G": "00FF00", "B": "0000FF", "DAPI": "0000FF", "HER2": "FF0000", "CEP17": "00FF00",
 }  # fmt: skip
@@ -83,20 +85,25 @@ def _array(
 
 def image_group(
     name: str,
-    levels: int,
+    levels: Sequence[int],
     mpp: float,
     pixels: PixelFormat = RGB8,
     shown: Sequence[tuple[int, int]] | None = None,
     icc_profile: bytes = b"",
+    note: Document | None = None,
 ) -> Document:
     """``zarr.json`` of the pyramid's group.
 
     Parameters
     ----------
+    levels
+        Those that are stored, finest first.
     shown
         What a viewer shows as each channel's darkest and brightest; all that the dtype holds by default.
     icc_profile
         The slide's colour profile: in base64 beside ``ome``, which has no place for one.
+    note
+        How the levels were stored, beside ``ome``.
     """
     most = int(np.iinfo(pixels.dtype).max)
     windows = shown or [(0, most)] * pixels.count
@@ -120,10 +127,14 @@ def image_group(
     )
     if icc_profile:
         document["attributes"]["icc_profile"] = b64encode(icc_profile).decode("ascii")
+    if note:
+        document["attributes"][NOTE] = note
     return document
 
 
-def label_group(name: str, levels: int, mpp: float, values: Sequence[int], extra: Document) -> Document:
+def label_group(
+    name: str, levels: Sequence[int], mpp: float, values: Sequence[int], extra: Document
+) -> Document:
     """``zarr.json`` of a label's group; ``extra`` goes beside ``ome`` among the attributes.
 
     A label without any value names the colour that 1 would have: NGFF wants one at least.
@@ -165,7 +176,7 @@ def _space_axes() -> list[Document]:
     return [{"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")]
 
 
-def _multiscale(name: str, axes: list[Document], levels: int, mpp: float, method: str) -> Document:
+def _multiscale(name: str, axes: list[Document], levels: Sequence[int], mpp: float, method: str) -> Document:
     leading = [1.0] * (len(axes) - 2)
     origin = [0.0] * (len(axes) - 2)
     return {
@@ -181,6 +192,6 @@ def _multiscale(name: str, axes: list[Document], levels: int, mpp: float, method
                     {"type": "translation", "translation": [*origin, *[mpp * (2**level - 1) / 2] * 2]},
                 ],
             }
-            for level in range(levels)
+            for level in levels
         ],
     }

@@ -1,4 +1,8 @@
-"""Read any region of a published pyramid: only the chunks it touches, in few ranged reads."""
+"""Read any region of a published pyramid: only the chunks it touches, in few ranged reads.
+
+What is read never depends on how the pyramid is stored: a level that is missing, or stored with loss for
+viewers, is made again from the exact level below it (see ``grid``).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ import numpy as np
 from her2core.errors import StoreError
 from her2core.grid import Grid
 from her2core.pixels import PixelFormat, Pixels
-from her2core.pyramid.codecs import Encoded, codec, worst_case_bytes
+from her2core.pyramid.codecs import Encoded, copied_tile, level_codec, worst_case_bytes
+from her2core.pyramid.halving import halve, repeat_edges
 from her2core.pyramid.shards import ABSENT, Index, index_bytes, read_index
 from her2core.records import Box, PyramidRef
 from her2core.storage.store import Store
@@ -28,7 +33,15 @@ LOCAL_BYTES = 4 * 2**20
 INDEXES_KEPT = 4096
 """Shard indexes remembered by a process, about 1 kB each (ours)."""
 
+MADE_PX = 2048
+"""Edge at level 0 of the blocks that a level is made again in: 12 MB, and whole tiles of any usual edge."""
+
 _local = threading.local()
+
+
+def grid_of_ref(ref: PyramidRef) -> Grid:
+    """Geometry of a pyramid."""
+    return Grid(*ref.shapes[0], ref.chunk, ref.shard, copied_tile(ref.codec))
 
 
 def shard_key(path: str, level: int, iy: int, ix: int) -> str:
@@ -77,9 +90,9 @@ class PyramidReader:
         self._store = store
         self._ref = ref
         self._format = PixelFormat.of(ref)
-        self._codec = codec(ref.codec, self._format)
+        self._codecs = [level_codec(ref.codec, level, self._format) for level in range(len(ref.shapes))]
         self._index = _known_index if ref.bytes_written else _read_index  # no bytes: not published yet
-        self._grid = Grid(*ref.shapes[0], ref.chunk, ref.shard)
+        self._grid = grid_of_ref(ref)
 
     def read(
         self, level: int, y0: int, x0: int, out: Pixels, wanted: Callable[[Box], bool] = lambda chunk: True
@@ -116,24 +129,60 @@ class PyramidReader:
         if inside.height <= 0 or inside.width <= 0:
             return
         view = out[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
-        chunk = _scratch(self._ref.chunk, self._format)
+        if self._grid.exact_from(level) == level:
+            self._read_stored(level, inside, view, wanted)
+        else:
+            self._make(level, inside, view, wanted)
+
+    def _read_stored(self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]) -> None:
+        """Fill a region inside a level from the chunks that hold it."""
+        edge, how = self._grid.chunk_px(level), self._codecs[level]
+        chunk = _scratch(edge, self._format)
         for part, data in _fetched(self._store, self._ranges(level, inside, view, wanted)):
             for piece in part.pieces:
                 try:
-                    self._codec.decode(data[piece.start - part.start : piece.end - part.start], chunk)
+                    how.decode(data[piece.start - part.start : piece.end - part.start], chunk)
                 except (ValueError, RuntimeError) as error:  # the decoders raise RuntimeError
                     raise _damaged(self._store, part.key, f"chunk at byte {piece.start}: {error}") from error
-                rows, columns = _overlap(piece.y0, piece.x0, self._ref.chunk, inside)
+                rows, columns = _overlap(piece.y0, piece.x0, edge, inside)
                 view[rows, columns] = chunk[
                     rows.start + inside.y0 - piece.y0 : rows.stop + inside.y0 - piece.y0,
                     columns.start + inside.x0 - piece.x0 : columns.stop + inside.x0 - piece.x0,
                 ]
 
+    def _make(self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]) -> None:
+        """Fill a region inside a level from level 0, block by block, as a pyramid is made."""
+        edge = max(MADE_PX >> level, 1)
+        for y0 in range(inside.y0 // edge * edge, inside.y1, edge):
+            for x0 in range(inside.x0 // edge * edge, inside.x1, edge):
+                rows, columns = _overlap(y0, x0, edge, inside)
+                if not wanted(Box(y0, x0, y0 + edge, x0 + edge)):
+                    view[rows, columns] = self._format.outside
+                    continue
+                part = Box(*(inside.y0 + rows.start, inside.x0 + columns.start),
+                           *(inside.y0 + rows.stop, inside.x0 + columns.stop))  # fmt: skip
+                view[rows, columns] = self._made(level, part)
+
+    def _made(self, level: int, box: Box) -> Pixels:
+        """A box inside a level, halved from the finer one; the last row or column is repeated where odd."""
+        height, width = self._ref.shapes[level - 1]
+        finer_box = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
+        finer = self._format.empty(2 * box.height, 2 * box.width)
+        inner = finer[: finer_box.height, : finer_box.width]
+        if level == 1:
+            self._read_stored(0, finer_box, inner, lambda chunk: True)
+        else:
+            inner[...] = self._made(level - 1, finer_box)
+        repeat_edges(finer, finer_box.height, finer_box.width)
+        out = self._format.empty(box.height, box.width)
+        halve(finer, out)
+        return out
+
     def _ranges(
         self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]
     ) -> Iterable[_Range]:
         """Byte ranges that hold the region; chunks not stored, or not wanted, are filled in at once."""
-        edge, chunk = self._grid.shard_px(level), self._ref.chunk
+        edge, chunk = self._grid.shard_px(level), self._grid.chunk_px(level)
         side, limit = edge // chunk, worst_case_bytes(self._format.bytes_px * chunk * chunk)
         for iy in range(inside.y0 // edge, -(-inside.y1 // edge)):
             for ix in range(inside.x0 // edge, -(-inside.x1 // edge)):

@@ -82,7 +82,7 @@ class ShardWriter:
         """Encode contiguous pixels, ``(y, x, c)`` or ``(y, x)``, as chunk ``(cy, cx)`` of the shard."""
         start = self._used
         colour = _one_colour(chunk)
-        if colour is not None and all(value == self._fill for value in colour):
+        if colour is not None and self._is_fill(colour):
             return
         known = self._plain.get(colour) if colour is not None else None
         if known is not None:
@@ -93,6 +93,17 @@ class ShardWriter:
             if colour is not None and len(self._plain) < _PLAIN_KEPT:
                 self._plain[colour] = self._buffer[start : self._used].tobytes()
         self._index[cy, cx] = start, self._used - start
+
+    def put(self, cy: int, cx: int, stream: bytes, pixels: Pixels) -> None:
+        """Store an encoded chunk as it is; not one whose ``pixels`` are all of the fill value."""
+        colour = _one_colour(pixels)
+        if colour is not None and self._is_fill(colour):
+            return
+        self._index[cy, cx] = self._used, len(stream)
+        self._append(stream)
+
+    def _is_fill(self, colour: bytes) -> bool:
+        return all(value == self._fill for value in colour)
 
     def finish(self) -> memoryview:
         """The whole shard; valid until the writer is used again."""

@@ -7,27 +7,43 @@ metadata, so that a pyramid that can be opened is a whole one.
 A level is the 2 x 2 mean of the finer one, rounded half up, with the last row or column repeated where a size
 is odd. With a lossless codec the pixels are therefore the same for any chunk or shard size. A lossy one is
 applied to the slide's own pixels within a band (see ``grid``); the next band starts from what was stored.
+
+Codec ``source`` copies the slide's own tiles into level 0 where they fit: its pixels are those of the slide.
+Levels from 4 on are exact as well, and 2 and 3, which only viewers read, are JPEG. All that is computed is
+therefore computed from the same pixels as with a lossless codec (see ``reader``).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from her2core.errors import ConfigError, Reason, SlideError, StoreError
-from her2core.grid import Grid
+from her2core.grid import EXACT_LEVEL, Grid
 from her2core.params import PyramidParams
 from her2core.pixels import RGB8, PixelFormat, Pixels
 from her2core.pyramid import ngff
-from her2core.pyramid.codecs import Codec, codec
+from her2core.pyramid.codecs import (
+    FALLBACK,
+    OVERVIEW,
+    SOURCE,
+    VIEWED,
+    Codec,
+    copied_name,
+    copied_tile,
+    level_codec,
+)
+from her2core.pyramid.halving import halve, repeat_edges
 from her2core.pyramid.reader import PyramidReader, shard_key
 from her2core.pyramid.shards import ShardWriter
 from her2core.readers.base import SlideReader
+from her2core.readers.icc import MAX_PROFILE_BYTES
+from her2core.readers.tiled import TiledReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store
 
@@ -66,8 +82,48 @@ class SizeEstimate:
 
 
 def grid_of(height: int, width: int, params: PyramidParams) -> Grid:
-    """Geometry of the pyramid of a slide of this size."""
-    return Grid(height, width, params.chunk, params.shard)
+    """Geometry of the pyramid of a slide of this size, by settled parameters."""
+    return Grid(height, width, params.chunk, params.shard, copied_tile(params.codec))
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Parameters as they hold for one slide.
+
+    Attributes
+    ----------
+    params
+        Of ``source``, the codec that holds this slide's tiles, and chunks and shards that fit them.
+    fallback
+        Why the tiles cannot be copied although that was asked for; empty where they are, or it was not.
+    """
+
+    params: PyramidParams
+    fallback: str = ""
+
+
+def settle(info: SlideInfo, params: PyramidParams) -> Settled:
+    """Decide, from a slide's header alone, how its pyramid is stored.
+
+    Of codec ``source`` chunks become the slide's tile, doubled or halved to the largest that is not above the
+    chunk asked for, and shards as many chunks as before. Where tiles do not fit, the codec is ``FALLBACK``.
+    """
+    if params.codec != SOURCE:
+        return Settled(params)
+    edge = chunk = info.tile_width
+    while 0 < 2 * chunk <= params.chunk:
+        chunk *= 2
+    while chunk > params.chunk and chunk % 2 == 0:
+        chunk //= 2
+    shard = chunk * (params.shard // params.chunk)
+    tiles = f"{info.compression} tiles of {info.tile_width} x {info.tile_height} px"
+    if not info.native or not PixelFormat.of(info).is_rgb:
+        why = f"{tiles}, read with {info.reader}, cannot be copied"
+    elif chunk > params.chunk or chunk % 2 or shard % edge or shard % 2**EXACT_LEVEL:
+        why = f"{tiles} do not fit shards of {params.shard} px"
+    else:
+        return Settled(PyramidParams(chunk, shard, copied_name(info.native, edge)))
+    return Settled(PyramidParams(params.chunk, params.shard, FALLBACK), why)
 
 
 def key_inputs(info: SlideInfo) -> list[str]:
@@ -85,7 +141,7 @@ def check_codec(info: SlideInfo, params: PyramidParams) -> Codec:
         ``PIXELS_UNSUPPORTED`` when it cannot.
     """
     try:
-        return codec(params.codec, PixelFormat.of(info))
+        return level_codec(params.codec, 0, PixelFormat.of(info))
     except ConfigError as error:
         raise SlideError(Reason.PIXELS_UNSUPPORTED, f"{info.uri}: {error}") from error
 
@@ -95,16 +151,59 @@ def estimate_size(info: SlideInfo, params: PyramidParams) -> SizeEstimate:
 
     How much of the slide is tissue shows in how well its own JPEG compresses.
     """
-    form, how = PixelFormat.of(info), check_codec(info, params)
+    form, params = PixelFormat.of(info), settle(info, params).params
+    check_codec(info, params)
     grid = grid_of(info.height, info.width, params)
-    pixels = sum(height * width for height, width in grid.shapes)
-    tissue = UNKNOWN_TISSUE_FRACTION
+    tissue, share = UNKNOWN_TISSUE_FRACTION, 1.0
     if "jp" in info.compression.lower() and info.size_bytes:
-        density = info.size_bytes / sum(level.height * level.width for level in info.levels)
+        in_file = sum(level.height * level.width for level in info.levels)
+        density, share = info.size_bytes / in_file, info.height * info.width / in_file
         tissue = (density - JPEG_GLASS_BYTES_PX) / (JPEG_TISSUE_BYTES_PX - JPEG_GLASS_BYTES_PX)
         tissue = min(max(tissue, 0.0), 1.0)
-    stored = form.bytes_px * pixels * (tissue / how.tissue_ratio + (1 - tissue) / how.glass_ratio)
+    pixels, stored = 0, 0.0
+    for level in grid.stored:
+        height, width = grid.level_shape(level)
+        pixels += height * width
+        how = level_codec(params.codec, level, form)
+        ratio = tissue / how.tissue_ratio + (1 - tissue) / how.glass_ratio
+        copied = grid.tile > 0 and level == 0
+        stored += info.size_bytes * share if copied else form.bytes_px * height * width * ratio
     return SizeEstimate(pixels, round(stored), info.size_bytes, grid.objects)
+
+
+def convert(
+    reader: SlideReader,
+    store: Store,
+    path: str,
+    params: PyramidParams,
+    *,
+    mpp: float,
+    name: str | None = None,
+) -> PyramidRef:
+    """Convert a whole slide in this thread; shards that are there already are not written again.
+
+    Parameters are those of ``settle``, ``write_shard`` and ``finalise``.
+    """
+    info, pixels = reader.info, PixelFormat.of(reader.info)
+    settled = settle(info, params)
+    grid = grid_of(info.height, info.width, settled.params)
+    for task in grid.tasks():
+        if not shard_done(store, path, *task):
+            write_shard(reader, store, path, grid, settled.params, task)
+    write_top(store, path, grid, settled.params, pixels=pixels)
+    profile: bytes = getattr(reader, "icc_profile", b"")
+    return finalise(
+        store,
+        path,
+        grid,
+        settled.params,
+        identity=info.identity,
+        mpp=mpp,
+        pixels=pixels,
+        icc_profile=profile if len(profile) <= MAX_PROFILE_BYTES else b"",
+        name=name,
+        fallback=settled.fallback,
+    )
 
 
 def shard_done(store: Store, path: str, iy: int, ix: int) -> bool:
@@ -115,6 +214,12 @@ def shard_done(store: Store, path: str, iy: int, ix: int) -> bool:
 def undo_shard(store: Store, path: str, iy: int, ix: int) -> None:
     """Let the task ``(iy, ix)`` be not done."""
     store.delete(shard_key(path, 0, iy, ix))
+    store.delete(_note_key(path, iy, ix))
+
+
+def _note_key(path: str, iy: int, ix: int) -> str:
+    """Place of the note on tiles of a shard that could not be copied; there is none where all were."""
+    return f"{path}/encoded/{iy}-{ix}.json"
 
 
 def write_shard(
@@ -124,6 +229,11 @@ def write_shard(
 
     Level 0 is written last: its presence means that the others are there. Writing again replaces the same
     bytes.
+
+    Parameters
+    ----------
+    params
+        Those of ``settle``.
 
     Raises
     ------
@@ -135,7 +245,12 @@ def write_shard(
     check_codec(reader.info, params)
     ground = _buffer(box.height, box.width, form)
     # At once, not chunk by chunk: tiles need not fit the chunks, and remote ones come in fewer requests.
-    reader.read_region(box.y0, box.x0, ground)
+    if grid.tile:
+        encoded = _copy_tiles(reader, grid, params, box, ground)
+        if encoded:
+            store.write_json(_note_key(path, *task), {"tiles": encoded})
+    else:
+        reader.read_region(box.y0, box.x0, ground)
 
     def source(y: int, x: int, chunk: Pixels) -> None:
         piece = ground[y : y + len(chunk), x : x + len(chunk)]
@@ -150,7 +265,7 @@ def write_top(
     """Write the levels above those of :func:`write_shard`, band by band, from the level below each."""
     reader = PyramidReader(store, _draft(path, grid, params, pixels))
     written = ShardWritten(0, 0)
-    for first in range(grid.band, grid.levels, grid.band):
+    for first in grid.bands[1:]:
         for task in grid.shards(first):
             source = _halving(reader, grid, pixels, first, grid.shard_box(first, *task))
             part = _write_band(store, path, grid, params, pixels, first, task, source)
@@ -169,6 +284,7 @@ def finalise(
     pixels: PixelFormat = RGB8,
     icc_profile: bytes = b"",
     name: str | None = None,
+    fallback: str = "",
 ) -> PyramidRef:
     """Check that every shard is there and write the metadata, the group's own last.
 
@@ -180,6 +296,8 @@ def finalise(
         The slide's colour profile, to be carried along.
     name
         What viewers call the image: the slide's id. Else the last part of the path.
+    fallback
+        ``Settled.fallback``.
 
     Raises
     ------
@@ -187,20 +305,35 @@ def finalise(
         If shards are missing; names how many and the first.
     """
     sizes = _sizes(store, path)
-    wanted = [shard_key(path, level, iy, ix) for level in range(grid.levels) for iy, ix in grid.shards(level)]
+    wanted = [shard_key(path, level, iy, ix) for level in grid.stored for iy, ix in grid.shards(level)]
     missing = [key for key in wanted if key not in sizes]
     if missing:
         raise StoreError(
             f"{store.uri(path)} lacks {len(missing)} of {len(wanted)} shards, the first {missing[0]}; "
             "run the tasks that write them again."
         )
-    how = codec(params.codec, pixels)
+    notes = [key for key in sizes if grid.tile and key.startswith(f"{path}/encoded/")]
+    encoded = sum(len(store.read_json(key)["tiles"]) for key in notes)
     shown = None if pixels.is_rgb else _windows(store, _draft(path, grid, params, pixels))
     levels = {
-        str(level): ngff.image_array(grid.level_shape(level), grid.chunk, grid.shard_px(level), how, pixels)
-        for level in range(grid.levels)
+        str(level): ngff.image_array(
+            grid.level_shape(level),
+            grid.chunk_px(level),
+            grid.shard_px(level),
+            level_codec(params.codec, level, pixels),
+            pixels,
+        )
+        for level in grid.stored
     }
-    group = ngff.image_group(name or path.rsplit("/", 1)[-1], grid.levels, mpp, pixels, shown, icc_profile)
+    group = ngff.image_group(
+        name or path.rsplit("/", 1)[-1],
+        grid.stored,
+        mpp,
+        pixels,
+        shown,
+        icc_profile,
+        _storage_note(params, grid, fallback, encoded),
+    )
     for node, document in levels.items():
         store.write_json(f"{path}/{node}/zarr.json", document)
     labels = {
@@ -210,8 +343,26 @@ def finalise(
     }
     store.write_json(f"{path}/zarr.json", ngff.with_nodes(group, levels | labels))
     metadata = [f"{path}/{node}/zarr.json" for node in levels] + [f"{path}/zarr.json"]
-    total = sum(sizes[key] for key in wanted) + sum(store.size(key) for key in metadata)
-    return _draft(path, grid, params, pixels, identity=identity, mpp=mpp, bytes_written=total)
+    total = sum(sizes[key] for key in [*wanted, *notes]) + sum(store.size(key) for key in metadata)
+    draft = _draft(path, grid, params, pixels, identity=identity, mpp=mpp, bytes_written=total)
+    return replace(draft, objects=draft.objects + len(notes), fallback=fallback, tiles_encoded=encoded)
+
+
+def _storage_note(params: PyramidParams, grid: Grid, fallback: str, encoded: int) -> ngff.Document | None:
+    """How a pyramid asked for as ``source`` is stored, for whoever opens it."""
+    if fallback:
+        return {"codec": SOURCE, "stored": params.codec, "why": fallback}
+    if not grid.tile:
+        return None
+    return {
+        "codec": SOURCE,
+        "stored": params.codec,
+        "tiles_encoded": encoded,
+        "levels": {
+            str(level): "tiles of the slide" if level == 0 else VIEWED if level < EXACT_LEVEL else OVERVIEW
+            for level in grid.stored
+        },
+    }
 
 
 def _windows(store: Store, ref: PyramidRef) -> list[tuple[int, int]]:
@@ -242,14 +393,61 @@ def _write_band(
     source: Source,
 ) -> ShardWritten:
     """Write one shard of every level of the band that begins at level ``first``, that level's last."""
-    work = _workspace(grid, params, pixels)
+    work = _workspace(grid, params, pixels, first)
     work.build(source, [grid.shard_box(level, *task) for level in grid.band_levels(first)])
     written = 0
-    for level in reversed(grid.band_levels(first)):
+    levels = [level for level in grid.band_levels(first) if grid.is_stored(level)]
+    for level in reversed(levels):
         shard = work.shards[level - first].finish()
         store.write_bytes(shard_key(path, level, *task), shard)
         written += len(shard)
-    return ShardWritten(len(grid.band_levels(first)), written)
+    return ShardWritten(len(levels), written)
+
+
+def _copy_tiles(
+    reader: SlideReader, grid: Grid, params: PyramidParams, box: Box, ground: Pixels
+) -> list[tuple[int, int]]:
+    """Read a shard's pixels, and collect its tiles as they are; those that cannot be are stored without loss.
+
+    Returns
+    -------
+    list
+        Row and column of the latter in the slide.
+    """
+    if not isinstance(reader, TiledReader) or reader.native is None:
+        raise TypeError(f"{reader.info.uri}: its tiles cannot be copied; settle() was not asked")
+    edge, alone = grid.tile, reader.native.alone
+    shard = _workspace(grid, params, RGB8, 0).shards[0]
+    shard.clear()
+    whole = np.empty((edge, edge, 3), np.uint8)
+    encoded: list[tuple[int, int]] = []
+    checked = False
+
+    def take(row: int, column: int, stream: memoryview) -> None:
+        nonlocal checked
+        y, x = row * edge - box.y0, column * edge - box.x0
+        pixels = ground[y : y + edge, x : x + edge]
+        try:
+            tile = alone(stream, edge)
+        except ValueError:
+            whole[: pixels.shape[0], : pixels.shape[1]] = pixels
+            repeat_edges(whole, *pixels.shape[:2])
+            shard.add(y // edge, x // edge, whole)
+            encoded.append((row, column))
+            return
+        if not checked:
+            level_codec(params.codec, 0).decode(tile, whole)
+            if not np.array_equal(whole[: pixels.shape[0], : pixels.shape[1]], pixels):
+                raise SlideError(
+                    Reason.PIXELS_UNSUPPORTED,
+                    f"{reader.info.uri}: tile row {row} column {column} decodes to other pixels by itself. "
+                    "Set pyramid.codec to blosc-lz4 for this slide, and report the file",
+                )
+            checked = True
+        shard.put(y // edge, x // edge, tile, pixels)
+
+    reader.read_tiles(box, ground, take)
+    return sorted(encoded)
 
 
 class _Workspace:
@@ -259,44 +457,56 @@ class _Workspace:
     quarter of its parent while it is still in the processor's cache, and only one a level exists at a time.
     """
 
-    def __init__(self, grid: Grid, name: str, pixels: PixelFormat) -> None:
-        how = codec(name, pixels)
-        self._edge = grid.chunk
-        self._chunks = [pixels.empty(grid.chunk, grid.chunk) for _ in range(grid.band)]
+    def __init__(self, grid: Grid, name: str, pixels: PixelFormat, first: int) -> None:
+        copied = grid.tile > 0 and first == 0
+        levels = range(first, first + (grid.first_band if first == 0 else grid.band))
+        edges = [grid.chunk if copied and level == 0 else grid.chunk_px(level) for level in levels]
+        self._chunks = [pixels.empty(edge, edge) for edge in edges]
+        self._kept = [grid.is_stored(level) and not (copied and level == 0) for level in levels]
         self.shards = [
-            ShardWriter(grid.shard_px(level) // grid.chunk, how, pixels.outside) for level in range(grid.band)
+            ShardWriter(
+                grid.shard_px(level) // grid.chunk_px(level), level_codec(name, level, pixels), pixels.outside
+            )
+            for level in levels
         ]
 
     def build(self, source: Source, boxes: list[Box]) -> None:
-        """Fill the shards from ``source``; ``boxes`` are the ground's boxes at each level, finest first."""
+        """Fill the shards from ``source``; ``boxes`` are the ground's boxes at each level, finest first.
+
+        A shard of copied tiles is filled already.
+        """
         self._source = source
         self._sizes = [(box.height, box.width) for box in boxes]
-        for shard in self.shards:
-            shard.clear()
+        for shard, kept in zip(self.shards, self._kept, strict=True):
+            if kept:
+                shard.clear()
         self._node(len(boxes) - 1, 0, 0)
 
     def _node(self, level: int, cy: int, cx: int) -> None:
-        edge, chunk = self._edge, self._chunks[level]
+        chunk = self._chunks[level]
+        edge = len(chunk)
         height, width = (
             min(size - at * edge, edge) for size, at in zip(self._sizes[level], (cy, cx), strict=True)
         )
         if level == 0:
             self._source(cy * edge, cx * edge, chunk)
         else:
-            half = edge // 2
-            for qy in range(1 if height <= half else 2):
-                for qx in range(1 if width <= half else 2):
-                    self._node(level - 1, 2 * cy + qy, 2 * cx + qx)
-                    quarter = chunk[qy * half : (qy + 1) * half, qx * half : (qx + 1) * half]
-                    _halve(self._chunks[level - 1], quarter)
-        _repeat_edges(chunk, height, width)
-        self.shards[level].add(cy, cx, chunk)
+            step = len(self._chunks[level - 1]) // 2  # half a chunk; a whole one where chunks become smaller
+            side = edge // step
+            for qy in range(-(-height // step)):
+                for qx in range(-(-width // step)):
+                    self._node(level - 1, side * cy + qy, side * cx + qx)
+                    part = chunk[qy * step : (qy + 1) * step, qx * step : (qx + 1) * step]
+                    halve(self._chunks[level - 1], part)
+        repeat_edges(chunk, height, width)
+        if self._kept[level]:
+            self.shards[level].add(cy, cx, chunk)
 
 
-def _workspace(grid: Grid, params: PyramidParams, pixels: PixelFormat) -> _Workspace:
-    key = (grid.chunk, grid.shard, params.codec, pixels)
+def _workspace(grid: Grid, params: PyramidParams, pixels: PixelFormat, first: int) -> _Workspace:
+    key = (grid.chunk, grid.shard, params.codec, pixels, (first, grid.is_stored(1)) if grid.tile else None)
     if getattr(_local, "key", None) != key:
-        _local.workspace, _local.key = _Workspace(grid, params.codec, pixels), key
+        _local.workspace, _local.key = _Workspace(grid, params.codec, pixels, first), key
     work: _Workspace = _local.workspace
     return work
 
@@ -310,31 +520,10 @@ def _halving(reader: PyramidReader, grid: Grid, pixels: PixelFormat, first: int,
         y0, x0 = 2 * (origin.y0 + y), 2 * (origin.x0 + x)
         finer = _buffer(edge, edge, pixels)
         reader.read(first - 1, y0, x0, finer)
-        _repeat_edges(finer, min(height - y0, edge), min(width - x0, edge))
-        _halve(finer, chunk)
+        repeat_edges(finer, min(height - y0, edge), min(width - x0, edge))
+        halve(finer, chunk)
 
     return source
-
-
-def _halve(pixels: Pixels, out: Pixels) -> None:
-    """2 x 2 mean, ``(a + b + c + d + 2) >> 2``: what OpenCV's area interpolation computes at this ratio.
-
-    Of two interleaved channels it would round halves to even; each is then halved alone.
-    """
-    size = (out.shape[1], out.shape[0])
-    if out.shape[2] != 2:
-        cv2.resize(pixels, size, dst=out, interpolation=cv2.INTER_AREA)
-        return
-    for channel in range(2):
-        alone = cv2.extractChannel(pixels, channel)
-        cv2.insertChannel(cv2.resize(alone, size, interpolation=cv2.INTER_AREA), out, channel)
-
-
-def _repeat_edges(chunk: Pixels, height: int, width: int) -> None:
-    """Repeat the last valid row and column to the chunk's end: odd sizes halve rightly, padding is small."""
-    below, beside = chunk.shape[0] - height, chunk.shape[1] - width
-    if below or beside:
-        cv2.copyMakeBorder(chunk[:height, :width], 0, below, 0, beside, cv2.BORDER_REPLICATE, dst=chunk)
 
 
 def _buffer(height: int, width: int, pixels: PixelFormat) -> Pixels:

@@ -1,4 +1,4 @@
-"""Zarr codecs for pyramids stored as HTJ2K or JPEG, where none is installed.
+"""Zarr codecs for pyramids stored as HTJ2K, JPEG or JPEG 2000, where none is installed.
 
 The package ``imagecodecs-zarr`` (Python 3.12 and later) registers codecs of these names, with the same
 configuration, for any program. Where it is absent these take their place within this process.
@@ -21,8 +21,8 @@ from zarr.registry import get_codec_class, register_codec
 
 
 def register_image_codecs() -> None:
-    """Let zarr-python read the codecs ``imagecodecs_htj2k`` and ``imagecodecs_jpeg``; safe to call often."""
-    for name, kind in (("imagecodecs_htj2k", Htj2k), ("imagecodecs_jpeg", Jpeg)):
+    """Let zarr-python read ``imagecodecs_htj2k``, ``_jpeg`` and ``_jpeg2k``; safe to call often."""
+    for name, kind in KINDS.items():
         try:
             get_codec_class(name)
         except (KeyError, UnknownCodecError):  # Zarr 3.1, and from 3.2
@@ -70,3 +70,21 @@ class Jpeg(_ImageCodec):
 
     def _pixels(self, data: bytes, spec: ArraySpec) -> Any:
         return imagecodecs.jpeg8_decode(data, out=np.empty(spec.shape, np.uint8))
+
+
+class Jpeg2k(_ImageCodec):
+    """JPEG 2000 of ``(y, x, c)`` pixels."""
+
+    def to_dict(self) -> dict[str, JSON]:
+        return {"name": "imagecodecs_jpeg2k", "configuration": self.configuration}
+
+    def _pixels(self, data: bytes, spec: ArraySpec) -> Any:
+        return imagecodecs.jpeg2k_decode(data, numthreads=1, out=np.empty(spec.shape, np.uint8))
+
+
+KINDS: dict[str, type[_ImageCodec]] = {
+    "imagecodecs_htj2k": Htj2k,
+    "imagecodecs_jpeg": Jpeg,
+    "imagecodecs_jpeg2k": Jpeg2k,
+}
+"""Our codecs by their names in ``zarr.json``."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from her2core.readers.jpeg2000 import Jpeg2000Header, jpeg2000_header
 from her2core.readers.jpegfile import is_one_scan, names_its_colour
+from her2core.readers.standalone import without_zeros
 
 imagecodecs: Any = _imagecodecs  # its stubs know bytes but not the memoryviews it takes
 
@@ -104,22 +105,23 @@ def uncompressed_decoder(*, planar: bool, ycbcr: bool) -> TileDecoder:
 
 
 def fragments_decoder(decode: TileDecoder) -> TileDecoder:
-    """Decoder of a frame in several DICOM fragments, each with its item's eight bytes before it.
+    """Decoder of a frame in several DICOM fragments, each with its item's eight bytes before it."""
+    return lambda data, out: decode(joined_fragments(data), out)
+
+
+def joined_fragments(data: memoryview) -> memoryview:
+    """The stream of a frame in several DICOM fragments.
 
     References
     ----------
     DICOM PS3.5, A.4: the fragments of a frame, end to end, are its stream.
     """
-
-    def joined(data: memoryview, out: Tile) -> None:
-        parts, at = [], 0
-        while at + 8 <= len(data):
-            (length,) = struct.unpack("<I", data[at + 4 : at + 8])
-            parts.append(data[at + 8 : at + 8 + length])
-            at += 8 + length
-        decode(parts[0] if len(parts) == 1 else memoryview(b"".join(parts)), out)
-
-    return joined
+    parts, at = [], 0
+    while at + 8 <= len(data):
+        (length,) = struct.unpack("<I", data[at + 4 : at + 8])
+        parts.append(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _without_padding(unpack: Any) -> Any:
@@ -173,19 +175,13 @@ def jpeg_decoder(photometric: int, tables: bytes | None = None) -> TileDecoder:
             raise ShortTileError("JPEG stream has no end mark")
         # What follows a whole scan changes no pixel; the pixels that a stream lacks are made of it.
         other = np.empty_like(out)
-        stream = _without_zeros(bytes(data))
+        stream = without_zeros(bytes(data))
         unpack(stream + EOI, out)
         unpack(stream + b"\xa5\x5a" * 512 + EOI, other)
         if not np.array_equal(out, other):
             raise ShortTileError("JPEG stream ends before its pixels do")
 
     return decode
-
-
-def _without_zeros(stream: bytes) -> bytes:
-    """A JPEG stream without the zeros behind it; the one after 0xFF is its own (ITU-T T.81, F.1.2.3)."""
-    bare = stream.rstrip(b"\0")
-    return bare + b"\0" if bare.endswith(b"\xff") and bare != stream else bare
 
 
 def _is_ended(data: memoryview) -> bool:

@@ -7,8 +7,8 @@ the thread keeps, from where its part is copied into the caller's array.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from her2core.pixels import Pixels
 from her2core.readers.base import DARK, OUTSIDE, Closing, clip_region, composite
 from her2core.readers.bytesource import ByteSource, JoinedBytes, LocalBytes, coalesce
 from her2core.readers.icc import with_profile
+from her2core.readers.standalone import NativeTiles
 from her2core.readers.tilecodecs import ShortTileError, TileDecoder
 from her2core.records import Box, SlideInfo
 
@@ -31,6 +32,8 @@ SIGNATURES = {
 }
 """How streams begin; deflate by the window sizes of its header (RFC 1950)."""
 SIGNATURE_BYTES = 8
+TakeTile = Callable[[int, int, memoryview], None]
+"""``take(row, column, stream)``; the stream is valid until it returns."""
 SPAN_BYTES = 1 << 23
 """Most bytes read as one range (8 MiB); one larger tile is still read whole."""
 
@@ -115,6 +118,8 @@ class TiledReader(Closing):
         Value outside the slide, of tiles that are absent, and of the ground under what is transparent.
     icc_profile
         The file's colour profile, empty where it has none.
+    native
+        How its tiles are made to stand alone, where their compression allows it.
     """
 
     def __init__(
@@ -126,7 +131,12 @@ class TiledReader(Closing):
         outside: int = OUTSIDE,
         colours: Colours = Colours(),
         icc_profile: bytes = b"",
+        native: NativeTiles | None = None,
     ) -> None:
+        square = grid.whole_tiles and grid.tile_height == grid.tile_width
+        pixels = grid.samples == 3 and grid.offsets.shape[0] == 1 and colours == Colours()
+        self.native = native if square and pixels and outside == OUTSIDE else None
+        info = replace(info, native=self.native.codec if self.native else "")
         self.info = with_profile(info, icc_profile)
         self.icc_profile = icc_profile
         self._source = source
@@ -135,6 +145,16 @@ class TiledReader(Closing):
         self._outside = outside
         self._colours = colours
         self._local = threading.local()
+
+    def read_tiles(self, box: Box, out: Pixels, take: TakeTile) -> None:
+        """Fill ``out`` with ``box``, inside the slide, and hand on every stored tile as the file has it.
+
+        Parameters
+        ----------
+        take
+            ``take(row, column, stream)``, called once the tile's pixels are in ``out``.
+        """
+        self._fill(box, out, take)
 
     def read_region(self, y0: int, x0: int, out: Pixels) -> None:
         grid = self._grid
@@ -149,7 +169,7 @@ class TiledReader(Closing):
         else:
             self._fill(box, inside)
 
-    def _fill(self, box: Box, inside: Pixels) -> None:
+    def _fill(self, box: Box, inside: Pixels, take: TakeTile | None = None) -> None:
         """Give a region inside the slide its tiles, and the ground where one is absent."""
         grid = self._grid
         present = []
@@ -159,9 +179,15 @@ class TiledReader(Closing):
             else:
                 part, _ = self._place(tile, box)
                 inside[part.y0 : part.y1, part.x0 : part.x1] = self._outside
-        self._decode_tiles(present, box, inside)
+        self._decode_tiles(present, box, inside, take)
 
-    def _decode_tiles(self, present: list[tuple[int, int, int]], box: Box, inside: Pixels) -> None:
+    def _decode_tiles(
+        self,
+        present: list[tuple[int, int, int]],
+        box: Box,
+        inside: Pixels,
+        take: TakeTile | None = None,
+    ) -> None:
         """Read the tiles that the file holds, and lay each into the region."""
         grid = self._grid
         spans = [(int(grid.offsets[t]), int(grid.offsets[t] + grid.counts[t])) for t in present]
@@ -169,7 +195,10 @@ class TiledReader(Closing):
         views = self._source.read_spans([span for span, _ in joined])
         for ((start, _), members), data in zip(joined, views, strict=True):
             for i in members:
-                self._copy_tile(present[i], data[spans[i][0] - start : spans[i][1] - start], box, inside)
+                stream = data[spans[i][0] - start : spans[i][1] - start]
+                self._copy_tile(present[i], stream, box, inside)
+                if take is not None:
+                    take(*present[i][1:], stream)
 
     def _place(self, tile: tuple[int, int, int], box: Box) -> tuple[Box, Box]:
         """The tile's part of ``box``: in the box's own pixels, and in the tile's."""

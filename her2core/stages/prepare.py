@@ -132,9 +132,11 @@ def shard(
             raise
 
 
-def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: PyramidParams) -> PyramidRef:
+def finish_pyramid(
+    source: Source, store: Store, path: str, grid: Grid, settled: pyramid.Settled
+) -> PyramidRef:
     """Write the top levels and then the metadata."""
-    pixels = PixelFormat.of(source.info)
+    pixels, params = PixelFormat.of(source.info), settled.params
     pyramid.write_top(store, path, grid, params, pixels=pixels)
     mpp = require_scorable(source.info, source.row.assay)
     return pyramid.finalise(
@@ -147,6 +149,7 @@ def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, params: 
         pixels=pixels,
         icc_profile=_icc_profile(source),
         name=source.row.slide_id,
+        fallback=settled.fallback,
     )
 
 

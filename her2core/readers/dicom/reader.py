@@ -23,6 +23,7 @@ from her2core.readers.bytesource import JoinedBytes, LocalBytes
 from her2core.readers.dicom.header import DicomHeader, read_headers
 from her2core.readers.limits import MAX_TILE_PX, MAX_TILES, check_size, check_tile_index
 from her2core.readers.scale import resolve_scale
+from her2core.readers.standalone import NativeTiles, joined_tiles, jpeg2000_tiles, jpeg_tiles
 from her2core.readers.tiff.grid import absent_tiles
 from her2core.readers.tilecodecs import (
     RGB,
@@ -30,6 +31,7 @@ from her2core.readers.tilecodecs import (
     TileDecoder,
     fragments_decoder,
     htj2k_decoder,
+    joined_fragments,
     jpeg2000_decoder,
     jpeg_decoder,
     jpegxl_decoder,
@@ -127,7 +129,7 @@ def _reader(asked: OpenRequest, levels: Sequence[Level], names: tuple[str, ...],
     level, first = levels[0], levels[0].header
     scale = resolve_scale(asked.name, asked.mpp, [first.scale] if first.scale else [], asked.assay)
     check_size(asked.name, first.height, first.width)
-    compression, decode = _decoder(asked.name, first)
+    compression, decode, native = _decoder(asked.name, first)
     _check_level(asked.name, level)
     parts = [LocalBytes(part.path, asked.name) for part in level.parts]
     source = parts[0] if len(parts) == 1 else JoinedBytes(asked.name, parts)
@@ -161,11 +163,12 @@ def _reader(asked: OpenRequest, levels: Sequence[Level], names: tuple[str, ...],
         fragments_decoder(decode) if grid.head_bytes else decode,
         asked.outside,
         icc_profile=first.icc_profile,
+        native=joined_tiles(native, joined_fragments) if native and grid.head_bytes else native,
     )
 
 
-def _decoder(name: str, header: DicomHeader) -> tuple[str, TileDecoder]:
-    """Name of the compression and frame decoder, after refusing what is not 8-bit RGB."""
+def _decoder(name: str, header: DicomHeader) -> tuple[str, TileDecoder, NativeTiles | None]:
+    """Name of the compression, frame decoder and what makes a frame stand alone; only of 8-bit RGB."""
     if header.samples != 3 or header.bits != 8:
         raise SlideError(
             Reason.FILE_UNREADABLE,
@@ -173,15 +176,17 @@ def _decoder(name: str, header: DicomHeader) -> tuple[str, TileDecoder]:
         )
     wavelet = header.photometric in ("RGB", "YBR_RCT", "YBR_ICT")
     if header.syntax == JPEG_BASELINE:
-        return "jpeg", jpeg_decoder(RGB if header.photometric == "RGB" else YCBCR)
+        photometric = RGB if header.photometric == "RGB" else YCBCR
+        return "jpeg", jpeg_decoder(photometric), jpeg_tiles(photometric)
     if header.syntax in JPEG_2000 and wavelet:
-        return "jpeg2000", jpeg2000_decoder()
+        return "jpeg2000", jpeg2000_decoder(), jpeg2000_tiles()
     if header.syntax in HTJ2K and wavelet:
-        return "htj2k", htj2k_decoder()
+        return "htj2k", htj2k_decoder(), None
     if header.syntax in JPEG_XL and header.photometric in ("RGB", "XYB", "YBR_FULL", "YBR_FULL_422"):
-        return "jpegxl", jpegxl_decoder()  # which gives RGB whatever it stores
+        return "jpegxl", jpegxl_decoder(), None  # which gives RGB whatever it stores
     if header.syntax in UNCOMPRESSED and header.photometric in ("RGB", "YBR_FULL"):
-        return "none", uncompressed_decoder(planar=header.planar, ycbcr=header.photometric != "RGB")
+        bare = uncompressed_decoder(planar=header.planar, ycbcr=header.photometric != "RGB")
+        return "none", bare, None
     raise SlideError(
         Reason.FILE_UNREADABLE,
         f"{name}: transfer syntax {header.syntax} with {header.photometric} is not supported; expected JPEG "

@@ -16,6 +16,7 @@ from her2core.readers.icc import MAX_PROFILE_BYTES
 from her2core.readers.jpeg2000 import HEAD_BYTES, jpeg2000_header
 from her2core.readers.openslide import LEICA_SCHEMA
 from her2core.readers.scale import resolve_scale
+from her2core.readers.standalone import NativeTiles, jpeg2000_tiles, jpeg_tiles
 from her2core.readers.tiff import ifd as tags
 from her2core.readers.tiff.grid import absent_tiles, decoded_once_if_huge, resplit, tile_grid
 from her2core.readers.tiff.ifd import Chain, Ifd
@@ -73,11 +74,11 @@ def open_tiff(source: ByteSource, asked: OpenRequest) -> SlideReader:
     layout = sample_layout(asked.name, scene)
     if scene.foci > 1:
         raise focal_planes(asked.name, scene.foci)
-    compression, decode = _decoder(asked.name, layout, aperio=kind == "aperio")
+    compression, decode, native = _decoder(asked.name, layout, aperio=kind == "aperio")
     grid = _grid(source, asked.name, layout, compression)
     info = chosen.info(asked, grid, compression, (*odd, *layout.problems, *absent_tiles(grid, "glass")))
     profile = layout.pages[0].head(tags.ICC_PROFILE, MAX_PROFILE_BYTES + 1)
-    reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours, profile)
+    reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours, profile, native)
     return decoded_once_if_huge(reader, grid)
 
 
@@ -140,8 +141,8 @@ def _grid(source: ByteSource, name: str, layout: SampleLayout, compression: str)
     return grid
 
 
-def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, TileDecoder]:
-    """Name of the compression, and decoder of a tile."""
+def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, TileDecoder, NativeTiles | None]:
+    """Name of the compression, decoder of a tile, and what makes a tile stand alone."""
     page = layout.pages[0]
     code = page.number(tags.COMPRESSION, 1)
     compression = TIFF_COMPRESSIONS.get(code)
@@ -160,22 +161,23 @@ def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, Til
             "RGB",
         )
     if compression == "jpeg":
-        return compression, jpeg_decoder(photometric, page.data(tags.JPEG_TABLES) or None)
+        tables = page.data(tags.JPEG_TABLES)
+        return compression, jpeg_decoder(photometric, tables or None), jpeg_tiles(photometric, tables)
     if compression == "jpeg2000":
         # Aperio's codes say which colours they hold; elsewhere the tag does, as it does for JPEG.
-        ycbcr = code == APERIO_YCBCR if aperio else photometric == YCBCR
-        return compression, jpeg2000_decoder(ycbcr=ycbcr and samples == 3)
+        ycbcr = samples == 3 and (code == APERIO_YCBCR if aperio else photometric == YCBCR)
+        return compression, jpeg2000_decoder(ycbcr=ycbcr), jpeg2000_tiles(ycbcr=ycbcr)
     if compression == "webp":
-        return compression, webp_decoder()
+        return compression, webp_decoder(), None
     if compression == "jpegxl":
-        return compression, jpegxl_decoder()
+        return compression, jpegxl_decoder(), None
     if photometric == YCBCR or predictor not in (1, 2):
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{name}: {compression} with photometric interpretation {photometric} and predictor {predictor}; "
             "expected RGB (2) and 1 or 2. Export the slide as 8-bit RGB",
         )
-    return compression, raw_decoder(compression, predictor=predictor == 2)
+    return compression, raw_decoder(compression, predictor=predictor == 2), None
 
 
 def _check_jpeg2000(source: ByteSource, name: str, grid: TileGrid) -> None:
