@@ -1,4 +1,4 @@
-"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, clinical, synth.
+"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, clinical, synth.
 
 Exit codes
 ----------

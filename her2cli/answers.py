@@ -1,4 +1,4 @@
-"""Verbs that answer questions from finished tables: ``agreement``."""
+"""Verbs that answer questions from finished tables: ``agreement``, ``outcome`` and ``rna``."""
 
 from __future__ import annotations
 
@@ -79,3 +79,69 @@ def leave(answer: Answer, out: str, endpoint_url: str | None, as_json: bool) -> 
         return
     console.print(answer.text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(written)} files: {place.uri()}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("outcome", epilog=EXIT_CODES)
+def outcome_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Output of a finished run (path or s3://).")],
+    clinical: Annotated[
+        str, typer.Argument(metavar="CLINICAL", help="CSV with a row a line of therapy (path or s3://).")
+    ],
+    out: Out,
+    biopsies: Annotated[
+        str | None, typer.Option(help="CSV of days of biopsies: case_id, specimen_id, biopsy_date.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure of heterogeneity, such as rao_q or eta2_250um (repeat for more)."),
+    ] = None,
+    cut_point: Annotated[
+        list[str] | None, typer.Option(help="Measure whose cut-point is searched (repeat for more).")
+    ] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Relate HER2 and its heterogeneity to outcome under each class of therapy."""
+    from her2core.analysis.outcome import DEFAULT_METRICS, MEAN, compute_outcome
+    from her2core.analysis.outcome_report import report_outcome
+    from her2core.analysis.samples import join, read_biopsies, read_samples
+    from her2core.analysis.survival import need
+    from her2core.analysis.treatments import read_lines
+    from her2core.storage.store import Store
+
+    for package in ("lifelines", "statsmodels"):
+        need("analysis", package)
+    metrics = tuple(dict.fromkeys(metric or DEFAULT_METRICS))
+    cuts = tuple(dict.fromkeys(cut_point or ()))
+    lines = read_lines(clinical, endpoint_url)
+    dates = read_biopsies(biopsies, endpoint_url) if biopsies else None
+    store = Store(run, endpoint_url=endpoint_url)
+    store.reach()
+    samples = read_samples(store, (*metrics, *cuts), dates)
+    found = compute_outcome(join(lines, samples), [m for m in metrics if m != MEAN], cuts)
+    leave(report_outcome(found), out, endpoint_url, as_json)
+
+
+@app.command("rna", epilog=EXIT_CODES)
+def rna_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Output of a finished run (path or s3://).")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV of ERBB2: case_id, value, unit, platform, ...")
+    ],
+    out: Out,
+    cut: Annotated[
+        float | None, typer.Option(help="Value from which on RNA counts as positive, as in the table.")
+    ] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Set ERBB2 by RNA beside HER2: correlation, AUC, agreement, specimens off the line."""
+    from her2core.analysis.rna import compute_rna, read_rna
+    from her2core.analysis.rna_report import report_rna
+    from her2core.analysis.samples import read_samples
+    from her2core.storage.store import Store
+
+    store = Store(run, endpoint_url=endpoint_url)
+    store.reach()
+    found = compute_rna(read_rna(table, endpoint_url), read_samples(store, ()), cut)
+    leave(report_rna(found), out, endpoint_url, as_json)

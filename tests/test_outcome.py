@@ -1,0 +1,204 @@
+"""Outcome: which sample stands before which line, what is refused, and planted effects recovered."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.simulate_outcome import Planted, cohort, planted_ratio, recovered
+from her2core.analysis.outcome import ALL, compute_outcome, interaction_of
+from her2core.analysis.outcome_report import report_outcome
+from her2core.analysis.results import write_answer
+from her2core.analysis.samples import Joined, Sample, join, read_biopsies, read_samples
+from her2core.analysis.treatments import T_DM1, Line, days_of, read_lines
+from her2core.errors import ManifestError
+from her2core.storage.store import Store
+from tests.lakes import write_run
+
+
+def sample(taken: str | None, name: str = "s", status: str = "Positive") -> Sample:
+    return Sample("p", name, taken, "primary", status, "pos_IHC3", "3+", {"membrane_od_mean": 0.5})
+
+
+def line(start: str = "2020-06-15", **more: object) -> Line:
+    return Line(2, "p", T_DM1, start, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("taken", "used", "why"),
+    [
+        (["2020-06-01"], "2020-06-01", ""),
+        (["2020-06-15"], "2020-06-15", ""),
+        (["2020-06-16"], None, "sample_after_start"),
+        (["2020-06-01", "2020-07-01"], "2020-06-01", ""),
+        (["2019", "2020-06-01"], "2020-06-01", ""),
+        (["2020-05"], "2020-05", ""),
+        (["2020-06"], None, "sample_date_ambiguous"),
+        (["2020-06-01", "2020"], None, "sample_date_ambiguous"),
+        ([None], None, "sample_date_missing"),
+        (["2020-06-01", None], None, "sample_date_missing"),
+        (["2020-06-01", "2020-06-01"], None, "sample_date_tied"),
+        (["2020-05-20", "2020-05"], None, "sample_date_tied"),
+        ([], None, "no_sample"),
+    ],
+)
+def test_the_last_sample_surely_taken_before_the_line(
+    taken: list[str | None], used: str | None, why: str
+) -> None:
+    samples = [sample(t, f"s{i}") for i, t in enumerate(taken)]
+    [one] = join([line()], samples)
+    assert (one.sample.taken if one.sample else None, one.why) == (used, why)
+
+
+def test_a_line_between_sample_and_start_is_said() -> None:
+    lines = [
+        line("2020-01-01"),
+        Line(3, "p", "chemotherapy", "2020-03-01"),
+        Line(4, "q", T_DM1, "2020-03-01"),
+    ]
+    assert [one.therapy_between for one in join(lines, [sample("2019-12-01")])] == [False, True, False]
+
+
+def test_an_indeterminate_sample_is_no_sample() -> None:
+    [one] = join([line()], [sample("2020-06-01", status="Indeterminate")])
+    assert (one.sample, one.why) == (None, "sample_indeterminate")
+
+
+def test_days_of_a_date() -> None:
+    assert [d.isoformat() for d in days_of("2020-02")] == ["2020-02-01", "2020-02-29"]
+    assert [d.isoformat() for d in days_of("2020-12")] == ["2020-12-01", "2020-12-31"]
+    assert [d.isoformat() for d in days_of("2020")] == ["2020-01-01", "2020-12-31"]
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+HEAD = "patient_id,therapy_class,start,pfs_days,pfs_event,os_days,os_event,er\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("p,herceptin,2020-01-01,,,,,", "therapy_class is 'herceptin'"),
+        ("p,T-DM1,01.02.2020,,,,,", "'01.02.2020' is no date"),
+        ("p,T-DM1,2020-01-01,100,,,,", "pfs_days and pfs_event belong together"),
+        ("p,T-DM1,2020-01-01,0,1,,,", "pfs_days is 0"),
+        ("p,T-DM1,2020-01-01,100,1,50,1,", "pfs_days 100 is longer than os_days 50"),
+        ("p,T-DM1,2020-01-01,100,maybe,,,", "pfs_event is 'maybe'"),
+        ("p,T-DM1,2020-01-01,,,,,140 %", "er is '140'"),
+        (",T-DM1,2020-01-01,,,,,", "no patient_id"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(tmp_path: Path, row: str, said: str) -> None:
+    with pytest.raises(ManifestError, match="row 2") as error:
+        read_lines(write(tmp_path / "c.csv", f"{HEAD}{row}\n"))
+    assert said in str(error.value)
+
+
+def test_unknown_columns_are_refused_and_own_ones_are_not(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="columns that are not known: death"):
+        read_lines(write(tmp_path / "a.csv", "patient_id,therapy_class,start,death\np,T-DM1,2020,1\n"))
+    [one] = read_lines(
+        write(tmp_path / "b.csv", "patient_id,therapy_class,start,x_death,er\np,tdxd,2020,1,0.5 %\n")
+    )
+    assert (one.therapy_class, one.er_positive) == ("T-DXd", False)
+
+
+def test_samples_of_a_run_and_dates_of_biopsies(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [
+        {"case_id": "A", "patient_id": "p", "specimen_id": "a", "her2_class": "low_1plus",
+         "membrane_od_mean": 0.2, "metrics": {("rao_q", None): 0.1, ("eta2", 250.0): 0.3}},
+        {"case_id": "B", "her2_class": "pos_IHC3", "collection_date": "2020-01-01", "membrane_od_mean": 0.8},
+    ])  # fmt: skip
+    dates = read_biopsies(write(tmp_path / "b.csv", "case_id,specimen_id,biopsy_date\nA,a,2020-05-01\n"))
+    first, second = read_samples(Store(run), ("rao_q", "eta2_250um"), dates)
+    assert (first.patient_id, first.taken, first.group) == ("p", "2020-05-01", "low")
+    assert dict(first.values) == {"membrane_od_mean": 0.2, "rao_q": 0.1, "eta2_250um": 0.3}
+    assert (second.patient_id, second.name, second.group) == ("B", "B", "3+")
+    with pytest.raises(ManifestError, match="by the manifest"):
+        read_samples(Store(run), (), {"B": "2021-01-01"})
+    with pytest.raises(ManifestError, match="names 1 cases"):
+        read_samples(Store(run), (), {"C": "2021-01-01"})
+    with pytest.raises(ManifestError, match="--metric beauty"):
+        read_samples(Store(run), ("beauty",))
+
+
+def test_planted_effects_are_recovered_under_confounding_and_late_entry() -> None:
+    """8 cohorts of 250: the adjusted estimate is right on average and held by intervals; alone it is not."""
+    planted = Planted({"T-DXd": 0.4}, level=-0.5, er=-0.4)
+    found = [recovered(planted, 250, seed, adjusted=True) for seed in range(8)]
+    alone = [recovered(planted, 250, seed, adjusted=False) for seed in range(8)]
+    error = np.mean([np.log(effect.ratio) - truth for effect, truth in found])
+    assert abs(error) < 0.1
+    assert sum(np.log(e.low) <= t <= np.log(e.high) for e, t in found) >= 6
+    assert np.mean([np.log(effect.ratio) - truth for effect, truth in alone]) < -0.2
+
+
+def test_an_interaction_is_recovered_and_none_is_made_up() -> None:
+    planted = Planted({T_DM1: 0.7, "T-DXd": 0.0}, level=-0.5)
+    of = cohort(planted, 300, 1)
+    found = interaction_of("os", of, "rao_q")
+    assert found is not None
+    assert found.p < 0.01
+    ratios = {name: np.log(effect.ratio) for name, effect in found.by_class}
+    assert ratios[T_DM1] == pytest.approx(planted_ratio(of, 0.7, "rao_q", 0.0885), abs=0.3)
+    assert ratios["T-DXd"] == pytest.approx(0, abs=0.3)
+    same = interaction_of("os", cohort(Planted({T_DM1: 0.4, "T-DXd": 0.4}), 300, 1), "rao_q")
+    assert same is not None
+    assert same.p > 0.05
+
+
+def small_cohort() -> list[Joined]:
+    return cohort(Planted({T_DM1: 0.4}, level=-0.5), 60, 2)
+
+
+def test_what_becomes_of_everybody_is_said(tmp_path: Path) -> None:
+    of = small_cohort()
+    one = of[0].line
+    late = Line(99, "late", T_DM1, "2020-01-01", entry_days=50.0, ends={"os": (40.0, True)})
+    again = Line(98, one.patient_id, T_DM1, "2021-01-01", ends={"os": (400.0, True)})
+    lost = Joined(Line(97, "lost", T_DM1, "2020-01-01"), None, "sample_after_start")
+    of += [Joined(late, of[0].sample, ""), Joined(again, of[0].sample, ""), lost]
+    found = compute_outcome(of, ("rao_q",))
+    assert found.excluded == {"entry_after_end (os)": 1, "later_line (os)": 1, "sample_after_start": 1}
+    assert {m.n for m in found.models if m.endpoint == "os" and m.question == "rao_q"} == {60}
+    answer = report_outcome(found)
+    assert "every sample was taken after the line began" in answer.text
+    assert "low against 0: no data" in answer.text
+    files = write_answer(Store(tmp_path / "out"), answer)
+    assert {"models.csv", "curves.parquet", "figures/km_os_all_median-of-rao-q.png", "summary.md"} <= set(
+        files
+    )
+    rows = list(csv.DictReader((tmp_path / "out" / "models.csv").read_text().splitlines()))
+    assert {row["adjusted"] for row in rows if row["question"] == "rao_q"} == {
+        "nothing",
+        "membrane_od_mean, ER",
+    }
+    family = [row for row in rows if row["p_family"]]
+    assert {row["term"] for row in family} == {"rao_q, per SD"}
+
+
+def test_classes_are_compared_apart_and_too_few_events_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    of = []
+    for i, group in enumerate(["3+"] * 40 + ["2+/ISH+"] * 40 + ["low"] * 4 + ["null"] * 4):
+        end = float(rng.exponential(400 if group == "3+" else 150)) + 1
+        taken = Sample(
+            f"p{i}", f"s{i}", "2019", None, "Positive", "x", group, {"membrane_od_mean": rng.random()}
+        )
+        of.append(Joined(Line(i, f"p{i}", T_DM1, "2020", ends={"os": (end, True)}), taken, ""))
+    found = compute_outcome(of, ())
+    asked = {m.question: m for m in found.models if m.therapy == ALL}
+    effect = asked["3+ against 2+/ISH+"].effect
+    assert effect is not None
+    assert effect.high < 1
+    assert asked["low against 0"].status == "few_events"
+    assert {(c.group, len(c.curve.times)) for c in found.curves if c.by == "HER2 class" and c.therapy == ALL} == {
+        ("3+", 40), ("2+/ISH+", 40)
+    }  # fmt: skip
+    assert "low (4)" in "".join(found.small)
