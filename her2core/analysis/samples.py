@@ -16,8 +16,8 @@ from her2core.analysis.finished import finished_rows
 from her2core.analysis.reads import ABSENT, MAX_PROBLEMS
 from her2core.analysis.treatments import Line, days_of
 from her2core.errors import ManifestError
-from her2core.lake.schema import CASES, HETEROGENEITY, SLIDES
 from her2core.intake.manifest_sheet import read_sheet
+from her2core.lake.schema import CASES, HETEROGENEITY, SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store
 
