@@ -1,4 +1,5 @@
-"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, clinical, synth.
+"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, clinical,
+report, synth.
 
 Exit codes
 ----------
@@ -23,7 +24,7 @@ import sys
 from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
 
 # isort: split
-from her2cli import answers, clinical, ingest, synth  # noqa: F401
+from her2cli import answers, clinical, ingest, report, synth  # noqa: F401
 
 # isort: split
 from flows.environment import ServerError

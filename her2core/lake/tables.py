@@ -225,6 +225,23 @@ def read_rows(store: Store, table: Table, columns: Sequence[str]) -> pa.Table:
     return _outlasting(store, lambda: _stored(delta, table, columns))
 
 
+def read_version(store: Store, table: Table, columns: Sequence[str], version: int | None) -> pa.Table:
+    """Columns of a small table as a run left it; null where the table had none of that name then.
+
+    No rows if nothing was committed yet, or the run did not commit this table (``version`` is None).
+    """
+    empty = table.schema.empty_table().select(list(columns))
+    if version is None:
+        return empty
+    try:
+        delta = open_table(store, table, version)
+    except TableNotFoundError:
+        return empty
+    there = set(_schema(delta).names)
+    present = [name for name in columns if name in there]
+    return _as(_outlasting(store, lambda: _stored(delta, table, present)), empty.schema)
+
+
 def check_tables(store: Store) -> None:
     """See that a run may commit to the tables that are there, before it begins.
 

@@ -1,0 +1,169 @@
+"""The table behind every figure of the report, over the whole run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from her2core.report import batches, quality
+from her2core.report.coverage import combinations, coverage
+from her2core.report.run_tables import MEASURES, Row, RunTables
+from her2core.report.slides import ASKED, slide_views
+from her2core.report.specimens import KINDS, STEPS, TAKEN, specimen_views
+from her2core.report.words import HER2_CLASSES, ISH_GROUPS, STAGE_MEANING, STAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the page and the data files are made of.
+
+    Attributes
+    ----------
+    slides, specimens
+        `slide_views` and `specimen_views`.
+    covered
+        `coverage` of the specimens.
+    quality, batches
+        `quality_rows` and `batch_tests`.
+    """
+
+    tables: RunTables
+    slides: tuple[Row, ...]
+    specimens: tuple[Row, ...]
+    covered: list[list[bool]]
+    quality: list[Row]
+    batches: list[Row]
+
+
+def views(tables: RunTables) -> Views:
+    """Everything that is derived from a run's tables."""
+    return Views(
+        tables=tables,
+        slides=slide_views(tables),
+        specimens=specimen_views(tables),
+        covered=coverage(tables),
+        quality=quality.quality_rows(tables.slides),
+        batches=batches.batch_tests(tables.slides),
+    )
+
+
+def figure_tables(of: Views) -> dict[str, pa.Table]:
+    """The tables behind the figures, by the name of their files."""
+    slides, specimens = of.slides, of.specimens
+    return {
+        "slides": _table([_slide_row(row) for row in slides]),
+        "specimens": _table([_specimen_row(row) for row in specimens]),
+        "funnel": _table(funnel(slides)),
+        "exclusions": _table(exclusions(slides), ("stage", "why", "slides")),
+        "her2_classes": _table(counted(specimens, "her2_class", HER2_CLASSES)),
+        "ihc_scores": _table(counted(specimens, "score", {step: f"IHC {step}" for step in STEPS})),
+        "ish_groups": _table(counted(specimens, "ish_group", ISH_GROUPS)),
+        "expression": _table([_picked(row, _EXPRESSION) for row in slides], _EXPRESSION),
+        "coverage": _table(combinations(of.covered), ("specimens",)),
+        "heterogeneity": _table([_picked(row, _HETEROGENEITY) for row in slides], _HETEROGENEITY),
+        "quality": _table(of.quality, ("slide_id", "assay", "measure", "unit", "value", "score", "outlier")),
+        "batches": _table([_batch_row(row) for row in of.tables.slides]),
+        "batch_tests": _table(of.batches, ("factor", "measure", "groups", "n", "effect", "p", "q")),
+        "disagreements": _table(
+            [
+                {"specimen": row["name"], "between": KINDS[kind], "what": words}
+                for row in specimens
+                for kind, words in row["disagreements"]
+            ],
+            ("specimen", "between", "what"),
+        ),
+        "reader_machine": _table(reader_machine(slides), ("reader", "machine", "slides")),
+    }
+
+
+_EXPRESSION = ("slide_id", "assay", "score", "her2_class", "membrane_od_mean", "h_score", "p3_pct", "p2_pct",
+               "p_any_pct", "completeness_mean", "ish_group", "ish_ratio", "ish_her2_mean")  # fmt: skip
+_HETEROGENEITY = ("slide_id", "assay", "score", "ish_group", "membrane_od_mean", "ish_her2_mean", *MEASURES)
+
+
+def funnel(slides: Sequence[Row]) -> list[Row]:
+    """Slides, specimens and patients that reached each stage."""
+    rows = []
+    for at, (stage, meaning) in enumerate(zip(STAGES, STAGE_MEANING, strict=True)):
+        reached = [row for row in slides if row["stage"] >= at]
+        rows.append(
+            {
+                "stage": stage,
+                "meaning": meaning,
+                "slides": len(reached),
+                "specimens": len({(row["case_id"], row["specimen_id"], row["site"]) for row in reached}),
+                "patients": len({row["patient_id"] or row["case_id"] for row in reached}),
+            }
+        )
+    return rows
+
+
+def exclusions(slides: Sequence[Row]) -> list[Row]:
+    """Why slides came no further, by the stage they reached, the commonest first."""
+    counts = Counter((row["stage"], row["left"]) for row in slides if row["left"])
+    ordered = sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
+    return [{"stage": STAGES[stage], "why": why, "slides": count} for (stage, why), count in ordered]
+
+
+def counted(rows: Sequence[Row], column: str, words: Mapping[str, str]) -> list[Row]:
+    """How many rows have each value, also those that nobody has, and last how many have none."""
+    counts = Counter(row[column] for row in rows)
+    known = [*words, *sorted(value for value in counts if value is not None and value not in words)]
+    found = [
+        {"value": value, "meaning": words.get(value, value), "specimens": counts[value]} for value in known
+    ]
+    return [*found, {"value": None, "meaning": "none", "specimens": counts[None]}]
+
+
+def reader_machine(slides: Sequence[Row]) -> list[Row]:
+    """Slides by the score of the reader and of the machine."""
+    counts = Counter(
+        (row["reader_score"], row["score"]) for row in slides if row["reader_score"] and row["score"]
+    )
+    return [
+        {"reader": reader, "machine": machine, "slides": count}
+        for (reader, machine), count in sorted(counts.items())
+    ]
+
+
+def _slide_row(row: Row) -> Row:
+    return {
+        **{name: row[name] for name in ASKED},
+        "stage": STAGES[row["stage"]],
+        "why": row["left"],
+        "notes": "; ".join(row["notes"]),
+        "message": row["message"],
+    }
+
+
+def _specimen_row(row: Row) -> Row:
+    disagreements = [f"{KINDS[kind]}: {words}" for kind, words in row["disagreements"]]
+    return {
+        "name": row["name"],
+        **{name: row[name] for name in TAKEN},
+        "possible_scores": row["possible"],
+        "review": row["review"],
+        "why": "; ".join(row["why"]),
+        "disagreements": "; ".join(disagreements),
+        "reported_ish": "; ".join(row["elsewhere"]),
+    }
+
+
+def _picked(row: Row, names: Sequence[str]) -> Row:
+    return {name: row[name] for name in names}
+
+
+def _batch_row(row: Row) -> Row:
+    groups = {factor.key: factor.group(row) for factor in batches.FACTORS}
+    return {"slide_id": row["slide_id"]} | groups | {name: row.get(name) for name in batches.MEASURES}
+
+
+def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> pa.Table:
+    """Rows as a table; with these columns where there are none."""
+    if rows:
+        return pa.Table.from_pylist([dict(row) for row in rows])
+    return pa.table({name: pa.nulls(0, pa.string()) for name in names})

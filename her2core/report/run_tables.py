@@ -1,0 +1,121 @@
+"""What a run left in the lake, as of that run, whatever came later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from her2core.errors import ConfigError
+from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, PATIENTS, RUNS, SLIDES, Table
+from her2core.lake.tables import read_rows, read_version
+from her2core.storage.store import Store
+
+Row = dict[str, Any]
+
+ADDRESSES = ("uri", "roi_source", "cells_source")
+"""Columns of ``slides`` that hold addresses: never shown, and their folders are taken out of messages."""
+SLIDE_COLUMNS = tuple(column.name for column in SLIDES.columns)
+CASE_COLUMNS = tuple(column.name for column in CASES.columns)
+PATIENT_COLUMNS = ("patient_id", "specimens", "primary_metastasis", "primary_metastasis_change")
+MEASURES = (
+    "gini_simpson",
+    "shannon",
+    "membrane_od_cv",
+    "eta2_100um",
+    "discordant_fraction_250um",
+    "region_score_range_250um",
+    "moran_i_od_100um",
+    "hot_fraction_od_100um",
+    "biopsy_needle_other_1_10000um",
+    "copies_cv",
+    "amplified_ratio_arm",
+)
+"""Metrics of heterogeneity that the report draws; the table ``heterogeneity_wide`` holds all."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTables:
+    """Rows of one run.
+
+    Attributes
+    ----------
+    run
+        Its row of ``runs``.
+    slides, cases, patients
+        Rows of the tables of these names that belong to it, sorted by their keys.
+    measures
+        `MEASURES` by slide.
+    """
+
+    run: Row
+    slides: tuple[Row, ...]
+    cases: tuple[Row, ...]
+    patients: tuple[Row, ...]
+    measures: dict[str, Row]
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run["run_id"])
+
+
+def read_run(store: Store, run_id: str | None = None) -> RunTables:
+    """Read a run's rows at the versions of the tables that it names.
+
+    Parameters
+    ----------
+    store
+        Output of the run.
+    run_id
+        Which run; the last one that finished if None.
+
+    Raises
+    ------
+    ConfigError
+        If the output holds no finished run, or not this one.
+    """
+    runs = read_rows(store, RUNS, [column.name for column in RUNS.columns]).to_pylist()
+    runs.sort(key=lambda run: (run["finished_at"], run["run_id"]))
+    if not runs:
+        raise ConfigError(
+            f"{store.uri()} holds no finished run; start one with: her2 run MANIFEST --out {store.uri()}"
+        )
+    found = [run for run in runs if run_id in (None, run["run_id"])]
+    if not found:
+        last = ", ".join(run["run_id"] for run in runs[-5:])
+        raise ConfigError(f"{store.uri()} holds no run {run_id}; the last ones are {last}")
+    run = found[-1]
+    own = {each["slide_id"] for each in json.loads(run["inputs"])}
+
+    def rows(table: Table, columns: Sequence[str]) -> list[Row]:
+        read = read_version(store, table, columns, run[f"{table.name}_version"]).to_pylist()
+        return sorted(read, key=lambda row: [row[name] or "" for name in table.key])
+
+    slides = [row for row in rows(SLIDES, SLIDE_COLUMNS) if row["slide_id"] in own]
+    cases = [row for row in rows(CASES, CASE_COLUMNS) if own.intersection(_slides_of(row))]
+    patients = {row["patient_id"] or row["case_id"] for row in cases}
+    return RunTables(
+        run=run,
+        slides=tuple(slides),
+        cases=tuple(cases),
+        patients=tuple(row for row in rows(PATIENTS, PATIENT_COLUMNS) if row["patient_id"] in patients),
+        measures={
+            row["slide_id"]: row
+            for row in rows(HETEROGENEITY_WIDE, ("slide_id", "case_id", *MEASURES))
+            if row["slide_id"] in own
+        },
+    )
+
+
+def _slides_of(case: Row) -> list[str]:
+    """All slides of a specimen; tables of earlier versions name only those that took part."""
+    if case["slides"] is not None:
+        return list(case["slides"])
+    kinds = ("pooled", "ish", "indeterminate", "failed", "skipped")
+    return [name for kind in kinds for name in case[f"slides_{kind}"] or ()]
+
+
+def specimen_key(row: Row) -> tuple[str, str, str]:
+    """What a row of ``slides`` and one of ``cases`` have in common."""
+    return row["case_id"], row["specimen_id"] or "", row["site"] or ""

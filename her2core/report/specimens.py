@@ -1,0 +1,129 @@
+"""A specimen as the page shows it, and everything that disagrees in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from her2core.report.run_tables import Row, RunTables, specimen_key
+from her2core.report.slides import CALLS, class_words, flag_words, reason_words
+from her2core.report.words import ISH_GROUPS, NO_CLASS, PENDING, in_words
+
+KINDS = {
+    "ihc_ish": "IHC and ISH",
+    "blocks": "blocks",
+    "slides": "slides",
+    "lesions": "primary and metastasis",
+    "reader": "reader and machine",
+    "statements": "statements",
+}
+"""What may disagree, in the order of the page."""
+TAKEN = (
+    *("case_id", "patient_id", "specimen_id", "site", "collection_date", "her2_status", "her2_class"),
+    *("score", "consensus_score", "ihc_class", "ish_group", "ish_result", "ish_comment", "ish_arm_source"),
+    *("n_scored", "p3_pct", "p3_low_pct", "p3_high_pct", "p2_pct", "p2_low_pct", "p2_high_pct"),
+    *("p_any_pct", "p_any_low_pct", "p_any_high_pct", "h_score", "membrane_od_mean"),
+    *("n_ish", "ish_ratio", "ish_ratio_low", "ish_ratio_high", "ish_her2_mean", "ish_her2_mean_low"),
+    *("ish_her2_mean_high", "ish_cep17_mean", "gh_category", "block_discordance", "discordance"),
+    *("rules", "case_rules", "ish_rules", "n_slides", "n_blocks"),
+)
+STEPS = ("0", "1+", "2+", "3+")
+
+
+def specimen_views(tables: RunTables) -> tuple[Row, ...]:
+    """Rows of the specimens for the page, in the order of the table.
+
+    Each has the columns `TAKEN`, ``name``, ``slide_rows`` (places of its slides), ``called``, ``why`` (its
+    reasons, flags and what it waits for, in words), ``review`` (whether a person should look) and
+    ``disagreements`` (pairs of one of `KINDS` and words).
+    """
+    slides: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for at, slide in enumerate(tables.slides):
+        slides[specimen_key(slide)].append(at)
+    lesions = {row["patient_id"]: row for row in tables.patients}
+    views = []
+    for case in tables.cases:
+        places = slides.get(specimen_key(case), [])
+        of = [tables.slides[at] for at in places]
+        disagreements = _disagreements(case, of, lesions.get(case["patient_id"] or case["case_id"]))
+        views.append(
+            {
+                **{name: case.get(name) for name in TAKEN},
+                "name": specimen_name(case),
+                "class_words": class_words(case["her2_class"]) if case["her2_class"] else NO_CLASS,
+                "slide_rows": places,
+                "called": case["her2_status"] in CALLS,
+                "why": _why(case),
+                "possible": " or ".join(case["possible_scores"] or ()) if case["borderline"] else None,
+                "elsewhere": list(case["external_ish"] or ()),
+                "review": needs_a_person(case) or bool(disagreements),
+                "disagreements": disagreements,
+            }
+        )
+    return tuple(views)
+
+
+def specimen_name(row: Mapping[str, str | None]) -> str:
+    """Case, specimen and site, without what another of them says already."""
+    parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
+    kept = [p for p in parts if p and not any(other and p in other for other in parts if other != p)]
+    return " · ".join(kept)
+
+
+def needs_a_person(case: Row) -> bool:
+    """Whether a specimen's result is for a person to settle."""
+    return bool(
+        case["her2_status"] not in CALLS
+        or case["pending"]
+        or case["conflicts"]
+        or case["borderline"]
+        or "review" in (case["flags"] or ())
+    )
+
+
+def _why(case: Row) -> list[str]:
+    """What made the result, and what to know of it, in words, the weightier first."""
+    words = [PENDING.get(case["pending"], in_words(case["pending"]))] if case["pending"] else []
+    words += [flag_words(flag) for flag in case["flags"] or ()]
+    words += list(case["conflicts"] or ())
+    if case["incomplete"]:
+        words.append("not all slides of the specimen have a result")
+    return words + [reason_words(reason) for reason in case["reasons"] or ()]
+
+
+def _disagreements(case: Row, slides: Sequence[Row], patient: Row | None) -> list[tuple[str, str]]:
+    found = [("ihc_ish", flag_words(flag)) for flag in case["flags"] or () if flag.startswith("discordant")]
+    if "ish_conflict" in (case["flags"] or ()):
+        found.append(("ihc_ish", flag_words("ish_conflict")))
+    if (case["block_discordance"] or 0) > 0:
+        found.append(("blocks", f"IHC scores of blocks differ by {case['block_discordance']}"))
+    elif (case["discordance"] or 0) > 0:
+        found.append(("slides", f"IHC scores of slides differ by {case['discordance']}"))
+    if patient is not None and patient["primary_metastasis"] == "discordant":
+        found.append(("lesions", f"from primary to metastasis: {patient['primary_metastasis_change']}"))
+    for slide in slides:
+        steps = reader_steps(slide)
+        if steps:
+            found.append(
+                (
+                    "reader",
+                    f"{slide['slide_id']}: reader {slide['reader_score']}, machine {slide['score']}",
+                )
+            )
+    found += [("statements", text) for text in case["conflicts"] or ()]
+    return found
+
+
+def reader_steps(slide: Row) -> int | None:
+    """Score of the machine less that of the reader, in steps; None without both."""
+    reader = slide["reader_score"]
+    if reader == "0+":
+        reader = "0"
+    if slide["score"] not in STEPS or reader not in STEPS:
+        return None
+    return STEPS.index(slide["score"]) - STEPS.index(reader)
+
+
+def group_words(group: str) -> str:
+    """An ISH group in words."""
+    return ISH_GROUPS.get(group, in_words(group))

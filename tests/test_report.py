@@ -1,0 +1,244 @@
+"""The report of a run: what it counts, what it leaves out, what it carries."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from her2core.errors import ConfigError, Reason
+from her2core.guidelines.rules_case import FLAGS as CASE_FLAGS
+from her2core.guidelines.rules_case import HER2_CLASSES as CASE_CLASSES
+from her2core.lake.schema import HETEROGENEITY_WIDE, PATIENTS
+from her2core.report import words
+from her2core.report.batches import batch_tests
+from her2core.report.build import page_path, write_report
+from her2core.report.figures import exclusions, figure_tables, funnel, views
+from her2core.report.page import as_json, columns
+from her2core.report.quality import robust_scores
+from her2core.report.run_tables import read_run
+from her2core.report.slides import how_far
+from her2core.report.specimens import reader_steps
+from her2core.storage.store import Store
+from tests.conftest import ROOT
+from tests.report_run import FOLDER, RUN, blank, picture, slide, specimen, unscored, write_run
+
+EVIL = "</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>"
+MESSAGE = f"{FOLDER}/c.svs: is no slide; see s3://b/x?X-Amz-Signature=1"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Store:
+    """A run in which much went wrong."""
+    store = Store(tmp_path / "out")
+    named = {f"{kind}picture": f"pictures/a-{kind}1.png" for kind in ("", "fields_", "regions_")}
+    slides = [
+        slide("a", reader_score="2+", **named),
+        slide("b", score="2+", her2_class="equivocal_2plus", antibody_clone="=cmd()"),
+        unscored("c", "quarantined", "uncalibrated", "not_a_slide", message=MESSAGE),
+        unscored("d", "indeterminate", "uncalibrated", "blur"),
+        unscored("e", "skipped", "excluded"),
+        slide(EVIL, case=EVIL),
+    ]  # fmt: skip
+    cases = [
+        specimen(slides[:1]),
+        specimen(slides[1:2], her2_status="Equivocal", her2_class="equivocal"),
+        *(specimen([row], her2_status="Indeterminate", her2_class="indeterminate") for row in slides[2:5]),
+        specimen(slides[5:], block_discordance=2),
+    ]
+    write_run(store, slides, cases, [blank(PATIENTS, patient_id="patient-case-a")])
+    for path in named.values():
+        store.write_bytes(path, picture("navy"))
+    return store
+
+
+def test_the_funnel_says_how_far_slides_came_and_why_no_further(run: Store) -> None:
+    made = views(read_run(run))
+    assert [(row["stage"], row["slides"], row["patients"]) for row in funnel(made.slides)] == [
+        ("received", 6, 6),
+        ("readable", 4, 4),
+        ("scored", 3, 3),
+        ("called", 2, 2),
+    ]
+    assert exclusions(made.slides) == [
+        {"stage": "received", "why": "excluded by the manifest", "slides": 1},
+        {"stage": "received", "why": "the file is not a slide", "slides": 1},
+        {"stage": "readable", "why": "out of focus", "slides": 1},
+        {"stage": "scored", "why": "IHC equivocal, no ISH result", "slides": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ({"pending": "PENDING_IHC", "her2_status": "Indeterminate"}, "ISH waits for an IHC result"),
+        ({"conflicts": ["positive and negative"]}, "statements contradict each other"),
+        ({"borderline": True}, "more than one score is possible"),
+        ({"incomplete": True}, "other slides of the specimen have no score"),
+        ({}, "specimen indeterminate"),
+    ],
+)
+def test_a_scored_slide_of_an_open_specimen_is_not_called(case: dict[str, Any], why: str) -> None:
+    row = slide("a")
+    assert how_far(row, specimen([row], **({"her2_status": "Indeterminate"} | case))) == (2, why)
+    assert how_far(row, specimen([row], her2_status="Negative")) == (3, None)
+    assert how_far(row, None) == (2, "no specimen")
+
+
+def test_every_code_has_words() -> None:
+    assert set(words.REASONS) == set(Reason)
+    assert set(words.HER2_CLASSES) == set(CASE_CLASSES)
+    assert set(CASE_FLAGS) <= set(words.FLAGS)
+
+
+def test_the_reader_s_split_zero_agrees_with_zero() -> None:
+    assert reader_steps(slide("a", score="0", reader_score="0+")) == 0
+    assert reader_steps(slide("a", score="3+", reader_score="1+")) == 2
+    assert reader_steps(slide("a", score="3+", reader_score=None)) is None
+
+
+def test_what_disagrees_is_named(run: Store) -> None:
+    table = figure_tables(views(read_run(run)))["disagreements"].to_pylist()
+    assert [(row["between"], row["what"]) for row in table] == [
+        ("blocks", "IHC scores of blocks differ by 2"),
+        ("reader and machine", "a: reader 2+, machine 3+"),
+    ]
+
+
+def test_outliers_are_counted_in_spreads_from_the_median() -> None:
+    assert robust_scores([1, 2, 3]) == [None] * 3  # too few
+    assert robust_scores([5.0] * 9) == [None] * 9  # all equal
+    scores = robust_scores([1, 2, 3, 4, 5, 6, 7, 8, 40])  # median 5, median distance 2
+    assert scores[-1] == pytest.approx(35 / (1.4826 * 2))
+    mostly_equal = robust_scores([0.0] * 8 + [0.9])  # mean distance 0.1
+    assert mostly_equal[-1] == pytest.approx(0.9 / (1.2533 * 0.1))
+
+
+def test_a_scanner_that_shifts_a_measure_is_found_and_one_that_does_not_is_not() -> None:
+    rows = [
+        slide(f"s{k}", scanner="AB"[k % 2], fixative="XY"[k // 2 % 2], h_score=None, p_any_pct=None,
+              membrane_od_mean=0.3 + 0.01 * k + (0.5 if k % 2 else 0), tissue_area_mm2=None)
+        for k in range(40)
+    ]  # fmt: skip
+    found = {(test["factor"], test["measure"]): test for test in batch_tests(rows)}
+    assert set(found) == {("scanner", "membrane OD"), ("fixative", "membrane OD")}
+    assert found["scanner", "membrane OD"]["q"] < 1e-6
+    assert found["scanner", "membrane OD"]["effect"] == pytest.approx(
+        0.75, abs=0.01
+    )  # 20 below 20: H = 29.27
+    assert found["fixative", "membrane OD"]["q"] > 0.5
+    assert batch_tests(rows[:8]) == []  # four of each
+
+
+def test_nothing_from_outside_becomes_markup_and_no_address_is_shown(run: Store) -> None:
+    made = write_report(run)
+    page = run.read_bytes(made.path).decode()
+    assert made.path == page_path(RUN)
+    assert "<script>window.stolen" not in page
+    assert page.count("</script>") == page.count("<script") == 5  # three of data, Plotly and ours
+    assert "onerror=window" in page  # as text in the data
+    shown = page + "".join(
+        run.read_bytes(path).decode() for path in run.list(f"report/{RUN}/data") if path.endswith(".csv")
+    )
+    for secret in ("J. Doe", FOLDER, "Signature", str(run.root)):
+        assert secret not in shown, secret
+    (message,) = {row["message"] for row in views(read_run(run)).slides if row["message"]}
+    assert message == "c.svs: is no slide; see x?…"
+
+
+def test_data_of_the_page_survive_whatever_text_they_hold() -> None:
+    rows = [{"a": EVIL, "b": float("nan")}, {"a": EVIL, "b": 1234567.0}, {"a": None, "b": 0.123456789}]
+    text = as_json(columns(rows, ("a", "b")))
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"a": {"d": [EVIL], "i": [0, 0, -1]}, "b": [None, 1234600, 0.12346]}
+
+
+def test_the_data_of_every_figure_lie_beside_the_page_twice(run: Store) -> None:
+    write_report(run)
+    folder = f"report/{RUN}/data"
+    tables = figure_tables(views(read_run(run)))
+    names = {Path(path).name for path in run.list(folder)}
+    assert names == {f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")} | {"columns.csv"}
+    for name, table in tables.items():
+        rows = list(csv.reader(io.StringIO(run.read_bytes(f"{folder}/{name}.csv").decode())))
+        stored = pq.read_table(io.BytesIO(run.read_bytes(f"{folder}/{name}.parquet")))
+        assert stored.equals(table)
+        assert rows[0] == table.column_names
+        assert len(rows) == 1 + len(table)
+    slides = {
+        row["slide_id"]: row
+        for row in csv.DictReader(io.StringIO(run.read_bytes(f"{folder}/slides.csv").decode()))
+    }
+    assert slides["b"]["antibody_clone"] == "'=cmd()"  # no formula
+    meant = list(csv.DictReader(io.StringIO(run.read_bytes(f"{folder}/columns.csv").decode())))
+    assert not [row for row in meant if not row["meaning"] and row["file"] not in ("coverage",)]
+
+
+def test_pictures_are_carried_until_the_budget_is_spent(run: Store, tmp_path: Path) -> None:
+    full = write_report(run, into=Store(tmp_path / "full"))
+    assert (full.n_pictured, full.n_thumbnails, full.n_full) == (1, 1, 1)
+    page = Path(full.uri).read_text()
+    assert page.count("data:image/webp;base64,") == 4
+    none = write_report(run, into=Store(tmp_path / "none"), picture_bytes=0)
+    assert (none.n_thumbnails, none.n_full) == (1, 0)
+    assert '"pictures_at":null' in Path(none.uri).read_text()
+    assert '"pictures_at":"../../"' in run.read_bytes(write_report(run, picture_bytes=0).path).decode()
+
+
+def test_pictures_that_are_gone_are_left_out(run: Store) -> None:
+    run.delete("pictures", recursive=True)
+    made = write_report(run)
+    assert (made.n_pictured, made.n_thumbnails) == (1, 0)
+
+
+def test_an_earlier_run_is_reported_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = slide("a", score="1+", her2_class="low_1plus")
+    write_run(store, [first], [specimen([first])], finished_at=_at(1))
+    measures = [blank(HETEROGENEITY_WIDE, slide_id="a", case_id="case-a", shannon=0.5)]
+    write_run(
+        store,
+        [slide("a")],
+        [specimen([slide("a")])],
+        (),
+        measures,
+        "20270102T030405Z-abcdef",
+        finished_at=_at(2),
+    )
+    (last,) = read_run(store).slides
+    (then,) = read_run(store, RUN).slides
+    assert (last["score"], then["score"]) == ("3+", "1+")
+    assert (read_run(store).measures["a"]["shannon"], read_run(store, RUN).measures) == (0.5, {})
+    with pytest.raises(ConfigError, match="no run nothing; the last ones are 20260102T030405Z-abcdef, 2027"):
+        read_run(store, "nothing")
+    with pytest.raises(ConfigError, match="holds no finished run"):
+        read_run(Store(tmp_path / "empty"))
+
+
+def _at(day: int) -> datetime:
+    return datetime(2026, 1, day, tzinfo=UTC)
+
+
+def test_a_report_needs_neither_kernels_nor_readers() -> None:
+    heavy = ["numba", "cv2", "matplotlib", "zarr", "dask", "prefect", "typer"]
+    heavy += ["her2core.kernels", "her2core.readers"]
+    code = f"import sys; import her2core.report.build; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_page_forbids_every_script_but_its_own_and_every_connection(run: Store) -> None:
+    page = run.read_bytes(write_report(run).path).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert policy.startswith("default-src &#x27;none&#x27;; script-src &#x27;sha256-")
+    assert policy.count("sha256-") == 2
+    assert "http" not in policy

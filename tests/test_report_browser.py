@@ -1,0 +1,219 @@
+"""The report's page in real Chromium: it opens without an error, sorts, filters, exports and prints."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from her2core.lake.schema import HETEROGENEITY_WIDE, PATIENTS
+from her2core.report.build import write_report
+from her2core.storage.store import Store
+from tests.report_run import RUN, blank, picture, slide, specimen, unscored, write_run
+from tests.tools.chromium import chromium
+
+EVIL = "</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>"
+CLASSES = ("pos_IHC3", "low_1plus", "ultralow", "null")
+SCORES = ("3+", "1+", "0", "0")
+N = 60
+
+
+def make_run(store: Store) -> None:
+    """Sixty slides of as many cases, one of them with a name that would be markup, and one unreadable."""
+    slides = [
+        slide(
+            EVIL if k == 3 else f"s{k:02}",
+            score=SCORES[k % 4],
+            her2_class=CLASSES[k % 4],
+            membrane_od_mean=0.8 - 0.01 * k,
+            scanner="BA"[k % 2],
+            reader_score="3+" if k < 2 else None,
+            picture="pictures/a.png" if k == 0 else None,
+            tissue_area_mm2=500.0 if k == 5 else 10.0 + 0.1 * k,
+        )
+        for k in range(N)
+    ]
+    lost = unscored("lost", "failed", "file_truncated")
+    cases = [
+        specimen(
+            [row],
+            her2_class=row["her2_class"],
+            her2_status="Positive" if row["score"] == "3+" else "Negative",
+        )
+        for row in slides
+    ]
+    cases.append(specimen([lost], her2_status="Indeterminate", her2_class="indeterminate", score=None))
+    measures = [
+        blank(HETEROGENEITY_WIDE, slide_id=row["slide_id"], case_id=row["case_id"], gini_simpson=0.01 * k)
+        for k, row in enumerate(slides)
+    ]
+    write_run(store, [*slides, lost], cases, [blank(PATIENTS, patient_id="patient-x")], measures)
+    store.write_bytes("pictures/a.png", picture("teal"))
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+    """Browser with the page open, and the folder of the run."""
+    folder = tmp_path_factory.mktemp("report")
+    with chromium(folder) as browser:
+        store = Store(folder / "out")
+        make_run(store)
+        browser.get(Path(write_report(store).uri).as_uri())
+        yield browser, folder
+
+
+@pytest.fixture
+def page(opened: tuple[Any, Path]) -> Any:
+    """The page without filters."""
+    browser = opened[0]
+    browser.execute_script("her2report.reset(); her2report.drawAll()")
+    return browser
+
+
+def column(page: Any, table: str, heading: str) -> list[str]:
+    """Texts of a column of a table as shown."""
+    found: list[str] = page.execute_script(
+        """const table = document.querySelector(`#fig-${arguments[0]} table`);
+        const at = [...table.querySelectorAll('th')].findIndex((th) => th.textContent === arguments[1]);
+        return [...table.querySelectorAll('tbody tr')].map((tr) => tr.cells[at].textContent)""",
+        table,
+        heading,
+    )
+    return found
+
+
+def sort_by(page: Any, table: str, heading: str) -> None:
+    page.execute_script(
+        """[...document.querySelectorAll(`#fig-${arguments[0]} th button`)]
+        .find((button) => button.textContent === arguments[1]).click()""",
+        table,
+        heading,
+    )
+
+
+def test_the_page_opens_without_an_error_and_runs_nothing_from_outside(page: Any) -> None:
+    assert page.execute_script("return document.documentElement.dataset.ready") == "yes"
+    assert page.execute_script("return [window.stolen, document.querySelectorAll('img[src=x]').length]") == [
+        None,
+        0,
+    ]
+    assert page.execute_script(
+        "return [...document.querySelectorAll('.plot')].every((p) => p.querySelector('svg'))"
+    )
+    assert EVIL in column(page, "slides", "slide")  # as text
+    assert [entry["message"] for entry in page.get_log("browser")] == []
+    assert page.execute_script("return performance.getEntriesByType('resource').map((r) => r.name)") == []
+
+
+def test_figures_count_what_their_data_files_hold(page: Any, opened: tuple[Any, Path]) -> None:
+    data = opened[1] / "out" / "report" / RUN / "data"
+    for name in ("funnel", "exclusions", "coverage", "reader_machine", "batch_tests"):
+        names, rows = page.execute_script("return her2report.figureData(arguments[0])", name)
+        filed = list(csv.reader(io.StringIO((data / f"{name}.csv").read_text())))
+        assert filed[0] == names, name
+        assert len(filed) == 1 + len(rows)
+        for one, other in zip(filed[1:], rows, strict=True):
+            assert [_value(cell) for cell in one] == [_about(_value(cell)) for cell in other]
+    _, rows = page.execute_script("return her2report.figureData('her2_classes')")
+    counts = {
+        row["value"]: int(row["specimens"])
+        for row in csv.DictReader(io.StringIO((data / "her2_classes.csv").read_text()))
+    }
+    assert rows
+    assert {value: n for value, _, n in rows} == {value: counts[value] for value, _, _ in rows}
+
+
+def _value(cell: Any) -> Any:
+    """A cell of a file or of the page: a number where it is one."""
+    try:
+        return str(cell) if isinstance(cell, bool) else float(cell)
+    except ValueError:
+        return cell
+
+
+def _about(value: Any) -> Any:
+    """A number as the page has it, with five digits."""
+    return pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+
+
+def test_a_heading_sorts_numbers_as_numbers_and_turns_them_around(page: Any) -> None:
+    sort_by(page, "slides", "slide")
+    sort_by(page, "slides", "slide")
+    assert column(page, "slides", "slide")[0] == "s59"
+    sort_by(page, "outliers", "spreads")
+    assert column(page, "outliers", "slide") == ["s05"]
+    assert (
+        page.execute_script("return document.querySelectorAll('#fig-slides tbody tr').length") == 25
+    )  # a page
+
+
+def test_a_filter_acts_on_every_figure_and_table_and_a_highlight_on_none_of_the_counts(page: Any) -> None:
+    page.execute_script("her2report.toggle('her2_class', 'ultralow'); her2report.drawAll()")
+    assert set(column(page, "specimens", "class")) == {"ultralow"}
+    assert page.execute_script("return her2report.figureData('funnel')[1][0].slice(2)") == [15, 15, 15]
+    assert "15 of 61 specimens" in page.execute_script("return document.getElementById('count').textContent")
+    page.execute_script("her2report.reset(); her2report.toggle('left', 'the file is cut off')")
+    assert page.execute_script("return her2report.figureData('exclusions')[1]") == [
+        ["received", "the file is cut off", 1]
+    ]
+    page.execute_script("her2report.reset()")
+    page.execute_script("document.getElementById('highlight').value = 's0'")
+    page.execute_script("document.getElementById('highlight').dispatchEvent(new Event('input'))")
+    _until(
+        lambda: page.execute_script("return her2report.state.marked.size") == 9
+    )  # s00 to s09 but the third
+    assert page.execute_script("return her2report.state.slides.length") == N + 1
+
+
+def test_the_search_finds_words_of_a_reason(page: Any) -> None:
+    page.find_element("id", "search").send_keys("cut off")
+    _until(lambda: page.execute_script("return her2report.state.slides.length") == 1)
+
+
+def _until(condition: Any, seconds: float = 10.0) -> None:
+    """Wait for something that the page does after a pause in typing."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_export_holds_what_is_filtered(page: Any, opened: tuple[Any, Path]) -> None:
+    page.execute_script("her2report.toggle('score', '1+')")
+    page.execute_script("document.getElementById('export-slides').click()")
+    saved = opened[1] / f"slides-{RUN}.csv"
+    _until(saved.exists)
+    rows = list(csv.DictReader(io.StringIO(saved.read_text())))
+    assert len(rows) == 15
+    assert {row["score"] for row in rows} == {"1+"}
+
+
+def test_a_case_opens_with_its_pictures(page: Any) -> None:
+    sort_by(page, "specimens", "specimen")
+    page.execute_script(
+        "[...document.querySelectorAll('#fig-specimens tbody tr')]"
+        ".find((row) => row.textContent.includes('s00')).click()"
+    )
+    assert page.execute_script("return document.getElementById('card').open")
+    text = page.execute_script("return document.getElementById('card').textContent")
+    assert "breast_asco_cap_2018" in text
+    assert "30.0 %" in text
+    _until(lambda: page.execute_script("return document.querySelector('#card img').naturalWidth") == 200)
+    page.execute_script("document.getElementById('card').close()")
+
+
+def test_it_prints_on_paper_and_comes_back(page: Any) -> None:
+    wide = "return document.querySelector('#fig-heterogeneity .plot svg').getBoundingClientRect().width"
+    before = page.execute_script(wide)
+    printed = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    pages = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert 4 <= pages <= 20
+    _until(lambda: abs(page.execute_script(wide) - before) < 2)
+    assert [entry["message"] for entry in page.get_log("browser")] == []
