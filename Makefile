@@ -75,6 +75,7 @@ docs: $(VENV)/.runtime
 	$(BIN)/python -m her2core.lake.schema > docs/schema.md
 	$(BIN)/python -m her2core.config schema > docs/config.schema.json
 	$(BIN)/python -m her2core.config document > docs/parameters.md
+	$(BIN)/python docs/third_party.py > docs/third-party.md
 
 # Exact versions and hashes for every Python and platform; no registry address and no machine's path inside.
 UV_COMPILE = python3 -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -3,7 +3,7 @@
     python benchmarks/fit_nuclei.py
 
 Nuclei marked by eye (`tests/data/nuclei_by_eye.csv`) on real cores, which have to be at hand, and phantoms
-decide which outlines are nuclei (`evidence.NucleusRule`) and which hold two (`parting.SplittingRule`): two
+decide which outlines are nuclei (`NucleusRule`) and which hold two (`SplittingRule`): two
 logistic regressions over the measures that the kernel itself takes. Both are then fitted again without one
 field after the other, and the kernel looks for the nuclei of the field left out. Printed are the weights, to
 be copied into the two rules, and recall and precision by core. A nucleus is found within 4 um of its mark,
@@ -30,7 +30,7 @@ from slides import MPP, RGB, SHARED, profile_of
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ihc.nucleus_model import NucleusRule
 from her2core.kernels.ihc.planes import Planes
-from her2core.kernels.ihc.splitting import SplittingRule, lean, shape
+from her2core.kernels.ihc.splitting import SplittingRule, shape, split_log_odds
 from her2core.kernels.nuclei import UNLIMITED, Nuclei
 from her2core.kernels.polar import centroid
 from her2core.params import IHCParams
@@ -131,7 +131,7 @@ class Watched(IHCKernel):
             whole = shape(kept.path[i], self.ray_index)
             for k, name in enumerate(PARTING):
                 rule = self.splitting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
-                measures[i, k] = lean(i, whole, stains, width, kept, rule) - 1.0
+                measures[i, k] = split_log_odds(i, whole, stains, width, kept, rule) - 1.0
         self.asked.append((kept, measures))
         return super()._parted(planes, found)
 

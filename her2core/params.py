@@ -64,34 +64,34 @@ class ProfileParams:
     sample_tiles: int = 48
     """Most tiles sampled from one slide. Ours."""
     max_vector_angle_deg: float = 15.0
-    """Farthest an estimated stain vector may lie from the reference (specification 7)."""
+    """Farthest an estimated stain vector may lie from the reference (spec §7.2)."""
     min_vector_separation_deg: float = 20.0
-    """Least angle between the two stain vectors (specification 7)."""
+    """Least angle between the two stain vectors (spec §7.2)."""
     min_dab_fraction: float = 0.01
     """Least share of brown among stained pixels for a DAB vector of the slide's own. Ours."""
     min_tissue_mm2: float = 0.1
-    """Less tissue than this fails. Ours: the specification's 1 mm² would refuse 0.6 mm tissue-array cores
+    """Less tissue than this fails. Ours: the usual 1 mm² (spec §7.2) would refuse 0.6 mm tissue-array cores
     (0.28 mm²); the number of tumour cells is what guards the score."""
     small_tissue_mm2: float = 0.9
-    """Less tissue than this warns: the specification's 1 mm², less a tenth for the mask's own error."""
+    """Less tissue than this warns: 1 mm² (spec §7.2), less a tenth for the mask's own error."""
     sharp_ratio: float = 0.2
     """Least Laplacian variance over detail variance of a tile in focus, at 0.5 µm/px. Ours, measured."""
     min_sharp_fraction: float = 0.8
-    """Least share of sampled tiles in focus; half of it fails (specification 7)."""
+    """Least share of sampled tiles in focus; half of it fails (spec §7.2)."""
     max_artefact_fraction: float = 0.2
-    """Most pen, fold or bubble on tissue (specification 7)."""
+    """Most pen, fold or bubble on tissue (spec §7.2)."""
     min_background: float = 200.0
-    """Least background intensity of each channel; half of it fails (specification 7)."""
+    """Least background intensity of each channel; half of it fails (spec §7.2)."""
     max_residual_od: float = 0.15
-    """Largest 95th percentile of what the two stains do not explain (specification 7)."""
+    """Largest 95th percentile of what the two stains do not explain (spec §7.2)."""
     max_saturated_fraction: float = 0.05
     """Most tissue pixels with a channel too dark to measure. Ours."""
     max_mpp: float = 0.30
-    """Coarsest level 0, µm/px, at which thin membranes still show (specification 7)."""
+    """Coarsest level 0, µm/px, at which thin membranes still show (spec §7.2)."""
     min_ish_tissue_mm2: float = 0.001
     """ISH: less tissue than this fails; a field of view at 100x holds 0.02 mm². Ours."""
     max_ish_mpp: float = 0.20
-    """ISH, bright field: coarsest level 0, µm/px, at which signals are preferably read (specification 7)."""
+    """ISH, bright field: coarsest level 0, µm/px, at which signals are preferably read (spec §7.2)."""
 
     def __post_init__(self) -> None:
         if self.background is not None and not all(20 <= level <= 255 for level in self.background):
@@ -109,7 +109,7 @@ class IHCParams:
     ladder_od: tuple[float, ...] = (0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.60, 0.80)
     """OD cut-points at which membrane completeness is measured and kept. Ours."""
     positive_od: float = 0.10
-    """A ray stained this strongly counts in the membrane OD and closes a gap (spec 4.3, step 7)."""
+    """A ray stained this strongly counts in the membrane OD and closes a gap (spec §4.3.7)."""
     strong_od: float = 0.60
     """A neighbour is strong where half of its contour reaches this OD; one of ladder_od. Ours."""
     nucleus_contrast: float = 0.12
@@ -117,7 +117,7 @@ class IHCParams:
     min_nucleus_um2: float = 8.0
     """Least nucleus area. Ours; QuPath's 10 µm² drops nuclei whose outline follows their darkest part."""
     max_nucleus_um2: float = 250.0
-    """Greatest nucleus area (spec 4.3, step 3)."""
+    """Greatest nucleus area (spec §4.3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +133,13 @@ class ISHParams:
     nucleus_contrast: float = 0.12
     """Least mean step across a nuclear outline, as a fraction of the slide's counterstain range. Ours."""
     min_nucleus_um2: float = 25.0
-    """Least area of a nucleus that is scored (specification 8)."""
+    """Least area of a nucleus that is scored (spec §8.2)."""
     max_nucleus_um2: float = 250.0
-    """Greatest area of a nucleus that is scored (specification 8); pleomorphic tumours may need 400."""
+    """Greatest area of a nucleus that is scored (spec §8.2); pleomorphic tumours may need 400."""
     min_solidity: float = 0.9
-    """Least area of a scored nucleus over that of its convex hull (specification 8)."""
+    """Least area of a scored nucleus over that of its convex hull (spec §8.2)."""
     max_overlap: float = 0.05
-    """From this fraction of its area in other nuclei on, a nucleus is not scored (specification 8)."""
+    """From this fraction of its area in other nuclei on, a nucleus is not scored (spec §8.2)."""
     min_sharpness: float = 0.36
     """Least step over 0.5 µm across the nuclear edge, as a fraction of that over 3.5 µm. Ours, measured."""
     small_nucleus_um2: float = 30.0
@@ -150,13 +150,13 @@ class ISHParams:
     """Tumour rule: axis ratio from which a nucleus is elongated. Ours."""
     max_bright_field_mpp: float = 0.2
     """Bright field: coarsest pixels, µm, that resolve signals; coarser slides are indeterminate
-    (specification 7)."""
+    (spec §7.2)."""
     max_fluorescence_mpp: float = 0.3
     """Fluorescence: coarsest pixels, µm; two signals 0.6 µm apart are two pixels apart. Ours."""
     min_spot_um: float = 0.4
-    """Diameter of the smallest signals (specification 8)."""
+    """Diameter of the smallest signals (spec §8.3)."""
     max_spot_um: float = 1.0
-    """Diameter of the largest single signals (specification 8); wider ones are found by their core."""
+    """Diameter of the largest single signals (spec §8.3); wider ones are found by their core."""
     spot_mad: float = 4.5
     """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours, measured."""
     spot_share: float = 0.25
@@ -168,7 +168,7 @@ class ISHParams:
     red_od: float = 0.15
     """Bright field: least contrast of a red signal, optical density. Ours, measured."""
     merge_diameters: float = 1.1
-    """Signals whose centres are no farther apart than this many diameters count once (specification 8)."""
+    """Signals whose centres are no farther apart than this many diameters count once (spec §8.3)."""
 
     def __post_init__(self) -> None:
         if sorted(filter(None, (self.black_probe, self.red_probe))) not in (["HER2"], ["CEP17", "HER2"]):
@@ -189,7 +189,7 @@ class ISHScoreParams:
     """What the category counts: ``signals`` (a cluster is as many as its density says) or ``spots``."""
     excluded_flags: int = 127
     """Nuclei with any of these flags are not counted: sum of 1 overlap, 2 truncated, 4 blurred, 8 shape,
-    16 size, 32 saturated, 64 unresolved. All by default (specification 8)."""
+    16 size, 32 saturated, 64 unresolved. All by default (spec §8.1)."""
     min_nuclei: int = 20
     """Fewer evaluable nuclei: indeterminate (ASCO/CAP 2018: at least 20)."""
     full_nuclei: int = 60

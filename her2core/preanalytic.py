@@ -5,11 +5,11 @@ from __future__ import annotations
 from her2core.records import SlideRow
 
 MAX_COLD_ISCHAEMIA_MIN = 60.0
-"""Longest time from removal to fixation, minutes (ASCO/CAP 2018; specification 7)."""
+"""Longest time from removal to fixation, minutes (ASCO/CAP 2018; spec §7.1)."""
 FIXATION_H = (6.0, 72.0)
-"""Shortest and longest time in 10 % neutral buffered formalin, hours (ASCO/CAP 2018; specification 7)."""
+"""Shortest and longest time in 10 % neutral buffered formalin, hours (ASCO/CAP 2018; spec §7.1)."""
 MAX_SECTION_AGE_DAYS = 42.0
-"""Oldest section that is stained: six weeks, in days (ASCO/CAP 2018; specification 7)."""
+"""Oldest section that is stained: six weeks, in days (ASCO/CAP 2018; spec §7.1)."""
 
 
 def preanalytic_notes(slide: SlideRow) -> list[str]:

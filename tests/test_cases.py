@@ -154,7 +154,7 @@ def judged(outcomes: Sequence[SlideOutcome], rules: Any = BREAST) -> CaseScore:
     return score_case(outcomes, PARAMS, rules, ISH_PARAMS)
 
 
-# IHC beside ISH, specification 3.1
+# IHC beside ISH, spec §3.1
 
 ISH_STATES: dict[str, list[SlideOutcome]] = {
     "1": [ish("f", "1")],
@@ -195,7 +195,7 @@ Answer = tuple[str, str | None, tuple[str, ...], str | None]
 
 
 def table() -> dict[tuple[str, str], Answer]:
-    """Every IHC state beside every ISH state, written out from the specification."""
+    """Every IHC state beside every ISH state, written out from spec §3.1."""
     found: dict[tuple[str, str], Answer] = {}
 
     def fill(ihc_states: Sequence[str], ish_states: Sequence[str], answer: Answer) -> None:

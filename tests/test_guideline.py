@@ -77,7 +77,7 @@ def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
         load_rules("breast")
 
 
-# breast, spec 1.1 and 1.2
+# breast, spec §1.1 and spec §1.2
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_gaps_of_the_guideline_are_named(cells: ClassCounts, patterns: tuple[str
     assert set(patterns) <= set(PATTERNS)
 
 
-# gastric, spec 1.3
+# gastric, spec §1.3
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_biopsy_is_borderline_where_one_cell_decides() -> None:
     assert possible(4, 3, 0) == ("0", "1+")
 
 
-# cell classes, spec 1.2 and 1.3
+# cell classes, spec §1.2 and spec §1.3
 
 
 def test_cell_classes_of_the_breast_table() -> None:

@@ -84,7 +84,7 @@ def test_a_configuration_that_names_no_rule_set_is_refused_before_any_work() -> 
         load_config(environment={"HER2_ISH_SCORE__RULES": "ish_2013"})
 
 
-# groups, spec 2.2 and 2.3
+# groups, spec §2.2 and spec §2.3
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_numbers_that_are_known_leave_their_own_group(n: int, her2: int, cep17: 
     assert RULES.crossed((ratio, ratio), (copies, copies)) == ()
 
 
-# group and IHC, spec 2.2 and 2.3
+# group and IHC, spec §2.2 and spec §2.3
 
 TABLE = {
     # no IHC, 0, 1+, 2+ without recount, 2+ recount of the same group, 2+ of another, 3+

@@ -90,7 +90,7 @@ def test_diversity_agrees_with_pairs_of_cells(found: list[int]) -> None:
 
 @pytest.mark.parametrize(("n", "bias"), [(20, -0.081), (100, -0.015)])
 def test_the_correction_takes_the_bias_of_entropy_away(n: int, bias: float) -> None:
-    """Four scores alike: plain entropy is too low by the specification's numbers, ours by a fifth at most."""
+    """Four scores alike: plain entropy is too low by the numbers of spec §5.2, ours by a fifth at most."""
     drawn = np.random.default_rng(3).multinomial(n, [0.25] * 4, size=20_000).astype(np.float64)
     plain = stats.entropy(drawn, axis=1)
     assert plain.mean() - math.log(4) == pytest.approx(bias, abs=0.002)
@@ -144,7 +144,7 @@ def test_extremes_of_gini() -> None:
 
 
 def test_bimodality_of_known_distributions() -> None:
-    """Specification: normal 0.33, lognormal 0.50; uniform 5/9; two points 1."""
+    """Spec §5.2: normal 0.33, lognormal 0.50; uniform 5/9; two points 1."""
     grid = (np.arange(100_000) + 0.5) / 100_000
     assert of(diversity.bimodality, stats.norm.ppf(grid)) == pytest.approx(1 / 3, abs=0.002)
     assert of(diversity.bimodality, grid) == pytest.approx(5 / 9, abs=0.001)

@@ -250,7 +250,7 @@ def test_a_membrane_across_a_gap_is_the_neighbours(turn_deg: int) -> None:
 
 
 def test_a_cell_on_glass_cannot_be_evaluated() -> None:
-    """Rays that look over glass meet no boundary (spec 4.3, step 6)."""
+    """Rays that look over glass meet no boundary (spec §4.3.6)."""
     n = 1200
     yy, xx = np.mgrid[:n, :n] - n / 2
     radius = np.hypot(yy, xx) * 0.25

@@ -438,7 +438,7 @@ def test_visible_signals_have_the_mean_asked_for(mean: float, retention: float) 
     assert seen[0] == 0
 
 
-def test_truncation_pulls_a_ratio_of_two_to_what_the_specification_says() -> None:
+def test_truncation_pulls_a_ratio_of_two_down_by_a_twelfth() -> None:
     def mean(copies: int) -> float:
         return copies * 0.7 / (1 - 0.3**copies)
 

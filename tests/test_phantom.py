@@ -223,7 +223,7 @@ def test_glass_is_the_background_and_holds_no_cells() -> None:
     [("scattered", 0.02, "scattered"), ("mosaic", 0.30, "mosaic"), ("cluster", 0.30, "cluster")],
 )
 def test_patterns_are_those_of_the_literature(pattern: str, part: float, expected: str) -> None:
-    """Components of 3+ cells linked within 25 um, judged by the rules of her2-spec section 5."""
+    """Components of 3+ cells linked within 25 um, judged by the rules of spec §5.3."""
     mix = (1 - part, 0.0, 0.0, 0.0, part)
     truth = plant(PhantomSpec(seed=3, height_px=3600, width_px=3600, mix=mix, pattern=pattern)).truth
     tumour = truth[truth["kind"] == "tumour"]
@@ -297,7 +297,7 @@ def test_cohort_covers_every_score() -> None:
     assert [t["her2_class"] for t in truth[:3]] == ["null", "ultralow", "low_1plus"]
     assert [t["planted_score"] for p, t in zip(PLAN, truth, strict=True) if p.case == "MIXED"] == ["3+", "1+"]
     assert min(t["n_tumour"] for t in truth if t["planted_score"] == "0") >= 598, (
-        "fewer cannot tell null from ultralow (her2-spec 1.2)"
+        "fewer cannot tell null from ultralow (spec §1.2.2)"
     )
 
 

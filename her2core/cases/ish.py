@@ -164,7 +164,7 @@ def _passed_on(scores: Sequence[ISHScore]) -> set[str]:
 
 
 def _populations(slides: Mapping[str, ISHScore]) -> tuple[str, ...]:
-    """Second populations of slides: pooling may hide them, so they are said (specification 2.4)."""
+    """Second populations of slides: pooling may hide them, so they are reported (spec §2.4)."""
     return tuple(
         f"{name}: group {found.group} in {100 * found.fraction:.0f} % of nuclei, "
         f"group {found.rest_group} elsewhere"

@@ -1,7 +1,7 @@
 """From specimens to patients: views that lay specimens side by side and never merge them.
 
 A patient is the manifest's ``patient_id``, or its ``case_id`` where there is none. Guidelines say nothing of
-several specimens; these views are the specification's, and where dates or scores do not decide, neither do
+several specimens; these views are those of spec §3.2, and where dates or scores do not decide, neither do
 they.
 """
 

@@ -24,7 +24,7 @@ _BISECTIONS = 30
 STEPS = 4
 """Scores a cell can have, 0 to 3: evenness divides by all of them, seen or not."""
 MIN_MEAN_OD = 0.05
-"""Below this mean, in OD, a coefficient of variation is noise over nothing (specification 5)."""
+"""Below this mean, in OD, a coefficient of variation is noise over nothing (spec §5.2)."""
 
 
 def shannon(counts: Reals) -> Reals:

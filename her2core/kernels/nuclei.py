@@ -12,6 +12,11 @@ from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, bend_costs, cent
 from her2core.kernels.polar_lanes import LANES, in_lanes, new_scores, trace_lanes
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
+STEP_PARTS: Final = 16  # of a grey, in which steps across an edge are kept
+SHARE_BITS: Final = 8  # below those of one over a width, and of an edge's weight
+BEND: Final = (10, 10)  # cost of a step between neighbouring rays, and of its square, 1/16 grey; ours
+BELOW_GREY: Final = -8  # inside a nucleus so much darker than the mean of the surroundings; ours
+PALE_COST: Final = 2  # of a grey below the floor, 1/16 grey; ours
 UNLIMITED: Final = np.zeros((0, N_RAYS), np.int32)  # outlines that may be as wide as the rule allows
 
 
@@ -31,7 +36,7 @@ class Nuclei(NamedTuple):
         return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32), np.zeros(n, np.bool_))
 
     def nearby(self) -> NDArray[np.intp]:
-        """An order in which those that follow one another look at the same pixels."""
+        """Indices sorted for cache locality: strips of `STRIP` rows, each from left to right."""
         return np.lexsort((self.x, self.y // STRIP))
 
     def strips(self, height: int) -> NDArray[np.intp]:
@@ -168,25 +173,25 @@ def edge_rule(
     growth: float,
     clip: int,
     floor: int,
-    bend: tuple[int, int] = (10, 10),
+    bend: tuple[int, int] = BEND,
 ) -> EdgeRule:
     """Edges between means over ``inner`` and ``outer`` pixels; at a radius of ``growth`` they weigh half.
 
     Inside an outline, pixels below grey ``floor`` count against it.
     """
     radius = np.arange(r_max + 1)
-    unit = 16 << 8
+    unit = STEP_PARTS << SHARE_BITS
     return EdgeRule(
         inner=inner,
         per_inner=(unit // np.clip(radius, 1, inner)).astype(np.int32),
         outer=outer,
         per_outer=np.int32(unit // outer),
-        weight=(256 * radius / (radius + growth)).astype(np.int32),
+        weight=((1 << SHARE_BITS) * radius / (radius + growth)).astype(np.int32),
         r_min=r_min,
-        clip=np.int32(16 * clip),
+        clip=np.int32(STEP_PARTS * clip),
         floor=floor,
-        below=-8,
-        pale=2,
+        below=BELOW_GREY,
+        pale=PALE_COST,
         bend=bend_costs(*bend),
     )
 
@@ -286,8 +291,8 @@ def _steps(
     for k in range(len(row)):
         inside = np.int32(np.int32(here[k] - back[k]) * per_inner[k])
         outside = np.int32(np.int32(beyond[k] - here[k]) * per_outer)
-        step = np.int32(np.int32(inside - outside) >> 8)
-        row[k] = np.int32(min(max(step, low), clip) * weight[k]) >> 8
+        step = np.int32(np.int32(inside - outside) >> np.int32(SHARE_BITS))
+        row[k] = np.int32(min(max(step, low), clip) * weight[k]) >> np.int32(SHARE_BITS)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

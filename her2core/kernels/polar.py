@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-N_RAYS: Final = 36  # a ray every 10 degrees (spec 4.3, step 5)
+N_RAYS: Final = 36  # a ray every 10 degrees (spec §4.3.5)
 MAX_BEND: Final = 4  # widest change of radius between neighbouring rays, in radial steps; ours
 FORBIDDEN: Final = -(1 << 17)  # gain of a radius that an outline takes only where it has no other way
 NOWHERE: Final = -(1 << 28)
@@ -34,7 +34,7 @@ class RayOffsets(NamedTuple):
     dx: NDArray[np.int32]
 
     def over(self, image: NDArray[Any]) -> Sheet:
-        """``image`` (h, w) seen with this ray_offsets."""
+        """``image`` (h, w) along these rays."""
         return Sheet(image.ravel(), self.dy * np.int32(image.shape[1]) + self.dx)
 
 
@@ -68,7 +68,7 @@ def new_ray_index(reach: int) -> RayIndex:
 
 
 class Sheet(NamedTuple):
-    """An image as a star sees it: ``flat[centre + offset[ray, radius]]``."""
+    """An image seen along rays: ``flat[centre + offset[ray, radius]]``."""
 
     flat: NDArray[Any]
     offset: NDArray[np.int32]  # 32 bits: they share the cache with the image
@@ -78,7 +78,7 @@ class Sheet(NamedTuple):
 def sample(sheet: Any, at: int, a: int, r: int) -> Any:
     """Grey at radius ``r`` of ray ``a`` around place ``at``, none of them negative.
 
-    Said with unsigned indices, or it is asked at every one whether it counts from the end.
+    Unsigned indices: with signed ones every look-up would first test for one that counts from the end.
     """
     return sheet.flat[np.uint64(at + sheet.offset[np.uint64(a), np.uint64(r)])]
 

@@ -43,17 +43,18 @@ MIN_NUCLEAR_OD = 0.04  # length by which nuclei must differ from the tint around
 # How much of the tint is taken off nuclei: without DAB it is mostly hematoxylin, else it holds haze; ours,
 # between what planted fields without a clean nucleus and whole unstained cores want.
 TINT_IN_NUCLEI = {"plain": 1 / 3, "stained": 3 / 4}
+STRONG_BROWN_PERCENTILE = 50  # of brown pixels: the browner half gives the direction of DAB; ours
 STRONG_DAB_OD = 0.40  # above it hematoxylin can no longer be told from DAB; ours
 
 
 @dataclass(frozen=True, slots=True)
 class VectorRules:
-    """When an estimated vector is believed (spec 7)."""
+    """When an estimated vector is accepted (spec §7.2)."""
 
     max_angle_deg: float = 15.0
     min_separation_deg: float = 20.0
-    min_dab_fraction: float = 0.01
-    min_pixels: int = 500
+    min_dab_fraction: float = 0.01  # of the stained pixels: fewer brown ones give no direction; ours
+    min_pixels: int = 500  # ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ def _look_up(rgb: Any, table: Any, out: Any) -> None:
             out[i, stain] = table[0, red, stain] + table[1, green, stain] + table[2, blue, stain]
 
 
-def _as_vector(array: Floats) -> Vector:
+def as_vector(array: Floats) -> Vector:
+    """Three numbers as a tuple, for records."""
     return (float(array[0]), float(array[1]), float(array[2]))
 
 
@@ -202,7 +204,7 @@ def _poles(od: Floats, rules: VectorRules) -> _Poles:
     hematoxylin = unit(nuclei - TINT_IN_NUCLEI["stained" if is_stained else "plain"] * pale)
     dab = None
     if is_stained:
-        strong = brown & (brownness >= np.percentile(brownness[brown], 50))
+        strong = brown & (brownness >= np.percentile(brownness[brown], STRONG_BROWN_PERCENTILE))
         dab = unit(od[strong].mean(axis=0) - od[tint].mean(axis=0))
     return _Poles(hematoxylin if shows else None, dab, share)
 
@@ -241,8 +243,8 @@ def estimate_vectors(rgb: npt.NDArray[np.uint8], i0: Vector, rules: VectorRules)
         h_vector, d_vector, distrusted = reference_h, reference_d, True
     estimated = (h_vector is not reference_h) + (d_vector is not reference_d)
     return StainVectors(
-        hematoxylin=_as_vector(h_vector),
-        dab=_as_vector(d_vector),
+        hematoxylin=as_vector(h_vector),
+        dab=as_vector(d_vector),
         source=("reference", "partly", "estimated")[estimated],
         fallback="; ".join(notes) or None,
         hematoxylin_angle_deg=angle_deg(h_vector, reference_h),
@@ -295,10 +297,13 @@ class HematoxylinRange:
     # the level is that of nuclei marked by eye to within 25 % on seven real cores (0.10-0.14 OD). Ours.
     CUT = 0.6
     FLOOR = 200  # histogram offset, milli-OD below zero that is kept
-    BINS = 1400
+    BINS = 1400  # milli-OD of level: up to 1.2 OD
+    CONTRASTS = 300  # milli-OD of contrast: from -0.1 to 0.2 OD
+    LEVEL = 100  # bin of no contrast
+    LEAST_PIXELS = 1000  # fewer give no range; ours
 
     def __init__(self) -> None:
-        self._joint = np.zeros((self.BINS, 300), np.int64)  # level x contrast, milli-OD
+        self._joint = np.zeros((self.BINS, self.CONTRASTS), np.int64)  # level x contrast, milli-OD
 
     def add(
         self, hematoxylin_od: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], um_px: float
@@ -308,17 +313,19 @@ class HematoxylinRange:
         smooth = cv2.blur(milli, _odd_window(self.SMOOTH_UM / um_px), borderType=cv2.BORDER_REFLECT_101)
         wide = cv2.blur(milli, _odd_window(self.SURROUND_UM / um_px), borderType=cv2.BORDER_REFLECT_101)
         level = np.clip(smooth[valid].astype(np.int64) + self.FLOOR, 0, self.BINS - 1)
-        contrast = np.clip(smooth[valid].astype(np.int64) - wide[valid] + 100, 0, 299)
-        flat = np.bincount(level * 300 + contrast, minlength=self.BINS * 300)
-        self._joint += flat.reshape(self.BINS, 300)
+        contrast = np.clip(smooth[valid].astype(np.int64) - wide[valid] + self.LEVEL, 0, self.CONTRASTS - 1)
+        flat = np.bincount(level * self.CONTRASTS + contrast, minlength=self._joint.size)
+        self._joint += flat.reshape(self._joint.shape)
 
     def result(self) -> tuple[float, float] | None:
         """``(low, high)`` OD, or None where too little tissue was seen."""
         by_contrast = self._joint.sum(axis=0)
-        if int(by_contrast.sum()) < 1000:
+        if int(by_contrast.sum()) < self.LEAST_PIXELS:
             return None
-        cut = 100 + int(self.CUT * otsu(by_contrast[100:]))  # among what is bluer than its surroundings
-        between, inside = self._joint[:, :100].sum(axis=1), self._joint[:, cut + 1 :].sum(axis=1)
+        cut = self.LEVEL + int(
+            self.CUT * otsu(by_contrast[self.LEVEL :])
+        )  # among what is bluer than its surroundings
+        between, inside = self._joint[:, : self.LEVEL].sum(axis=1), self._joint[:, cut + 1 :].sum(axis=1)
         if int(inside.sum()) == 0 or int(between.sum()) == 0:
             return None
         return (_median(between) - self.FLOOR) / 1000, (_median(inside) - self.FLOOR) / 1000

@@ -7,7 +7,7 @@
     rgb = render_region(tissue, Box(y0, x0, y1, x1))    # any part, pixel for pixel as in the whole
 
 `truth` columns: ``y_px0, x_px0`` (nucleus centre; 0 is the centre of the first pixel), ``kind`` (tumour,
-lymphocyte, stroma), ``cell_class`` ("0", "1", "2u", "2", "3" by the table of her2-spec section 1.2; "" where
+lymphocyte, stroma), ``cell_class`` ("0", "1", "2u", "2", "3" by the table of spec §1.2; "" where
 not tumour), ``nucleus_area_um2``, ``nucleus_od``, ``cell_area_um2``, ``nest``, ``completeness`` (arc-length
 fraction of the whole contour that is planted with stain, from whichever side), ``membrane_od`` (mean over
 that part), and as drawn: ``completeness_00`` ... ``_07`` (fraction of the contour at or above each OD of

@@ -138,7 +138,7 @@ def synth_cohort(
 def case_truth(
     truth: Sequence[Mapping[str, Any]], plan: Sequence[PlannedSlide], ish_plan: Sequence[PlannedIshSlide]
 ) -> list[dict[str, str]]:
-    """Status and class of every specimen (her2-spec 3.1): from ISH where it was planned, else from IHC."""
+    """Status and class of every specimen (spec §3.1): from ISH where it was planned, else from IHC."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for planned, row in zip(plan, truth, strict=True):
         status = {"3+": "Positive", "2+": "Equivocal"}.get(row["planted_score"], "Negative")
@@ -187,7 +187,7 @@ def manifest_row(planned: PlannedSlide, reader_score: str) -> dict[str, Any]:
 
 
 def truth_row(truth: Truth) -> dict[str, Any]:
-    """What the planted cells amount to: counts, cumulative fractions, score and class (her2-spec 1.2)."""
+    """What the planted cells amount to: counts, cumulative fractions, score and class (spec §1.2)."""
     tumour = truth[truth["kind"] == "tumour"]
     count = {name: int((tumour["cell_class"] == name).sum()) for name in CLASSES}
     n, n3 = len(tumour), count["3"]

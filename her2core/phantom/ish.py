@@ -42,7 +42,7 @@ ROUNDNESS: Final = (0.78, 1.0)  # short over long
 LOBE: Final = 0.035  # standard deviation of an outline's harmonics, as a fraction of its radius
 SHARED: Final = 0.01  # part of a nucleus from which another one overlaps it
 INNER: Final = 0.78  # signals keep this far from the outline, as a fraction of the axes
-CLUSTER_COPIES: Final = 6  # copies a cluster, about (her2-spec 8: small cluster 6)
+CLUSTER_COPIES: Final = 6  # copies a cluster, about (spec §8.1: small cluster 6)
 TRIES: Final = 200
 
 
@@ -86,7 +86,7 @@ class ISHSpec:
     stray
         Signals outside nuclei, a nucleus.
     retention
-        Chance that a section keeps a copy: nuclei of a 4 µm section are cut (her2-spec 2.4: 0.7).
+        Chance that a section keeps a copy: nuclei of a 4 µm section are cut (spec §2.4.1: 0.7).
     dual
         Whether there is a CEP17 probe.
     islands

@@ -86,7 +86,7 @@ def ish_manifest_row(planned: PlannedIshSlide) -> SlideRow:
 
 
 def ish_truth_row(planted: PlantedIsh) -> dict[str, Any]:
-    """What the planted signals amount to, over the nuclei that nothing overlaps (her2-spec 2)."""
+    """What the planted signals amount to, over the nuclei that nothing overlaps (spec §2)."""
     nuclei = planted.nuclei[~planted.nuclei["overlapped"]]
     nuclei = nuclei[(nuclei["her2"] > 0) & (nuclei["cep17"] > 0)]
     n, her2, cep17 = len(nuclei), int(nuclei["her2"].sum()), int(nuclei["cep17"].sum())

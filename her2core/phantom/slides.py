@@ -36,7 +36,7 @@ def write_slide(
     Parameters
     ----------
     quality
-        JPEG quality of the tiles; `jpeg_quality` of the specification is for single fields.
+        JPEG quality of the tiles; `jpeg_quality` of a `PhantomSpec` is for single fields.
     scale_known
         Whether micrometres per pixel are told, in the description and in the resolution tags.
     """

@@ -5,7 +5,7 @@ side: a shared membrane belongs to both cells. At a cut-point that is the part w
 own contour reach the OD: a wide line ends as softly as it is wide, so a gap between strong arcs is narrower
 in the picture than its planted ends are apart. What another cell's line lends is not its own. A cell's true
 class follows from the completeness at the detection cut-point and the median OD, by arc length, of the part
-above it (her2-spec 4.3, step 6).
+above it (spec §4.3.6).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Tissue:
 
 
 def cell_class(completeness: F64, od: F64, params: ScoreParams | None = None) -> npt.NDArray[np.str_]:
-    """Class of cells by the table of completeness and intensity (her2-spec section 1.2), from truth alone."""
+    """Class of cells by the table of completeness and intensity (spec §1.2), from truth alone."""
     p = params or ScoreParams()
     full, strong = completeness >= p.complete_fraction, od >= p.strong_od
     stained = (completeness >= p.detect_fraction) & (od >= p.detect_od)

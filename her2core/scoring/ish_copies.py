@@ -1,4 +1,4 @@
-"""How many copies a signal of ISH stands for: clusters counted by their integrated density (spec 8)."""
+"""How many copies a signal of ISH stands for: clusters counted by their integrated density (spec §8.1)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def single_signal(integrated: NDArray[Any]) -> float:
 
 
 def cluster_copies(integrated: NDArray[Any], single: float) -> NDArray[np.int64]:
-    """Copies that every signal stands for: ``round(integrated / single)`` of a cluster, else one (spec 8).
+    """Copies that every signal stands for: ``round(integrated / single)`` of a cluster, else one (spec §8.1).
 
     The density of single signals varies up to fourfold with focus, and two or three that touch count once
     anyway: only what has `CLUSTER` times the density of a single one is a cluster.

@@ -20,7 +20,7 @@ Floor = Callable[[Reals], Reals]
 MIN_DELTA_BIC = 10.0
 """Advantage in BIC from which a second population is more than a better fit (Kass and Raftery 1995)."""
 MIN_WEIGHT = 0.05
-"""Least share of the smaller population: specification 5, and the CAP 2009 lower bound of heterogeneity."""
+"""Least share of the smaller population: spec §5.2, and the CAP 2009 lower bound of heterogeneity."""
 MIN_SD_OD = 0.02
 """Least standard deviation of a population, in OD, about ten grey levels: a spike is no population (ours)."""
 STARTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -17,7 +17,7 @@ from her2core.params import IHCParams
 from her2core.points.neighbour_fraction import marked_fraction
 
 TOUCH_UM: Final = 18.0
-"""Centres of cells that touch are no farther apart. Ours; tumour cells are 12 to 20 µm wide (spec 4.3)."""
+"""Centres of cells that touch are no farther apart. Ours; tumour cells are 12 to 20 µm wide (spec §4.3.3)."""
 
 STRONG_CONTOUR: Final = 0.5
 """Fraction of a contour at the strong cut-point from which a neighbour is strong. Ours."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,6 +15,9 @@ from her2core.kernels.ihc.nucleus_model import around, inside
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD
 from her2core.kernels.polar import N_RAYS, Sheet, centroid, elongation
 from her2core.kernels.polar_lanes import LANES
+
+NUCLEUS_RIM_PX: Final = 2  # width of what a nucleus is compared with, pixels of about 0.5 um; ours
+HIGH: Final = 0.9  # quantile of the contour's DAB that tells saturation; ours
 
 
 class Sheets(NamedTuple):
@@ -135,7 +138,7 @@ def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, ray_index: Any
     own = inside(sheets.stains, at, found.path[i], 1)[0]
     row[1] = sizes.low_od + (own - BASE) * sizes.grey_od
     row[16] = elongation(found.path[i], ray_index)
-    row[17] = (own - around(sheets.stains, at, found.path[i], 2, 1)[0]) * sizes.grey_od
+    row[17] = (own - around(sheets.stains, at, found.path[i], NUCLEUS_RIM_PX, 1)[0]) * sizes.grey_od
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -188,7 +191,7 @@ def _summarise(scratch: Any, base: int, sizes: Any, row: Any) -> None:
         stained[a] &= valid[a]
     row[3] = mean / max(total, 1e-9) / DAB_PER_OD
     row[4] = _quantile(peak, weight, stained if some > 0 else valid, 0.5, scratch.total) / DAB_PER_OD
-    row[5] = _quantile(peak, weight, valid, 0.9, scratch.total) / DAB_PER_OD
+    row[5] = _quantile(peak, weight, valid, HIGH, scratch.total) / DAB_PER_OD
     for k in range(LADDER_STEPS):
         row[6 + k] = part[k] / max(total, 1e-9)
     row[14] = min(longest, N_RAYS) * (360.0 / N_RAYS)
@@ -199,15 +202,15 @@ def _summarise(scratch: Any, base: int, sizes: Any, row: Any) -> None:
 def _quantile(grey: Any, weight: Any, use: Any, q: float, total: Any) -> float:
     """Weighted quantile of the greys in use; 0 where there are none. ``total`` (256,) is scratch."""
     total[:] = 0.0
-    all_told = 0.0
+    whole = 0.0
     for a in range(N_RAYS):
         if use[a]:
             total[grey[a]] += weight[a]
-            all_told += weight[a]
+            whole += weight[a]
     below = 0.0
     for v in range(256):
         if total[v] > 0.0:
             below += total[v]
-            if below >= q * all_told:
+            if below >= q * whole:
                 return float(v)
     return 0.0

@@ -23,17 +23,20 @@ from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, sample
 from her2core.kernels.polar_lanes import LANES, new_scores, trace_lanes
 
 OPEN: Final = 1 << 20  # no neighbour along this ray
-UNIT: Final = 2048  # gain of one log-odd
-COMPRESSED: Final = np.rint(64 * np.log2(1 + np.arange(256) / 20)).astype(np.uint8)
+UNIT: Final = 2048  # gain of one log-odd: sums along a contour stay whole numbers of 32 bits
+PER_DOUBLING: Final = 64  # compressed greys that twice the stain is more; ours
+HALF_SCALE: Final = 20  # DAB grey, 0.16 OD: from about here on greys are compressed; ours
+COMPRESSED: Final = np.rint(PER_DOUBLING * np.log2(1 + np.arange(256) / HALF_SCALE)).astype(np.uint8)
 """Compressed grey of every DAB grey: once 0.16 OD is there, twice the stain is 64 more. Ours."""
-BEYOND_UM: Final = 3.0  # past the midline a shared membrane may lie so far
-FLANK_UM: Final = 1.25  # a crest is compared with what lies so far to either side
-LEAST_PART: Final = (
-    2  # no border cuts off more than this part, a half, of a nucleus, whose outline may be too wide
-)
-CREST: Final = 24  # compressed greys from which a crest before the border counts as a membrane gone across
-MOST_CROSSED: Final = 400  # such greys that count, in steps of 0.25 um
+BEYOND_UM: Final = 3.0  # past the midline a shared membrane may lie so far; ours
+FLANK_UM: Final = 1.25  # a crest is compared with what lies so far to either side; ours
+LEAST_PART: Final = 2  # no border cuts more than this part, a half, off a nucleus outlined too wide; ours
+CREST: Final = 24  # compressed greys from which a crest before the border is a membrane gone across; ours
+MOST_CROSSED: Final = 400  # such greys that count, in steps of 0.25 um; ours
 STEP_UM: Final = 0.25  # the fit's step along a ray
+FAINT_RIDGE: Final = 24  # bends of the fit, compressed greys: of a crest's height ...
+PLAIN_RIDGE: Final = 64
+PLAIN_LEVEL: Final = 64  # ... and of the level
 
 
 class Slopes(NamedTuple):
@@ -64,9 +67,10 @@ BEFORE_MIDLINE: Final = Slopes(0.178, ((0.5, -0.09), (1.25, -0.053), (2.5, -0.05
 TO_THE_OPEN: Final = Slopes(0.102, ((1.0, -0.064), (2.0, -0.052), (4.0, -0.051)))
 """... beyond the edge, in addition, where there is no neighbour"""
 HEIGHT: Final = (0.00056, 0.00886, 0.00387, 0.00138)
-"""What a compressed grey of a crest adds; of its first 64; of its first 24; and of a trough."""
+"""What a compressed grey of a crest adds; of its first `PLAIN_RIDGE`; of its first `FAINT_RIDGE`; and of a
+trough. In `UNIT` these are the whole numbers 1, 18, 8 and 3: rounding moves the first by an eighth."""
 LEVEL: Final = (0.02359, 0.01059)
-"""What a compressed grey of the level adds, and of its first 64."""
+"""What a compressed grey of the level adds, and of its first `PLAIN_LEVEL`; 48 and 22 in `UNIT`."""
 CROSSED: Final = -0.01309
 """... and a compressed grey of crests gone across before."""
 BEND: Final = (0.3, 0.05)
@@ -91,7 +95,7 @@ class ContourRule(NamedTuple):
     bend: NDArray[np.int32]
     glass: int  # hematoxylin grey below which there is no tissue
     clear_glass: int  # hematoxylin grey of glass
-    cytoplasm: int  # hematoxylin greys above glass from which cytoplasm is told from it
+    cytoplasm: int  # hematoxylin greys above glass from which it is cytoplasm
     lumen: int  # glass so wide is a lumen, pixels of the nuclear image
     ridge_half_width: int  # half width of the strongest membranes where they end
     read_margin: int  # half width of the window in which the contour's DAB is read
@@ -271,7 +275,8 @@ def _crossing_cost(height: Any, since: Any, low: int, high: int, flank: int, cro
 @njit(nogil=True, cache=True, boundscheck=False)
 def _weigh(height: Any, crossed: Any, low: int, high: int, rule: Any, brown: Any, gain: Any, a: int) -> None:
     """Add to the gain of every radius what its DAB and what lies before it are worth."""
-    none, some, much = np.int32(0), np.int32(24), np.int32(64)
+    none, some, much = np.int32(0), np.int32(FAINT_RIDGE), np.int32(PLAIN_RIDGE)
+    stained = np.int32(PLAIN_LEVEL)
     up, up_much, up_some, down = rule.height[0], rule.height[1], rule.height[2], rule.height[3]
     level, level_much = rule.level[0], rule.level[1]
     crossing_cost, walls = np.int32(rule.crossed), np.int32(rule.most_crossed)
@@ -283,6 +288,8 @@ def _weigh(height: Any, crossed: Any, low: int, high: int, rule: Any, brown: Any
             np.int32(up * crest) + np.int32(up_much * min(crest, much)) + np.int32(up_some * min(crest, some))
         )
         total += (
-            np.int32(down * min(own[k], none)) + np.int32(level * dab) + np.int32(level_much * min(dab, much))
+            np.int32(down * min(own[k], none))
+            + np.int32(level * dab)
+            + np.int32(level_much * min(dab, stained))
         )
         row[k] += total + np.int32(crossing_cost * min(crossed[k], walls))

@@ -1,4 +1,4 @@
-"""The IHC kernel: pixels of one chunk in, one row a cell out (her2-spec 4.3).
+"""The IHC kernel: pixels of one chunk in, one row a cell out (spec §4.3).
 
     kernel = IHCKernel(IHCParams(), stain_profile, mpp=0.25)
     cells = kernel(rgb, origin=(y0, x0), core=Box(...))     # rgb covers core.grown(kernel.halo_px)
@@ -8,9 +8,7 @@ begins: however a slide is cut, the rows are the same bits.
 
     planes     stains from light
     nuclei     seeds, and outlines around them
-    evidence   which outlines are nuclei
-    rivals     one outline for every nucleus
-    parting    and two for two that touch
+    nucleus_model, overlaps, splitting   which outlines are nuclei, one for each, two for two that touch
     pockets    cells of which only the membrane shows
     contour    the contour of a cell
     membrane   and its stain
@@ -19,7 +17,6 @@ begins: however a slide is cut, the rows are the same bits.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -29,6 +26,7 @@ from numpy.typing import NDArray
 from her2core.columns import CELL_DTYPE, CELL_MEASURES, LADDER_STEPS, SEED_GIVEN, SEED_POCKET, QcFlag
 from her2core.kernels import nuclei
 from her2core.kernels.blur import blur, gaussian_taps
+from her2core.kernels.buffers import Buffers
 from her2core.kernels.ihc import contour
 from her2core.kernels.ihc.cell import Sheets, Sizes, measure
 from her2core.kernels.ihc.nucleus_model import judge, nucleus_rule
@@ -45,6 +43,20 @@ RGB = NDArray[np.uint8]
 Cells = np.ndarray[tuple[int], np.dtype[np.void]]
 
 # Lengths in micrometres; where no source is named, ours.
+LIMITS_UM_PX: Final = (0.1, 1.1)  # pixels that are accepted; the filters are laid out for 0.17 to 0.6
+BINNED_BELOW_UM_PX: Final = 0.35  # finer pixels are binned 2 x 2 for the nuclear image, which has about 0.5
+NUCLEUS_INNER_UM: Final = 2.0  # width inside a nuclear edge, or that of a pocket
+NUCLEUS_OUTER_UM: Final = 1.0  # and outside
+NUCLEUS_LEAST_UM: Final = 1.5  # least radius
+RIM_UM: Final = 1.5  # width of a nucleus's, and of a pocket's, surroundings
+NUCLEUS_GROWTH_UM: Final = 1.55  # radius at which an edge weighs half: a nucleolus has one too
+NUCLEUS_CLIP_GREY: Final = 35  # a stronger edge counts as this one
+POCKET_GROWTH_UM: Final = 2.0
+POCKET_CLIP_GREY: Final = 40
+POCKET_BEND: Final = (40, 30)  # cost of a step between rays, and of its square, 1/16 grey
+READ_MARGIN_UM: Final = 0.4  # DAB is read within twice this of the contour
+SPARE_PX: Final = 4  # for rounding, beyond what is read
+TAPS: Final = 3  # sigmas of a Gaussian that are kept
 NUCLEUS_REACH_UM: Final = 9.0  # widest radius of a nucleus, seen from an off-centre seed
 LIGHT_SIGMA_PX: Final = 0.8  # against noise of single pixels
 SEED_SIGMA_UM: Final = 1.0  # bridges chromatin, keeps a 5 um nucleus
@@ -58,20 +70,24 @@ NEIGHBOUR_UM: Final = 14.0  # centres of cells that bound one another
 MEMBRANE_STEP_UM: Final = 0.25  # along a ray; the thinnest 1+ membrane is 0.64 um wide (Scheel 2018)
 MEMBRANE_FOOT_UM: Final = 2.0  # from its middle a 3+ membrane, 2.14 um wide (Scheel 2018), is down to a tenth
 LUMEN_UM: Final = 6.0  # glass so wide is a lumen, and no membrane's place
-CYTOPLASM_OD: Final = 0.03  # of hematoxylin: a cytoplasm that has less is not told from glass pixel by pixel
+CYTOPLASM_OD: Final = 0.03  # of hematoxylin: paler cytoplasm cannot be told from glass pixel by pixel
 GLASS: Final = 0.08  # of a nucleus's hematoxylin: less is no tissue
-ABOVE_CYTOPLASM_OD: Final = 0.05  # spec 4.3, step 5
+ABOVE_CYTOPLASM_OD: Final = 0.05  # of DAB: what stands out less is no membrane (spec §4.3.5)
 POCKET_SIGMA_UM: Final = 1.0  # bridges what is brown inside a pocket
 POCKET_SURROUND_UM: Final = 3.5  # what a pocket's seed is compared with
 POCKET_GREY: Final = 3  # ... and by how much it is paler
 POCKET_PEAK_UM: Final = 2.0  # two seeds of pockets are farther apart than this
 POCKET_COMPETE_UM: Final = 8.0  # from a pocket's centre to that of the nucleus in it
-POCKET_INSET_UM: Final = 1.0  # from the outline of a pocket, on the flank of its membrane, inwards
+POCKET_INSET_UM: Final = 1.0  # from the outline of a pocket, on the flank of its membrane, inwards ...
+POCKET_INSET_PART: Final = 4  # ... and no more than this part, a quarter, of its radius
 SEED_GREY: Final = 12  # a seed is darker than its surroundings by this much
 PALE_GREY: Final = 8  # above the level between nuclei: what is paler inside an outline is not nucleus
 SHARED_RAYS: Final = 18  # of 36: outlines that overlap so far are one nucleus
 SHARED_OF_KINDS: Final = 12  # ... or a nucleus and a pocket one cell
 SATURATED_OD: Final = 2.0  # DAB is kept up to 2.04
+EVALUABLE_FRACTION: Final = 0.5  # of a contour: a cell of which less can be judged is not (spec §4.3.6)
+SEEDS_PER_PX: Final = 16  # pixels of the nuclear image for every seed that there is room for
+PLACE_PARTS: Final = 16  # places are kept in sixteenths of a pixel: exact in 32 bits
 
 
 class Outlines(NamedTuple):
@@ -111,7 +127,7 @@ class IHCKernel:
     stain
         The slide's frozen colour.
     mpp
-        Micrometres per pixel of the level that is passed in, 0.17 to 0.6.
+        Micrometres per pixel of the level that is passed in: 0.1 to 1.1, best 0.17 to 0.6.
     largest
         Height and width of the largest core to come: buffers are made for it at once. Those that grow from
         call to call leave their smaller selves behind as holes in the heap.
@@ -125,27 +141,29 @@ class IHCKernel:
     def __init__(
         self, params: IHCParams, stain: StainProfile, mpp: float, largest: tuple[int, int] = (0, 0)
     ) -> None:
-        if not 0.1 <= mpp <= 1.1:
-            raise ValueError(f"{mpp} um/px; the kernel works at 0.17 to 0.6: pass another pyramid level")
+        finest, coarsest = LIMITS_UM_PX
+        if not finest <= mpp <= coarsest:
+            raise ValueError(
+                f"{mpp} um/px; the kernel works at {finest} to {coarsest}: pass another pyramid level"
+            )
         if len(params.ladder_od) != LADDER_STEPS or sorted(params.ladder_od) != list(params.ladder_od):
             raise ValueError(f"ladder_od {params.ladder_od}: {LADDER_STEPS} ascending cut-points are wanted")
         if params.strong_od not in params.ladder_od:
             raise ValueError(f"strong_od {params.strong_od}: one of ladder_od {params.ladder_od} is wanted")
         self.params, self.mpp = params, mpp
-        self.bin = 2 if mpp < 0.35 else 1
+        self.bin = 2 if mpp < BINNED_BELOW_UM_PX else 1
         self.um = mpp * self.bin  # of the nuclear image
         self.stains = stain_tables(stain)
         self.smoothing = Smoothing(
             light=gaussian_taps(LIGHT_SIGMA_PX, 1),
-            seed=gaussian_taps(SEED_SIGMA_UM / self.um, 3 * self._px(SEED_SIGMA_UM)),
-            wide=gaussian_taps(SURROUND_SIGMA_UM / self.um, 3 * self._px(SURROUND_SIGMA_UM)),
+            seed=gaussian_taps(SEED_SIGMA_UM / self.um, TAPS * self._px(SEED_SIGMA_UM)),
+            wide=gaussian_taps(SURROUND_SIGMA_UM / self.um, TAPS * self._px(SURROUND_SIGMA_UM)),
         )
         self._rules_for_nuclei()
         self._rules_for_membranes(GLASS * stain.hematoxylin_high_od)
         self._reach()
         self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
-        self._headroom = 1.0
-        self._buffers: dict[str, NDArray[Any]] = {}
+        self._buffers = Buffers()
 
     def _px(self, um: float) -> int:
         """Pixels of the nuclear image in a length, one at least."""
@@ -156,32 +174,33 @@ class IHCKernel:
         self.near = px(COMPETE_UM)
         self.r_max = px(NUCLEUS_REACH_UM)
         self.edge_rule = nuclei.edge_rule(
-            inner=px(2.0),
-            outer=px(1.0),
-            r_min=px(1.5),
+            inner=px(NUCLEUS_INNER_UM),
+            outer=px(NUCLEUS_OUTER_UM),
+            r_min=px(NUCLEUS_LEAST_UM),
             r_max=self.r_max,
-            growth=1.55 / self.um,
-            clip=35,
+            growth=NUCLEUS_GROWTH_UM / self.um,
+            clip=NUCLEUS_CLIP_GREY,
             floor=BASE + PALE_GREY,
         )
-        self.nucleus_rule = nucleus_rule(px(1.5), self.um)
-        self.splitting_rule = splitting_rule(px(1.5), px(PART_UM), self.um)
+        self.nucleus_rule = nucleus_rule(px(RIM_UM), self.um)
+        self.splitting_rule = splitting_rule(px(RIM_UM), px(PART_UM), self.um)
         self.pocket_edge = nuclei.edge_rule(
-            inner=px(2.0),
-            outer=px(1.0),
-            r_min=px(1.5),
+            inner=px(NUCLEUS_INNER_UM),
+            outer=px(NUCLEUS_OUTER_UM),
+            r_min=px(NUCLEUS_LEAST_UM),
             r_max=self.r_max,
-            growth=2.0 / self.um,
-            clip=40,
+            growth=POCKET_GROWTH_UM / self.um,
+            clip=POCKET_CLIP_GREY,
             floor=BASE + PALE_GREY,
-            bend=(40, 30),
+            bend=POCKET_BEND,
         )
-        self.pocket_rule = pocket_rule(px(1.5), self.um)
+        self.pocket_rule = pocket_rule(px(RIM_UM), self.um)
         coarse = 2 * self.um
         self._pocket_taps = gaussian_taps(
-            POCKET_SIGMA_UM / coarse, max(2, round(3 * POCKET_SIGMA_UM / coarse))
+            POCKET_SIGMA_UM / coarse, max(2, round(TAPS * POCKET_SIGMA_UM / coarse))
         )
-        self._pocket_wide = gaussian_taps(POCKET_SURROUND_UM / coarse, round(3 * POCKET_SURROUND_UM / coarse))
+        wide_px = POCKET_SURROUND_UM / coarse
+        self._pocket_wide = gaussian_taps(wide_px, round(TAPS * wide_px))
         self._nucleus_work = nuclei.workspace(self.edge_rule)
 
     def _rules_for_membranes(self, glass_od: float) -> None:
@@ -205,7 +224,7 @@ class IHCKernel:
             cytoplasm=round(CYTOPLASM_OD * per_od),
             lumen=self._px(LUMEN_UM),
             ridge_half_width=steps(MEMBRANE_FOOT_UM),
-            read_margin=steps(0.4),
+            read_margin=steps(READ_MARGIN_UM),
             **contour.gains(self.step_um, n_radii),
         )
         self.fine_star = new_ray_offsets(n_radii, step_px, (self.bin - 1) / 2)
@@ -219,17 +238,18 @@ class IHCKernel:
         self.joint = joint
         self.ray_index = new_ray_index(max(joint + self.r_max + 1, self.neighbour))
         cell_px = px(NUCLEUS_REACH_UM + self.params.expansion_um + 1.0)
-        self.wide_star = new_ray_offsets(cell_px + 4, 1.0)
+        self.wide_star = new_ray_offsets(cell_px + SPARE_PX, 1.0)
         # A finished nucleus depends on its rivals; all were seeds, moved; a seed survives its own rivals.
         self.rival_chain = self.drift + joint + px(PART_UM)
         self.seed_chain = self.rival_chain + self.shift + near
-        self.pixel_reach = max(self.r_max + self.edge_rule.outer, 3 * px(SURROUND_SIGMA_UM) + px(PEAK_UM)) + 2
+        around = TAPS * px(SURROUND_SIGMA_UM) + px(PEAK_UM)
+        self.pixel_reach = max(self.r_max + self.edge_rule.outer, around) + 2
         self.pixel_reach = max(
             self.pixel_reach, 2 * (len(self._pocket_wide) + round(POCKET_PEAK_UM / self.um / 2) + 2)
         )
         by_nuclei = self.neighbour + self.seed_chain + self.pixel_reach  # neighbours bound a cell
         reach = max(by_nuclei, self.drift + cell_px)
-        self.halo_px = self.bin * (reach + 4)
+        self.halo_px = self.bin * (reach + SPARE_PX)
 
     def __call__(self, rgb: RGB, origin: tuple[int, int], core: Box) -> Cells:
         """Measure the cells whose centroid lies in ``core``.
@@ -292,25 +312,18 @@ class IHCKernel:
         own = own[np.lexsort((cells["nucleus_area_um2"][own], x[own], y[own]))]
         return cells[own], lines.where(own)
 
-    def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
-        """A contiguous plane in a buffer that is reused from call to call."""
-        size = height * width
-        if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(math.ceil(size * self._headroom), dtype)
-        return self._buffers[name][:size].reshape(height, width)
-
     def _unmix(self, rgb: RGB) -> Planes:
         h, w = rgb.shape[0] // self.bin, rgb.shape[1] // self.bin
-        self._headroom = max(1.0, self._room_px / (h * w * self.bin**2))
+        self._buffers.headroom = max(1.0, self._room_px / (h * w * self.bin**2))
         full, half = (h * self.bin, w * self.bin), (h, w)
         planes = Planes(
-            raw=self._plane("raw", *full),
-            dab=self._plane("dab", *full),
-            nuclear=self._plane("nuclear", *half),
-            soft=self._plane("soft", *half),
-            wide=self._plane("wide", *half),
-            seed=self._plane("seed", *half, np.int16),
-            stains=self._plane("stains", *half, np.uint16),
+            raw=self._buffers.plane("raw", *full),
+            dab=self._buffers.plane("dab", *full),
+            nuclear=self._buffers.plane("nuclear", *half),
+            soft=self._buffers.plane("soft", *half),
+            wide=self._buffers.plane("wide", *half),
+            seed=self._buffers.plane("seed", *half, np.int16),
+            stains=self._buffers.plane("stains", *half, np.uint16),
         )
         fill_planes(rgb, self.stains.packed, self.smoothing, planes)
         return planes
@@ -325,7 +338,7 @@ class IHCKernel:
     def _nuclei(self, planes: Planes, inner: Box) -> Nuclei:
         """One outline for every nucleus in reach of the cells of ``inner``."""
         h, w = planes.soft.shape
-        seeds = self._plane("seeds", h * w // 16, 2, np.int32)
+        seeds = self._buffers.plane("seeds", h * w // SEEDS_PER_PX, 2, np.int32)
         n = nuclei.find_seeds(planes.seed, SEED_GREY, self._px(PEAK_UM), self.pixel_reach, seeds)
         y, x = np.ascontiguousarray(seeds[:n].T)
         near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
@@ -342,23 +355,23 @@ class IHCKernel:
             suppress_overlaps(found, self.joint, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.ray_index)
         )
         path = found.path[found.hidden]
-        inset = np.minimum(path // 4, self._px(POCKET_INSET_UM))
+        inset = np.minimum(path // POCKET_INSET_PART, self._px(POCKET_INSET_UM))
         found.path[found.hidden] = np.maximum(path - inset, self.pocket_edge.r_min)
         return found
 
     def _pockets(self, planes: Planes, inner: Box) -> Nuclei:
         """Cells of which the membrane shows and no nucleus does."""
         h, w = planes.soft.shape
-        pocket = self._plane("pocket", h, w)
+        pocket = self._buffers.plane("pocket", h, w)
         coarse, soft, wide = (
-            self._plane(name, h // 2, w // 2) for name in ("coarse", "coarse soft", "coarse wide")
+            self._buffers.plane(name, h // 2, w // 2) for name in ("coarse", "coarse soft", "coarse wide")
         )
         fill_pockets(planes.stains, pocket, coarse)
         blur(coarse, self._pocket_taps, soft)
         blur(coarse, self._pocket_wide, wide)
-        rise = self._plane("rise", h // 2, w // 2, np.int16)
+        rise = self._buffers.plane("rise", h // 2, w // 2, np.int16)
         np.subtract(soft, wide, out=rise, dtype=np.int16)
-        seeds = self._plane("seeds", h * w // 16, 2, np.int32)
+        seeds = self._buffers.plane("seeds", h * w // SEEDS_PER_PX, 2, np.int32)
         margin = self.pixel_reach // 2
         n = nuclei.find_seeds(rise, POCKET_GREY, max(1, round(POCKET_PEAK_UM / self.um / 2)), margin, seeds)
         y, x = np.ascontiguousarray(2 * seeds[:n].T)
@@ -396,9 +409,8 @@ class IHCKernel:
             order,
         )
         clear = self.contour_rule.clear_glass
-        judge_pockets(
-            self.wide_star.over(planes.stains), w, found, order, 16 * POCKET_GREY, clear, self.pocket_rule
-        )
+        least = nuclei.STEP_PARTS * POCKET_GREY
+        judge_pockets(self.wide_star.over(planes.stains), w, found, order, least, clear, self.pocket_rule)
         return found
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
@@ -423,7 +435,7 @@ class IHCKernel:
         sheet = self.wide_star.over(planes.soft)
         order = found.nearby()
         nuclei.outline_all(sheet, w, floor, limit, self.edge_rule, self._nucleus_work, found, order)
-        least = round(16 * self.params.nucleus_contrast * SHADES)
+        least = round(nuclei.STEP_PARTS * self.params.nucleus_contrast * SHADES)
         judge(self.wide_star.over(planes.stains), w, found, order, least, self.nucleus_rule)
         return found
 
@@ -454,7 +466,7 @@ class IHCKernel:
         cells = np.zeros(len(rows), CELL_DTYPE)
         for k, name in enumerate(CELL_MEASURES):
             cells[name] = rows[:, k]
-        cells["y_px0"], cells["x_px0"] = np.rint(place.T * 16) / 16
+        cells["y_px0"], cells["x_px0"] = np.rint(place.T * PLACE_PARTS) / PLACE_PARTS
         centre = self.bin * np.stack([found.y, found.x], axis=1) + 0.5 * (self.bin - 1)
         wanted &= (np.abs(place - centre) <= self.bin * self.drift).all(axis=1)
         self._judge_cells(cells, found.hidden)
@@ -491,9 +503,9 @@ class IHCKernel:
     def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:
         """Seed source and quality flags, from the numbers of the rows."""
         cells["seed_source"] = np.where(hidden, SEED_POCKET, 0)
-        cells["qc_flag"] = QcFlag.UNEVALUABLE * (cells["evaluable_fraction"] < 0.5) + QcFlag.SATURATED * (
-            cells["membrane_od_p90"] >= SATURATED_OD
-        )
+        unevaluable = cells["evaluable_fraction"] < EVALUABLE_FRACTION
+        saturated = cells["membrane_od_p90"] >= SATURATED_OD
+        cells["qc_flag"] = QcFlag.UNEVALUABLE * unevaluable + QcFlag.SATURATED * saturated
 
 
 def _within(y: NDArray[np.int32], x: NDArray[np.int32], box: Box) -> NDArray[np.bool_]:

@@ -18,8 +18,12 @@ from her2core.kernels.nuclei import STRIP
 from her2core.kernels.polar import N_RAYS, sample
 
 GLASSY: Final = 0.3  # of the way from glass to a cell's cytoplasm: less is a gap; ours
+LEAST_ALONG: Final = 0.2  # cosine: a ray so far aslant to a neighbour meets its midline nowhere near; ours
+FLANK_RISE: Final = (5, 4)  # farther out so much more DAB than on the contour: it lies on a flank; ours
+BESIDE_PX: Final = 2  # pixels of cytoplasm beside the nucleus, at about 0.5 um; ours
+CYTOPLASM_PART: Final = 0.6  # of the way from the nuclear edge to the membrane (spec §4.3.5)
 NEIGHBOURS_ARC: Final = N_RAYS // 3  # rays: no neighbour across a gap faces more of a cell; ours
-STAINED_DAB: Final = 12  # grey steps, 0.1 OD: hematoxylin under so much DAB is not believed; ours
+STAINED_DAB: Final = 12  # grey steps, 0.1 OD: hematoxylin under so much DAB is not trusted; ours
 FAINTEST_DAB: Final = 6  # grey steps, 0.05 OD: less is no stain; ours
 
 
@@ -53,7 +57,7 @@ def _halve(dy: int, dx: int, d: float, half: float, ray_index: Any, mid: Any) ->
     for a in range(N_RAYS):
         along = (ray_index.cos[a] * dx + ray_index.sin[a] * dy) / d
         far = half / along
-        mid[a] = far if (along > 0.2) & (far < mid[a]) else mid[a]
+        mid[a] = far if (along > LEAST_ALONG) & (far < mid[a]) else mid[a]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -74,7 +78,7 @@ def read_contour(dab: Any, centre: int, path: Any, slack: int, grey: Any, peak: 
         for a in range(N_RAYS):
             peak[a] = max(peak[a], grey[k, a] if grey[k, a] >= grey[k + slack, a] else 0)
     for a in range(N_RAYS):
-        peak[a] = grey[slack, a] if 4 * grey[5 * slack, a] > 5 * peak[a] else peak[a]
+        peak[a] = grey[slack, a] if FLANK_RISE[1] * grey[5 * slack, a] > FLANK_RISE[0] * peak[a] else peak[a]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -124,12 +128,12 @@ def _cytoplasm_hematoxylin(stains: Any, at: int, nucleus: Any) -> Any:
     """Hematoxylin grey of the cytoplasm beside the nucleus: the upper quartile, for it may be missing."""
     grey = np.zeros(N_RAYS, np.int32)
     for a in range(N_RAYS):
-        for r in range(nucleus[a] + 1, nucleus[a] + 3):
+        for r in range(nucleus[a] + 1, nucleus[a] + 1 + BESIDE_PX):
             grey[a] += np.int32(sample(stains, at, a, r) >> 8)
     quartile = 3 * N_RAYS // 4
     for value in grey:  # sooner done than sorting
         if (grey < value).sum() <= quartile < (grey <= value).sum():
-            return value / 2
+            return value / BESIDE_PX
     return 0.0
 
 
@@ -148,7 +152,7 @@ def arc_lengths(path: Any, ray_index: Any, weight: Any) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, count: Any) -> int:
-    """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec 4.3, step 5).
+    """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec §4.3.5).
 
     Nearer than ``rule.ridge_half_width`` to the contour is membrane: there the median of a narrow cytoplasm
     would be the foot of strong membranes, and their weaker parts would not stand out from it. A cell without
@@ -160,7 +164,7 @@ def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, c
     n = 0
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
-        last = min(edge + int(0.6 * (path[a] - edge)), path[a] - rule.ridge_half_width)
+        last = min(edge + int(CYTOPLASM_PART * (path[a] - edge)), path[a] - rule.ridge_half_width)
         for r in range(edge + 1, last + 1):
             count[np.uint64(r & 3), sample(dab, centre, a, r)] += 1
             n += 1

@@ -11,6 +11,15 @@ from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS, sample
 
 NONE: Final = -(1 << 16)  # evidence of an outline without contrast
+PER_LOG_ODD: Final = 256.0  # steps of the whole-numbered score; fine enough that none ties by rounding
+STEP_PARTS: Final = 16.0  # an outline's mean step is kept in 1/16 grey
+# Measures are limited to these ranges, in the fit as here, so that no single one outweighs the others. Ours.
+MOST_STEP: Final = 0.5  # of the hematoxylin range
+MOST_INSIDE: Final = 1.2  # ranges above the level between nuclei
+AROUND_RANGE: Final = (-0.3, 0.6)  # ranges above that level, around the outline
+BROWN_RANGE: Final = (-0.6, 0.3)  # 0.1 OD of DAB, inside less around
+AREA_UM2: Final = (8.0, 60.0)
+MOST_ROUGH: Final = 5.0  # mean radii
 HALF: Final = np.uint64(32)  # bits
 LOW: Final = np.uint64(0xFFFFFFFF)
 
@@ -68,7 +77,7 @@ def judge(stains: Any, stride: int, found: Any, order: Any, least: int, rule: An
         at, path = found.y[i] * stride + found.x[i], found.path[i]
         within, beyond = inside(stains, at, path, 2), around(stains, at, path, rule.rim, 2)
         uneven = rim_spread(stains, at, path, rule.rim)
-        found.score[i] = int(256.0 * evidence(found, i, within, beyond, uneven, rule))
+        found.score[i] = int(PER_LOG_ODD * evidence(found, i, within, beyond, uneven, rule))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -90,12 +99,12 @@ def evidence(
     area = 0.5 * np.sin(2.0 * np.pi / N_RAYS) * square * rule.um2
     return float(
         rule.bias
-        + rule.step * min(found.score[i] / 16.0 * rule.per_range, 0.5)
-        + rule.inside * min(max((within[0] - BASE) * rule.per_range, 0.0), 1.2)
-        + rule.outside * min(max((beyond[0] - BASE) * rule.per_range, -0.3), 0.6)
-        + rule.brown * min(max((within[1] - beyond[1]) * rule.per_dab_od, -0.6), 0.3)
-        + rule.size * np.log(min(max(area, 8.0), 60.0))
-        + rule.rough * min(change * N_RAYS / total, 5.0)
+        + rule.step * min(found.score[i] / STEP_PARTS * rule.per_range, MOST_STEP)
+        + rule.inside * min(max((within[0] - BASE) * rule.per_range, 0.0), MOST_INSIDE)
+        + rule.outside * min(max((beyond[0] - BASE) * rule.per_range, AROUND_RANGE[0]), AROUND_RANGE[1])
+        + rule.brown * min(max((within[1] - beyond[1]) * rule.per_dab_od, BROWN_RANGE[0]), BROWN_RANGE[1])
+        + rule.size * np.log(min(max(area, AREA_UM2[0]), AREA_UM2[1]))
+        + rule.rough * min(change * N_RAYS / total, MOST_ROUGH)
         + rule.uneven * uneven * rule.per_range
     )
 

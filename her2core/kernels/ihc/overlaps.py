@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
 
 from her2core.kernels.polar import N_RAYS
+
+ROUNDED_PX: Final = 0.75  # about half the diagonal of a pixel: points of an outline are whole pixels; ours
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -48,5 +50,5 @@ def _covers(i: int, j: int, found: Any, ray_offsets: Any, ray_index: Any) -> int
     for a in range(N_RAYS):
         dy = found.y[i] - found.y[j] + ray_offsets.dy[a, found.path[i, a]] + ray_index.reach
         dx = found.x[i] - found.x[j] + ray_offsets.dx[a, found.path[i, a]] + ray_index.reach
-        n += ray_index.distance[dy, dx] < found.path[j, ray_index.ray[dy, dx]] + 0.75  # a pixel is rounded
+        n += ray_index.distance[dy, dx] < found.path[j, ray_index.ray[dy, dx]] + ROUNDED_PX
     return n

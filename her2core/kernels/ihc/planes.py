@@ -26,7 +26,7 @@ FRACTION_BITS: Final = 2  # of the packed look-up tables
 BAND: Final = 32  # rows of the nuclear image that are worked through at a time
 DAB_SHADE_OD: Final = 0.35  # DAB that outweighs the whole hematoxylin range; ours
 SHADE: Final = np.int32(round(SHADES / (DAB_SHADE_OD * DAB_PER_OD) * 2**16))  # what a DAB step takes away
-HIDDEN_UNDER_DAB: Final = 100  # DAB grey, 0.8 OD: hematoxylin under so much is not believed at all; ours
+HIDDEN_UNDER_DAB: Final = 100  # DAB grey, 0.8 OD: hematoxylin under so much is not measured; ours
 CAP: Final = 2  # ... and under less, so many of its greys at the most for each of DAB's; ours
 
 
@@ -49,7 +49,7 @@ class Stains(NamedTuple):
 
 
 def stain_tables(stain: StainProfile) -> Stains:
-    """Tables for one slide; OD is base 10 against the slide's own background (spec 4.1)."""
+    """Tables for one slide; OD is base 10 against the slide's own background (spec §4.1)."""
     low_od = BETWEEN * stain.hematoxylin_high_od
     range_od = max(stain.hematoxylin_high_od - low_od, MIN_RANGE_OD)
     amounts = stain_table(stain)  # (3, 256, stain)

@@ -12,19 +12,25 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from her2core.kernels.ihc.nucleus_model import NONE
+from her2core.kernels.ihc.nucleus_model import NONE, PER_LOG_ODD
 from her2core.kernels.ihc.planes import DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS, sample
 
 # A DAB step counts less the darker it is: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain to see as
 # one of 0.3 on 0.1. Three straight lines, the lowest counts; DAB grey (0.008 OD). Ours.
 LINES: Final = ((24, 0), (12, 480), (6, 1260))  # slope and offset, sixteenths of a grey
-PALEST: Final = 220  # grey of no DAB
+PALEST: Final = 220  # grey of no DAB: the darkest, 255, is still above 0
+LINE_BITS: Final = 4  # below a grey, in which `LINES` count
+HALF_LINE: Final = 1 << (LINE_BITS - 1)
 CLOSED_DAB: Final = 10  # grey, 0.08 OD: a ray is closed by so much more DAB on its outline than inside
 CLOSED_SHARE: Final = 0.25  # ... and by this share of the DAB inside
-PALE_TISSUE: Final = (
-    0.4  # hematoxylin ranges and OD of DAB: what is paler may be an overexposed cell or glass
-)
+PALE_TISSUE: Final = 0.4  # hematoxylin ranges and OD of DAB: paler may be an overexposed cell or glass
+# Measures are limited to these ranges, in the fit as here. Ours.
+MOST_TISSUE: Final = 1.0  # hematoxylin ranges and OD of DAB
+RISE_FROM_OD: Final = 0.1  # a membrane's rise is taken over the DAB inside and so much more
+MOST_RISE: Final = 3.0
+AREA_UM2: Final = (8.0, 150.0)
+MOST_ROUGH: Final = 8.0  # mean radii
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -44,7 +50,7 @@ def _fill_row(stains: Any, pocket: Any) -> None:
     for x in range(len(pocket)):
         dab = np.int32(stains[x]) & np.int32(0xFF)
         dark = min(np.int32(s1 * dab + o1), min(np.int32(s2 * dab + o2), np.int32(s3 * dab + o3)))
-        pocket[x] = np.int32(PALEST) - np.int32(np.int32(dark + np.int32(8)) >> 4)
+        pocket[x] = np.int32(PALEST) - np.int32(np.int32(dark + np.int32(HALF_LINE)) >> LINE_BITS)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -109,7 +115,7 @@ def judge_pockets(
         )
         for k in range(5):
             total += measures[k] * weights[k]
-        found.score[i] = int(256.0 * total)
+        found.score[i] = int(PER_LOG_ODD * total)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -140,13 +146,13 @@ def measure_pocket(
             peak = max(peak, np.int64(sample(stains, at, a, r)) & 0xFF)
         rise = peak - inner_brown
         closed += rise >= max(CLOSED_DAB, CLOSED_SHARE * inner_brown)
-        height[a] = rise / (inner_brown + 0.1 * DAB_PER_OD)
+        height[a] = rise / (inner_brown + RISE_FROM_OD * DAB_PER_OD)
     size = 0.5 * np.sin(2.0 * np.pi / N_RAYS) * square * rule.um2
     tissue = max(inner_blue - clear, 0.0) * rule.per_range + inner_brown * rule.per_dab_od
     return (
         closed / N_RAYS,
-        min(float(np.median(height)), 3.0),
-        float(np.log(min(max(size, 8.0), 150.0))),
-        min(change * N_RAYS / max(total, 1), 8.0),
-        min(max(tissue, PALE_TISSUE), 1.0),
+        min(float(np.median(height)), MOST_RISE),
+        float(np.log(min(max(size, AREA_UM2[0]), AREA_UM2[1]))),
+        min(change * N_RAYS / max(total, 1), MOST_ROUGH),
+        min(max(tissue, PALE_TISSUE), MOST_TISSUE),
     )

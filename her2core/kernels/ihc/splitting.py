@@ -11,11 +11,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from her2core.kernels.ihc.nucleus_model import around, inside
+from her2core.kernels.ihc.nucleus_model import AROUND_RANGE, around, inside
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS
 
-CHORD: Final = 4  # rays from a notch to either end of the chord across it
+CHORD: Final = 4  # rays from a notch to either end of the chord across it; ours
+# Measures are limited to these ranges, in the fit as here. Ours.
+MOST_SLENDER: Final = 3.0  # long axis over short one
+MOST_NOTCH: Final = 0.2  # mean radii
+MOST_BROWN: Final = 0.6  # 0.1 OD of DAB, inside less around, to either side
+LEAST_SHORT_PX2: Final = 0.2  # square of the short axis: an outline one pixel wide has one
 
 
 class SplittingRule(NamedTuple):
@@ -90,7 +95,7 @@ def shape(path: Any, ray_index: Any) -> Shape:
     cy, cx = sy / area * (2.0 / 3.0), sx / area * (2.0 / 3.0)
     yy, xx, yx = 0.5 * yy / area - cy * cy, 0.5 * xx / area - cx * cx, 0.5 * yx / area - cy * cx
     spread = np.sqrt((yy - xx) * (yy - xx) + 4.0 * yx * yx)
-    long, short = np.sqrt(2.0 * (yy + xx + spread)), np.sqrt(max(2.0 * (yy + xx - spread), 0.2))
+    long, short = np.sqrt(2.0 * (yy + xx + spread)), np.sqrt(max(2.0 * (yy + xx - spread), LEAST_SHORT_PX2))
     axis = 0.5 * np.arctan2(2.0 * yx, xx - yy)
     return Shape(cy, cx, long, short, np.sin(axis), np.cos(axis), missing / radii)
 
@@ -137,18 +142,18 @@ def split_log_odds(i: int, whole: Any, stains: Any, stride: int, found: Any, rul
     total = (
         rule.bias
         + rule.long * whole.long * rule.um
-        + rule.slender * min(whole.long / whole.short, 3.0)
-        + rule.notch * min(whole.notch, 0.2)
+        + rule.slender * min(whole.long / whole.short, MOST_SLENDER)
+        + rule.notch * min(whole.notch, MOST_NOTCH)
     )
-    if total + 0.6 * (rule.outside + rule.brown) <= 0.0:
+    if total + MOST_BROWN * (rule.outside + rule.brown) <= 0.0:
         return float(total)  # one nucleus, whatever its stain: most are
     at, path = found.y[i] * stride + found.x[i], found.path[i]
     blue, brown = around(stains, at, path, rule.rim, 2)
-    total += rule.outside * min(max((blue - BASE) * rule.per_range, -0.3), 0.6)
-    if total + 0.6 * rule.brown <= 0.0:
+    total += rule.outside * min(max((blue - BASE) * rule.per_range, AROUND_RANGE[0]), AROUND_RANGE[1])
+    if total + MOST_BROWN * rule.brown <= 0.0:
         return float(total)
     browner = inside(stains, at, path, 2)[1] - brown
-    return float(total + rule.brown * min(max(browner * rule.per_dab_od, -0.6), 0.6))
+    return float(total + rule.brown * min(max(browner * rule.per_dab_od, -MOST_BROWN), MOST_BROWN))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from her2core.kernels.buffers import Buffers
 from her2core.kernels.stain import (
     MIN_INTENSITY,
     MIN_OD_NORM,
@@ -29,6 +30,7 @@ from her2core.kernels.stain import (
     HematoxylinRange,
     Vector,
     angle_deg,
+    as_vector,
     od_table,
     optical_density,
     unit,
@@ -65,12 +67,16 @@ MIN_RANGE_OD: Final = 0.08  # a narrower range is noise, not counterstain; ours
 BLACK_OD: Final = 0.08  # so much above its surroundings a pixel is silver and says nothing about red; ours
 AROUND_UM: Final = 2.0  # half the width of these surroundings: dense hematoxylin is wider; ours
 RIM_UM: Final = 0.2  # width of a black dot's coloured rim; ours
-PATCH_UM: Final = 0.8  # red is painted over from no farther away than this; ours
+PATCH_UM: Final = 0.8  # red is inpainted from pixels no farther away than this; ours
 MIN_VOLUME: Final = 0.15  # of hematoxylin, red and neutral as unit vectors: flatter cannot be unmixed; ours
 
+MAX_ANGLE_DEG: Final = 15.0  # farthest of hematoxylin from its reference (spec §7.2)
 RED_ANGLE_DEG: Final = 30.0  # farthest from the reference: Fast Red, magenta and their mixtures; ours
 RED_POLE_DEG: Final = 35.0  # so far from hematoxylin a pixel holds red; ours
 RED_POLE_OD: Final = 0.20  # and as much of it: more than red cells and fringes have; ours
+RED_IN_PURE: Final = 0.5  # of its hematoxylin: a pixel of pure counterstain has less red; ours
+STRONG_PERCENTILE: Final = 75  # of pure counterstain: what is stronger gives its direction; ours
+PURE_PERCENTILE: Final = 50  # of red pixels: the redder half gives the direction; ours
 BLACK_POLE_OD: Final = 0.12  # a darker neutral part is silver, whose direction says nothing; ours
 MIN_PIXELS: Final = 200  # fewer pixels give no direction; ours
 MIN_RED_PIXELS: Final = 50  # ... of red, which is a few signals alone, but strong ones; ours
@@ -97,7 +103,7 @@ class DishUnmixer:
     Attributes
     ----------
     reach_px
-        How far around a pixel its values ray_index.
+        How far around a pixel the values lie that its own depend on.
     """
 
     def __init__(self, stain: DishStain, mpp: float) -> None:
@@ -111,16 +117,18 @@ class DishUnmixer:
         self.reach_px = self.edge // 2 + self.wide // 2 + self.rim + self.patch
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * self.rim + 1, 2 * self.rim + 1))
         self._disc = np.asarray(disc, np.uint8)
-        self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
+        self._buffers = Buffers()
 
     def __call__(self, rgb: RGB) -> DishPlanes:
         """Planes of uint8 ``rgb`` (h, w, 3); they are overwritten by the next call."""
         h, w = rgb.shape[:2]
-        black, red, mask, grown = (self._plane(name, h, w) for name in ("black", "red", "mask", "grown"))
+        black, red, mask, grown = (
+            self._buffers.plane(name, h, w) for name in ("black", "red", "mask", "grown")
+        )
         for y0 in range(0, h, STRIP):
             y1, top = min(y0 + STRIP, h), max(y0 - self.edge // 2, 0)
             part = rgb[top : y1 + self.edge // 2]
-            smooth = self._plane("smooth", len(part), 3 * w).reshape(-1, w, 3)
+            smooth = self._buffers.plane("smooth", len(part), 3 * w).reshape(-1, w, 3)
             # Integer arithmetic in OpenCV at 8 bits: a pixel's value does not depend on its place.
             cv2.GaussianBlur(part, (self.edge, self.edge), self.sigma, dst=smooth)
             smooth = smooth[y0 - top : y1 - top]
@@ -131,12 +139,6 @@ class DishUnmixer:
         cv2.dilate(mask, self._disc, dst=grown)
         paint_over(red, grown, self.patch)
         return DishPlanes(black, red)
-
-    def _plane(self, name: str, height: int, width: int) -> Plane:
-        size = height * width
-        if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(size, np.uint8)
-        return self._buffers[name][:size].reshape(height, width)
 
 
 class Weights(NamedTuple):
@@ -225,7 +227,7 @@ def _hematoxylin_row(a: Any, b: Any, c: Any, weight: Any, hem: Any) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def paint_over(image: Any, mask: Any, reach: int) -> None:
-    """Paint masked (1, not 0) pixels of ``image`` over from the nearest unmasked ones to all eight sides.
+    """Inpaint masked (1, not 0) pixels of ``image`` from the nearest unmasked ones in all eight directions.
 
     The nearer weigh more, by the inverse number of steps. Where none is within ``reach``, a pixel stays.
     """
@@ -301,7 +303,7 @@ def estimate_dish(
     um_px: float,
     *,
     i0_source: str = "glass",
-    max_angle_deg: float = 15.0,
+    max_angle_deg: float = MAX_ANGLE_DEG,
 ) -> DishStain:
     """Colour of a slide from tiles of its tissue, each stain the mean direction of its own pole.
 
@@ -310,7 +312,7 @@ def estimate_dish(
     samples
         Tiles ``(rgb, tissue)``: uint8 ``(h, w, 3)`` and bool ``(h, w)``, at ``um_px``, about 0.5 µm.
     max_angle_deg
-        Farthest that hematoxylin may lie from its reference (specification 7); farther is not believed.
+        Farthest that hematoxylin may lie from its reference (spec §7.2); farther is not accepted.
 
     Returns
     -------
@@ -322,10 +324,10 @@ def estimate_dish(
     od = optical_density(pixels, i0).astype(np.float64)
     od = od[np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM]
     reference_h, reference_r = unit(REFERENCE_COUNTERSTAIN), unit(REFERENCE_RED)
-    hematoxylin, note_h = _believed(
+    hematoxylin, note_h = _accepted(
         _hematoxylin(od, reference_h, reference_r), reference_h, "hematoxylin", max_angle_deg
     )
-    red, note_r = _believed(_red(od, hematoxylin, reference_r), reference_r, "red", RED_ANGLE_DEG)
+    red, note_r = _accepted(_red(od, hematoxylin, reference_r), reference_r, "red", RED_ANGLE_DEG)
     notes = [note for note in (note_h, note_r) if note]
     if _volume(hematoxylin, red) < MIN_VOLUME:
         notes.append("hematoxylin, red and black too much alike")
@@ -333,8 +335,8 @@ def estimate_dish(
     low, high = DEFAULT_HEMATOXYLIN_RANGE
     stain = DishStain(
         i0=i0,
-        hematoxylin=_vector(hematoxylin),
-        red=_vector(red),
+        hematoxylin=as_vector(hematoxylin),
+        red=as_vector(red),
         source="reference" if note_h else "estimated",
         fallback="; ".join(notes) or None,
         hematoxylin_low_od=low,
@@ -356,10 +358,10 @@ def _amounts(od: Floats, hematoxylin: Floats, red: Floats) -> tuple[Floats, Floa
 def _hematoxylin(od: Floats, hematoxylin: Floats, red: Floats) -> Floats | None:
     """Mean direction of strong counterstain without red or black."""
     h, r, k = _amounts(od, hematoxylin, red)
-    pure = (h > 0) & (np.abs(r) < 0.5 * h) & (k < BLACK_POLE_OD)
+    pure = (h > 0) & (np.abs(r) < RED_IN_PURE * h) & (k < BLACK_POLE_OD)
     if int(pure.sum()) < MIN_PIXELS:
         return None
-    strong = pure & (h >= np.percentile(h[pure], 75))
+    strong = pure & (h >= np.percentile(h[pure], STRONG_PERCENTILE))
     return unit(od[strong].sum(axis=0))
 
 
@@ -370,11 +372,11 @@ def _red(od: Floats, hematoxylin: Floats, red: Floats) -> Floats | None:
     held = (angle >= RED_POLE_DEG) & (r >= RED_POLE_OD) & (k < BLACK_POLE_OD)
     if int(held.sum()) < MIN_RED_PIXELS:
         return None
-    pure = held & (angle >= np.percentile(angle[held], 50))
+    pure = held & (angle >= np.percentile(angle[held], PURE_PERCENTILE))
     return unit(od[pure].sum(axis=0))
 
 
-def _believed(
+def _accepted(
     found: Floats | None, reference: Floats, name: str, max_angle_deg: float
 ) -> tuple[Floats, str | None]:
     """The estimate where it is near the reference; else the reference, and why."""
@@ -388,10 +390,6 @@ def _believed(
 
 def _volume(hematoxylin: Floats, red: Floats) -> float:
     return abs(float(np.linalg.det(np.stack([hematoxylin, red, unit(NEUTRAL)]))))
-
-
-def _vector(array: Floats) -> Vector:
-    return (float(array[0]), float(array[1]), float(array[2]))
 
 
 def _range(samples: Sequence[tuple[RGB, Mask]], stain: DishStain, um_px: float) -> tuple[float, float] | None:

@@ -35,11 +35,16 @@ CREASE_UM: Final = 1.0  # half the width of a crease
 PARTNER_UM: Final = 3.0  # what is so near a nucleus and much paler is its glow
 SURROUND_UM: Final = 10.0  # half the window whose mean tells stain from haze
 
+# Of the range or in greys; all are ours.
 STAINED: Final = (0.18, 0.6)  # of the range: paler is never, darker always stained; between, haze decides
 HAZE: Final = (3, 4)  # stained is more than this fraction of the mean around
 GLOW: Final = (4, 10)  # ... and more than this of the brightest near
 CREASE: Final = (4, 12)  # grey, or one over a fraction of its height, that a crease lies below its sides
-ONE_STEP: Final = 5  # depth of a pixel's width; of a diagonal 7, of a knight's move 11
+ONE_STEP: Final = 5  # depth of a pixel's width ...
+SLANT_STEP: Final = 7  # ... of a diagonal
+KNIGHT_STEP: Final = 11  # ... and of a knight's move (Borgefors 1986)
+LIGHT_SIGMA_PX: Final = 0.8  # against noise of single pixels; ours
+SPOT_PX: Final = 5  # window of the median that takes out signals, which shine into the counterstain; ours
 
 
 class Images(NamedTuple):
@@ -73,11 +78,11 @@ def images(grey: Plane, um: float, room: Callable[[str], Plane]) -> Images:
     soft, wide, whole, parts = (room(name) for name in ("soft", "wide", "whole", "parts"))
     calm, near, closed = (room(name) for name in ("calm", "near", "closed"))
     px = 1 / um
-    cv2.GaussianBlur(grey, (3, 3), 0.8, dst=soft)
+    cv2.GaussianBlur(grey, (3, 3), LIGHT_SIGMA_PX, dst=soft)
     _smooth(grey, CHROMATIN_UM * px, calm)
     window = _odd(SURROUND_UM * px)
     cv2.blur(calm, (window, window), dst=wide)
-    cv2.medianBlur(grey, 5, dst=closed)  # signals shine into the counterstain
+    cv2.medianBlur(grey, SPOT_PX, dst=closed)
     cv2.dilate(closed, _disc(PARTNER_UM * px), dst=near)
     cv2.morphologyEx(calm, cv2.MORPH_CLOSE, _disc(CREASE_UM * px), dst=closed)
     _stained(calm, wide, near, closed, whole, parts)
@@ -155,21 +160,21 @@ def measure_depth(depth: Any, cap: int) -> None:
         row, up, top = depth[y], depth[y - 1], depth[y - 2]
         for x in range(2, w - 2):
             if row[x]:
-                side = min(min(np.int32(row[x - 1]), np.int32(up[x])) + 5, cap)
-                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + 7
+                side = min(min(np.int32(row[x - 1]), np.int32(up[x])) + ONE_STEP, cap)
+                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + SLANT_STEP
                 knight = min(
                     min(np.int32(up[x - 2]), np.int32(up[x + 2])),
                     min(np.int32(top[x - 1]), np.int32(top[x + 1])),
                 )
-                row[x] = min(side, min(slant, knight + 11))
+                row[x] = min(side, min(slant, knight + KNIGHT_STEP))
     for y in range(h - 3, 1, -1):
         row, up, top = depth[y], depth[y + 1], depth[y + 2]
         for x in range(w - 3, 1, -1):
             if row[x]:
-                side = min(min(np.int32(row[x + 1]), np.int32(up[x])) + 5, np.int32(row[x]))
-                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + 7
+                side = min(min(np.int32(row[x + 1]), np.int32(up[x])) + ONE_STEP, np.int32(row[x]))
+                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + SLANT_STEP
                 knight = min(
                     min(np.int32(up[x - 2]), np.int32(up[x + 2])),
                     min(np.int32(top[x - 1]), np.int32(top[x + 1])),
                 )
-                row[x] = min(side, min(slant, knight + 11))
+                row[x] = min(side, min(slant, knight + KNIGHT_STEP))

@@ -1,4 +1,4 @@
-"""The ISH kernel: pixels of one chunk in, one row a nucleus and one row a signal out (her2-spec 8).
+"""The ISH kernel: pixels of one chunk in, one row a nucleus and one row a signal out (spec §8).
 
     kernel = ISHKernel(ISHParams(), stain, mpp=0.1)
     nuclei, spots = kernel(pixels, origin=(y0, x0), core=Box(...))   # pixels cover core.grown(kernel.halo_px)
@@ -17,7 +17,6 @@ is doubtful about a nucleus is flagged, and whoever scores leaves it out.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import cv2
@@ -26,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.columns import NUCLEUS_DTYPE, PROBES, SPOT_DTYPE, NucleusFlag
+from her2core.kernels.buffers import Buffers
 from her2core.kernels.ish import nuclei as ish_nuclei
 from her2core.kernels.ish import shape as ish_shape
 from her2core.kernels.ish.dish import (
@@ -52,7 +52,9 @@ SIGNAL_OD: Final = 0.08  # of black or red in a bin: more of it hides hematoxyli
 HIDDEN_HEMATOXYLIN: Final = 0.5  # of hematoxylin for every unit of signal above that; ours
 RIM_UM: Final = 0.4  # so far beyond the outline a signal is on the nucleus's rim, and its own; ours
 SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
-SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all
+SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all; ours
+PLACE_PARTS: Final = 16  # places are kept in sixteenths of a pixel: exact in 32 bits
+SEEDS_PER_PX: Final = 16  # pixels of the nuclear image for every seed that there is room for
 
 
 def resolvable(assay: Assay, mpp: float, params: ISHParams) -> str | None:
@@ -111,8 +113,7 @@ class ISHKernel:
         self.halo_px = self.factor * (self.rules.reach + 1)
         self._work = ish_nuclei.workspace(self.rules)
         self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
-        self._headroom = 1.0
-        self._buffers: dict[str, NDArray[Any]] = {}
+        self._buffers = Buffers()
         if isinstance(stain, DishStain):
             self.assay = Assay.DISH
             self.unmixer: DishUnmixer | None = DishUnmixer(stain, mpp)
@@ -167,9 +168,9 @@ class ISHKernel:
         y0, x0 = -(-need.y0 // f), -(-need.x0 // f)  # bins stand on absolute coordinates
         y1, x1 = need.y1 // f, need.x1 // f
         whole = pixels[y0 * f - area.y0 : y1 * f - area.y0]
-        self._headroom = max(1.0, self._room_px / ((y1 - y0) * (x1 - x0) * f * f))
+        self._buffers.headroom = max(1.0, self._room_px / ((y1 - y0) * (x1 - x0) * f * f))
         grey = self._nuclear_image(whole, x0 * f - area.x0, x1 - x0)
-        picture = images(grey, self.um, lambda name: self._plane(name, *grey.shape))
+        picture = images(grey, self.um, lambda name: self._buffers.plane(name, *grey.shape))
         found = ish_nuclei.find(
             picture, self.rules, self.params.nucleus_contrast, self._seeds(grey.size), self._work
         )
@@ -177,7 +178,7 @@ class ISHKernel:
         place = np.empty((len(shape.y), 2))
         for k, (centre, corner) in enumerate(((shape.y, y0), (shape.x, x0))):
             place[:, k] = (centre.astype(np.float64) + corner) * f + 0.5 * (f - 1) + shape.centroid[:, k] * f
-        place = np.rint(place * 16) / 16
+        place = np.rint(place * PLACE_PARTS) / PLACE_PARTS
         y, x = place.T
         mine = np.flatnonzero((y >= core.y0) & (y < core.y1) & (x >= core.x0) & (x < core.x1))
         mine = mine[np.lexsort((x[mine], y[mine]))]
@@ -187,20 +188,13 @@ class ISHKernel:
         spots = self._spots(pixels, area, absolute, mine, nuclei)
         return nuclei, spots
 
-    def _plane(self, name: str, height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
-        """A contiguous plane in a buffer that is reused from call to call."""
-        size = height * width
-        if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(math.ceil(size * self._headroom), dtype)
-        return self._buffers[name][:size].reshape(height, width)
-
     def _seeds(self, size: int) -> NDArray[np.int32]:
-        return self._plane("seeds", max(size // 16, 1), 2, np.int32)
+        return self._buffers.plane("seeds", max(size // SEEDS_PER_PX, 1), 2, np.int32)
 
     def _nuclear_image(self, pixels: Pixels, left: int, width: int) -> NDArray[np.uint8]:
         """Counterstain in bins from column ``left`` on: `BASE` between nuclei, ``BASE + SHADES`` in one."""
         f = self.factor
-        grey = self._plane("grey", pixels.shape[0] // f, width)
+        grey = self._buffers.plane("grey", pixels.shape[0] // f, width)
         if isinstance(self.stain, Fluorescence):
             shade = SHADES / max(self.stain.dapi_high - self.stain.dapi_low, 1e-6)
             most = np.iinfo(pixels.dtype).max
@@ -215,12 +209,12 @@ class ISHKernel:
         """Hematoxylin of bins; where signals hide it, made up from them, up to a typical nucleus."""
         assert self.unmixer is not None
         h, w = grey.shape
-        black, red = self._plane("whole", h, w), self._plane("parts", h, w)
-        light = self._plane("light", h, 3 * w).reshape(h, w, 3)
+        black, red = self._buffers.plane("whole", h, w), self._buffers.plane("parts", h, w)
+        light = self._buffers.plane("light", h, 3 * w).reshape(h, w, 3)
         shrink_rgb(rgb, left, self.factor, light)
         unmix_signals(light, self.unmixer.table, self.unmixer.weights, black, red)
         unmix_hematoxylin(light, self.unmixer.table, self.unmixer.weights, grey)
-        around, signal = self._plane("soft", h, w), self._plane("wide", h, w)
+        around, signal = self._buffers.plane("soft", h, w), self._buffers.plane("wide", h, w)
         window = 2 * max(1, round(AROUND_UM / self.um)) + 1
         cv2.blur(black, (window, window), dst=around)
         cv2.subtract(black, around, dst=signal)
@@ -319,7 +313,7 @@ class ISHKernel:
     def _drawn(self, window: Box, shape: Outlines, mine: NDArray[np.intp]) -> Raster:
         """Bins of ``window`` that lie in the nuclei ``mine``, and in no other nucleus more."""
         grid = self.finders[0].grid((window.height, window.width), (window.y0, window.x0))
-        labels = self._plane("labels", grid.height, grid.width, np.int32)
+        labels = self._buffers.plane("labels", grid.height, grid.width, np.int32)
         labels.fill(0)
         names = -1 - np.arange(len(shape.y), dtype=np.int32)
         names[mine] = 1 + np.arange(len(mine), dtype=np.int32)

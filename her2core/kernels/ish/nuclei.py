@@ -44,8 +44,26 @@ INNER_UM: Final = 1.5  # width inside an edge
 OUTER_UM: Final = 1.0  # and outside
 DRIFT_UM: Final = 5.0  # from a seed to the centroid of its outline
 SHARED: Final = 0.5  # of an outline's area inside another: they are one nucleus
+SAMPLED: Final = (0.5, 0.4)  # of a radius: first sample, and from there to the second
 SHARE_BITS: Final = 18  # of one over a width: exact for a 16th of a grey and up to 8 pixels
+SPARE_PX: Final = 4  # for rounding, beyond what is read
 LEAST_FREE: Final = 6  # rays, of 36, along which a nucleus must be seen to end
+BEND: Final = (24, 8)  # cost of a step between neighbouring rays, and of its square, 1/16 grey
+WHOLE_NECK: Final = (ONE_STEP, 2)  # depth, and 1/16 of it, that a neck between two wholes is narrower
+PART_NECK: Final = (2, 1)  # ... and between two parts
+VALLEY: Final = (8, 4)  # grey, and 1/16 of the nuclei's height, that a valley between two nuclei is deep
+VALLEY_ASIDE_UM: Final = 1.0  # ... also so far to either side
+RIM_PX: Final = 1.5  # a nucleus is looked for gaps in its stain this far inside its outline
+CLIP_GREY: Final = 48  # a stronger edge counts as this one
+FILL: Final = (-12, 8)  # greys by which a pixel counts for or against lying inside, at most
+FILL_WEIGHT: Final = 8  # of such a grey, 1/16 grey
+HALF_WAY: Final = (8, 13, 20)  # twentieths of a nucleus's height between which the level half-way down lies
+# What an outline's merit, its solidity, loses:
+LONG_FROM: Final = 1.5  # ... by the axis ratio beyond this ...
+LONG_COST: Final = 0.1  # ... so much
+LARGE_COST: Final = 0.2  # ... by the area beyond the largest, in largest areas
+EMPTY_COST: Final = 2.0  # ... by the fraction that is not stained
+PART_COST: Final = 0.02  # ... as a part of another: of two as good the whole is kept
 
 
 class Rules(NamedTuple):
@@ -77,7 +95,7 @@ def rules(um: float, largest_um2: float, *, levelled: bool) -> Rules:
     # A finished nucleus depends on its rivals, these on what parts them from others, and which others there
     # are on deeper seeds near them; seeds on the stain around.
     around = px(distance_map.reach_um(levelled=levelled) + PEAK_UM)
-    reach = px(DRIFT_UM) + 3 * near + max(around, r_max + px(OUTER_UM)) + 4
+    reach = px(DRIFT_UM) + 3 * near + max(around, r_max + px(OUTER_UM)) + SPARE_PX
     return Rules(
         um=um,
         r_max=r_max,
@@ -87,13 +105,13 @@ def rules(um: float, largest_um2: float, *, levelled: bool) -> Rules:
         least=px(LEAST_DEPTH_UM),
         largest=largest_um2 / um**2,
         necks=(
-            PartRule(near=near, depth=ONE_STEP, share=2, base=0, aside=0),
-            PartRule(near=near, depth=2, share=1, base=0, aside=0),
+            PartRule(near=near, depth=WHOLE_NECK[0], share=WHOLE_NECK[1], base=0, aside=0),
+            PartRule(near=near, depth=PART_NECK[0], share=PART_NECK[1], base=0, aside=0),
         ),
-        valley=PartRule(near=near, depth=8, share=4, base=BASE, aside=px(1.0)),
-        bend=bend_costs(24, 8),
+        valley=PartRule(near=near, depth=VALLEY[0], share=VALLEY[1], base=BASE, aside=px(VALLEY_ASIDE_UM)),
+        bend=bend_costs(*BEND),
         ray_index=new_ray_index(near + r_max + 1),
-        ray_offsets=new_ray_offsets(r_max + px(OUTER_UM) + 4, 1.0),
+        ray_offsets=new_ray_offsets(r_max + px(OUTER_UM) + SPARE_PX, 1.0),
         seed=px(LEAST_DEPTH_UM) * ONE_STEP,
         reach=reach,
     )
@@ -188,7 +206,7 @@ def _outlined(
     work: Workspace,
 ) -> Found:
     """Outlines around the tops of ``hill`` that have contrast."""
-    margin = rule.r_max + rule.outer + 4
+    margin = rule.r_max + rule.outer + SPARE_PX
     n = nuclei.find_seeds(hill, rule.seed, max(1, round(PEAK_UM / rule.um)), margin, seeds)
     y, x = np.ascontiguousarray(seeds[:n].T)
     keep = np.ones(n, np.bool_)
@@ -204,7 +222,7 @@ def _outlined(
     part_seeds(picture.soft, found.y, found.x, rule.valley, rule.ray_index, bound)
     sheet = rule.ray_offsets.over(picture.soft)
     outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step)
-    keep = step >= round(16 * contrast * SHADES)
+    keep = step >= round(nuclei.STEP_PARTS * contrast * SHADES)
     shape = outlines(found.y[keep], found.x[keep], found.path[keep], rule.ray_index)
     return Found(shape, bound[keep], inside[keep], step[keep])
 
@@ -213,9 +231,9 @@ def merit(
     shape: Outlines, part: NDArray[np.bool_], empty: NDArray[np.float64], rule: Rules
 ) -> NDArray[np.float64]:
     """How much every outline looks like one nucleus: convex and full, not too long, not too large. Ours."""
-    long = np.maximum(shape.elongation - 1.5, 0.0)
+    long = np.maximum(shape.elongation - LONG_FROM, 0.0)
     large = np.maximum(shape.area / rule.largest - 1.0, 0.0)
-    return shape.solidity - 2.0 * empty - 0.1 * long - 0.2 * large - 0.02 * part
+    return shape.solidity - EMPTY_COST * empty - LONG_COST * long - LARGE_COST * large - PART_COST * part
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -233,7 +251,7 @@ def empty_share(shape: Any, hill: Any, ray_index: Any) -> Any:
             row = hill[shape.y[i] + dy]
             for dx in range(-reach, reach + 1):
                 far = ray_index.distance[dy + ray_index.reach, dx + ray_index.reach]
-                if far + 1.5 <= shape.radius[i, ray_index.ray[dy + ray_index.reach, dx + ray_index.reach]]:
+                if far + RIM_PX <= shape.radius[i, ray_index.ray[dy + ray_index.reach, dx + ray_index.reach]]:
                     n += 1
                     empty += row[shape.x[i] + dx] <= 1
         share[i] = empty / max(n, 1)
@@ -302,7 +320,7 @@ def _share(i: int, j: int, shape: Any, ray_index: Any) -> float:
     n = 0
     for a in range(N_RAYS):
         for part in range(2):
-            r = shape.radius[i, a] * (0.5 + 0.4 * part)
+            r = shape.radius[i, a] * (SAMPLED[0] + SAMPLED[1] * part)
             dy, dx = int(np.floor(r * ray_index.sin[a] + 0.5)), int(np.floor(r * ray_index.cos[a] + 0.5))
             n += _holds(j, shape.y[i] + dy, shape.x[i] + dx, shape, ray_index)
     return n / (2.0 * N_RAYS)
@@ -320,7 +338,7 @@ def outline_all(
     flat, offset = sheet
     gain, step, lap, cum, per_inner, per_outer = work
     m = gain.shape[1]
-    clip = np.int32(48 * 16)
+    clip = np.int32(CLIP_GREY * 16)
     for i in range(len(found.y)):
         at = found.y[i] * stride + found.x[i]
         level = 0
@@ -330,9 +348,8 @@ def outline_all(
         level //= N_RAYS * rule.least
         inside[i] = level
         above = level - BASE
-        half = min(
-            max(np.int32(wide[found.y[i], found.x[i]]), BASE + 8 * above // 20), BASE + 13 * above // 20
-        )
+        lowest, highest = HALF_WAY[0] * above // HALF_WAY[2], HALF_WAY[1] * above // HALF_WAY[2]
+        half = min(max(np.int32(wide[found.y[i], found.x[i]]), BASE + lowest), BASE + highest)
         for a in range(N_RAYS):
             ray = offset[a]
             for r in range(m + rule.outer):
@@ -348,7 +365,8 @@ def outline_all(
                 if r >= rule.least:
                     gain[a, r] = step[a, r] + total
                 grey = cum[rule.inner + r + 1] - cum[rule.inner + r]
-                total += np.int32(8) * min(max(np.int32(grey - half), np.int32(-12)), np.int32(8))
+                fill = min(max(np.int32(grey - half), np.int32(FILL[0])), np.int32(FILL[1]))
+                total += np.int32(FILL_WEIGHT) * fill
         trace(gain, rule.least, m - 1, rule.bend, lap, found.path[i])
         free[i] = _free_step(found.path[i], bound[i], step)
 

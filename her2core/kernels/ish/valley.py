@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from her2core.kernels.polar import N_RAYS
+
+LEAST_ALONG: Final = 0.2  # cosine: a ray so far aslant to the other seed meets the valley nowhere near; ours
+LEAST_WAY_PX: Final = 4  # seeds nearer than this stand in one nucleus; ours
+HEIGHT_PARTS: Final = 16  # of a height, in which `PartRule.share` counts
 
 
 class PartRule(NamedTuple):
@@ -33,9 +37,9 @@ def part_seeds(image: Any, y: Any, x: Any, rule: Any, ray_index: Any, bound: Any
                     d = np.sqrt(float(dy * dy + dx * dx))
                     for a in range(N_RAYS):
                         along = (ray_index.cos[a] * dx + ray_index.sin[a] * dy) / d
-                        if along > 0.2:
+                        if along > LEAST_ALONG:
                             bound[i, a] = min(bound[i, a], int(where * d / along))
-                        elif along < -0.2:
+                        elif along < -LEAST_ALONG:
                             bound[j, a] = min(bound[j, a], int((1.0 - where) * d / -along))
             j += 1
 
@@ -44,7 +48,7 @@ def part_seeds(image: Any, y: Any, x: Any, rule: Any, ray_index: Any, bound: Any
 def valley(image: Any, y: int, x: int, dy: int, dx: int, rule: Any) -> float:
     """Where along the way from (y, x) the valley to (y + dy, x + dx) lies, 0 to 1; 0 where there is none."""
     steps = max(abs(dy), abs(dx))
-    if steps < 4:
+    if steps < LEAST_WAY_PX:
         return 0.0
     peak = np.int32(min(_mean9(image, y, x), _mean9(image, y + dy, x + dx)))
     d = np.sqrt(float(dy * dy + dx * dx))
@@ -63,7 +67,7 @@ def valley(image: Any, y: int, x: int, dy: int, dx: int, rule: Any) -> float:
                     where = k / steps
         saddle = max(saddle, lowest)
     deep = peak - saddle
-    if deep < rule.depth or 16 * deep < rule.share * (peak - rule.base):
+    if deep < rule.depth or HEIGHT_PARTS * deep < rule.share * (peak - rule.base):
         return 0.0
     return where
 
