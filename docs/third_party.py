@@ -1,6 +1,6 @@
 """Write docs/third-party.md: the licence of every package of requirements.lock, from what is installed.
 
-    python docs/third_party.py > docs/third-party.md
+python docs/third_party.py > docs/third-party.md
 """
 
 from __future__ import annotations
@@ -20,14 +20,39 @@ DUAL = {"text-unidecode": "the Artistic License or the GPL, by choice of who rec
 
 # What wheels bring along beside their own code, as their licence files state it.
 BUNDLED = {
-    "imagecodecs": "codecs under BSD, MIT, zlib, IJG and similar licences (its folder `licenses`); libgomp (GPL "
-    "with the GCC runtime exception)",
+    "imagecodecs": "codecs under BSD, MIT, zlib, IJG and similar licences (its folder `licenses`); libgomp "
+    "(GPL with the GCC runtime exception)",
     "numpy": "OpenBLAS (BSD); libgfortran and libquadmath (GPL and LGPL with the GCC runtime exception)",
     "opencv-python-headless": "FFmpeg (LGPL-2.1) and others; see its `LICENSE-3RD-PARTY.txt`",
     "openslide-bin": "OpenSlide and GLib (LGPL-2.1), cairo (LGPL-2.1 or MPL-1.1) and others",
     "scipy": "OpenBLAS (BSD); libgfortran and libquadmath (GPL and LGPL with the GCC runtime exception)",
     "shapely": "GEOS (LGPL-2.1)",
 }
+
+PAGE = """# Third-party licences
+
+The packages of the runtime lock and the licence that each states in its own metadata, written by
+`docs/third_party.py`. her2cohort itself is under Apache-2.0 and contains none of their code; the container
+image does contain them. This list is an aid, not legal advice: the licence texts in the installed packages
+are what holds.
+
+## Copyleft
+
+Weak copyleft (LGPL, MPL) asks for the source of the library itself and leaves what uses it alone; strong
+copyleft (GPL, AGPL) covers the whole that is passed on.
+
+{copyleft}
+
+Libraries inside wheels, which the metadata above does not show:
+
+{bundled}
+
+## All packages
+
+| package | version | licence | copyleft |
+|---|---|---|---|
+{packages}
+{absent}"""
 
 
 def locked() -> list[tuple[str, str]]:
@@ -50,7 +75,7 @@ def licence(of: metadata.PackageMetadata) -> str:
 
 
 def copyleft(text: str) -> str:
-    """``strong``, ``weak`` or nothing, by whether a licence asks for source code where software is passed on."""
+    """``strong``, ``weak`` or nothing: whether who passes the software on owes its source code."""
     if STRONG.search(CHOICE.sub("", text)):
         return "strong"
     return "weak" if LINKED.search(text) else ""
@@ -70,35 +95,11 @@ def page() -> str:
         rows.append(f"| {name} | {version} | {text} | {kind} |")
         if kind:
             flagged.append(f"- **{name}**: {DUAL.get(name, f'{text} ({kind} copyleft)')}")
-    bundled = [f"- **{name}**: {what}" for name, what in BUNDLED.items()]
-    absent = f"\nNot installed here, and so not listed: {', '.join(missing)}.\n" if missing else ""
-    return "\n".join(
-        [
-            "# Third-party licences",
-            "",
-            "The packages of the runtime lock and the licence that each states in its own metadata, written by",
-            "`docs/third_party.py`. her2cohort itself is under Apache-2.0 and contains none of their code; the",
-            "container image does contain them. This list is an aid, not legal advice: the licence texts in the",
-            "installed packages are what holds.",
-            "",
-            "## Copyleft",
-            "",
-            "Weak copyleft (LGPL, MPL) asks for the source of the library itself and leaves what uses it alone;",
-            "strong copyleft (GPL, AGPL) covers the whole that is passed on.",
-            "",
-            *(flagged or ["None of the packages states a copyleft licence."]),
-            "",
-            "Libraries inside wheels, which the metadata above does not show:",
-            "",
-            *bundled,
-            "",
-            "## All packages",
-            "",
-            "| package | version | licence | copyleft |",
-            "|---|---|---|---|",
-            *rows,
-            absent,
-        ]
+    return PAGE.format(
+        copyleft="\n".join(flagged) or "None of the packages states a copyleft licence.",
+        bundled="\n".join(f"- **{name}**: {what}" for name, what in BUNDLED.items()),
+        packages="\n".join(rows),
+        absent=f"\nNot installed here, and so not listed: {', '.join(missing)}.\n" if missing else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""Every reference to the specification has its paragraph, and is written in the one form that can be checked."""
+"""Every reference to the specification has its paragraph, in the one form that can be checked."""
 
 from __future__ import annotations
 
@@ -52,7 +52,12 @@ def test_every_numbered_paragraph_has_one_anchor_and_refers_to_what_exists() -> 
 
 @pytest.mark.parametrize(
     ("text", "stray"),
-    [("spec 4.3, step 5", True), ("specification 7", True), ("spec §2.2 and §2.3", True), ("spec §7.2", False)],
+    [
+        ("spec 4.3, step 5", True),
+        ("specification 7", True),
+        ("spec §2.2 and §2.3", True),
+        ("spec §7.2", False),
+    ],
 )
 def test_other_forms_are_found(text: str, stray: bool) -> None:
     assert bool(STRAY.findall(REFERENCE.sub("", text))) == stray
