@@ -24,6 +24,7 @@ from prefect.utilities.annotations import quote
 from flows import artifacts
 from flows.clusters import open_cluster
 from flows.interrupt import rearm
+from flows.metrics import observed
 from her2core.cohort import CohortSummary, preview, publish
 from her2core.errors import Her2Error, StoreError
 from her2core.pipeline import not_scored, record_failure, score_slide, store_trouble
@@ -139,7 +140,7 @@ def given(name: str) -> str:
 
 
 def _carry_out(run: Run, cluster: str, *, whole: bool) -> State[CohortSummary]:
-    with beating(run.store, run.run_id):
+    with observed(run), beating(run.store, run.run_id):
         chosen = open_cluster(cluster, run.config.run.workers)
         with chosen.connect() as client:
             workers = Workers(client, chosen.title)

@@ -64,6 +64,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "retry_delay_s": (0, 86_400),
     "slide_timeout_s": (1, 2_592_000),
     "scratch_bytes": (1, 10**15),
+    "metrics_port": (1, 65_535),
 }
 """Least and most of every number that says how a run is carried out. Ours."""
 UNITS: dict[str, tuple[float, float]] = {
@@ -128,6 +129,10 @@ class RunSettings:
     and folders have pseudonyms in tables, journal, records and Prefect's database; else their names."""
     endpoint_url: str | None = None
     """S3 endpoint; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS itself, if null."""
+    metrics_port: int | None = None
+    """Port on which a run offers Prometheus metrics while it works; none if null."""
+    json_logs: bool = False
+    """Whether a run writes its log to standard output as JSON, one object a line."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():

@@ -38,7 +38,7 @@ from her2core.stages import cells, outlines, prepare
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
 from her2core.stages.outlines import OutlinesRef
-from her2core.stages.progress import ENDED, report
+from her2core.stages.progress import ENDED, Published, report, report_published
 from her2core.stages.run import Run
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
 from her2core.stages.slide_ihc import finish_ihc
@@ -86,7 +86,7 @@ def record_failure(run: Run, row: SlideRow, error: object) -> SlideFinished:
     log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message)
     if why.details:
         log.info("%s: traceback\n%s", row.slide_id, why.details)
-    report(row.slide_id, ENDED, 1, 1)
+    report(row.slide_id, ENDED, 1, 1, why.state)
     return not_scored(run, row, why)
 
 
@@ -175,7 +175,7 @@ class _Slide:
         )
         outcome = finished.outcome
         write_status(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
-        report(row.slide_id, ENDED, 1, 1)
+        report(row.slide_id, ENDED, 1, 1, outcome.state)
         return finished
 
     def _hide(self, text: str) -> str:
@@ -188,8 +188,13 @@ class _Slide:
         if self.run.store.exists(path):
             return adapter.validate_json(self.run.store.read_bytes(path))
         write_status(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)
+        begun = time.monotonic()
         record = make()
-        self.run.store.write_bytes(path, adapter.dump_json(record, indent=1))
+        text = adapter.dump_json(record, indent=1)
+        self.run.store.write_bytes(path, text)
+        written = len(text) + (record.bytes_written if isinstance(record, PyramidRef) else 0)
+        seconds = time.monotonic() - begun
+        report_published(Published(self.row.slide_id, stage, key, seconds, written))
         return record
 
     def _on_cluster(self, stage: str, job: Callable[[], T], *, deadline: float) -> T:

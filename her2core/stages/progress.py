@@ -25,9 +25,22 @@ class Progress:
     stage: str
     done: int
     total: int
+    state: str = ""
+    """How the slide ended, in its last report."""
 
 
-def report(slide_id: str, stage: str, done: int, total: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A stage of a slide that was computed and published just now; one found published is not told."""
+
+    slide_id: str
+    stage: str
+    key: str
+    seconds: float
+    bytes_written: int
+
+
+def report(slide_id: str, stage: str, done: int, total: int, state: str = "") -> None:
     """Log that ``done`` of ``total`` units of a stage are finished; INFO at its ends, DEBUG between."""
     level = logging.INFO if done in (0, total) else logging.DEBUG
     log.log(
@@ -37,5 +50,16 @@ def report(slide_id: str, stage: str, done: int, total: int) -> None:
         stage,
         done,
         total,
-        extra={"progress": Progress(slide_id, stage, done, total)},
+        extra={"progress": Progress(slide_id, stage, done, total, state)},
+    )
+
+
+def report_published(published: Published) -> None:
+    """Log that a stage was computed and published."""
+    log.info(
+        "%s: %s published after %.1f s",
+        published.slide_id,
+        published.stage,
+        published.seconds,
+        extra={"published": published},
     )

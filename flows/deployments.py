@@ -1,0 +1,256 @@
+"""Cohorts on a schedule: the file for ``prefect deploy``, and one machine that serves them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.environment import ServerError
+from her2core.errors import ConfigError
+from her2core.text import shown
+
+POOL = "her2"
+TAG = "her2-served"
+"""What deployments are tagged with that a file of cohorts made, so that those it no longer names go."""
+START_S = 180.0
+"""Patience for the Prefect server; it takes 30 to 40 s on a loaded machine."""
+END_S = 30.0
+"""Patience for what is told to end: a flow run writes down where it is."""
+WATCH_S = 2.0
+"""How often the parts are looked at. Ours."""
+JOB_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "her2core",
+    # A machine that is shut down tells the run so; it is scheduled anew, and resumes.
+    "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
+}
+
+
+class ScheduledCohort(BaseModel):
+    """One cohort and when it is scored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    manifest: str
+    out: str
+    config: str | None = None
+    cron: str = Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")
+    timezone: str = "UTC"
+    active: bool = True
+    cluster: str = "local"
+
+
+def read_cohorts(place: str) -> list[ScheduledCohort]:
+    """Read a file of cohorts: a YAML list, as the chart's value ``cohorts``.
+
+    Raises
+    ------
+    ConfigError
+        Naming what cannot be used.
+    """
+    try:
+        values = yaml.safe_load(Path(place).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{place}: no such file; expected a YAML list of cohorts") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{place}: cannot be read: {type(error).__name__}: {error}") from None
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{place}: expected a list of cohorts, each with name, manifest, out and cron")
+    found = []
+    for number, entry in enumerate(values, 1):
+        try:
+            found.append(ScheduledCohort.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "entry"
+            raise ConfigError(
+                f"{place}: cohort {number}: {where}: {first['msg']}; found {shown(first['input'])}"
+            ) from None
+        for path in (found[-1].manifest, found[-1].out, found[-1].config or ""):
+            if path and "://" not in path and not Path(path).is_absolute():
+                raise ConfigError(
+                    f"{place}: cohort {number}: {shown(path)} is relative; a run works in a folder of its "
+                    "own, so write an absolute path or an s3:// address"
+                )
+    names = [cohort.name for cohort in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{place}: {', '.join(twice)} is named twice")
+    return found
+
+
+def deployment_file(cohorts: Sequence[ScheduledCohort]) -> dict[str, Any]:
+    """What ``prefect deploy`` reads: the installed package holds the flow, so nothing is pulled."""
+    return {
+        "name": "her2cohort",
+        "pull": [],
+        "deployments": [
+            {
+                "name": cohort.name,
+                "description": "Score every slide of the manifest that is not scored yet. Research use only.",
+                "entrypoint": "flows.cohort.cohort",
+                "tags": ["her2", TAG],
+                "parameters": {
+                    "manifest": cohort.manifest,
+                    "out": cohort.out,
+                    "config": cohort.config,
+                    "cluster": cohort.cluster,
+                    "only": [],
+                },
+                "schedules": [{"cron": cohort.cron, "timezone": cohort.timezone, "active": cohort.active}],
+                "work_pool": {"name": POOL, "job_variables": {"env": JOB_ENVIRONMENT}},
+            }
+            for cohort in cohorts
+        ],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Prefect at work: the server's address, and the processes that must not end."""
+
+    api: str
+    home: Path
+    parts: Sequence[subprocess.Popen[bytes]]
+
+    def watch(self) -> None:
+        """Look after the parts until the caller is interrupted.
+
+        Raises
+        ------
+        ServerError
+            If a part of Prefect has ended by itself.
+        """
+        while all(part.poll() is None for part in self.parts):
+            time.sleep(WATCH_S)
+        raise ServerError(f"a part of Prefect has ended; see the logs in {self.home}")
+
+
+@contextmanager
+def served(cohorts: Sequence[ScheduledCohort], home: Path, port: int) -> Iterator[Served]:
+    """Prefect's server, the cohorts' schedules and a process worker, for the length of the block.
+
+    Parameters
+    ----------
+    home
+        Folder that keeps Prefect's database and logs between starts.
+    port
+        Of the server, on this machine alone. The server of ``PREFECT_API_URL`` is used instead, if set.
+
+    Raises
+    ------
+    ServerError
+        If Prefect does not start, or does not take the schedules.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"{home}: cannot be made: {error.strerror}") from error
+    named = os.environ.get("PREFECT_API_URL")
+    api = named or f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "DO_NOT_TRACK": "1",
+    }
+    with ExitStack() as stack:
+        if named is None:
+            words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+            server = stack.enter_context(_running(words, environment, home / "server.log"))
+            _await(api, server, home / "server.log")
+        _register(cohorts, environment, home)
+        words = ["worker", "start", "--pool", POOL, "--type", "process"]
+        worker = stack.enter_context(_running(words, environment, home / "worker.log"))
+        yield Served(api, home, [worker] if named else [server, worker])
+
+
+def _prefect(*words: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", "--no-prompt", *words]
+
+
+@contextmanager
+def _running(
+    words: Sequence[str], environment: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A part of Prefect in a session of its own, told to end with the block and then ended."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            _prefect(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            cwd=log.parent,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _await(api: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the server answers."""
+    deadline = time.monotonic() + START_S
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(OSError), opener.open(f"{api}/health", timeout=5) as reply:
+            if json.load(reply) is True and server.poll() is None:
+                return
+        time.sleep(0.5)
+    raise ServerError(f"the Prefect server did not start; see {log}")
+
+
+def _register(cohorts: Sequence[ScheduledCohort], environment: dict[str, str], home: Path) -> None:
+    """Make the work pool and the schedules, and take away what the file no longer names."""
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(yaml.safe_dump(deployment_file(cohorts)))
+        for words in (
+            ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
+            ("deploy", "--all", "--prefect-file", str(file)),
+        ):
+            done = subprocess.run(
+                _prefect(*words), env=environment, cwd=folder, capture_output=True, text=True
+            )
+            if done.returncode:
+                said = (done.stdout + done.stderr).strip().splitlines()[-1:]
+                raise ServerError(f"prefect {' '.join(words[:2])} failed: {' '.join(said)}")
+    _forget({cohort.name for cohort in cohorts}, environment["PREFECT_API_URL"])
+
+
+def _forget(kept: set[str], api: str) -> None:
+    """Delete deployments that an earlier file made and this one does not name."""
+    from prefect import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    chosen = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(deployment_filter=chosen):
+            if deployment.name not in kept:
+                client.delete_deployment(deployment.id)

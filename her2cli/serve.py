@@ -1,0 +1,47 @@
+"""The verb that runs schedules on one machine: ``serve``."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from her2cli.common import EXIT_CODES, app, say
+
+HOME = Path("~/.her2")
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@app.command("serve", epilog=EXIT_CODES)
+def serve_command(
+    cohorts: Annotated[str, typer.Argument(metavar="COHORTS", help="YAML list of cohorts and schedules.")],
+    home: Annotated[Path, typer.Option(help="Folder of Prefect's database and logs.")] = HOME,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's server and pages.")] = 4200,
+) -> None:
+    """Score cohorts on a schedule on this machine: Prefect's server, schedules and worker, until stopped."""
+    from flows.deployments import read_cohorts, served
+    from flows.environment import prepare_environment
+
+    named = read_cohorts(cohorts)
+    prepare_environment()
+    for number in STOPS:
+        signal.signal(number, _stop)
+    say("starting Prefect")
+    with suppress(KeyboardInterrupt), served(named, home.expanduser(), port) as running:
+        for cohort in named:
+            when = f"{cohort.cron} {cohort.timezone}" if cohort.active else "paused"
+            say(f"{cohort.name}: {when}")
+        say(f"Prefect: {running.api.removesuffix('/api')}; logs: {running.home}")
+        running.watch()
+    say("stopped")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End in order, once: what is told to end takes its time."""
+    for each in STOPS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
