@@ -24,7 +24,8 @@ import jpeg from "jpeg-js";
 import * as zarr from "zarrita";
 import { FileSystemStore } from "@zarrita/storage";
 import { imagecodecsJpeg } from "./imagecodecs_jpeg.mjs";
-zarr.registry.set("imagecodecs_jpeg", () => imagecodecsJpeg((bytes) => jpeg.decode(bytes, { useTArray: true })));
+const decode = (bytes) => jpeg.decode(bytes, { useTArray: true });
+zarr.registry.set("imagecodecs_jpeg", () => imagecodecsJpeg(decode));
 const image = zarr.root(new FileSystemStore(process.argv[2]));
 const found = {};
 for (const level of ["0", "2", "4"]) {
