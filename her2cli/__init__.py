@@ -24,7 +24,7 @@ import sys
 from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
 
 # isort: split
-from her2cli import answers, clinical, ingest, metrics, report, serve, synth  # noqa: F401
+from her2cli import answers, clinical, ingest, metrics, pyramid, report, serve, synth  # noqa: F401
 
 # isort: split
 from flows.environment import ServerError

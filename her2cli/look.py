@@ -143,4 +143,7 @@ def show_plan(rows: Sequence[SlideRow], config: Config, as_json: bool) -> None:
         console.print(row_table([slide.cells() for slide in plan.slides], console.width))
         for line in plan.lines():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if codecs := plan.codec_cells():
+            console.print(row_table(codecs, console.width))
+            console.print("pyramid.codec by size, requests (S3 list prices) and CPU time to convert and read")
     raise typer.Exit(PARTIAL if plan.problems else OK)

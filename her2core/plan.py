@@ -3,23 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botocore.exceptions import BotoCoreError
 
 from her2core.config import Config
-from her2core.errors import Her2Error
+from her2core.errors import Her2Error, SlideError
 from her2core.intake.inspect import inspect_row, require_scorable
 from her2core.intake.manifest import require_rules
 from her2core.intake.outlines import check_outlines
 from her2core.intake.roi import read_roi
-from her2core.pyramid.writer import estimate_size, grid_of
-from her2core.records import SlideRow
+from her2core.pyramid.codecs import FALLBACK
+from her2core.pyramid.writer import estimate_size, grid_of, settle
+from her2core.records import SlideInfo, SlideRow
 from her2core.scoring.keyed import Judging
 from her2core.stages.failures import failure_of
 
 CPU_MPX_S = 17.0
 """Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
+CODEC_MS_PX = {"source": 13.2, "blosc-lz4": 15.8, "zstd": 20.2, "jpeg-90": 17.9, "htj2k": 58.5}
+"""Milliseconds a core takes for a megapixel that is converted and read again. Ours: bench_codecs.py on tissue
+cores laid out as a JPEG slide of 131 megapixels; slides of JPEG 2000 take four times as long to read."""
+CODEC_GETS = {"source": 2.2, "blosc-lz4": 9.8, "zstd": 8.6, "jpeg-90": 5.1, "htj2k": 7.7}
+"""GET requests for each level-0 shard that cells are measured on. Ours, measured there."""
+PUT_USD, GET_USD, GB_MONTH_USD = 0.005e-3, 0.0004e-3, 0.023
+"""AWS's list price of a request and of a gigabyte for a month: S3 Standard, us-east-1, first tier."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecPlan:
+    """What a cohort's pyramids take with one codec.
+
+    Attributes
+    ----------
+    fallbacks
+        Slides that are stored as `FALLBACK` instead: tiles that cannot be copied, or channels.
+    cpu_s
+        To convert the slides and to read the pyramids again; kernels are not counted.
+    """
+
+    codec: str
+    chosen: bool
+    stored_bytes: int
+    puts: int
+    gets: int
+    cpu_s: float
+    fallbacks: int = 0
+
+    @property
+    def requests_usd(self) -> float:
+        """Price of the requests of one run."""
+        return self.puts * PUT_USD + self.gets * GET_USD
+
+    @property
+    def month_usd(self) -> float:
+        """Price of keeping the pyramids for a month."""
+        return self.stored_bytes / 1e9 * GB_MONTH_USD
+
+    def cells(self, source_bytes: int) -> dict[str, str]:
+        """The codec as a line of a table."""
+        return {
+            "codec": self.codec + (" (chosen)" if self.chosen else ""),
+            "pyramids": f"{_size(self.stored_bytes)} (×{self.stored_bytes / max(source_bytes, 1):.1f})",
+            "PUT": f"{self.puts:,}",
+            "GET": f"{self.gets:,}",
+            "$ requests": f"{self.requests_usd:.2f}",
+            "$ a month": f"{self.month_usd:.2f}",
+            "CPU": _time(self.cpu_s),
+            f"as {FALLBACK}": f"{self.fallbacks} slides" if self.fallbacks else "–",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +123,12 @@ class CohortPlan:
     """The plan of a manifest."""
 
     slides: tuple[SlidePlan, ...]
+    codecs: tuple[CodecPlan, ...] = ()
+
+    def codec_cells(self) -> list[dict[str, str]]:
+        """Every codec as a line of a table."""
+        source = sum(slide.source_bytes for slide in self.slides)
+        return [one.cells(source) for one in self.codecs] if source else []
 
     @property
     def problems(self) -> int:
@@ -102,12 +160,37 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
         If there are no rules for what slides say they are.
     """
     require_rules(rows, Judging(config.score, config.ish_score))
-    return CohortPlan(tuple(_plan(row, config) for row in rows))
+    planned = [_plan(row, config) for row in rows]
+    infos = [info for _, info in planned if info is not None]
+    names = dict.fromkeys([config.pyramid.codec, *CODEC_MS_PX])
+    codecs = tuple(_plan_codec(infos, config, name) for name in names)
+    return CohortPlan(tuple(slide for slide, _ in planned), codecs)
 
 
-def _plan(row: SlideRow, config: Config) -> SlidePlan:
+def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> CodecPlan:
+    """What slides take with a codec; of a quality of JPEG that was not measured, as with 90."""
+    stored, puts, gets, cpu, fallbacks = 0, 0, 0.0, 0.0, 0
+    for info in infos:
+        params, used = replace(config.pyramid, codec=codec), codec
+        try:
+            estimate = estimate_size(info, params)
+        except SlideError:  # of channels; a run would refuse the slide
+            params, used = replace(params, codec=FALLBACK), FALLBACK
+            estimate = estimate_size(info, params)
+        settled = settle(info, params)
+        used = FALLBACK if settled.fallback else used
+        fallbacks += used != codec
+        measured = used if used in CODEC_MS_PX else "jpeg-90"
+        stored += estimate.stored_bytes
+        puts += estimate.objects
+        gets += len(grid_of(info.height, info.width, settled.params).tasks()) * CODEC_GETS[measured]
+        cpu += info.height * info.width / 1e6 * CODEC_MS_PX[measured] / 1e3
+    return CodecPlan(codec, codec == config.pyramid.codec, stored, puts, round(gets), cpu, fallbacks)
+
+
+def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:
     if row.exclude:
-        return SlidePlan(row.slide_id, excluded=row.exclude)
+        return SlidePlan(row.slide_id, excluded=row.exclude), None
     try:
         info = inspect_row(row, config.run.scratch(), config.run.endpoint_url, header_only=True)
         estimate = estimate_size(info, config.pyramid)
@@ -120,11 +203,13 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
         if row.cells_uri is not None:
             check_outlines(row.cells_uri, config.run.endpoint_url)
     except (Her2Error, OSError, BotoCoreError) as error:
-        return SlidePlan(row.slide_id, problem=str(failure_of(error)))
-    grid = grid_of(info.height, info.width, config.pyramid)
-    chunk = config.pyramid.chunk
-    chunks = sum(-(-height // chunk) * -(-width // chunk) for height, width in grid.shapes)
-    return SlidePlan(
+        return SlidePlan(row.slide_id, problem=str(failure_of(error))), None
+    grid = grid_of(info.height, info.width, settle(info, config.pyramid).params)
+    chunks = 0
+    for level in grid.stored:
+        (height, width), chunk = grid.level_shape(level), grid.chunk_px(level)
+        chunks += -(-height // chunk) * -(-width // chunk)
+    slide = SlidePlan(
         row.slide_id,
         info.height,
         info.width,
@@ -137,6 +222,7 @@ def _plan(row: SlideRow, config: Config) -> SlidePlan:
         cpu_s=info.height * info.width / 1e6 / CPU_MPX_S,
         doubt=f"region doubtful: {'; '.join(doubts)}" if doubts else "",
     )
+    return slide, info
 
 
 def _size(count: int) -> str:

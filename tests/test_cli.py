@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import her2cli as cli
+import her2core
 from flows.show import row_table, showing_progress
 from her2core.cohort import preview
 from her2core.intake.draft import find_slides, is_folder
@@ -27,6 +28,7 @@ from her2core.stages.failures import failure_of
 from her2core.stages.run import open_run
 from her2core.storage.journal import write_status
 from her2core.storage.store import Store
+from tests.jpegslides import FLAVOURS, write_flavour
 
 Her2 = Callable[..., tuple[int, str, str]]
 
@@ -435,3 +437,34 @@ def test_help_tells_exit_codes_and_completion() -> None:
     shown = CliRunner().invoke(cli.app, ["run", "--help"]).stdout
     for option in ("--only", "--quiet", "--verbose", "-q", "-v"):
         assert option in shown
+
+
+def test_pyramid_converts_alone(tmp_path: Path, her2: Her2) -> None:
+    good = slide_file(tmp_path / "good slide.tif")
+    (tmp_path / "bad.svs").write_bytes(b"no slide")
+    slides, out = (str(good), str(tmp_path / "bad.svs")), str(tmp_path / "out")
+    code, text, said = her2("pyramid", *slides, "-o", out, "--codec", "source", "--json")
+    (made,) = json.loads(text)
+    assert (code, "[not_a_slide]" in said) == (1, True)
+    assert made["uri"] == f"{out}/good slide.zarr"
+    assert her2core.open_level(made["uri"], 0).sizes["c"] == 3
+    code, _, said = her2("pyramid", str(good), "-o", out)
+    assert (code, "is there already; delete it" in said) == (3, True)
+    code, _, said = her2("pyramid", str(good), "-o", str(tmp_path / "b"), "--codec", "lz5")
+    assert (code, "expected source, blosc-lz4" in said) == (2, True)
+
+
+def test_a_plan_sets_codecs_side_by_side(tmp_path: Path, her2: Her2) -> None:
+    copied = write_flavour(tmp_path / "copied.svs", np.full((1100, 700, 3), 90, np.uint8), 64, FLAVOURS[0])
+    manifest = manifest_of(tmp_path, copied, mpp="0.25")
+    (tmp_path / "c.yaml").write_text("pyramid: {codec: jpeg-80}")
+    code, text, _ = her2("plan", manifest, "-c", str(tmp_path / "c.yaml"), "--json")
+    codecs = {one["codec"]: one for one in json.loads(text)["codecs"]}
+    assert code == 0
+    assert [one["codec"] for one in codecs.values() if one["chosen"]] == ["jpeg-80"]
+    assert codecs["source"]["fallbacks"] == 0
+    assert codecs["source"]["stored_bytes"] < codecs["zstd"]["stored_bytes"]
+    assert codecs["source"]["puts"] < codecs["zstd"]["puts"]
+    _, text, _ = her2("plan", manifest)
+    assert "source" in text
+    assert "$ a month" in text

@@ -180,7 +180,7 @@ def convert(
     mpp: float,
     name: str | None = None,
 ) -> PyramidRef:
-    """Convert a whole slide in this thread; shards that are there already are not written again.
+    """Convert a whole slide in this thread.
 
     Parameters are those of ``settle``, ``write_shard`` and ``finalise``.
     """
@@ -188,8 +188,7 @@ def convert(
     settled = settle(info, params)
     grid = grid_of(info.height, info.width, settled.params)
     for task in grid.tasks():
-        if not shard_done(store, path, *task):
-            write_shard(reader, store, path, grid, settled.params, task)
+        write_shard(reader, store, path, grid, settled.params, task)
     write_top(store, path, grid, settled.params, pixels=pixels)
     profile: bytes = getattr(reader, "icc_profile", b"")
     return finalise(
