@@ -18,8 +18,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from her2core.cohort import PICTURE, CohortSummary
+from her2core.cohort import CohortSummary
 from her2core.lake.rows import Row
+from her2core.publish import PICTURE
 from her2core.records import SlideState
 from her2core.stages.names import HIDDEN
 from her2core.stages.progress import COHORT, SLIDES, report
@@ -37,8 +38,8 @@ MOST_BYTES = 300_000
 class ProgressBar:
     """Share of a run's slides that have ended, however they ended."""
 
-    def __init__(self, run: Run) -> None:
-        self.total, self.done = len(run.rows), 0
+    def __init__(self, run: Run, total: int) -> None:
+        self.total, self.done = total, 0
         report(COHORT, SLIDES, 0, self.total)
         self.artifact: Any = create_progress_artifact(
             progress=0.0, key=PROGRESS, description=f"slides finished, run {run.run_id}"

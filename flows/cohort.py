@@ -25,9 +25,10 @@ from flows import artifacts
 from flows.clusters import open_cluster
 from flows.interrupt import rearm
 from flows.metrics import observed
-from her2core.cohort import CohortSummary, preview, publish
+from her2core.cohort import CohortSummary, preview
 from her2core.errors import Her2Error, StoreError
-from her2core.pipeline import not_scored, record_failure, score_slide, store_trouble
+from her2core.pipeline import not_scored, published_slide, record_failure, score_slide, store_trouble
+from her2core.publish import Publisher
 from her2core.records import SlideRow, SlideState
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import RunOverError, Workers
@@ -35,9 +36,14 @@ from her2core.stages.names import Names
 from her2core.stages.prepare import clear_scratch
 from her2core.stages.run import Run, open_run
 from her2core.stages.slide import SlideFinished
+from her2core.stages.unchanged import divide
 from her2core.storage.journal import beating
+from her2core.storage.lease import LeaseLostError, held
 
 log = logging.getLogger("her2core.cohort")
+
+UPKEEP_WAIT_S = 1800.0
+"""How long a run waits for upkeep of its output (`her2 lake maintain`, `her2 gc`) to end. Ours."""
 
 
 def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -73,9 +79,9 @@ def slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def tables(run: Run, results: Sequence[SlideFinished]) -> CohortSummary:
-    """Commit the lake tables: one writer, one commit a table, the ``runs`` row last."""
-    return publish(run, results)
+def tables(publisher: Publisher) -> CohortSummary:
+    """Commit what is not committed yet: one writer, one commit a table, the ``runs`` row last."""
+    return publisher.finish()
 
 
 @flow(name="her2-cohort", persist_result=False)
@@ -85,6 +91,7 @@ def cohort(
     config: str | None = None,
     cluster: str = "local",
     only: Sequence[str] = (),
+    new_only: bool = False,
 ) -> State[CohortSummary]:
     """Score every slide of a manifest and publish the cohort's tables.
 
@@ -104,6 +111,9 @@ def cohort(
         ``local``, the address of a Dask scheduler, or ``kubernetes``; see `flows.clusters.open_cluster`.
     only
         Slides of the manifest to work on; then nothing is committed to the tables. All without any.
+    new_only
+        Leave alone what is as the last run left it, by what ingest wrote into the manifest; see
+        `her2core.stages.unchanged`.
 
     Returns
     -------
@@ -116,7 +126,7 @@ def cohort(
         run = open_run(given(manifest), given(out), config and given(config), only)
         names = run.names
         get_run_logger().info("run %s: %d slides", run.run_id, len(run.rows))
-        return _carry_out(run, cluster, whole=not only)
+        return _carry_out(run, cluster, whole=not only, new_only=new_only)
     except Exception as error:
         if not names.pseudonyms:
             raise
@@ -139,28 +149,58 @@ def given(name: str) -> str:
     return _stand_ins.get(name, name)
 
 
-def _carry_out(run: Run, cluster: str, *, whole: bool) -> State[CohortSummary]:
-    with observed(run), beating(run.store, run.run_id):
+def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[CohortSummary]:
+    at_work: list[Workers] = []
+
+    def cut_off(error: LeaseLostError) -> None:
+        for workers in at_work:
+            workers.stop(error)
+
+    with (
+        observed(run),
+        held(run.store, run.run_id, patience_s=UPKEEP_WAIT_S, when_lost=cut_off) as lease,
+        beating(run.store, run.run_id),
+    ):
+        division = divide(run) if whole and new_only else None
+        if division is not None and division.is_idle:
+            return Completed(message="nothing new", data=CohortSummary(run.run_id, run.store.uri(), (), ()))
+        publisher = Publisher(run, lease, division) if whole else None
+        alone: list[SlideFinished] = []
+        keep = alone.append if publisher is None else publisher.add
+        rows = list(run.rows if division is None else division.work)
+        if publisher is not None:
+            publisher.begin()
+        for row, key in () if division is None else division.beside:
+            found = published_slide(run, row, key)
+            if found is None:
+                rows.append(row)
+            else:
+                keep(found)
         chosen = open_cluster(cluster, run.config.run.workers)
         with chosen.connect() as client:
             workers = Workers(client, chosen.title)
+            at_work.append(workers)
             with workers.watched():
-                results, trouble = _score_all(run, workers)
+                trouble = _score_all(run, rows, workers, keep)
                 if workers.over is None:
                     client.run(clear_scratch, run.config.run.scratch())
-        if not whole:
-            return ending(replace(preview(run, results), trouble=str(trouble or "")), run.hide)
-        summary = _publish(run, results, trouble)
+        if publisher is None:
+            of = {result.outcome.slide.slide_id: result for result in alone}
+            ordered = [of[row.slide_id] for row in rows]
+            return ending(replace(preview(run, ordered), trouble=str(trouble or "")), run.hide)
+        lease.check()
+        summary = _publish(run, publisher, trouble)
     artifacts.show_cohort(run, summary)
     return ending(summary, run.hide)
 
 
-def _publish(run: Run, results: Sequence[SlideFinished], trouble: Her2Error | None) -> CohortSummary:
+def _publish(run: Run, publisher: Publisher, trouble: Her2Error | None) -> CohortSummary:
     """Commit what there is; when a disk is full or a store is gone, it may be that nothing can be."""
     if trouble is not None and (lacking := store_trouble(run)):
         raise type(lacking)(f"{lacking} (the tables could not be written; what was scored is kept)")
     try:
-        summary = tables(run, results)
+        unsearched: Any = quote(publisher)
+        summary = tables(unsearched)
     except Exception as error:
         why = trouble or disk_full(error)
         if why is None:
@@ -188,27 +228,34 @@ def ending(summary: CohortSummary, hide: Callable[[str], str] = str) -> State[Co
     return Failed(message=message, data=summary)
 
 
-def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Error | None]:
-    """Fan the slides out, ``slides_in_flight`` at a time, and turn every failure into a row.
+def _score_all(
+    run: Run, rows: Sequence[SlideRow], workers: Workers, keep: Callable[[SlideFinished], None]
+) -> Her2Error | None:
+    """Fan slides out, ``slides_in_flight`` at a time, and turn every failure into a row.
 
     What ends the run (a full disk, a lost scheduler, a store that answers no more) leaves the slides that are
     not done to the next run; so does an interruption, which goes on to the caller.
 
+    Parameters
+    ----------
+    keep
+        Given one result a slide, as they come.
+
     Returns
     -------
-    results, trouble
-        One result a slide, in the manifest's order, and what disk, store or cluster lacked, if anything.
+    Her2Error or None
+        What disk, store or cluster lacked, if anything.
     """
     settings = run.config.run
     per_slide = slide.with_options(retries=settings.retries, retry_delay_seconds=settings.retry_delay_s)
-    progress = artifacts.ProgressBar(run)
+    progress = artifacts.ProgressBar(run, len(rows))
     # Prefect looks for futures in what a task is given: in the whole manifest, again for every slide.
     unsearched: Any = quote(run)
-    results: dict[str, SlideFinished] = {}
+    done: set[str] = set()
     trouble: list[Her2Error] = []
     futures: dict[PrefectFuture[SlideFinished], SlideRow] = {}
     finished: SimpleQueue[PrefectFuture[SlideFinished]] = SimpleQueue()
-    waiting = iter(run.rows)
+    waiting = iter(rows)
 
     def submit_next() -> None:
         for row in waiting if workers.over is None else ():
@@ -232,7 +279,8 @@ def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Err
                     if why.ends_run:
                         workers.stop(why.trouble)
                 outcome = record_failure(run, row, why)
-            results[row.slide_id] = outcome
+            done.add(row.slide_id)
+            keep(outcome)
             progress.advance()
             submit_next()
     except BaseException:
@@ -241,5 +289,7 @@ def _score_all(run: Run, workers: Workers) -> tuple[list[SlideFinished], Her2Err
     if workers.over is not None:
         trouble.insert(0, workers.over)
     rest = failure_of(workers.over or RunOverError("the run ended")).told(run.hide)
-    done = [results.get(row.slide_id) or not_scored(run, row, rest) for row in run.rows]
-    return done, trouble[0] if trouble else None
+    for row in rows:
+        if row.slide_id not in done:
+            keep(not_scored(run, row, rest))
+    return trouble[0] if trouble else None

@@ -89,9 +89,11 @@ def _run(
     from flows.interrupt import ending_quickly
     from flows.show import row_table, showing_progress
     from her2core.stages.run import open_run
+    from her2core.storage.lease import refuse_if_busy
 
     check_address(cluster)
-    open_run(manifest, out, config, only)  # all that can be refused is refused before a server starts
+    run = open_run(manifest, out, config, only)  # all that can be refused is refused before a server starts
+    refuse_if_busy(run.store)
     say("starting Prefect and the Dask workers")
 
     def last_word() -> None:

@@ -60,9 +60,7 @@ def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
         Why it has no result, in words, and whether trying again may help.
     """
     if row.exclude:
-        return record_failure(
-            run, row, SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}")
-        )
+        return record_failure(run, row, left_out(row))
     try:
         return _Slide(run, row, workers).score()
     except Exception as error:  # noqa: BLE001, the one place where a failure becomes words
@@ -109,6 +107,28 @@ def not_scored(run: Run, row: SlideRow, why: SlideFailedError) -> SlideFinished:
     return SlideFinished(
         SlideOutcome(run.shown(row), why.state, reason=why.reason, message=why.message), None
     )
+
+
+def left_out(row: SlideRow) -> SlideError:
+    """Why an excluded slide has no result."""
+    return SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}")
+
+
+def record_of(stage: str, key: str) -> str:
+    """Where the record of a stage is published."""
+    return f"stages/{stage}/{key}.json"
+
+
+def published_slide(run: Run, row: SlideRow, key: str | None) -> SlideFinished | None:
+    """A slide's published result, without a look at the slide; None if it is not there."""
+    if row.exclude:
+        return record_failure(run, row, left_out(row))
+    try:
+        data = run.store.read_bytes(record_of("slide", str(key)))
+    except FileNotFoundError:
+        return None
+    adapter: TypeAdapter[SlideFinished] = _adapter(SlideFinished)
+    return adapter.validate_json(data)
 
 
 @cache
@@ -176,7 +196,14 @@ class _Slide:
         outcome = finished.outcome
         write_status(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
         report(row.slide_id, ENDED, 1, 1, outcome.state)
-        return finished
+        keys = [
+            ("pyramid", pyramid_key),
+            ("profile", profile_key),
+            ("cells", cells_key),
+            ("slide", slide_key),
+        ]
+        keys += [("outlines", key) for key in given_key]
+        return replace(finished, rests_on=tuple(record_of(*each) for each in keys))
 
     def _hide(self, text: str) -> str:
         return self.run.hide(text, self.row)
@@ -184,7 +211,7 @@ class _Slide:
     def _published(self, stage: str, key: str, kind: type[T], make: Callable[[], T]) -> T:
         """Return the stage's published record, or make it, publish it and return it."""
         adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # classes can be hashed
-        path = f"stages/{stage}/{key}.json"
+        path = record_of(stage, key)
         if self.run.store.exists(path):
             return adapter.validate_json(self.run.store.read_bytes(path))
         write_status(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flows import artifacts
-from her2core.cohort import PICTURE, CohortSummary
+from her2core.cohort import CohortSummary
 from her2core.config import Config
+from her2core.publish import PICTURE
 from her2core.stages.run import Run
 from her2core.storage.store import Store
 

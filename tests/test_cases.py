@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from her2core.cases.patients import PatientScore, score_patients
 from her2core.cases.specimens import CaseScore, SlideOutcome, score_case, score_cases
-from her2core.cohort import _specimens
 from her2core.errors import ConfigError, ManifestError
 from her2core.guidelines.rule_files import rule_files
 from her2core.guidelines.rules_case import case_rules_for, parse_case_rules
@@ -26,6 +25,7 @@ from her2core.intake.manifest import read_manifest
 from her2core.lake.rows import case_row, patient_row
 from her2core.lake.schema import CASES, PATIENTS
 from her2core.params import ISHScoreParams, ScoreParams
+from her2core.publish import pooled as _specimens
 from her2core.records import Assay, Fluorescence, Quality, SlideProfile, SlideRow, SlideState
 from her2core.scoring.genetic import heterogeneity
 from her2core.scoring.ihc import Expression, SlideScore, judge

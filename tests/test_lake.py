@@ -30,10 +30,11 @@ from her2core.errors import StoreError
 from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
+from her2core.lake.batches import commit_files
 from her2core.lake.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
-from her2core.lake.tables import check_tables, commit_files, commit_rows, open_table, read_rows
+from her2core.lake.tables import check_tables, commit_rows, open_table, read_rows
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,

@@ -29,7 +29,7 @@ from her2core.intake.discover import Found, discover
 from her2core.intake.draft import assay_of, slide_id_of
 from her2core.intake.identifiers import Cells, NamingRule, Sidecar, UnclearError, merged
 from her2core.intake.inspect import inspect_slide, require_scorable
-from her2core.intake.manifest import REQUIRED, check_rows, resolved
+from her2core.intake.manifest import IDENTITY, REQUIRED, check_rows, resolved
 from her2core.intake.manifest_ids import folded
 from her2core.intake.manifest_sheet import MAX_BYTES, Sheet, parse_sheet
 from her2core.readers.channels import parse_channels
@@ -43,8 +43,8 @@ SETTLE_S = 600.0
 """A slide whose last file is younger may still be arriving. Ours: longer than a scanner pauses."""
 OPENED_AT_ONCE = 4
 """New slides whose headers are read at the same time: they wait for the store, not for a processor. Ours."""
-IDENTITY, STAMP, ASSAY_FROM = "x_identity", "x_stamp", "x_assay_from"
-"""Our columns of the manifest: identity as a run has it, stamp of the listing, and what told the assay."""
+STAMP, ASSAY_FROM = "x_stamp", "x_assay_from"
+"""Our columns of the manifest beside the identity: stamp of the listing, and what told the assay."""
 UNCLEAR_ASSAY = "assay_unclear"
 REFUSED_COLUMNS = ("uri", "stamp", "reason", "message")
 MANIFEST_WAIT_S = 300.0

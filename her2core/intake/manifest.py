@@ -26,7 +26,7 @@ from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ConfigError, ManifestError
 from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS
 from her2core.intake.manifest_ids import folded, joined, patient_problems, spelling_problems, taken_over
-from her2core.intake.manifest_sheet import EXCEL_ERRORS, Sheet, mangled, read_sheet, repeated
+from her2core.intake.manifest_sheet import EXCEL_ERRORS, Sheet, mangled, parse_sheet, read_sheet, repeated
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 EXTRA_PREFIX = "x_"
 """Columns of this prefix are the user's own and are ignored; any other unknown column is an error."""
+IDENTITY = "x_identity"
+"""Column of ours: the identity that a slide had when it was taken in."""
 MISSING = frozenset(
     {"", "-", "--", "–", "—", "na", "n/a", "#n/a", "nan", "none"}
     | {"[not available]", "[not applicable]", "[unknown]"}
@@ -377,6 +379,15 @@ def check_rows(uri: str, sheet: Sheet, misshapen: Sequence[str]) -> tuple[SlideR
     if taken := taken_over(as_written, rows):
         log.warning("%s: %s", uri, taken)
     return tuple(row for _, row in rows)
+
+
+def identities_in(uri: str, data: bytes) -> dict[str, str]:
+    """What ingest wrote of the slides of a manifest (``x_identity``), by slide; nothing of others."""
+    sheet, _ = parse_sheet(uri, data, REQUIRED)
+    if IDENTITY not in sheet.header:
+        return {}
+    slide, identity = sheet.header.index("slide_id"), sheet.header.index(IDENTITY)
+    return {cells[slide].strip(): cells[identity] for _, cells in sheet.records if cells[identity]}
 
 
 def require_rules(rows: Sequence[SlideRow], judging: Judging, uri: str = "manifest") -> None:

@@ -49,7 +49,7 @@ def read_sheet(uri: str, endpoint_url: str | None, required: Sequence[str]) -> t
     ManifestError
         If there is no table.
     """
-    return parse_sheet(uri, _bytes(uri, endpoint_url), required)
+    return parse_sheet(uri, manifest_bytes(uri, endpoint_url), required)
 
 
 def parse_sheet(uri: str, data: bytes, required: Sequence[str]) -> tuple[Sheet, list[str]]:
@@ -80,7 +80,14 @@ def parse_sheet(uri: str, data: bytes, required: Sequence[str]) -> tuple[Sheet, 
     return _shaped(numbered, required)
 
 
-def _bytes(uri: str, endpoint_url: str | None) -> bytes:
+def manifest_bytes(uri: str, endpoint_url: str | None) -> bytes:
+    """The bytes of a manifest.
+
+    Raises
+    ------
+    ManifestError
+        If there are none, or too many.
+    """
     try:
         data = read_small(uri, endpoint_url, MAX_BYTES)
     except FileNotFoundError:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xarray as xr
 from zarr.storage import MemoryStore
 
@@ -22,6 +24,8 @@ from her2core.errors import StoreError
 from her2core.heterogeneity.dataset import to_map
 from her2core.heterogeneity.metrics import Status
 from her2core.heterogeneity.regions import NucleusRegions, Regions
+from her2core.lake.schema import HETEROGENEITY
+from her2core.lake.tables import read_rows
 from her2core.storage.store import Store
 
 REGIONS_FOLDER, CUBES_FOLDER = "regions", "cubes"
@@ -31,6 +35,7 @@ STATUS_CODES = {Status.OK: 0, Status.INSUFFICIENT: 1, Status.DEGENERATE: 2}
 NO_SCALE = 0.0
 """Place on the axis ``scale_um`` of metrics that know none."""
 _METADATA = "zarr.json"
+_CUBED = HETEROGENEITY.schema
 
 
 def write_regions(
@@ -80,7 +85,7 @@ def open_regions(
     return _open(uri, _group(scale_um), storage_options)
 
 
-def cohort_cube(rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
+def cohort_cube(rows: Sequence[Mapping[str, Any]] | pa.Table) -> xr.Dataset:
     """Rows of the table ``heterogeneity`` as a cube.
 
     Returns
@@ -95,29 +100,22 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     ValueError
         If two rows have one place.
     """
-    scales = [NO_SCALE if row["scale_um"] is None else float(row["scale_um"]) for row in rows]
-    axes = [
-        np.unique(np.array(values, kind))
-        for values, kind in (
-            ([row["slide_id"] for row in rows], np.str_),
-            ([row["metric"] for row in rows], np.str_),
-            (scales, np.float64),
-        )
-    ]
-    slides, metrics, reaches = axes
-    at = (
-        np.searchsorted(slides, np.array([row["slide_id"] for row in rows], np.str_)),
-        np.searchsorted(metrics, np.array([row["metric"] for row in rows], np.str_)),
-        np.searchsorted(reaches, np.array(scales, np.float64)),
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(r) for r in rows], _CUBED)
+    scales = pc.fill_null(table["scale_um"], NO_SCALE)
+    (slides, of_slide), (metrics, of_metric), (reaches, of_reach) = (
+        _axis(table["slide_id"], np.str_),
+        _axis(table["metric"], np.str_),
+        _axis(scales, np.float64),
     )
     shape = (len(slides), len(metrics), len(reaches))
-    places = np.ravel_multi_index(at, shape) if rows else np.zeros(0, np.int64)
-    if len(np.unique(places)) < len(rows):
+    at = (of_slide, of_metric, of_reach)
+    places = np.ravel_multi_index(at, shape) if len(table) else np.zeros(0, np.int64)
+    if len(np.unique(places)) < len(table):
         raise ValueError("two rows have one slide, metric and scale; expected one at most")
 
-    def filled(values: Sequence[Any], empty: float, kind: type[np.generic]) -> np.ndarray[Any, Any]:
+    def filled(values: np.ndarray[Any, Any], empty: float, kind: type[np.generic]) -> np.ndarray[Any, Any]:
         cube = np.full(shape, empty, kind)
-        cube.reshape(-1)[places] = np.array(values, kind)
+        cube.reshape(-1)[places] = values.astype(kind)
         return cube
 
     dims = ("slide", "metric", "scale_um")
@@ -129,14 +127,16 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     variables: dict[str, Any] = {
         name: (
             dims,
-            filled([np.nan if row[name] is None else row[name] for row in rows], np.nan, np.float64),
+            filled(pc.fill_null(table[name], np.nan).to_numpy(), np.nan, np.float64),
             {"long_name": text},
         )
         for name, text in meaning.items()
     }
-    counts = filled([row["n"] for row in rows], 0, np.int64)
+    counts = filled(table["n"].to_numpy(), 0, np.int64)
     variables["n"] = (dims, counts, {"long_name": "Cells, nuclei or regions that it rests on"})
-    codes = filled([STATUS_CODES[Status(row["status"])] for row in rows], NO_ROW, np.int8)
+    statuses, of_status = _axis(table["status"], np.str_)
+    known = np.array([STATUS_CODES[Status(name)] for name in statuses.tolist()], np.int8)
+    codes = filled(known[of_status], NO_ROW, np.int8)
     flags = {"no_row": NO_ROW} | {str(status): code for status, code in STATUS_CODES.items()}
     variables["status"] = (
         dims,
@@ -147,7 +147,8 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
             "flag_meanings": " ".join(flags),
         },
     )
-    case_of = {row["slide_id"]: row["case_id"] for row in rows}
+    pairs = table.select(["slide_id", "case_id"]).group_by(["slide_id", "case_id"]).aggregate([])
+    case_of = dict(zip(pairs["slide_id"].to_pylist(), pairs["case_id"].to_pylist(), strict=True))
     reach = {"units": "micrometer", "long_name": "Size of the regions, or reach; 0 of what knows no place"}
     return xr.Dataset(
         variables,
@@ -161,9 +162,25 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
     )
 
 
-def write_cohort_cube(store: Store, run_id: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
+def _axis(column: pa.ChunkedArray, kind: type[np.generic]) -> tuple[np.ndarray[Any, Any], Any]:
+    """Sorted values of a column, and the place of every row among them."""
+    encoded = column.combine_chunks().dictionary_encode()
+    found = np.array(encoded.dictionary.to_pylist(), kind)
+    values = np.sort(found)
+    return values, np.searchsorted(values, found)[encoded.indices.to_numpy()]
+
+
+def write_cube_of_table(store: Store, run_id: str, slides: Sequence[str]) -> str | None:
+    """Write the metrics of some slides, as the table ``heterogeneity`` has them, as a cube."""
+    names = [column.name for column in HETEROGENEITY.columns]
+    rows = read_rows(store, HETEROGENEITY, names)
+    rows = rows.filter(pc.is_in(rows["slide_id"], value_set=pa.array(slides, pa.string())))
+    return write_cohort_cube(store, run_id, rows)
+
+
+def write_cohort_cube(store: Store, run_id: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> str | None:
     """Write the metrics of a run as a cube; its path, or None without rows."""
-    if not rows:
+    if not len(rows):
         return None
     path = f"{CUBES_FOLDER}/{run_id}"
     _write(store, path, {"": cohort_cube(rows).assign_attrs(run_id=run_id)})

@@ -23,6 +23,9 @@ from her2core.lake.schema import CASES, PATIENTS, RUNS, SLIDES
 from her2core.lake.tables import Keep, read_rows
 from her2core.storage.store import Store
 
+RUNNING, INTERRUPTED = "running", "interrupted"
+UNFINISHED = frozenset({RUNNING, INTERRUPTED})
+"""States of runs that did not come to their end."""
 PICTURES = ("picture", "regions_picture", "fields_picture")
 """Columns of ``slides`` that name a slide's pictures."""
 _SPECIMEN = ("case_id", "specimen_id", "site")
@@ -40,14 +43,43 @@ def dropped_slides(store: Store, cohort: str, named: Iterable[str]) -> set[str]:
     named
         Slides of the manifest.
     """
-    runs = read_rows(store, RUNS, ("cohort", "finished_at", "run_id", "inputs")).to_pylist()
-    kept = set(named)
-    for run in sorted(runs, key=lambda run: (run["finished_at"], run["run_id"]), reverse=True):
-        slides = {entry["slide_id"] for entry in json.loads(run["inputs"])}
-        if run["cohort"] == cohort:
-            return slides - kept
-        kept |= slides
-    return set()
+    kept, dropped = set(named), set[str]()
+    for run in _newest_first(store):
+        slides = {entry["slide_id"] for entry in _inputs(store, run)}
+        if run["cohort"] != cohort:
+            kept |= slides
+            continue
+        dropped |= slides - kept
+        if run["state"] not in UNFINISHED:
+            break
+    return dropped
+
+
+def last_run(store: Store, cohort: str) -> list[dict[str, Any]]:
+    """What the last run of a cohort that came to its end says of its slides; nothing if there is none.
+
+    Slides that another run has named since, or one that did not come to its end, are left out: their rows may
+    be of that run.
+    """
+    touched: set[str] = set()
+    for run in _newest_first(store):
+        inputs = _inputs(store, run)
+        if run["cohort"] == cohort and run["state"] not in UNFINISHED:
+            return [entry for entry in inputs if entry["slide_id"] not in touched]
+        touched.update(entry["slide_id"] for entry in inputs)
+    return []
+
+
+def _newest_first(store: Store) -> list[dict[str, Any]]:
+    found = read_rows(store, RUNS, ("cohort", "finished_at", "run_id", "state")).to_pylist()
+    return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]), reverse=True)
+
+
+def _inputs(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a run says of its slides: one file is opened for it."""
+    (row,) = read_rows(store, RUNS, ("inputs",), {"run_id": [run["run_id"]]}).to_pylist()
+    entries: list[dict[str, Any]] = json.loads(row["inputs"])
+    return entries
 
 
 def true_cases(store: Store) -> Keep:

@@ -25,11 +25,9 @@ import json
 import logging
 import random
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -41,7 +39,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from her2core.errors import StoreError
 from her2core.lake.schema import TABLES, TEXT, Table
-from her2core.lake.slide_files import FOLDER, ROW_GROUP, DataFile
+from her2core.lake.slide_files import FOLDER, DataFile
 from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,55 +52,8 @@ APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a table's store is asked again, beside what Delta Lake's client repeats itself. Ours."""
-_PIECE_BYTES = 64 * 2**20
-"""Bytes of a compacted file that are fetched at once: bounds memory (ours)."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
-
-
-def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_ids: Iterable[str]) -> int:
-    """Make these files the cells or nuclei of these slides, in one commit; their older files are removed.
-
-    Parameters
-    ----------
-    table
-        Table that the files were written for.
-    files
-        At most one a slide.
-    slide_ids
-        Every slide of the run, also those that have no rows now.
-
-    Returns
-    -------
-    int
-        Version of the table that holds them.
-
-    Raises
-    ------
-    StoreError
-        If a file is not there, the table is not ours, or other writers keep winning.
-    """
-    replaced = set(slide_ids)
-
-    def plan(current: DeltaTable) -> _Change:
-        active = {row["path"]: row for row in pa.table(current.get_add_actions(flatten=True)).to_pylist()}
-        new = [file for file in files if file.path not in active]
-        keep = {file.path for file in files}
-        for file in new:
-            _require(store, table, file)
-        old = []
-        for path, row in active.items():
-            low, high = row.get("min.slide_id"), row.get("max.slide_id")
-            if path in keep or not _may_hold(low, high, replaced):
-                continue
-            if low is not None and low == high:
-                old.append(path)
-            elif (parted := _without(store, table, path, replaced)) is not None:
-                old.append(path)
-                new += parted
-        return _Change(new, old)
-
-    return _commit(store, table, plan)
 
 
 def commit_rows(
@@ -143,14 +94,14 @@ def commit_rows(
 
     replaced = pa.array(sorted({*also_replaced, *own[table.replaces].to_pylist()}), TEXT)
 
-    def plan(current: DeltaTable) -> _Change:
+    def plan(current: DeltaTable) -> Change:
         before = _stored(current, table)
         new = _as(own, before.schema)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
         if keep is not None and len(before):
             stays = pc.and_(stays, keep(before))
         if not rows and pc.all(stays).as_py() is not False:
-            return _Change([], [])
+            return Change([], [])
         after = pa.concat_tables([before.filter(stays), new])
         after = after.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
         if len(after.group_by(list(table.key)).aggregate([])) != len(after):
@@ -158,10 +109,10 @@ def commit_rows(
         file = _write_rows(store, table, after)
         old = pa.table(current.get_add_actions(flatten=True))["path"].to_pylist()
         if file.path in old:
-            return _Change([], [path for path in old if path != file.path])
-        return _Change([file], old)
+            return Change([], [path for path in old if path != file.path])
+        return Change([file], old)
 
-    return _commit(store, table, plan)
+    return commit(store, table, plan)
 
 
 def _write_rows(store: Store, table: Table, rows: pa.Table) -> DataFile:
@@ -216,13 +167,21 @@ def _first_line(error: OSError) -> str:
     return lines[-1].strip().splitlines()[0][:200] if lines[-1].strip() else type(error).__name__
 
 
-def read_rows(store: Store, table: Table, columns: Sequence[str]) -> pa.Table:
-    """Columns of a small table as it stands; no rows if nothing was committed yet."""
+def read_rows(
+    store: Store, table: Table, columns: Sequence[str], among: Mapping[str, Sequence[str]] | None = None
+) -> pa.Table:
+    """Columns of a table as it stands; no rows if nothing was committed yet.
+
+    Parameters
+    ----------
+    among
+        Values of text columns, to read only rows that have one of them; files without are not opened.
+    """
     try:
         delta = open_table(store, table)
     except TableNotFoundError:
         return table.schema.empty_table().select(list(columns))
-    return _outlasting(store, lambda: _stored(delta, table, columns))
+    return _outlasting(store, lambda: _stored(delta, table, columns, among))
 
 
 def read_version(store: Store, table: Table, columns: Sequence[str], version: int | None) -> pa.Table:
@@ -259,12 +218,14 @@ def check_tables(store: Store) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class Change:
+    """Files that a commit adds and removes, by their names in the table's folder."""
+
     add: Sequence[DataFile]
     remove: Sequence[str]
 
 
-def _commit(store: Store, table: Table, plan: Callable[[DeltaTable], _Change]) -> int:
+def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> int:
     """Plan against the newest version and commit; where another writer came between, plan again."""
 
     def once() -> int:
@@ -291,7 +252,7 @@ def _commit(store: Store, table: Table, plan: Callable[[DeltaTable], _Change]) -
     )
 
 
-def _actions(change: _Change) -> list[AddAction | RemoveAction]:
+def _actions(change: Change) -> list[AddAction | RemoveAction]:
     now = time.time_ns() // 1_000_000
     add = [AddAction(file.path, file.size_bytes, {}, now, True, file.stats) for file in change.add]
     return add + [RemoveAction(path, data_change=True, deletion_timestamp=now) for path in change.remove]
@@ -335,17 +296,28 @@ def _schema(delta: DeltaTable) -> pa.Schema:
     return pa.schema(delta.schema().to_arrow())
 
 
-def _stored(delta: DeltaTable, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
+def _stored(
+    delta: DeltaTable,
+    table: Table,
+    columns: Sequence[str] | None = None,
+    among: Mapping[str, Sequence[str]] | None = None,
+) -> pa.Table:
     """A table's rows in no order: these columns, or all, its own before those that someone added."""
     own = table.schema
     added = [field for field in _schema(delta) if field.name not in own.names]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
     named = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
+    wanted = " AND ".join(f'"{name}" IN ({_quoted(values)})' for name, values in (among or {}).items())
+    query = f"SELECT {named} FROM stored" + (f" WHERE {wanted}" if wanted else "")
     try:
-        found = pa.table(QueryBuilder().register("stored", delta).execute(f"SELECT {named} FROM stored"))
+        found = pa.table(QueryBuilder().register("stored", delta).execute(query))
     except (pa.ArrowException, DeltaError) as error:  # as which whatever the store says comes here
         raise OSError(str(error)) from error
     return found.cast(schema)
+
+
+def _quoted(values: Sequence[str]) -> str:
+    return ", ".join("'{}'".format(value.replace("'", "''")) for value in values)
 
 
 def _as(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -354,50 +326,7 @@ def _as(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema.names).cast(schema)
 
 
-def _may_hold(low: str | None, high: str | None, slides: set[str]) -> bool:
-    """Whether a file whose lowest and highest slide are these may hold rows of some slides."""
-    if low is None or high is None:
-        return bool(slides)
-    return any(low <= slide <= high for slide in slides)
-
-
-def _without(store: Store, table: Table, path: str, slides: set[str]) -> Sequence[DataFile] | None:
-    """The file that takes the place of a compacted one: without these slides' rows; no file if none is left.
-
-    None if it holds no row of theirs, and stays.
-    """
-    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder:
-        before, after = Path(folder) / "before.parquet", Path(folder) / "after.parquet"
-        source, size = f"{FOLDER}/{table.name}/{path}", store.size(f"{FOLDER}/{table.name}/{path}")
-        with before.open("wb") as local:
-            for start in range(0, size, _PIECE_BYTES):
-                local.write(store.cat_range(source, start, min(start + _PIECE_BYTES, size)))
-        gone = pa.array(sorted(slides), TEXT)
-        kept: set[str] = set()
-        rows = dropped = 0
-        with (
-            pq.ParquetFile(before) as file,
-            pq.ParquetWriter(after, file.schema_arrow, compression="zstd") as writer,
-        ):
-            for batch in file.iter_batches(ROW_GROUP):
-                whose = batch.column("slide_id").cast(TEXT)
-                stays = pc.invert(pc.is_in(whose, value_set=gone))
-                part = batch.filter(stays)
-                kept.update(whose.filter(stays).unique().to_pylist())
-                rows, dropped = rows + len(part), dropped + len(batch) - len(part)
-                if len(part):
-                    writer.write_batch(part)
-        if not dropped:
-            return None
-        if not rows:
-            return []
-        name = f"{hashlib.sha256('/'.join([path, *sorted(slides)]).encode()).hexdigest()[:24]}.parquet"
-        store.write_file(f"{FOLDER}/{table.name}/{name}", after)
-        ends = {"minValues": {"slide_id": min(kept)}, "maxValues": {"slide_id": max(kept)}}
-        return [DataFile(name, after.stat().st_size, rows, json.dumps({"numRecords": rows, **ends}))]
-
-
-def _require(store: Store, table: Table, file: DataFile) -> None:
+def require(store: Store, table: Table, file: DataFile) -> None:
     path = f"{FOLDER}/{table.name}/{file.path}"
     try:
         size = store.size(path)

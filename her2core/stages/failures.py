@@ -17,6 +17,7 @@ from her2core.errors import (
 )
 from her2core.records import SlideState
 from her2core.stages.fanout import RunOverError, TooLongError, WorkersDiedError
+from her2core.storage.lease import LeaseLostError
 from her2core.storage.store import FULL
 from her2core.text import cleaned as without_secrets
 
@@ -105,7 +106,7 @@ def failure_of(error: BaseException, known: Iterable[str] = ()) -> SlideFailedEr
         case TooLongError():
             why = "not done within run.slide_timeout_s; raise it or run again"
             return SlideFailedError(SlideState.FAILED, Reason.TIMEOUT, why, again=not error.at_work)
-        case RunOverError() | ClusterError() | DiskFullError():
+        case RunOverError() | ClusterError() | DiskFullError() | LeaseLostError():
             why = f"not done when the run ended: {error}"
             return SlideFailedError(SlideState.FAILED, Reason.RUN_ENDED, why, trouble=error, ends_run=True)
         case ScratchError():

@@ -5,20 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from her2core.config import Config, load_config
 from her2core.errors import ConfigError
-from her2core.intake.manifest import read_manifest, require_rules
+from her2core.intake.manifest import REQUIRED, check_rows, identities_in, require_rules
+from her2core.intake.manifest_sheet import manifest_bytes, parse_sheet
 from her2core.lake.tables import check_tables
 from her2core.records import SlideRow
 from her2core.scoring.keyed import Judging
 from her2core.stages.names import HIDDEN, Names, open_names
 from her2core.storage.s3check import BucketError, check_bucket
-from her2core.storage.sources import open_remote
 from her2core.storage.store import Store
 from her2core.text import shown
 
@@ -33,6 +33,8 @@ class Run:
         UTC start time and a digest of manifest and output: unique, and sorts by time.
     started
         UTC, ISO 8601.
+    identities
+        What ingest knows slides by (``x_identity``), by slide; see `stages.unchanged`.
     """
 
     run_id: str
@@ -43,6 +45,7 @@ class Run:
     store: Store
     config: Config
     names: Names = field(default_factory=Names)
+    identities: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cohort(self) -> str:
@@ -99,11 +102,18 @@ def read_inputs(manifest: str, config: str | None = None) -> tuple[Config, tuple
     StoreError
         If no bucket that slides lie in can be reached.
     """
+    settings, rows, _ = _read_inputs(manifest, config)
+    return settings, rows
+
+
+def _read_inputs(manifest: str, config: str | None) -> tuple[Config, tuple[SlideRow, ...], bytes]:
+    """The same, and the manifest as it was read, once: it may be replaced meanwhile."""
     settings = load_config(config)
-    rows = read_manifest(manifest, endpoint_url=settings.run.endpoint_url)
+    data = manifest_bytes(manifest, settings.run.endpoint_url)
+    rows = check_rows(manifest, *parse_sheet(manifest, data, REQUIRED))
     require_rules(rows, Judging(settings.score, settings.ish_score), manifest)
     reach_slides([row.uri for row in rows if not row.exclude], settings.run.endpoint_url)
-    return settings, rows
+    return settings, rows, data
 
 
 def reach_slides(uris: Sequence[str], endpoint_url: str | None) -> None:
@@ -155,10 +165,8 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
     ManifestError, ConfigError, StoreError
         Before anything is written but the store's own probe.
     """
-    settings, all_rows = read_inputs(manifest, config)
+    settings, all_rows, data = _read_inputs(manifest, config)
     rows, endpoint = chosen(all_rows, only), settings.run.endpoint_url
-    with open_remote(manifest, endpoint) as file:
-        manifest_sha256 = hashlib.sha256(file.read()).hexdigest()
     store = Store(out, endpoint_url=endpoint)
     store.probe()
     check_tables(store)
@@ -171,9 +179,10 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
         run_id=f"{now:%Y%m%dT%H%M%SZ}-{digest}",
         started=now.isoformat(timespec="seconds"),
         manifest_uri=manifest,
-        manifest_sha256=manifest_sha256,
+        manifest_sha256=hashlib.sha256(data).hexdigest(),
         rows=rows,
         store=store,
         config=settings,
         names=names,
+        identities=identities_in(manifest, data),
     )

@@ -172,12 +172,15 @@ class SlideFinished:
         File of the table ``regions``; None without any.
     metrics
         Heterogeneity: its rows of that table.
+    rests_on
+        Places in the store of the records that it was made of, and its own; not part of the published record.
     """
 
     outcome: SlideOutcome
     cells: DataFile | None
     regions: DataFile | None = None
     metrics: tuple[Metric, ...] = ()
+    rests_on: tuple[str, ...] = ()
 
 
 def inside(roi: ReadRoi | None, band: pa.Table) -> NDArray[np.bool_] | None:

@@ -31,6 +31,7 @@ from her2core.storage.store import Store
 log = logging.getLogger(__name__)
 
 FOLDER = "lease"
+RUN = "run"
 LONG_DEAD = timedelta(hours=6)
 """A holder silent for so long is dead without being watched; clocks do not differ by hours. Ours."""
 WATCH_S = 1.0
@@ -119,7 +120,7 @@ class Lease:
 def held(
     store: Store,
     owner: str,
-    kind: str = "run",
+    kind: str = RUN,
     *,
     folder: str = FOLDER,
     patience_s: float = 0.0,
@@ -130,7 +131,7 @@ def held(
     Parameters
     ----------
     patience_s
-        How long to wait for another holder to end.
+        How long to wait for another holder to end that is no run: ingest and upkeep take minutes at most.
     when_lost
         Called from another thread, once, when the lease is found to be lost.
 
@@ -167,6 +168,26 @@ def held(
                 lease.renew()
 
 
+def refuse_if_busy(store: Store) -> None:
+    """Say at once that a run of this machine is at work there, before anything else is started.
+
+    Raises
+    ------
+    BusyError
+        If one is.
+    """
+    other = holder(store)
+    if other is not None and other.is_here and other.kind == RUN:
+        raise _busy(store, other)
+
+
+def _busy(store: Store, other: Holder) -> BusyError:
+    return BusyError(
+        f"{store.uri()}: {other.kind} {other.owner} is at work here (last heard of at {other.beat}), and one "
+        "at a time writes to an output. Wait for its end or stop it, and run the same command again"
+    )
+
+
 def holder(store: Store, folder: str = FOLDER) -> Holder | None:
     """Who holds the lease now, as far as can be told without watching; None if nobody."""
     found = _newest(store, folder)[1]
@@ -193,12 +214,8 @@ def _take(store: Store, owner: str, kind: str, folder: str, patience_s: float) -
                 return lease
             continue  # somebody was quicker
         alive = other.is_here or (watched is not None and not silent)
-        if alive and time.monotonic() >= deadline:
-            raise BusyError(
-                f"{store.uri()}: {other.kind} {other.owner} is at work here (last heard of at {other.beat}), "
-                "and one at a time writes to an output. Wait for its end or stop it, and run the same "
-                "command again"
-            )
+        if alive and (other.kind == RUN or time.monotonic() >= deadline):
+            raise _busy(store, other)
         if not silent:
             watched, since = (number, other.beat), time.monotonic()
         time.sleep(WATCH_S)

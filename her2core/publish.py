@@ -1,0 +1,335 @@
+"""What a run leaves in the lake: batches of slides while it goes on, specimens and its own row at the end.
+
+The row of a run that goes on says ``running`` and names the tables as they were before it began. So whoever
+goes by ``runs``, whichever row, finds whole tables.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from botocore.exceptions import BotoCoreError
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from numpy.typing import NDArray
+
+from her2core.cases.comparisons import Comparer
+from her2core.cases.patients import by_patient, score_patients
+from her2core.cases.specimens import CaseScore, SlideOutcome, score_cases
+from her2core.cohort import CohortSummary
+from her2core.errors import Her2Error
+from her2core.guidelines.rules_ihc import load_rules
+from her2core.lake import schema
+from her2core.lake.batches import SlideTable
+from her2core.lake.cube import write_cube_of_table
+from her2core.lake.ghosts import (
+    INTERRUPTED,
+    RUNNING,
+    clear_pictures,
+    dropped_slides,
+    of_cases,
+    of_patients,
+    true_cases,
+    true_patients,
+)
+from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
+from her2core.lake.rows_metrics import (
+    case_metric_rows,
+    case_wide_row,
+    metric_rows,
+    patient_metric_rows,
+    patient_wide_row,
+    wide_row,
+)
+from her2core.lake.rows_regions import block_sums
+from her2core.lake.schema import Table
+from her2core.lake.tables import Keep, commit_rows, open_table, read_rows
+from her2core.pictures.cohort import cohort_picture
+from her2core.records import Assay, SlideState
+from her2core.scoring.keyed import Judging
+from her2core.stages.run import Run
+from her2core.stages.slide import SlideFinished
+from her2core.stages.unchanged import Division, input_of, row_digests
+from her2core.storage.lease import Lease
+from her2core.storage.store import Store
+from her2core.text import cleaned
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
+             "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip
+"""Whose versions a run records."""
+FILES = {table.name: table for table in (schema.CELLS, schema.NUCLEI, schema.REGIONS)}
+"""Tables of which workers write a file a slide."""
+ROWS = {t.name: t for t in (schema.HETEROGENEITY, schema.HETEROGENEITY_WIDE, schema.SLIDES)}
+"""Tables of slides whose rows the driver writes, in the order of their commits."""
+TRUE: dict[Table, Callable[[Store], Keep]] = {
+    schema.CASES: true_cases,
+    schema.CASE_HETEROGENEITY: of_cases,
+    schema.CASE_HETEROGENEITY_WIDE: of_cases,
+    schema.PATIENTS: true_patients,
+    schema.PATIENT_HETEROGENEITY: of_patients,
+    schema.PATIENT_HETEROGENEITY_WIDE: of_patients,
+}
+"""Tables of specimens and patients, in the order of their commits, and which of their older rows stay."""
+PICTURE = "pictures/cohort.png"
+"""Picture of the cohort, as the last run left it."""
+BATCH_SLIDES = 100
+"""Slides that are committed together while a run goes on: ours, their commits take some seconds."""
+BATCH_S = 600.0
+"""A batch that is smaller is committed after so many seconds, at the next slide. Ours."""
+COUNTED = {
+    "n_scored": SlideState.SCORED,
+    "n_indeterminate": SlideState.INDETERMINATE,
+    "n_failed": SlideState.FAILED,
+    "n_quarantined": SlideState.QUARANTINED,
+    "n_skipped": SlideState.SKIPPED,
+}
+"""Columns of ``runs`` that count slides by how they ended."""
+
+
+def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
+    """Commit all results of a run at once, and then the one row that says it all happened."""
+    publisher = Publisher(run)
+    for result in finished:
+        publisher.add(result)
+    return publisher.finish()
+
+
+class Publisher:
+    """The lake as one run fills it; used by one thread.
+
+    Memory grows by what a specimen is pooled from, some kilobytes a slide; metrics and files of rows go with
+    their batch.
+
+    Parameters
+    ----------
+    lease
+        Asked before every commit.
+    division
+        What the run works on, if not on its whole manifest: the rest stands as the last run left it.
+    """
+
+    def __init__(self, run: Run, lease: Lease | None = None, division: Division | None = None) -> None:
+        self.run, self.store, self.lease = run, run.store, lease
+        self.division = division
+        self.judging = Judging(run.config.score, run.config.ish_score)
+        self.results: dict[str, SlideFinished] = {}
+        self.rows: dict[str, Row] = {}
+        self.buffer: list[SlideFinished] = []
+        self.last, self.due = time.monotonic(), BATCH_SLIDES
+        self.digests = row_digests(run)
+        self.files = {name: SlideTable(run.store, table, own_files=True) for name, table in FILES.items()}
+        self.own = {name: SlideTable(run.store, table, own_files=False) for name, table in ROWS.items()}
+        self.runs = SlideTable(run.store, schema.RUNS, own_files=False)
+        self.before = {name: _version(run.store, table) for name, table in schema.COMMITTED.items()}
+
+    def begin(self) -> None:
+        """Say that the run goes on, and that those which said so before do not."""
+        self._end_dead_runs()
+        self._say_running()
+
+    def add(self, result: SlideFinished) -> None:
+        """Take how a slide ended; every `BATCH_SLIDES` or `BATCH_S` what came is committed."""
+        slide = result.outcome.slide.slide_id
+        self.buffer.append(result)
+        self.results[slide] = replace(result, metrics=())
+        if len(self.buffer) >= self.due or time.monotonic() - self.last > BATCH_S:
+            try:
+                self._flush()
+                self._say_running()
+            except (Her2Error, OSError, BotoCoreError, DeltaError) as error:  # the next one tries again
+                self._check()
+                log.warning("a batch of results is not committed yet: %s", cleaned(str(error)))
+            self.last, self.due = time.monotonic(), len(self.buffer) + BATCH_SLIDES
+
+    def finish(self) -> CohortSummary:
+        """Commit what is left, pool specimens, and commit the row that says it all happened.
+
+        Specimens are pooled over the slides of this manifest, so a case whose slides arrive over time is
+        always judged by all that its manifest names.
+        """
+        run, store = self.run, self.store
+        all_ids = [row.slide_id for row in run.rows]
+        dropped = sorted(dropped_slides(store, run.cohort, all_ids))
+        versions = self._flush(dropped, everything=True)
+        order = {slide: number for number, slide in enumerate(all_ids)}
+        finished = sorted(self.results.values(), key=lambda r: order[r.outcome.slide.slide_id])
+        specimens = pooled([result.outcome for result in finished], self.judging)
+        cases = [case_row(c, load_rules(c.rules)) for c in specimens]
+        patients = [patient_row(p) for p in score_patients(specimens)]
+        rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens)
+        for table, true in TRUE.items():  # in this order: each is held against one before
+            self._check()
+            versions[table.name] = commit_rows(store, table, rows_of[table], keep=true(store))
+        write_cube_of_table(store, run.run_id, all_ids)
+        store.write_bytes(PICTURE, cohort_picture(self._all_cases(cases)))
+        inputs = [self._input(result) for result in finished] + list(self._carried())
+        states = Counter(entry["state"] for entry in inputs)
+        whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
+        self._say("complete" if whole else "partial", versions, inputs)
+        clear_pictures(store, [result.outcome.slide.slide_id for result in finished], dropped)
+        slides = tuple(self.rows[result.outcome.slide.slide_id] for result in finished)
+        return CohortSummary(run.run_id, store.uri(), slides, tuple(cases))
+
+    # batches
+
+    def _flush(self, dropped: Sequence[str] = (), *, everything: bool = False) -> dict[str, int]:
+        """Commit the results that wait, slides last; the tables' versions."""
+        self._check()
+        batch, ids = self.buffer, [*dropped]
+        ids += [result.outcome.slide.slide_id for result in batch]
+        for name, table in self.files.items():
+            of = dict.fromkeys(dropped) | {r.outcome.slide.slide_id: _file(name, r) for r in batch}
+            table.add_files(of)
+        metrics = [row for r in batch for row in metric_rows(r.outcome.slide, r.metrics)]
+        self.own[schema.HETEROGENEITY.name].add_rows(metrics, ids)
+        wide = [wide_row(r.outcome.slide, r.metrics) for r in batch if r.metrics]
+        self.own[schema.HETEROGENEITY_WIDE.name].add_rows(wide, ids)
+        slides = {r.outcome.slide.slide_id: self._slide_row(r.outcome) for r in batch}
+        self.own[schema.SLIDES.name].add_rows([*slides.values()], ids)
+        self.rows |= slides
+        self.buffer = []
+        return {name: table.commit(everything=everything) for name, table in (self.files | self.own).items()}
+
+    def _slide_row(self, outcome: SlideOutcome) -> Row:
+        return slide_row(outcome, self.judging.of(outcome.slide).score, self.run.config.ihc.ladder_od)
+
+    def _check(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+
+    # the run's own row
+
+    def _say_running(self) -> None:
+        """Write the run's row while it goes on: how far it is, and the tables as they were before."""
+        done = [self._input(result) for result in self.results.values()]
+        ended = {entry["slide_id"] for entry in done}
+        waiting = [
+            {"slide_id": row.slide_id, "state": RUNNING} for row in self.run.rows if row.slide_id not in ended
+        ]
+        self._say(RUNNING, self.before, done + waiting)
+
+    def _say(
+        self, state: str, versions: Mapping[str, int | None], inputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        run = self.run
+        states = Counter(entry["state"] for entry in inputs)
+        counts = Counter[str]()
+        for entry in inputs:
+            counts[entry.get("table") or ""] += entry.get("rows") or 0
+        record = RunRecord(
+            run_id=run.run_id,
+            started_at=datetime.fromisoformat(run.started),
+            finished_at=datetime.now(UTC),
+            state=state,
+            cohort=run.cohort,
+            manifest_uri=run.names.of(run.manifest_uri),
+            manifest_sha256=run.manifest_sha256,
+            n_slides=len(inputs),
+            n_cells=counts[schema.CELLS.name],
+            n_nuclei=counts[schema.NUCLEI.name],
+            table_versions={name: number for name, number in versions.items() if number is not None},
+            configuration=run.configuration(),
+            versions={"python": sys.version.split()[0]} | {name: version(name) for name in LIBRARIES},
+            inputs=sorted(inputs, key=lambda entry: str(entry["slide_id"])),
+            **{column: states[counted] for column, counted in COUNTED.items()},
+        )
+        self._check()
+        self.runs.add_rows([run_row(record)], [run.run_id])
+        self.runs.commit(everything=True)
+
+    def _end_dead_runs(self) -> None:
+        """Say of others that still say ``running`` that they were interrupted: one works here at a time."""
+        names = [column.name for column in schema.RUNS.columns]
+        found = read_rows(self.store, schema.RUNS, ("run_id", "state"), {"state": [RUNNING]}).to_pylist()
+        dead = [row["run_id"] for row in found if row["run_id"] != self.run.run_id]
+        if dead and self.lease is not None:
+            rows = read_rows(self.store, schema.RUNS, names, {"run_id": dead}).to_pylist()
+            self.runs.add_rows([row | {"state": INTERRUPTED} for row in rows], dead)
+
+    def _input(self, result: SlideFinished) -> dict[str, Any]:
+        slide = result.outcome.slide.slide_id
+        known = self.division.known.get(slide, {}) if self.division else {}
+        return input_of(result, self.digests.get(slide, ""), known)
+
+    def _carried(self) -> Sequence[Mapping[str, Any]]:
+        return self.division.carried if self.division else ()
+
+    def _all_cases(self, cases: list[Row]) -> list[Row]:
+        """Specimens of the whole cohort, those included that this run did not look at."""
+        others = {entry["case_id"] for entry in self._carried()} - {row["case_id"] for row in cases}
+        if not others:
+            return cases
+        names = [column.name for column in schema.CASES.columns]
+        stored = read_rows(self.store, schema.CASES, names, {"case_id": sorted(others)})
+        return sorted([*cases, *stored.to_pylist()], key=lambda r: (r["case_id"], r["specimen_id"] or ""))
+
+
+def _file(table: str, result: SlideFinished) -> Any:
+    """The file of a table that a slide's workers wrote, if any."""
+    if table == schema.REGIONS.name:
+        return result.regions
+    ihc = result.outcome.slide.assay == Assay.IHC
+    return result.cells if ihc == (table == schema.CELLS.name) else None
+
+
+def _version(store: Store, table: Table) -> int | None:
+    try:
+        return int(open_table(store, table).version())
+    except TableNotFoundError:
+        return None
+
+
+def pooled(outcomes: Sequence[SlideOutcome], judging: Judging) -> tuple[CaseScore, ...]:
+    """Specimens of the cohort, each by the rules that are for it."""
+    alike: dict[Judging, list[SlideOutcome]] = {}
+    for outcome in outcomes:
+        alike.setdefault(judging.of(outcome.slide), []).append(outcome)
+    found = [case for by, some in alike.items() for case in score_cases(some, by.score, by.rules, by.ish)]
+    return tuple(sorted(found, key=lambda c: (c.case_id, c.specimen_id or "", c.site or "")))
+
+
+def _between(
+    run: Run, finished: Sequence[SlideFinished], specimens: Sequence[CaseScore]
+) -> dict[Table, list[Row]]:
+    """Rows of how slides and blocks of a specimen, and lesions of a patient, differ."""
+    config = run.config
+    by_id = {result.outcome.slide.slide_id: result for result in finished}
+
+    def blocks_of(name: str) -> NDArray[np.float64]:
+        result = by_id[name]
+        if result.regions is None:
+            raise ValueError(f"{name}: has cells and no regions")
+        size, assay = config.heterogeneity.region_um, result.outcome.slide.assay
+        return block_sums(run.store, result.regions, size, assay)
+
+    comparer = Comparer(
+        outcomes={name: result.outcome for name, result in by_id.items()},
+        blocks_of=blocks_of,
+        params=config.heterogeneity,
+        score=config.score,
+        ish_score=config.ish_score,
+    )
+    found: dict[Table, list[Row]] = {
+        schema.CASE_HETEROGENEITY: [],
+        schema.CASE_HETEROGENEITY_WIDE: [],
+        schema.PATIENT_HETEROGENEITY: [],
+        schema.PATIENT_HETEROGENEITY_WIDE: [],
+    }
+    for patient, cases in by_patient(specimens).items():
+        compared = comparer.compare(cases)
+        for case, metrics in compared.specimens:
+            found[schema.CASE_HETEROGENEITY] += case_metric_rows(case, metrics)
+            found[schema.CASE_HETEROGENEITY_WIDE].append(case_wide_row(case, metrics))
+        found[schema.PATIENT_HETEROGENEITY] += patient_metric_rows(patient, compared.lesions)
+        found[schema.PATIENT_HETEROGENEITY_WIDE].append(patient_wide_row(patient, compared.lesions))
+    return found
