@@ -39,9 +39,9 @@ from skimage import color, feature, filters, measure, morphology, segmentation
 from slides import machine, real_slide
 
 from flows.clusters import open_cluster
-from her2core.cohort import publish
 from her2core.pipeline import score_slide
 from her2core.profile.tissue import TissueMask, read_tissue
+from her2core.publish import publish
 from her2core.records import Box
 from her2core.stages.fanout import Workers
 from her2core.stages.progress import ENDED, Progress

@@ -33,8 +33,8 @@ def peak_mib() -> float:
 def drive(slide: str, out: str) -> dict[str, float]:
     """Score one slide on a cluster of one worker; peaks of both processes in MiB."""
     from flows.clusters import open_cluster
-    from her2core.cohort import publish
     from her2core.pipeline import score_slide
+    from her2core.publish import publish
     from her2core.stages.fanout import Workers
     from her2core.stages.run import open_run
 

@@ -15,6 +15,7 @@ def run_cohort(
     config: str | None = None,
     cluster: str = "local",
     only: Sequence[str] = (),
+    new_only: bool = False,
 ) -> CohortSummary:
     """Score a cohort from Python: ``her2 run`` without its terminal. See `flows.cohort.cohort`.
 
@@ -34,7 +35,13 @@ def run_cohort(
         manifest, out, config = stand_in(manifest), stand_in(out), config and stand_in(config)
     with prefect_server():
         state: Any = cohort(
-            manifest=manifest, out=out, config=config, cluster=cluster, only=list(only), return_state=True
+            manifest=manifest,
+            out=out,
+            config=config,
+            cluster=cluster,
+            only=list(only),
+            new_only=new_only,
+            return_state=True,
         )
     summary: CohortSummary | Exception = state.result(raise_on_failure=False)
     if isinstance(summary, Exception):

@@ -53,6 +53,9 @@ def run_command(
         list[str] | None,
         typer.Option(metavar="SLIDE", help="This slide alone (repeat for more); tables stay as they are."),
     ] = None,
+    new_only: Annotated[
+        bool, typer.Option("--new-only", help="Leave alone what ingest says is as the last run left it.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -62,7 +65,7 @@ def run_command(
     if dry_run:
         _check(manifest, out, config, cluster, only or (), as_json)
     else:
-        _run(manifest, out, config, cluster, only or (), as_json)
+        _run(manifest, out, config, cluster, only or (), as_json, new_only)
 
 
 def _check(
@@ -83,7 +86,13 @@ def _check(
 
 
 def _run(
-    manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
+    manifest: str,
+    out: str,
+    config: str | None,
+    cluster: str,
+    only: Sequence[str],
+    as_json: bool,
+    new_only: bool,
 ) -> None:
     from flows.clusters import check_address
     from flows.interrupt import ending_quickly
@@ -101,7 +110,7 @@ def _run(
 
     try:
         with ending_quickly(INTERRUPTED, last_word), showing_progress(errors, Talk.level):
-            summary = run_cohort(manifest=manifest, out=out, config=config, cluster=cluster, only=only)
+            summary = run_cohort(manifest, out, config, cluster, only, new_only)
     except KeyboardInterrupt:
         last_word()
         sys.stderr.flush()

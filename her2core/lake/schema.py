@@ -662,14 +662,16 @@ COMMITTED: dict[str, Table] = {
 
 RUNS = Table(
     "runs",
-    "One row a run, written last: who goes by it and the table versions it names never sees half a run.",
+    "One row a run, written as it begins and last: who goes by the table versions it names never sees half a "
+    "run.",
     "run_id",
     ("run_id",),
     (
         _id("run_id", "Run."),
         Column("started_at", TIME, "UTC", "Start of the run.", True),
-        Column("finished_at", TIME, "UTC", "Commit of this row.", True),
-        Column("state", TEXT, "", "complete (every slide scored or excluded) or partial.", True),
+        Column("finished_at", TIME, "UTC", "Last commit of this row.", True),
+        Column("state", TEXT, "", "complete (every slide scored or excluded), partial, running (the versions are "
+               "those before it began) or interrupted.", True),
         Column("cohort", TEXT, "", "Which cohort: run.cohort, or a digest of the manifest's address."),
         Column("manifest_uri", TEXT, "", "Manifest that was run.", True),
         Column("manifest_sha256", TEXT, "", "SHA-256 of its bytes.", True),
