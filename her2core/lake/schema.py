@@ -670,8 +670,8 @@ RUNS = Table(
         _id("run_id", "Run."),
         Column("started_at", TIME, "UTC", "Start of the run.", True),
         Column("finished_at", TIME, "UTC", "Last commit of this row.", True),
-        Column("state", TEXT, "", "complete (every slide scored or excluded), partial, running (the versions are "
-               "those before it began) or interrupted.", True),
+        Column("state", TEXT, "", "complete (every slide scored or excluded), partial, running (its versions "
+               "are those before it began) or interrupted.", True),
         Column("cohort", TEXT, "", "Which cohort: run.cohort, or a digest of the manifest's address."),
         Column("manifest_uri", TEXT, "", "Manifest that was run.", True),
         Column("manifest_sha256", TEXT, "", "SHA-256 of its bytes.", True),
