@@ -17,6 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo "make demo    score a small synthetic cohort and print it beside its planted truth"
 	@echo "make test    run the tests"
+	@echo "make quick   run those that compile no kernel and start no server"
 	@echo "make tools   install Helm and the Dask operator, for the tests of deploy/helm"
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
@@ -28,6 +29,9 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 bench: $(VENV)/.dev
 	set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
@@ -82,10 +86,13 @@ UV_COMPILE = python3 -m uv pip compile --quiet --universal --python-version 3.11
 	--no-emit-index-url --no-header --no-annotate
 
 lock:
-	echo hatchling | $(UV_COMPILE) pyproject.toml - --output-file requirements.lock $(UPGRADE)
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --output-file requirements-core.lock $(UPGRADE)
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli --extra report \
+		--constraint requirements-core.lock --output-file requirements.lock $(UPGRADE)
 	echo hatchling | $(UV_COMPILE) pyproject.toml - --all-extras --constraint requirements.lock \
 		--output-file requirements-dev.lock $(UPGRADE)
-	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra kubernetes --constraint requirements-dev.lock \
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli --extra report --extra kubernetes \
+		--constraint requirements-dev.lock \
 		--output-file requirements-image.lock $(UPGRADE)
 	$(UV_COMPILE) --no-deps requirements-tools.in --output-file requirements-tools.lock $(UPGRADE)
 

@@ -20,6 +20,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
+
+if missing := [name for name in ("prefect", "rich", "typer") if find_spec(name) is None]:
+    sys.exit(f"her2: the command line needs {', '.join(missing)}: pip install 'her2cohort[cli,flow]'")
 
 from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
 

@@ -11,9 +11,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -239,7 +240,7 @@ class Publisher:
             n_nuclei=counts[schema.NUCLEI.name],
             table_versions={name: number for name, number in versions.items() if number is not None},
             configuration=run.configuration(),
-            versions={"python": sys.version.split()[0]} | {name: version(name) for name in LIBRARIES},
+            versions={"python": sys.version.split()[0]} | _versions(),
             inputs=sorted(inputs, key=lambda entry: str(entry["slide_id"])),
             **{column: states[counted] for column, counted in COUNTED.items()},
         )
@@ -280,6 +281,15 @@ def _file(table: str, result: SlideFinished) -> Any:
         return result.regions
     ihc = result.outcome.slide.assay == Assay.IHC
     return result.cells if ihc == (table == schema.CELLS.name) else None
+
+
+def _versions() -> dict[str, str]:
+    """Versions of `LIBRARIES`; a run that another orchestrator carries out has no Prefect."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _version(store: Store, table: Table) -> int | None:

@@ -12,7 +12,7 @@ from packaging.version import Version
 from tests.conftest import ROOT
 
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-IMAGE = "requirements-image.lock"
+IMAGE, CORE = "requirements-image.lock", "requirements-core.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -34,7 +34,7 @@ def locked(name: str, python: str) -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("name", [*LOCKS, IMAGE, "requirements-tools.lock"])
+@pytest.mark.parametrize("name", [*LOCKS, CORE, IMAGE, "requirements-tools.lock"])
 def test_every_requirement_is_pinned_and_hashed_and_no_place_is_named(name: str) -> None:
     for line in entries(name):
         assert re.fullmatch(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+ *", line), line
@@ -44,12 +44,14 @@ def test_every_requirement_is_pinned_and_hashed_and_no_place_is_named(name: str)
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_the_locks_satisfy_the_project_and_each_other(python: str) -> None:
     runtime, everything = (locked(name, python) for name in LOCKS)
-    image = locked(IMAGE, python)
+    core, image = locked(CORE, python), locked(IMAGE, python)
+    assert not {"prefect", "fastapi", "typer", "rich"} & core.keys()
+    assert core.items() <= runtime.items()
     assert runtime.items() <= image.items() <= everything.items()
     assert {"kubernetes", "prefect-kubernetes", "prometheus-client"} <= image.keys()
     assert "hatchling" in runtime  # the build backend: the package installs without build isolation
     extras = [text for group in PROJECT["optional-dependencies"].values() for text in group]
-    for texts, lock in ((PROJECT["dependencies"], runtime), (extras, everything)):
+    for texts, lock in ((PROJECT["dependencies"], core), (extras, everything)):
         for requirement in map(Requirement, texts):
             if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
                 continue
