@@ -196,13 +196,14 @@ def test_an_interrupted_and_then_killed_run_resumes_and_gives_the_same_tables(
     assert "running" not in {entry["state"] for entry in cohorts.status(str(out)).values()}
     before = cohorts.published(out)
     assert any(path.startswith("parts") for path in before)
-    assert not (out / "tables" / "runs").exists()
+    assert sorted(pl.read_delta(f"{out}/tables/runs")["state"]) == ["interrupted", "running"]
 
     done = cohorts.her2(*words)
     assert done.returncode == 1, done.stderr
     after = cohorts.published(out)
     assert before.items() <= after.items()
     assert not [*(out / ".her2-tmp").iterdir(), *(out / "heartbeats").iterdir()]
+    assert sorted(pl.read_delta(f"{out}/tables/runs")["state"]) == ["interrupted", "interrupted", "partial"]
     for name, table in cohorts.tables(str(undisturbed[0])).items():
         assert_frame_equal(cohorts.tables(str(out))[name], table, check_exact=True)
 

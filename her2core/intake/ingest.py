@@ -117,6 +117,11 @@ class IngestReport:
     def needs_a_person(self) -> bool:
         return any(entry.kind in FOR_A_PERSON for entry in self.entries)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether slides were still arriving."""
+        return any(entry.kind == Kind.WAITING for entry in self.entries)
+
     def lines(self) -> list[str]:
         """The report in a few lines of text."""
         counts = Counter(entry.kind for entry in self.entries)

@@ -44,6 +44,8 @@ class Division:
         What it said of all others, whose rows stay as they are.
     dropped
         Whether the manifest does not name a slide any more that it named then.
+    fresh
+        Slides of ``work`` that no run has tried as they are now; the others failed then.
     """
 
     work: tuple[SlideRow, ...]
@@ -51,6 +53,7 @@ class Division:
     known: Mapping[str, Mapping[str, Any]]
     carried: tuple[Mapping[str, Any], ...]
     dropped: bool = False
+    fresh: tuple[str, ...] = ()
 
     @property
     def is_idle(self) -> bool:
@@ -80,7 +83,8 @@ def divide(run: Run) -> Division:
         else:
             carried.append(known[row.slide_id])
     dropped = bool(known.keys() - named)
-    return Division(tuple(work), tuple(beside), known, tuple(carried), dropped)
+    fresh = [row.slide_id for row in work if not _was_tried(run, row, digests, known.get(row.slide_id))]
+    return Division(tuple(work), tuple(beside), known, tuple(carried), dropped, tuple(fresh))
 
 
 def input_of(result: SlideFinished, digest: str, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +137,13 @@ def _stands(run: Run, row: SlideRow, digests: Mapping[str, str], entry: Mapping[
     if row.roi_uri is not None and roi_identity(row.roi_uri, endpoint) != entry["roi"]:
         return False
     return row.cells_uri is None or outlines_identity(row.cells_uri, endpoint) == entry["cells"]
+
+
+def _was_tried(run: Run, row: SlideRow, digests: Mapping[str, str], entry: Mapping[str, Any] | None) -> bool:
+    """Whether the last run tried a slide as it is now, and failed."""
+    if entry is None or entry.get("made_of") != digests[row.slide_id] or entry["state"] in STAND:
+        return False
+    return entry["identity"] in (None, run.identities.get(row.slide_id))
 
 
 def _patient(case_id: str, patient_id: str | None) -> str:
