@@ -37,8 +37,6 @@ JOB_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "her2core",
-    # A machine that is shut down tells the run so; it is scheduled anew, and resumes.
-    "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
 }
 
 

@@ -319,3 +319,40 @@ def test_an_address_without_api_is_told(server: Server) -> None:
         check_server()
     with temporary_settings({PREFECT_API_URL: server.api}):
         check_server()
+
+
+def test_a_run_whose_pod_is_told_to_end_is_scheduled_anew_and_resumes(
+    server: Server, manifest: Path, tmp_path: Path
+) -> None:
+    """As an evicted pod has it: SIGTERM to its one process, and another pod that executes the same run."""
+    slides = cohorts.write_manifest(manifest.parent / "evicted.csv", "null", "two")
+    out, config = tmp_path / "out", str(manifest.parent / "config.yaml")
+    file = yaml.safe_load((ROOT / FILE).read_text())
+    file["deployments"][0] |= {"name": "evicted", "schedules": [], "work_pool": {"name": "elsewhere"}}
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(file))
+    server.cli("work-pool", "create", "elsewhere", "--type", "process")
+    server.cli("deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))
+    deployment = server.ask("GET", "deployments/name/her2-cohort/evicted")
+    parameters = {"manifest": str(slides), "out": str(out), "config": config, "cluster": "local", "only": []}
+    run = server.ask("POST", f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    environment = server.environment | {
+        "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",  # Prefect's worker sets it, see the chart
+        "HER2_RUN__SLIDES_IN_FLIGHT": "1",
+        "HER2_RUN__WORKERS": "1",
+    }
+    words, log = [PREFECT, "flow-run", "execute", run["id"]], tmp_path / "log"
+    with log.open("wb") as said:
+        pod = subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=said, stderr=said)
+    try:
+        until("a finished slide", lambda: list(out.glob("stages/slide/*.json")), log)
+        pod.terminate()
+        assert pod.wait(120) == 0, log.read_text()
+    finally:
+        pod.kill()
+    state = server.ask("GET", f"flow_runs/{run['id']}")["state"]
+    assert state["type"] == "SCHEDULED", log.read_text()
+    before = cohorts.published(out)
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    state = server.ask("GET", f"flow_runs/{run['id']}")["state"]
+    assert (state["type"], state["message"]) == ("COMPLETED", "2 slides: 2 scored"), done.stderr
+    assert before.items() <= cohorts.published(out).items()
