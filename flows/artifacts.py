@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -27,6 +28,7 @@ from her2core.stages.progress import COHORT, SLIDES, report
 from her2core.stages.run import Run
 
 PROGRESS, TABLE, CASES, PICTURES = "her2-progress", "her2-cohort", "her2-cases", "her2-pictures"
+REPORT = "her2-report"
 """Keys of the artifacts; Prefect keeps every run's version of each."""
 
 MOST_ROWS = 500
@@ -53,7 +55,7 @@ class ProgressBar:
 
 
 def show_cohort(run: Run, summary: CohortSummary) -> None:
-    """Publish a table of the slides, one of the specimens, and a page of pictures."""
+    """Publish a table of the slides, one of the specimens, a page of pictures, and a link to the report."""
     if run.names.pseudonyms:
         summary = replace(summary, out=HIDDEN)
     lines = dict(zip((row["slide_id"] for row in summary.slides), summary.table(), strict=True))
@@ -77,6 +79,14 @@ def show_cohort(run: Run, summary: CohortSummary) -> None:
         markdown=pictures_page(run, summary),
         description=f"pictures and tables of run {run.run_id}",
     )
+    page = address(run, summary.report) if summary.report else None
+    if page is not None:
+        create_link_artifact(
+            key=REPORT,
+            link=page,
+            link_text=f"report of run {run.run_id}",
+            description=f"run {run.run_id}: {ending_in_words(summary)}. Research use only.",
+        )
 
 
 def ending_in_words(summary: CohortSummary) -> str:
@@ -102,6 +112,7 @@ def pictures_page(run: Run, summary: CohortSummary) -> str:
     picture = run.store.read_bytes(PICTURE)
     inside = [f"![every specimen](data:image/png;base64,{base64.b64encode(picture).decode()})"]
     lines = [*(f"    {line}" for line in summary.lines()), ""]
+    lines += [f"Report: {_link(run, summary.report)}", ""] if summary.report else []
     lines += [*(inside if len(picture) <= MOST_BYTES else []), "", _link(run, PICTURE), ""]
     lines += ["| slide | assay | result | picture | regions |", "|---|---|---|---|---|"]
     for row in listed(summary):
@@ -116,8 +127,24 @@ def _link(run: Run, path: str | None) -> str:
     """Link to something in the store, named by its file; a dash where there is nothing."""
     if path is None:
         return "–"
+    name, target = path.rpartition("/")[2], address(run, path)
+    return name if target is None else f"[{name}]({target})"
+
+
+def address(run: Run, path: str) -> str | None:
+    """Where a browser opens something of the output, for who may read it; never a signed address.
+
+    Under ``run.browse_url`` if it is set. Else the file of a folder, and of a bucket its endpoint's address
+    or AWS's console; none where pseudonyms keep the names of folders out of Prefect.
+    """
+    base, store = run.config.run.browse_url, run.store
+    if base is not None:
+        return f"{base.rstrip('/')}/{quote(path)}"
     if run.names.pseudonyms:
-        return path.rpartition("/")[2]
-    uri = run.store.uri(path)
-    target = uri if "://" in uri else f"file://{uri}"
-    return f"[{path.rpartition('/')[2]}]({quote(target, safe=':/')})"
+        return None
+    if store.is_local:
+        return f"file://{quote(store.uri(path))}"
+    bucket, _, key = store.uri(path).removeprefix("s3://").partition("/")
+    if store.endpoint_url is not None:
+        return f"{store.endpoint_url.rstrip('/')}/{bucket}/{quote(key)}"
+    return f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}"

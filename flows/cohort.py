@@ -30,6 +30,7 @@ from her2core.errors import Her2Error, StoreError
 from her2core.pipeline import not_scored, published_slide, record_failure, score_slide, store_trouble
 from her2core.publish import Publisher
 from her2core.records import SlideRow, SlideState
+from her2core.report.build import write_report
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import RunOverError, Workers
 from her2core.stages.names import Names
@@ -82,6 +83,12 @@ def slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
 def tables(publisher: Publisher) -> CohortSummary:
     """Commit what is not committed yet: one writer, one commit a table, the ``runs`` row last."""
     return publisher.finish()
+
+
+@task(name="report", tags=["her2"], retries=1, cache_policy=NO_CACHE, persist_result=False)
+def report(run: Run) -> str:
+    """Write the report beside the run's outputs: the path of its page."""
+    return write_report(run.store, run.run_id).path
 
 
 @flow(name="her2-cohort", persist_result=False)
@@ -189,7 +196,7 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
             ordered = [of[row.slide_id] for row in rows]
             return ending(replace(preview(run, ordered), trouble=str(trouble or "")), run.hide)
         lease.check()
-        summary = _publish(run, publisher, trouble)
+        summary = _reported(run, _publish(run, publisher, trouble))
     artifacts.show_cohort(run, summary)
     return ending(summary, run.hide)
 
@@ -207,6 +214,19 @@ def _publish(run: Run, publisher: Publisher, trouble: Her2Error | None) -> Cohor
             raise
         raise StoreError(f"{why} (the tables could not be written; what was scored is kept)") from None
     return summary if trouble is None else replace(summary, trouble=str(trouble))
+
+
+def _reported(run: Run, summary: CohortSummary) -> CohortSummary:
+    """The summary with its report; a report that cannot be written costs no result."""
+    if not run.config.run.report:
+        return summary
+    state: State[str] = report(quote(run), return_state=True)
+    if state.is_completed():
+        return replace(summary, report=state.result())
+    log.warning(
+        "the report could not be written (%s); her2 report writes it again", run.hide(str(state.message))
+    )
+    return summary
 
 
 def _let_stages_log() -> None:

@@ -27,6 +27,8 @@ class CohortSummary:
         Whether the tables hold them; not if only some slides of the manifest were worked on.
     trouble
         What disk, store or cluster lacked, so that slides were not done; empty if nothing.
+    report
+        The report's page in the output; empty if none was written.
     """
 
     run_id: str
@@ -35,6 +37,7 @@ class CohortSummary:
     cases: tuple[Row, ...]
     trouble: str = ""
     committed: bool = True
+    report: str = ""
 
     @property
     def states(self) -> Counter[str]:
@@ -98,6 +101,7 @@ class CohortSummary:
             ]
         return [
             f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
+            *([f"report    {self.out}/{self.report}"] if self.report else []),
             f"tables    {self.out}/tables/{{{names}}} (Delta)",
             f"          {self.out}/tables/{{,case_,patient_}}heterogeneity{{,_wide}}",
             f"pictures  {self.out}/pictures (cohort.png shows all specimens)",
@@ -122,6 +126,7 @@ class CohortSummary:
             "complete": self.complete,
             "trouble": self.trouble,
             "committed": self.committed,
+            "report": self.report,
             "slides": list(self.slides),
             "cases": list(self.cases),
         }

@@ -133,6 +133,11 @@ class RunSettings:
     """Port on which a run offers Prometheus metrics while it works; none if null."""
     json_logs: bool = False
     """Whether a run writes its log to standard output as JSON, one object a line."""
+    report: bool = True
+    """Whether a run ends with its report (docs/report.md); her2 report writes it at any time."""
+    browse_url: str | None = None
+    """Address (http or https) under which browsers reach the output, for Prefect's links to report and
+    pictures. If null, links name the file of a folder; of a bucket, its endpoint's or AWS's console."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
@@ -149,6 +154,8 @@ class RunSettings:
             raise ValueError(f"pseudonyms is {shown(self.pseudonyms)}; expected the address of a CSV file")
         if self.endpoint_url is not None:
             check_endpoint(self.endpoint_url)
+        if self.browse_url is not None:
+            check_endpoint(self.browse_url, "browse_url")
 
     def scratch(self) -> Scratch:
         """Where this machine stages slides."""

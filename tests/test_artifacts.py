@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from flows import artifacts
 from her2core.cohort import CohortSummary
-from her2core.config import Config
+from her2core.config import Config, RunSettings
 from her2core.publish import PICTURE
+from her2core.stages.names import Names
 from her2core.stages.run import Run
 from her2core.storage.store import Store
 
@@ -67,3 +69,44 @@ def test_of_many_slides_the_unscored_are_shown_and_the_rest_left_to_the_tables(r
     found = artifacts.listed(summary(run, *many, row("lost", "failed")))
     assert len(found) == artifacts.MOST_ROWS
     assert found[0]["slide_id"] == "lost"
+
+
+def test_the_page_names_the_report_first(run: Run) -> None:
+    told = replace(summary(run, row("one")), report="report/r1/her2-report-r1.html")
+    page = artifacts.pictures_page(run, told)
+    link = f"Report: [her2-report-r1.html](file://{run.store.uri('report')}/r1/her2-report-r1.html)"
+    assert page.index(link) < page.index("every specimen")
+
+
+@pytest.mark.parametrize(
+    ("out", "endpoint", "browse_url", "address"),
+    [
+        ("/a b/out", None, None, "file:///a%20b/out/report/r%20%231.html"),
+        ("s3://bucket/out", "http://host:9000", None, "http://host:9000/bucket/out/report/r%20%231.html"),
+        (
+            "s3://bucket/out",
+            None,
+            None,
+            "https://console.aws.amazon.com/s3/object/bucket?prefix=out/report/r%20%231.html",
+        ),
+        ("s3://bucket/out", None, "https://see.org/her2/", "https://see.org/her2/report/r%20%231.html"),
+    ],
+)
+def test_links_are_addresses_that_a_browser_opens(
+    out: str, endpoint: str | None, browse_url: str | None, address: str
+) -> None:
+    config = Config(run=RunSettings(browse_url=browse_url))
+    found = Run("r1", "2026-11-22", "m.csv", "00", (), Store(out, endpoint_url=endpoint), config)
+    assert artifacts.address(found, "report/r #1.html") == address
+
+
+def test_pseudonyms_keep_folders_out_of_links_but_for_an_address_that_somebody_gave(run: Run) -> None:
+    hidden = replace(run, names=Names({"m.csv": "file-1.csv"}))
+    assert artifacts.address(hidden, PICTURE) is None
+    given = replace(hidden, config=Config(run=RunSettings(browse_url="https://see.org")))
+    assert artifacts.address(given, PICTURE) == f"https://see.org/{PICTURE}"
+
+
+def test_an_address_for_browsers_carries_no_credentials() -> None:
+    with pytest.raises(ValueError, match="browse_url carries a query"):
+        RunSettings(browse_url="https://see.org/?token=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from pathlib import Path
@@ -174,6 +175,14 @@ def test_every_scored_slide_has_a_picture(undisturbed: tuple[Path, str]) -> None
     for row in cohorts.tables(str(out))["slides"].filter(pl.col("state") == "scored").to_dicts():
         for picture in (row["picture"], row["regions_picture"], "pictures/cohort.png"):
             assert (out / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_run_leaves_its_report(undisturbed: tuple[Path, str]) -> None:
+    out, said = undisturbed
+    page = out / json.loads(said)["report"]
+    assert "Research use only" in page.read_text()
+    received, readable, scored, _ = csv.DictReader((page.parent / "data" / "funnel.csv").open())
+    assert (received["slides"], readable["slides"], scored["slides"]) == ("10", "5", "5")
 
 
 def test_an_interrupted_and_then_killed_run_resumes_and_gives_the_same_tables(

@@ -43,8 +43,13 @@ def endpoint_from_environment(option: str | None = None) -> str | None:
         raise StoreError(f"{error}; correct AWS_PROFILE or the AWS configuration file.") from None
 
 
-def check_endpoint(endpoint_url: str) -> None:
+def check_endpoint(endpoint_url: str, name: str = "endpoint_url") -> None:
     """Refuse what is no plain address of a server, without repeating it: it may hold credentials.
+
+    Parameters
+    ----------
+    name
+        What the message calls it.
 
     Raises
     ------
@@ -55,13 +60,13 @@ def check_endpoint(endpoint_url: str) -> None:
         parts = urlsplit(endpoint_url)
         port = parts.port
     except ValueError:
-        raise ValueError("endpoint_url cannot be read; expected http(s)://host[:port]") from None
+        raise ValueError(f"{name} cannot be read; expected http(s)://host[:port]") from None
     if parts.username is not None or "@" in endpoint_url:
-        raise ValueError("endpoint_url carries credentials; give those by the standard AWS chain")
+        raise ValueError(f"{name} carries credentials; give those by the standard AWS chain")
     if parts.query or parts.fragment or "?" in endpoint_url:
-        raise ValueError("endpoint_url carries a query; expected http(s)://host[:port] alone")
+        raise ValueError(f"{name} carries a query; expected http(s)://host[:port] alone")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError(f"endpoint_url is {shown(endpoint_url)}; expected http(s)://host[:port]")
+        raise ValueError(f"{name} is {shown(endpoint_url)}; expected http(s)://host[:port]")
 
 
 def s3_filesystem(endpoint_url: str | None, *, retries: int = RETRIES) -> Any:
