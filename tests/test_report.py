@@ -231,7 +231,7 @@ def _at(day: int) -> datetime:
 def test_a_report_needs_neither_kernels_nor_readers() -> None:
     heavy = ["numba", "cv2", "matplotlib", "zarr", "dask", "prefect", "typer"]
     heavy += ["her2core.kernels", "her2core.readers"]
-    code = f"import sys; import her2core.report.build; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys; import her2core.report.compare; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -15,6 +15,7 @@ import pytest
 
 from her2core.lake.schema import HETEROGENEITY_WIDE, PATIENTS
 from her2core.report.build import write_report
+from her2core.report.compare import write_comparison
 from her2core.storage.store import Store
 from tests.report_run import RUN, blank, picture, slide, specimen, unscored, write_run
 from tests.tools.chromium import chromium
@@ -217,3 +218,13 @@ def test_it_prints_on_paper_and_comes_back(page: Any) -> None:
     assert 4 <= pages <= 20
     _until(lambda: abs(page.execute_script(wide) - before) < 2)
     assert [entry["message"] for entry in page.get_log("browser")] == []
+
+
+def test_the_page_of_two_runs_opens_without_an_error(opened: tuple[Any, Path]) -> None:
+    browser, folder = opened
+    store = Store(folder / "out")
+    browser.get(Path(write_comparison((store, RUN), (store, None)).uri).as_uri())
+    browser.execute_script("her2report.drawAll()")
+    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    assert len(browser.execute_script("return her2report.figureData('transitions')[1]")) == 5
+    assert [entry["message"] for entry in browser.get_log("browser")] == []

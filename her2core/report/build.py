@@ -33,7 +33,10 @@ from her2core.storage.store import Store
 
 FOLDER = "report"
 """Folder of the reports in a run's output."""
-SCRIPTS = ("data.js", "tools.js", "charts.js", "tables.js", "cards.js", "report.js")
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in ("page", "data", "figures", "paged", "tools", "charts", "tables", "cards", "report")
+)
 DATA = "data"
 """Folder of the tables beside the page."""
 ISH_MEASURES = ("copies_cv", "amplified_ratio_arm")

@@ -12,6 +12,7 @@ from her2core.report.words import (
     NOTES,
     PENDING,
     REASONS,
+    SLIDE_CLASSES,
     STAGES,
     STATES,
     in_words,
@@ -155,4 +156,4 @@ def flag_words(code: str) -> str:
 
 def class_words(code: str) -> str:
     """A class in words."""
-    return HER2_CLASSES.get(code, in_words(code))
+    return (HER2_CLASSES | SLIDE_CLASSES).get(code, in_words(code))

@@ -85,6 +85,8 @@ HER2_CLASSES = {
     "negative": "negative",
     "indeterminate": "indeterminate",
 }
+SLIDE_CLASSES = {"equivocal_2plus": "equivocal, IHC 2+"}
+"""Classes that a slide has and no specimen."""
 NO_CLASS = "no class (ISH alone)"
 ISH_GROUPS = {
     "1": "group 1",

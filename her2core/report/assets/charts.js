@@ -1,89 +1,7 @@
-// Figures. Each has a title, what to read in it, and its data as CSV; it is drawn when it comes into view.
+// The figures of a run.
 
 const MOST_POINTS = 2000; // more are drawn as density: no element of the page for each of ten thousand slides
 const BINS = 30;
-const figures = new Map();
-const FONT = { family: 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, "Noto Sans", sans-serif', size: 12, color: '#1d2833' };
-const EDGE = 'rgba(29, 40, 51, 0.45)';
-const MARK = '#e0006c';
-const GRID = { gridcolor: '#e8ecf0', zerolinecolor: '#c3ccd6', linecolor: '#c3ccd6', automargin: true };
-
-/**
- * A figure of the page.
- * `draw(body)` fills it; `data()` gives its [names, rows]; `controls` are put above it.
- */
-function figure(name, { title, note, draw, data, controls = [], long = false }) {
-  const box = byId(`fig-${name}`);
-  const body = el('div', { class: 'body' });
-  const caption = el('p', { class: 'note' });
-  const links = el('span', {},
-    data ? el('button', { type: 'button', class: 'link', title: 'The data of this figure, as filtered',
-      onclick: () => download(`${name}-${report.run.id}.csv`, asCsv(...data())) }, 'CSV') : null);
-  if (long) box.classList.add('long');
-  box.append(el('header', {}, el('h3', {}, title), links), caption,
-    controls.length ? el('div', { class: 'controls' }, controls) : '', body);
-  const made = { name, box, body, links, data, dirty: true, seen: false, plot: null, update() {
-    caption.textContent = typeof note === 'function' ? note() : note ?? '';
-    draw(body, made);
-    made.dirty = false;
-  } };
-  figures.set(name, made);
-  watcher.observe(box);
-}
-
-const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    const made = figures.get(entry.target.id.slice(4));
-    made.seen = entry.isIntersecting;
-    if (made.seen && made.dirty) made.update();
-  }
-}, { rootMargin: '400px' });
-
-function redraw() {
-  for (const made of figures.values()) {
-    made.dirty = true;
-    if (made.seen) made.update();
-  }
-}
-listeners.push(redraw);
-
-function empty(body, text) {
-  purge(body);
-  body.replaceChildren(el('p', { class: 'empty' }, text));
-}
-
-function purge(body) {
-  for (const div of body.querySelectorAll('.plot')) div.drawn.finally(() => Plotly.purge(div)); // never while it draws
-}
-
-/** Draw with Plotly into a figure's body. */
-function plot(body, made, traces, layout, onclick) {
-  let div = body.querySelector(':scope > .plot');
-  const fresh = !div;
-  if (fresh) {
-    div = el('div', { class: 'plot' });
-    body.replaceChildren(div);
-    if (!made.links.querySelector('.svg')) {
-      made.links.append(el('button', { type: 'button', class: 'link svg', title: 'This figure as a drawing',
-        onclick: () => Plotly.downloadImage(made.body.querySelector('.plot'), { format: 'svg', filename: `${made.name}-${report.run.id}` }) }, 'SVG'));
-    }
-  }
-  const full = {
-    font: FONT, margin: { l: 10, r: 16, t: 8, b: 36 }, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    hoverlabel: { font: { size: 12 }, bgcolor: '#ffffff', bordercolor: '#c3ccd6' }, bargap: 0.25, height: 300, dragmode: 'zoom',
-    hovermode: 'closest', showlegend: false, ...layout,
-    xaxis: { ...GRID, ...layout.xaxis }, yaxis: { ...GRID, ...layout.yaxis },
-  };
-  div.style.height = `${full.height}px`;
-  div.drawn = Plotly.react(div, traces, full, { displayModeBar: false, responsive: true, doubleClick: 'reset' });
-  if (fresh) div.on('plotly_click', (event) => made.click?.(event.points[0]));
-  made.click = onclick;
-}
-
-function select(options, chosen, onchange) {
-  return el('select', { onchange: (event) => onchange(event.target.value) },
-    options.map(({ key, words: text }) => el('option', { value: key, selected: key === chosen }, text)));
-}
 
 /** How many of some rows have each value; rows that are marked by the highlight apart. */
 function tally(rows, values, marked) {
@@ -194,13 +112,6 @@ function cloud(body, made, { rows, x, y, group, terms, xaxis, yaxis, shapes = []
     xaxis: { title: { text: plain(xaxis.words) }, type: xaxis.log ? 'log' : 'linear', ...xaxis.more },
     yaxis: { title: { text: plain(yaxis.words) }, type: yaxis.log ? 'log' : 'linear', ...yaxis.more },
   }, (point) => Number.isInteger(point.customdata) && openCard(slides.specimen_row[point.customdata], point.customdata));
-}
-
-function boxOf(values) {
-  const sorted = values.slice().sort((a, b) => a - b);
-  const [q1, median, q3] = [0.25, 0.5, 0.75].map((share) => quantile(sorted, share));
-  const reach = 1.5 * (q3 - q1);
-  return { q1, median, q3, low: sorted.find((v) => v >= q1 - reach), high: sorted.findLast((v) => v <= q3 + reach), n: sorted.length };
 }
 
 function makeFigures() {
@@ -353,11 +264,6 @@ const MISSING = 'Outcome and RNA are no part of a run’s tables.';
 function ranged(values, low, high) {
   const known = values.filter((value) => value > 0);
   return [Math.log10(Math.min(low, ...known) * 0.9), Math.log10(Math.max(high, ...known) * 1.1)];
-}
-
-function rowButton(text, n, share, on, onclick) {
-  return el('button', { type: 'button', class: `row-button${on ? ' on' : ''}`, onclick },
-    el('i', { style: { width: `${100 * share}%` } }), el('span', {}, text), el('span', { class: 'n' }, whole.format(n)));
 }
 
 function stages() {

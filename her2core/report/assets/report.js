@@ -38,21 +38,6 @@ function facts() {
   ])));
 }
 
-/** For print everything is drawn, as wide as the paper; and then as it was. */
-function printing() {
-  const plots = () => [...figures.values()].map((made) => [made, made.body.querySelector('.plot')]).filter(([, div]) => div);
-  window.addEventListener('beforeprint', () => {
-    for (const made of figures.values()) if (made.dirty) made.update();
-    for (const [made, div] of plots()) {
-      const half = made.box.parentElement.classList.contains('grid') && !made.box.classList.contains('wide');
-      div.drawn = Plotly.relayout(div, { width: half ? 318 : 660, autosize: false });
-    }
-  });
-  window.addEventListener('afterprint', () => {
-    for (const [, div] of plots()) div.drawn = Plotly.relayout(div, { width: null, autosize: true });
-  });
-}
-
 byId('frame').hidden = false;
 heading();
 makeToolbox();
@@ -66,6 +51,6 @@ apply();
 window.her2report = {
   state, toggle, reset, apply, slidesCsv, specimensCsv,
   figureData: (name) => figures.get(name).data(),
-  drawAll: () => { for (const made of figures.values()) if (made.dirty) made.update(); },
+  drawAll,
 };
 document.documentElement.dataset.ready = 'yes';

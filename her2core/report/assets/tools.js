@@ -1,7 +1,5 @@
 // The toolbox: one search, one set of filters and one highlight for every figure, table and card.
 
-const NONE = '–';
-
 /** What slides are filtered by: of a slide, or (specimen: true) of its specimen. */
 const FACETS = [
   { key: 'review', title: 'A person should look', specimen: true, of: (s) => (specimens.review[s] ? 'yes' : 'no') },
@@ -56,7 +54,6 @@ const state = {
   search: '', highlight: '', filters: new Map(),
   slides: everySlide, specimens: everySpecimen, marked: new Set(), markedSpecimens: new Set(),
 };
-const listeners = [];
 
 function passes(i, except = null) {
   for (const [key, wanted] of state.filters) {
@@ -177,8 +174,8 @@ function makeToolbox() {
   makeFacets();
   typed('search', 'search');
   typed('highlight', 'highlight');
-  byId('export-slides').addEventListener('click', () => download(`slides-${report.run.id}.csv`, slidesCsv()));
-  byId('export-specimens').addEventListener('click', () => download(`specimens-${report.run.id}.csv`, specimensCsv()));
+  byId('export-slides').addEventListener('click', () => download(`slides-${named}.csv`, slidesCsv()));
+  byId('export-specimens').addEventListener('click', () => download(`specimens-${named}.csv`, specimensCsv()));
   byId('print').addEventListener('click', () => window.print());
   if (window.innerWidth <= 820) byId('toolbox').open = false;
 }

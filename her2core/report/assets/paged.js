@@ -1,0 +1,45 @@
+// Tables: sorted by a click on a heading, a page at a time.
+
+const PAGE = 25;
+
+/**
+ * A table of a figure. `columns` have `words`, `of(row)` (the value that sorts), and may have `show(row)`,
+ * `kind` (num, name, words). A click on a row opens its case.
+ */
+function table(name, { title, note, columns, rows, marked, open, csv, page = PAGE }) {
+  let [sorted, down, first] = [null, false, 0];
+  const ordered = () => {
+    const all = rows().slice();
+    if (sorted === null) return all;
+    const { of } = columns[sorted];
+    const compare = (a, b) => (typeof a === 'number' ? a - b : String(a).localeCompare(String(b), 'en', { numeric: true }));
+    return all.sort((a, b) => {
+      const [x, y] = [of(a), of(b)];
+      if (x === null || x === undefined) return y === null || y === undefined ? 0 : 1;
+      if (y === null || y === undefined) return -1;
+      return down ? compare(y, x) : compare(x, y);
+    });
+  };
+  listeners.unshift(() => { first = 0; });
+  figure(name, {
+    title, note, data: csv ?? (() => [columns.map((c) => c.words), ordered().map((row) => columns.map((c) => c.of(row)))]), long: true,
+    draw(body, made) {
+      const all = ordered();
+      if (!all.length) return empty(body, 'Nothing here.');
+      first = Math.min(first, Math.floor((all.length - 1) / page) * page);
+      const head = columns.map((c, k) => {
+        const sort = sorted === k ? (down ? 'descending' : 'ascending') : 'none';
+        return el('th', { scope: 'col', class: c.kind === 'num' ? 'num' : '', 'aria-sort': sort },
+          el('button', { type: 'button', onclick: () => { down = sorted === k && !down; sorted = k; first = 0; made.update(); } }, c.words));
+      });
+      const lines = all.slice(first, first + page).map((row) => el('tr', {
+        class: `${open ? 'open' : ''}${marked?.(row) ? ' marked' : ''}`, onclick: () => open?.(row),
+      }, columns.map((c) => el('td', { class: c.kind }, c.show?.(row) ?? (c.kind === 'num' ? number(c.of(row), c.digits) : c.of(row) ?? '–')))));
+      const step = (words_, to, disabled) => el('button', { type: 'button', disabled, onclick: () => { first = to; made.update(); } }, words_);
+      return body.replaceChildren(
+        el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, lines))),
+        el('div', { class: 'pager' }, `${whole.format(first + 1)}–${whole.format(Math.min(first + page, all.length))} of ${whole.format(all.length)}`,
+          step('‹ Before', first - page, first === 0), step('Next ›', first + page, first + page >= all.length)));
+    },
+  });
+}
