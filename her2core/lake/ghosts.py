@@ -44,8 +44,8 @@ def dropped_slides(store: Store, cohort: str, named: Iterable[str]) -> set[str]:
         Slides of the manifest.
     """
     kept, dropped = set(named), set[str]()
-    for run in _newest_first(store):
-        slides = {entry["slide_id"] for entry in _inputs(store, run)}
+    for run in newest_first(store):
+        slides = {entry["slide_id"] for entry in inputs_of(store, run)}
         if run["cohort"] != cohort:
             kept |= slides
             continue
@@ -62,20 +62,21 @@ def last_run(store: Store, cohort: str) -> list[dict[str, Any]]:
     be of that run.
     """
     touched: set[str] = set()
-    for run in _newest_first(store):
-        inputs = _inputs(store, run)
+    for run in newest_first(store):
+        inputs = inputs_of(store, run)
         if run["cohort"] == cohort and run["state"] not in UNFINISHED:
             return [entry for entry in inputs if entry["slide_id"] not in touched]
         touched.update(entry["slide_id"] for entry in inputs)
     return []
 
 
-def _newest_first(store: Store) -> list[dict[str, Any]]:
+def newest_first(store: Store) -> list[dict[str, Any]]:
+    """Runs of every cohort and state, without what they say of their slides."""
     found = read_rows(store, RUNS, ("cohort", "finished_at", "run_id", "state")).to_pylist()
     return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]), reverse=True)
 
 
-def _inputs(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def inputs_of(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a run says of its slides: one file is opened for it."""
     (row,) = read_rows(store, RUNS, ("inputs",), {"run_id": [run["run_id"]]}).to_pylist()
     entries: list[dict[str, Any]] = json.loads(row["inputs"])

@@ -1,0 +1,64 @@
+"""Verbs that look after an output: ``gc`` and ``lake``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, say, warnings_spoken
+
+Out = Annotated[str, typer.Argument(metavar="URI", help="The output folder or s3:// URI of runs.")]
+
+
+def _owner(what: str) -> str:
+    return f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+@app.command("gc", epilog=EXIT_CODES)
+def gc_command(
+    out: Out,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove it; without, it is only listed.")] = False,
+    runs: Annotated[int, typer.Option(min=1, help="Last runs of each cohort that are kept.")] = 1,
+    days: Annotated[
+        float, typer.Option("--older-than", min=0, help="Days; what was written since is kept.")
+    ] = 7.0,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """List, or remove, records of stages, pyramids and parts that no result rests on any more."""
+    from her2core.lake.unused import Unused, find_unused, summed
+    from her2core.lake.unused import remove as remove_unused
+    from her2core.storage.lease import held
+    from her2core.storage.store import Store
+
+    store = Store(out, endpoint_url=endpoint_url)
+    store.reach()
+
+    def told(each: Unused) -> None:
+        say(f"removed {each.path}")
+
+    with warnings_spoken():
+        if remove:
+            with held(store, _owner("gc"), "gc") as lease:
+                found = find_unused(store, runs=runs, days=days)
+                remove_unused(store, found, lease, told)
+        else:
+            found = find_unused(store, runs=runs, days=days)
+    if as_json:
+        typer.echo(
+            json.dumps([{"path": e.path, "bytes": e.size, "objects": e.objects} for e in found], indent=1)
+        )
+        return
+    if not remove:
+        for each in found:
+            console.print(f"{each.size / 1e6:12,.1f} MB  {each.path}", markup=False, highlight=False)
+    for what, (number, objects, size) in summed(found).items():
+        line = f"{what}: {number:,} ({objects:,} objects, {size / 1e6:,.1f} MB)"
+        console.print(line, markup=False, highlight=False)
+    if not found:
+        console.print("nothing is unused")
+    elif not remove:
+        console.print("Nothing was removed; her2 gc --remove does it.")

@@ -1,0 +1,153 @@
+"""What of an output no result rests on any more: records of stages, pyramids, parts, outlines and maps.
+
+A result is in use if the table ``slides`` or one of the last runs of a cohort names it; a run says of every
+slide which records it rests on. What was written lately is kept as well: a slide that failed, or a run that was
+interrupted, takes up again from it.
+
+Whoever removes holds the lease of the output, so no run is at work, and one that begins meanwhile waits; and
+what is in use is looked up while it is held. A record goes before what it stands for: nothing is ever named that
+is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from her2core.errors import StoreError
+from her2core.lake.ghosts import UNFINISHED, inputs_of, newest_first
+from her2core.lake.schema import SLIDES
+from her2core.lake.tables import read_rows
+from her2core.storage.lease import Lease
+from her2core.storage.listing import walk
+from her2core.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+KEPT_DAYS = 7.0
+"""What was written in so many days is kept. Ours: a run that was interrupted is taken up within a week."""
+FOLDERS = {"pyramid": "pyramids", "cells": "parts/cells", "outlines": "outlines", "slide": "regions"}
+"""Stages whose outputs lie under their content key, and where."""
+RECORDS = "stages"
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """One thing that no result rests on.
+
+    Attributes
+    ----------
+    path
+        A record, a folder or a file.
+    what
+        ``records``, ``pyramids``, ``parts``, ``outlines`` or ``regions``.
+    """
+
+    path: str
+    what: str
+    size: int
+    objects: int
+    is_folder: bool
+
+
+def find_unused(store: Store, *, runs: int = 1, days: float = KEPT_DAYS) -> list[Unused]:
+    """What may be removed, records first.
+
+    Parameters
+    ----------
+    runs
+        How many of the last runs of each cohort that came to their end are kept.
+    days
+        What was written in so many days is kept.
+
+    Raises
+    ------
+    StoreError
+        If a run that is kept does not say what its results rest on.
+    """
+    used = _used(store, runs)
+    before = time.time() - days * 86_400
+    return [each for each, changed in _everything(store) if changed < before and each.path not in used]
+
+
+def remove(store: Store, unused: Iterable[Unused], lease: Lease, told: Callable[[Unused], None]) -> None:
+    """Remove what `find_unused` found while this lease was held.
+
+    Raises
+    ------
+    LeaseLostError
+        If another has taken over; the rest stays.
+    """
+    for each in unused:
+        lease.check()
+        store.delete(each.path, recursive=each.is_folder)
+        told(each)
+
+
+def _used(store: Store, runs: int) -> set[str]:
+    """Paths of all that is in use."""
+    records: set[str] = set()
+    kept: Counter[str] = Counter()
+    for run in newest_first(store):
+        if kept[run["cohort"]] >= runs:
+            continue
+        finished = run["state"] not in UNFINISHED
+        kept[run["cohort"]] += finished
+        for entry in inputs_of(store, run):
+            if finished and entry.get("score_key") and not entry.get("rests_on"):
+                raise StoreError(
+                    f"{store.uri()}: run {run['run_id']} is of a version that did not say what its results "
+                    "rest on; nothing is removed. Run the cohort once more with this version"
+                )
+            records.update(entry.get("rests_on") or ())
+    used = set(records)
+    for record in records:
+        _, stage, name = record.split("/")
+        if stage in FOLDERS:
+            used.add(_output(stage, PurePosixPath(name).stem))
+    for row in read_rows(store, SLIDES, ("pyramid", "score_key")).to_pylist():
+        if row["pyramid"]:
+            used.add(row["pyramid"])
+        if row["score_key"]:
+            used |= {f"{RECORDS}/slide/{row['score_key']}.json", _output("slide", row["score_key"])}
+    return used
+
+
+def _output(stage: str, key: str) -> str:
+    """Where the output of a stage lies."""
+    return f"{FOLDERS[stage]}/{key}" + (".parquet" if stage == "outlines" else "")
+
+
+def _everything(store: Store) -> Iterator[tuple[Unused, float]]:
+    """All records, and then all outputs, each with the time when the last of its objects was written."""
+    for path, size, changed in _listed(store, RECORDS):
+        yield Unused(path, "records", size, 1, False), changed
+    for folder in FOLDERS.values():
+        what = folder.partition("/")[0]
+        whole: dict[str, tuple[int, int, float]] = {}
+        for path, size, changed in _listed(store, folder):
+            name = f"{folder}/{path.removeprefix(f'{folder}/').partition('/')[0]}"
+            bytes_, objects, latest = whole.get(name, (0, 0, 0.0))
+            whole[name] = (bytes_ + size, objects + 1, max(latest, changed))
+        for name, (size, objects, latest) in sorted(whole.items()):
+            yield Unused(name, what, size, objects, not name.endswith(".parquet")), latest
+
+
+def _listed(store: Store, folder: str) -> Iterator[tuple[str, int, float]]:
+    if not store.list(folder):
+        return
+    for each in walk(Store(store.uri(folder), endpoint_url=store.endpoint_url)):
+        yield f"{folder}/{each.path}", each.size, each.changed
+
+
+def summed(unused: Iterable[Unused]) -> Mapping[str, tuple[int, int, int]]:
+    """Number, objects and bytes of what is unused, by what it is."""
+    found: dict[str, tuple[int, int, int]] = {}
+    for each in unused:
+        number, objects, size = found.get(each.what, (0, 0, 0))
+        found[each.what] = (number + 1, objects + each.objects, size + each.size)
+    return found
