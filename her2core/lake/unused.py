@@ -1,12 +1,12 @@
 """What of an output no result rests on any more: records of stages, pyramids, parts, outlines and maps.
 
 A result is in use if the table ``slides`` or one of the last runs of a cohort names it; a run says of every
-slide which records it rests on. What was written lately is kept as well: a slide that failed, or a run that was
-interrupted, takes up again from it.
+slide which records it rests on. What was written lately is kept as well: a slide that failed, or a run that
+was interrupted, takes up again from it.
 
 Whoever removes holds the lease of the output, so no run is at work, and one that begins meanwhile waits; and
-what is in use is looked up while it is held. A record goes before what it stands for: nothing is ever named that
-is not there.
+what is in use is looked up while it is held. A record goes before what it stands for: nothing is ever named
+that is not there.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _used(store: Store, runs: int) -> set[str]:
             used.add(_output(stage, PurePosixPath(name).stem))
     for row in read_rows(store, SLIDES, ("pyramid", "score_key")).to_pylist():
         if row["pyramid"]:
-            used.add(row["pyramid"])
+            used |= {row["pyramid"], f"{RECORDS}/pyramid/{PurePosixPath(row['pyramid']).name}.json"}
         if row["score_key"]:
             used |= {f"{RECORDS}/slide/{row['score_key']}.json", _output("slide", row["score_key"])}
     return used
