@@ -1,4 +1,4 @@
-"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, clinical,
+"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, export, clinical,
 report, synth.
 
 Exit codes
@@ -28,7 +28,7 @@ if missing := [name for name in ("prefect", "rich", "typer") if find_spec(name) 
 from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
 
 # isort: split
-from her2cli import answers, clinical, ingest, metrics, pyramid, report, serve, synth, upkeep  # noqa: F401
+from her2cli import answers, clinical, export, ingest, metrics, pyramid, report, serve, synth, upkeep  # noqa: F401
 
 # isort: split
 from flows.environment import ServerError

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
-from her2core.lake.schema import CASES, HETEROGENEITY, SLIDES, Table
-from her2core.lake.tables import commit_rows
+from her2core.config import Config
+from her2core.lake.rows import slide_row
+from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, PATIENTS, REGIONS, RUNS, SLIDES, Table
+from her2core.lake.tables import commit_files, commit_rows
+from her2core.params import IHCParams, PyramidParams, ScoreParams
+from her2core.phantom.render import render_field
+from her2core.phantom.spec import PhantomSpec
+from her2core.records import Assay, SlideRow
+from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
+from tests.chain import memory_slide, score
 
 SCORES = {"pos_IHC3": "3+", "pos_IHC2_ISHpos": "2+", "low_2plus": "2+", "low_1plus": "1+", "equivocal": "2+"}
 STATUSES = {"pos_IHC3": "Positive", "pos_IHC2_ISHpos": "Positive", "equivocal": "Equivocal"}
@@ -57,4 +68,49 @@ def write_run(folder: Path, specimens: Iterable[Mapping[str, Any]]) -> Path:
             )  # fmt: skip
     for table, rows in ((SLIDES, slides), (CASES, cases), (HETEROGENEITY, metrics)):
         commit_rows(store, table, rows)
+    return folder
+
+
+def write_scored_run(folder: Path, mix: tuple[float, ...] = (0.2, 0.2, 0.1, 0.3, 0.2)) -> Path:
+    """An output with one phantom slide, ``s1`` of case ``c1``, through all stages: pyramid, record and
+    tables."""
+    spec = PhantomSpec(seed=3, height_px=640, width_px=640, mix=mix, pattern="mosaic")
+    rgb, _ = render_field(spec)
+    store = Store(folder)
+    ids = {"patient_id": "p1", "specimen_id": "core", "site": "primary", "collection_date": "2020-03-04"}
+    where = SlideRow("s1", "c1", "slides/Anna_Smith.svs", Assay.IHC, **ids)
+    _, _, finished = score(memory_slide(rgb), folder, PyramidParams(chunk=256, shard=1024), row=where)
+    assert finished.cells is not None
+    assert finished.regions is not None
+    key = finished.outcome.score_key
+    store.write_bytes(f"stages/slide/{key}.json", TypeAdapter(SlideFinished).dump_json(finished))
+    commit_files(store, CELLS, [finished.cells], ["s1"])
+    commit_files(store, REGIONS, [finished.regions], ["s1"])
+    slide = slide_row(finished.outcome, ScoreParams(), IHCParams().ladder_od)
+    commit_rows(store, SLIDES, [slide])
+    names = ("case_id", *ids, "score", "her2_class", "membrane_od_mean", "n_scored")
+    own = {name: slide[name] for name in names}
+    commit_rows(store, CASES, [row(CASES, her2_status="Positive", slides=["s1"], **own)])
+    commit_rows(store, HETEROGENEITY, [
+        row(HETEROGENEITY, slide_id="s1", case_id="c1", metric="rao_q", value=0.25, n=900, status="ok"),
+        row(HETEROGENEITY, slide_id="s1", case_id="c1", metric="eta2", scale_um=250.0, status="degenerate"),
+    ])  # fmt: skip
+    commit_rows(store, PATIENTS, [row(PATIENTS, patient_id="p1", index_basis="only_specimen")])
+    known = {
+        "run_id": "20260102T030000Z-abcdef",
+        "started_at": datetime(2026, 1, 2, 3, tzinfo=UTC),
+        "finished_at": datetime(2026, 1, 2, 4, tzinfo=UTC),
+        "state": "complete",
+        "configuration": json.dumps(Config().resolved()),
+        "manifest_uri": "lab/Anna_Smith/manifest.csv",
+        "manifest_sha256": "0" * 64,
+        "n_slides": 1,
+        "n_scored": 1,
+        "versions": '{"her2cohort": "0.1.0"}',
+        "inputs": json.dumps([{"slide_id": "s1", "uri": "slides/Anna_Smith.svs", "identity": "12-abc"}]),
+        "slides_version": 0,
+        "cases_version": 0,
+        "cells_version": 0,
+    }
+    commit_rows(store, RUNS, [row(RUNS, **known)])
     return folder

@@ -1,0 +1,249 @@
+"""A run as a study of cBioPortal: patients, samples, specimens in time, and heterogeneity as a generic assay.
+
+A sample is a specimen. Ids keep letters, digits, points, dashes and underscores, which is all that cBioPortal
+takes.
+
+References
+----------
+https://docs.cbioportal.org/file-formats/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from her2core.analysis.treatments import days_of
+from her2core.errors import ConfigError
+from her2core.export.finished import FinishedRun, Row
+from her2core.heterogeneity.catalogue import SLIDE_METRICS
+from her2core.lake.schema import CASES, HETEROGENEITY, PATIENTS, Table
+from her2core.records import Assay
+from her2core.storage.store import Store
+
+CANCER = {"breast": "brca", "gastric": "stad"}
+"""Types of cancer in cBioPortal (OncoTree)."""
+PATIENT_COLUMNS = (
+    "index_status",
+    "index_class",
+    "primary_metastasis",
+    "primary_metastasis_change",
+    "ever_low_or_higher",
+)
+SAMPLE_COLUMNS = (
+    *("her2_status", "score", "her2_class", "consensus_score", "borderline", "p3_pct", "p2_pct"),
+    *("p_any_pct", "h_score", "membrane_od_mean", "completeness_mean", "n_scored", "ish_result"),
+    *("ish_group", "ish_ratio", "ish_her2_mean", "ish_cep17_mean", "site", "specimen_id"),
+)
+ASSAY_ID = "HER2_HETEROGENEITY"
+KINDS = {"string": "STRING", "bool": "BOOLEAN", "double": "NUMBER", "int64": "NUMBER"}
+
+
+def export_cbioportal(
+    run: FinishedRun, out: Store, study: str, name: str, cancer: str | None = None, viewer: str | None = None
+) -> list[str]:
+    """Write the files of a study.
+
+    Parameters
+    ----------
+    study
+        Its identifier: letters, digits and underscores.
+    cancer
+        Type of cancer of cBioPortal; by default that of the slides' ``tumour_type``, else brca.
+    viewer
+        Address of a viewer with ``{slide_id}`` in it, as a resource of every sample.
+
+    Raises
+    ------
+    ConfigError
+        If ids collide once they are made of what cBioPortal takes.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_]+", study):
+        raise ConfigError(f"--study {study}: expected letters, digits and underscores")
+    if viewer is not None and "{slide_id}" not in viewer:
+        raise ConfigError(f"--viewer {viewer}: expected an address with {{slide_id}} in it")
+    cases = run.cases
+    samples = _ids(cases, lambda c: "-".join(str(c[k]) for k in ("case_id", "specimen_id", "site") if c[k]))
+    patients = _ids(cases, _patient)
+    kinds = {s["tumour_type"] for s in run.slides if s.get("tumour_type")}
+    cancer = cancer or (CANCER.get(kinds.pop(), "mixed") if len(kinds) == 1 else "mixed" if kinds else "brca")
+    files = {
+        "meta_study.txt": _meta(
+            type_of_cancer=cancer,
+            cancer_study_identifier=study,
+            name=name,
+            description="HER2 by IHC and ISH of whole slides, scored by her2cohort. Research use only.",
+            add_global_case_list="true",
+        )
+    }
+    of = {"cancer_study_identifier": study, "genetic_alteration_type": "CLINICAL"}
+    rows_of_patients = {row["patient_id"]: row for row in run.rows(PATIENTS)}
+    known = sorted({_patient(c) for c in cases})
+    of_patients = [((patients[p],), rows_of_patients.get(p, {})) for p in known]
+    files |= _pair(
+        "clinical_patient",
+        of | {"datatype": "PATIENT_ATTRIBUTES"},
+        _clinical(PATIENTS, PATIENT_COLUMNS, ("PATIENT_ID",), of_patients),
+    )
+    of_samples = [((patients[_patient(c)], samples[_key(c)]), c) for c in cases]
+    files |= _pair(
+        "clinical_sample",
+        of | {"datatype": "SAMPLE_ATTRIBUTES"},
+        _clinical(CASES, SAMPLE_COLUMNS, ("PATIENT_ID", "SAMPLE_ID"), of_samples),
+    )
+    timeline = _timeline(cases, patients, samples)
+    if timeline:
+        files |= _pair("timeline_specimen", of | {"datatype": "TIMELINE"}, timeline)
+    assay = _assay(run, cases, samples)
+    if assay:
+        meta = {
+            "cancer_study_identifier": study, "genetic_alteration_type": "GENERIC_ASSAY",
+            "generic_assay_type": ASSAY_ID, "datatype": "LIMIT-VALUE", "stable_id": ASSAY_ID.lower(),
+            "profile_name": "HER2 heterogeneity", "profile_description": "Metrics of the slides of a "
+            "specimen, "
+            "weighted by cells.", "generic_entity_meta_properties": "NAME,DESCRIPTION",
+            "show_profile_in_analysis_tab": "true",
+        }  # fmt: skip
+        files |= _pair("heterogeneity", meta, assay)
+    if viewer is not None:
+        files |= _resources(run, study, viewer, patients, samples)
+    ids = "\t".join(sorted(samples.values()))
+    files["case_lists/cases_all.txt"] = _meta(
+        cancer_study_identifier=study,
+        stable_id=f"{study}_all",
+        case_list_name="All samples",
+        case_list_description=f"All samples ({len(samples)})",
+        case_list_category="all_cases_in_study",
+        case_list_ids=ids,
+    )
+    for path, text in files.items():
+        out.write_bytes(path, text.encode())
+    return list(files)
+
+
+def _patient(case: Row) -> str:
+    return str(case["patient_id"] or case["case_id"])
+
+
+def _key(case: Row) -> str:
+    return "-".join(str(case[k]) for k in ("case_id", "specimen_id", "site") if case[k])
+
+
+def _ids(cases: Sequence[Row], of: Any) -> dict[str, str]:
+    """What cBioPortal calls each; refused where two become one."""
+    found: dict[str, str] = {}
+    for case in cases:
+        found[of(case)] = re.sub(r"[^A-Za-z0-9._-]+", "_", of(case))
+    if len(set(found.values())) < len(found):
+        twice = sorted(k for k, v in found.items() if list(found.values()).count(v) > 1)
+        raise ConfigError(
+            f"{', '.join(twice[:4])}: one id to cBioPortal, which takes letters, digits and ._- alone"
+        )
+    return found
+
+
+def _meta(**lines: str) -> str:
+    return "".join(f"{name}: {value}\n" for name, value in lines.items())
+
+
+def _pair(name: str, meta: Mapping[str, str], data: str) -> dict[str, str]:
+    return {
+        f"meta_{name}.txt": _meta(**meta, data_filename=f"data_{name}.txt"),
+        f"data_{name}.txt": data,
+    }
+
+
+def _clinical(
+    table: Table, columns: Sequence[str], keys: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Row]]
+) -> str:
+    """A clinical file: four lines that begin with #, names, values."""
+    of = {c.name: c for c in table.columns}
+    there = [name for name in columns if name in of]
+    titles = [k.replace("_", " ").capitalize() for k in keys] + [
+        n.replace("_", " ").capitalize() for n in there
+    ]
+    meanings = ["Identifier"] * len(keys) + [
+        f"{of[n].description}{f' Unit: {of[n].unit}.' if of[n].unit else ''}" for n in there
+    ]
+    kinds = ["STRING"] * len(keys) + [KINDS.get(str(of[n].type), "STRING") for n in there]
+    lines = ["#" + _line(part) for part in (titles, meanings, kinds, ["1"] * len(titles))]
+    lines.append(_line([*keys, *(n.upper() for n in there)]))
+    lines += [_line([*ids, *(_value(row.get(n)) for n in there)]) for ids, row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "\t".join(re.sub(r"[\t\r\n]+", " ", cell) for cell in cells)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "NA"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _timeline(cases: Sequence[Row], patients: Mapping[str, str], samples: Mapping[str, str]) -> str:
+    """Specimens in days from the first one of their patient; those of a known day alone."""
+    days: dict[str, list[tuple[date, Row]]] = {}
+    for case in cases:
+        if case["collection_date"]:
+            first, last = days_of(case["collection_date"])
+            if first == last:
+                days.setdefault(_patient(case), []).append((first, case))
+    lines = ["PATIENT_ID\tSTART_DATE\tSTOP_DATE\tEVENT_TYPE\tSAMPLE_ID\tSITE\tHER2_CLASS"]
+    for patient, found in sorted(days.items()):
+        start = min(day for day, _ in found)
+        for day, case in sorted(found, key=lambda one: (one[0], _key(one[1]))):
+            cells = (str((day - start).days), "", "SPECIMEN", samples[_key(case)])
+            lines.append(_line([patients[patient], *cells, _value(case["site"]), _value(case["her2_class"])]))
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
+
+
+def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[str, str]) -> str:
+    """Metrics by specimen; NA where there is none."""
+    cells = {s["slide_id"]: s["n_scored"] or 0 for s in run.slides if s["assay"] == Assay.IHC}
+    specimen = {s["slide_id"]: tuple(s[k] for k in ("case_id", "specimen_id", "site")) for s in run.slides}
+    sums: dict[tuple[str, tuple[Any, ...]], tuple[float, float]] = {}
+    for row in run.rows(HETEROGENEITY, ("slide_id", "metric", "scale_um", "value")):
+        weight = cells.get(row["slide_id"], 0)
+        if row["value"] is None or not weight:
+            continue
+        name = row["metric"] + (f"_{row['scale_um']:g}um" if row["scale_um"] is not None else "")
+        total, of = sums.get((name, specimen[row["slide_id"]]), (0.0, 0.0))
+        sums[name, specimen[row["slide_id"]]] = total + weight * row["value"], of + weight
+    meanings = {column: m.meaning for m in SLIDE_METRICS for column in m.columns.values()}
+    names = sorted({name for name, _ in sums})
+    if not names:
+        return ""
+    keys = [tuple(c[k] for k in ("case_id", "specimen_id", "site")) for c in cases]
+    lines = [_line(["ENTITY_STABLE_ID", "NAME", "DESCRIPTION", *(samples[_key(c)] for c in cases)])]
+    for name in names:
+        found = (sums.get((name, key)) for key in keys)
+        values = ["NA" if one is None else f"{one[0] / one[1]:.6g}" for one in found]
+        lines.append(_line([name, name.replace("_", " "), meanings.get(name, name), *values]))
+    return "\n".join(lines) + "\n"
+
+
+def _resources(
+    run: FinishedRun, study: str, viewer: str, patients: Mapping[str, str], samples: Mapping[str, str]
+) -> dict[str, str]:
+    """A link to the viewer for every slide of a sample."""
+    specimen = {tuple(c[k] for k in ("case_id", "specimen_id", "site")): c for c in run.cases}
+    lines = ["PATIENT_ID\tSAMPLE_ID\tRESOURCE_ID\tURL"]
+    for slide in run.slides:
+        case = specimen.get(tuple(slide[k] for k in ("case_id", "specimen_id", "site")))
+        if case is not None and slide["pyramid"]:
+            url = viewer.replace("{slide_id}", slide["slide_id"])
+            lines.append(_line([patients[_patient(case)], samples[_key(case)], "HER2_SLIDE", url]))
+    definition = (
+        "RESOURCE_ID\tDISPLAY_NAME\tRESOURCE_TYPE\tDESCRIPTION\tOPEN_BY_DEFAULT\tPRIORITY\n"
+        "HER2_SLIDE\tSlide\tSAMPLE\tThe slide with its cells\tFALSE\t1\n"
+    )
+    of = {"cancer_study_identifier": study}
+    return _pair("resource_definition", of | {"resource_type": "DEFINITION"}, definition) | _pair(
+        "resource_sample", of | {"resource_type": "SAMPLE"}, "\n".join(lines) + "\n"
+    )

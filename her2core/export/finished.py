@@ -1,0 +1,167 @@
+"""A finished run as exports read it: its tables, its last row, and the records behind a slide.
+
+Exports say what the tables say: where a run has pseudonyms for files, so have its tables. What is made to be
+given away (all but the tables themselves) holds no address of a slide and no place of the output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from deltalake import QueryBuilder
+from pydantic import TypeAdapter, ValidationError
+
+from her2core.analysis.finished import finished_rows, opened, quoted
+from her2core.errors import ConfigError, StoreError
+from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
+from her2core.params import IHCParams
+from her2core.records import Assay
+from her2core.stages.slide import SlideFinished
+from her2core.storage.store import Store
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which slides and cells are exported; empty is all.
+
+    Attributes
+    ----------
+    box
+        ``(x, y, width, height)`` in level-0 px, as QuPath says it; cells whose centroid lies in it.
+    """
+
+    slides: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    tumour_only: bool = False
+
+    def takes(self, slide: Row) -> bool:
+        """Whether a slide is among them."""
+        named = not self.slides or slide["slide_id"] in self.slides
+        return named and (not self.cases or slide["case_id"] in self.cases)
+
+    def condition(self, slide_id: str) -> str:
+        """Condition in SQL on the cells of a slide."""
+        parts = [f"slide_id = {_text(slide_id)}"]
+        if self.classes:
+            parts.append(f"cell_class IN ({', '.join(map(_text, self.classes))})")
+        if self.box:
+            x, y, w, h = self.box
+            parts.append(f"x_px0 + 0.5 >= {x!r} AND x_px0 + 0.5 < {x + w!r}")
+            parts.append(f"y_px0 + 0.5 >= {y!r} AND y_px0 + 0.5 < {y + h!r}")
+        if self.tumour_only:
+            parts.append("is_tumour")
+        return " AND ".join(parts)
+
+
+def _text(value: str) -> str:
+    return "'{}'".format(value.replace("'", "''"))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The output of a run."""
+
+    store: Store
+
+    def rows(self, table: Table, columns: Sequence[str] | None = None) -> list[Row]:
+        """Rows of a table, sorted by its key."""
+        return finished_rows(self.store, table, columns)
+
+    @cached_property
+    def slides(self) -> list[Row]:
+        """Rows of `slides`."""
+        return self.rows(SLIDES)
+
+    @cached_property
+    def cases(self) -> list[Row]:
+        """Rows of `cases`."""
+        return self.rows(CASES)
+
+    @cached_property
+    def run(self) -> Row:
+        """The run that finished last.
+
+        Raises
+        ------
+        StoreError
+            If none did.
+        """
+        rows = self.rows(RUNS)
+        if not rows:
+            raise StoreError(f"{self.store.uri('tables/runs')}: no run has finished here")
+        return max(rows, key=lambda row: row["finished_at"])
+
+    def chosen(self, selection: Selection, assay: Assay | None = None) -> list[Row]:
+        """Slides of a selection that have rows.
+
+        Raises
+        ------
+        ConfigError
+            If it names slides or cases that the run has not, or takes none.
+        """
+        ids = {s["slide_id"] for s in self.slides}, {s["case_id"] for s in self.slides}
+        unknown = sorted((set(selection.slides) - ids[0]) | (set(selection.cases) - ids[1]))
+        if unknown:
+            raise ConfigError(f"{', '.join(unknown)}: not in this run; see her2 status")
+        found = [
+            s
+            for s in self.slides
+            if selection.takes(s)
+            and s["state"] in ("scored", "indeterminate")
+            and assay in (None, s["assay"])
+        ]
+        if not found:
+            raise ConfigError("the selection takes no slide that was measured")
+        return found
+
+    def batches(
+        self, slide: Row, selection: Selection, columns: Sequence[str], table: Table = CELLS
+    ) -> Iterator[pa.RecordBatch]:
+        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out."""
+        delta = opened(self.store, table)
+        there = set(pa.schema(delta.schema().to_arrow()).names)
+        names = ", ".join(quoted(c) for c in columns if c in there)
+        where = selection.condition(slide["slide_id"])
+        query = f"SELECT {names} FROM stored WHERE {where} ORDER BY {quoted(table.key[-1])}"
+        for batch in QueryBuilder().register("stored", delta).execute(query):
+            yield pa.record_batch(batch)
+
+    def record(self, slide: Row) -> SlideFinished:
+        """What a slide left behind.
+
+        Raises
+        ------
+        StoreError
+            If its record is gone, or of another version.
+        """
+        path = f"stages/slide/{slide['score_key']}.json"
+        try:
+            return _FINISHED.validate_json(self.store.read_bytes(path))
+        except FileNotFoundError:
+            raise StoreError(
+                f"{self.store.uri(path)}: the slide's record is gone; run again to make it"
+            ) from None
+        except ValidationError as error:
+            raise StoreError(
+                f"{self.store.uri(path)}: the record of another version; run again to make it "
+                f"({error.error_count()} "
+                "fields differ)"
+            ) from None
+
+    @property
+    def ihc_params(self) -> IHCParams:
+        """Parameters that cells were measured with."""
+        found = json.loads(self.run["configuration"])
+        return TypeAdapter(IHCParams).validate_python(found["ihc"])
+
+
+_FINISHED: TypeAdapter[SlideFinished] = TypeAdapter(SlideFinished)

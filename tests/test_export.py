@@ -1,0 +1,325 @@
+"""Exports, each opened by what it was made for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from shapely.geometry import shape
+
+from her2core.errors import ConfigError
+from her2core.export.cbioportal import export_cbioportal
+from her2core.export.crate import CRATE, PROCESS_RUN, export_crate, prov
+from her2core.export.dicom import export_dicom, uid
+from her2core.export.finished import FinishedRun, Selection
+from her2core.export.labels import export_labels
+from her2core.export.qupath import export_qupath, hexagon_px0
+from her2core.export.single_cell import export_anndata, export_spatialdata
+from her2core.export.tables import LOINC, SMALL, export_csv, export_xlsx
+from her2core.lake.schema import CELLS, SLIDES, TABLES
+from her2core.storage.store import Store
+from tests.lakes import write_run, write_scored_run
+
+SECRET = "Anna_Smith"
+"""Part of the slide's and the manifest's addresses, which nothing that is given away may hold."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return FinishedRun(Store(write_scored_run(tmp_path_factory.mktemp("run"))))
+
+
+@pytest.fixture(scope="module")
+def cells(run: FinishedRun) -> list[dict[str, Any]]:
+    return run.rows(CELLS)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+def texts(out: Store) -> Iterator[tuple[str, bytes]]:
+    for path in out.list(recursive=True):
+        yield path, out.read_bytes(path)
+
+
+def read_csv(out: Store, name: str) -> list[dict[str, str]]:
+    csv.field_size_limit(10**7)
+    return list(csv.DictReader(out.read_bytes(name).decode().splitlines()))
+
+
+def test_csv_keeps_every_column_and_row(run: FinishedRun, cells: list[dict[str, Any]], out: Store) -> None:
+    written = export_csv(run, out, cells=True)
+    assert {"slides.csv", "cells.csv", "dictionary.csv"} <= set(written)
+    [slide] = read_csv(out, "slides.csv")
+    assert list(slide) == [c.name for c in SLIDES.columns]
+    [mine] = run.slides
+    for name, text in slide.items():
+        value = mine[name]
+        if isinstance(value, float):
+            assert float(text) == value
+        elif isinstance(value, list):
+            assert json.loads(text) == value
+        elif value is None:
+            assert text == ""
+    found = read_csv(out, "cells.csv")
+    assert [int(row["cell_id"]) for row in found] == [row["cell_id"] for row in cells]
+    assert [float(row["membrane_od_mean"]) for row in found] == [row["membrane_od_mean"] for row in cells]
+    described = {(row["table"], row["column"]) for row in read_csv(out, "dictionary.csv")}
+    assert described >= {(t, c.name) for t in SMALL if out.exists(f"{t}.csv") for c in TABLES[t].columns}
+
+
+def test_loinc_codes_are_of_columns_that_are_there() -> None:
+    for table, column in LOINC:
+        assert column in TABLES[table].schema.names
+    assert all(re.match(r"\d{4,5}-\d ", text) for text in LOINC.values())
+
+
+def test_xlsx_opens_with_all_columns(run: FinishedRun, out: Store, tmp_path: Path) -> None:
+    import openpyxl
+
+    export_xlsx(run, out)
+    book = openpyxl.load_workbook(tmp_path / "out" / "her2.xlsx", read_only=True)
+    assert book.sheetnames[:1] == ["dictionary"]
+    header, first = list(book["slides"].iter_rows(values_only=True))
+    assert list(header) == [c.name for c in SLIDES.columns]
+    [mine] = run.slides
+    assert first[header.index("h_score")] == pytest.approx(mine["h_score"])
+    assert first[header.index("slide_id")] == "s1"
+    book.close()
+
+
+def test_formulas_are_text_in_spreadsheets(tmp_path: Path, out: Store) -> None:
+    import openpyxl
+
+    formula = '=HYPERLINK("x")'
+    folder = write_run(tmp_path / "run", [{"case_id": "c", "specimen_id": formula, "her2_class": "null"}])
+    export_csv(FinishedRun(Store(folder)), out)
+    export_xlsx(FinishedRun(Store(folder)), out)
+    [row] = read_csv(out, "cases.csv")
+    assert row["specimen_id"] == f"'{formula}"
+    book = openpyxl.load_workbook(tmp_path / "out" / "her2.xlsx")
+    assert f"'{formula}" in [cell.value for cell in book["cases"][2]]
+
+
+def features(out: Store, name: str = "s1.geojson") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(out.read_bytes(name))["features"]
+    return found
+
+
+def test_qupath_points_are_every_cell_once(run: FinishedRun, cells: list[dict[str, Any]], out: Store) -> None:
+    export_qupath(run, out, Selection())
+    found = features(out)
+    assert len(found) == len(cells) == len({f["id"] for f in found})
+    assert {str(uuid.UUID(f["id"])) for f in found} == {f["id"] for f in found}
+    for feature, cell in zip(found, cells, strict=True):
+        assert feature["geometry"]["coordinates"] == [cell["x_px0"] + 0.5, cell["y_px0"] + 0.5]
+        measured = feature["properties"]["measurements"]
+        assert measured["membrane_od_mean"] == pytest.approx(cell["membrane_od_mean"])
+    assert SECRET.encode() not in out.read_bytes("s1.geojson")
+
+
+def test_qupath_contours_are_those_that_were_measured(
+    run: FinishedRun, cells: list[dict[str, Any]], out: Store
+) -> None:
+    export_qupath(run, out, Selection(), contours=True, regions_um=100.0)
+    found = features(out)
+    of_cells = {
+        f["properties"]["metadata"]["cell_id"]: f for f in found if f["properties"]["objectType"] == "cell"
+    }
+    assert len(of_cells) == len(cells)
+    mpp, errors = run.slides[0]["mpp"], []
+    for cell in cells:
+        feature = of_cells[str(cell["cell_id"])]
+        contour, nucleus = shape(feature["geometry"]), shape(feature["nucleusGeometry"])
+        errors.append(contour.area * mpp**2 / cell["cell_area_um2"] - 1)
+        assert nucleus.buffer(4).contains(nucleus.centroid)
+        assert abs(nucleus.centroid.x - cell["x_px0"] - 0.5) < 8
+    assert abs(np.median(errors)) < 0.02
+    hexagons = [f for f in found if f["properties"]["objectType"] == "annotation"]
+    assert hexagons
+    assert all(
+        shape(h["geometry"]).area * mpp**2 == pytest.approx(100**2 * 3**0.5 / 2, rel=1e-3) for h in hexagons
+    )
+
+
+def test_a_selection_by_class_and_box(run: FinishedRun, cells: list[dict[str, Any]], out: Store) -> None:
+    export_qupath(run, out, Selection(classes=("3",), box=(0, 0, 320, 640)))
+    wanted = [c for c in cells if c["cell_class"] == "3" and c["x_px0"] + 0.5 < 320]
+    assert len(features(out)) == len(wanted) > 0
+    with pytest.raises(ConfigError, match="s2: not in this run"):
+        export_qupath(run, out, Selection(slides=("s2",)))
+
+
+def test_hexagons_touch_without_overlap() -> None:
+    """Two of 100 µm whose centres are 100 µm apart share a side."""
+    a, b = (
+        shape({"type": "Polygon", "coordinates": [hexagon_px0(0, x, 100, 0.25)[:, ::-1].tolist()]})
+        for x in (0, 100)
+    )
+    assert a.intersection(b).area == pytest.approx(0, abs=1e-6)
+    assert a.distance(b) == pytest.approx(0, abs=1e-9)
+
+
+def test_labels_hold_every_cell_and_open_as_ome_zarr(
+    run: FinishedRun, cells: list[dict[str, Any]], out: Store, tmp_path: Path
+) -> None:
+    from ome_zarr_models.v05 import ImageLabel
+
+    export_labels(run, out, Selection())
+    group = zarr.open_group(str(tmp_path / "out" / "s1.ome.zarr" / "labels" / "cells"), mode="r")
+    ImageLabel.from_zarr(group)
+    values = np.asarray(group["0"][:])
+    properties = group.attrs["ome"]["image-label"]["properties"]  # type: ignore[index,call-overload]
+    assert len(properties) == len(cells)
+    by_label = {one["label-value"]: one["cell_id"] for one in properties}
+    right = [
+        by_label.get(int(values[round(c["y_px0"]), round(c["x_px0"])])) == str(c["cell_id"]) for c in cells
+    ]
+    assert np.mean(right) > 0.97  # crowded cells overlap
+    assert np.asarray(group["1"][:]).shape == (320, 320)
+    assert (np.asarray(group["1"][:]) == values[::2, ::2]).all()
+
+
+def test_anndata_opens_with_places_and_units(
+    run: FinishedRun, cells: list[dict[str, Any]], out: Store, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import anndata
+
+        export_anndata(run, out, Selection())
+        data = anndata.read_h5ad(tmp_path / "out" / "cells.h5ad")
+    assert data.n_obs == len(cells)
+    assert data.var.loc["membrane_od_mean", "unit"] == "OD"
+    column = data.var_names.get_loc("membrane_od_mean")
+    assert data.X[:, column] == pytest.approx([c["membrane_od_mean"] for c in cells])
+    assert data.obsm["spatial"][:, 0] == pytest.approx([c["x_um"] for c in cells])
+    assert data.obs["cell_class"].astype(object).where(data.obs["cell_class"].notna(), None).tolist() == [
+        c["cell_class"] for c in cells
+    ]
+
+
+def test_spatialdata_opens_with_shapes_that_its_table_annotates(
+    run: FinishedRun, cells: list[dict[str, Any]], out: Store, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import spatialdata
+
+        export_spatialdata(run, out, Selection(), contours=True)
+        data = spatialdata.read_zarr(tmp_path / "out" / "s1.spatialdata.zarr")
+        joined, table = spatialdata.join_spatialelement_table(
+            sdata=data, spatial_element_names=["cells"], table_name="table", how="inner"
+        )
+    assert len(joined["cells"]) == table.n_obs == len(cells)
+    areas = joined["cells"].geometry.area.to_numpy()
+    assert np.median(areas / [c["cell_area_um2"] for c in cells]) == pytest.approx(1, abs=0.02)
+
+
+def test_dicom_annotations_are_read_back(
+    run: FinishedRun, cells: list[dict[str, Any]], out: Store, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import highdicom as hd
+
+        export_dicom(run, out, Selection())
+        found = hd.ann.annread(tmp_path / "out" / "s1.ann.dcm")
+        groups = found.get_annotation_groups()
+        counts = {g.label: len(g.get_graphic_data("2D")) for g in groups}
+        strong = next(g for g in groups if g.label == "HER2 class 3")
+        points = np.array(strong.get_graphic_data("2D")).reshape(-1, 2)
+        names, values, _ = strong.get_measurements()
+    wanted = [c for c in cells if c["cell_class"] == "3"]
+    assert counts["HER2 class 3"] == len(wanted)
+    assert sum(counts.values()) == len(cells)
+    assert points[:, 0] == pytest.approx([c["x_px0"] + 0.5 for c in wanted])
+    column = [n.meaning for n in names].index("membrane od mean")
+    assert values[:, column] == pytest.approx([c["membrane_od_mean"] for c in wanted])
+    assert found.PatientID == "p1"
+    assert SECRET.encode() not in out.read_bytes("s1.ann.dcm")
+    assert uid("a") == uid("a") != uid("b")
+    assert len(uid("a")) <= 64
+
+
+def test_a_crate_names_what_went_in_and_no_address(run: FinishedRun, out: Store, tmp_path: Path) -> None:
+    from rocrate.rocrate import ROCrate
+
+    written = export_crate(run, out)
+    crate = ROCrate(tmp_path / "out")
+    assert crate.root_dataset["conformsTo"].id == PROCESS_RUN
+    [action] = crate.get_by_type("CreateAction")
+    assert action["instrument"]["name"] == "her2cohort"
+    assert {e.id for e in action["object"]} >= {"#manifest", "#slide-s1", "configuration.json"}
+    assert {e.id for e in action["result"]} >= {"slides.csv", "cases.csv", "prov.json"}
+    assert {e.id for e in crate.data_entities} == set(written) - {CRATE}
+    for path, data in texts(out):
+        assert SECRET.encode() not in data, path
+        assert str(tmp_path).encode() not in data, path
+
+
+def test_prov_refers_to_what_it_names(run: FinishedRun) -> None:
+    document = prov(run)
+    named = set(document["entity"]) | set(document["activity"]) | set(document["agent"])
+    for relation in ("used", "wasGeneratedBy", "wasDerivedFrom", "wasAssociatedWith"):
+        for one in document[relation].values():
+            assert {v for k, v in one.items() if k.startswith("prov:")} <= named
+    assert {"her2:slide/s1", "her2:table/slides/0"} <= set(document["entity"])
+
+
+def test_a_study_is_what_cbioportal_takes(run: FinishedRun, out: Store) -> None:
+    """The rules of its validator: pairs of files, four lines before the names, ids, types, samples that are
+    known."""
+    export_cbioportal(run, out, "her2", "HER2", viewer="https://viewer.example/{slide_id}")
+    files = {path: data.decode() for path, data in texts(out)}
+    metas = {
+        p: dict(line.split(": ", 1) for line in t.splitlines()) for p, t in files.items() if "meta_" in p
+    }
+    assert all(meta["cancer_study_identifier"] == "her2" for meta in metas.values())
+    assert {meta["data_filename"] for meta in metas.values() if "data_filename" in meta} == {
+        p for p in files if p.startswith("data_")
+    }
+    samples: set[str] = set()
+    for name, keys in (("patient", ["PATIENT_ID"]), ("sample", ["PATIENT_ID", "SAMPLE_ID"])):
+        lines = files[f"data_clinical_{name}.txt"].splitlines()
+        heads, columns, rows = lines[:4], lines[4].split("\t"), [x.split("\t") for x in lines[5:]]
+        assert all(head.startswith("#") and len(head.split("\t")) == len(columns) for head in heads)
+        assert columns[: len(keys)] == keys
+        assert all(re.fullmatch(r"[A-Z0-9_]+", c) for c in columns)
+        kinds = heads[2].lstrip("#").split("\t")
+        assert set(kinds) <= {"STRING", "NUMBER", "BOOLEAN"}
+        for row in rows:
+            assert len(row) == len(columns)
+            for kind, value in zip(kinds, row, strict=True):
+                assert kind != "NUMBER" or value == "NA" or np.isfinite(float(value))
+                assert kind != "BOOLEAN" or value in ("TRUE", "FALSE", "NA")
+        samples |= {row[1] for row in rows} if name == "sample" else set()
+    assert samples == {"c1-core-primary"}
+    assert files["case_lists/cases_all.txt"].splitlines()[-1] == "case_list_ids: c1-core-primary"
+    header, metric = (line.split("\t") for line in files["data_heterogeneity.txt"].splitlines())
+    assert header[3:] == ["c1-core-primary"]
+    assert (metric[0], metric[-1]) == ("rao_q", "0.25")
+    assert files["data_timeline_specimen.txt"].splitlines()[1].split("\t")[:5] == [
+        "p1", "0", "", "SPECIMEN", "c1-core-primary"
+    ]  # fmt: skip
+    assert "https://viewer.example/s1" in files["data_resource_sample.txt"]
+    assert all(SECRET not in text for text in files.values())
+    with pytest.raises(ConfigError, match="expected letters, digits and underscores"):
+        export_cbioportal(run, out, "her 2", "HER2")
+
+
+def test_ids_that_become_one_are_refused(tmp_path: Path, out: Store) -> None:
+    folder = write_run(tmp_path / "run", [{"case_id": c, "her2_class": "null"} for c in ("a b", "a_b")])
+    with pytest.raises(ConfigError, match="one id to cBioPortal"):
+        export_cbioportal(FinishedRun(Store(folder)), out, "her2", "HER2")
