@@ -155,7 +155,7 @@ def compare_slide(what: str, path: Path, rounds: int) -> None:
 
 def compare_pyramid(path: Path, out: Path, rounds: int) -> None:
     """Regions that begin anywhere, of the default pyramid of a slide."""
-    params, store, random = PyramidParams(), Store(out), np.random.default_rng(3)
+    params, store, random = PyramidParams(codec="blosc-lz4"), Store(out), np.random.default_rng(3)
     with open_slide(path, identity="bench") as slide:
         height, width = slide.info.height, slide.info.width
         grid = grid_of(height, width, params)

@@ -21,11 +21,12 @@ class PyramidParams:
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
     chunk: int = 512
-    """Chunk edge in pixels at every level; a power of two."""
+    """Chunk edge in pixels at every level; a power of two. Beside copied tiles it follows their size."""
     shard: int = 4096
     """Level-0 shard edge in pixels; chunk times a power of two. One task writes one shard."""
-    codec: str = "blosc-lz4"
-    """Named codec; see docs/configuration.md for the list and its measurements."""
+    codec: str = "source"
+    """Named codec; ``source`` copies the slide's own tiles where it can. See docs/configuration.md for the
+    list and its measurements."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ htj2k          yes     2.9          4.5         45       75       needs imagecod
 jpeg-90        no      9.9          21          240      220      needs imagecodecs
 =============  ======  ===========  ==========  =======  =======  ==========================
 
-``blosc-lz4`` is the default: bitshuffle before LZ4 finds most of what general-purpose compression finds in
+``source``, the default, copies the slide's own tiles, and is none of these (see ``writer``). Where it cannot,
+``blosc-lz4`` takes its place: bitshuffle before LZ4 finds most of what general-purpose compression finds in
 such pixels, at a third of the time. ``jpeg-1`` to ``jpeg-100`` set the quality; chroma is not subsampled,
 because stain separation lives on it. Fluorescence is stored without loss: ``jpeg`` is refused, and ``htj2k``
 takes three channels only. JPEG XL is left out: at the one effort that is fast enough it is not always

@@ -102,6 +102,11 @@ class Settled:
     fallback: str = ""
 
 
+def _stored(params: PyramidParams) -> PyramidParams:
+    """Parameters that ``settle`` was not asked about: of ``source`` all that is known is the fallback."""
+    return replace(params, codec=FALLBACK) if params.codec == SOURCE else params
+
+
 def settle(info: SlideInfo, params: PyramidParams) -> Settled:
     """Decide, from a slide's header alone, how its pyramid is stored.
 
@@ -232,13 +237,14 @@ def write_shard(
     Parameters
     ----------
     params
-        Those of ``settle``.
+        Those of ``settle``, of which ``grid`` was made; without it ``source`` is stored as ``FALLBACK``.
 
     Raises
     ------
     SlideError
         If the slide cannot be read there, or the codec cannot store its pixels.
     """
+    params = _stored(params)
     box = grid.shard_box(0, *task)
     form = PixelFormat.of(reader.info)
     check_codec(reader.info, params)
@@ -262,6 +268,7 @@ def write_top(
     store: Store, path: str, grid: Grid, params: PyramidParams, *, pixels: PixelFormat = RGB8
 ) -> ShardWritten:
     """Write the levels above those of :func:`write_shard`, band by band, from the level below each."""
+    params = _stored(params)
     reader = PyramidReader(store, _draft(path, grid, params, pixels))
     written = ShardWritten(0, 0)
     for first in grid.bands[1:]:
@@ -303,6 +310,7 @@ def finalise(
     StoreError
         If shards are missing; names how many and the first.
     """
+    params = _stored(params)
     sizes = _sizes(store, path)
     wanted = [shard_key(path, level, iy, ix) for level in grid.stored for iy, ix in grid.shards(level)]
     missing = [key for key in wanted if key not in sizes]
