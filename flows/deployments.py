@@ -40,19 +40,39 @@ JOB_ENVIRONMENT = {
 }
 
 
-class ScheduledCohort(BaseModel):
-    """One cohort and when it is scored."""
+CRON = r"^\S+ \S+ \S+ \S+ \S+$"
 
+
+class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ScheduledIngest(_Entry):
+    """Where slides of a cohort arrive, how they are named, and when somebody looks; see `flows.ingest`."""
+
+    place: str
+    cron: str = Field(pattern=CRON)
+    rule: str | None = None
+    table: str | None = None
+
+
+class ScheduledCohort(_Entry):
+    """One cohort and when it is scored."""
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     manifest: str
     out: str
     config: str | None = None
-    cron: str = Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")
+    cron: str = Field(pattern=CRON)
     timezone: str = "UTC"
     active: bool = True
     cluster: str = "local"
+    ingest: ScheduledIngest | None = None
+
+    def addresses(self) -> list[str]:
+        """All that is read or written."""
+        taken = (self.ingest.place, self.ingest.table) if self.ingest else ()
+        return [path for path in (self.manifest, self.out, self.config, *taken) if path is not None]
 
 
 def read_cohorts(place: str) -> list[ScheduledCohort]:
@@ -81,8 +101,8 @@ def read_cohorts(place: str) -> list[ScheduledCohort]:
             raise ConfigError(
                 f"{place}: cohort {number}: {where}: {first['msg']}; found {shown(first['input'])}"
             ) from None
-        for path in (found[-1].manifest, found[-1].out, found[-1].config or ""):
-            if path and "://" not in path and not Path(path).is_absolute():
+        for path in found[-1].addresses():
+            if "://" not in path and not Path(path).is_absolute():
                 raise ConfigError(
                     f"{place}: cohort {number}: {shown(path)} is relative; a run works in a folder of its "
                     "own, so write an absolute path or an s3:// address"
@@ -94,28 +114,44 @@ def read_cohorts(place: str) -> list[ScheduledCohort]:
 
 
 def deployment_file(cohorts: Sequence[ScheduledCohort]) -> dict[str, Any]:
-    """What ``prefect deploy`` reads: the installed package holds the flow, so nothing is pulled."""
+    """What ``prefect deploy`` reads: the installed package holds the flows, so nothing is pulled."""
+    deployments = [_deployment(cohort) for cohort in cohorts]
+    deployments += [_ingest(cohort, cohort.ingest) for cohort in cohorts if cohort.ingest is not None]
+    return {"name": "her2cohort", "pull": [], "deployments": deployments}
+
+
+def _deployment(cohort: ScheduledCohort) -> dict[str, Any]:
     return {
-        "name": "her2cohort",
-        "pull": [],
-        "deployments": [
-            {
-                "name": cohort.name,
-                "description": "Score every slide of the manifest that is not scored yet. Research use only.",
-                "entrypoint": "flows.cohort.cohort",
-                "tags": ["her2", TAG],
-                "parameters": {
-                    "manifest": cohort.manifest,
-                    "out": cohort.out,
-                    "config": cohort.config,
-                    "cluster": cohort.cluster,
-                    "only": [],
-                },
-                "schedules": [{"cron": cohort.cron, "timezone": cohort.timezone, "active": cohort.active}],
-                "work_pool": {"name": POOL, "job_variables": {"env": JOB_ENVIRONMENT}},
-            }
-            for cohort in cohorts
-        ],
+        "name": cohort.name,
+        "description": "Score every slide of the manifest that is not scored yet. Research use only.",
+        "entrypoint": "flows.cohort.cohort",
+        "parameters": {**_common(cohort), "only": [], "new_only": False},
+        **_schedule(cohort, cohort.cron),
+    }
+
+
+def _ingest(cohort: ScheduledCohort, ingest: ScheduledIngest) -> dict[str, Any]:
+    """Takes in what arrived, and starts the cohort's own deployment for what is new."""
+    given = {"place": ingest.place, "rule": ingest.rule, "table": ingest.table}
+    return {
+        "name": f"{cohort.name}-ingest",
+        "description": "Take in what arrived, and score what no run has seen. Research use only.",
+        "entrypoint": "flows.ingest.ingest_slides",
+        "parameters": {**_common(cohort), **given, "deployment": f"her2-cohort/{cohort.name}"},
+        **_schedule(cohort, ingest.cron),
+    }
+
+
+def _common(cohort: ScheduledCohort) -> dict[str, Any]:
+    names = ("manifest", "out", "config", "cluster")
+    return {name: getattr(cohort, name) for name in names}
+
+
+def _schedule(cohort: ScheduledCohort, cron: str) -> dict[str, Any]:
+    return {
+        "tags": ["her2", TAG],
+        "schedules": [{"cron": cron, "timezone": cohort.timezone, "active": cohort.active}],
+        "work_pool": {"name": POOL, "job_variables": {"env": JOB_ENVIRONMENT}},
     }
 
 
@@ -238,7 +274,8 @@ def _register(cohorts: Sequence[ScheduledCohort], environment: dict[str, str], h
             if done.returncode:
                 said = (done.stdout + done.stderr).strip().splitlines()[-1:]
                 raise ServerError(f"prefect {' '.join(words[:2])} failed: {' '.join(said)}")
-    _forget({cohort.name for cohort in cohorts}, environment["PREFECT_API_URL"])
+    kept = {entry["name"] for entry in deployment_file(cohorts)["deployments"]}
+    _forget(kept, environment["PREFECT_API_URL"])
 
 
 def _forget(kept: set[str], api: str) -> None:

@@ -216,8 +216,18 @@ def test_schedules_are_deployments_that_prefect_takes(name: str) -> None:
     file = settings(name, "prefect.yaml")
     PrefectYamlModel.model_validate(file)
     given = yaml.safe_load((CHART / "ci" / f"{name}.yaml").read_text())["cohorts"]
-    assert [d["name"] for d in file["deployments"]] == [cohort["name"] for cohort in given]
-    for deployment, cohort in zip(file["deployments"], given, strict=True):
+    taken = [d for d in file["deployments"] if d["name"].endswith("-ingest")]
+    assert [d["name"] for d in taken] == [
+        f"{cohort['name']}-ingest" for cohort in given if "ingest" in cohort
+    ]
+    for deployment in taken:
+        ingest = load_flow_from_entrypoint(deployment["entrypoint"])
+        bound = inspect.signature(ingest.fn).bind(**deployment["parameters"]).arguments
+        assert (bound["place"], bound["deployment"]) == ("s3://her2/incoming", "her2-cohort/nightly")
+        assert bound["rule"] == given[0]["ingest"]["rule"]
+    whole = [d for d in file["deployments"] if d not in taken]
+    assert [d["name"] for d in whole] == [cohort["name"] for cohort in given]
+    for deployment, cohort in zip(whole, given, strict=True):
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
         assert set(deployment["parameters"]) == set(inspect.signature(flow.fn).parameters)
         assert deployment["parameters"]["cluster"] == "kubernetes"

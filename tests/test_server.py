@@ -328,7 +328,8 @@ def test_a_run_whose_pod_is_told_to_end_is_scheduled_anew_and_resumes(
     slides = cohorts.write_manifest(manifest.parent / "evicted.csv", "null", "two")
     out, config = tmp_path / "out", str(manifest.parent / "config.yaml")
     file = yaml.safe_load((ROOT / FILE).read_text())
-    file["deployments"][0] |= {"name": "evicted", "schedules": [], "work_pool": {"name": "elsewhere"}}
+    change = {"name": "evicted", "schedules": [], "work_pool": {"name": "elsewhere"}}
+    file["deployments"] = [file["deployments"][0] | change]
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(file))
     server.cli("work-pool", "create", "elsewhere", "--type", "process")
     server.cli("deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))

@@ -91,7 +91,10 @@ worker:
 name: her2cohort
 pull: []
 deployments:
-{{- range .Values.cohorts }}
+{{- range $cohort := .Values.cohorts }}
+  {{- $active := true }}
+  {{- if hasKey . "active" }}{{ $active = .active }}{{ end }}
+  {{- $timezone := .timezone | default "UTC" | quote }}
   - name: {{ .name }}
     description: Score every slide of the manifest that is not scored yet. Research use only.
     entrypoint: flows.cohort.cohort
@@ -102,12 +105,30 @@ deployments:
       config: {{ toJson .config }}
       cluster: kubernetes
       only: []
+      new_only: false
     schedules:
-      - cron: {{ .cron | quote }}
-        timezone: {{ .timezone | default "UTC" | quote }}
-        active: {{ if hasKey . "active" }}{{ .active }}{{ else }}true{{ end }}
+      - {cron: {{ .cron | quote }}, timezone: {{ $timezone }}, active: {{ $active }}}
     work_pool:
       name: {{ $.Values.prefect.workPool }}
+  {{- with .ingest }}
+  - name: {{ $cohort.name }}-ingest
+    description: Take in what arrived, and score what no run has seen. Research use only.
+    entrypoint: flows.ingest.ingest_slides
+    tags: [her2]
+    parameters:
+      place: {{ .place | quote }}
+      manifest: {{ $cohort.manifest | quote }}
+      out: {{ $cohort.out | quote }}
+      rule: {{ toJson .rule }}
+      table: {{ toJson .table }}
+      config: {{ toJson $cohort.config }}
+      cluster: kubernetes
+      deployment: her2-cohort/{{ $cohort.name }}
+    schedules:
+      - {cron: {{ .cron | quote }}, timezone: {{ $timezone }}, active: {{ $active }}}
+    work_pool:
+      name: {{ $.Values.prefect.workPool }}
+  {{- end }}
 {{- end }}
 {{- end }}
 
