@@ -21,7 +21,7 @@ from her2core.guidelines.rules_case import HER2_CLASSES as CASE_CLASSES
 from her2core.lake.schema import HETEROGENEITY_WIDE, PATIENTS
 from her2core.report import words
 from her2core.report.batches import batch_tests
-from her2core.report.build import page_path, write_report
+from her2core.report.build import page_path, review_order, write_report
 from her2core.report.figures import exclusions, figure_tables, funnel, views
 from her2core.report.page import as_json, columns
 from her2core.report.quality import robust_scores
@@ -242,3 +242,15 @@ def test_the_page_forbids_every_script_but_its_own_and_every_connection(run: Sto
     assert policy.startswith("default-src &#x27;none&#x27;; script-src &#x27;sha256-")
     assert policy.count("sha256-") == 2
     assert "http" not in policy
+
+
+def test_pictures_of_what_a_person_should_look_at_come_first(tmp_path: Path) -> None:
+    slides = [slide("a1", case="a"), slide("a2", case="a"), slide("b1", case="b"), slide("c1", case="c")]
+    cases = [
+        specimen(slides[:2]),
+        specimen(slides[2:3], borderline=True),
+        specimen(slides[3:], pending="ADJUDICATE"),
+    ]
+    write_run(Store(tmp_path), slides, cases)
+    made = views(read_run(Store(tmp_path)))
+    assert [made.slides[at]["slide_id"] for at in review_order(made)] == ["b1", "c1", "a1", "a2"]

@@ -125,11 +125,13 @@ def write_report(
 
 
 def review_order(made: Views) -> list[int]:
-    """Places of the slides, those of specimens that a person should look at first."""
+    """Places of the slides in the order of the page's cards: what a person should look at first."""
 
-    def rank(at: int) -> tuple[bool, int]:
+    def rank(at: int) -> tuple[bool, int, int]:
         place = made.slides[at]["specimen_row"]
-        return place is None or not made.specimens[place]["review"], at
+        if place is None:
+            return True, len(made.specimens), at
+        return not made.specimens[place]["review"], place, at
 
     return sorted(range(len(made.slides)), key=rank)
 

@@ -64,6 +64,11 @@ function bars(name, { title, note, key, terms, always = [] }) {
   });
 }
 
+/** How a cloud is to be read. */
+function cloudNote(n) {
+  return n > MOST_POINTS ? 'Darker is more slides; filter to fewer than 2000 for single ones, or highlight some.' : 'A point is a slide; a click opens the case.';
+}
+
 /** A cloud of slides, or of many their density and those that are marked. */
 function cloud(body, made, { rows, x, y, group, terms, xaxis, yaxis, shapes = [], annotations = [] }) {
   const known = rows.filter((i) => x(i) !== null && y(i) !== null && x(i) !== undefined && y(i) !== undefined);
@@ -91,9 +96,9 @@ function cloud(body, made, { rows, x, y, group, terms, xaxis, yaxis, shapes = []
     }
     const middles = ({ low, step }, log) => Array.from({ length: 40 }, (_, k) => (log ? 10 ** (low + (k + 0.5) * step) : low + (k + 0.5) * step));
     traces.push({
-      type: 'heatmap', x: middles(left, xaxis.log), y: middles(top, yaxis.log), z, hoverongaps: false,
-      colorscale: [[0, '#dbe8f2'], [0.15, '#9dbdd6'], [0.5, '#4a7fa8'], [1, '#0f2f4a']], colorbar: { title: { text: 'slides' }, thickness: 10, outlinewidth: 0 },
-      hovertemplate: '%{z} slides<extra></extra>',
+      type: 'heatmap', x: middles(left, xaxis.log), y: middles(top, yaxis.log), z: z.map((row) => row.map((n) => (n ? Math.sqrt(n) : null))), text: z,
+      hoverongaps: false, showscale: false, zmin: 0, colorscale: [[0, '#e3edf5'], [0.3, '#9dbdd6'], [0.6, '#4a7fa8'], [1, '#0f2f4a']],
+      hovertemplate: '%{text} slides<extra></extra>',
     });
   } else {
     for (const term of present(terms, Object.fromEntries(known.map((i) => [i, group(i)])), known)) {
@@ -178,7 +183,7 @@ function makeFigures() {
   const inIsh = () => state.slides.filter((i) => slides.ish_her2_mean[i] !== null);
   if (everySlide.some((i) => slides.ish_her2_mean[i] !== null)) {
     figure('ish', {
-      title: 'ISH: ratio and copies', note: 'A point is a slide; lines are the cut-offs of ASCO/CAP: ratio 2.0, and 4.0 and 6.0 HER2 copies. A click opens the case.',
+      title: 'ISH: ratio and copies', note: () => `Lines are the cut-offs of ASCO/CAP: ratio 2.0, and 4.0 and 6.0 HER2 copies. ${cloudNote(inIsh().length)}`,
       data: () => [['slide_id', 'ish_group', 'ish_ratio', 'ish_her2_mean'], inIsh().map((i) => [slides.slide_id[i], slides.ish_group[i], slides.ish_ratio[i], slides.ish_her2_mean[i]])],
       draw(body, made) {
         const line = (axis, at) => ({ type: 'line', layer: 'below', line: { color: '#5a6776', width: 1.2, dash: 'dash' },
@@ -206,7 +211,7 @@ function makeFigures() {
   const at = () => (measure?.ish ? 'ish_her2_mean' : 'membrane_od_mean');
   figure('heterogeneity', {
     title: 'How mixed the slides are, against their level',
-    note: () => `${plural(measured().length, 'slide')} with this measure. Some spread follows from the level alone, so compare slides of like level. A click opens the case.`,
+    note: () => `${plural(measured().length, 'slide')} with this measure. Some spread follows from the level alone, so compare slides of like level. ${cloudNote(measured().length)}`,
     controls: drawn.length ? [select(drawn, measure?.key, (key) => { measure = drawn.find((one) => one.key === key); figures.get('heterogeneity').update(); })] : [],
     data: () => [['slide_id', 'score', at(), measure?.key], measured().map((i) => [slides.slide_id[i], slides.score[i], slides[at()][i], slides[measure.key][i]])],
     draw(body, made) {
@@ -406,7 +411,7 @@ function drawBatches() {
       const p = (value) => (value < 0.001 ? '< 0.001' : value.toFixed(3));
       return body.replaceChildren(el('div', { class: 'scroll' }, el('table', {},
         el('thead', {}, el('tr', {}, ['measure', 'by', 'groups', 'slides', 'effect', 'q'].map((text, k) => el('th', { class: k > 1 ? 'num' : '' }, text)))),
-        el('tbody', {}, report.tests.slice(0, 12).map((t) => el('tr', {}, el('td', {}, t.measure), el('td', {}, t.factor), ...[t.groups, t.n, t.effect.toFixed(2), p(t.q)].map((cell) => el('td', { class: 'num' }, cell))))))),
+        el('tbody', {}, report.tests.slice(0, 12).map((t) => el('tr', {}, el('td', { class: 'wrap' }, t.measure), el('td', { class: 'wrap' }, t.factor), ...[t.groups, whole.format(t.n), t.effect.toFixed(2), p(t.q)].map((cell) => el('td', { class: 'num' }, cell))))))),
       report.tests.length > 12 ? el('p', { class: 'note' }, `${report.tests.length - 12} weaker ones are in the CSV.`) : '');
     },
   });

@@ -107,10 +107,10 @@ function printing() {
     drawAll();
     for (const [made, div] of plots()) {
       const half = made.box.parentElement.classList.contains('grid') && !made.box.classList.contains('wide');
-      div.drawn = Plotly.relayout(div, { width: half ? 318 : 660, autosize: false });
+      div.drawn = Plotly.relayout(div, { width: half ? 325 : 665, autosize: false, 'font.size': 9 });
     }
   });
   window.addEventListener('afterprint', () => {
-    for (const [, div] of plots()) div.drawn = Plotly.relayout(div, { width: null, autosize: true });
+    for (const [, div] of plots()) div.drawn = Plotly.relayout(div, { width: null, autosize: true, 'font.size': FONT.size });
   });
 }

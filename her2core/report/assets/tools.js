@@ -132,7 +132,7 @@ function makeFacets() {
   for (const facet of FACETS) {
     if (facet.hidden) continue;
     const seen = new Set(everySlide.flatMap((i) => valuesOf(facet, i)));
-    const order = facet.terms ? facet.terms.map((term) => term.key) : facet.key === 'stage' ? words.stages.map((s) => s.key) : [];
+    const order = facet.terms ? facet.terms.map((term) => term.key) : facet.key === 'stage' ? words.stages.map((s) => s.key) : ['yes', 'no'];
     facet.values = [...order.filter((value) => seen.has(value)),
       ...[...seen].filter((value) => !order.includes(value)).sort()].slice(0, MOST_VALUES);
     if (facet.values.length < 2) continue;
