@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,6 +12,10 @@ import typer
 from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, say, warnings_spoken
 
 Out = Annotated[str, typer.Argument(metavar="URI", help="The output folder or s3:// URI of runs.")]
+
+
+lake = typer.Typer(no_args_is_help=True, help="Look after the tables of an output.")
+app.add_typer(lake, name="lake")
 
 
 def _owner(what: str) -> str:
@@ -29,6 +34,7 @@ def gc_command(
     as_json: Json = False,
 ) -> None:
     """List, or remove, records of stages, pyramids and parts that no result rests on any more."""
+    from her2core.lake.tables import check_tables
     from her2core.lake.unused import Unused, find_unused, summed
     from her2core.lake.unused import remove as remove_unused
     from her2core.storage.lease import held
@@ -36,6 +42,7 @@ def gc_command(
 
     store = Store(out, endpoint_url=endpoint_url)
     store.reach()
+    check_tables(store)
 
     def told(each: Unused) -> None:
         say(f"removed {each.path}")
@@ -62,3 +69,40 @@ def gc_command(
         console.print("nothing is unused")
     elif not remove:
         console.print("Nothing was removed; her2 gc --remove does it.")
+
+
+@lake.command("maintain", epilog=EXIT_CODES)
+def maintain_command(
+    out: Out,
+    days: Annotated[
+        float, typer.Option("--keep-days", min=0, help="Days that files which left a table are kept.")
+    ] = 30.0,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Put small files together, checkpoint the logs, and remove files that no table or run names any more."""
+    from flows.show import row_table
+    from her2core.lake.maintain import maintain
+    from her2core.lake.tables import check_tables
+    from her2core.storage.lease import held
+    from her2core.storage.store import Store
+
+    store = Store(out, endpoint_url=endpoint_url)
+    store.reach()
+    check_tables(store)
+    with warnings_spoken(), held(store, _owner("maintain"), "maintain") as lease:
+        done = maintain(store, lease, days=days)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in done], indent=1))
+        return
+    rows = [
+        {
+            "table": each.table,
+            "files before": f"{each.files_before:,}",
+            "files": f"{each.files:,}",
+            "removed": f"{each.removed:,}",
+            "version": str(each.version),
+        }
+        for each in done
+    ]
+    console.print(row_table(rows, console.width) if rows else f"{out} holds no tables yet")

@@ -116,15 +116,14 @@ class SlideTable:
     def _look(self, delta: DeltaTable) -> None:
         """Learn whose rows the active files hold; footers of known files are not read again."""
         self.version = int(delta.version())
-        active = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
-        self.files = {row["path"]: self._members(row) for row in active}
+        self.files = {row["path"]: self._members(row) for row in active_files(delta, self.table)}
         self.place = {slide: path for path, members in self.files.items() for slide in members}
 
     def _members(self, row: Mapping[str, Any]) -> Members:
         path = row["path"]
         if path in self.files:
             return self.files[path]
-        low, high = (row.get(f"{end}.{self.table.replaces}") for end in ("min", "max"))
+        low, high = row["low"], row["high"]
         if self.own_files and low is not None and low == high:
             return {low: path}
         return read_members(self.store, self.table, path, int(row["size_bytes"]))
@@ -218,6 +217,16 @@ def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_id
     slides = SlideTable(store, table, own_files=True)
     slides.add_files(of)
     return slides.commit(everything=True)
+
+
+def active_files(delta: DeltaTable, table: Table) -> list[dict[str, Any]]:
+    """Path, size, and lowest and highest slide of a table's files; None where statistics do not tell."""
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    ends = {"low": f"min.{table.replaces}", "high": f"max.{table.replaces}"}
+    known = {end: name for end, name in ends.items() if name in actions.column_names}
+    rows = actions.select(["path", "size_bytes", *known.values()])
+    rows = rows.rename_columns(["path", "size_bytes", *known])
+    return [{"low": None, "high": None} | row for row in rows.to_pylist()]
 
 
 def statistics_of(table: Table, rows: int, members: Iterable[str]) -> str:

@@ -52,6 +52,8 @@ APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a table's store is asked again, beside what Delta Lake's client repeats itself. Ours."""
+KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days"}
+"""Property of our tables: checkpoints leave the log, by which a version that a run names is found."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
 
@@ -214,7 +216,9 @@ def check_tables(store: Store) -> None:
             delta = open_table(store, table)
         except TableNotFoundError:
             continue
-        _require_columns(delta, table, store.delta_uri(f"{FOLDER}/{table.name}"))
+        uri = store.delta_uri(f"{FOLDER}/{table.name}")
+        _require_columns(delta, table, uri)
+        _require_no_vectors(delta, uri)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,7 @@ class Change:
 
     add: Sequence[DataFile]
     remove: Sequence[str]
+    data_change: bool = True
 
 
 def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> int:
@@ -254,8 +259,9 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
 
 def _actions(change: Change) -> list[AddAction | RemoveAction]:
     now = time.time_ns() // 1_000_000
-    add = [AddAction(file.path, file.size_bytes, {}, now, True, file.stats) for file in change.add]
-    return add + [RemoveAction(path, data_change=True, deletion_timestamp=now) for path in change.remove]
+    changed = change.data_change
+    add = [AddAction(file.path, file.size_bytes, {}, now, changed, file.stats) for file in change.add]
+    return add + [RemoveAction(path, data_change=changed, deletion_timestamp=now) for path in change.remove]
 
 
 def _open_or_create(store: Store, table: Table) -> DeltaTable:
@@ -269,9 +275,11 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
             mode="ignore",
             name=table.name,
             description=table.description,
+            configuration=dict(KEEP_LOG),
             storage_options=store.storage_options() or None,
         )
     _require_columns(delta, table, uri)
+    _require_no_vectors(delta, uri)
     return delta
 
 
@@ -285,6 +293,18 @@ def _require_columns(delta: DeltaTable, table: Table, uri: str) -> None:
         raise StoreError(
             f"{uri}: holds other columns than this version writes ({', '.join(odd[:6])}). Give another "
             "output, or move the old tables away."
+        )
+
+
+def _require_no_vectors(delta: DeltaTable, uri: str) -> None:
+    """Refuse a table in which somebody switched deletion vectors on: the writer would bring rows back."""
+    features = {*(delta.protocol().reader_features or ()), *(delta.protocol().writer_features or ())}
+    switched = delta.metadata().configuration.get("delta.enableDeletionVectors", "false").lower() == "true"
+    if switched or "deletionVectors" in features:
+        raise StoreError(
+            f"{uri}: deletion vectors are on, which Delta's Rust writer cannot keep. Switch them off where "
+            "they were switched on (delta.enableDeletionVectors = false, then REORG TABLE ... APPLY (PURGE), "
+            "and drop the feature), or give another output."
         )
 
 
