@@ -23,9 +23,9 @@ from her2core.cohort import CohortSummary
 from her2core.lake.rows import Row
 from her2core.publish import PICTURE
 from her2core.records import SlideState
-from her2core.stages.names import HIDDEN
 from her2core.stages.progress import COHORT, SLIDES, report
 from her2core.stages.run import Run
+from her2core.text import HIDDEN
 
 PROGRESS, TABLE, CASES, PICTURES = "her2-progress", "her2-cohort", "her2-cases", "her2-pictures"
 REPORT = "her2-report"

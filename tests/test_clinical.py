@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from her2core.cases.clinical import (
     ClinicalRow,
     clean,
     manifest_columns,
-    parse_clinical,
-    read_clinical,
+    read_clinical_table,
     summarise,
 )
 from her2core.cases.clinical_cells import REASONS, read_cell
@@ -31,6 +31,17 @@ TABLE = "clinical/tcga_brca_clinical_patient.txt"
 
 def row(**cells: str) -> ClinicalRow:
     return clean({"patient_id": "p1", "ihc_status": "", "ish_status": ""} | cells)
+
+
+def read_clinical(uri: str) -> tuple[ClinicalRow, ...]:
+    return read_clinical_table(uri).rows
+
+
+def parse_clinical(text: str, mapping: dict[str, str] | None = None) -> tuple[ClinicalRow, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "table.txt"
+        table.write_text(text)
+        return read_clinical_table(str(table), mapping).rows
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from her2core.errors import ConfigError, Reason, SlideError
-from her2core.pipeline import ended
+from her2core.pipeline import record_failure
 from her2core.stages.names import Names, open_names
 from her2core.stages.run import open_run
 from her2core.storage.store import Store
@@ -69,8 +69,8 @@ def test_a_run_shows_pseudonyms_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     run = open_run(str(folder / "manifest.csv"), str(tmp_path / "out"))
     (row,) = run.rows
     error = SlideError(Reason.FILE_MISSING, f"{row.uri}: no such file")
-    told = [str(ended(run, row, error).outcome), (tmp_path / "out/journal/s1.json").read_text()]
-    told += [str(ended(run, row, OSError(2, "No such file", row.uri)).outcome), str(run.configuration())]
+    told = [str(record_failure(run, row, error).outcome), (tmp_path / "out/journal/s1.json").read_text()]
+    told += [str(record_failure(run, row, OSError(2, "No such file", row.uri)).outcome), str(run.configuration())]
     for text in told:
         assert "Jane" not in text
         assert "Doe" not in text

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from her2core.cases.clinical_cells import RANGES, Reading, read_cell, split_ratio
-from her2core.cases.clinical_table import COLUMNS, Layout, Table, parse_table, read_table
+from her2core.cases.clinical_table import COLUMNS, Layout, Table, read_table
 from her2core.cases.clinical_words import STATUS_OF, by_assay, read_words
 
 MANIFEST_COLUMNS = ("reader_score", "ish_ratio", "ish_her2", "ish_cep17", "ish_status", "ish_source")
@@ -116,20 +116,6 @@ def read_clinical_table(
         If it cannot be read, names no patients or nothing of HER2, or leaves open which column holds what.
     """
     return _cleaned(read_table(uri, mapping or {}, endpoint_url))
-
-
-def read_clinical(
-    uri: str, endpoint_url: str | None = None, mapping: Mapping[str, str] | None = None
-) -> tuple[ClinicalRow, ...]:
-    """Rows of `read_clinical_table`."""
-    return read_clinical_table(uri, mapping, endpoint_url).rows
-
-
-def parse_clinical(
-    text: str, name: str = "table", mapping: Mapping[str, str] | None = None
-) -> tuple[ClinicalRow, ...]:
-    """Rows of a table given as text; `name` is what errors call it. Raises as `read_clinical_table`."""
-    return _cleaned(parse_table(text, name, mapping or {})).rows
 
 
 def _cleaned(table: Table) -> ClinicalTable:

@@ -237,7 +237,6 @@ class RuleSet:
     steps: tuple[Step, ...]
     her2_classes: Mapping[str, str]
     zero_split: bool
-    her2_low: str
     link_um: float
     contiguous_percent: int
     unusual_patterns: frozenset[str]

@@ -56,7 +56,7 @@ def measure_ish_heterogeneity(
         Heterogeneity by the definition of CAP 2009, `ISHScore.heterogeneity`; None without nuclei.
     """
     base = next(regions for regions in sweep if regions.grid.size_um == params.region_um)
-    found = [*_slide_metrics(nuclei, base, params, score, rules, genetic)]
+    found = [*_slide_metrics(nuclei, base, score, rules, genetic)]
     for regions in sweep:
         found += _region_metrics(regions, params)
         found += spatial.nucleus_region_metrics(regions, params)
@@ -66,7 +66,6 @@ def measure_ish_heterogeneity(
 def _slide_metrics(
     nuclei: MeasuredNuclei,
     base: NucleusRegions,
-    params: HeterogeneityParams,
     score: ISHScoreParams,
     rules: ISHRules,
     genetic: Heterogeneity | None,

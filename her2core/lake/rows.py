@@ -84,7 +84,7 @@ def cell_rows(
     }
     classes = classify(MeasuredCells.of(columns, params, ladder_od), params, rules)
     columns["cell_class"] = pc.take(_CLASS_LABELS, pa.array(classes, mask=classes < CellClass.C0))
-    return pa.table({f.name: _cast(columns[f.name], f.type) for f in CELLS.schema}, schema=CELLS.schema)
+    return in_schema(columns, CELLS.schema)
 
 
 def tumour_mask(has_roi: bool, assay: Assay) -> str:
@@ -103,9 +103,14 @@ def cell_ids(y_px0: NDArray[np.float64], x_px0: NDArray[np.float64]) -> NDArray[
     return (y16 << 32) + x16
 
 
-def _cast(values: Any, kind: pa.DataType) -> Any:
-    chunked = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-    return chunked.cast(kind)
+def in_schema(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Columns of arrays, NumPy's or Arrow's, as a table of ``schema``; what it does not name is left out."""
+
+    def cast(values: Any, kind: pa.DataType) -> Any:
+        arrow = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+        return arrow.cast(kind)
+
+    return pa.table({f.name: cast(columns[f.name], f.type) for f in schema}, schema=schema)
 
 
 def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[float]) -> Row:

@@ -32,6 +32,14 @@ TEXTURE_KEPT = 0.95  # of these pixels, by how much they rise or fall: the other
 LEAST_SHARE = 0.05  # less of DAPI's light in a probe's channel is none; ours
 LEAST_CONTRAST = 5.0  # nuclei stand out of the field by this many standard deviations of its noise, or fail
 
+BOTTOM, ENDS = (
+    0.02,
+    0.005,
+)  # quantiles: the dark field of the coarse picture, and the ends of a histogram; ours
+DARKEST = 0.05  # of a field that is all nuclei: the share that stands for its background; ours
+FIELD_PART = 4  # this part, a quarter, of the way from field to nuclei up, DAPI is low; ours
+ROBUST = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
+
 Histogram = npt.NDArray[np.int64]
 
 
@@ -54,7 +62,10 @@ def fluorescence_profile(
     high = float(threshold + 1 + _quantile(between[threshold + 1 :], 0.5))
     fine = [_middle(slide, box) for box in _boxes(slide, mask, params)]
     background, noise = zip(
-        *(_empty_field(fine, c, low + (high - low) / 4, ref.dtype) for c in range(len(ref.channels))),
+        *(
+            _empty_field(fine, c, low + (high - low) / FIELD_PART, ref.dtype)
+            for c in range(len(ref.channels))
+        ),
         strict=True,
     )
     shares = _dapi_shares(fields, (low + high) / 2, ref.mpp * 2**slide.tile_halvings, len(ref.channels))
@@ -65,7 +76,7 @@ def fluorescence_profile(
 def _where_nuclei_are(dapi: Pixels, um_px: float) -> Mask:
     """Coarse pixels that nuclei touch, and `MARGIN_UM` around them."""
     counts = np.bincount(dapi.ravel())
-    bottom, threshold = _quantile(counts, 0.02), _split(counts)
+    bottom, threshold = _quantile(counts, BOTTOM), _split(counts)
     seen = dapi > bottom + (threshold - bottom) / 2
     edge = 2 * int(np.ceil(MARGIN_UM / um_px)) + 1
     grown: Mask = cv2.dilate(seen.astype(np.uint8), np.ones((edge, edge), np.uint8)) != 0
@@ -74,7 +85,7 @@ def _where_nuclei_are(dapi: Pixels, um_px: float) -> Mask:
 
 def _split(counts: Histogram) -> int:
     """Otsu's threshold of a histogram, between its darkest and its 99.5th percentile."""
-    bottom, top = _quantile(counts, 0.005), max(_quantile(counts, 0.995), _quantile(counts, 0.005) + 1)
+    bottom, top = _quantile(counts, ENDS), max(_quantile(counts, 1 - ENDS), _quantile(counts, ENDS) + 1)
     width = max(-(-(top - bottom + 1) // OTSU_BINS), 1)
     part = counts[bottom : top + 1]
     binned = np.add.reduceat(part, np.arange(0, len(part), width)) if len(part) else np.zeros(1, np.int64)
@@ -166,11 +177,11 @@ def _empty_field(fine: list[Pixels], channel: int, dapi_top: float, dtype: str) 
     empty = _histogram([p[..., channel][p[..., 0] <= dapi_top] for p in fine], dtype)
     if int(empty.sum()) < LEAST_EMPTY:
         empty = _histogram([p[..., channel] for p in fine], dtype)
-        empty[_quantile(empty, 0.05) + 1 :] = 0  # all nuclei: the darkest twentieth
+        empty[_quantile(empty, DARKEST) + 1 :] = 0  # all nuclei: the darkest twentieth
     middle = _quantile(empty, 0.5)
     levels = np.arange(len(empty))
     deviations = np.bincount(np.abs(levels - middle), weights=empty).astype(np.int64)
-    return float(middle), round(1.4826 * max(_quantile(deviations, 0.5), 0.5), 4)
+    return float(middle), round(ROBUST * max(_quantile(deviations, 0.5), 0.5), 4)
 
 
 def _quality(levels: Fluorescence, fine: list[Pixels], mask: Mask, um_px: float) -> Quality:

@@ -22,6 +22,11 @@ from her2core.records import Quality, StainProfile
 # Ink, by the direction of its optical density. Ours; a test holds that no mixture of up to 0.35 OD of
 # hematoxylin and 1.4 of DAB, averaged over 8 µm, is taken for ink.
 INK_OD = 0.35  # per-channel mean OD at 8 µm/px from which colour is judged
+# How much of another channel's OD an ink has at most, by its colour:
+GREEN_IN_RED, GREEN_IN_BLUE = 0.75, 0.85  # green ink absorbs least in green
+BLUE_IN_RED = 0.25  # blue ink: blue, of red
+VIOLET_IN_OTHERS = 0.55  # violet ink: blue, of the larger of red and green
+RED_IN_GREEN, RED_INK_BLUE = 0.25, 1.3  # red ink: red, of green; and blue, of green
 VIOLET_OD = 0.45  # ... from which what looks like hematoxylin is ink: 0.8 OD of it, averaged over 8 µm
 BLACK_OD = 0.70  # black ink darkens every channel at least this much ...
 BLACK_SPREAD = 0.40  # ... and alike: (max - min) / max
@@ -29,9 +34,15 @@ STROKE_UM = 300.0  # half of a broad stroke and its margins
 PEN_GAP_UM = 80.0  # ink that strong stain hides between ink is ink
 FOLD_GAIN = 1.1  # a mean over 24 µm cannot hold more hematoxylin than nuclei do, unless tissue lies double
 FOLD_FLOOR_OD = 0.15  # ... and is dark at all
+FOLD_UM = 24.0  # width of that mean
+FOLD_PART = 4  # of the least object: a fold that is smaller than this part, a quarter, is none
 BUBBLE_OD = 0.08  # the rim of an air bubble refracts: dark in every channel alike
 BUBBLE_SPREAD = 0.15  # (max - min) / max; mixtures of the two stains have 0.18 and more
 BUBBLE_MIN_UM = 150.0  # smaller rings are fat cells, glands and vessels
+BUBBLE_ASPECT = (0.6, 1.67)  # width over height of a bubble's box
+BUBBLE_RIM = 0.4  # of a bubble's area: a rim is no more
+BUBBLE_FILL = (0.65, 0.9)  # of its box that a bubble fills; a disc fills 0.785
+LEAST_PIXELS = 100  # fewer pixels of tissue tell no focus; ours
 DETAIL_UM = 8.0  # about one cell; ours
 LAPLACIAN_ROUNDING = 20 / 12  # variance: the kernel's squared weights (20) times that of rounding (1/12)
 BAND_ROWS = 256  # of the coarse picture, worked on at once
@@ -62,10 +73,10 @@ def _inked(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.bool_]:
     red, green, blue = od = channels(np.maximum(optical_density(rgb, i0), 0))
     mean, highest, lowest = od.mean(axis=0), od.max(axis=0), od.min(axis=0)
     coloured = mean > INK_OD
-    green_ink = (mean > INK_OD / 2) & (green < 0.75 * red) & (green < 0.85 * blue)
-    blue_ink = coloured & (blue < 0.25 * red)
-    violet_ink = (mean > VIOLET_OD) & (blue < 0.55 * np.maximum(red, green))
-    red_ink = coloured & (red < 0.25 * green) & (blue < 1.3 * green)
+    green_ink = (mean > INK_OD / 2) & (green < GREEN_IN_RED * red) & (green < GREEN_IN_BLUE * blue)
+    blue_ink = coloured & (blue < BLUE_IN_RED * red)
+    violet_ink = (mean > VIOLET_OD) & (blue < VIOLET_IN_OTHERS * np.maximum(red, green))
+    red_ink = coloured & (red < RED_IN_GREEN * green) & (blue < RED_INK_BLUE * green)
     black_ink = (lowest > BLACK_OD) & (highest - lowest < BLACK_SPREAD * highest)
     ink: npt.NDArray[np.bool_] = green_ink | blue_ink | violet_ink | red_ink | black_ink
     return ink & ~unscanned(rgb)
@@ -92,12 +103,12 @@ def find_folds(
     Of tissue threefold, a quarter to a half is found; the measure is strict, for what it marks is cut out,
     and dense lymphocytes must not be. Under strong DAB hematoxylin cannot be told, and folds are not found.
     """
-    edge = 2 * int(12.0 / um_px) + 1
+    edge = 2 * int(FOLD_UM / 2 / um_px) + 1
     milli = np.concatenate([_milli_od(rows, stain) for rows in _bands(rgb)])
     mean = cv2.blur(milli, (edge, edge), borderType=cv2.BORDER_REPLICATE)
     least = 1000 * max(FOLD_GAIN * stain.hematoxylin_high_od, FOLD_FLOOR_OD)
     double = (mean[..., 0] > least) & (mean[..., 1] < 1000 * STRONG_DAB_OD)
-    return without_small(double, params.min_object_um2 / 4 / (um_px * um_px))
+    return without_small(double, params.min_object_um2 / FOLD_PART / (um_px * um_px))
 
 
 def _milli_od(rgb: npt.NDArray[np.uint8], stain: StainProfile) -> npt.NDArray[np.int16]:
@@ -115,13 +126,14 @@ def find_bubbles(rgb: npt.NDArray[np.uint8], i0: Vector, um_px: float) -> npt.ND
     count, labels, stats, _ = cv2.connectedComponentsWithStats(rim.astype(np.uint8), connectivity=8)
     for k in range(1, count):
         x, y, w, h, area = (int(v) for v in stats[k])
-        if min(w, h) * um_px < BUBBLE_MIN_UM or not 0.6 <= w / h <= 1.67:
+        if min(w, h) * um_px < BUBBLE_MIN_UM or not BUBBLE_ASPECT[0] <= w / h <= BUBBLE_ASPECT[1]:
             continue
         ring = np.pad((labels[y : y + h, x : x + w] == k).astype(np.uint8), 1)
         outside = ring.copy()
         cv2.floodFill(outside, None, (0, 0), 1)
         filled = (ring != 0) | (outside == 0)
-        if area < 0.4 * filled.sum() and 0.65 <= filled.sum() / (w * h) <= 0.9:
+        full = filled.sum() / (w * h)
+        if area < BUBBLE_RIM * filled.sum() and BUBBLE_FILL[0] <= full <= BUBBLE_FILL[1]:
             found[y : y + h, x : x + w] |= filled[1:-1, 1:-1]
     return found
 
@@ -142,7 +154,7 @@ def sharpness(rgb: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], um_px: 
     In focus the ratio is 0.5-3 (0.25 where broad strong membranes are all there is); blurred by another 1 µm
     (standard deviation) it is below 0.17.
     """
-    if int(tissue.sum()) < 100:
+    if int(tissue.sum()) < LEAST_PIXELS:
         return 0.0
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     edge = 2 * int(DETAIL_UM / um_px / 2) + 1

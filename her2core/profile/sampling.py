@@ -19,6 +19,7 @@ from her2core.records import Box, PyramidRef
 from her2core.statistics import scattered
 
 WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
+FULL, PARTIAL = 0.5, 0.05  # share of tissue from which a tile is taken first, and taken at all; ours
 MAX_COARSE_PIXELS = 16_000_000  # 48 MB of RGB: the coarse picture of an 8 cm² slide at 8 µm/px is 12.5 MP
 
 Pixels = npt.NDArray[Any]
@@ -92,8 +93,8 @@ class SampledSlide:
         step = 2**self.coarse_halvings
         share = _block_means(mask, self.tile_px0 // step)
         boxes = [(share[box.y0 // self.tile_px0, box.x0 // self.tile_px0], box) for box in self.tiles()]
-        full = [box for part, box in boxes if part >= 0.5]
-        partial = [box for part, box in boxes if 0.05 <= part < 0.5]
+        full = [box for part, box in boxes if part >= FULL]
+        partial = [box for part, box in boxes if PARTIAL <= part < FULL]
         for box in (full + partial)[: self._params.sample_tiles]:
             pixels = self.read(self.tile_halvings, box)
             part = mask[box.y0 // step : -(-box.y1 // step), box.x0 // step : -(-box.x1 // step)]

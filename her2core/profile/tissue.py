@@ -24,6 +24,12 @@ from her2core.storage.store import Store
 
 BLACK = 8  # a pixel this dark in every channel was not scanned: some formats fill with black
 PEAK_HALF_WIDTH = 4  # glass noise on the sum of the three channels (grey levels)
+WHITE_SHARE = 0.01  # of a picture in white from which its glass may be overexposed; ours
+BESIDE_WHITE = 0.05  # ... and the share of the other pixels that a peak then needs to be glass; ours
+LEAST_PEAK = 16.0  # pixels: a peak of fewer is none; ours
+PEAK_REACH = 12  # levels around a peak, of the sum of the channels, that are no higher; ours
+MODE_REACH = 2  # levels around a channel's mode whose mean refines it; ours
+FRINGE_PART = 4  # texture on less than this part, a quarter, of the least OD is a fringe of dust; ours
 PATCH_UM = 4.5  # edge of the squares whose means tell the background where no glass is seen; ours, measured
 PATCHES = 0.999  # ... and the share of them that is no brighter than it: within 4 levels on real cores
 PIXELS = 0.999  # share of single pixels that is no brighter than the brightest background there may be; ours
@@ -63,11 +69,11 @@ def find_background(rgb: npt.NDArray[np.uint8], params: ProfileParams) -> Backgr
     near = np.convolve(
         np.bincount(total[flat], minlength=766), np.ones(2 * PEAK_HALF_WIDTH + 1, np.int64), "same"
     )
-    overexposed = int(white.sum()) >= 0.01 * white.size
+    overexposed = int(white.sum()) >= WHITE_SHARE * white.size
     # Where white fill is present, a peak must hold more before it is glass and not tissue beside
     # overexposed glass.
-    least = (0.05 if overexposed else params.glass_min_fraction) * int(usable.sum())
-    peak = _brightest_peak(near, max(least, 16.0))
+    least = (BESIDE_WHITE if overexposed else params.glass_min_fraction) * int(usable.sum())
+    peak = _brightest_peak(near, max(least, LEAST_PEAK))
     if peak is None:
         return Background((255.0, 255.0, 255.0), "white") if overexposed else None
     glass = flat & (total >= peak - 3 * PEAK_HALF_WIDTH) & (total <= peak + 3 * PEAK_HALF_WIDTH)
@@ -88,7 +94,7 @@ def unscanned(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 def _brightest_peak(counts: npt.NDArray[np.int64], least: float) -> int | None:
     """Brightest local maximum of ``counts`` that holds at least ``least``."""
     for level in range(len(counts) - 1, -1, -1):
-        around = counts[max(level - 12, 0) : level + 13]
+        around = counts[max(level - PEAK_REACH, 0) : level + PEAK_REACH + 1]
         if counts[level] >= least and counts[level] == around.max():
             return level
     return None
@@ -100,7 +106,7 @@ def _modes(pixels: npt.NDArray[np.uint8]) -> Vector:
     for channel in range(3):
         counts = np.bincount(pixels[:, channel], minlength=256)
         mode = int(np.convolve(counts, np.ones(3, np.int64), "same").argmax())
-        levels = np.arange(max(mode - 2, 0), min(mode + 3, 256))
+        levels = np.arange(max(mode - MODE_REACH, 0), min(mode + MODE_REACH + 1, 256))
         modes.append(round(float((counts[levels] * levels).sum() / counts[levels].sum()), 2))
     return modes[0], modes[1], modes[2]
 
@@ -181,7 +187,7 @@ def find_tissue(
     # beyond four times the highest threshold, more stain is no more reason to be tissue
     threshold = otsu(np.bincount(np.clip(smooth, 0, 4 * highest).ravel(), minlength=4 * highest + 1))
     textured = cv2.blur(spread(rgb), (3, 3), borderType=cv2.BORDER_REPLICATE) >= params.tissue_spread_levels
-    textured &= smooth > lowest // 4  # not the bright fringes of dust
+    textured &= smooth > lowest // FRINGE_PART  # not the bright fringes of dust
     mask = ((smooth > min(max(threshold, lowest), highest)) | textured) & ~excluded
     pixel_um2 = um_px * um_px
     mask = without_small(mask, params.min_object_um2 / pixel_um2)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 PEAK_OCTAVES: Final = 0.5  # width by which that distribution is smoothed: focus alone spreads it so; ours
 SINGLE_BINS: Final = 8  # per doubling of integrated density, in the search for the single signal; ours
 PEAK_SHARE: Final = 0.5  # of the highest peak: a lower one is no peak of single signals; ours
+REACH_SIGMAS: Final = 4  # of the smoothing that are kept
+AROUND_PEAK_OCTAVES: Final = 0.5  # signals so near the peak give the median; ours
 CLUSTER: Final = 3.5  # times a single signal: denser is a cluster; one single one in fifty is; ours, measured
 
 
@@ -32,7 +34,7 @@ def single_signal(integrated: NDArray[Any]) -> float:
     octaves = np.log2(values[values > 0])
     if not len(octaves):
         return float("nan")
-    reach = round(4 * PEAK_OCTAVES * SINGLE_BINS)
+    reach = round(REACH_SIGMAS * PEAK_OCTAVES * SINGLE_BINS)
     start = np.floor(octaves.min()) - reach / SINGLE_BINS
     bins = ((octaves - start) * SINGLE_BINS).astype(np.int64)
     counts = np.bincount(bins, minlength=int(bins.max()) + reach + 1).astype(np.float64)
@@ -41,7 +43,7 @@ def single_signal(integrated: NDArray[Any]) -> float:
     inner = density[1:-1]
     peaks = (inner >= density[:-2]) & (inner > density[2:]) & (inner >= PEAK_SHARE * density.max())
     mode = start + (1 + int(np.flatnonzero(peaks)[0]) + 0.5) / SINGLE_BINS
-    return float(2.0 ** np.median(octaves[np.abs(octaves - mode) <= 0.5]))
+    return float(2.0 ** np.median(octaves[np.abs(octaves - mode) <= AROUND_PEAK_OCTAVES]))
 
 
 def cluster_copies(integrated: NDArray[Any], single: float) -> NDArray[np.int64]:

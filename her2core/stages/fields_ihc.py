@@ -36,6 +36,10 @@ MIN_TUMOUR = 8
 """... and one that is chosen by its stain so many that count. Ours."""
 
 
+NEAR_COMPLETE, NEAR_OD = 0.1, 0.05
+"""A cell is borderline so near to complete (fraction of its contour), or to a cut-point (OD). Ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChosenField:
     """Why a field is shown, and its first corner in µm."""
@@ -61,9 +65,9 @@ def choose_fields(
     counted = cells.tumour & cells.evaluable & (classes != CellClass.UNEVALUABLE)
     n, tumour = np.bincount(square), np.bincount(square, counted)
     od = np.bincount(square, np.where(counted, cells.membrane_od, 0.0)) / np.maximum(tumour, 1)
-    near = abs(cells.completeness - params.complete_fraction) < 0.1
+    near = abs(cells.completeness - params.complete_fraction) < NEAR_COMPLETE
     for cut in (params.weak_od, params.moderate_od, params.strong_od):
-        near |= abs(np.nan_to_num(cells.intensity_od) - cut) < 0.05
+        near |= abs(np.nan_to_num(cells.intensity_od) - cut) < NEAR_OD
     middle = float(np.median(cells.membrane_od[counted])) if counted.any() else 0.0
     stained = tumour >= MIN_TUMOUR
     wishes = (

@@ -19,11 +19,11 @@ from pathlib import PurePosixPath
 from her2core.errors import ConfigError
 from her2core.storage.sources import read_small
 from her2core.storage.store import Store
+from her2core.text import HIDDEN
 
 COLUMNS = ("pseudonym", "name")
 MOST_BYTES = 2**30
 """Most that is read of a table of pseudonyms: some millions of files. Ours."""
-HIDDEN = "…"
 
 _PATH = re.compile(r"""(?:s3://|file://|(?<![\w.:/])/)[^\s'"<>()\[\]{}|,;]*|…/[^\s'"<>()\[\]{}|,;:]+""")
 _QUOTED = re.compile(r"""(['"])(?:s3:/|file:/|…)?/[^'"\n]*\1""")

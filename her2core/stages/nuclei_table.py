@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from her2core.columns import NUCLEUS_DTYPE, PROBES, SPOT_DTYPE
-from her2core.lake.rows import cell_ids, tumour_mask
+from her2core.lake.rows import cell_ids, in_schema, tumour_mask
 from her2core.lake.schema import NUCLEI
 from her2core.records import SlideRow
 from her2core.scoring.ish_copies import cluster_copies, single_signal
@@ -162,7 +162,7 @@ def nucleus_rows(
     }
     if not dual:
         columns |= {f.name: pa.nulls(n, f.type) for f in NUCLEI.schema if f.name.startswith("cep17_")}
-    return pa.table({f.name: _cast(columns[f.name], f.type) for f in NUCLEI.schema}, schema=NUCLEI.schema)
+    return in_schema(columns, NUCLEI.schema)
 
 
 def _named(spots: Spots, copies: NDArray[np.int64], n: int) -> pa.ListArray:
@@ -180,8 +180,3 @@ def _lists(counts: NDArray[np.int64], values: pa.StructArray) -> pa.ListArray:
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     kind = pa.list_(pa.field("element", values.type))
     return pa.ListArray.from_arrays(pa.array(starts), values, type=kind)
-
-
-def _cast(values: Any, kind: pa.DataType) -> Any:
-    chunked = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-    return chunked.cast(kind)

@@ -17,10 +17,10 @@ from her2core.intake.manifest_sheet import manifest_bytes, parse_sheet
 from her2core.lake.tables import check_tables
 from her2core.records import SlideRow
 from her2core.scoring.keyed import Judging
-from her2core.stages.names import HIDDEN, Names, open_names
+from her2core.stages.names import Names, open_names
 from her2core.storage.s3check import BucketError, check_bucket
 from her2core.storage.store import Store
-from her2core.text import shown
+from her2core.text import HIDDEN, shown
 
 
 @dataclass(frozen=True, slots=True)

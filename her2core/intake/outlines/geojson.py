@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from her2core.intake.outlines.rays import F64, MAX_OUTLINES, Collected, centroid_of, invalid, radii_of_ring
+from her2core.intake.qupath import ANNOTATION, CELL, DETECTION, OLD_IDS
 from her2core.text import shown
 
 SHRUNK: Final = 0.6
@@ -21,18 +22,6 @@ MAX_CORNERS: Final = 100_000
 """Most corners of one outline. Ours; nuclei have dozens."""
 MAX_PLACE: Final = 1e7
 """Farthest coordinate, level-0 pixels; no slide is so wide. Ours."""
-NUCLEUS: Final = "detection"
-CELL: Final = "cell"
-ANNOTATION: Final = "annotation"
-OLD_IDS: Final = {
-    "PathDetectionObject": NUCLEUS,
-    "PathCellObject": CELL,
-    "PathAnnotationObject": ANNOTATION,
-    "PathTileObject": "tile",
-    "TMACoreObject": "tma_core",
-    "PathRootObject": "root",
-}
-"""Kinds of objects, as QuPath 0.2 writes the id of a feature."""
 REMEDY: Final = "Export cells or detections as GeoJSON from QuPath."
 
 
@@ -55,7 +44,7 @@ def read_geojson(uri: str, text: bytes) -> Collected:
     found, drawn = Collected(), Collected()
     for number, feature in enumerate(_features(uri, document)):
         kind = _kind(feature)
-        if kind not in (NUCLEUS, CELL, ANNOTATION):
+        if kind not in (DETECTION, CELL, ANNOTATION):
             found.pass_over(kind)
             continue
         try:
@@ -88,7 +77,7 @@ def _kind(feature: dict[str, Any]) -> str:
     kind = properties.get("objectType") if isinstance(properties, dict) else None
     if isinstance(kind, str):
         return kind if len(kind) <= 20 and kind.isprintable() else "object of another kind"
-    return OLD_IDS.get(name, NUCLEUS) if isinstance(name, str) else NUCLEUS
+    return OLD_IDS.get(name, DETECTION) if isinstance(name, str) else DETECTION
 
 
 def _add(found: Collected, feature: dict[str, Any], *, whole_cell: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from shapely.geometry.base import BaseGeometry
 
+from her2core.intake.qupath import OLD_IDS
 from her2core.intake.roi.shapes import (
     AREAS,
     Annotation,
@@ -28,14 +29,6 @@ from her2core.text import shown
 
 NOT_ANNOTATIONS = ("detection", "cell", "tile", "tma_core", "root")
 """QuPath's objectType of what it measured or laid out itself."""
-OLD_IDS = {
-    "PathDetectionObject": "detection",
-    "PathCellObject": "cell",
-    "PathTileObject": "tile",
-    "TMACoreObject": "tma_core",
-    "PathRootObject": "root",
-}
-"""The same, as QuPath 0.2 writes the id of a feature."""
 WITHOUT_AREA = "outline without area"
 MAX_DEPTH = 8
 """Most collections inside each other. Ours."""
@@ -83,7 +76,8 @@ def _measured(feature: dict[str, Any], properties: dict[str, Any]) -> str | None
     if isinstance(kind, str) and kind in NOT_ANNOTATIONS:
         return kind
     name = feature.get("id")
-    return OLD_IDS.get(name) if isinstance(name, str) else None
+    kind = OLD_IDS.get(name) if isinstance(name, str) else None
+    return kind if kind in NOT_ANNOTATIONS else None
 
 
 def _features(uri: str, document: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
