@@ -12,7 +12,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test tools bench lint format docs lock clean help
+.PHONY: demo test tools bench lint format docs site lock clean help
 
 help:
 	@echo "make demo    score a small synthetic cohort and print it beside its planted truth"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make docs    write the pages that come from the code"
+	@echo "make site    build the documentation site into build/site"
 	@echo "make lock    resolve the locks anew (needs uv)"
 
 demo: $(VENV)/.runtime
@@ -79,7 +80,11 @@ docs: $(VENV)/.runtime
 	$(BIN)/python -m her2core.lake.schema > docs/schema.md
 	$(BIN)/python -m her2core.config schema > docs/config.schema.json
 	$(BIN)/python -m her2core.config document > docs/parameters.md
+	$(BIN)/python -m her2cli.document > docs/cli.md
 	$(BIN)/python docs/third_party.py > docs/third-party.md
+
+site: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Exact versions and hashes for every Python and platform; no registry address and no machine's path inside.
 UV_COMPILE = python3 -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

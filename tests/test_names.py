@@ -70,7 +70,10 @@ def test_a_run_shows_pseudonyms_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     (row,) = run.rows
     error = SlideError(Reason.FILE_MISSING, f"{row.uri}: no such file")
     told = [str(record_failure(run, row, error).outcome), (tmp_path / "out/journal/s1.json").read_text()]
-    told += [str(record_failure(run, row, OSError(2, "No such file", row.uri)).outcome), str(run.configuration())]
+    told += [
+        str(record_failure(run, row, OSError(2, "No such file", row.uri)).outcome),
+        str(run.configuration()),
+    ]
     for text in told:
         assert "Jane" not in text
         assert "Doe" not in text
