@@ -17,13 +17,13 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from slides import MPP, RGB, SHARED, profile_of
 
@@ -35,24 +35,24 @@ from her2core.phantom import PhantomSpec, render_field
 from her2core.records import Box, StainProfile
 from her2core.scoring.ihc import MeasuredCells, classify
 from her2core.scoring.tissue_features import TissueFeatures
-from her2core.scoring.tumour import FROM_CELLS, TumourModel, tell_tumour
+from her2core.scoring.tumour import FROM_CELLS, TumourModel, TumourTold, tell_tumour
+from her2core.scoring.tumour_fit import DrawnCells, fit_model
 
 DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
 NAME = "cores"
-VERSION = 5
+VERSION = 6
 FEATURES = (
-    "own_contrast",
+    "own_clear_rim_25",
+    "own_clear_rim",
+    "alignment_50",
+    "area_25",
+    "texture_100",
+    "contrast",
     "own_contrast_25",
-    "own_contrast_50",
-    "own_density_25",
-    "cell_area_25",
-    "crowd_25",
-    "evaluable_100",
+    "own_clear_around_100",
 )
 MARGIN_UM = 2.5
-EXAMPLES = 400  # cells of tumour and of other tissue that a core gives
 PHANTOM = 0.2  # weight of a phantom beside a core
-PENALTY = 3.0
 LEVELS = {
     "unstained": (1.0, 0.0, 0.0, 0.0, 0.0),
     "1+": (0.3, 0.7, 0.0, 0.0, 0.0),
@@ -82,19 +82,31 @@ class Tissue:
     def tumour(self) -> Flags:
         return self.kind == "tumour"
 
-    @property
-    def classes(self) -> NDArray[np.int8]:
+    @cached_property
+    def measured(self) -> MeasuredCells:
         columns = {name: self.cells[name] for name in self.cells.dtype.names or ()}
         columns |= {"y_um": self.cells["y_px0"] * self.mpp, "x_um": self.cells["x_px0"] * self.mpp}
         columns |= {"is_tumour": np.ones(len(self.cells), np.bool_)}
-        return classify(MeasuredCells.of(columns, PARAMS, IHCParams().ladder_od), PARAMS, RULES)
+        return MeasuredCells.of(columns, PARAMS, IHCParams().ladder_od)
+
+    @cached_property
+    def classes(self) -> NDArray[np.int8]:
+        return classify(self.measured, PARAMS, RULES)
+
+    @cached_property
+    def table(self) -> TissueFeatures:
+        return TissueFeatures.of(self.cells, self.mpp, self.stain)
 
     def features(self) -> Array:
-        return TissueFeatures.of(self.cells, self.mpp, self.stain).table(FEATURES)
+        return self.table.table(FEATURES)
+
+    def told(self, model: TumourModel) -> TumourTold:
+        cells = {name: self.cells[name] for name in FROM_CELLS}
+        stained = self.classes >= CellClass.C1
+        return tell_tumour(cells, stained, self.measured.completeness, self.mpp, self.stain, model)
 
     def chosen(self, model: TumourModel) -> Flags:
-        cells = {name: self.cells[name] for name in FROM_CELLS}
-        return tell_tumour(cells, self.classes >= CellClass.C1, self.mpp, self.stain, model).chosen
+        return self.told(model).chosen
 
 
 def cells_of(rgb: RGB, mpp: float) -> tuple[np.ndarray[tuple[int], np.dtype[np.void]], StainProfile]:
@@ -157,28 +169,16 @@ def phantoms() -> Iterable[Tissue]:
 
 def fit(tissues: list[Tissue], *, note: str = "") -> TumourModel:
     """Logistic regression; tumour and other tissue weigh the same in every core."""
-    parts = []
-    for tissue in tissues:
-        table, share = tissue.features(), PHANTOM if tissue.name.startswith("phantom") else 1.0
-        for tumour in (False, True):
-            which = np.flatnonzero(tissue.certain & (tissue.tumour == tumour))
-            which = np.random.default_rng(0).permutation(which)[:EXAMPLES]
-            if len(which) >= 20:
-                weight = np.full(len(which), share * EXAMPLES / 2 / max(len(which), EXAMPLES * 3 // 8))
-                parts.append((table[which], np.full(len(which), float(tumour)), weight))
-    x, y, w = (np.concatenate(values) for values in zip(*parts, strict=True))
-    middle, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
-    a = np.c_[np.ones(len(x)), (x - middle) / spread]
-
-    def loss(b: Array) -> tuple[float, Array]:
-        t = a @ b
-        slope = a.T @ (w * (1 / (1 + np.exp(-t)) - y))
-        slope[1:] += PENALTY * b[1:]
-        return float((w * (np.logaddexp(0, t) - y * t)).sum() + PENALTY * (b[1:] ** 2).sum() / 2), slope
-
-    b = minimize(loss, np.zeros(a.shape[1]), jac=True, method="L-BFGS-B").x
-    short = [tuple(float(f"{v:.4g}") for v in values) for values in (middle, spread, b[1:])]
-    return TumourModel(NAME, VERSION, note, FEATURES, *short, bias=float(f"{b[0]:.4g}"))
+    slides = [
+        DrawnCells(
+            tissue.name,
+            tissue.features()[tissue.certain],
+            tissue.tumour[tissue.certain],
+            PHANTOM if tissue.name.startswith("phantom") else 1.0,
+        )
+        for tissue in tissues
+    ]
+    return fit_model(slides, FEATURES, NAME, VERSION, note)
 
 
 def judged(tissue: Tissue, model: TumourModel) -> str:

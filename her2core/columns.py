@@ -27,6 +27,10 @@ CELL_MEASURES: Final = (
     "nucleus_elongation",
     "nucleus_contrast",
     "cell_area_um2",
+    "nucleus_texture_od",
+    "clear_rim_fraction",
+    "clear_around_fraction",
+    "fibre_alignment",
 )
 """What is measured of a cell, in the order of the kernel's rows."""
 

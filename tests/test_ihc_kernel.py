@@ -6,6 +6,7 @@ Phantoms prove plumbing and arithmetic, not clinical validity.
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import defaultdict
 from functools import cache
 from itertools import pairwise
@@ -299,6 +300,41 @@ def test_white_and_black_regions_hold_no_cells() -> None:
         assert len(kernel(rgb, (0, 0), core)) == 0
 
 
+# --- surroundings of nuclei ---------------------------------------------------------------------------
+
+
+def spindles(turn: float, fibres: float | None) -> Cells:
+    """Cells of long nuclei that point ``turn`` degrees from +x towards +y, among fibres or on glass."""
+    edge = 640
+    y, x = np.mgrid[:edge, :edge].astype(np.float64)
+    hematoxylin = np.zeros((edge, edge))
+    if fibres is not None:
+        way = np.deg2rad(fibres)
+        hematoxylin += 0.09 + 0.04 * np.sin(2 * np.pi * (x * np.sin(way) - y * np.cos(way)) / 16)
+    for cy, cx in itertools.product(range(80, edge - 40, 80), repeat=2):
+        nucleus = np.zeros((edge, edge), np.uint8)
+        cv2.ellipse(nucleus, (cx, cy), (22, 11), turn, 0, 360, 1, -1)
+        hematoxylin[nucleus == 1] = 0.3
+    rgb = paint(cv2.GaussianBlur(hematoxylin, (0, 0), 1.0), np.zeros((edge, edge)))
+    return measured(IHCKernel(IHCParams(), by_hand(), 0.25), rgb, Box(60, 60, 580, 580))
+
+
+@pytest.mark.parametrize("turn", [0.0, 30.0, 90.0])
+def test_long_nuclei_are_seen_to_lie_along_fibres_or_across(turn: float) -> None:
+    along, across = spindles(turn, turn)["fibre_alignment"], spindles(turn, turn + 90)["fibre_alignment"]
+    assert min(len(along), len(across)) >= 30
+    assert np.median(along) > 0.3
+    assert np.median(across) < -0.3
+
+
+def test_what_is_clear_around_a_nucleus_is_seen() -> None:
+    bare, embedded = spindles(0.0, None), spindles(0.0, 0.0)
+    assert np.median(bare["clear_rim_fraction"]) > 0.8
+    assert np.median(bare["clear_around_fraction"]) > 0.8
+    assert np.median(embedded["clear_rim_fraction"]) < 0.2
+    assert np.median(bare["nucleus_texture_od"]) < 0.05
+
+
 # --- layout -------------------------------------------------------------------------------------------
 
 FIELD = 720
@@ -473,7 +509,8 @@ def phantom_result(name: str) -> dict[str, float]:
     rgb, truth = render_field(spec)
     stain = profiled(rgb, spec.mpp)
     cells = measured(IHCKernel(IHCParams(), stain, spec.mpp), rgb, Box(0, 0, *rgb.shape[:2]))
-    told = tell_tumour(cells, cells["completeness_01"] >= 0.1, spec.mpp, stain, load_model("cores")).chosen
+    complete = cells["completeness_01"]
+    told = tell_tumour(cells, complete >= 0.1, complete, spec.mpp, stain, load_model("cores")).chosen
     planted, found = places(truth), places(cells)
     match = pairs(planted, found, 4.0 / spec.mpp)
 
@@ -520,8 +557,8 @@ def test_phantom_cells_are_found_and_measured(name: str) -> None:
     assert result["completeness r"] >= 0.87
     assert result["membrane OD r"] >= 0.77
     assert result["kappa"] >= 0.77
-    assert result["tumour kept"] >= 0.88
-    assert result["others dropped"] >= 0.45
+    assert result["tumour kept"] >= 0.86
+    assert result["others dropped"] >= 0.75
 
 
 def test_phantoms_taken_together() -> None:

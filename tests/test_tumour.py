@@ -1,4 +1,4 @@
-"""Tumour cells are told from the table: by a model that sees no DAB, and by stained nests."""
+"""Tumour cells are chosen from the table: by a model that sees no strength of DAB, and by stained nests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from her2core.guidelines.rules_ihc import load_rules
 from her2core.params import ScoreParams
 from her2core.records import Assay, Quality, SlideProfile, SlideRow, SlideState, StainProfile
 from her2core.scoring.ihc import MeasuredCells, SlideScore, score_slide
-from her2core.scoring.tissue_features import AROUND_UM, SQUARE_UM, TissueFeatures
+from her2core.scoring.tissue_features import AROUND_UM as REACHES_UM
+from her2core.scoring.tissue_features import SQUARE_UM, TissueFeatures
 from her2core.scoring.tumour import (
+    AROUND_UM,
     COLUMNS,
     FROM_CELLS,
     TumourTold,
@@ -72,14 +74,24 @@ def tissue(seed: int = 0, part: float = 0.3, side_um: float = 500.0) -> tuple[Ce
         "nucleus_contrast": numbers(0.10, 0.26, 0.03),
         "cell_area_um2": np.maximum(numbers(110, 55, 15), 20),
         "evaluable_fraction": np.clip(numbers(0.98, 0.8, 0.1), 0, 1),
+        "nucleus_texture_od": np.maximum(numbers(0.07, 0.07, 0.02), 0),
+        "clear_rim_fraction": np.clip(numbers(0.05, 0.5, 0.15), 0, 1),
+        "clear_around_fraction": np.clip(numbers(0.1, 0.4, 0.15), 0, 1),
+        "fibre_alignment": numbers(0.0, 0.15, 0.1),
     }
     order = np.lexsort((x[keep], y[keep]))
     return {name: values[keep][order] for name, values in cells.items()}, tumour[keep][order]
 
 
-def told(cells: Mapping[str, NDArray[Any]], stained: NDArray[np.bool_] | None = None) -> TumourTold:
-    none = np.zeros(len(cells["y_px0"]), np.bool_)
-    return tell_tumour(cells, none if stained is None else stained, MPP, STAIN, MODEL)
+def told(
+    cells: Mapping[str, NDArray[Any]],
+    stained: NDArray[np.bool_] | None = None,
+    completeness: NDArray[np.float32] | None = None,
+) -> TumourTold:
+    """By default the whole contour of a stained cell is stained."""
+    marks = np.zeros(len(cells["y_px0"]), np.bool_) if stained is None else stained
+    whole = marks.astype(np.float32) if completeness is None else completeness
+    return tell_tumour(cells, marks, whole, MPP, STAIN, MODEL)
 
 
 def test_a_nest_is_told_from_stroma_without_any_stain() -> None:
@@ -99,10 +111,39 @@ def test_a_stained_nest_is_tumour_whatever_its_nuclei_look_like() -> None:
     assert not nest[tumour & away].any()
 
 
+def test_a_cell_that_shows_the_membrane_of_one_neighbour_is_not_of_the_nest() -> None:
+    cells, _ = tissue()
+    everyone = np.ones(len(cells["y_px0"]), np.bool_)
+    septum = np.arange(len(everyone)) % 10 == 0
+    nest = told(cells, everyone, np.where(septum, 0.4, 0.9).astype(np.float32)).nest
+    assert not nest[septum].any()
+    assert nest[~septum].mean() > 0.95
+
+
+def test_half_of_a_probability_is_that_of_the_cells_around() -> None:
+    cells, _ = tissue(7)
+    alone = MODEL.probability(TissueFeatures.of(cells, MPP, STAIN))
+    place = np.stack([cells["y_px0"], cells["x_px0"]], axis=1) * MPP
+    square = np.floor(place / SQUARE_UM)
+    expected = [
+        (p + alone[np.hypot(*(square - own).T) * SQUARE_UM <= AROUND_UM].mean()) / 2
+        for p, own in zip(alone, square, strict=True)
+    ]
+    assert told(cells).probability == pytest.approx(expected, abs=1e-3)
+
+
 def test_single_stained_cells_are_no_nest() -> None:
     cells, _ = tissue()
     nest = told(cells, np.random.default_rng(1).random(len(cells["y_px0"])) < 0.2).nest
     assert nest.mean() < 0.01
+
+
+def test_a_place_among_the_slides_own_cells_runs_from_end_to_end_of_their_range() -> None:
+    cells, _ = tissue(6)
+    features = TissueFeatures.of(cells, MPP, STAIN)
+    own, place = features.table(("clear_rim", "own_clear_rim")).T
+    low, high = np.quantile(own, (0.03, 0.97))
+    assert place == pytest.approx((own - (low + high) / 2) / (high - low))
 
 
 def test_the_model_reads_no_dab() -> None:
@@ -130,7 +171,7 @@ def test_means_around_a_cell_are_those_of_the_cells_in_the_squares_around() -> N
     features = TissueFeatures.of(cells, MPP, STAIN)
     square = np.floor(np.stack([cells["y_px0"], cells["x_px0"]], axis=1) * MPP / SQUARE_UM)
     apart = np.hypot(*np.moveaxis(square[:, None] - square[None], 2, 0)) * SQUARE_UM
-    for um in AROUND_UM:
+    for um in REACHES_UM:
         near = apart <= um
         names = (f"contrast_{um:.0f}", f"crowd_{um:.0f}", f"spread_contrast_{um:.0f}")
         mean, crowd, spread = features.table(names).T

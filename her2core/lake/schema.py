@@ -169,6 +169,13 @@ CELLS = Table(
         Column("nucleus_elongation", SINGLE, "", "Long over short axis of the nucleus; 1 is a circle."),
         Column("nucleus_contrast", SINGLE, "OD", "Hematoxylin OD of the nucleus above its surroundings."),
         Column("cell_area_um2", SINGLE, "µm²", "Area inside the cell's contour."),
+        Column("nucleus_texture_od", SINGLE, "OD", "Standard deviation of hematoxylin OD inside the nucleus: "
+               "coarse or even chromatin."),
+        Column("clear_rim_fraction", SINGLE, "fraction", "Part of the band 0.5 to 2 µm outside the nucleus "
+               "without hematoxylin: gaps, where epithelium has cytoplasm."),
+        Column("clear_around_fraction", SINGLE, "fraction", "The same 4 to 11 µm outside the nucleus."),
+        Column("fibre_alignment", SINGLE, "", "How far a long nucleus lies along the fibres around it: 1 "
+               "along, -1 across, 0 where either has no direction."),
         Column("nucleus_od", SINGLE, "OD", "Mean hematoxylin OD of the nucleus."),
         Column("cytoplasm_od", SINGLE, "OD", "DAB OD of the cytoplasm."),
         Column("membrane_od_mean", SINGLE, "OD", "Mean DAB OD of the whole contour."),

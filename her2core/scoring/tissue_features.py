@@ -26,8 +26,10 @@ FINENESS: Final = 4096
 """Steps of a unit in which averaged numbers are summed."""
 WIDEST: Final = 8.0
 """Numbers of a cell are kept within this of 0, so that one odd cell does not rule an average."""
-MIDDLE: Final = (0.1, 0.5, 0.9)
-"""Quantiles of the slide's own cells that a number is held against."""
+ENDS: Final = (0.03, 0.97)
+"""Quantiles between which the slide's own range lies. The middle of the range depends less on how much of a
+slide is tumour than the median of its cells does. Ours: on cores left out the best feature tells 0.77 so and
+0.74 by the median (mean of sensitivity and specificity)."""
 
 MEASURED: Final = (
     "nucleus_area_um2",
@@ -36,12 +38,30 @@ MEASURED: Final = (
     "nucleus_contrast",
     "cell_area_um2",
     "evaluable_fraction",
+    "nucleus_texture_od",
+    "clear_rim_fraction",
+    "clear_around_fraction",
+    "fibre_alignment",
 )
 """Columns of the kernel's rows, besides their places, that features are made of."""
 
-OWN: Final = ("area", "elongation", "density", "contrast", "surroundings", "cell_area", "evaluable")
+OWN: Final = (
+    "area",
+    "elongation",
+    "density",
+    "contrast",
+    "surroundings",
+    "cell_area",
+    "evaluable",
+    "texture",
+    "clear_rim",
+    "clear_around",
+    "alignment",
+)
 """Numbers of a cell: area and elongation of its nucleus; hematoxylin of that, above what surrounds it, and of
-what surrounds it, in units of the slide's range; area inside its contour, and how much of this is judged."""
+what surrounds it, in units of the slide's range; area inside its contour, and how much of this is judged;
+spread of hematoxylin inside the nucleus, in units of that range; what is clear next to the nucleus and
+farther out; how far the nucleus lies along fibres."""
 
 Column = NDArray[np.float64]
 
@@ -52,8 +72,8 @@ class TissueFeatures:
 
     Names are those of `OWN`; with ``_25``, ``_50`` or ``_100`` behind them their means around the cell,
     with ``spread_`` in front the standard deviation there; ``crowd_25`` and so on is the logarithm of the
-    number of cells there. ``own_`` in front of any of them is its place among the slide's own cells: 0 at
-    their median, and 1 from the 10th to the 90th percentile.
+    number of cells there. ``own_`` in front of any of them is its place in the range of the slide's own
+    cells: 0 in the middle, and 1 from the 3rd to the 97th percentile.
     """
 
     own: Mapping[str, Column]
@@ -86,6 +106,10 @@ class TissueFeatures:
             "surroundings": dense - contrast,
             "cell_area": np.log(np.maximum(number["cell_area_um2"], 1.0)),
             "evaluable": number["evaluable_fraction"],
+            "texture": number["nucleus_texture_od"] / range_od,
+            "clear_rim": number["clear_rim_fraction"],
+            "clear_around": number["clear_around_fraction"],
+            "alignment": number["fibre_alignment"],
         }
         place = [np.asarray(cells[axis], np.float64) * mpp for axis in ("y_px0", "x_px0")]
         squares = [np.floor(axis / SQUARE_UM).astype(np.int64) for axis in place]
@@ -170,6 +194,6 @@ def _disc_sums(
 
 
 def _against(values: Column) -> Column:
-    """Place among all values: 0 at the median, 1 apart from the 10th to the 90th percentile."""
-    low, middle, high = np.quantile(values, MIDDLE)
-    return np.asarray(np.clip((values - middle) / max(high - low, 1e-6), -WIDEST, WIDEST))
+    """Place in the range of all values: 0 in the middle, 1 apart from end to end."""
+    low, high = np.quantile(values, ENDS)
+    return np.asarray(np.clip((values - (low + high) / 2) / max(high - low, 1e-6), -WIDEST, WIDEST))

@@ -31,7 +31,7 @@ from her2core.stages.nuclei_table import kernel_table
 from her2core.stages.outlines import nuclei_near
 from her2core.storage.store import Store
 
-VERSION = 10
+VERSION = 11
 """Raised whenever the same pixels and parameters would give other rows, or other parts."""
 
 UNIT_SHARDS = 1.5

@@ -44,7 +44,7 @@ from her2core.storage.store import Store, content_key
 Score = TypeVar("Score", ScoreParams, ISHScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 15
+VERSION = 16
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 

@@ -133,7 +133,9 @@ def _told(job: IHCJob) -> TumourTold:
     everyone = {"is_tumour": np.ones(len(read), np.bool_)}
     measured = MeasuredCells.of(cells | places | everyone, params, ladder_od)
     stained = classify(measured, params, load_rules(params.rules)) >= CellClass.C1
-    return tell_tumour(cells, stained, mpp, _stain(job), load_model(params.tumour_model))
+    return tell_tumour(
+        cells, stained, measured.completeness, mpp, _stain(job), load_model(params.tumour_model)
+    )
 
 
 class _ColumnCollector:

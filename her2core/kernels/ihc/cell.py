@@ -13,6 +13,7 @@ from her2core.kernels.ihc import membrane
 from her2core.kernels.ihc.contour import trace_contours
 from her2core.kernels.ihc.nucleus_model import around, inside
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD
+from her2core.kernels.ihc.surroundings import SurroundingsRule, clear_fraction, fibre_alignment, texture
 from her2core.kernels.polar import N_RAYS, Sheet, centroid, elongation
 from her2core.kernels.polar_lanes import LANES
 
@@ -44,6 +45,7 @@ class Sizes(NamedTuple):
     positive: int  # DAB grey from which a ray is stained
     above: int  # ... and so much above the cytoplasm
     ladder: NDArray[np.int32]  # DAB grey
+    tissue: SurroundingsRule
 
 
 class Scratch(NamedTuple):
@@ -139,6 +141,11 @@ def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, ray_index: Any
     row[1] = sizes.low_od + (own - BASE) * sizes.grey_od
     row[16] = elongation(found.path[i], ray_index)
     row[17] = (own - around(sheets.stains, at, found.path[i], NUCLEUS_RIM_PX, 1)[0]) * sizes.grey_od
+    tissue = sizes.tissue
+    row[19] = texture(sheets.stains, at, found.path[i]) * sizes.grey_od
+    row[20] = clear_fraction(sheets.stains, at, found.path[i], tissue.rim, 1, tissue)
+    row[21] = clear_fraction(sheets.stains, at, found.path[i], tissue.around, 2, tissue)
+    row[22] = fibre_alignment(sheets.stains, sizes.stride, at, found.path[i], ray_index, tissue)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

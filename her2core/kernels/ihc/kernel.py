@@ -12,6 +12,7 @@ begins: however a slide is cut, the rows are the same bits.
     pockets    cells of which only the membrane shows
     contour    the contour of a cell
     membrane   and its stain
+    surroundings   what tells tissues apart beside a nucleus
     cell       the numbers of a row
 """
 
@@ -34,6 +35,7 @@ from her2core.kernels.ihc.overlaps import suppress_overlaps
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES, Planes, Smoothing, fill_planes, stain_tables
 from her2core.kernels.ihc.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.ihc.splitting import find_merged, split_limits, splitting_rule
+from her2core.kernels.ihc.surroundings import surroundings_rule
 from her2core.kernels.nuclei import UNLIMITED, Given, Nuclei
 from her2core.kernels.polar import N_RAYS, new_ray_index, new_ray_offsets
 from her2core.params import IHCParams
@@ -498,6 +500,7 @@ class IHCKernel:
             positive=round(self.params.positive_od * DAB_PER_OD),
             above=round(ABOVE_CYTOPLASM_OD * DAB_PER_OD),
             ladder=np.ceil(np.array(self.params.ladder_od) * DAB_PER_OD - 0.5).astype(np.int32),
+            tissue=surroundings_rule(self.um, self.wide_star.dy.shape[1] - 1),
         )
 
     def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:
