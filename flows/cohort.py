@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -22,7 +23,7 @@ from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
 from flows import artifacts
-from flows.clusters import open_cluster
+from flows.clusters import open_clusters
 from flows.interrupt import rearm
 from flows.metrics import observed
 from her2core.cohort import CohortSummary, preview
@@ -32,7 +33,7 @@ from her2core.publish import Publisher
 from her2core.records import SlideRow, SlideState
 from her2core.report.build import write_report
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
-from her2core.stages.fanout import RunOverError, Workers
+from her2core.stages.fanout import Crews, RunOverError, Workers
 from her2core.stages.names import Names
 from her2core.stages.prepare import clear_scratch
 from her2core.stages.run import Run, open_run
@@ -183,14 +184,15 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
                 rows.append(row)
             else:
                 keep(found)
-        chosen = open_cluster(cluster, run.config.run.workers)
-        with chosen.connect() as client:
-            workers = Workers(client, chosen.title)
-            at_work.append(workers)
-            with workers.watched():
-                trouble = _score_all(run, rows, workers, keep)
+        with ExitStack() as stack:
+            for chosen in open_clusters(cluster, run.config.run.workers):
+                workers = Workers(stack.enter_context(chosen.connect()), chosen.title)
+                at_work.append(workers)
+                stack.enter_context(workers.watched())
+            trouble = _score_all(run, rows, Crews(at_work), keep)
+            for workers in at_work:
                 if workers.over is None:
-                    client.run(clear_scratch, run.config.run.scratch())
+                    workers.client.run(clear_scratch, run.config.run.scratch())
         if publisher is None:
             of = {result.outcome.slide.slide_id: result for result in alone}
             ordered = [of[row.slide_id] for row in rows]
@@ -249,9 +251,9 @@ def ending(summary: CohortSummary, hide: Callable[[str], str] = str) -> State[Co
 
 
 def _score_all(
-    run: Run, rows: Sequence[SlideRow], workers: Workers, keep: Callable[[SlideFinished], None]
+    run: Run, rows: Sequence[SlideRow], crews: Crews, keep: Callable[[SlideFinished], None]
 ) -> Her2Error | None:
-    """Fan slides out, ``slides_in_flight`` at a time, and turn every failure into a row.
+    """Fan slides out, ``slides_in_flight`` at a time on each cluster, and turn every failure into a row.
 
     What ends the run (a full disk, a lost scheduler, a store that answers no more) leaves the slides that are
     not done to the next run; so does an interruption, which goes on to the caller.
@@ -273,42 +275,44 @@ def _score_all(
     unsearched: Any = quote(run)
     done: set[str] = set()
     trouble: list[Her2Error] = []
-    futures: dict[PrefectFuture[SlideFinished], SlideRow] = {}
+    futures: dict[PrefectFuture[SlideFinished], tuple[SlideRow, Workers]] = {}
     finished: SimpleQueue[PrefectFuture[SlideFinished]] = SimpleQueue()
     waiting = iter(rows)
 
     def submit_next() -> None:
-        for row in waiting if workers.over is None else ():
+        for row in waiting if crews.over is None else ():
+            workers = crews.take()
             future = per_slide.with_options(task_run_name=row.slide_id).submit(unsearched, row, workers)
-            futures[future] = row
+            futures[future] = row, workers
             future.add_done_callback(finished.put)
             return
 
     try:
-        for _ in range(settings.slides_in_flight):
+        for _ in range(settings.slides_in_flight * len(crews)):
             submit_next()
         while futures:
             future = finished.get()
-            row = futures.pop(future)
+            row, workers = futures.pop(future)
             future.wait()
+            crews.give_back(workers)
             outcome = future.state.result(raise_on_failure=False)
             if not isinstance(outcome, SlideFinished):
                 why = failure_of(outcome, run.places(row))
                 if why.trouble is not None:
                     trouble.append(why.trouble)
                     if why.ends_run:
-                        workers.stop(why.trouble)
+                        crews.stop(why.trouble)
                 outcome = record_failure(run, row, why)
             done.add(row.slide_id)
             keep(outcome)
             progress.advance()
             submit_next()
     except BaseException:
-        workers.stop(RunOverError("interrupted"))
+        crews.stop(RunOverError("interrupted"))
         raise
-    if workers.over is not None:
-        trouble.insert(0, workers.over)
-    rest = failure_of(workers.over or RunOverError("the run ended")).told(run.hide)
+    if crews.over is not None:
+        trouble.insert(0, crews.over)
+    rest = failure_of(crews.over or RunOverError("the run ended")).told(run.hide)
     for row in rows:
         if row.slide_id not in done:
             keep(not_scored(run, row, rest))

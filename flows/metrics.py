@@ -94,9 +94,11 @@ class RunMetrics(logging.Handler):
         if published is not None:
             self.seconds.labels(published.stage).observe(published.seconds)
             self.bytes.labels(published.stage).inc(published.bytes_written)
-        if step is None or step.slide_id == COHORT:
+        if step is None:
             return
-        if step.stage == FIRST_STAGE and step.done == 0:
+        if step.slide_id == COHORT:  # a run may leave alone what is as it was
+            self.total = step.total
+        elif step.stage == FIRST_STAGE and step.done == 0:
             if step.slide_id in self.states:
                 self.retries.inc()
             self.states[step.slide_id] = RUNNING
@@ -129,6 +131,8 @@ class JsonLines(logging.StreamHandler[TextIO]):
         }
         step: Progress | None = getattr(record, "progress", None)
         published: Published | None = getattr(record, "published", None)
+        if (slide := getattr(record, "slide_id", None)) is not None:
+            line["slide"] = slide
         if step is not None:
             line |= {"slide": step.slide_id, "stage": step.stage, "done": step.done, "total": step.total}
             if step.state:

@@ -81,9 +81,10 @@ def record_failure(run: Run, row: SlideRow, error: object) -> SlideFinished:
                  details=why.details)  # fmt: skip
     except (OSError, BotoCoreError, StoreError) as trouble:  # the tables tell it as well
         log.warning("%s: not noted in the journal: %s", row.slide_id, cleaned(str(trouble)))
-    log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message)
+    about = {"slide_id": row.slide_id}
+    log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message, extra=about)
     if why.details:
-        log.info("%s: traceback\n%s", row.slide_id, why.details)
+        log.info("%s: traceback\n%s", row.slide_id, why.details, extra=about)
     report(row.slide_id, ENDED, 1, 1, why.state)
     return not_scored(run, row, why)
 

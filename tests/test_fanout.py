@@ -19,6 +19,7 @@ from her2core.errors import ClusterError
 from her2core.stages.fanout import (
     CONVICTIONS,
     MOST_TRIES,
+    Crews,
     RunOverError,
     TooLongError,
     Workers,
@@ -175,3 +176,22 @@ def test_a_cluster_without_workers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         workers = Workers(client)
         with workers.watched(), pytest.raises(ClusterError, match="no Dask worker"):
             run(workers, ["a"])
+
+
+def test_slides_are_dealt_to_the_cluster_that_has_the_fewest_and_what_ends_one_ends_all() -> None:
+    class Idle(Workers):
+        def __init__(self) -> None:
+            super().__init__(None)
+
+    first, second = Idle(), Idle()
+    crews = Crews([first, second])
+    taken = [crews.take() for _ in range(4)]
+    assert [taken.count(crew) for crew in (first, second)] == [2, 2]
+    crews.give_back(second)
+    assert crews.take() is second
+    assert crews.over is None
+    second.stop(why := ClusterError("gone"))
+    assert crews.over is why
+    crews.stop(RunOverError("ended"))
+    assert second.over is why
+    assert isinstance(first.over, RunOverError)

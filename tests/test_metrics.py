@@ -43,7 +43,7 @@ def values(registry: CollectorRegistry) -> dict[str, float]:
 
 def test_a_run_is_counted_by_state_stage_and_try(logger: logging.Logger) -> None:
     registry = CollectorRegistry()
-    logger.addHandler(RunMetrics(registry, 4))
+    logger.addHandler(RunMetrics(registry, 9))  # of which the run works on four
     report(COHORT, SLIDES, 0, 4)
     for slide in ("a", "b", "c"):
         report(slide, "inspect", 0, 1)
@@ -71,15 +71,17 @@ def test_a_line_of_the_log_says_run_slide_stage_key_and_duration_and_no_secret(
     logger.addHandler(JsonLines("run-1", stream, hide=lambda text: text.replace("Jane Doe", "…")))
     report_published(Published("a", "cells", "k1", 2.51234, 10))
     report("a", ENDED, 1, 1, "scored")
+    logger.warning("a: failed", extra={"slide_id": "a"})
     try:
         raise ValueError("s3://user:secret@host/Jane Doe")
     except ValueError:
         logger.exception("at /home/x/secret-folder/Jane Doe")
-    published, ended, failed = map(json.loads, stream.getvalue().splitlines())
+    published, ended, warned, failed = map(json.loads, stream.getvalue().splitlines())
     assert published.items() >= {
         "run": "run-1", "slide": "a", "stage": "cells", "key": "k1", "seconds": 2.512, "level": "info",
     }.items()  # fmt: skip
     assert (ended["slide"], ended["state"]) == ("a", "scored")
+    assert (warned["slide"], warned["level"]) == ("a", "warning")
     assert "ValueError" in failed["traceback"]
     assert not any(word in stream.getvalue() for word in ("Jane", "user:secret", str(ROOT)))
 

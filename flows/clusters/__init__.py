@@ -46,6 +46,12 @@ def open_cluster(cluster: str, workers: int | None = None) -> Cluster:
     return RunningScheduler(cluster)
 
 
+def open_clusters(cluster: str, workers: int | None = None) -> list[Cluster]:
+    """The clusters that share a run's slides: one, or as many as the settings of Kubernetes say."""
+    first = open_cluster(cluster, workers)
+    return [first] * first.count
+
+
 def check_address(cluster: str) -> None:
     """Refuse what names no cluster, with `ConfigError`."""
     if cluster in ("local", KUBERNETES) or cluster.startswith(f"{KUBERNETES}:"):

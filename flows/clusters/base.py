@@ -56,10 +56,15 @@ class Cluster(Protocol):
     ----------
     title
         What messages call it.
+    count
+        How many clusters of this kind share a run's slides.
     """
 
     @property
     def title(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
 
     def connect(self) -> AbstractContextManager[Client]:
         """The run's one client; whatever was started for it is gone when the block ends.

@@ -48,6 +48,11 @@ class KubernetesCluster:
     settings: PodSettings
     title: str = "Kubernetes"
 
+    @property
+    def count(self) -> int:
+        """As the settings say."""
+        return self.settings.clusters
+
     @contextmanager
     def connect(self) -> Iterator[Client]:
         """See `flows.clusters.base.Cluster`."""

@@ -23,6 +23,7 @@ class LocalMachine:
 
     workers: int | None = None
     title: str = "this machine"
+    count: int = 1
 
     @contextmanager
     def connect(self) -> Iterator[Client]:

@@ -75,6 +75,7 @@ class PodSettings(_Settings):
     operator_namespace: str = "dask-operator"
     minimum: int = Field(default=1, ge=1)
     maximum: int = Field(default=10, ge=1)
+    clusters: int = Field(default=1, ge=1, le=100, description="Clusters that share a run's slides.")
     idle_timeout_s: int = Field(default=1800, ge=LEAST_IDLE_S)
     start_timeout_s: int = Field(default=900, ge=1)
     environment: dict[str, str] = {}

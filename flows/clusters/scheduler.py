@@ -18,6 +18,7 @@ class RunningScheduler:
 
     address: str
     timeout_s: int = 60
+    count: int = 1
 
     @property
     def title(self) -> str:

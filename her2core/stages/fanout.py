@@ -252,6 +252,39 @@ class Workers:
         return True
 
 
+class Crews:
+    """The clusters of a run, among which its slides are dealt: one, or several for a large cohort.
+
+    Not shared between threads: the run's main thread deals.
+    """
+
+    def __init__(self, crews: Sequence[Workers]) -> None:
+        self._slides = dict.fromkeys(crews, 0)
+
+    @property
+    def over(self) -> Her2Error | None:
+        """Why the run ends, if it does: what ends one cluster's part ends all, and the next run resumes."""
+        return next((crew.over for crew in self._slides if crew.over is not None), None)
+
+    def stop(self, why: Her2Error) -> None:
+        """End all that runs."""
+        for crew in self._slides:
+            crew.stop(why)
+
+    def take(self) -> Workers:
+        """The cluster that has the fewest slides, which gets one more."""
+        crew = min(self._slides, key=self._slides.__getitem__)
+        self._slides[crew] += 1
+        return crew
+
+    def give_back(self, crew: Workers) -> None:
+        """A slide of this cluster has ended."""
+        self._slides[crew] -= 1
+
+    def __len__(self) -> int:
+        return len(self._slides)
+
+
 def fan_out(
     workers: Workers,
     function: Callable[[Item], Result],

@@ -61,6 +61,7 @@ service_account: {{ .Release.Name }}-dask
 operator_namespace: {{ $dask.operatorNamespace }}
 minimum: {{ $dask.minimum }}
 maximum: {{ $dask.maximum }}
+clusters: {{ $dask.clusters }}
 idle_timeout_s: {{ $dask.idleTimeoutSeconds }}
 start_timeout_s: {{ $dask.startTimeoutSeconds }}
 environment:
