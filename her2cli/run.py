@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +39,7 @@ from her2cli.look import show_plan
 
 if TYPE_CHECKING:
     from her2core.storage.journal import SlideStatus
+    from her2core.storage.store import Store
 
 
 @app.command("run", epilog=EXIT_CODES)
@@ -135,6 +138,10 @@ def status_command(
     slide: Annotated[
         str | None, typer.Argument(metavar="[SLIDE]", help="One slide, with the traceback of its error.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Rate, time to go and what waits for what, until the run ends.")
+    ] = False,
+    every_s: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 10.0,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -144,6 +151,9 @@ def status_command(
 
     store = Store(out, endpoint_url=endpoint_url)
     store.reach()
+    if watch:
+        _watch(store, every_s)
+        return
     every = cohort_status(store)
     entries = [entry for entry in every if slide in (None, entry.slide_id)]
     if as_json:
@@ -166,6 +176,23 @@ def status_command(
     from flows.show import row_table
 
     console.print(row_table([_status_row(entry) for entry in entries], console.width))
+
+
+def _watch(store: Store, every_s: float) -> None:
+    """Show how far the run is until nobody is at work any more, or somebody presses Ctrl-C."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from her2core.lake.watch import Watch
+
+    eye = Watch(store)
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            seen = eye.look()
+            live.update(Text("\n".join(seen.lines())), refresh=True)
+            if seen.holder is None:
+                return
+            time.sleep(every_s)
 
 
 def _status_row(entry: SlideStatus) -> dict[str, str]:

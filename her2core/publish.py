@@ -212,9 +212,10 @@ class Publisher:
 
     def _say_running(self) -> None:
         """Write the run's row while it goes on: how far it is, and the tables as they were before."""
-        done = [self._input(result) for result in self.results.values()]
+        done: list[Mapping[str, Any]] = [self._input(result) for result in self.results.values()]
+        done += [{**entry, "carried": True} for entry in self._carried()]
         ended = {entry["slide_id"] for entry in done}
-        waiting = [
+        waiting: list[Mapping[str, Any]] = [
             {"slide_id": row.slide_id, "state": RUNNING} for row in self.run.rows if row.slide_id not in ended
         ]
         self._say(RUNNING, self.before, done + waiting)

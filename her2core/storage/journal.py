@@ -107,16 +107,26 @@ def cohort_status(store: Store) -> tuple[SlideStatus, ...]:
     A slide whose run ended before it did, however that ended, is ``interrupted``.
     """
     alive = {beat.run_id for beat in heartbeats(store) if beat.alive}
-    known = {field.name for field in fields(SlideStatus)}
     found = []
     for path in store.list(FOLDER):
-        entry = {name: value for name, value in store.read_json(path).items() if name in known}
-        status = SlideStatus(**{**entry, "state": SlideState(entry["state"])})
+        status = status_of(store, path)
+        if status is None:
+            continue
         if status.state == SlideState.RUNNING and status.run_id not in alive:
             why = "its run ended before it was done; run again to resume"
             status = replace(status, state=SlideState.INTERRUPTED, message=why)
         found.append(status)
     return tuple(found)
+
+
+def status_of(store: Store, path: str) -> SlideStatus | None:
+    """One entry of the journal as it stands; None if it is not there."""
+    known = {field.name for field in fields(SlideStatus)}
+    try:
+        entry = {name: value for name, value in store.read_json(path).items() if name in known}
+    except FileNotFoundError:
+        return None
+    return SlideStatus(**{**entry, "state": SlideState(entry["state"])})
 
 
 @dataclass(frozen=True, slots=True)
