@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.states import Completed, Failed
 
-from flows import artifacts
+from flows import artifacts, cohort
 from her2core.cohort import CohortSummary
 from her2core.config import Config, RunSettings
 from her2core.publish import PICTURE
@@ -110,3 +111,29 @@ def test_pseudonyms_keep_folders_out_of_links_but_for_an_address_that_somebody_g
 def test_an_address_for_browsers_carries_no_credentials() -> None:
     with pytest.raises(ValueError, match="browse_url carries a query"):
         RunSettings(browse_url="https://see.org/?token=1")
+
+
+def test_prefect_links_the_report_that_was_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, dict[str, Any]] = {}
+    for kind in ("link", "markdown", "table"):
+        monkeypatch.setattr(
+            artifacts, f"create_{kind}_artifact", lambda key, **given: made.update({key: given})
+        )
+    artifacts.show_cohort(run, replace(summary(run), report="report/r1/page.html"))
+    assert made[artifacts.REPORT]["link"] == f"file://{run.store.uri('report/r1/page.html')}"
+    del made[artifacts.REPORT]
+    artifacts.show_cohort(run, summary(run))
+    assert artifacts.REPORT not in made
+
+
+def test_a_report_that_cannot_be_written_costs_no_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = [Failed(message="no space"), Completed(data="report/r1/page.html")]
+    monkeypatch.setattr(cohort, "report", lambda _, return_state: states.pop(0))
+    whole = summary(run, row("one"))
+    assert cohort._reported(run, whole) is whole
+    assert "her2 report writes it again" in caplog.text
+    assert cohort._reported(run, whole).report == "report/r1/page.html"
+    without = replace(run, config=Config(run=RunSettings(report=False)))
+    assert cohort._reported(without, whole) is whole  # and nothing is asked

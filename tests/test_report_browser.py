@@ -34,7 +34,7 @@ def make_run(store: Store) -> None:
             score=SCORES[k % 4],
             her2_class=CLASSES[k % 4],
             membrane_od_mean=0.8 - 0.01 * k,
-            scanner="BA"[k % 2],
+            scanner=EVIL if k == 7 else "BA"[k % 2],
             reader_score="3+" if k < 2 else None,
             picture="pictures/a.png" if k == 0 else None,
             tissue_area_mm2=500.0 if k == 5 else 10.0 + 0.1 * k,
@@ -207,6 +207,13 @@ def test_a_case_opens_with_its_pictures(page: Any) -> None:
     assert "breast_asco_cap_2018" in text
     assert "30.0 %" in text
     _until(lambda: page.execute_script("return document.querySelector('#card img').naturalWidth") == 200)
+    page.execute_script("document.getElementById('card').close()")
+
+
+def test_an_address_opens_the_slide_that_it_names(page: Any) -> None:
+    page.execute_script("location.hash = 'slide=lost'")
+    _until(lambda: page.execute_script("return document.getElementById('card').open"))
+    assert "the file is cut off" in page.execute_script("return document.getElementById('card').textContent")
     page.execute_script("document.getElementById('card').close()")
 
 

@@ -60,7 +60,17 @@ function makeCards() {
           step('‹ Before', firstCard - CARDS, firstCard === 0), step('Next ›', firstCard + CARDS, firstCard + CARDS >= all.length)));
     },
   });
+  window.addEventListener('hashchange', openLinked);
   byId('card').addEventListener('click', (event) => { if (event.target === byId('card')) byId('card').close(); });
+}
+
+/** An address that ends in #slide=ID or #case=ID opens a sheet: for links from elsewhere. */
+function openLinked() {
+  const linked = new URLSearchParams(location.hash.slice(1));
+  const i = slides.slide_id.indexOf(linked.get('slide'));
+  const s = i < 0 ? specimens.case_id.indexOf(linked.get('case')) : slides.specimen_row[i];
+  if (i >= 0) openCard(s, i);
+  else if (s >= 0) openCard(s);
 }
 
 const PICTURED = { slide: 'The slide, and every cell or nucleus that was counted', fields: 'Six fields at full resolution, plain and with the outlines that were measured', regions: 'Regions' };

@@ -48,6 +48,7 @@ makeCards();
 facts();
 printing();
 apply();
+openLinked();
 window.her2report = {
   state, toggle, reset, apply, slidesCsv, specimensCsv,
   figureData: (name) => figures.get(name).data(),
