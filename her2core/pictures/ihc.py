@@ -28,7 +28,7 @@ from her2core.pictures.canvas import (
     scale_bar,
     shortened,
 )
-from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
+from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR, ink_on
 from her2core.profile.sampling import Pixels
 
 RANK = np.array([0.0, 1.0, 2.0, 2.0, 3.0])  # of CellClass 0 ... 4 on the heat map
@@ -188,9 +188,9 @@ def _class_bar(
         share = 100 * count / max(summary.n, 1)
         axes.barh(0.5, share, left=start, height=1.0, color=CLASS_COLOURS[cell_class], linewidth=0)
         if share >= 5:
-            light = cell_class is CellClass.C3
-            axes.text(start + share / 2, 0.48, f"{share:.0f} %", ha="center", va="center", fontsize=9.5,
-                      color="white" if light else INK)  # fmt: skip
+            ink = ink_on(CLASS_COLOURS[cell_class])
+            middle = start + share / 2
+            axes.text(middle, 0.48, f"{share:.0f} %", ha="center", va="center", fontsize=9.5, color=ink)
         start += share
     if not summary.n:
         axes.barh(0.5, 100, height=1.0, color="#F0F0F0", linewidth=0)
