@@ -22,18 +22,15 @@ _home = pytest.StashKey[str]()
 
 SLOW = frozenset(
     """
-    test_between test_biopsy test_blur test_cli test_cluster test_contours_by_eye test_cube test_dapi_share
-    test_dish test_export test_fanout test_fields_picture test_fluorescence test_gc test_ghosts
-    test_heterogeneity test_hostile test_ihc_kernel test_ingest_flow test_ish test_ish_kernel test_ish_phantom
-    test_ish_real test_jackknife test_kubernetes test_lanes test_layout test_learn_tumour test_maintain
-    test_neighbours test_outcome test_outlines test_pattern test_phantom test_picture test_picture_cohort
-    test_picture_ish test_picture_regions test_profile test_publish test_pyramid test_python_api test_qc
-    test_readme test_real_images test_regions test_report test_report_browser test_report_compare test_run test_server
-    test_source_codec test_sources test_spatial test_spots test_stage_versions test_stain test_storage
-    test_tissue_by_eye test_zarrita
-    """.split()
+    between biopsy blur cli cluster contours_by_eye cube dapi_share dish export fanout fields_picture
+    fluorescence gc ghosts heterogeneity hostile ihc_kernel ingest_flow ish ish_kernel ish_phantom
+    ish_real jackknife kubernetes lanes layout learn_tumour maintain neighbours outcome outlines pattern
+    phantom picture picture_cohort picture_ish picture_regions profile publish pyramid python_api qc
+    readme real_images regions report report_browser report_compare run server source_codec sources
+    spatial spots stage_versions stain storage tissue_by_eye zarrita
+    """.split()  # noqa: SIM905
 )
-"""Modules that compile kernels, draw, or start servers, clusters or browsers: `make quick` leaves them out."""
+"""Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`."""
 
 settings.register_profile("her2", deadline=None)  # the first example may compile a kernel
 settings.load_profile("her2")
@@ -61,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker(pytest.mark.slow)
 
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from her2core.config import Config
+from her2core.lake.batches import commit_files
 from her2core.lake.rows import slide_row
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, PATIENTS, REGIONS, RUNS, SLIDES, Table
-from her2core.lake.tables import commit_files, commit_rows
+from her2core.lake.tables import commit_rows
 from her2core.params import IHCParams, PyramidParams, ScoreParams
 from her2core.phantom.render import render_field
 from her2core.phantom.spec import PhantomSpec

@@ -81,7 +81,7 @@ def test_the_pyramid_carries_the_profile(tmp_path: Path) -> None:
     grid = writer.grid_of(info.height, info.width, params)
     for task in grid.tasks():
         prepare.shard(source, store, "p", grid, params, task)
-    prepare.finish_pyramid(source, store, "p", grid, params)
+    prepare.finish_pyramid(source, store, "p", grid, writer.settle(info, params))
     attributes = json.loads(store.read_bytes("p/zarr.json"))["attributes"]
     assert b64decode(attributes["icc_profile"]) == PROFILE
     assert attributes["ome"]["version"] == "0.5"
