@@ -3,7 +3,7 @@
     python benchmarks/bench_end_to_end.py [--across 2] [--rounds 3]
 
 Ours is the real run: `score_slide` and the tables' commit, with the default configuration, on a local cluster
-of one worker process. Counted is the processor time of driver and worker together, Dask's own included; the
+of one worker process. We report the CPU time of driver and worker together, Dask's own included; the
 first run, which loads compiled code, is not.
 
 The peers read the same slide with OpenSlide, tile by tile, and keep a table of cells in memory: nuclei from
