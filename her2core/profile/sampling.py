@@ -6,8 +6,11 @@ gives the same pixels in the same order.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import cv2
@@ -21,6 +24,7 @@ from her2core.statistics import scattered
 WHITE = 254  # a pixel this bright in every channel was filled by the scanner, or is overexposed glass
 FULL, PARTIAL = 0.5, 0.05  # share of tissue from which a tile is taken first, and taken at all; ours
 MAX_COARSE_PIXELS = 16_000_000  # 48 MB of RGB: the coarse picture of an 8 cm² slide at 8 µm/px is 12.5 MP
+TILES_AHEAD = 8  # sampled tiles that are read side by side from a server, 200 kB of pixels each (ours)
 
 Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -69,6 +73,21 @@ class SampledSlide:
             y0, x0 = int(iy[k]) * edge, int(ix[k]) * edge
             yield Box(y0, x0, min(y0 + edge, self.height), min(x0 + edge, self.width))
 
+    def _read_ahead(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, Pixels]]:
+        """Sampled tiles in their order; from a server some are read while the one before is looked at."""
+        if not getattr(self._reader, "waits", False):
+            yield from ((box, self.read(self.tile_halvings, box)) for box in boxes)
+            return
+        with ThreadPoolExecutor(TILES_AHEAD) as pool:
+            begun: deque[tuple[Box, Future[Pixels]]] = deque()
+            for box in boxes:
+                begun.append((box, pool.submit(self.read, self.tile_halvings, box)))
+                if len(begun) > TILES_AHEAD:
+                    first, pixels = begun.popleft()
+                    yield first, pixels.result()
+            for first, pixels in begun:
+                yield first, pixels.result()
+
     def histograms(self, patch_um: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(3, 256) counts of R, G and B over sampled tiles of a bright-field slide, tissue or not.
 
@@ -78,8 +97,8 @@ class SampledSlide:
         """
         counts = np.zeros((2, 3, 256), np.int64)
         edge = max(2 * int(patch_um / (self._ref.mpp * 2**self.tile_halvings) / 2) + 1, 1)
-        for _, box in zip(range(self._params.sample_tiles), self.tiles(), strict=False):
-            pixels = self.read(self.tile_halvings, box)
+        boxes = itertools.islice(self.tiles(), self._params.sample_tiles)
+        for _, pixels in self._read_ahead(boxes):
             means = cv2.blur(pixels, (edge, edge), borderType=cv2.BORDER_REFLECT_101)
             fill = (pixels.min(axis=-1) >= WHITE).astype(np.uint8)
             means[cv2.dilate(fill, np.ones((edge, edge), np.uint8)) > 0] = 255
@@ -95,8 +114,7 @@ class SampledSlide:
         boxes = [(share[box.y0 // self.tile_px0, box.x0 // self.tile_px0], box) for box in self.tiles()]
         full = [box for part, box in boxes if part >= FULL]
         partial = [box for part, box in boxes if PARTIAL <= part < FULL]
-        for box in (full + partial)[: self._params.sample_tiles]:
-            pixels = self.read(self.tile_halvings, box)
+        for box, pixels in self._read_ahead((full + partial)[: self._params.sample_tiles]):
             part = mask[box.y0 // step : -(-box.y1 // step), box.x0 // step : -(-box.x1 // step)]
             repeat = 2 ** (self.coarse_halvings - self.tile_halvings)
             grown = part.repeat(repeat, axis=0).repeat(repeat, axis=1)

@@ -20,7 +20,7 @@ from her2core.pyramid.codecs import codec
 from her2core.pyramid.reader import grid_of_ref
 from her2core.pyramid.shards import ABSENT, ShardWriter, index_bytes, read_index
 from her2core.records import PyramidRef
-from her2core.storage.store import Store
+from her2core.storage.store import Store, encode_json
 
 Mask = NDArray[np.uint8]
 
@@ -50,10 +50,11 @@ def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[n
     labels = f"{ref.path}/labels"
     made = np.ascontiguousarray(mask, np.uint8)
     levels = sorted({*grid_of_ref(ref).stored, level})
-    nodes = {
-        f"{name}/{other}": _write_level(store, f"{labels}/{name}/{other}", ref, other, made, level)
-        for other in levels
-    }
+    nodes: dict[str, ngff.Document] = {}
+    objects: dict[str, bytes] = {}
+    for other in levels:
+        nodes[f"{name}/{other}"] = _encode_level(objects, f"{labels}/{name}/{other}", ref, other, made, level)
+    store.write_many(objects)
     values = [int(value) for value in np.unique(made) if value != _BACKGROUND]
     nodes[name] = ngff.label_group(name, levels, ref.mpp, values, {ngff.NOTE: {"level": level}})
     store.write_json(f"{labels}/{name}/zarr.json", nodes[name])
@@ -103,10 +104,10 @@ def _shard_side(ref: PyramidRef, level: int) -> int:
     return min(1 << (chunks - 1).bit_length(), _SHARD_CHUNKS)
 
 
-def _write_level(
-    store: Store, path: str, ref: PyramidRef, level: int, mask: Mask, made_at: int
+def _encode_level(
+    objects: dict[str, bytes], path: str, ref: PyramidRef, level: int, mask: Mask, made_at: int
 ) -> ngff.Document:
-    """Write a mask made at one level as its image at another; its metadata."""
+    """Add a mask made at one level, as its image at another, to the objects to write; its metadata."""
     how, side, edge = codec(_CODEC), _shard_side(ref, level), ref.chunk
     height, width = ref.shapes[level]
     if level >= made_at:
@@ -122,9 +123,9 @@ def _write_level(
                 for cx in range(min(side, -(-width // edge) - ix * side)):
                     if _fill(chunk, mask, repeat, (iy * side + cy) * edge, (ix * side + cx) * edge):
                         writer.add(cy, cx, chunk)
-            store.write_bytes(f"{path}/c/{iy}/{ix}", writer.finish())
+            objects[f"{path}/c/{iy}/{ix}"] = bytes(writer.finish())
     document = ngff.label_array((height, width), edge, side * edge, how, _BACKGROUND)
-    store.write_json(f"{path}/zarr.json", document)
+    objects[f"{path}/zarr.json"] = encode_json(document)
     return document
 
 

@@ -7,10 +7,10 @@ viewers, is made again from the exact level below it (see ``grid``).
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,8 +91,12 @@ class PyramidReader:
         self._ref = ref
         self._format = PixelFormat.of(ref)
         self._codecs = [level_codec(ref.codec, level, self._format) for level in range(len(ref.shapes))]
-        self._index = _known_index if ref.bytes_written else _read_index  # no bytes: not published yet
         self._grid = grid_of_ref(ref)
+
+    @property
+    def waits(self) -> bool:
+        """Whether reading waits for a server: several reads side by side then take little longer than one."""
+        return not self._store.is_local
 
     def read(
         self, level: int, y0: int, x0: int, out: Pixels, wanted: Callable[[Box], bool] = lambda chunk: True
@@ -184,22 +188,25 @@ class PyramidReader:
         """Byte ranges that hold the region; chunks not stored, or not wanted, are filled in at once."""
         edge, chunk = self._grid.shard_px(level), self._grid.chunk_px(level)
         side, limit = edge // chunk, worst_case_bytes(self._format.bytes_px * chunk * chunk)
-        for iy in range(inside.y0 // edge, -(-inside.y1 // edge)):
-            for ix in range(inside.x0 // edge, -(-inside.x1 // edge)):
-                key = shard_key(self._ref.path, level, iy, ix)
-                index = self._index(self._store, self._ref, key, side)
-                pieces = []
-                for y0 in _touched(iy * edge, edge, chunk, inside.y0, inside.y1):
-                    for x0 in _touched(ix * edge, edge, chunk, inside.x0, inside.x1):
-                        cy, cx = y0 // chunk - iy * side, x0 // chunk - ix * side
-                        start, size = (int(v) for v in index[cy, cx])
-                        if start == ABSENT or not wanted(Box(y0, x0, y0 + chunk, x0 + chunk)):
-                            view[_overlap(y0, x0, chunk, inside)] = self._format.outside
-                        elif size > limit:
-                            raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")
-                        else:
-                            pieces.append(_Piece(start, start + size, y0, x0))
-                yield from _coalesced(key, pieces, LOCAL_BYTES if self._store.is_local else BATCH_BYTES)
+        shards = {
+            shard_key(self._ref.path, level, iy, ix): (iy, ix)
+            for iy in range(inside.y0 // edge, -(-inside.y1 // edge))
+            for ix in range(inside.x0 // edge, -(-inside.x1 // edge))
+        }
+        indexes = _known.of(self._store, self._ref, list(shards), side)
+        for (key, (iy, ix)), index in zip(shards.items(), indexes, strict=True):
+            pieces = []
+            for y0 in _touched(iy * edge, edge, chunk, inside.y0, inside.y1):
+                for x0 in _touched(ix * edge, edge, chunk, inside.x0, inside.x1):
+                    cy, cx = y0 // chunk - iy * side, x0 // chunk - ix * side
+                    start, size = (int(v) for v in index[cy, cx])
+                    if start == ABSENT or not wanted(Box(y0, x0, y0 + chunk, x0 + chunk)):
+                        view[_overlap(y0, x0, chunk, inside)] = self._format.outside
+                    elif size > limit:
+                        raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")
+                    else:
+                        pieces.append(_Piece(start, start + size, y0, x0))
+            yield from _coalesced(key, pieces, LOCAL_BYTES if self._store.is_local else BATCH_BYTES)
 
 
 def _touched(origin: int, edge: int, chunk: int, low: int, high: int) -> range:
@@ -292,19 +299,65 @@ def _request(store: Store, batch: list[_Range]) -> Iterable[tuple[_Range, memory
         yield part, memoryview(answer)
 
 
-def _read_index(store: Store, ref: PyramidRef, key: str, side: int) -> Index:
+def _read_indexes(store: Store, keys: Sequence[str], side: int) -> list[Index]:
+    """Read the indexes of shards; of an object store all at once."""
     length = index_bytes(side)
+    if store.is_local:
+        return [_parsed(store, key, _tail(store, key, length), side) for key in keys]
+    paths = [f"{store.root}/{key}" for key in keys]
+    tails = store.fs.cat_ranges(paths, [-length] * len(keys), [None] * len(keys), on_error="return")
+    return [_parsed(store, key, tail, side) for key, tail in zip(keys, tails, strict=True)]
+
+
+def _tail(store: Store, key: str, length: int) -> bytes | OSError:
     try:
-        return read_index(store.cat_range(key, -length, 0), side)
-    except FileNotFoundError as error:
-        raise _missing(store, key) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: shorter than an index
-            raise
+        return store.cat_range(key, -length, 0)
+    except OSError as error:
+        return error
+
+
+def _parsed(store: Store, key: str, tail: bytes | BaseException, side: int) -> Index:
+    """A shard's index from the end of its bytes, or from what went wrong with reading them."""
+    if isinstance(tail, FileNotFoundError):
+        raise _missing(store, key) from tail
+    if isinstance(tail, OSError) and tail.errno == errno.EINVAL:  # shorter than an index
+        raise _damaged(store, key, str(tail)) from tail
+    if isinstance(tail, BaseException):
+        raise tail
+    try:
+        return read_index(tail, side)
+    except ValueError as error:
         raise _damaged(store, key, str(error)) from error
 
 
-_known_index = functools.lru_cache(maxsize=INDEXES_KEPT)(_read_index)
+class _Indexes:
+    """Indexes of published shards, the last used ones of a process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[Store, PyramidRef, str], Index] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, store: Store, ref: PyramidRef, keys: Sequence[str], side: int) -> list[Index]:
+        """The indexes of some shards of a pyramid, read where they are not known yet."""
+        found: dict[str, Index] = {}
+        with self._lock:
+            for key in keys:
+                index = self._kept.get((store, ref, key))
+                if index is not None:
+                    self._kept.move_to_end((store, ref, key))
+                    found[key] = index
+        missing = [key for key in keys if key not in found]
+        new = dict(zip(missing, _read_indexes(store, missing, side) if missing else [], strict=True))
+        if ref.bytes_written:  # else it is not published, and may change
+            with self._lock:
+                self._kept.update(((store, ref, key), index) for key, index in new.items())
+                while len(self._kept) > self._most:
+                    self._kept.popitem(last=False)
+        return [found[key] if key in found else new[key] for key in keys]
+
+
+_known = _Indexes(INDEXES_KEPT)
 
 
 def _missing(store: Store, key: str) -> StoreError:

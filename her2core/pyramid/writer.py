@@ -45,7 +45,7 @@ from her2core.readers.base import SlideReader
 from her2core.readers.icc import MAX_PROFILE_BYTES
 from her2core.readers.tiled import TiledReader
 from her2core.records import Box, PyramidRef, SlideInfo
-from her2core.storage.store import Store
+from her2core.storage.store import Store, encode_json
 
 VERSION = 3
 """Raised whenever the same slide and parameters would give other pixels or files."""
@@ -341,16 +341,16 @@ def finalise(
         icc_profile,
         _storage_note(params, grid, fallback, encoded),
     )
-    for node, document in levels.items():
-        store.write_json(f"{path}/{node}/zarr.json", document)
+    nodes = {f"{path}/{node}/zarr.json": encode_json(document) for node, document in levels.items()}
+    store.write_many(nodes)
     labels = {
         key.removeprefix(f"{path}/").removesuffix("/zarr.json"): store.read_json(key)
         for key in sizes
         if key.startswith(f"{path}/labels/") and key.endswith("/zarr.json")
     }
-    store.write_json(f"{path}/zarr.json", ngff.with_nodes(group, levels | labels))
-    metadata = [f"{path}/{node}/zarr.json" for node in levels] + [f"{path}/zarr.json"]
-    total = sum(sizes[key] for key in [*wanted, *notes]) + sum(store.size(key) for key in metadata)
+    root = encode_json(ngff.with_nodes(group, levels | labels))
+    store.write_bytes(f"{path}/zarr.json", root)
+    total = sum(sizes[key] for key in [*wanted, *notes]) + sum(map(len, [*nodes.values(), root]))
     draft = _draft(path, grid, params, pixels, identity=identity, mpp=mpp, bytes_written=total)
     return replace(draft, objects=draft.objects + len(notes), fallback=fallback, tiles_encoded=encoded)
 
@@ -402,13 +402,14 @@ def _write_band(
     """Write one shard of every level of the band that begins at level ``first``, that level's last."""
     work = _workspace(grid, params, pixels, first)
     work.build(source, [grid.shard_box(level, *task) for level in grid.band_levels(first)])
-    written = 0
     levels = [level for level in grid.band_levels(first) if grid.is_stored(level)]
-    for level in reversed(levels):
-        shard = work.shards[level - first].finish()
-        store.write_bytes(shard_key(path, level, *task), shard)
-        written += len(shard)
-    return ShardWritten(len(levels), written)
+    shards = {
+        shard_key(path, level, *task): work.shards[level - first].finish() for level in reversed(levels)
+    }
+    last = shard_key(path, first, *task)
+    store.write_many({key: shard for key, shard in shards.items() if key != last})
+    store.write_bytes(last, shards[last])
+    return ShardWritten(len(levels), sum(map(len, shards.values())))
 
 
 def _copy_tiles(

@@ -166,6 +166,18 @@ class Store:
         with memoryview(data) as view:
             self._replace(full, _pieces(view), len(view))
 
+    def write_many(self, objects: Mapping[str, bytes | memoryview]) -> None:
+        """Write whole objects, side by side where each has to wait for a server; return when all are stored.
+
+        Of a folder they are written in their order. After an error some may be there and some not.
+        """
+        if self.is_local or len(objects) < 2:
+            for path, data in objects.items():
+                self.write_bytes(path, data)
+            return
+        bodies = {self._full(path): bytes(data) for path, data in objects.items()}
+        self.fs.pipe(bodies, chunksize=MULTIPART_BYTES)
+
     def write_file(self, path: str, local: Path) -> None:
         """Write a whole object from a file, as `write_bytes` does."""
         full = self._full(path)
@@ -191,7 +203,7 @@ class Store:
             raise _in_words(error, full, size) from None
 
     def write_json(self, path: str, obj: Any) -> None:
-        self.write_bytes(path, json.dumps(obj, sort_keys=True, indent=1, allow_nan=False).encode())
+        self.write_bytes(path, encode_json(obj))
 
     def put_if_absent(self, path: str, data: bytes | bytearray | memoryview) -> bool:
         """Write an object only where there is none; True if this call wrote it.
@@ -351,6 +363,11 @@ class Store:
         """Options of ``deltalake`` for this store, empty for a folder. Pass them on at once and never keep
         them: they may hold credentials."""
         return {} if self.is_local else delta_options(self.endpoint_url)
+
+
+def encode_json(obj: Any) -> bytes:
+    """The bytes of a JSON document: the same for the same content."""
+    return json.dumps(obj, sort_keys=True, indent=1, allow_nan=False).encode()
 
 
 def content_key(stage: str, version: int, params: Any, inputs: Sequence[str]) -> str:
