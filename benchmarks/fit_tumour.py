@@ -40,7 +40,7 @@ from her2core.scoring.tumour_fit import DrawnCells, fit_model
 
 DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
 NAME = "cores"
-VERSION = 6
+VERSION = 7
 FEATURES = (
     "own_clear_rim_25",
     "own_clear_rim",
