@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from slides import RGB, SHARED, OneLevel
 
+from her2core.analysis.kappa import UNWEIGHTED, cohens_kappa
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.polar import N_RAYS
 from her2core.params import IHCParams, ProfileParams
@@ -286,9 +287,8 @@ def by_arc(points: Array, centre: Array, stained: NDArray[np.bool_]) -> tuple[Ar
 
 
 def kappa(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Cohen's kappa; not a number where both say always the same."""
-    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
-    return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
+    """Cohen's kappa of yes and no; not a number where both say always the same."""
+    return cohens_kappa(a.astype(np.int64), b.astype(np.int64), 2, UNWEIGHTED)
 
 
 def profile_of(rgb: RGB, mpp: float) -> StainProfile:

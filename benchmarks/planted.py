@@ -26,6 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from slides import MPP, RGB, SHARED, profile_of
 
+from her2core.analysis.kappa import cohens_kappa
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.stain import REFERENCE_DAB
 from her2core.params import IHCParams, ScoreParams
@@ -258,15 +259,6 @@ def classes(od: Array, complete: Array, p: ScoreParams) -> NDArray[np.int64]:
     return np.where(some, grade, 0)
 
 
-def kappa(a: NDArray[np.int64], b: NDArray[np.int64], k: int = 4) -> float:
-    """Quadratic-weighted kappa."""
-    table = np.zeros((k, k))
-    np.add.at(table, (a, b), 1.0)
-    weight = (np.arange(k)[:, None] - np.arange(k)[None]) ** 2
-    expected = np.outer(table.sum(1), table.sum(0)) / max(table.sum(), 1)
-    return float(1 - (weight * table).sum() / max((weight * expected).sum(), 1e-9))
-
-
 def judge(field: PlantedField) -> dict[str, float]:
     """Agreement of reading and truth in one field; cells whole in it, certain marks."""
     cells, marks, found = read(field)
@@ -293,7 +285,7 @@ def judge(field: PlantedField) -> dict[str, float]:
         else float("nan"),
         "c20_err": float(np.abs(read_c[:, 1] - truth_c[:, 1]).mean()),
         "bias": max(bias, key=abs, default=float("nan")),
-        "kappa": kappa(classes(read_od, read_c[:, 0], p), classes(truth_od, truth_c[:, 0], p)),
+        "kappa": cohens_kappa(classes(read_od, read_c[:, 0], p), classes(truth_od, truth_c[:, 0], p), 4),
     }
 
 

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from her2core.analysis.kappa import cohens_kappa
 from her2core.columns import CELL_DTYPE, QcFlag
 from her2core.kernels import nuclei
 from her2core.kernels.ihc import planes, splitting
@@ -494,14 +495,6 @@ CONDITIONS = {
 }
 
 
-def quadratic_kappa(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], n: int) -> float:
-    """Cohen's kappa with quadratic weights (Cohen 1968)."""
-    seen = np.zeros((n, n))
-    np.add.at(seen, (a, b), 1)
-    weight = np.subtract.outer(np.arange(n), np.arange(n)) ** 2
-    return float(1 - (weight * seen).sum() / (weight * np.outer(seen.sum(1), seen.sum(0)) / seen.sum()).sum())
-
-
 @cache
 def phantom_result(name: str) -> dict[str, float]:
     """How well a condition's cells are found and measured, away from the field's edge."""
@@ -541,7 +534,7 @@ def phantom_result(name: str) -> dict[str, float]:
         "completeness error": float(np.abs(error).mean()),
         "completeness r": float(np.corrcoef(got["completeness_01"], wanted["completeness_01"])[0, 1]),
         "membrane OD r": float(np.corrcoef(got[od][stained], wanted[od][stained])[0, 1]),
-        "kappa": quadratic_kappa(*classes, 4),
+        "kappa": cohens_kappa(*classes, 4),
         "tumour kept": float(told[match[tumour[match[:, 0]], 1]].mean()),
         "others dropped": float(1 - told[match[~tumour[match[:, 0]], 1]].mean()),
     }

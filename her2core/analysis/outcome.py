@@ -442,11 +442,16 @@ def odds_models(endpoint: str, therapy: str, of: Sequence[Joined], metrics: Sequ
     yield from _Asked(endpoint, therapy, "odds", of, outcome, fit).models(metrics)
 
 
+def site_kind(one: Joined) -> str:
+    """Kind of site that the sample is of: primary, metastasis, ...; without the organ."""
+    return ((one.sample.site if one.sample else None) or "unknown").partition(":")[0]
+
+
 def _strata(of: Sequence[Joined], therapy: bool = True) -> tuple[tuple[str, ...], NDArray[np.str_] | None]:
-    """What baseline hazards differ by: centre, class of therapy and intent, as far as patients differ in
-    them."""
+    """What baseline hazards differ by, as far as patients do: centre, the sample's site, therapy, intent."""
     every = {
         "centre": [one.line.centre or "unknown" for one in of],
+        "site": [site_kind(one) for one in of],
         "therapy": [one.line.therapy_class if therapy else "" for one in of],
         "intent": [one.line.intent or "unknown" for one in of],
     }

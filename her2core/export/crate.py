@@ -51,7 +51,7 @@ def _crate(run: FinishedRun, out: Store, tables: list[str]) -> bytes:
     from rocrate.rocrate import ROCrate
 
     row, versions = run.run, json.loads(run.run["versions"])
-    crate = ROCrate()
+    crate = ROCrate(version="1.1")  # that of the profile
     root = crate.root_dataset
     crate.name = f"HER2 of a cohort, run {row['run_id']}"
     crate.description = f"HER2 IHC and ISH of {row['n_slides']} slides, scored by her2cohort. {RESEARCH_ONLY}"

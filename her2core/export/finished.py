@@ -25,6 +25,8 @@ from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
 
 Row = dict[str, Any]
+FINISHED = ("complete", "partial")
+"""States of a run whose tables are whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class FinishedRun:
         StoreError
             If none did.
         """
-        rows = self.rows(RUNS)
+        rows = [row for row in self.rows(RUNS) if row["state"] in FINISHED]
         if not rows:
             raise StoreError(f"{self.store.uri('tables/runs')}: no run has finished here")
         return max(rows, key=lambda row: row["finished_at"])
@@ -133,7 +135,7 @@ class FinishedRun:
         where = selection.condition(slide["slide_id"])
         query = f"SELECT {names} FROM stored WHERE {where} ORDER BY {quoted(table.key[-1])}"
         for batch in QueryBuilder().register("stored", delta).execute(query):
-            yield pa.record_batch(batch)
+            yield _plain_text(pa.record_batch(batch))
 
     def record(self, slide: Row) -> SlideFinished:
         """What a slide left behind.
@@ -159,9 +161,29 @@ class FinishedRun:
 
     @property
     def ihc_params(self) -> IHCParams:
-        """Parameters that cells were measured with."""
+        """Parameters that cells were measured with.
+
+        Raises
+        ------
+        StoreError
+            If they are of another version.
+        """
         found = json.loads(self.run["configuration"])
-        return TypeAdapter(IHCParams).validate_python(found["ihc"])
+        try:
+            return _IHC.validate_python(found["ihc"])
+        except (KeyError, ValidationError):
+            raise StoreError(
+                f"{self.store.uri('tables/runs')}: the configuration of another version; run again to "
+                f"measure with "
+                "this one, or export without contours"
+            ) from None
 
 
+def _plain_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose text is of the kind that Arrow can select rows of."""
+    columns = [c.cast(pa.string()) if pa.types.is_string_view(c.type) else c for c in batch.columns]
+    return pa.record_batch(columns, names=batch.schema.names)
+
+
+_IHC: TypeAdapter[IHCParams] = TypeAdapter(IHCParams)
 _FINISHED: TypeAdapter[SlideFinished] = TypeAdapter(SlideFinished)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from her2core.export.contours import outline_cells
 from her2core.export.finished import FinishedRun, Row, Selection
@@ -74,12 +75,12 @@ def _features(
                 point = {"type": "Point", "coordinates": [row["x_px0"] + 0.5, row["y_px0"] + 0.5]}
                 yield _cell(slide, row, "detection", point)
         return
-    rows = {row["cell_id"]: row for b in run.batches(slide, selection, columns) for row in b.to_pylist()}
-    ids = np.array(sorted(rows), np.int64)
+    table = pa.Table.from_batches([*run.batches(slide, selection, columns)])
+    ids = table["cell_id"].to_numpy()
     for part in outline_cells(run, slide, ids):
-        for place, cell_id in enumerate(part.ids.tolist()):
-            cell = _cell(slide, rows.pop(cell_id), "cell", polygon(part.cell_px0[place]))
-            yield cell | {"nucleusGeometry": polygon(part.nucleus_px0[place])}
+        rows = table.take(np.searchsorted(ids, part.ids)).to_pylist()
+        for row, cell, nucleus in zip(rows, part.cell_px0, part.nucleus_px0, strict=True):
+            yield _cell(slide, row, "cell", polygon(cell)) | {"nucleusGeometry": polygon(nucleus)}
 
 
 def _cell(slide: Row, row: Row, kind: str, geometry: dict[str, Any]) -> dict[str, Any]:
