@@ -1,4 +1,4 @@
-"""What every verb shares: the program, its consoles, common options, exit codes, and how errors are said."""
+"""What every verb shares: the program, its consoles, common options, exit codes, printing of errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXIT_CODES = (
     f"cannot be used; {INTERRUPTED} interrupted, run again to resume."
 )
 PIPED_WIDTH = 200
-"""Columns of what is written to a file or a pipe, unless COLUMNS says otherwise. Ours."""
+"""Columns of what is written to a file or a pipe, unless COLUMNS is set. Ours."""
 
 app = typer.Typer(
     name="her2",
@@ -49,7 +49,7 @@ Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint; by default from
 
 
 class Talk:
-    """How much is said beside results: warnings and errors alone (-q), stages too, or all of the log (-v)."""
+    """What is printed beside results: warnings and errors alone (-q), stages too, or all of the log (-v)."""
 
     level = logging.INFO
 
@@ -65,10 +65,11 @@ def _verbose(asked: bool) -> None:
 
 
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Say results, warnings and errors alone.")
+    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Print results, warnings and errors alone.")
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", callback=_verbose, help="Say all of the log, tracebacks included.")
+    bool,
+    typer.Option("--verbose", "-v", callback=_verbose, help="Print all of the log, tracebacks included."),
 ]
 
 

@@ -210,7 +210,7 @@ def _status_row(entry: SlideStatus) -> dict[str, str]:
 
 
 def _show_slide(entry: SlideStatus) -> None:
-    """Everything the journal says of one slide."""
+    """Everything the journal holds on one slide."""
     known: dict[str, Any] = dataclasses.asdict(entry) | entry.found
     details = known.pop("details")
     for name, value in known.items():

@@ -16,7 +16,7 @@ The command line's verbs, for Python::
     her2core.open_regions("s3://bucket/out/regions/KEY", 250)
     her2core.open_cohort_cube("s3://bucket/out/cubes/RUN")
 
-Nothing is imported before it is asked for, so that ``import her2core`` costs nothing on a worker.
+Nothing is imported before it is used, so that ``import her2core`` costs nothing on a worker.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "scratch_bytes": (1, 10**15),
     "metrics_port": (1, 65_535),
 }
-"""Least and most of every number that says how a run is carried out. Ours."""
+"""Least and most of every number that controls how a run is carried out. Ours."""
 UNITS: dict[str, tuple[float, float]] = {
     "_um_px": (0, 1_000),
     "_um2": (0, 1e10),
@@ -107,7 +107,7 @@ class RunSettings:
 
     cohort: str | None = None
     """Name of the cohort in an output that holds several; slides that a later manifest of it no longer names
-    leave the tables. The address of the manifest tells cohorts apart if null."""
+    leave the tables. If null, the address of the manifest identifies the cohort."""
     workers: int | None = None
     """Worker processes of the local cluster; one a core if null."""
     slides_in_flight: int = 4
@@ -125,7 +125,7 @@ class RunSettings:
     scratch_bytes: int = 53_687_091_200
     """Most bytes of staged slides on one machine (50 GiB)."""
     pseudonyms: str | None = None
-    """Table (CSV; path or s3://, outside the output) that says what each pseudonym stands for. With it, files
+    """Table (CSV; path or s3://, outside the output) that resolves each pseudonym. With it, files
     and folders have pseudonyms in tables, journal, records and Prefect's database; else their names."""
     endpoint_url: str | None = None
     """S3 endpoint; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else AWS itself, if null."""

@@ -13,7 +13,7 @@ BYTE_ORDER_MARKS = (
 DECLARED = re.compile(
     rb"<\?xml[^>]*encoding\s*=\s*[\"'](iso-?8859-\d{1,2}|latin-?\d|windows-125\d|cp125\d)[\"']", re.IGNORECASE
 )
-"""An XML declaration of one byte a sign; others are told by the bytes themselves, not by their word."""
+"""An XML declaration of one byte a sign; others are recognised by their bytes, not by their declaration."""
 SAMPLE_BYTES = 512
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 FORBID_UNKNOWN: Any = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
-"""How pydantic validates configuration text into these classes, and what the published schema says."""
+"""How pydantic validates configuration text into these classes, and what the published schema allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class ISHScoreParams:
     """ISH rule set by name: a file in her2core/guidelines/ish. Left out: that of the tumour that score.rules
     is for."""
     count: str = "signals"
-    """What the category counts: ``signals`` (a cluster is as many as its density says) or ``spots``."""
+    """What the category counts: ``signals`` (of a cluster, as many as its density implies) or ``spots``."""
     excluded_flags: int = 127
     """Nuclei with any of these flags are not counted: sum of 1 overlap, 2 truncated, 4 blurred, 8 shape,
     16 size, 32 saturated, 64 unresolved. All by default (spec §8.1)."""
@@ -268,7 +268,7 @@ class ScoreParams:
     """Faint cells a million on a negative-reagent control, its upper 95 % bound. Not more than that is null,
     as long as no cell is of class 2 or higher. 1 % until a control is measured; ours."""
     tumour_model: str = "cores"
-    """Model that tells tumour cells where no region is drawn: a file in her2core/scoring/tumour_models."""
+    """Model that finds tumour cells where no region is drawn: a file in her2core/scoring/tumour_models."""
     min_nuclei_mm2: float = 300.0
     """Fewer nuclei a mm² of tissue: counterstain or tissue is not fit to be scored. Ours; cores of tissue
     arrays have 3000 to 9000, fat and scar 450 to 800."""

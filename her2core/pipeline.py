@@ -90,7 +90,7 @@ def record_failure(run: Run, row: SlideRow, error: object) -> SlideFinished:
 
 
 def store_trouble(run: Run) -> StoreError | None:
-    """What is wrong with the output store, asked after an error that nobody expected: it may be the cause."""
+    """What is wrong with the output store, checked after an unexpected error: it may be the cause."""
     try:
         run.store.probe()
     except StoreError as error:
@@ -99,7 +99,7 @@ def store_trouble(run: Run) -> StoreError | None:
 
 
 def _why(run: Run, row: SlideRow, error: BaseException) -> SlideFailedError:
-    """What an error means for a slide, with the names that it may be told with."""
+    """What an error means for a slide, with the names that it may be reported with."""
     return failure_of(error, run.places(row)).told(partial(run.hide, row=row))
 
 

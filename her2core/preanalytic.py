@@ -13,7 +13,7 @@ MAX_SECTION_AGE_DAYS = 42.0
 
 
 def preanalytic_notes(slide: SlideRow) -> list[str]:
-    """What the manifest says that lies outside these, in words; they change no score."""
+    """Values of the manifest outside these limits, in words; they change no score."""
     ischaemia, fixation, age = slide.cold_ischaemia_min, slide.fixation_h, slide.section_age_days
     shortest, longest = FIXATION_H
     notes = []

@@ -96,7 +96,7 @@ class LevelInfo:
 
 @dataclass(frozen=True, slots=True)
 class SlideInfo:
-    """What a slide's header says, and nothing that could name a patient.
+    """What a slide's header states, without anything that could name a patient.
 
     Attributes
     ----------

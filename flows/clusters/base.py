@@ -1,4 +1,4 @@
-"""What every Dask cluster of a run has: settings, what is asked of its workers, and the Protocol."""
+"""What every Dask cluster of a run has: settings, requirements on its workers, and the Protocol."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SETTINGS = {
 """Dask's configuration of a cluster that is ours, by dotted names."""
 
 CHECK_S = 10
-"""Patience for a scheduler of which only is asked whether it is there. Ours."""
+"""Patience for a scheduler that is only checked for being there. Ours."""
 
 
 class Cluster(Protocol):

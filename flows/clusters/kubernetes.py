@@ -121,7 +121,7 @@ def _this_pod() -> Owner | None:
 
 
 def _check_operator(api: _Api, namespace: str) -> None:
-    """Refuse an operator that is too old; one that cannot be seen is told of.
+    """Refuse an operator that is too old; one that cannot be seen is reported.
 
     Raises
     ------
@@ -188,7 +188,7 @@ class _Api:
             self._objects.list_namespaced_custom_object(GROUP, VERSION, self.namespace, CLUSTERS, limit=1)
 
     def delete_cluster(self, name: str) -> None:
-        """Delete a cluster and all that it owns; what hinders that is told, since idling ends it as well."""
+        """Delete a cluster and all that it owns; a failure is reported only, since idling ends it as well."""
         from kubernetes.client.exceptions import ApiException
 
         try:

@@ -1,4 +1,4 @@
-"""What readers and machines said of slides: their scores as levels, and why there is none.
+"""Results of readers and machines for slides: their scores as levels, and why there is none.
 
 Reads of people come from a run's ``reader_score`` or from a table of their own, long (one row a read) or wide
 (one column a reader). Machines are finished runs.
@@ -166,7 +166,7 @@ _SLIDE_COLUMNS = (
 
 
 def machine_read(name: str, row: Mapping[str, str | None]) -> Read:
-    """What a run says of one of its IHC slides."""
+    """Result of a run for one of its IHC slides."""
     slide, score, found = row["slide_id"] or "", row["score"], row["her2_class"]
     if row["state"] != "scored" or score is None:
         state = row["state"] if row["state"] != "scored" else INDETERMINATE

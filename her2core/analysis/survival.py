@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 MIN_EVENTS = 5.0
 """Fewer events a coefficient are refused (Vittinghoff E, McCulloch CE. Am J Epidemiol 2007;165:710-718)."""
 FEW_EVENTS = 10.0
-"""Fewer events a coefficient are said to be few (Peduzzi P et al. J Clin Epidemiol 1995;48:1503-1510)."""
+"""Fewer events a coefficient are reported as few (Peduzzi P et al. J Clin Epidemiol 1995;48:1503-1510)."""
 MAX_SE = 5.0
 """A log hazard or odds ratio whose standard error is larger is not estimated: one side has no event. Ours."""
 KNOTS = (0.05, 0.35, 0.65, 0.95)

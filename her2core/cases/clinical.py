@@ -86,7 +86,7 @@ class ClinicalRow:
         return "status" if self.ish_status else self._why("ish_status", "ish_ratio", "ish_her2")
 
     def _why(self, *columns: str) -> str:
-        """Reason of the first of these cells that says something, or of the first that there is."""
+        """Reason of the first of these cells that is not empty, or of the first that there is."""
         said = [column for column in columns if column in self.unread]
         there = [column for column in columns if self.reasons.get(column, "no_column") != "no_column"]
         return self.reasons[(said or there or columns)[0]]
@@ -130,7 +130,7 @@ def _cleaned(table: Table) -> ClinicalTable:
 
 
 def _said(row: ClinicalRow) -> tuple[object, ...]:
-    """What a row says of HER2."""
+    """HER2 results of a row."""
     numbers = (row.ihc_percent, row.ish_ratio, row.ish_her2, row.ish_cep17, row.n_nuclei)
     return row.ihc_status, row.ihc_score, row.ish_status, *numbers, tuple(row.unread.items())
 

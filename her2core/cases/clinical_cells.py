@@ -77,7 +77,7 @@ class Reading:
 
     @property
     def absent(self) -> bool:
-        """Whether the cell says nothing at all."""
+        """Whether the cell holds no result at all."""
         return self.reason == "no_column" or absence(self.text) is not None
 
 
@@ -91,7 +91,7 @@ def absence(text: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def read_cell(column: str, text: str) -> Reading:
-    """What one cell says; columns are those of `clinical_table.COLUMNS`."""
+    """Result of one cell; columns are those of `clinical_table.COLUMNS`."""
     if absent := absence(text):
         return Reading(text, reason=absent)
     if len(text) > MAX_TEXT:
@@ -118,7 +118,7 @@ def read_cell(column: str, text: str) -> Reading:
 
 
 def _said(assay: str, text: str, *, bare: bool = True) -> Said:
-    """What a text says of one assay."""
+    """Result of one assay in a text."""
     return read_words(split_ratio(text)[0] if assay == "ish" else text, scores=assay == "ihc", bare=bare)
 
 

@@ -112,7 +112,7 @@ class Said:
 
 
 def by_assay(text: str, own: str) -> dict[str, str]:
-    """The parts of a text that speaks of both assays, as in ``IHC 2+, FISH not amplified``.
+    """The parts of a text that covers both assays, as in ``IHC 2+, FISH not amplified``.
 
     Parameters
     ----------

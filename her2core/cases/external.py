@@ -32,7 +32,7 @@ _UNKNOWN: Range = (0.0, math.inf)
 
 @dataclass(frozen=True, slots=True)
 class ExternalIsh:
-    """What one source says of a specimen.
+    """Result of one source for a specimen.
 
     Attributes
     ----------
@@ -67,12 +67,12 @@ class ExternalIsh:
 
     @property
     def final(self) -> bool:
-        """Whether it says Positive or Negative."""
+        """Whether it is Positive or Negative."""
         return self.decision is not None and not self.decision.pending
 
     @property
     def recount_alone(self) -> bool:
-        """Whether it says no more than the group of a recount."""
+        """Whether it states no more than the group of a recount."""
         return self.recount_group is not None and not self.groups and self.status is None
 
     def __str__(self) -> str:

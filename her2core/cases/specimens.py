@@ -93,7 +93,7 @@ class SlideOutcome:
 
     @property
     def readable_ish(self) -> ISHScore | None:
-        """Its ISH, if quality control passed and signals could be told apart: also of too few nuclei."""
+        """Its ISH, if quality control passed and signals could be resolved: also of too few nuclei."""
         return self.ish if self._passed and self.ish and self.ish.heterogeneity else None
 
     @property

@@ -37,7 +37,7 @@ FLAGS = (
     *("discordant_ihc3_ish_negative", "discordant_ihc_low_ish_positive"),
     *("ish_without_ihc", "ish_open", "review"),
 )
-"""What a table says beside a status: the two discordances, ISH that stands alone, ISH without a result beside
+"""What a table adds to a status: the two discordances, ISH that stands alone, ISH without a result beside
 an IHC that decides, and whether a person should look."""
 _ROWS = (*SCORES, "none")
 _COLUMNS = ("positive", "negative", "pending", "none")

@@ -184,7 +184,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a rule set says of one set of counts.
+    """Result of a rule set for one set of counts.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ _TO_COMPARE = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 class ISHResult(StrEnum):
-    """What ISH, with the IHC beside it, says; everything but the first two is open."""
+    """Result of ISH together with IHC; everything but the first two is open."""
 
     POSITIVE = "Positive"
     NEGATIVE = "Negative"

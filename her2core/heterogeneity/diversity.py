@@ -158,7 +158,7 @@ def bimodality(x: Reals, w: Reals) -> Reals:
 
 
 def _varied(x: Reals, w: Reals) -> NDArray[np.bool_]:
-    """Whether a sample has two different values: asked of the values, as sums of equal ones are rounded."""
+    """Whether a sample has two different values: compared directly, as sums of equal ones are rounded."""
     seen = w > 0
     first, last = np.argmax(seen, axis=-1), len(x) - 1 - np.argmax(seen[..., ::-1], axis=-1)
     varied: NDArray[np.bool_] = x[first] < x[last]

@@ -182,7 +182,7 @@ def as_csv(drafted: Sequence[Drafted]) -> str:
 
 
 def assay_of(name: str, info: SlideInfo | None) -> tuple[Assay | None, str]:
-    """The assay that a name tells, or else the pixels, and which of them did."""
+    """The assay by the name, or else by the pixels, and which of them decided."""
     words = {word for word in re.split(r"[^a-z0-9&]+", name.casefold()) if word}
     for assay, known in ASSAY_WORDS.items():
         if words & set(known):

@@ -66,7 +66,7 @@ class NamingRule:
         return cls(pattern)
 
     def cells(self, path: str) -> Cells | None:
-        """What a slide's name says; None where the rule does not fit it."""
+        """Fields of a slide's name; None where the rule does not fit it."""
         folder, slash, name = path.rpartition("/")
         stem = file_stem(name)
         fit = self.pattern.fullmatch(f"{folder}{slash}{stem}" if "/" in self.pattern.pattern else stem)

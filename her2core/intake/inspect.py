@@ -104,7 +104,7 @@ def inspect_slide(
 def inspect_row(
     row: SlideRow, scratch: Scratch, endpoint_url: str | None, *, header_only: bool = False
 ) -> SlideInfo:
-    """Inspect a slide as its manifest row says, and refuse what cannot be scored; see `inspect_slide`.
+    """Inspect a slide as its manifest row has it, and refuse what cannot be scored; see `inspect_slide`.
 
     Raises
     ------

@@ -158,7 +158,7 @@ def _amount(column: str, what: str, *, above_zero: bool) -> Callable[[str], Deci
 
 
 def _duration(unit: str, most: int) -> Callable[[str], float]:
-    """Validator of a length of time; the upper bound tells slips of the pen, and is ours."""
+    """Validator of a length of time; the upper bound catches slips of the pen, and is ours."""
 
     def read(value: str) -> float:
         number = _number(value, f"{unit}, such as 24")
@@ -391,7 +391,7 @@ def identities_in(uri: str, data: bytes) -> dict[str, str]:
 
 
 def require_rules(rows: Sequence[SlideRow], judging: Judging, uri: str = "manifest") -> None:
-    """See that there are rules for what every row says it is.
+    """Check that there are rules for every row's tumour and specimen.
 
     Raises
     ------

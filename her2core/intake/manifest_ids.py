@@ -1,4 +1,4 @@
-"""Ids of a manifest: which rows are of one patient, case and specimen, and where that cannot be told.
+"""Ids of a manifest: which rows are of one patient, case and specimen, and where that is undecided.
 
 Ids are compared as they are written. Two that differ only in letter case, spaces or dashes are a slip, and
 refused. An empty cell takes what the other rows of its case say, if they leave one answer; if they leave
@@ -180,19 +180,19 @@ def _compatible(a: Place, b: Place) -> bool:
 
 
 def _within(part: Place, whole: Place) -> bool:
-    """Whether all that a place says is said by another."""
+    """Whether another place holds all that this one does."""
     return all(x is None or x == y for x, y in zip(part, whole, strict=True))
 
 
 def _filled(row: SlideRow, place: Place, unknown: AbstractSet[str | None]) -> SlideRow:
-    """The row at its place; a site that nobody names is unknown if a row of the specimen says so."""
+    """The row at its place; an unnamed site is unknown if a row of the specimen states it."""
     specimen, kind, organ = place
     site = f"{kind}:{organ}" if kind and organ else kind or (UNKNOWN_SITE if specimen in unknown else None)
     return replace(row, specimen_id=specimen, site=site)
 
 
 def _blank(place: Place, candidates: Sequence[Place]) -> str:
-    """The column in which a row says too little."""
+    """The column in which a row is not specific enough."""
     return "specimen_id" if place[0] is None and len({c[0] for c in candidates}) > 1 else "site"
 
 

@@ -1,4 +1,4 @@
-"""A marker object that says "look now": who uploads writes it last, who takes in removes it."""
+"""A marker object that means "look now": who uploads writes it last, who takes in removes it."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def write_regions(
 def open_regions(
     uri: str, scale_um: float = 250.0, storage_options: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
-    """Open the maps of one slide's regions at one size; values are read when they are asked for.
+    """Open the maps of one slide's regions at one size; values are read when they are used.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def write_cohort_cube(store: Store, run_id: str, rows: Sequence[Mapping[str, Any
 
 
 def open_cohort_cube(uri: str, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """Open the metrics of a run, see `cohort_cube`; values are read when they are asked for.
+    """Open the metrics of a run, see `cohort_cube`; values are read when they are used.
 
     Parameters
     ----------

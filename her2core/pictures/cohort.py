@@ -117,7 +117,7 @@ def _rank(row: Row) -> tuple[int, float, float, str]:
 
 
 def _name(row: Row) -> str:
-    """Case, specimen and site, without what another of them says already."""
+    """Case, specimen and site, without what another of them repeats."""
     parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
     return " ".join(p for p in parts if not any(p in other for other in parts if other != p))
 

@@ -111,7 +111,7 @@ class CloseUp:
 
 @dataclass(frozen=True, slots=True)
 class ISHSummary:
-    """What the heading says. ``result`` is the ISH result, None where there is none; ``note`` its reasons."""
+    """Text of the heading. ``result`` is the ISH result, None where there is none; ``note`` its reasons."""
 
     slide_id: str
     state: str

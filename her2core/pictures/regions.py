@@ -199,7 +199,7 @@ def _shaded(
 
 
 def _scores(regions: Regions, params: HeterogeneityParams, *, alike: bool) -> _Map:
-    """Scores of the regions; the title says their size unless all maps are ``alike``."""
+    """Scores of the regions; the title gives their size unless all maps are ``alike``."""
     colours = np.array([*SCORE_COLOURS, FEW])[regions.score]  # UNSCORED is the last
     named = zip(SCORE_COLOURS, SCORES, strict=True)
     keys = [_Key(c, s, int((regions.score == i).sum())) for i, (c, s) in enumerate(named)]

@@ -1,4 +1,4 @@
-"""Where the glass is, where the tissue is, and the mask that the later stages ask.
+"""Where the glass is, where the tissue is, and the mask that the later stages use.
 
 All of it happens on one coarse picture of the slide (about 8 µm/px). At that scale glass is flat to
 about one grey level while even the palest stroma is not; optical density alone would lose it.
@@ -208,7 +208,7 @@ def without_small(mask: npt.NDArray[np.bool_], pixels: float, connectivity: int 
 
 @dataclass(frozen=True, slots=True)
 class TissueMask:
-    """Tissue of a slide, asked in level-0 pixels.
+    """Tissue of a slide, in level-0 pixels.
 
     Attributes
     ----------

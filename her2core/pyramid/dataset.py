@@ -19,7 +19,7 @@ TASK_PX = 2048
 
 
 def open_level(uri: str, n: int, storage_options: Mapping[str, Any] | None = None) -> xr.DataArray:
-    """Open one level of a pyramid; pixels are read when they are asked for.
+    """Open one level of a pyramid; pixels are read when they are used.
 
     Parameters
     ----------

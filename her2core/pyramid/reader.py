@@ -27,7 +27,7 @@ from her2core.storage.store import Store
 COALESCE_BYTES = 256 * 2**10
 """Ranges of one shard that lie closer than this are read as one: cheaper than another request (ours)."""
 BATCH_BYTES = 64 * 2**20
-"""Encoded bytes asked of an object store at once: bounds memory (ours)."""
+"""Encoded bytes requested from an object store at once: bounds memory (ours)."""
 LOCAL_BYTES = 4 * 2**20
 """Encoded bytes read from a file at once: still in the processor's cache when they are decoded (ours)."""
 INDEXES_KEPT = 4096
@@ -238,7 +238,7 @@ def _coalesced(key: str, pieces: list[_Piece], most: int) -> Iterable[_Range]:
 
 
 def _fetched(store: Store, ranges: Iterable[_Range]) -> Iterable[tuple[_Range, memoryview]]:
-    """Pair every range with its bytes, which are valid until the next pair is asked for."""
+    """Pair every range with its bytes, which are valid until the next pair is requested."""
     if store.is_local:
         return ((part, _pread(store, part)) for part in ranges)
     return _requested(store, ranges)

@@ -26,15 +26,15 @@ PICTURE_WORDS = (
 """Pattern of what pictures in slide files are called that are never slide pixels; labels carry names."""
 _PICTURE_NAME = re.compile(rf"(?<!{_LETTER}){PICTURE_WORDS}", re.IGNORECASE)
 LISTED_SCENES = 16
-"""Scenes that a message lists before it says how many more there are."""
+"""Scenes that a message lists before it only counts the rest."""
 
 
 class SlideReader(Protocol):
-    """Level-0 pixels of one slide. Thread-safe; the same bytes whatever rectangle they are asked in."""
+    """Level-0 pixels of one slide. Thread-safe; the same bytes for whatever rectangle is read."""
 
     @property
     def info(self) -> SlideInfo:
-        """What the header says."""
+        """What the header states."""
         ...
 
     def read_region(self, y0: int, x0: int, out: Pixels) -> None:
@@ -66,7 +66,7 @@ class SlideReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """What the caller asked to open, and what it already knows of it.
+    """What the caller requests to open, and what is already known of it.
 
     Attributes
     ----------

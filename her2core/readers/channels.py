@@ -1,4 +1,4 @@
-"""Which channel of a fluorescence file is DAPI, which HER2 and which CEP17: told, or refused; never guessed.
+"""Which channel of a fluorescence file is DAPI, which HER2, which CEP17: stated, or refused; never guessed.
 
 The manifest's text goes first: ``DAPI=2;HER2=0;CEP17=1``, where a value is a channel's index in the file,
 from 0, or its name there. Without a text the names in the file's own metadata must say it.
@@ -113,7 +113,7 @@ def colour_order(
 
 
 def _colour_named(title: str) -> str | None:
-    """``R``, ``G`` or ``B``; empty for a name that says nothing; None for one that says something else."""
+    """``R``, ``G`` or ``B``; empty for a name without meaning; None for one with another meaning."""
     words = re.findall(r"[^\W\d_]+", title.casefold())
     found = {COLOUR_WORDS[word] for word in words if word in COLOUR_WORDS}
     if not all(word in COLOUR_WORDS or word in EMPTY_WORDS for word in words) or len(found) > 1:
@@ -224,7 +224,7 @@ def _named(name: str, stored: Sequence[str]) -> dict[str, int]:
 
 
 def _spoken(title: str) -> list[str]:
-    """Canonical channels that a name speaks of."""
+    """Canonical channels that a name refers to."""
     plain = re.sub(r"[\W_]+", "", title).upper()
     return [channel for channel, words in SYNONYMS.items() if any(word in plain for word in words)]
 

@@ -20,7 +20,7 @@ SIGNATURE_AT, SIGNATURE = 36, b"acsp"
 
 
 def with_profile(info: SlideInfo, profile: bytes) -> SlideInfo:
-    """A slide's facts with what is to be said of its colour profile."""
+    """A slide's facts with the note on its colour profile."""
     return replace(info, colour_profile=profile_name(profile)) if profile else info
 
 

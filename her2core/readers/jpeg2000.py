@@ -1,4 +1,4 @@
-"""What a JPEG 2000 stream says of its pixels, from its header alone.
+"""Pixel format of a JPEG 2000 stream, from its header alone.
 
 References
 ----------
@@ -18,7 +18,7 @@ SIGNATURE_BOX = b"\0\0\0\x0cjP  "
 
 @dataclass(frozen=True, slots=True)
 class Jpeg2000Header:
-    """Size and samples of a stream, and what it says of their colour.
+    """Size and samples of a stream, and their stated colour space.
 
     Attributes
     ----------

@@ -35,7 +35,7 @@ def segments(data: memoryview | bytes) -> Iterator[tuple[int, memoryview]]:
 
 
 def names_its_colour(data: memoryview | bytes) -> bool:
-    """Whether a JFIF or Adobe marker tells the colour space."""
+    """Whether a JFIF or Adobe marker states the colour space."""
     return any(
         (marker == APP0 and bytes(body[:4]) == b"JFIF") or (marker == APP14 and bytes(body[:5]) == b"Adobe")
         for marker, body in segments(data)

@@ -228,7 +228,7 @@ def _size(image: Multiscale) -> tuple[int, int]:
 
 
 def _stated(group: zarr.Group, count: int) -> list[StatedChannel]:
-    """What the ``omero`` metadata say of each channel; a block that is odd says nothing."""
+    """What the ``omero`` metadata state of each channel; a malformed block is ignored."""
     block = ome_attributes(group).get("omero", {})
     listed = block.get("channels", []) if isinstance(block, dict) else []
     known = [_channel(one) for one in listed[:count]] if isinstance(listed, list) else []

@@ -297,7 +297,7 @@ def _text(name: str, value: Any, what: str) -> str:
 
 
 def _other_kind(name: str, what: str) -> SlideError:
-    """The error for metadata that are not what OME-Zarr says; never shows what stands there instead."""
+    """The error for metadata that do not follow OME-Zarr; never shows what stands there instead."""
     return SlideError(
         Reason.FILE_UNREADABLE,
         f"{name}: its OME-Zarr metadata are of another kind in {what}. Export it again",

@@ -22,7 +22,7 @@ from her2core.records import Box, LevelInfo, SlideInfo
 BLOCK_PX = 1024
 """Edge of the squares a region is read in: bounds the RGBA copy to 4 MiB."""
 MANY_FILES = (".mrxs", ".vms", ".vmu")
-"""Suffixes of formats whose pixels lie in other files: the size of the named one tells nothing."""
+"""Suffixes of formats whose pixels lie in other files: the size of the named one means nothing."""
 FOCI_PROPERTIES = ("zeiss.Information.Image.SizeZ", "ventana.Z-layers", "hamamatsu.NoLayers")
 """Properties that count focal planes."""
 LEICA_SCHEMA = "www.leica-microsystems.com/scn"

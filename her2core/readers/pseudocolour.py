@@ -53,7 +53,7 @@ class PseudoColourReader(Closing):
         self._reader.close()
 
     def _buffer(self, pixels: int) -> Pixels:
-        """This thread's colours; grows to the largest region asked for."""
+        """This thread's colours; grows to the largest region read."""
         flat: Pixels | None = getattr(self._local, "flat", None)
         if flat is None or flat.size < 3 * pixels:
             flat = self._local.flat = np.empty(3 * pixels, np.uint8)
@@ -61,7 +61,7 @@ class PseudoColourReader(Closing):
 
 
 def as_asked(reader: SlideReader, asked: OpenRequest) -> SlideReader:
-    """The reader itself, or its colours as the channels of fluorescence where that is what was asked for.
+    """The reader itself, or its colours as the channels of fluorescence where that was requested.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Scale:
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether it is exactly 1: what writers put where nobody said how large a pixel is."""
+        """Whether it is exactly 1: what writers put where the pixel size is unknown."""
         return all(math.isclose(um, PLACEHOLDER_UM) for um in (self.y_um, self.x_um))
 
 

@@ -322,7 +322,7 @@ class Verdict:
 
 
 UNREADABLE = frozenset({Reason.COUNTERSTAIN_WEAK, Reason.NUCLEI_SPARSE, Reason.NO_TUMOUR})
-"""Reasons for which a slide's cells are neither scored nor pooled, whatever quality control says."""
+"""Reasons for which a slide's cells are neither scored nor pooled, whatever the result of quality control."""
 
 
 def judge(

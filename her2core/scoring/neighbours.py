@@ -1,4 +1,4 @@
-"""Neighbours of cells, told from the rows of a slide's parts once all of them are known.
+"""Neighbours of cells, computed from the rows of a slide's parts once all of them are known.
 
 Neighbours reach across the seams between parts. To find them here, and not where pixels are measured, lets
 the kernel look no farther than a single cell needs.

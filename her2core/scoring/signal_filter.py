@@ -40,7 +40,7 @@ class Signals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SignalFilter:
-    """What tells true signals of a slide from others, a number a probe.
+    """Thresholds that separate true signals of a slide from others, one for each probe.
 
     Attributes
     ----------

@@ -207,7 +207,7 @@ class Workers:
 
     @contextmanager
     def arrivals(self) -> Iterator[SimpleQueue[Future[Any] | None]]:
-        """A queue of futures that have ended; None in it says that the run is over."""
+        """A queue of futures that have ended; None in it ends the run."""
         queue: SimpleQueue[Future[Any] | None] = SimpleQueue()
         with self._turn:
             self._check()

@@ -115,7 +115,7 @@ def _parsed(data: bytes) -> dict[str, str]:
 
 
 def _pseudonym(name: str) -> str:
-    """A new one, with the ending that says what kind of file it is."""
+    """A new one, with the ending of its kind of file."""
     ending = PurePosixPath(name.rstrip("/")).suffix
     return f"file-{secrets.token_hex(6)}{ending if re.fullmatch(r'[.][A-Za-z0-9]{1,10}', ending) else ''}"
 

@@ -100,7 +100,7 @@ class SingleSignals:
         return cls(signal_filter, single(0), single(1), mpp)
 
     def copies(self, spots: Spots) -> NDArray[np.int64]:
-        """Copies that each spot counts for; 0 of a spot that is not believed."""
+        """Copies that each spot counts for; 0 of a spot that the signal filter rejects."""
         copies = np.ones(len(spots.nucleus), np.int64)
         for probe, single in enumerate((self.her2, self.cep17)):
             of_probe = spots.columns["probe"] == probe

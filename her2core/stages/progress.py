@@ -1,4 +1,4 @@
-"""Progress of long work, told through ``logging``: one mechanism for terminals, log files and Prefect.
+"""Progress of long work, reported through ``logging``: one mechanism for terminals, log files and Prefect.
 
 A stage calls `report`; whoever wants bars attaches a handler and reads ``record.progress``. Without such a
 handler the same records are plain log lines.
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A stage of a slide that was computed and published just now; one found published is not told."""
+    """A stage of a slide that was computed and published just now; one found published is not reported."""
 
     slide_id: str
     stage: str

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def cohort(self) -> str:
-        """What tells this cohort from others in the same output: its name, or else where its manifest lies.
+        """What identifies this cohort in the output: its name, or else where its manifest lies.
 
         The address is kept as a digest: folders may be named after people.
         """
@@ -136,7 +136,7 @@ def reach_slides(uris: Sequence[str], endpoint_url: str | None) -> None:
 
 
 def chosen(rows: Sequence[SlideRow], only: Sequence[str]) -> tuple[SlideRow, ...]:
-    """The rows of the slides that were asked for; all if none was.
+    """The rows of the requested slides; all if none was requested.
 
     Raises
     ------

@@ -211,7 +211,7 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
 
 
 def _others(store: Store, run_id: str, told: set[str]) -> bool:
-    """Whether another run is at work in the store; each is told of once. Heartbeats of dead runs go."""
+    """Whether another run is at work in the store; each is reported once. Heartbeats of dead runs go."""
     found = False
     for other in heartbeats(store):
         if other.run_id == run_id:

@@ -189,7 +189,7 @@ def _busy(store: Store, other: Holder) -> BusyError:
 
 
 def holder(store: Store, folder: str = FOLDER) -> Holder | None:
-    """Who holds the lease now, as far as can be told without watching; None if nobody."""
+    """Who holds the lease now, as far as one look shows; None if nobody."""
     found = _newest(store, folder)[1]
     return None if found is None or found.is_gone else found
 

@@ -1,4 +1,4 @@
-"""Whether a bucket can be reached at all, told within seconds: who was asked, for what, and what to do.
+"""Whether a bucket can be reached at all, within seconds: which server, which request, and the remedy.
 
 The clients that read and write are patient, for a store that is overloaded comes back. A wrong address or key
 never does, and nobody should wait minutes to hear of it.
@@ -74,12 +74,12 @@ class BucketError(StoreError):
 
 
 def named(uri: str, endpoint_url: str | None) -> str:
-    """The address with the server that is asked for it."""
+    """The address with the server that answers for it."""
     return f"{uri} at {endpoint_url or 'AWS (no endpoint is set)'}"
 
 
 def asked(uri: str, endpoint_url: str | None) -> str:
-    """A remote address with the server that was asked; a local one as it is."""
+    """A remote address with its server; a local one as it is."""
     if not uri.startswith("s3://"):
         return uri
     return named(uri, endpoint_from_environment(endpoint_url))
@@ -116,7 +116,7 @@ def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read")
 
 
 def _asked(bucket: str, endpoint: str | None) -> Exception | None:
-    """The error that one listing of the bucket ends with, if it says that nothing will ever go."""
+    """The error that one listing of the bucket ends with, if no later try can succeed."""
     ended: list[Exception | None] = []
 
     def ask() -> None:

@@ -352,7 +352,7 @@ def _members(uri: str, endpoint_url: str | None) -> list[_Member]:
 
 
 def named_in(key_file: bytes) -> list[str]:
-    """Names of the files that a key file says belong to it, in a fixed order."""
+    """Names of the files that a key file lists as its own, in a fixed order."""
     return sorted({name.decode("utf-8", "replace") for name in _NAMED_FILE.findall(key_file)})
 
 

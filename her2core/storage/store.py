@@ -110,7 +110,7 @@ class Store:
         return self.root if relative == "." else f"{self.root}/{relative}"
 
     def uri(self, path: str = "") -> str:
-        """Full URI of a path: what other programs are told to open."""
+        """Full URI of a path, for other programs to open."""
         return self._full(path) if self.is_local else "s3://" + self._full(path)
 
     # reading

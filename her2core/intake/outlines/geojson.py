@@ -72,7 +72,7 @@ def _features(uri: str, document: Any) -> list[Any]:
 
 
 def _kind(feature: dict[str, Any]) -> str:
-    """What QuPath calls the object; one that says nothing is taken as a nucleus."""
+    """What QuPath calls the object; one without a kind is taken as a nucleus."""
     properties, name = feature.get("properties"), feature.get("id")
     kind = properties.get("objectType") if isinstance(properties, dict) else None
     if isinstance(kind, str):
@@ -81,7 +81,7 @@ def _kind(feature: dict[str, Any]) -> str:
 
 
 def _add(found: Collected, feature: dict[str, Any], *, whole_cell: bool) -> None:
-    """Keep a feature's nucleus, or what its cell's outline says of it.
+    """Keep a feature's nucleus, or what its cell's outline implies.
 
     Raises
     ------

@@ -26,7 +26,7 @@ STEP_PX: Final = 0.25
 BROKEN: Final = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error
 )  # fmt: skip
-"""What tifffile and its codecs raise where a file is not what it says."""
+"""What tifffile and its codecs raise where a file is not what it claims."""
 
 
 def read_label(

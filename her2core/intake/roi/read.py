@@ -45,7 +45,7 @@ MIN_UM2 = 25.0
 SAME_MPP = 0.02
 """Relative difference up to which two statements of µm/px are the same. Ours."""
 UM_IS_A_CORNER = 0.7
-"""µm/px from which micrometres and pixels cannot be told apart by where they lie. Ours."""
+"""µm/px from which micrometres and pixels cannot be distinguished by where they lie. Ours."""
 
 
 @dataclass(frozen=True, slots=True)

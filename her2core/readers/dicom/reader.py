@@ -265,7 +265,7 @@ def _grid(name: str, level: Level, sources: Sequence[LocalBytes], starts: Sequen
 
 
 def _places(name: str, level: Level, rows: int, columns: int) -> Index:
-    """Index in the grid of each frame: in order where the matrix is full, else as each frame says."""
+    """Index in the grid of each frame: in order where the matrix is full, else as each frame states."""
     n, header = level.frames, level.header
     tile = (header.tile_height, header.tile_width)
     if header.full:

@@ -181,7 +181,7 @@ def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, Til
 
 
 def _check_jpeg2000(source: ByteSource, name: str, grid: TileGrid) -> None:
-    """Leave subsampled JPEG 2000 to OpenSlide; the first tile tells."""
+    """Leave subsampled JPEG 2000 to OpenSlide; the first tile decides."""
     first = int(np.flatnonzero(grid.counts)[0])
     head = source.read(int(grid.offsets.flat[first]), min(int(grid.counts.flat[first]), HEAD_BYTES))
     try:

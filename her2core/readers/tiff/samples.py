@@ -85,7 +85,7 @@ def sample_layout(name: str, scene: Scene) -> SampleLayout:
 
 
 def _of_pages(name: str, scene: Scene) -> SampleLayout:
-    """Colours whose planes are directories: which is which the OME-XML says."""
+    """Colours whose planes are directories: the OME-XML states which is which."""
     count = len(scene.planes)
     stated = [*scene.channels, *[StatedChannel()] * count][:count]
     rgb, odd = colour_order(name, stated)

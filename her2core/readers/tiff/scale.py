@@ -1,4 +1,4 @@
-"""What a TIFF says of its pixel size: resolution tags, ImageJ's unit, Aperio's description."""
+"""Pixel size of a TIFF: resolution tags, ImageJ's unit, Aperio's description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenes of a TIFF: what each kind of file says of its images, their levels, stacks and scale."""
+"""The scenes of a TIFF: how each kind of file describes its images, their levels, stacks and scale."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ChosenScene:
     def info(
         self, asked: OpenRequest, grid: TileGrid, compression: str, problems: Sequence[str]
     ) -> SlideInfo:
-        """What its header says, of a bright-field slide."""
+        """What its header states, of a bright-field slide."""
         scene, several = self.scene, len(self.sizes) > 1
         return SlideInfo(
             uri=asked.name,

@@ -43,7 +43,7 @@ def is_stack(scene: Scene) -> bool:
 def open_stack(
     source: ByteSource, asked: OpenRequest, chosen: ChosenScene, odd: tuple[str, ...] = ()
 ) -> SlideReader:
-    """Reader of the channels that were asked for, at their maximum over the focal planes.
+    """Reader of the requested channels, at their maximum over the focal planes.
 
     Parameters
     ----------
