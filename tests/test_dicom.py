@@ -22,8 +22,12 @@ from pydicom.uid import generate_uid
 
 from her2core.errors import Reason, SlideError
 from her2core.intake.inspect import inspect_slide
+from her2core.params import PyramidParams
+from her2core.pyramid.reader import PyramidReader
+from her2core.pyramid.writer import convert
 from her2core.readers import open_slide
 from her2core.readers.limits import MAX_TILES
+from her2core.storage.store import Store
 
 Pixels = npt.NDArray[np.uint8]
 TILE = 64
@@ -358,6 +362,26 @@ def test_frames_in_several_fragments(tmp_path: Path, syntax: str, offsets: bool)
     path = save(tmp_path / "a.dcm", split)
     np.testing.assert_array_equal(read_all(path), read_all(save(tmp_path / "b.dcm", whole)))
     assert inspect_slide(path).compression == {JPEG: "jpeg", JPEG_2000: "jpeg2000", JPEG_XL: "jpegxl"}[syntax]
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+@pytest.mark.parametrize("syntax", [JPEG, JPEG_2000])
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_frames_are_copied_into_a_pyramid(tmp_path: Path, syntax: str, fragments: int) -> None:
+    slide = whole_slide(syntax=syntax)
+    frames = list(generate_frames(slide.PixelData, number_of_frames=12))
+    slide.PixelData = encapsulate(frames, fragments_per_frame=fragments)
+    slide["PixelData"].VR = "OB"
+    path, store = save(tmp_path / "a.dcm", slide), Store(tmp_path / "out")
+    with open_slide(path) as reader:
+        params = PyramidParams(2 * TILE, 8 * TILE, "source")
+        ref = convert(reader, store, "p", params, mpp=0.25)
+    assert ref.codec == f"source-{'jpeg' if syntax == JPEG else 'jpeg2000'}-{TILE}"
+    assert ref.tiles_encoded == 0
+    want = read_all(path)
+    copied = np.empty_like(want)
+    PyramidReader(store, ref).read(0, 0, 0, copied)
+    np.testing.assert_array_equal(copied, want)
 
 
 def test_fragments_that_belong_to_no_frame_are_refused(tmp_path: Path) -> None:
