@@ -14,7 +14,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from her2cli import app
 from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_case import FLAGS as CASE_FLAGS
 from her2core.guidelines.rules_case import HER2_CLASSES as CASE_CLASSES
@@ -254,3 +256,16 @@ def test_pictures_of_what_a_person_should_look_at_come_first(tmp_path: Path) -> 
     write_run(Store(tmp_path), slides, cases)
     made = views(read_run(Store(tmp_path)))
     assert [made.slides[at]["slide_id"] for at in review_order(made)] == ["b1", "c1", "a1", "a2"]
+
+
+def test_the_command_line_writes_a_page_or_says_what_it_needs(run: Store, tmp_path: Path) -> None:
+    def asked(*words: str) -> Any:
+        return CliRunner().invoke(app, ["report", *words])
+
+    made = json.loads(asked(f"{run.root}@{RUN}", "--out", str(tmp_path / "to"), "--json").output)
+    assert Path(made["page"]).stat().st_size == made["bytes"]
+    compared = json.loads(asked("--compare", run.root, run.root, "--json").output)
+    assert (compared["slides_changed"], compared["specimens_changed"]) == (0, 0)
+    assert str(asked("--compare", run.root).exception) == "1 runs given; --compare takes two runs"
+    assert "2 runs given; one run a report" in str(asked(run.root, run.root).exception)
+    assert "no run 20200102T030405Z-abcdef" in str(asked(f"{run.root}@20200102T030405Z-abcdef").exception)
