@@ -20,7 +20,7 @@ from her2core.errors import ConfigError
 from her2core.export.cbioportal import export_cbioportal
 from her2core.export.crate import CRATE, PROCESS_RUN, export_crate, prov
 from her2core.export.dicom import export_dicom, uid
-from her2core.export.finished import FinishedRun, Selection
+from her2core.export.finished import FinishedRun, Selection, export_each
 from her2core.export.labels import export_labels
 from her2core.export.qupath import export_qupath, hexagon_px0
 from her2core.export.single_cell import export_anndata, export_spatialdata
@@ -323,3 +323,15 @@ def test_ids_that_become_one_are_refused(tmp_path: Path, out: Store) -> None:
     folder = write_run(tmp_path / "run", [{"case_id": c, "her2_class": "null"} for c in ("a b", "a_b")])
     with pytest.raises(ConfigError, match="one id to cBioPortal"):
         export_cbioportal(FinishedRun(Store(folder)), out, "her2", "HER2")
+
+
+def test_one_slide_that_cannot_be_written_does_not_keep_the_others(out: Store) -> None:
+    def write(slide: dict[str, Any]) -> str:
+        if slide["slide_id"] == "bad":
+            raise ConfigError("bad: has no pyramid")
+        out.write_bytes(slide["slide_id"], b"x")
+        return str(slide["slide_id"])
+
+    with pytest.raises(ConfigError, match=r"1 of 3 slides are not exported, 2 are:\nbad: has no pyramid"):
+        export_each([{"slide_id": name} for name in ("a", "bad", "b")], write)
+    assert sorted(out.list()) == ["a", "b"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from her2core.analysis.survival import need
-from her2core.export.finished import FinishedRun, Row, Selection
+from her2core.export.finished import FinishedRun, Row, Selection, export_each
 from her2core.records import Assay
 from her2core.storage.store import Store
 
@@ -37,16 +37,17 @@ SCHEME = "99HER2COHORT"
 def export_dicom(run: FinishedRun, out: Store, selection: Selection) -> list[str]:
     """Write ``SLIDE.ann.dcm`` a slide."""
     need("export", "highdicom")
-    written = []
-    for slide in run.chosen(selection, Assay.IHC):
+
+    def write(slide: Row) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's, about ids that people chose
             dataset = cell_annotations(run, slide, selection)
             buffer = io.BytesIO()
             dataset.save_as(buffer, enforce_file_format=True)
         out.write_bytes(f"{slide['slide_id']}.ann.dcm", buffer.getvalue())
-        written.append(f"{slide['slide_id']}.ann.dcm")
-    return written
+        return f"{slide['slide_id']}.ann.dcm"
+
+    return export_each(run.chosen(selection, Assay.IHC), write)
 
 
 def uid(*parts: str) -> str:

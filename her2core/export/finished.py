@@ -7,7 +7,7 @@ given away (all but the tables themselves) holds no address of a slide and no pl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,6 +62,28 @@ class Selection:
         if self.tumour_only:
             parts.append("is_tumour")
         return " AND ".join(parts)
+
+
+def export_each(slides: Sequence[Row], write: Callable[[Row], str]) -> list[str]:
+    """Write slide by slide; one that cannot be written does not keep the others.
+
+    Raises
+    ------
+    ConfigError
+        In the end, with every slide that was not written and why.
+    """
+    written, failed = [], []
+    for slide in slides:
+        try:
+            written.append(write(slide))
+        except (ConfigError, StoreError) as error:
+            failed.append(str(error))
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} of {len(slides)} slides are not exported, {len(written)} are:\n"
+            + "\n".join(failed)
+        )
+    return written
 
 
 def _text(value: str) -> str:

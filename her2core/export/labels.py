@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from her2core.errors import ConfigError
 from her2core.export.contours import outline_cells
-from her2core.export.finished import FinishedRun, Row, Selection
+from her2core.export.finished import FinishedRun, Row, Selection, export_each
 from her2core.export.qupath import LABELS, rgb
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.pyramid import ngff
@@ -41,16 +41,17 @@ def export_labels(run: FinishedRun, out: Store, selection: Selection) -> list[st
     ConfigError
         If the slide's contours cannot be had, or there are too many cells.
     """
-    written = []
-    for slide in run.chosen(selection, Assay.IHC):
+
+    def write(slide: Row) -> str:
         name = f"{slide['slide_id']}.ome.zarr"
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
             local = Path(folder) / name
             _write(run, slide, selection, local)
             for file in sorted(p for p in local.rglob("*") if p.is_file()):
                 out.write_file(f"{name}/{file.relative_to(local).as_posix()}", file)
-        written.append(name)
-    return written
+        return name
+
+    return export_each(run.chosen(selection, Assay.IHC), write)
 
 
 def _write(run: FinishedRun, slide: Row, selection: Selection, local: Path) -> None:

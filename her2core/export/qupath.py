@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from her2core.export.contours import outline_cells
-from her2core.export.finished import FinishedRun, Row, Selection
+from her2core.export.finished import FinishedRun, Row, Selection, export_each
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.lake.schema import CELLS, REGIONS
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
@@ -48,9 +48,9 @@ def export_qupath(
     regions_um
         Size of the regions that are written as annotations; none by default.
     """
-    written = []
-    for slide in run.chosen(selection, Assay.IHC):
-        features = _features(run, slide, selection, contours, regions_um)
+
+    def write(slide: Row) -> str:
+        features = _features(run, slide, selection, contours and not slide["cells_source"], regions_um)
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
             local = Path(folder) / "cells.geojson"
             with local.open("w", encoding="utf-8") as file:
@@ -59,8 +59,9 @@ def export_qupath(
                     file.write((",\n" if place else "") + json.dumps(feature))
                 file.write("\n]}\n")
             out.write_file(f"{slide['slide_id']}.geojson", local)
-        written.append(f"{slide['slide_id']}.geojson")
-    return written
+        return f"{slide['slide_id']}.geojson"
+
+    return export_each(run.chosen(selection, Assay.IHC), write)
 
 
 def _features(

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from her2core.analysis.survival import need
 from her2core.export.contours import outline_cells
-from her2core.export.finished import FinishedRun, Row, Selection
+from her2core.export.finished import FinishedRun, Row, Selection, export_each
 from her2core.lake.schema import CELLS, Column
 from her2core.records import Assay
 from her2core.storage.store import Store
@@ -99,16 +99,17 @@ def export_spatialdata(
     """Write ``SLIDE.spatialdata.zarr`` a slide."""
     with _quiet():
         need("export", "spatialdata")
-    written = []
-    for slide in run.chosen(selection, Assay.IHC):
+
+    def write(slide: Row) -> str:
         name = f"{slide['slide_id']}.spatialdata.zarr"
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder, _quiet():
             local = Path(folder) / name
-            _spatial(run, slide, selection, contours).write(local)
+            _spatial(run, slide, selection, contours and not slide["cells_source"]).write(local)
             for file in sorted(p for p in local.rglob("*") if p.is_file()):
                 out.write_file(f"{name}/{file.relative_to(local).as_posix()}", file)
-        written.append(name)
-    return written
+        return name
+
+    return export_each(run.chosen(selection, Assay.IHC), write)
 
 
 def _spatial(run: FinishedRun, slide: Row, selection: Selection, contours: bool) -> Any:
