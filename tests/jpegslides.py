@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import tifffile
+from PIL import Image
 
 from her2core.readers.jpegfile import segments
 
@@ -107,7 +109,9 @@ def write_flavour(path: Path, pixels: np.ndarray, edge: int, flavour: str) -> Pa
     if flavour == "RGB with Adobe":
         return write_slide(path, pixels, edge, lambda t: told(jpeg(t, **colour)), photometric="rgb")
     if flavour == "progressive":
-        return write_slide(path, pixels, edge, lambda t: told(_progressive(t)))
+        return write_slide(path, pixels, edge, lambda t: told(_pillow(t, progressive=True)))
+    if flavour == "restart markers":
+        return write_slide(path, pixels, edge, lambda t: told(_pillow(t, restart_marker_blocks=2)))
     if flavour == "no end, zeros behind":
         return write_slide(path, pixels, edge, lambda t: jpeg(t).removesuffix(b"\xff\xd9") + bytes(7))
     assert flavour == "JPEG 2000"
@@ -121,16 +125,13 @@ FLAVOURS = (
     "RGB, no marker",
     "RGB with Adobe",
     "progressive",
+    "restart markers",
     "no end, zeros behind",
     "JPEG 2000",
 )
 
 
-def _progressive(pixels: np.ndarray) -> bytes:
-    import io
-
-    from PIL import Image
-
+def _pillow(pixels: np.ndarray, **how: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85, progressive=True)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85, **how)
     return buffer.getvalue()

@@ -30,11 +30,11 @@ from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.pyramid.dataset import open_level, open_pyramid
 from her2core.pyramid.reader import PyramidReader
-from her2core.pyramid.zarr_codecs import register_image_codecs
 from her2core.readers import MemoryReader, SlideReader, needs_local_copy, open_slide, shared_reader
 from her2core.readers.channels import CHANNELS, map_channels, parse_channels
 from her2core.readers.image import WholeReader
 from her2core.readers.tiff import grid as tiffgrid
+from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import RGB, Assay, PyramidRef
 from her2core.storage.s3 import s3_filesystem
 from her2core.storage.store import Store

@@ -34,8 +34,8 @@ from her2core.pyramid.writer import (
     write_shard,
     write_top,
 )
-from her2core.pyramid.zarr_codecs import register_image_codecs
 from her2core.readers.memory import MemoryReader
+from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import Box, LevelInfo, PyramidRef, SlideInfo
 from her2core.storage.store import Store
 from tests.conftest import Bucket

@@ -15,7 +15,7 @@ from her2core.errors import ConfigError
 from her2core.pyramid import ngff
 from her2core.pyramid.codecs import codec
 from her2core.pyramid.shards import ABSENT, ShardWriter, index_bytes, read_index
-from her2core.pyramid.zarr_codecs import register_image_codecs
+from her2core.readers.zarr_codecs import register_image_codecs
 
 LOSSLESS = ("blosc-lz4", "zstd", "htj2k")
 

@@ -23,10 +23,10 @@ from her2core.pyramid.dataset import open_level, open_pyramid
 from her2core.pyramid.labels import read_label, write_label
 from her2core.pyramid.reader import PyramidReader, grid_of_ref
 from her2core.pyramid.shards import ABSENT, index_bytes, read_index
-from her2core.pyramid.zarr_codecs import register_image_codecs
 from her2core.readers import SlideReader, open_slide
 from her2core.readers.standalone import jpeg_tiles
 from her2core.readers.tiled import TiledReader
+from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import Box, PyramidRef
 from her2core.storage.store import Store
 from tests import chain
@@ -255,6 +255,17 @@ def test_ome_zarr_py_and_labels(made: tuple[Store, PyramidRef, Store, PyramidRef
     assert np.array_equal(np.moveaxis(nodes[0].data[0].compute(), 0, -1), level_of(exact, raw, 0))
     image = Model.from_zarr(zarr.open_group(store.zarr_store("p"), mode="r"))
     assert len(image.ome_attributes.multiscales[0].datasets) == 6
+
+
+def test_a_pyramid_of_copied_tiles_is_a_slide_again(
+    made: tuple[Store, PyramidRef, Store, PyramidRef],
+) -> None:
+    store, _, exact, raw = made
+    with open_slide(store.uri("p"), mpp=0.25) as reader:
+        out = np.empty((*raw.shapes[0], 3), np.uint8)
+        reader.read_region(0, 0, out)
+        assert (reader.info.compression, reader.info.native) == ("jpeg", "")
+    assert np.array_equal(out, level_of(exact, raw, 0))
 
 
 def test_regions_of_levels_that_are_made_again(made: tuple[Store, PyramidRef, Store, PyramidRef]) -> None:

@@ -6,5 +6,5 @@ dataset     levels and pyramids as xarray
 labels      masks on the grid of a level
 ngff        the metadata documents
 shards      one Zarr v3 shard, encoded and decoded
-codecs, zarr_codecs
+codecs      how chunks are encoded and decoded
 """

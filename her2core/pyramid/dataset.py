@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 
 from her2core.errors import StoreError
-from her2core.pyramid.zarr_codecs import register_image_codecs
+from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.storage.store import Store
 
 TASK_PX = 2048

@@ -40,6 +40,7 @@ from her2core.readers.channels import (
 from her2core.readers.limits import MAX_TILE_PX, check_size
 from her2core.readers.omezarrmeta import BoundedStore, Level, Multiscale, ome_attributes, read_images
 from her2core.readers.scale import resolve_scale
+from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import RGB, Box, LevelInfo, SlideInfo
 
 MARKERS = ("zarr.json", ".zgroup")
@@ -138,6 +139,7 @@ def open_omezarr(store: Any, asked: OpenRequest, series_xml: str = "") -> OmeZar
         ``NOT_A_SLIDE`` for other Zarr groups, ``FILE_UNREADABLE`` for anything but 8-bit RGB or, where that
         is asked for, the channels of fluorescence.
     """
+    register_image_codecs()
     with _named(asked.name):
         root = zarr.open_group(_bounded(store, asked.name), mode="r")
         images = read_images(asked.name, root, series_xml)
@@ -310,5 +312,6 @@ def _level(array: Any, axes: str, width: int) -> LevelInfo:
 
 
 def _compression(array: zarr.Array[Any]) -> str:
-    codecs = [type(c).__name__.removesuffix("Codec").lower() for c in array.compressors]
-    return "+".join(codecs) or "none"
+    chain = [getattr(array, "serializer", None), *array.compressors]  # a serializer may be an image codec
+    codecs = [type(c).__name__.removesuffix("Codec").lower() for c in chain if c is not None]
+    return "+".join(codec for codec in codecs if codec != "bytes") or "none"

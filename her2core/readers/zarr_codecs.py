@@ -1,4 +1,4 @@
-"""Zarr codecs for pyramids stored as HTJ2K, JPEG or JPEG 2000, where none is installed.
+"""Zarr codecs for images stored as HTJ2K, JPEG or JPEG 2000, where none is installed.
 
 The package ``imagecodecs-zarr`` (Python 3.12 and later) registers codecs of these names, with the same
 configuration, for any program. Where it is absent these take their place within this process.
