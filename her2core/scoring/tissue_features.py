@@ -1,4 +1,4 @@
-"""What tells tumour from other tissue, cell by cell: numbers made from the kernel's rows of a slide.
+"""What separates tumour from other tissue, cell by cell: numbers made from the kernel's rows of a slide.
 
 Size, shape and stain of a nucleus, the same averaged over the cells around it, and how all this stands to
 the slide's own cells. None of it holds DAB: what a cell's membrane shows must not decide whether it counts.
@@ -28,7 +28,7 @@ WIDEST: Final = 8.0
 """Numbers of a cell are kept within this of 0, so that one odd cell does not rule an average."""
 ENDS: Final = (0.03, 0.97)
 """Quantiles between which the slide's own range lies. The middle of the range depends less on how much of a
-slide is tumour than the median of its cells does. Ours: on cores left out the best feature tells 0.77 so and
+slide is tumour than the median of its cells does. Ours: on cores left out the best feature separates 0.77 so and
 0.74 by the median (mean of sensitivity and specificity)."""
 
 MEASURED: Final = (
@@ -68,7 +68,7 @@ Column = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TissueFeatures:
-    """Features of all cells of a slide, made when they are asked for.
+    """Features of all cells of a slide, computed when they are used.
 
     Names are those of `OWN`; with ``_25``, ``_50`` or ``_100`` behind them their means around the cell,
     with ``spread_`` in front the standard deviation there; ``crowd_25`` and so on is the logarithm of the
@@ -91,7 +91,7 @@ class TissueFeatures:
         mpp
             Level-0 µm/px.
         stain
-            The slide's colour: hematoxylin is told in units of its range.
+            The slide's colour: hematoxylin is in units of its range.
         """
         number = {name: np.asarray(cells[name], np.float64) for name in MEASURED}
         low, high = stain.hematoxylin_low_od, stain.hematoxylin_high_od

@@ -1,4 +1,4 @@
-"""Which cells are tumour cells, told from the table once all rows of a slide are there.
+"""Which cells are tumour cells, computed from the table once all rows of a slide exist.
 
 Two things make a tumour cell of it, and neither alone is enough:
 
@@ -6,7 +6,7 @@ probability    a logistic model over features of tissue (`tissue_features`), fit
                it is the mean over the next cells: tissue does not change from cell to cell
 nest           it is stained, and so are most of the cells around it: stained nests are tumour
 
-Hematoxylin is hard to read under strong DAB, which is where the nest decides; unstained tumour is told by the
+Hematoxylin is hard to read under strong DAB, which is where the nest decides; unstained tumour is found by the
 model alone. The models are data: a JSON file each in this folder's ``tumour_models``.
 """
 
@@ -35,7 +35,7 @@ LIKELY: Final = 0.5
 STEPS: Final = 4096
 """Steps of a probability: what processors make of the last bits of ``exp`` is lost in them."""
 NEST_UM: Final = 25.0
-"""Distance over which a nest is told: a cell and its next neighbours. Ours."""
+"""Distance over which a nest is measured: a cell and its next neighbours. Ours."""
 NEST_SHARE: Final = 0.7
 """Least share of stained cells there. Ours: of the stained cells of drawn nests one in twenty is lost."""
 NEST_CONTOUR: Final = 0.5
@@ -46,7 +46,7 @@ AROUND_UM: Final = 25.0
 LEAST_IN_NEST: Final = 4
 """Least stained cells there: fewer are no nest. Ours."""
 COLUMNS: Final = ("tumour_probability", "stained_nest", "tumour_rule")
-"""Columns that are told here."""
+"""Columns that are computed here."""
 COMPACT_UM: Final = 50.0
 """Distance over which tumour is compact: a gland or a nest."""
 COMPACT: Final = 0.75
@@ -93,7 +93,7 @@ class TumourModel:
 
 @dataclass(frozen=True, slots=True)
 class TumourTold:
-    """What was told of a slide's cells, shape ``(n,)`` each, in their order.
+    """What was computed for a slide's cells, shape ``(n,)`` each, in their order.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ def tell_tumour(
 
 
 def with_tumour(bands: Iterable[pa.Table], told: TumourTold) -> Iterator[pa.Table]:
-    """Append what was told to the kernel rows of a slide; ``bands`` are in the order it was told in."""
+    """Append what was computed to the kernel rows of a slide; ``bands`` are in the same order."""
     first = 0
     for band in bands:
         here = slice(first, first + len(band))
