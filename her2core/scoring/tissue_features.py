@@ -28,8 +28,8 @@ WIDEST: Final = 8.0
 """Numbers of a cell are kept within this of 0, so that one odd cell does not rule an average."""
 ENDS: Final = (0.03, 0.97)
 """Quantiles between which the slide's own range lies. The middle of the range depends less on how much of a
-slide is tumour than the median of its cells does. Ours: on cores left out the best feature separates 0.77 so and
-0.74 by the median (mean of sensitivity and specificity)."""
+slide is tumour than the median of its cells does. On cores left out the best feature has 0.77 so and
+0.74 by the median (mean of sensitivity and specificity); ours."""
 
 MEASURED: Final = (
     "nucleus_area_um2",

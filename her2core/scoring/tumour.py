@@ -6,8 +6,8 @@ probability    a logistic model over features of tissue (`tissue_features`), fit
                it is the mean over the next cells: tissue does not change from cell to cell
 nest           it is stained, and so are most of the cells around it: stained nests are tumour
 
-Hematoxylin is hard to read under strong DAB, which is where the nest decides; unstained tumour is found by the
-model alone. The models are data: a JSON file each in this folder's ``tumour_models``.
+Hematoxylin is hard to read under strong DAB, which is where the nest decides; unstained tumour is found by
+the model alone. The models are data: a JSON file each in this folder's ``tumour_models``.
 """
 
 from __future__ import annotations
