@@ -189,7 +189,11 @@ def _watch(store: Store, every_s: float) -> None:
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             seen = eye.look()
-            live.update(Text("\n".join(seen.lines())), refresh=True)
+            text = "\n".join(seen.lines())
+            if console.is_terminal:
+                live.update(Text(text), refresh=True)
+            else:
+                typer.echo(text)
             if seen.holder is None:
                 return
             time.sleep(every_s)

@@ -106,3 +106,51 @@ def maintain_command(
         for each in done
     ]
     console.print(row_table(rows, console.width) if rows else f"{out} holds no tables yet")
+
+
+@lake.command("contract", epilog=EXIT_CODES)
+def contract_command(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE...]", help="All tables without any.")
+    ] = None,
+) -> None:
+    """Print the data contract of tables (ODCS 3.1, YAML), made from the schema that is written."""
+    from her2core.errors import ConfigError
+    from her2core.lake.contract import as_yaml
+    from her2core.lake.schema import TABLES
+
+    for name in tables or ():
+        if name not in TABLES:
+            raise ConfigError(f"no table {name}; expected some of {', '.join(TABLES)}")
+    typer.echo("---\n".join(as_yaml(TABLES[name]) for name in tables or TABLES), nl=False)
+
+
+@app.command("register", epilog=EXIT_CODES)
+def register_command(
+    out: Out,
+    engine: Annotated[
+        str, typer.Option(help="spark (also Databricks), trino or duckdb.", metavar="ENGINE")
+    ] = "spark",
+    schema: Annotated[str, typer.Option(help="Schema of the catalog.")] = "her2",
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a catalog needs to know of the tables: statements of an engine, or JSON."""
+    from her2core.errors import ConfigError
+    from her2core.lake.register import registered
+    from her2core.storage.store import Store
+
+    if engine not in ("spark", "trino", "duckdb"):
+        raise ConfigError(f"--engine {engine}: expected spark, trino or duckdb")
+    if not schema.isidentifier():
+        raise ConfigError(f"--schema {schema}: expected letters, digits and _")
+    store = Store(out, endpoint_url=endpoint_url)
+    store.reach()
+    found = registered(store)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=1))
+        return
+    for each in found:
+        typer.echo(getattr(each, engine)(schema))
+    if not found:
+        console.print(f"{out} holds no tables yet")

@@ -41,6 +41,7 @@ from her2core.lake.ghosts import (
     true_cases,
     true_patients,
 )
+from her2core.lake.lineage import absolute, event, tell
 from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.lake.rows_metrics import (
     case_metric_rows,
@@ -137,6 +138,7 @@ class Publisher:
         """Say that the run goes on, and that those which said so before do not."""
         self._end_dead_runs()
         self._say_running()
+        self._trace("START", self.run.run_id, self.before)
 
     def add(self, result: SlideFinished) -> None:
         """Take how a slide ended; every `BATCH_SLIDES` or `BATCH_S` what came is committed."""
@@ -177,6 +179,7 @@ class Publisher:
         states = Counter(entry["state"] for entry in inputs)
         whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
         self._say("complete" if whole else "partial", versions, inputs)
+        self._trace("COMPLETE", run.run_id, versions)
         clear_pictures(store, [result.outcome.slide.slide_id for result in finished], dropped)
         slides = tuple(self.rows[result.outcome.slide.slide_id] for result in finished)
         return CohortSummary(run.run_id, store.uri(), slides, tuple(cases))
@@ -257,6 +260,17 @@ class Publisher:
         if dead and self.lease is not None:
             rows = read_rows(self.store, schema.RUNS, names, {"run_id": dead}).to_pylist()
             self.runs.add_rows([row | {"state": INTERRUPTED} for row in rows], dead)
+            for run_id in dead:
+                self._trace("ABORT", run_id, {})
+
+    def _trace(self, kind: str, run_id: str, versions: Mapping[str, int | None]) -> None:
+        """Leave an event of lineage; one that cannot be left costs nothing else."""
+        manifest = self.run.names.of(absolute(self.run.manifest_uri))
+        said = event(kind, run_id, self.run.cohort, manifest, self.store, versions)
+        try:
+            tell(self.store, run_id, said)
+        except (OSError, BotoCoreError) as error:
+            log.warning("no lineage of %s was left: %s", run_id, cleaned(str(error)))
 
     def _input(self, result: SlideFinished) -> dict[str, Any]:
         slide = result.outcome.slide.slide_id

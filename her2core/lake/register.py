@@ -1,0 +1,62 @@
+"""What a catalog needs to know of the tables of an output, in the words of several engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deltalake.exceptions import TableNotFoundError
+
+from her2core.lake.schema import TABLES
+from her2core.lake.slide_files import FOLDER
+from her2core.lake.tables import open_table
+from her2core.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One table as a catalog knows it.
+
+    Attributes
+    ----------
+    location
+        Address of the Delta table.
+    version
+        Its newest version; go by the table ``runs`` for the versions that belong together.
+    """
+
+    name: str
+    location: str
+    version: int
+    description: str
+
+    def spark(self, schema: str) -> str:
+        """Statement for Spark, Databricks and other engines with Delta's own SQL."""
+        where = self.location if "://" in self.location else f"file://{self.location}"
+        return f"CREATE TABLE IF NOT EXISTS {schema}.{self.name} USING DELTA LOCATION {_quoted(where)};"
+
+    def trino(self, schema: str) -> str:
+        """Statement for Trino's Delta connector."""
+        return (
+            f"CALL delta.system.register_table(schema_name => {_quoted(schema)}, "
+            f"table_name => {_quoted(self.name)}, table_location => {_quoted(self.location)});"
+        )
+
+    def duckdb(self, schema: str) -> str:
+        """Statement for DuckDB with its extension ``delta``."""
+        return f"CREATE OR REPLACE VIEW {schema}.{self.name} AS SELECT * FROM delta_scan({_quoted(self.location)});"
+
+
+def registered(store: Store) -> list[Registered]:
+    """The tables that are there."""
+    found = []
+    for table in TABLES.values():
+        try:
+            version = int(open_table(store, table).version())
+        except TableNotFoundError:
+            continue
+        found.append(Registered(table.name, store.uri(f"{FOLDER}/{table.name}"), version, table.description))
+    return found
+
+
+def _quoted(text: str) -> str:
+    return "'{}'".format(text.replace("'", "''"))
