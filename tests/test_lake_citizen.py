@@ -139,6 +139,7 @@ def test_polars_and_duckdb_read_every_table_where_it_lies(s3: Bucket) -> None:
     assert found["slides"].spark("her2").endswith(f"LOCATION '{s3.uri}/out/tables/slides';")
     assert "register_table" in found["slides"].trino("her2")
     with duckdb.connect() as connection:
+        connection.execute("SET autoinstall_known_extensions = false")
         try:
             connection.execute("LOAD delta")
         except duckdb.Error as error:

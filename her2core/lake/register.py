@@ -43,7 +43,8 @@ class Registered:
 
     def duckdb(self, schema: str) -> str:
         """Statement for DuckDB with its extension ``delta``."""
-        return f"CREATE OR REPLACE VIEW {schema}.{self.name} AS SELECT * FROM delta_scan({_quoted(self.location)});"
+        rows = f"SELECT * FROM delta_scan({_quoted(self.location)})"
+        return f"CREATE OR REPLACE VIEW {schema}.{self.name} AS {rows};"
 
 
 def registered(store: Store) -> list[Registered]:
