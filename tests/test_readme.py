@@ -181,6 +181,6 @@ def test_the_python_of_the_how_tos_runs(
     if name == "cohort":
         assert re.search(r"\d+ of \d+ cells: 2\+", capsys.readouterr().out)
     else:
-        assert found["pixels"].shape == (200, 200, 3)
+        assert found["pixels"].shape == (201, 201, 3)
         assert len(found["cells"]) > 5
         assert (folder / "NEW" / found["ref"].path / "zarr.json").exists()
