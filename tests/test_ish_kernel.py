@@ -238,7 +238,7 @@ def test_pixels_of_a_nucleus_fill_its_outline_and_rivals_share_fairly() -> None:
     at = np.array([20, 20], np.int32), np.array([16, 28], np.int32)
     shape = outlines(*at, np.full((2, N_RAYS), 10, np.int32), ray_index)
     labels = np.zeros((160, 200), np.int32)
-    paint(labels, (0, 0), 1, shape, np.array([1, -1], np.int32), 4, ray_index)
+    paint(labels, (0, 0), 1, shape, np.full(2, 16), np.array([1, -1], np.int32), 4, ray_index)
     area = 16 * shape.area
     both = (labels != 0).sum()
     assert area[0] < both < area.sum()

@@ -23,7 +23,7 @@ PALE: Final = 0.3  # the same in bright field, where chromatin has no dark granu
 STRONG: Final = 0.5  # of a typical signal's contrast: from here on a signal may bleed through; ours
 TOGETHER_UM: Final = 0.3  # crosstalk lies no farther from its source: less than a signal's width; ours
 CROSSTALK: Final = 1.6  # times the slide's share: so strong may crosstalk be, for shares vary; ours, measured
-LEAST_SOURCES: Final = 20  # fewer strong signals tell no share; ours
+LEAST_SOURCES: Final = 12  # fewer strong signals tell no share; ours
 GRANULAR: Final = 0.1  # share of weak CEP17 signals from which a slide has granules; ours, measured
 BRIGHTEST_QUANTILE: Final = 0.4  # of nuclei, by their brightest signal; ours, measured
 
@@ -59,7 +59,7 @@ class SignalFilter:
     def of(cls, signals: Signals, weak: float) -> Self:
         """From all signals of a slide; ``weak`` is `WEAK` or, in bright field, `PALE`."""
         typical = [_typical_contrast(signals, probe) for probe in (0, 1)]
-        shares = [_crosstalk_share(signals, probe, STRONG * typical[1 - probe]) for probe in (0, 1)]
+        shares = _crosstalk_shares(signals, signals.contrast >= STRONG * np.array(typical)[signals.probe])
         weakest = weak * typical[0], weak * typical[1]
         cep17 = signals.contrast[signals.probe == 1]
         if len(cep17) and np.count_nonzero(cep17 < weakest[1]) < GRANULAR * len(cep17):
@@ -92,15 +92,42 @@ def _typical_contrast(signals: Signals, probe: int) -> float:
     return float(brightest[int(BRIGHTEST_QUANTILE * (len(brightest) - 1))])
 
 
-def _crosstalk_share(signals: Signals, probe: int, strong: float) -> float:
-    """Median contrast of what lies on strong signals of the other probe, as a share of theirs."""
-    sources = (signals.probe != probe) & (signals.contrast >= strong)
-    if int(sources.sum()) < LEAST_SOURCES:
-        return 0.0
+def _crosstalk_shares(signals: Signals, strong: NDArray[np.bool_]) -> tuple[float, float]:
+    """How strong the light of ``strong`` signals of the other probe is in each probe's channel.
+
+    The channel first that shows the other's light more often: what it explains there is no signal whose own
+    light could show in the other channel. Else a slide on which HER2 bleeds through would have CEP17
+    signals under all of its HER2 signals, and lose them as crosstalk of these.
+    """
+    shares = [0.0, 0.0]
+    frequency = [_crosstalk(signals, probe, strong)[0] for probe in (0, 1)]
+    for probe in sorted((0, 1), key=lambda k: -frequency[k]):
+        _, shares[probe] = _crosstalk(signals, probe, strong)
+        source, above = _together(signals, strong & (signals.probe != probe), signals.probe == probe)
+        contrast = signals.contrast
+        strong = strong.copy()
+        strong[above[contrast[above] < CROSSTALK * shares[probe] * contrast[source]]] = False
+    return shares[0], shares[1]
+
+
+def _crosstalk(signals: Signals, probe: int, strong: NDArray[np.bool_]) -> tuple[float, float]:
+    """Share of the strong signals of the other probe that something lies on, and its contrast by theirs.
+
+    The contrast is that of the weakest, and of what is much like them: true signals lie there too, by chance.
+    It is 0 where most have nothing.
+    """
+    sources = strong & (signals.probe != probe)
+    n = int(sources.sum())
+    if n < LEAST_SOURCES:
+        return 0.0, 0.0
     source, above = _together(signals, sources, signals.probe == probe)
     share = np.zeros(len(sources))
     np.maximum.at(share, source, signals.contrast[above] / signals.contrast[source])
-    return float(np.sort(share[sources])[(int(sources.sum()) - 1) // 2])
+    held = np.sort(share[share > 0])
+    if 2 * len(held) <= n:
+        return len(held) / n, 0.0
+    alike = held[held <= CROSSTALK * held[len(held) // 4]]
+    return len(held) / n, float(alike[(len(alike) - 1) // 2])
 
 
 def _together(

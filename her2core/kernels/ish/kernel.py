@@ -49,9 +49,12 @@ Rows = np.ndarray[tuple[int], np.dtype[np.void]]
 
 NUCLEAR_UM: Final = 0.5  # pixels of the nuclear image, about; ours
 SIGNAL_OD: Final = 0.08  # of black or red in a bin: more of it hides hematoxylin; ours
+CLEAR: Final = round(PER_OD * SIGNAL_OD)
+LEAST_CLEAR: Final = 26  # of 255: a tenth of what is around must be seen to be taken for what is hidden; ours
 HIDDEN_HEMATOXYLIN: Final = 0.5  # of hematoxylin for every unit of signal above that; ours
 RIM_UM: Final = 0.4  # so far beyond the outline a signal is on the nucleus's rim, and its own; ours
 SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
+CRISP_UM: Final = 0.85  # diameter: a signal in focus has 0.7, one 0.3 um out of focus 1.0; ours, measured
 SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all; ours
 PLACE_PARTS: Final = 16  # places are kept in sixteenths of a pixel: exact in 32 bits
 SEEDS_PER_PX: Final = 16  # pixels of the nuclear image for every seed that there is room for
@@ -185,7 +188,8 @@ class ISHKernel:
         nuclei = self._rows(picture, found, mine, place)
         absolute = shape._replace(y=shape.y + np.int32(y0), x=shape.x + np.int32(x0))
         self._flag(nuclei, absolute, mine)
-        spots = self._spots(pixels, area, absolute, mine, nuclei)
+        spots = self._spots(pixels, area, found._replace(shape=absolute), mine, nuclei)
+        nuclei["flags"][crisp(spots, len(nuclei))] &= np.uint8(255 - NucleusFlag.BLURRED)
         return nuclei, spots
 
     def _seeds(self, size: int) -> NDArray[np.int32]:
@@ -218,7 +222,11 @@ class ISHKernel:
         window = 2 * max(1, round(AROUND_UM / self.um)) + 1
         cv2.blur(black, (window, window), dst=around)
         cv2.subtract(black, around, dst=signal)
-        mend(signal, red, self._mending, grey)
+        clear, beside = self._buffers.plane("calm", h, w), self._buffers.plane("near", h, w)
+        hide(signal, red, grey, clear, beside)
+        cv2.blur(clear, (window, window), dst=clear)
+        cv2.blur(beside, (window, window), dst=beside)
+        mend(signal, red, self._mending, (clear, beside), grey)
         level(grey, self.um, around, signal)
 
     def _rows(
@@ -226,10 +234,10 @@ class ISHKernel:
     ) -> Rows:
         shape = found.shape
         rule = self.rules
-        spread = ish_shape.SHARP_UM[0] / self.um, ish_shape.SHARP_UM[1] / self.um
+        radii = ish_shape.RADIUS_UM[0] / self.um, ish_shape.RADIUS_UM[1] / self.um
         near = min(2 * rule.r_max, rule.ray_index.reach)
         rows = ish_shape.measure(
-            (picture.grey, picture.soft), shape, found, mine, near, spread, rule.ray_index
+            (picture.grey, picture.soft), shape, found, mine, near, radii, rule.ray_index
         )
         nuclei = np.zeros(len(mine), NUCLEUS_DTYPE)
         nuclei["y_px0"], nuclei["x_px0"] = place[mine].T
@@ -271,27 +279,27 @@ class ISHKernel:
         nuclei["tumour_rule"] = (area >= p.small_nucleus_um2) & ~spindle
 
     def _spots(
-        self, pixels: Pixels, area: Box, shape: Outlines, mine: NDArray[np.intp], nuclei: Rows
+        self, pixels: Pixels, area: Box, found: Found, mine: NDArray[np.intp], nuclei: Rows
     ) -> Rows:
         """Signals of the nuclei ``mine``; their numbers are filled into ``nuclei``."""
         if not len(mine):
             return np.empty(0, SPOT_DTYPE)
-        shape = shape._replace(radius=shape.radius + RIM_UM / self.um)
+        shape = found.shape._replace(radius=found.shape.radius + RIM_UM / self.um)
         parts = [np.empty(0, SPOT_DTYPE)]
         window = self._around(shape.where(mine), area)
         part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
         corner = window.y0, window.x0
-        drawn = self._drawn(window, shape, mine)
+        drawn = self._drawn(window, shape, found.step, mine)
         for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
             if probe is None:
                 continue
-            found = finder.search(plane, drawn, corner)
-            spots = np.zeros(len(found), SPOT_DTYPE)
+            bright = finder.search(plane, drawn, corner)
+            spots = np.zeros(len(bright), SPOT_DTYPE)
             k = PROBES.index(probe)
-            spots["nucleus"], spots["probe"] = found["nucleus"] - 1, k
-            spots["y_px0"], spots["x_px0"] = found["y"] + window.y0, found["x"] + window.x0
+            spots["nucleus"], spots["probe"] = bright["nucleus"] - 1, k
+            spots["y_px0"], spots["x_px0"] = bright["y"] + window.y0, bright["x"] + window.x0
             for name in ("diameter_um", "contrast", "integrated"):
-                spots[name] = found[name]
+                spots[name] = bright[name]
             parts.append(spots)
             name = probe.lower()
             count = np.bincount(spots["nucleus"], minlength=len(mine))
@@ -310,7 +318,9 @@ class ISHKernel:
         (y0, y1), (x0, x1) = edges
         return Box(y0, x0, y1, x1)
 
-    def _drawn(self, window: Box, shape: Outlines, mine: NDArray[np.intp]) -> Raster:
+    def _drawn(
+        self, window: Box, shape: Outlines, contrast: NDArray[np.int32], mine: NDArray[np.intp]
+    ) -> Raster:
         """Bins of ``window`` that lie in the nuclei ``mine``, and in no other nucleus more."""
         grid = self.finders[0].grid((window.height, window.width), (window.y0, window.x0))
         labels = self._buffers.plane("labels", grid.height, grid.width, np.int32)
@@ -318,7 +328,7 @@ class ISHKernel:
         names = -1 - np.arange(len(shape.y), dtype=np.int32)
         names[mine] = 1 + np.arange(len(mine), dtype=np.int32)
         first = window.y0 + grid.y0 + grid.bin // 2, window.x0 + grid.x0 + grid.bin // 2
-        paint(labels, first, grid.bin, shape, names, self.factor, self.rules.ray_index)
+        paint(labels, first, grid.bin, shape, contrast, names, self.factor, self.rules.ray_index)
         return raster(labels, len(mine))
 
     def _planes(self, pixels: Pixels) -> list[NDArray[Any]]:
@@ -336,6 +346,17 @@ class ISHKernel:
         if share > 0:
             plane = plane.astype(np.float32) - np.float32(share) * pixels[..., 0].astype(np.float32)
         return plane
+
+
+def crisp(spots: Rows, n: int) -> NDArray[np.bool_]:
+    """Which of ``n`` nuclei hold a signal in focus, the strongest of its probe: so they are in focus too."""
+    out = np.zeros(n, np.bool_)
+    for probe in range(len(PROBES)):
+        mine = spots[spots["probe"] == probe]
+        mine = mine[np.lexsort((mine["x_px0"], mine["y_px0"], -mine["contrast"], mine["nucleus"]))]
+        nucleus, strongest = np.unique(mine["nucleus"], return_index=True)
+        out[nucleus] |= mine["diameter_um"][strongest] < CRISP_UM
+    return out
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -357,19 +378,37 @@ def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def mend(black: Any, red: Any, weight: int, grey: Any) -> None:
-    """Add to ``grey`` (h, w) ``weight`` / 256 a grey step of signal, up to a typical nucleus.
-
-    ``black`` is what rises above its surroundings, 0 for none; ``red`` is a plane of `dish`.
-    """
+def hide(black: Any, red: Any, grey: Any, clear: Any, beside: Any) -> None:
+    """``clear`` (h, w) is 255 where there is no signal, else 0; ``beside`` is ``grey`` there."""
     h, w = grey.shape
-    clear = round(PER_OD * SIGNAL_OD)
     for y in range(h):
         for x in range(w):
-            dark: Any = max(np.int32(black[y, x]) - clear, 0)
-            reddish: Any = max(np.int32(red[y, x]) - ZERO - clear, 0)
-            if dark + reddish > 0 and grey[y, x] < BASE + SHADES:
-                grey[y, x] = min(grey[y, x] + ((dark + reddish) * weight >> 8), BASE + SHADES)
+            seen = black[y, x] <= CLEAR and red[y, x] <= ZERO + CLEAR
+            clear[y, x] = 255 if seen else 0
+            beside[y, x] = grey[y, x] if seen else 0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def mend(black: Any, red: Any, weight: int, around: tuple[Any, Any], grey: Any) -> None:
+    """Fill in what signals hide of ``grey`` (h, w).
+
+    With ``weight`` / 256 a grey step of signal, up to a typical nucleus; and with what is seen around, in
+    nuclei that are darker than that.
+
+    ``black`` is what rises above its surroundings, 0 for none; ``red`` is a plane of `dish`. ``around`` is
+    the mean of `hide`.
+    """
+    clear, beside = around
+    h, w = grey.shape
+    for y in range(h):
+        for x in range(w):
+            dark: Any = max(np.int32(black[y, x]) - CLEAR, 0)
+            reddish: Any = max(np.int32(red[y, x]) - ZERO - CLEAR, 0)
+            if dark + reddish > 0:
+                if grey[y, x] < BASE + SHADES:
+                    grey[y, x] = min(grey[y, x] + ((dark + reddish) * weight >> 8), BASE + SHADES)
+                if clear[y, x] >= LEAST_CLEAR:
+                    grey[y, x] = max(grey[y, x], min(255 * np.int32(beside[y, x]) // clear[y, x], 255))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -47,6 +47,11 @@ SHARED: Final = 0.5  # of an outline's area inside another: they are one nucleus
 SAMPLED: Final = (0.5, 0.4)  # of a radius: first sample, and from there to the second
 SHARE_BITS: Final = 18  # of one over a width: exact for a 16th of a grey and up to 8 pixels
 SPARE_PX: Final = 4  # for rounding, beyond what is read
+WIDE: Final = 0.5  # of the largest nucleus: a wider outline needs more contrast, or it is uneven background
+OWN_EDGE: Final = 0.75  # of its step elsewhere: so much has a nucleus where it lies in a wider outline; measured
+EDGE_MERIT: Final = 0.1  # of a part all of whose edge inside a whole is as strong as outside; ours, measured
+OWN_SOLIDITY: Final = 0.93  # of such a nucleus
+OWN_ROOM: Final = 1.25  # times its area: that of an outline that holds it and more
 LEAST_FREE: Final = 6  # rays, of 36, along which a nucleus must be seen to end
 BEND: Final = (24, 8)  # cost of a step between neighbouring rays, and of its square, 1/16 grey
 WHOLE_NECK: Final = (ONE_STEP, 2)  # depth, and 1/16 of it, that a neck between two wholes is narrower
@@ -160,6 +165,7 @@ class Found(NamedTuple):
     bound: NDArray[np.int32]  # (n, ray) widest radius that touching nuclei leave
     inside: NDArray[np.int32]  # grey around the seed
     step: NDArray[np.int32]  # mean step where nothing touches, 1/16 grey
+    edge: NDArray[np.int32]  # (n, ray) step across the outline, 1/16 grey
 
     def joined(self, other: Found) -> Found:
         """These, then those."""
@@ -168,11 +174,12 @@ class Found(NamedTuple):
             np.concatenate([self.bound, other.bound]),
             np.concatenate([self.inside, other.inside]),
             np.concatenate([self.step, other.step]),
+            np.concatenate([self.edge, other.edge]),
         )
 
     def where(self, keep: NDArray[Any]) -> Found:
         """Those that ``keep`` marks or lists."""
-        return Found(self.shape.where(keep), self.bound[keep], self.inside[keep], self.step[keep])
+        return Found(self.shape.where(keep), *(a[keep] for a in self[1:]))
 
 
 def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32], work: Workspace) -> Found:
@@ -192,7 +199,8 @@ def find(picture: Images, rule: Rules, contrast: float, seeds: NDArray[np.int32]
     order = np.lexsort((part, both.shape.x, both.shape.y))
     shape, part = both.shape.where(order), part[order]
     empty = empty_share(shape, picture.whole, rule.ray_index)
-    keep = order[compete(shape, part, merit(shape, part, empty, rule), rule)]
+    seen = both.where(order)
+    keep = order[compete(shape, part, merit(shape, part, empty, rule), (seen.step, seen.edge), rule)]
     return both.where(keep)
 
 
@@ -213,18 +221,17 @@ def _outlined(
     deepest(hill, y, x, neck, keep)
     found = Nuclei.at(y[keep], x[keep])
     n = len(found.y)
-    bound, inside, step = (
-        np.full((n, N_RAYS), rule.r_max, np.int32),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int32),
-    )
+    bound, edge = np.full((n, N_RAYS), rule.r_max, np.int32), np.zeros((n, N_RAYS), np.int32)
+    inside, step = np.zeros((2, n), np.int32)
     part_seeds(hill, found.y, found.x, neck, rule.ray_index, bound)
     part_seeds(picture.soft, found.y, found.x, rule.valley, rule.ray_index, bound)
     sheet = rule.ray_offsets.over(picture.soft)
-    outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step)
+    outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step, edge)
     keep = step >= round(nuclei.STEP_PARTS * contrast * SHADES)
     shape = outlines(found.y[keep], found.x[keep], found.path[keep], rule.ray_index)
-    return Found(shape, bound[keep], inside[keep], step[keep])
+    seen = Found(shape, bound[keep], inside[keep], step[keep], edge[keep])
+    wide = np.maximum(shape.area / (WIDE * rule.largest), 1.0)
+    return seen.where(seen.step >= nuclei.STEP_PARTS * contrast * SHADES * wide)
 
 
 def merit(
@@ -259,14 +266,18 @@ def empty_share(shape: Any, hill: Any, ray_index: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def compete(shape: Any, part: Any, merit: Any, rule: Any) -> Any:
+def compete(shape: Any, part: Any, merit: Any, contrast: tuple[Any, Any], rule: Any) -> Any:
     """bool (n,): which of the outlines (in ascending ``y``, then ``x``, wholes first) are kept.
 
     Among wholes, and among parts, one that lies half in a better one is dropped. A whole and the parts whose
-    centres it holds: the whole, or where their mean merit is higher, they.
+    centres it holds: the whole, or where their mean merit is higher, they. But what holds an outline that
+    stands out of it is several nuclei, and is dropped.
+
+    ``contrast`` is the ``step`` and the ``edge`` of `Found`.
     """
     n = len(shape.y)
     keep = np.ones(n, np.bool_)
+    several = np.zeros(n, np.bool_)
     total, count = np.zeros(n), np.zeros(n, np.int64)
     for i in range(n):
         j = i + 1
@@ -274,22 +285,51 @@ def compete(shape: Any, part: Any, merit: Any, rule: Any) -> Any:
             if abs(shape.x[j] - shape.x[i]) <= rule.near:
                 if part[i] == part[j]:
                     a, b = (i, j) if merit[i] >= merit[j] else (j, i)
-                    if _share(b, a, shape, rule.ray_index) >= SHARED:
+                    wide, small = (i, j) if shape.area[i] >= shape.area[j] else (j, i)
+                    own = _has_room(small, wide, shape) and _share(small, wide, shape, rule.ray_index) >= SHARED
+                    if own and _own_edge(small, wide, shape, contrast, rule) >= OWN_EDGE:
+                        keep[wide] = False
+                    elif _share(b, a, shape, rule.ray_index) >= SHARED:
                         keep[b] = False
                 else:
                     a, b = (j, i) if part[i] else (i, j)
                     if _holds(a, shape.y[b], shape.x[b], shape, rule.ray_index):
-                        total[a] += merit[b]
+                        own = _own_edge(b, a, shape, contrast, rule)
+                        total[a] += merit[b] + EDGE_MERIT * min(max(own, 0.0), 1.0)
                         count[a] += 1
+                        several[a] |= own >= OWN_EDGE and _has_room(b, a, shape)
             j += 1
     before = keep.copy()
     for i in range(n):
-        if not part[i] and count[i] > 0 and total[i] > merit[i] * count[i]:
+        if not part[i] and (several[i] or (count[i] > 0 and total[i] > merit[i] * count[i])):
             keep[i] = False
     for i in range(n):
         if part[i]:
             keep[i] = before[i] and not _beaten(i, keep, part, shape, rule)
     return keep
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _has_room(i: int, j: int, shape: Any) -> bool:
+    """Whether outline ``j`` could hold the nucleus ``i`` and more."""
+    return bool(shape.solidity[i] >= OWN_SOLIDITY and shape.area[j] >= OWN_ROOM * shape.area[i])
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _own_edge(i: int, j: int, shape: Any, contrast: tuple[Any, Any], rule: Any) -> float:
+    """Mean edge of outline ``i`` inside ``j``, as a fraction of its free one: near 1 it is no piece of ``j``."""
+    step, edge = contrast
+    ray_index = rule.ray_index
+    n = 0
+    total = 0
+    for a in range(N_RAYS):
+        r = shape.radius[i, a] + rule.inner
+        y = shape.y[i] + int(np.floor(r * ray_index.sin[a] + 0.5))
+        x = shape.x[i] + int(np.floor(r * ray_index.cos[a] + 0.5))
+        if _holds(j, y, x, shape, ray_index):
+            n += 1
+            total += edge[i, a]
+    return total / (n * max(step[i], 1)) if n >= LEAST_FREE else 0.0
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -328,9 +368,18 @@ def _share(i: int, j: int, shape: Any, ray_index: Any) -> float:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def outline_all(
-    sheet: Any, stride: int, wide: Any, bound: Any, rule: Any, work: Any, found: Any, inside: Any, free: Any
+    sheet: Any,
+    stride: int,
+    wide: Any,
+    bound: Any,
+    rule: Any,
+    work: Any,
+    found: Any,
+    inside: Any,
+    free: Any,
+    edge: Any,
 ) -> None:
-    """Trace every nucleus of ``found``; its paths and ``inside`` and ``free`` are filled in.
+    """Trace every nucleus of ``found``; its paths, ``inside``, ``free`` and ``edge`` are filled in.
 
     The gain of a radius is the step across it, and what lies within it above the level half-way down from
     the nucleus: where another nucleus touches there is no step, and the outline goes on to the cut.
@@ -368,6 +417,8 @@ def outline_all(
                 fill = min(max(np.int32(grey - half), np.int32(FILL[0])), np.int32(FILL[1]))
                 total += np.int32(FILL_WEIGHT) * fill
         trace(gain, rule.least, m - 1, rule.bend, lap, found.path[i])
+        for a in range(N_RAYS):
+            edge[i, a] = step[a, found.path[i, a]]
         free[i] = _free_step(found.path[i], bound[i], step)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from her2core.kernels.ish.distance_map import BASE
-from her2core.kernels.ish.polygon import RIM
+from her2core.kernels.ish.polygon import PALER, RIM
 from her2core.kernels.polar import N_RAYS
 
 MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
@@ -16,7 +16,8 @@ MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
 
 CLIPPED: Final = 255  # a grey so bright is not measured
 LENS: Final = 1.4  # of its median height: where a nucleus is so bright another lies over it; ours
-SHARP_UM: Final = (0.25, 1.75)  # half the widths across an edge whose steps are compared; ours
+SHARP: Final = (0.05, 0.35)  # half the widths across an edge whose steps are compared, in radii; ours
+RADIUS_UM: Final = (2.5, 9.0)  # radii that these are taken of: smaller and larger ones count as these; ours
 CUT_PX: Final = 2  # so far from a cut the overlap is looked for
 TOUCH: Final = 1.0  # pixels: so far outlines of nuclei that only touch may cross
 MOST_NEIGHBOURS: Final = 64
@@ -29,7 +30,7 @@ def measure(
     found: Any,
     wanted: Any,
     near: int,
-    spread: tuple[float, float],
+    radii: tuple[float, float],
     ray_index: Any,
 ) -> Any:
     """Measure the nuclei that ``wanted`` lists.
@@ -42,8 +43,8 @@ def measure(
         Polygons of all nuclei, in ascending ``y``; ``found`` says how each was bounded and lit.
     near
         Centres farther apart than this along an axis share nothing, px.
-    spread
-        `SHARP_UM` in pixels.
+    radii
+        `RADIUS_UM` in pixels.
 
     Returns
     -------
@@ -53,22 +54,28 @@ def measure(
     rows = np.zeros((len(wanted), 4))
     for k in range(len(wanted)):
         i = wanted[k]
+        radius = min(max(np.sqrt(shape.area[i] / np.pi), radii[0]), radii[1])
+        spread = SHARP[0] * radius, SHARP[1] * radius
         rows[k, 1] = _sharpness(grey, i, shape, found.bound[i], spread, ray_index)
-        _inside(grey, i, shape, near, ray_index, rows[k])
+        _inside(grey, i, shape, found.step, near, ray_index, rows[k])
         rows[k, 2] += _lens(soft, i, shape, found.bound[i], ray_index)
     return rows
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _inside(grey: Any, i: int, shape: Any, near: int, ray_index: Any, row: Any) -> None:
-    """Mean grey, and the fractions that other nuclei share or that are too bright to be measured."""
+def _inside(grey: Any, i: int, shape: Any, step: Any, near: int, ray_index: Any, row: Any) -> None:
+    """Mean grey, and the fractions that other nuclei share or that are too bright to be measured.
+
+    What has less than half the contrast of a nucleus is the haze behind it, and shares nothing with it.
+    """
     rivals = np.empty(MOST_NEIGHBOURS, np.int64)
     m = 0
     widest = shape.radius[i].max()
     for j in range(
         np.searchsorted(shape.y, shape.y[i] - near), np.searchsorted(shape.y, shape.y[i] + near + 1)
     ):
-        if j != i and abs(shape.x[j] - shape.x[i]) <= near and m < len(rivals):
+        rival = j != i and PALER * step[j] > step[i]
+        if rival and abs(shape.x[j] - shape.x[i]) <= near and m < len(rivals):
             apart = np.hypot(shape.y[j] - shape.y[i], shape.x[j] - shape.x[i])
             if apart <= widest + shape.radius[j].max():
                 rivals[m] = j
