@@ -23,10 +23,13 @@ from scipy.spatial import ConvexHull
 from her2core.columns import NUCLEUS_DTYPE, SPOT_DTYPE, NucleusFlag
 from her2core.errors import Reason
 from her2core.guidelines.rules_ish import load_ish_rules
+from her2core.kernels.ish.dish import ZERO
 from her2core.kernels.ish.distance_map import ONE_STEP, measure_depth
 from her2core.kernels.ish.holes import fill_holes
 from her2core.kernels.ish.kernel import (
     ISHKernel,
+    hide,
+    mend,
     resolvable,
     shrink_grey,
     shrink_rgb,
@@ -246,6 +249,35 @@ def test_pixels_of_a_nucleus_fill_its_outline_and_rivals_share_fairly() -> None:
     np.testing.assert_array_equal(ndimage.label(labels == 1)[1], 1)
     middle = labels[80, 64:116]
     assert (np.flatnonzero(middle == 1) < np.flatnonzero(middle == -1).min()).all()
+
+
+def test_haze_behind_a_nucleus_takes_none_of_its_pixels() -> None:
+    ray_index = new_ray_index(60)
+    shape = outlines(
+        np.array([20, 20], np.int32),
+        np.array([16, 28], np.int32),
+        np.array([[10] * N_RAYS, [20] * N_RAYS], np.int32),
+        ray_index,
+    )
+    labels = np.zeros((160, 240), np.int32)
+    paint(labels, (0, 0), 1, shape, np.array([640, 320]), np.array([1, -1], np.int32), 4, ray_index)
+    assert (labels == 1).sum() == pytest.approx(16 * shape.area[0], rel=0.03)
+    labels[:] = 0
+    paint(labels, (0, 0), 1, shape, np.array([640, 639]), np.array([1, -1], np.int32), 4, ray_index)
+    assert (labels == 1).sum() < 15 * shape.area[0]
+
+
+def test_a_dark_nucleus_is_as_dark_under_its_signals() -> None:
+    """Which hide counterstain: a paler place in its midst would part it in two."""
+    grey = np.full((30, 30), 160, np.uint8)
+    red = np.full((30, 30), ZERO, np.uint8)
+    grey[13:17, 13:17], red[13:17, 13:17] = 40, ZERO + 80
+    black, clear, beside = np.zeros((30, 30), np.uint8), np.empty_like(grey), np.empty_like(grey)
+    hide(black, red, grey, clear, beside)
+    for plane in (clear, beside):
+        cv2.blur(plane, (9, 9), dst=plane)
+    mend(black, red, 128, (clear, beside), grey)
+    assert (abs(grey.astype(int) - 160) <= 2).all()
 
 
 def test_bins_average_and_show_saturation() -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from her2core.columns import NucleusFlag
 from her2core.kernels.ish.dish import estimate_dish
 from her2core.kernels.ish.kernel import ISHKernel
 from her2core.params import ISHParams, ProfileParams
@@ -34,9 +35,12 @@ KINDS = {"FISH": ("red", "green"), "DISH": ("black", "red")}  # HER2, CEP17
 FIELDS = ("FISH1", "FISH2", "FISH3", "DISH1", "DISH2", "DISH3")
 TARGET = 0.5  # signals of each kind
 DATA = Path(__file__).parent / "data"
-FIRST, HELD_OUT = "ish_signals_by_eye.csv", "ish_signals_held_out.csv"
-HELD_OUT_FLOOR = {"FISH": (0.35, 0.3), "DISH": (0.5, 0.5)}  # signals of HER2, CEP17 a nucleus; the aim is 0.4
-COUNTABLE_FLOOR = {"FISH": 0.8, "DISH": 0.75}  # share of countable nuclei that are found; the aim is 0.85
+FIRST, HELD_OUT, NEW = "ish_signals_by_eye.csv", "ish_signals_held_out.csv", "ish_signals_new.csv"
+HELD_OUT_FLOOR = {"FISH": (0.3, 0.3), "DISH": (0.45, 0.5)}  # signals of HER2, CEP17 a nucleus; the aim is 0.4
+UNSEEN_FLOOR = {"FISH": (0.4, 0.7), "DISH": (0.9, 0.3)}  # the same; nothing was fitted on these nuclei
+COUNTABLE_FLOOR = {"FISH": 0.85, "DISH": 0.85}  # share of countable nuclei that are found, which is the aim
+COUNTED_FLOOR = {"FISH": 0.75, "DISH": 0.55}  # ... and have no flag, so that they are counted
+MOST_BLURRED = 0.4  # of the nuclei that are otherwise well, before a slide is refused
 APART_PX = 40  # a nucleus farther from its mark than 3.2 µm is another one, or several joined
 
 RGB = npt.NDArray[np.uint8]
@@ -72,11 +76,12 @@ class Field:
         return [float(error) for error in np.abs(self.counts - sure)[which].mean(axis=0).round(2)]
 
 
-def marks(field: str, file: str = FIRST) -> list[Mark]:
+def marks(field: str, file: str = FIRST, use: str | None = None) -> list[Mark]:
+    """Of a field in a file; of the new ones those for one use."""
     nuclei = defaultdict(list)
     with (DATA / file).open() as rows:
         for row in csv.DictReader(rows):
-            if row["field"] == field:
+            if row["field"] == field and (use is None or row["use"] == use):
                 nuclei[float(row["nucleus_y_px"]), float(row["nucleus_x_px"])].append(row)
     out = []
     for (y, x), signals in nuclei.items():
@@ -128,19 +133,19 @@ def stain_of(pixels: RGB, field: str) -> DishStain | Fluorescence:
 
 
 @cache
-def nuclei_of(folder: Path, field: str) -> pa.Table:
+def nuclei_of(folder: Path, field: str, mpp: float = MPP) -> pa.Table:
     pixels = pixels_of(folder, field)
     height, width = pixels.shape[:2]
-    kernel = ISHKernel(ISHParams(), stain_of(pixels, field), MPP, extent=(height, width))
+    kernel = ISHKernel(ISHParams(), stain_of(pixels, field), mpp, extent=(height, width))
     halo = kernel.halo_px
     outside = 255 if field.startswith("DISH") else 0
     region = np.empty((height + 2 * halo, width + 2 * halo, 3), np.uint8)
     Levels(pixels, outside).read(0, -halo, -halo, region)
     rows, spots = kernel(region, (-halo, -halo), Box(0, 0, height, width))
     table = kernel_table(rows, spots, np.ones(len(rows), np.bool_))
-    single = SingleSignals.of([Spots.of(table)], MPP, bright_field=field.startswith("DISH"))
+    single = SingleSignals.of([Spots.of(table)], mpp, bright_field=field.startswith("DISH"))
     row = SlideRow("s", "c", "u", Assay.DISH if field.startswith("DISH") else Assay.FISH)
-    return nucleus_rows(table, row, MPP, None, single, dual=True)
+    return nucleus_rows(table, row, mpp, None, single, dual=True)
 
 
 def measured(folder: Path, field: str, seen: list[Mark] | None = None) -> Field:
@@ -188,11 +193,33 @@ def test_held_out_marks_are_of_other_nuclei() -> None:
             assert min(np.hypot(mark.y_px - m.y_px, mark.x_px - m.x_px) for m in marks(field)) > APART_PX
 
 
+def test_new_marks_are_of_other_nuclei_still() -> None:
+    assert sum(len(marks(field, NEW)) for field in FIELDS) >= 60
+    for field in FIELDS:
+        others = marks(field) + marks(field, HELD_OUT)
+        for mark in marks(field, NEW):
+            assert min(np.hypot(mark.y_px - m.y_px, mark.x_px - m.x_px) for m in others) > APART_PX
+
+
+@pytest.mark.parametrize("field", ["FISH3", "DISH2", "DISH3"])
+@pytest.mark.parametrize("mpp", [0.07, 0.11])
+def test_a_field_in_focus_is_so_at_any_pixel_size(shared_data: Path, field: str, mpp: float) -> None:
+    """Which is not stated: nuclei of 8 to 14 µm and of 12 to 20 are as sharp for their size."""
+    flags = nuclei_of(shared_data / "ish", field, mpp)["flags"].to_numpy()
+    ill = NucleusFlag.OVERLAP | NucleusFlag.TRUNCATED | NucleusFlag.SHAPE | NucleusFlag.SIZE
+    shaped = flags & int(ill) == 0
+    blurred = (flags[shaped] & int(NucleusFlag.BLURRED)) > 0
+    print(f"{field} at {mpp}: {blurred.sum()} of {len(blurred)} out of focus")
+    assert len(blurred) >= 15
+    assert blurred.mean() <= MOST_BLURRED
+
+
 @pytest.mark.parametrize("kind", ["FISH", "DISH"])
-def test_signals_of_held_out_nuclei(shared_data: Path, kind: str) -> None:
+@pytest.mark.parametrize(("file", "use"), [(HELD_OUT, None), (NEW, "unseen")])
+def test_signals_of_held_out_nuclei(shared_data: Path, kind: str, file: str, use: str | None) -> None:
     differences = []
     for field in (name for name in FIELDS if name.startswith(kind)):
-        result = measured(shared_data / "ish", field, marks(field, HELD_OUT))
+        result = measured(shared_data / "ish", field, marks(field, file, use))
         by_eye = np.array([mark.sure for mark in result.marks])[result.found]
         read = result.counts[result.found]
         differences.append(read - by_eye)
@@ -200,8 +227,9 @@ def test_signals_of_held_out_nuclei(shared_data: Path, kind: str) -> None:
         print(f"{field}: {len(read)} of {len(result.marks)}, errors {result.errors(result.found)}, {sums}")
     errors = np.abs(np.concatenate(differences)).mean(axis=0)
     print(f"{kind}: errors {errors.round(2)}")
-    assert errors[0] <= HELD_OUT_FLOOR[kind][0]
-    assert errors[1] <= HELD_OUT_FLOOR[kind][1]
+    floor = (HELD_OUT_FLOOR if use is None else UNSEEN_FLOOR)[kind]
+    assert errors[0] <= floor[0]
+    assert errors[1] <= floor[1]
 
 
 @pytest.mark.parametrize("kind", ["FISH", "DISH"])
@@ -216,6 +244,7 @@ def test_countable_nuclei_are_found(shared_data: Path, kind: str) -> None:
         )
     print(f"{kind}: {sum(found)} of {len(found)}, {sum(clean)} without a flag")
     assert np.mean(found) >= COUNTABLE_FLOOR[kind]
+    assert np.mean(clean) >= COUNTED_FLOOR[kind]
 
 
 def reference_areas(folder: Path, field: str) -> list[float]:

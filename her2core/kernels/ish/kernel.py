@@ -278,9 +278,7 @@ class ISHKernel:
         spindle = (area < p.spindle_nucleus_um2) & (nuclei["elongation"] > p.spindle_elongation)
         nuclei["tumour_rule"] = (area >= p.small_nucleus_um2) & ~spindle
 
-    def _spots(
-        self, pixels: Pixels, area: Box, found: Found, mine: NDArray[np.intp], nuclei: Rows
-    ) -> Rows:
+    def _spots(self, pixels: Pixels, area: Box, found: Found, mine: NDArray[np.intp], nuclei: Rows) -> Rows:
         """Signals of the nuclei ``mine``; their numbers are filled into ``nuclei``."""
         if not len(mine):
             return np.empty(0, SPOT_DTYPE)

@@ -47,11 +47,11 @@ SHARED: Final = 0.5  # of an outline's area inside another: they are one nucleus
 SAMPLED: Final = (0.5, 0.4)  # of a radius: first sample, and from there to the second
 SHARE_BITS: Final = 18  # of one over a width: exact for a 16th of a grey and up to 8 pixels
 SPARE_PX: Final = 4  # for rounding, beyond what is read
-WIDE: Final = 0.5  # of the largest nucleus: a wider outline needs more contrast, or it is uneven background
-OWN_EDGE: Final = 0.75  # of its step elsewhere: so much has a nucleus where it lies in a wider outline; measured
-EDGE_MERIT: Final = 0.1  # of a part all of whose edge inside a whole is as strong as outside; ours, measured
-OWN_SOLIDITY: Final = 0.93  # of such a nucleus
-OWN_ROOM: Final = 1.25  # times its area: that of an outline that holds it and more
+WIDE: Final = 0.5  # of the largest nucleus: a wider outline needs more contrast, or it is background; ours
+OWN_EDGE: Final = 0.75  # of its step elsewhere: so much has a nucleus inside a wider outline; ours, measured
+EDGE_MERIT: Final = 0.1  # ... and gains a part that has its whole step there; ours, measured
+OWN_SOLIDITY: Final = 0.93  # of such a nucleus; ours
+OWN_ROOM: Final = 1.25  # times its area: that of an outline that holds it and more; ours
 LEAST_FREE: Final = 6  # rays, of 36, along which a nucleus must be seen to end
 BEND: Final = (24, 8)  # cost of a step between neighbouring rays, and of its square, 1/16 grey
 WHOLE_NECK: Final = (ONE_STEP, 2)  # depth, and 1/16 of it, that a neck between two wholes is narrower
@@ -286,8 +286,9 @@ def compete(shape: Any, part: Any, merit: Any, contrast: tuple[Any, Any], rule: 
                 if part[i] == part[j]:
                     a, b = (i, j) if merit[i] >= merit[j] else (j, i)
                     wide, small = (i, j) if shape.area[i] >= shape.area[j] else (j, i)
-                    own = _has_room(small, wide, shape) and _share(small, wide, shape, rule.ray_index) >= SHARED
-                    if own and _own_edge(small, wide, shape, contrast, rule) >= OWN_EDGE:
+                    inside = _share(small, wide, shape, rule.ray_index) >= SHARED
+                    held = inside and _has_room(small, wide, shape)
+                    if held and _own_edge(small, wide, shape, contrast, rule) >= OWN_EDGE:
                         keep[wide] = False
                     elif _share(b, a, shape, rule.ray_index) >= SHARED:
                         keep[b] = False
@@ -317,7 +318,7 @@ def _has_room(i: int, j: int, shape: Any) -> bool:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _own_edge(i: int, j: int, shape: Any, contrast: tuple[Any, Any], rule: Any) -> float:
-    """Mean edge of outline ``i`` inside ``j``, as a fraction of its free one: near 1 it is no piece of ``j``."""
+    """Mean edge of outline ``i`` inside ``j``, as a fraction of its free one: near 1 it is no piece of it."""
     step, edge = contrast
     ray_index = rule.ray_index
     n = 0

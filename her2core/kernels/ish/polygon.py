@@ -126,8 +126,8 @@ def paint(
 
     Pixel (0, 0) of ``labels`` is pixel ``origin`` of the full image, and the next ones are ``step`` pixels
     on. ``factor`` x ``factor`` full pixels make one of the nuclear image, whose own pixel (0, 0) ``shape``
-    counts from. A pixel in two nuclei goes to the one that has `PALER` times the other's ``contrast`` (n,), or
-    else whose outline is farther away in proportion; of equals to the first.
+    counts from. A pixel in two nuclei goes to the one that has `PALER` times the other's ``contrast`` (n,),
+    or else whose outline is farther away in proportion; of equals to the first.
     """
     h, w = labels.shape
     ys, xs, cross = np.empty(N_RAYS), np.empty(N_RAYS), np.empty(N_RAYS)
@@ -166,11 +166,11 @@ def paint(
                     else:
                         j = owner[there] if there > 0 else other[-there]
                         yy, xx = y * step + origin[0], x * step + origin[1]
-                        if contrast[i] >= PALER * contrast[j]:
-                            labels[y, x] = names[i]
-                        elif contrast[j] < PALER * contrast[i] and _deep(
-                            yy, xx, i, shape, factor, ray_index
-                        ) < _deep(yy, xx, j, shape, factor, ray_index):
+                        if contrast[i] >= PALER * contrast[j] or (
+                            contrast[j] < PALER * contrast[i]
+                            and _deep(yy, xx, i, shape, factor, ray_index)
+                            < _deep(yy, xx, j, shape, factor, ray_index)
+                        ):
                             labels[y, x] = names[i]
 
 
