@@ -35,6 +35,7 @@ VERSION = 5
 """Raised whenever the same pixels and parameters would give another profile."""
 TISSUE_LABEL = "tissue"
 VECTOR_PIXELS = 400_000  # about this many pixels at most, in a fixed stride, inform the stain vectors
+RESIDUAL_QUANTILE = 0.95  # of the OD that the two stains leave unexplained (spec §7.2)
 DEFAULT_HEMATOXYLIN_RANGE = (0.05, 0.25)  # OD, where no tissue tells; ours
 
 
@@ -204,5 +205,5 @@ def _tile_measures(
         stained = np.sqrt(red * red + green * green + blue * blue) >= MIN_OD_NORM
         residual = np.abs(unmix(_where(on_tissue, stained), stain)[:, 2])
         residuals += np.bincount(np.minimum(residual * 1000, 999).astype(np.int64), minlength=1000)
-    p95 = int(np.searchsorted(np.cumsum(residuals), 0.95 * residuals.sum())) / 1000
+    p95 = int(np.searchsorted(np.cumsum(residuals), RESIDUAL_QUANTILE * residuals.sum())) / 1000
     return round(sharp / len(samples), 4), round(saturated / max(pixels, 1), 4), p95

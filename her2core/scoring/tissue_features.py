@@ -31,6 +31,8 @@ ENDS: Final = (0.03, 0.97)
 slide is tumour than the median of its cells does. On cores left out the best feature has 0.77 so and
 0.74 by the median (mean of sensitivity and specificity); ours."""
 
+LEAST_RANGE_OD: Final = 1e-3
+"""A narrower range of hematoxylin is taken as this; a slide with so little is indeterminate anyway. Ours."""
 MEASURED: Final = (
     "nucleus_area_um2",
     "nucleus_elongation",
@@ -95,7 +97,7 @@ class TissueFeatures:
         """
         number = {name: np.asarray(cells[name], np.float64) for name in MEASURED}
         low, high = stain.hematoxylin_low_od, stain.hematoxylin_high_od
-        range_od = max(high - low, 1e-3)
+        range_od = max(high - low, LEAST_RANGE_OD)
         dense = (number["nucleus_od"] - low) / range_od
         contrast = number["nucleus_contrast"] / range_od
         own = {

@@ -23,6 +23,10 @@ PENALTY: Final = 3.0
 """Ridge penalty of a weight, in examples. Ours."""
 ROUNDS: Final = 20
 """Most Newton steps; 6 to 8 settle it."""
+STEEPEST: Final = 30.0
+"""Log-odds are cut off here before they are exponentiated; a probability of 1e-13."""
+FLATTEST: Final = 1e-3
+"""Least curvature of an example, so that Newton's step stays finite."""
 SEED: Final = 0
 """Of the draw among the cells of a slide."""
 
@@ -91,9 +95,9 @@ def _ridge_logistic(x: Array, y: Array, weight: Array) -> Array:
     ridge[0] = 1e-6  # the bias is free
     b = np.zeros(a.shape[1])
     for _ in range(ROUNDS):
-        p = 1.0 / (1.0 + np.exp(-np.clip(a @ b, -30.0, 30.0)))
+        p = 1.0 / (1.0 + np.exp(-np.clip(a @ b, -STEEPEST, STEEPEST)))
         slope = a.T @ (weight * (p - y)) + ridge * b
-        bend = (a * (weight * np.maximum(p * (1 - p), 1e-3))[:, None]).T @ a + np.diag(ridge)
+        bend = (a * (weight * np.maximum(p * (1 - p), FLATTEST))[:, None]).T @ a + np.diag(ridge)
         step = np.linalg.solve(bend, slope)
         b = b - step
         if np.abs(step).max() < 1e-6:
