@@ -26,7 +26,7 @@ from her2core.cases.comparisons import Comparer
 from her2core.cases.patients import by_patient, score_patients
 from her2core.cases.specimens import CaseScore, SlideOutcome, score_cases
 from her2core.cohort import CohortSummary
-from her2core.errors import Her2Error
+from her2core.errors import Her2Error, Reason
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake import schema
 from her2core.lake.batches import SlideTable
@@ -143,6 +143,7 @@ class Publisher:
     def add(self, result: SlideFinished) -> None:
         """Take how a slide ended; every `BATCH_SLIDES` or `BATCH_S` what came is committed."""
         slide = result.outcome.slide.slide_id
+        result = self._whole(result)
         self.buffer.append(result)
         self.results[slide] = replace(result, metrics=())
         if len(self.buffer) >= self.due or time.monotonic() - self.last > BATCH_S:
@@ -185,6 +186,25 @@ class Publisher:
         return CohortSummary(run.run_id, store.uri(), slides, tuple(cases))
 
     # batches
+
+    def _whole(self, result: SlideFinished) -> SlideFinished:
+        """A result, if its files of rows are in the store; else a failure, and its record goes.
+
+        Somebody vacuumed a table with another program, or cleared it by hand: the next run writes them again.
+        """
+        outcome = result.outcome
+        gone = [
+            name
+            for name, table in self.files.items()
+            if table.lacks(outcome.slide.slide_id, _file(name, result))
+        ]
+        if not gone:
+            return result
+        self.store.delete(f"stages/slide/{outcome.score_key}.json")
+        why = f"its rows of {', '.join(gone)} are no longer in the store (vacuumed?); run again"
+        log.warning("%s: %s", outcome.slide.slide_id, why)
+        lost = SlideOutcome(outcome.slide, SlideState.FAILED, reason=Reason.INTERNAL, message=why)
+        return SlideFinished(lost, None)
 
     def _flush(self, dropped: Sequence[str] = (), *, everything: bool = False) -> dict[str, int]:
         """Commit the results that wait, slides last; the tables' versions."""

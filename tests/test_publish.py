@@ -259,3 +259,19 @@ def test_the_footer_says_whose_rows_a_file_holds(scored: Store) -> None:
     path = slides.place["s33"]
     size = scored.size(f"tables/slides/{path}")
     assert set(read_members(scored, SLIDES, path, size)) == {f"s{number}" for number in range(25, 50)}
+
+
+def test_rows_that_somebody_removed_cost_their_slide_alone(store: Store) -> None:
+    publisher = Publisher(made("r1", store, ROWS))
+    for row in ROWS:
+        finished = result(store, row)
+        store.write_bytes(f"stages/slide/k{row.slide_id}.json", b"{}")
+        if row.slide_id == "s3":
+            store.delete("tables/cells/ks3.parquet")
+        publisher.add(finished)
+    publisher.finish()
+    states = dict(table(store, "slides").select("slide_id", "state").iter_rows())
+    assert states.pop("s3") == "failed"
+    assert set(states.values()) == {"indeterminate"}
+    assert "stages/slide/ks3.json" not in store.list("stages/slide")  # the next run makes it again
+    assert len(store.list("stages/slide")) == 4

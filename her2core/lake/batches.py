@@ -63,6 +63,15 @@ class SlideTable:
         else:
             self._look(delta)
 
+    def lacks(self, slide: str, file: DataFile | None) -> bool:
+        """Whether a file that is to hold a slide's rows is not in the store, or another one is."""
+        if file is None or file.path == self._digest(slide):
+            return False
+        try:
+            return self.store.size(f"{FOLDER}/{self.table.name}/{file.path}") != file.size_bytes
+        except FileNotFoundError:
+            return True
+
     def add_files(self, of: Mapping[str, DataFile | None]) -> None:
         """Say which file holds a slide's rows now; None if it has none."""
         for slide, file in of.items():
