@@ -18,7 +18,7 @@ from her2core.errors import Reason, SlideError
 from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pyramid.dataset import open_level
-from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
+from her2core.pyramid.writer import convert, finalise, grid_of, write_shard, write_top
 from her2core.readers import open_slide
 from her2core.records import Assay
 from her2core.storage.store import Store
@@ -97,6 +97,27 @@ def test_a_whole_slide_file_converts_and_opens(shared_data: Path, tmp_path: Path
     assert level.shape == (3, info.height, info.width)
     assert float(level.y[1] - level.y[0]) == pytest.approx(0.499)
     stored = level[:, 1000:1064, 800:864].transpose("y", "x", "c").to_numpy()
+    assert np.array_equal(stored, source)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("cmu-1-small-region.svs", "source-jpeg-240"),
+        ("tcga-cr-7395-01a-01-ts1.svs", "source-jpeg2000-256"),
+    ],
+)
+def test_a_pyramid_of_a_real_slides_tiles_is_no_larger_than_the_slide(
+    name: str, codec: str, shared_data: Path, tmp_path: Path
+) -> None:
+    store, path = Store(tmp_path), shared_data / "wsi" / name
+    with open_slide(path, mpp=0.499) as reader:
+        ref = convert(reader, store, "p", PyramidParams(), mpp=0.499)
+        source = np.empty((700, 900, 3), np.uint8)
+        reader.read_region(1000, 800, source)
+    assert (ref.codec, ref.tiles_encoded) == (codec, 0)
+    assert ref.bytes_written < path.stat().st_size
+    stored = open_level(store.uri("p"), 0)[:, 1000:1700, 800:1700].transpose("y", "x", "c").to_numpy()
     assert np.array_equal(stored, source)
 
 
