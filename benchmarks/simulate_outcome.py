@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,20 +84,18 @@ def planted_ratio(of: list[Joined], log_ratio: float, name: str, sd: float) -> f
     return float(log_ratio * np.std(values, ddof=1) / sd)
 
 
-def recovered(planted: Planted, patients: int, seed: int, adjusted: bool) -> tuple[Effect, float]:
-    """What Cox's model says of the metric, and what was planted, as a log hazard ratio."""
+def recovered(planted: Planted, patients: int, seed: int) -> tuple[Effect, Effect, float]:
+    """What Cox's model says of the metric beside mean and ER, and alone; and the planted log ratio."""
     of = cohort(planted, patients, seed)
     models = hazard_models("os", next(iter(planted.metric)), of, [METRIC])
-    effect = next(
-        m.effect
+    found = {
+        m.adjusted != "nothing": m.effect
         for m in models
-        if m.question == METRIC
-        and m.term.startswith(METRIC)
-        and (m.adjusted != "nothing") == adjusted
-        and m.effect
-    )
+        if m.question == METRIC and m.term.startswith(METRIC) and m.effect
+    }
     log_ratio = next(iter(planted.metric.values()))
-    return effect, planted_ratio(of, log_ratio, METRIC, _METRIC[planted.confounded][1])
+    truth = planted_ratio(of, log_ratio, METRIC, _METRIC[planted.confounded][1])
+    return found[True], found[False], truth
 
 
 def answered(planted: Planted, patients: int, seed: int) -> tuple[Effect, float]:
@@ -110,11 +108,8 @@ def answered(planted: Planted, patients: int, seed: int) -> tuple[Effect, float]
     )
 
 
-def tally(
-    name: str, run: Callable[[int], tuple[Effect, float]], cohorts: int
-) -> tuple[float, float, float, float]:
-    """Mean planted and estimated log ratio, coverage, and share of p below 0.05; printed."""
-    pairs = [run(seed) for seed in range(cohorts)]
+def tally(name: str, pairs: list[tuple[Effect, float]]) -> None:
+    """Print mean planted and estimated log ratio, coverage, and the share of p below 0.05."""
     logs = np.log([effect.ratio for effect, _ in pairs])
     truth = np.array([t for _, t in pairs])
     held = np.mean([np.log(e.low) <= t <= np.log(e.high) for e, t in pairs])
@@ -123,7 +118,6 @@ def tally(
         f"{name:58s} planted {truth.mean():6.3f}  found {logs.mean():6.3f}  "
         f"intervals hold {100 * held:5.1f} %  p < 0.05 {100 * rejected:5.1f} %"
     )
-    return float(truth.mean()), float(logs.mean()), float(held), float(rejected)
 
 
 def main() -> int:
@@ -137,12 +131,12 @@ def main() -> int:
     n = told.patients
     effect = Planted({"T-DXd": 0.4}, level=-0.5, er=-0.4)
     null = Planted({"T-DXd": 0.0}, level=-0.5, er=-0.4)
-    tally("metric, beside mean and ER", lambda s: recovered(effect, n, s, True), told.cohorts)
-    tally("metric alone (confounded)", lambda s: recovered(effect, n, s, False), told.cohorts)
-    tally("no effect, beside mean and ER", lambda s: recovered(null, n, s, True), told.cohorts)
-    tally("no effect, alone (confounded)", lambda s: recovered(null, n, s, False), told.cohorts)
-    tally("pCR, metric beside mean and ER", lambda s: answered(effect, n, s), told.cohorts)
-    tally("pCR, no effect", lambda s: answered(null, n, s), told.cohorts)
+    for name, planted in (("metric", effect), ("no effect", null)):
+        found = [recovered(planted, n, s) for s in range(told.cohorts)]
+        tally(f"{name}, beside mean and ER", [(adjusted, truth) for adjusted, _, truth in found])
+        tally(f"{name} alone (confounded)", [(alone, truth) for _, alone, truth in found])
+    for name, planted in (("pCR, metric beside mean and ER", effect), ("pCR, no effect", null)):
+        tally(name, [answered(planted, n, s) for s in range(told.cohorts)])
     for name, other in (("interaction, planted", 0.0), ("interaction, none", 0.4)):
         planted = Planted({"T-DM1": 0.4, "T-DXd": other}, level=-0.5, er=-0.4)
         found = [interaction_of("os", cohort(planted, n, s), METRIC) for s in range(told.cohorts)]

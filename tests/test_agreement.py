@@ -127,7 +127,7 @@ def write(path: Path, header: str, rows: list[tuple[str, ...]]) -> str:
 
 
 def test_the_same_reads_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
-    rows = panel()
+    rows = panel(24, 3)
     answers = []
     for place, order in enumerate((rows, rows[::-1])):
         uri = write(tmp_path / f"{place}.csv", "slide_id,reader,score", order)
@@ -263,7 +263,7 @@ def test_what_a_run_says_of_a_slide() -> None:
 
 
 def test_the_answer_is_written_as_tables_figures_and_text(tmp_path: Path) -> None:
-    uri = write(tmp_path / "reads.csv", "slide_id,reader,score", panel())
+    uri = write(tmp_path / "reads.csv", "slide_id,reader,score", panel(24, 3))
     answer = report_agreement(compute_agreement(gather({}, uri)))
     files = write_answer(Store(tmp_path / "out"), answer)
     assert {"summary.md", "pairs.csv", "pairs.parquet", "dictionary.csv", "figures/onest.png"} <= set(files)
