@@ -47,6 +47,7 @@ from her2core.phantom.ish_render import DAPI_LEVEL, FIELD, GLASS, HEMATOXYLIN_OD
 from her2core.records import Box, DishStain, Fluorescence
 
 MATCH_UM = 0.4
+SPACING_UM = 14.0  # 5 000 nuclei a mm2, which touch and overlap: the mean of six real fields (3 400 to 6 300)
 Plane = npt.NDArray[np.uint16]
 Points = npt.NDArray[np.float64]
 Result = tuple[Points, float]  # signals (y, x), processor seconds
@@ -65,7 +66,10 @@ for line in sys.stdin:
 
 def phantom(modality: str, side: int, mpp: float) -> PlantedIsh:
     mix = (Population(0.6, 2.0, 2.0), Population(0.4, 8.0, 2.0))
-    return plant_ish(ISHSpec(modality, seed=3, height_px=side, width_px=side, mpp=mpp, populations=mix))
+    spec = ISHSpec(
+        modality, seed=3, height_px=side, width_px=side, mpp=mpp, populations=mix, spacing_um=SPACING_UM
+    )
+    return plant_ish(spec)
 
 
 def stain_of(modality: str) -> DishStain | Fluorescence:
