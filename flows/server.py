@@ -81,7 +81,7 @@ def _embedded() -> Iterator[str]:
             if not _answers(address, process, time.monotonic() + patience_s):
                 said.seek(0)
                 last = said.read().decode(errors="replace").strip().splitlines()[-1:]
-                why = " ".join(last) or "it said nothing"
+                why = " ".join(last) or "it printed nothing"
                 raise ServerError(
                     f"the embedded Prefect server did not start within {patience_s} s ({why}); start one "
                     "(prefect server start) and set PREFECT_API_URL, or raise "

@@ -48,7 +48,7 @@ def ingest_command(
         str | None, typer.Option(help="Its column that names the slide's file; found by its name otherwise.")
     ] = None,
     assay: Annotated[
-        Assay | None, typer.Option(help="Of all slides of which neither rule nor table says it.")
+        Assay | None, typer.Option(help="Of all slides for which neither rule nor table gives it.")
     ] = None,
     settle_s: Annotated[
         float, typer.Option("--settle", min=0, help="Seconds without a change before a slide has arrived.")

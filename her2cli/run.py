@@ -57,7 +57,7 @@ def run_command(
         typer.Option(metavar="SLIDE", help="This slide alone (repeat for more); tables stay as they are."),
     ] = None,
     new_only: Annotated[
-        bool, typer.Option("--new-only", help="Leave alone what ingest says is as the last run left it.")
+        bool, typer.Option("--new-only", help="Leave out what ingest found as the last run left it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan.")] = False,
     as_json: Json = False,

@@ -414,7 +414,7 @@ def test_rows_of_one_patient_that_differ_are_left_to_a_person() -> None:
     )
     one, two, same, nobody = parse_clinical(text)
     assert (one.others, two.others) == ((3,), (2,))
-    assert one.conflicts == ("the patient's row 3 says something else",)
+    assert one.conflicts == ("the patient's row 3 holds something else",)
     assert set(manifest_columns(one, "x").values()) == set(manifest_columns(two, "x").values()) == {""}
     assert (same.patient_id, same.row, same.conflicts) == ("B", 4, ())
     assert nobody.conflicts == ("no patient is named",)

@@ -465,7 +465,7 @@ def _cap(reads: Reads) -> tuple[CapCheck, ...]:
         ),
         CapCheck(
             "glass against digital",
-            f"{kinds} pairs of reads of two modalities" if kinds else "no read says its modality",
+            f"{kinds} pairs of reads of two modalities" if kinds else "no read states its modality",
             kinds >= len(pairs) > 0,
         ),
     )

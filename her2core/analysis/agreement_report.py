@@ -258,7 +258,7 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
         "cap_validation",
         f"Repeated reads beside what a validation asks for: {CAP_SOURCE}.",
         (
-            text_column("requirement", "What is asked for."),
+            text_column("requirement", "The requirement."),
             text_column("found", "What these reads have."),
             Column("met", FLAG, "", "Whether it is met; null where these tables cannot say."),
         ),
@@ -464,8 +464,8 @@ def _intra(found: Agreement) -> str:
 
 
 def _cap(found: Agreement) -> str:
-    met = {True: "met", False: "**not met**", None: "cannot be said"}
-    table = markdown(("asked for", "found", ""), [(c.requirement, c.found, met[c.met]) for c in found.cap])
+    met = {True: "met", False: "**not met**", None: "unknown"}
+    table = markdown(("required", "found", ""), [(c.requirement, c.found, met[c.met]) for c in found.cap])
     all_met = all(c.met is not False for c in found.cap)
     verdict = (
         "These reads have the size that the guideline asks for."

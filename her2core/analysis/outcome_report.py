@@ -24,7 +24,7 @@ TIMES_SHOWN = 6
 EXCLUSIONS = {
     "no_sample": "the patient has no specimen in the run",
     "sample_after_start": "every sample was taken after the line began",
-    "sample_date_missing": "nobody said when a sample was taken",
+    "sample_date_missing": "it is unknown when a sample was taken",
     "sample_date_ambiguous": "a sample may be of before or after the start: its date has no day",
     "sample_date_tied": "several samples share the last date before the start",
     "sample_indeterminate": "the sample before the start has no HER2 result",
@@ -172,7 +172,7 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
     )  # fmt: skip
     yield ResultTable(
         "cut_points",
-        "Cut-points that were searched, with the optimism of the search taken off; none unless asked for.",
+        "Cut-points that were searched, with the optimism of the search taken off; none unless requested.",
         (
             text_column("endpoint", "pfs, dfs or os."),
             text_column("therapy", "Class of therapy."),
@@ -202,7 +202,7 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
     yield ResultTable(
         "claims",
         "Claims in circulation beside what this cohort has to say of them.",
-        (text_column("claim", "What is said."), text_column("elsewhere", "What pooled data say."),
+        (text_column("claim", "The claim."), text_column("elsewhere", "Pooled data."),
          text_column("here", "What these data say, or why they do not.")),
         [dict(zip(("claim", "elsewhere", "here"), c, strict=True)) for c in _claims(found)],
     )  # fmt: skip
@@ -527,7 +527,7 @@ def _answer(found: Outcome, question: str, endpoints: Sequence[str], therapy: st
             continue
         m = next((m for m in reversed(of) if m.effect), of[-1])
         if m.effect is None:
-            words.append(f"{endpoint}: cannot be said ({m.note})")
+            words.append(f"{endpoint}: not estimable ({m.note})")
             continue
         what = "worse" if (m.effect.ratio > 1) == (m.kind == "hazard") else "better"
         open_ = m.effect.low <= 1 <= m.effect.high

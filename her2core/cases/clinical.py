@@ -143,7 +143,7 @@ def _beside_each_other(different: Mapping[tuple[object, ...], ClinicalRow]) -> l
         others, conflicts = tuple(other.row for other in speaking if other is not row), row.conflicts
         if others:
             where = ", ".join(map(str, others))
-            conflicts += (f"the patient's row {where} says something else",)
+            conflicts += (f"the patient's row {where} holds something else",)
         if not _same(row.patient_id):
             conflicts += ("no patient is named",)
         rows.append(replace(row, conflicts=conflicts, others=others))

@@ -197,7 +197,7 @@ def _places(header: Sequence[str], mapping: Mapping[str, str], name: str) -> dic
                 where = ", ".join(str(i + 1) for i in at)
                 raise ManifestError(
                     f"{name}: column {header[at[0]]!r} stands more than once (columns {where}), and which "
-                    "one speaks is not known; delete or rename the others"
+                    "one counts is not known; delete or rename the others"
                 )
             places[column] = at[0]
     doubled = [column for column in places if list(places.values()).count(places[column]) > 1]

@@ -165,7 +165,7 @@ class Intake:
     manifest
         Path or ``s3://`` address of the manifest, which need not be there yet.
     assay
-        Of all slides of which neither rule nor table says it.
+        Of all slides for which neither rule nor table gives it.
     """
 
     place: str

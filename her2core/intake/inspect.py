@@ -149,7 +149,7 @@ def require_scorable(info: SlideInfo, assay: Assay) -> float:
     if info.mpp is None:
         raise SlideError(
             Reason.SCALE_UNKNOWN,
-            f"{info.uri}: neither the manifest nor the file says believably how many µm a pixel is; {assay} "
+            f"{info.uri}: neither the manifest nor the file gives a credible pixel size in µm; {assay} "
             "cannot be measured without. Give it in the manifest column `mpp`",
         )
     low, high = plausible_range(assay)

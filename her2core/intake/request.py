@@ -36,7 +36,7 @@ def open_intake(
     table, mapping, file_column
         See `identifiers.read_sidecar`.
     assay
-        Of all slides of which neither rule nor table says it.
+        Of all slides for which neither rule nor table gives it.
     settle_s
         How long nothing of a slide may have changed, in seconds.
     config

@@ -248,7 +248,7 @@ NUCLEI = Table(
                "OD."),
         Column("sharpness", SINGLE, "", "Steepness of the outline; see docs/ish.md."),
         Column("overlap_fraction", SINGLE, "fraction", "Part of the nucleus that another one covers."),
-        Column("her2_spots", WHOLE, "", "HER2 signals that are believed; a cluster counts once."),
+        Column("her2_spots", WHOLE, "", "HER2 signals that the filter accepts; a cluster counts once."),
         Column("cep17_spots", WHOLE, "", "CEP17 signals; a cluster counts once. Null for a single probe."),
         Column("her2_signals", WHOLE, "", "HER2 signals, clusters counted by their integrated density."),
         Column("cep17_signals", WHOLE, "", "CEP17 signals, likewise. Null for a single probe."),
@@ -263,7 +263,7 @@ NUCLEI = Table(
         Column("evaluable", FLAG, "", "Takes part in the counts: tumour, unflagged, with a signal of each "
                "probe.", True),
         Column("spots", _SIGNALS, "", "Its signals: probe, place, diameter (µm), contrast, integrated density"
-               " and the copies it counts for; 0 where it is not believed (see docs/ish.md)."),
+               " and the copies it counts for; 0 where the filter rejects it (see docs/ish.md)."),
     ),
 )  # fmt: skip
 
@@ -352,7 +352,7 @@ def _units(what: str) -> tuple[Column, ...]:
 
 HETEROGENEITY = Table(
     "heterogeneity",
-    "One row a metric of a slide at one scale; docs/heterogeneity.md says what each one means.",
+    "One row a metric of a slide at one scale; docs/heterogeneity.md explains each one.",
     "slide_id",
     ("slide_id", "metric", "scale_um"),
     (

@@ -46,7 +46,7 @@ def open_level(uri: str, n: int, storage_options: Mapping[str, Any] | None = Non
     store, multiscale, channels = _opened(uri, storage_options)
     levels = _by_number(multiscale)
     if n not in levels:
-        raise StoreError(f"{uri} has levels {', '.join(map(str, levels))}; level {n} was asked for.")
+        raise StoreError(f"{uri} has levels {', '.join(map(str, levels))}; level {n} was requested.")
     return _level(store, levels[n], n, channels)
 
 

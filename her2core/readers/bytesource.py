@@ -173,7 +173,7 @@ class RemoteBytes:
             if isinstance(part, BaseException):
                 raise part
             if len(part) != end - start:
-                raise OSError(f"{self.name}: asked for bytes {start}-{end}, the store sent {len(part)}")
+                raise OSError(f"{self.name}: requested bytes {start}-{end}, the store sent {len(part)}")
             parts.append(part)
         return parts
 

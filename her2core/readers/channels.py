@@ -107,7 +107,7 @@ def colour_order(
         if any(colours) and not in_order:
             raise _not_colours(file, stated, "they leave open which is red, green and blue")
     if len(stated) != len(RGB_NAMES):
-        raise _not_colours(file, stated, "nothing says which is red, green and blue")
+        raise _not_colours(file, stated, "nothing states which is red, green and blue")
     told = () if in_order else ("its three channels are not named: taken as red, green and blue",)
     return (0, 1, 2), told
 

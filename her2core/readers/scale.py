@@ -130,7 +130,7 @@ def resolve_scale(
         return ResolvedScale(manifest, "manifest", (*problems, *_implausible(manifest, assay)))
     if stated is None or found is None:
         doubt = (
-            f" ({usable[0].source} says exactly 1, which is what stands where nobody gave it)"
+            f" ({usable[0].source} states exactly 1, which is what writers put where it is unknown)"
             if usable
             else ""
         )

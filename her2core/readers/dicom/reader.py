@@ -333,7 +333,7 @@ def _split(name: str, header: DicomHeader, source: LocalBytes) -> Frames:
     if firsts is None:
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{name}: {n} frames in {len(fragments)} fragments, and nothing tells which belong "
+            f"{name}: {n} frames in {len(fragments)} fragments, and nothing states which belong "
             "together. Export the slide again",
         )
     begin = np.array([fragments[i][0] - ITEM_BYTES for i in firsts], np.int64)
