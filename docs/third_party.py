@@ -10,8 +10,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parents[1]
-LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^ ;\\]+)(?: ; ([^\\]+?))? *\\?$", re.MULTILINE)
+PYTHONS = ("3.11", "3.12", "3.13")
 LONGEST = 60  # characters of a licence field; longer ones are the licence's whole text
 LINKED = re.compile(r"\b(LGPL|MPL|EPL)|Lesser General Public|Mozilla Public", re.IGNORECASE)
 STRONG = re.compile(r"(?<!L)(?<!Lesser )\b(A?GPL|GNU (Affero )?General Public)", re.IGNORECASE)
@@ -56,9 +58,15 @@ Libraries inside wheels, which the metadata above does not show:
 
 
 def locked() -> list[tuple[str, str]]:
-    """Names and versions of the runtime lock, without what only other systems than Linux need."""
-    found = LOCKED.findall((ROOT / "requirements.lock").read_text())
-    return sorted({(name.lower(), version) for name, version, marker in found if "win32" not in marker})
+    """Names and versions of the runtime lock that Linux needs, with any Python."""
+    found = set()
+    for line in (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines():
+        entry = Requirement(line.split("--hash")[0].strip())
+        for python in PYTHONS:
+            where = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+            if entry.marker is None or entry.marker.evaluate(where):
+                found.add((entry.name.lower(), str(entry.specifier).removeprefix("==")))
+    return sorted(found)
 
 
 def licence(of: metadata.PackageMetadata) -> str:

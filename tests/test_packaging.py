@@ -58,3 +58,14 @@ def test_the_locks_satisfy_the_project_and_each_other(python: str) -> None:
             assert requirement.specifier.contains(lock[requirement.name.lower()], prereleases=True), (
                 requirement
             )
+
+
+def test_the_licence_of_every_locked_package_is_listed() -> None:
+    """Else: python docs/third_party.py > docs/third-party.md"""
+    page = (ROOT / "docs" / "third-party.md").read_text()
+    rows = set(re.findall(r"^\| ([a-z0-9._-]+) \| (\S+) \|", page, re.MULTILINE))
+    absent = re.findall(r"Not installed here, and so not listed: (.*)\.$", page, re.MULTILINE)
+    unlisted = {name for names in absent for name in names.split(", ")}
+    for python in ("3.11", "3.12", "3.13"):
+        for name, version in locked("requirements.lock", python).items():
+            assert name in unlisted or (name, str(version)) in rows, f"{name} {version}"
