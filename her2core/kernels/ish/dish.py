@@ -2,7 +2,7 @@
 
 Silver absorbs all colours, hematoxylin little blue, red signals little red light. So black comes first, as
 what *every* channel has of it: the OD of red light, less what red signals have of it, but no more than the
-least OD of the three allows. Where black was found, red is inpainted from its surroundings, because lenses and
+least OD of the three allows. Where black is, red is inpainted from its surroundings, because lenses and
 cameras shift the channels against each other by a pixel or two and a black dot then has coloured rims.
 
 References
