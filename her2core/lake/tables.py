@@ -108,8 +108,8 @@ def commit_rows(
         after = after.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
         if len(after.group_by(list(table.key)).aggregate([])) != len(after):
             raise ValueError(f"{table.name}: two rows share one key ({', '.join(table.key)})")
-        file = _write_rows(store, table, after)
         old = pa.table(current.get_add_actions(flatten=True))["path"].to_pylist()
+        file = _write_rows(store, table, after, old)
         if file.path in old:
             return Change([], [path for path in old if path != file.path])
         return Change([file], old)
@@ -117,11 +117,13 @@ def commit_rows(
     return commit(store, table, plan)
 
 
-def _write_rows(store: Store, table: Table, rows: pa.Table) -> DataFile:
+def _write_rows(store: Store, table: Table, rows: pa.Table, there: Sequence[str]) -> DataFile:
+    """The file of these rows, written unless it is there."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:24]}.parquet"
-    store.write_bytes(f"{FOLDER}/{table.name}/{name}", buffer.getbuffer())
+    if name not in there:
+        store.write_bytes(f"{FOLDER}/{table.name}/{name}", buffer.getbuffer())
     return DataFile(name, buffer.tell(), len(rows), json.dumps({"numRecords": len(rows)}))
 
 
