@@ -90,6 +90,8 @@ class CohortSummary:
 
     def lines(self) -> list[str]:
         """Where everything is, in a few lines of text."""
+        if self.committed and not self.slides:
+            return [f"run {self.run_id}: nothing new; the tables are as they were"]
         names = ",".join(name for name in schema.TABLES if "heterogeneity" not in name)
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         if not self.committed:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from her2core import publish as publishing
+from her2core.cohort import CohortSummary
 from her2core.config import load_config
 from her2core.heterogeneity.metrics import Metric, Status
 from her2core.lake.batches import SlideTable, read_members
@@ -229,6 +230,8 @@ def test_what_changed_is_worked_on_again(scored: Store) -> None:
     rows = [*FIFTY]
     run = made("r2", scored, rows)
     assert divide(run).is_idle
+    idle = CohortSummary("r2", scored.uri(), (), ())
+    assert (idle.lines(), idle.complete) == (["run r2: nothing new; the tables are as they were"], True)
     other = {**run.identities, "s10": "2-other"}
     assert [row.slide_id for row in divide(replace(run, identities=other)).work] == ["s10"]
     assert len(divide(replace(run, identities={})).work) == 50  # nobody says what the slides are now
