@@ -246,6 +246,11 @@ class PyramidRef:
     fallback: str = ""
     tiles_encoded: int = 0
 
+    def shape(self, level: int) -> tuple[int, int]:
+        """``(height, width)`` of any level; readers make those beyond the coarsest that is stored."""
+        height, width = self.shapes[0]
+        return -(-height >> level), -(-width >> level)
+
 
 @dataclass(frozen=True, slots=True)
 class StainProfile:

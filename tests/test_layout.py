@@ -100,6 +100,16 @@ def test_any_cut_into_work_units_gives_the_same_cells(
     assert table.equals(slide.table)
 
 
+def test_a_slide_of_one_chunk_is_worked_on_below_its_coarsest_level(tmp_path: Path) -> None:
+    """At 0.12 um/px cells are measured at level 1, which a slide that fits one chunk does not store."""
+    spec = PhantomSpec(seed=2, height_px=480, width_px=500, mpp=0.12, mix=(0.0, 0.0, 0.0, 0.0, 1.0))
+    reader = chain.memory_slide(render_field(spec)[0], 0.12)
+    stored = chain.score(reader, tmp_path / "stored", PyramidParams(chunk=64, shard=128))[1]
+    made = chain.score(reader, tmp_path / "made", PyramidParams(chunk=512, shard=512))[1]
+    assert len(made) > 10
+    assert made.equals(stored)
+
+
 @pytest.mark.parametrize("where", ["centroid", "beside", "corner"])
 def test_a_cell_on_a_seam_is_counted_once(slide: Slide, tmp_path: Path, where: str) -> None:
     """Seams through a cell's own centroid pixel, one pixel beside it, and a corner of four units in it."""

@@ -106,7 +106,7 @@ class PyramidReader:
         Parameters
         ----------
         level
-            0 is the finest.
+            0 is the finest; one beyond the coarsest of a small slide is made from the finest.
         y0, x0
             Corner in the level's own pixels; may lie outside.
         out
@@ -126,14 +126,14 @@ class PyramidReader:
         if out.shape[2:] != (self._format.count,) or out.dtype != self._format.dtype:
             raise ValueError(f"{out.dtype} {out.shape} for pixels of {self._format}")
         box = Box(y0, x0, y0 + out.shape[0], x0 + out.shape[1])
-        height, width = self._ref.shapes[level]
+        height, width = self._ref.shape(level)
         inside = Box(max(y0, 0), max(x0, 0), min(box.y1, height), min(box.x1, width))
         if inside != box:
             out.fill(self._format.outside)
         if inside.height <= 0 or inside.width <= 0:
             return
         view = out[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
-        if self._grid.exact_from(level) == level:
+        if level < len(self._ref.shapes) and self._grid.exact_from(level) == level:
             self._read_stored(level, inside, view, wanted)
         else:
             self._make(level, inside, view, wanted)
@@ -169,7 +169,7 @@ class PyramidReader:
 
     def _made(self, level: int, box: Box) -> Pixels:
         """A box inside a level, halved from the finer one; the last row or column is repeated where odd."""
-        height, width = self._ref.shapes[level - 1]
+        height, width = self._ref.shape(level - 1)
         finer_box = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
         finer = self._format.empty(2 * box.height, 2 * box.width)
         inner = finer[: finer_box.height, : finer_box.width]

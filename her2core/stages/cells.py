@@ -104,7 +104,7 @@ def units(
     """Return the work units of a slide that hold tissue."""
     level = working_level(pyramid.mpp, params)
     tissue = read_tissue(store, pyramid, profile)
-    (height, width), edge = pyramid.shapes[level], _unit_edge(pyramid)
+    (height, width), edge = pyramid.shape(level), _unit_edge(pyramid)
     found = []
     for y0, x0 in itertools.product(range(0, height, edge), range(0, width, edge)):
         box = Box(y0, x0, min(y0 + edge, height), min(x0 + edge, width))
@@ -180,13 +180,13 @@ def _new_kernel(unit: Unit, largest: tuple[int, int]) -> IHCKernel | ISHKernel:
     if isinstance(unit.params, IHCParams) and isinstance(stain, StainProfile):
         return IHCKernel(unit.params, stain, mpp, largest)
     if isinstance(unit.params, ISHParams) and not isinstance(stain, StainProfile):
-        return ISHKernel(unit.params, stain, mpp, largest, extent=unit.pyramid.shapes[unit.level])
+        return ISHKernel(unit.params, stain, mpp, largest, extent=unit.pyramid.shape(unit.level))
     raise TypeError(f"{type(unit.params).__name__} do not go with a {type(stain).__name__}")
 
 
 def _largest_box(unit: Unit) -> tuple[int, int]:
     """Height and width of the largest unit of the slide."""
-    (height, width), edge = unit.pyramid.shapes[unit.level], _unit_edge(unit.pyramid)
+    (height, width), edge = unit.pyramid.shape(unit.level), _unit_edge(unit.pyramid)
     return max(min(height, edge), unit.box.height), max(min(width, edge), unit.box.width)
 
 

@@ -113,7 +113,8 @@ class ISHKernel:
         self.um = mpp * self.factor  # of the nuclear image
         levelled = isinstance(stain, DishStain)
         self.rules = ish_nuclei.rules(self.um, params.max_nucleus_um2, levelled=levelled)
-        self.halo_px = self.factor * (self.rules.reach + 1)
+        filled = 2 * max(1, round(AROUND_UM / self.um)) if levelled else 0  # two windows of `_hematoxylin`
+        self.halo_px = self.factor * (self.rules.reach + filled + 1)
         self._work = ish_nuclei.workspace(self.rules)
         self._room_px = (largest[0] + 2 * self.halo_px) * (largest[1] + 2 * self.halo_px)
         self._buffers = Buffers()
