@@ -16,6 +16,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Completed
 
 from flows.cohort import cohort
+from her2core.config import load_config
 from her2core.intake.ingest import IngestReport, ingest
 from her2core.intake.marker import Marker
 from her2core.intake.request import open_intake
@@ -78,11 +79,12 @@ def ingest_slides(
     if flag is not None and not flag.is_there():
         return Completed(message=f"no marker {marker}: nothing to look at")
     report = ingest(given)
-    show(report)
+    hidden = load_config(config).run.pseudonyms is not None
+    show(report, hidden=hidden)
     started = start_cohort(report, manifest, out, config, cluster, deployment)
     if flag is not None and not report.is_waiting:
         flag.clear()
-    return Completed(message=f"{report.lines()[0]}; {started}", data=report.as_dict())
+    return Completed(message=f"{_found(report, hidden)}; {started}", data=report.as_dict())
 
 
 def start_cohort(
@@ -115,12 +117,25 @@ def start_cohort(
     return f"{told}: {state.name}, {state.message}"
 
 
-def show(report: IngestReport) -> None:
-    """Publish what became of the slides as a table."""
+def show(report: IngestReport, *, hidden: bool = False) -> None:
+    """Publish what became of the slides as a table.
+
+    Parameters
+    ----------
+    hidden
+        Leave out where slides lie, since Prefect's database is not to hold names of files.
+    """
     rows = [
-        {"what": str(entry.kind), "slide": entry.slide_id, "uri": entry.uri, "why": entry.why}
+        {"what": str(entry.kind), "slide": entry.slide_id}
+        | ({} if hidden else {"uri": entry.uri, "why": entry.why})
         for entry in report.entries[:MOST_SHOWN]
     ]
-    for line in report.lines():
-        log.info("%s", line)
-    create_table_artifact(rows or [{"what": "nothing new"}], key=ARTIFACT, description=report.lines()[0])
+    found = _found(report, hidden)
+    log.info("%s", found)
+    create_table_artifact(rows or [{"what": "nothing new"}], key=ARTIFACT, description=found)
+
+
+def _found(report: IngestReport, hidden: bool) -> str:
+    """What an ingest found, in a line."""
+    line = report.lines()[0]
+    return line.removeprefix(f"{report.place}: ") if hidden else line

@@ -285,8 +285,10 @@ class Publisher:
 
     def _trace(self, kind: str, run_id: str, versions: Mapping[str, int | None]) -> None:
         """Leave an event of lineage; one that cannot be left costs nothing else."""
-        manifest = self.run.names.of(absolute(self.run.manifest_uri))
-        said = event(kind, run_id, self.run.cohort, manifest, self.store, versions)
+        names, manifest = self.run.names, self.run.manifest_uri
+        shown = names.of(manifest) if names.pseudonyms else absolute(manifest)
+        place = None if names.pseudonyms else self.store.uri()
+        said = event(kind, run_id, self.run.cohort, shown, place, versions)
         try:
             tell(self.store, run_id, said)
         except (OSError, BotoCoreError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from her2core.lake.contract import as_yaml, contract
 from her2core.lake.register import registered
 from her2core.lake.schema import TABLES
 from her2core.publish import Publisher
+from her2core.stages.names import Names
 from her2core.storage.lease import held
 from her2core.storage.store import Store
 from tests.conftest import Bucket
@@ -116,6 +118,16 @@ def test_a_run_says_where_its_tables_come_from(
     version = outputs["slides"]["facets"]["version"]["datasetVersion"]
     assert version == str(pl.read_delta(store.uri("tables/runs")).sort("finished_at")["slides_version"][-1])
     assert all("_producer" in facet for each in said["outputs"] for facet in each["facets"].values())
+
+
+def test_where_places_are_hidden_lineage_names_none(tmp_path: Path) -> None:
+    store = Store(tmp_path / "Mueller" / "out")
+    run = replace(made("r1", store, ROWS), names=Names({"m.csv": "file-1.csv"}))
+    Publisher(run).begin()
+    text = store.read_bytes("lineage/r1/start.json").decode()
+    assert "Mueller" not in text
+    assert "m.csv" not in text
+    assert json.loads(text)["inputs"][0]["name"] == "file-1.csv"
 
 
 def test_a_server_of_lineage_that_is_gone_costs_nothing(

@@ -38,7 +38,7 @@ PATIENCE_S = 5.0
 
 
 def event(
-    kind: str, run_id: str, cohort: str, manifest: str, store: Store, versions: Mapping[str, int | None]
+    kind: str, run_id: str, cohort: str, manifest: str, place: str | None, versions: Mapping[str, int | None]
 ) -> dict[str, Any]:
     """An event of a run.
 
@@ -48,6 +48,8 @@ def event(
         ``START``, ``COMPLETE`` or ``ABORT``.
     manifest
         Its address, or its pseudonym.
+    place
+        Address of the output; None where places are hidden: tables are then named after the cohort.
     versions
         Version of every table that the run wrote, by name.
     """
@@ -59,7 +61,7 @@ def event(
         "run": {"runId": str(uuid.uuid5(NAMESPACE, run_id)), "facets": {}},
         "job": {"namespace": "her2cohort", "name": cohort, "facets": {}},
         "inputs": [_dataset(manifest)],
-        "outputs": [_table(store, name, number) for name, number in sorted(versions.items())],
+        "outputs": [_table(place, cohort, name, number) for name, number in sorted(versions.items())],
     }
 
 
@@ -97,7 +99,7 @@ def _dataset(uri: str) -> dict[str, Any]:
     return {"namespace": "file", "name": uri.removeprefix("file://")}
 
 
-def _table(store: Store, name: str, number: int | None) -> dict[str, Any]:
+def _table(place: str | None, cohort: str, name: str, number: int | None) -> dict[str, Any]:
     fields = [
         {"name": column.name, "type": str(column.type), "description": column.description}
         for column in TABLES[name].columns
@@ -110,7 +112,9 @@ def _table(store: Store, name: str, number: int | None) -> dict[str, Any]:
     }
     if number is not None:
         facets["version"] = _facet("1-0-1/DatasetVersionDatasetFacet.json", {"datasetVersion": str(number)})
-    return {**_dataset(store.uri(f"{TABLES_FOLDER}/{name}")), "facets": facets}
+    if place is None:
+        return {"namespace": "her2cohort", "name": f"{cohort}/{name}", "facets": facets}
+    return {**_dataset(f"{place}/{TABLES_FOLDER}/{name}"), "facets": facets}
 
 
 def _facet(schema: str, values: Mapping[str, Any]) -> dict[str, Any]:
