@@ -92,11 +92,11 @@ UV_COMPILE = python3 -m uv pip compile --quiet --universal --python-version 3.11
 
 lock:
 	echo hatchling | $(UV_COMPILE) pyproject.toml - --output-file requirements-core.lock $(UPGRADE)
-	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli --extra report \
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli \
 		--constraint requirements-core.lock --output-file requirements.lock $(UPGRADE)
 	echo hatchling | $(UV_COMPILE) pyproject.toml - --all-extras --constraint requirements.lock \
 		--output-file requirements-dev.lock $(UPGRADE)
-	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli --extra report --extra kubernetes \
+	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli --extra kubernetes \
 		--constraint requirements-dev.lock \
 		--output-file requirements-image.lock $(UPGRADE)
 	$(UV_COMPILE) --no-deps requirements-tools.in --output-file requirements-tools.lock $(UPGRADE)

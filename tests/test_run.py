@@ -181,7 +181,9 @@ def test_the_run_leaves_its_report(undisturbed: tuple[Path, str]) -> None:
     out, said = undisturbed
     page = out / json.loads(said)["report"]
     assert "Research use only" in page.read_text()
-    received, readable, scored, _ = csv.DictReader((page.parent / "data" / "funnel.csv").open())
+    received, readable, scored, _ = csv.DictReader(
+        (page.parent / "data" / "funnel.csv").read_text().splitlines()
+    )
     assert (received["slides"], readable["slides"], scored["slides"]) == ("10", "5", "5")
 
 
