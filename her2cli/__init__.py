@@ -1,5 +1,5 @@
 """The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, export, clinical,
-report, synth.
+learn-tumour, report, synth.
 
 Exit codes
 ----------
@@ -28,7 +28,19 @@ if missing := [name for name in ("prefect", "rich", "typer") if find_spec(name) 
 from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order of --help
 
 # isort: split
-from her2cli import answers, clinical, export, ingest, metrics, pyramid, report, serve, synth, upkeep  # noqa: F401
+from her2cli import (  # noqa: F401
+    answers,
+    clinical,
+    export,
+    ingest,
+    learn,
+    metrics,
+    pyramid,
+    report,
+    serve,
+    synth,
+    upkeep,
+)
 
 # isort: split
 from flows.environment import ServerError

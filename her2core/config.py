@@ -38,7 +38,7 @@ from her2core.params import (
     ScoreParams,
 )
 from her2core.pyramid.codecs import require_codec
-from her2core.scoring.tumour import load_model
+from her2core.scoring.tumour import load_model, parse_model
 from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, read_small
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
@@ -232,6 +232,7 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
         keyed = dataclasses.replace(config.ish_score, rules=rules)
         config = config.model_copy(update={"ish_score": keyed})
     try:
+        config = _with_model(config)
         _check_meaning(config)
     except ConfigError as error:
         raise ConfigError(f"{uri or 'configuration'}: {error}") from None
@@ -243,6 +244,30 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": SCHEMA_ID, **Config.model_json_schema()}
 
 
+def _with_model(config: Config) -> Config:
+    """The configuration with the model itself in place of its address.
+
+    So that what follows, content keys, workers and the row of the run, holds the one that was read.
+    """
+    named = config.score.tumour_model
+    if not (named.endswith(".json") or "/" in named) or named.lstrip().startswith("{"):
+        load_model(named)
+        return config
+    where = f"score.tumour_model {shown(named, MAX_PATH)}"
+    try:
+        data = read_small(named, config.run.endpoint_url, MAX_MODEL_BYTES)
+        if len(data) > MAX_MODEL_BYTES:
+            raise ConfigError(f"{where}: more than {MAX_MODEL_BYTES} bytes; expected a tumour model.")
+        text = parse_model(data.decode("utf-8-sig"), shown(named, MAX_PATH)).text
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file; her2 learn-tumour writes one.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: not UTF-8; expected a model that her2 learn-tumour wrote.") from None
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read: {error}") from error
+    return config.model_copy(update={"score": dataclasses.replace(config.score, tumour_model=text)})
+
+
 def _check_meaning(config: Config) -> None:
     """What single values cannot tell: geometry, names of codecs and rules, ranges that a unit implies."""
     for section in RESULTS:
@@ -252,7 +277,6 @@ def _check_meaning(config: Config) -> None:
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
     require_codec(config.pyramid.codec)
     require_one_tumour(load_rules(config.score.rules), load_ish_rules(config.ish_score.rules))
-    load_model(config.score.tumour_model)
     ladder = list(config.ihc.ladder_od)
     if len(ladder) != LADDER_STEPS or ladder != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {ladder}; expected {LADDER_STEPS} ascending ODs above 0.")
@@ -276,6 +300,8 @@ def _check_size(name: str, value: Any) -> None:
             raise ConfigError(f"{name} has {len(value)} entries; expected {MAX_LIST} at most.")
         for entry in value:
             _check_size(name, entry)
+    if name == "score.tumour_model":
+        return  # a name, or a whole model: looked at where it is loaded
     if isinstance(value, str) and (len(value) > MAX_NAME or not value.isprintable()):
         raise ConfigError(f"{name} is {shown(value)}; expected a name of {MAX_NAME} characters at most.")
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -299,6 +325,8 @@ def _check_size(name: str, value: Any) -> None:
 
 MAX_NAME = 128
 """Longest name, in characters. Ours."""
+MAX_MODEL_BYTES = 2**20
+"""Longest file of a tumour model. Ours; one learned on ten slides has 4 kB."""
 
 
 def _read(uri: str) -> dict[str, Any]:

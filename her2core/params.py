@@ -269,7 +269,8 @@ class ScoreParams:
     """Faint cells a million on a negative-reagent control, its upper 95 % bound. Not more than that is null,
     as long as no cell is of class 2 or higher. 1 % until a control is measured; ours."""
     tumour_model: str = "cores"
-    """Model that finds tumour cells where no region is drawn: a file in her2core/scoring/tumour_models."""
+    """Model that finds tumour cells where no region is drawn: the name of one that comes with the package, or
+    the address of a .json that her2 learn-tumour wrote. A run's resolved configuration holds the model."""
     min_nuclei_mm2: float = 300.0
     """Fewer nuclei a mm² of tissue: counterstain or tissue is not fit to be scored. Ours; cores of tissue
     arrays have 3000 to 9000, fat and scar 450 to 800."""

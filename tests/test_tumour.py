@@ -223,12 +223,16 @@ def _model_text() -> str:
         ("features", [*MODEL.features[1:], "contrast_33"], "contrast_33"),
         ("spread", [0.0] * len(MODEL.features), "above 0"),
         ("name", "other", "other"),
+        ("name", "a\nb", "printable"),
+        ("version", 0, "version of 1 or more"),
+        ("bias", float("nan"), "finite"),
+        ("weights", ["1"] * len(MODEL.weights), "must be real number"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused(name: str, value: object, says: str) -> None:
-    assert parse_model(_model_text(), MODEL.name) == MODEL
+    assert parse_model(_model_text(), "mine", expected=MODEL.name) == MODEL
     with pytest.raises(ConfigError, match=says):
-        parse_model(json.dumps(json.loads(_model_text()) | {name: value}), MODEL.name)
+        parse_model(json.dumps(json.loads(_model_text()) | {name: value}), "mine", expected=MODEL.name)
 
 
 def test_an_unknown_model_is_refused_with_those_that_there_are() -> None:

@@ -7,16 +7,19 @@ probability    a logistic model over features of tissue (`tissue_features`), fit
 nest           it is stained, and so are most of the cells around it: stained nests are tumour
 
 Hematoxylin is hard to read under strong DAB, which is where the nest decides; unstained tumour is found by
-the model alone. The models are data: a JSON file each in this folder's ``tumour_models``.
+the model alone. The models are data: a JSON file each, in this folder's ``tumour_models`` or learned by a
+laboratory (``her2 learn-tumour``).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +29,7 @@ from numpy.typing import NDArray
 from her2core.errors import ConfigError
 from her2core.records import StainProfile
 from her2core.scoring.tissue_features import MEASURED, TissueFeatures
-from her2core.text import shown
+from her2core.text import cut, shown
 
 FROM_CELLS: Final = ("y_px0", "x_px0", *MEASURED)
 """Columns of the kernel's rows that a model reads."""
@@ -59,6 +62,12 @@ LEAST_COMPACT_CELLS: Final = 50
 like tumour than others on any tissue. The cores have 237 and more; four fields of fat and scar 14 to 42."""
 LEAST_NESTS: Final = 0.1
 """... or in stained nests. Ours."""
+LEARNED: Final = "learned"
+"""Key of a model's JSON that says how it was learned, and decides nothing."""
+MAX_WORDS: Final = 256
+"""Longest text in a model. Ours."""
+SHOWN_ERROR: Final = 400
+"""Most characters of what is wrong with one. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class TumourModel:
         Names of `TissueFeatures`.
     fitted_on
         What it was fitted on, in words.
+    inputs
+        Digest (SHA-256) of what it was learned from; empty for those that come with the package.
     """
 
     name: str
@@ -81,6 +92,12 @@ class TumourModel:
     spread: tuple[float, ...]
     weights: tuple[float, ...]
     bias: float
+    inputs: str = ""
+
+    @property
+    def text(self) -> str:
+        """The model as JSON, on one line: all that decides its choice, and equal for equal models."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     def probability(self, features: TissueFeatures) -> NDArray[np.float32]:
         """Chance of every cell to be a tumour cell, shape ``(n,)``."""
@@ -161,25 +178,44 @@ def with_tumour(bands: Iterable[pa.Table], told: TumourTold) -> Iterator[pa.Tabl
 
 
 @lru_cache
-def load_model(name: str) -> TumourModel:
-    """Model by name: one of those that come with the package.
+def load_model(named: str) -> TumourModel:
+    """Model by name, one of those that come with the package; or given as JSON text.
 
     Raises
     ------
     ConfigError
-        If there is none of that name, or its file does not hold what a model needs.
+        If there is none of that name, or the text does not hold what a model needs.
     """
-    folder = resources.files("her2core").joinpath("scoring", "tumour_models")
-    known = sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
-    if name not in known:
+    if named.lstrip().startswith("{"):
+        return parse_model(named, "given as JSON")
+    known = shipped_models()
+    if named not in known:
         raise ConfigError(
-            f"score.tumour_model is {shown(name)}, which is no model; expected one of {', '.join(known)}"
+            f"score.tumour_model is {shown(named)}, which is no model; expected one of {', '.join(known)}, "
+            "or the address of a model that her2 learn-tumour wrote (.json)"
         )
-    return parse_model(folder.joinpath(f"{name}.json").read_text(encoding="utf-8"), name)
+    text = _models().joinpath(f"{named}.json").read_text(encoding="utf-8")
+    return parse_model(text, named, expected=named)
 
 
-def parse_model(text: str, name: str) -> TumourModel:
-    """Model from JSON text; ``name`` is what the text must call itself.
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(f.name.removesuffix(".json") for f in _models().iterdir() if f.name.endswith(".json"))
+
+
+def _models() -> Traversable:
+    return resources.files("her2core").joinpath("scoring", "tumour_models")
+
+
+def parse_model(text: str, where: str, expected: str | None = None) -> TumourModel:
+    """Model from JSON text.
+
+    Parameters
+    ----------
+    where
+        What messages call it.
+    expected
+        What the text must call itself; anything if None.
 
     Raises
     ------
@@ -188,17 +224,34 @@ def parse_model(text: str, name: str) -> TumourModel:
     """
     try:
         data: dict[str, Any] = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"found {type(data).__name__}, expected an object")
+        data.pop(LEARNED, None)
         lists: dict[str, Any] = {k: tuple(data[k]) for k in ("features", "middle", "spread", "weights")}
         model = TumourModel(**(data | lists))
-        if model.name != name:
-            raise ValueError(f"calls itself {model.name!r}, expected {name!r}")
-        if len({len(values) for values in lists.values()}) != 1:
-            raise ValueError("features, middle, spread and weights: expected lists of one length")
-        if not all(spread > 0 for spread in model.spread):
-            raise ValueError(f"spread {model.spread}: expected numbers above 0")
-        unknown = [feature for feature in model.features if not TissueFeatures.knows(feature)]
-        if unknown:
-            raise ValueError(f"features {unknown}: not known")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"tumour model {name}: {error!r}") from error
+        _check(model, lists)
+        if expected is not None and model.name != expected:
+            raise ValueError(f"calls itself {model.name!r}, expected {expected!r}")
+    except KeyError as error:
+        raise ConfigError(f"tumour model {where}: has no {error}") from error
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"tumour model {where}: {cut(repr(error), SHOWN_ERROR)}") from error
     return model
+
+
+def _check(model: TumourModel, lists: Mapping[str, tuple[Any, ...]]) -> None:
+    for name in ("name", "fitted_on", "inputs"):
+        words = getattr(model, name)
+        if not (isinstance(words, str) and words.isprintable() and len(words) <= MAX_WORDS):
+            raise ValueError(f"{name}: expected printable text of {MAX_WORDS} characters at most")
+    if not model.name or not isinstance(model.version, int) or model.version < 1:
+        raise ValueError("expected a name, and a version of 1 or more")
+    if not model.features or len({len(values) for values in lists.values()}) != 1:
+        raise ValueError("features, middle, spread and weights: expected lists of one length")
+    if not all(math.isfinite(x) for x in (*model.middle, *model.spread, *model.weights, model.bias)):
+        raise ValueError("middle, spread, weights and bias: expected finite numbers")
+    if not all(spread > 0 for spread in model.spread):
+        raise ValueError(f"spread {model.spread}: expected numbers above 0")
+    unknown = [feature for feature in model.features if not TissueFeatures.knows(feature)]
+    if unknown:
+        raise ValueError(f"features {unknown}: not known")

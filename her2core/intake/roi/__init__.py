@@ -10,6 +10,14 @@ classes      which annotations count, which are cut out
 label        masks
 """
 
-from her2core.intake.roi.read import PolygonRoi, ReadRoi, Roi, read_roi, roi_identity
+from her2core.intake.roi.read import (
+    DrawnTissue,
+    PolygonRoi,
+    ReadRoi,
+    Roi,
+    read_roi,
+    read_tissue,
+    roi_identity,
+)
 
-__all__ = ["PolygonRoi", "ReadRoi", "Roi", "read_roi", "roi_identity"]
+__all__ = ["DrawnTissue", "PolygonRoi", "ReadRoi", "Roi", "read_roi", "read_tissue", "roi_identity"]

@@ -26,6 +26,9 @@ UNCLASSIFIED = "unclassified"
 HOLE = "hole"
 MAX_NAMED = 12
 """Most classes that a message or a row names. Ours."""
+ASIDE = ("Ignore*", "Exclu*", "Artefact*", "Artifact*", "*necro*", "*DCIS*", "*LCIS*", "*in situ*")
+"""Excluded classes that a model learns nothing from: no intact cells, or cells that look like
+tumour. Ours."""
 
 
 def combined(
@@ -77,6 +80,42 @@ def combined(
         "cut_out": _named(groups["cut_out"]),
         "unused": _named(unused),
     }
+
+
+def tissues(uri: str, drawn: Drawn, params: RoiParams) -> tuple[BaseGeometry, BaseGeometry]:
+    """Where a model may learn tumour, and where other tissue: included classes, and those that are cut out.
+
+    Holes and the classes of `ASIDE` belong to neither; other tissue drawn inside tumour is none.
+
+    Raises
+    ------
+    SlideError
+        ``ROI_INVALID`` if a class is neither included nor excluded, or there is none.
+    """
+    groups: dict[str, list[Annotation]] = {"tumour": [], "other": [], "aside": [], "unknown": []}
+    for annotation in drawn.annotations:
+        excluded = _matches(annotation.classes, params.exclude)
+        if annotation.negative or (excluded and _matches(annotation.classes, ASIDE)):
+            groups["aside"].append(annotation)
+        elif excluded:
+            groups["other"].append(annotation)
+        else:
+            included = _matches(annotation.classes, params.include)
+            groups["tumour" if included else "unknown"].append(annotation)
+    if groups["unknown"]:
+        raise invalid(
+            uri,
+            f"classes {', '.join(_named(groups['unknown']))}: neither tumour nor other tissue. Name them in "
+            "roi.include (tumour) or roi.exclude (other tissue) of the configuration, or class the "
+            "annotations Tumor, Stroma, Immune cells, Normal or Ignore*.",
+        )
+    if not groups["tumour"] and not groups["other"]:
+        raise invalid(uri, "no area to learn from. Draw tumour and other tissue, and class them.")
+    tumour, other, aside = (
+        shapely.union_all([annotation.area for annotation in groups[name]])
+        for name in ("tumour", "other", "aside")
+    )
+    return shapely.difference(tumour, shapely.union(other, aside)), shapely.difference(other, aside)
 
 
 def _group(annotation: Annotation, params: RoiParams, *, layers: bool) -> str:

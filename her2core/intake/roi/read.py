@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from her2core.errors import Reason, SlideError
-from her2core.intake.roi.classes import MAX_NAMED, combined
+from her2core.intake.roi.classes import MAX_NAMED, combined, tissues
 from her2core.intake.roi.geojson import read_geojson
 from her2core.intake.roi.label import read_label
 from her2core.intake.roi.shapes import MAX_CORNERS, MAX_RINGS, Drawn, invalid
@@ -114,15 +115,7 @@ def read_roi(
         area_px = float(np.count_nonzero(mask.mask)) * mask.downsample**2
         return ReadRoi(mask, RoiUsed(uri, digest, ("label",), (), area_px * mpp**2 / 1e6))
     layers = name.endswith(XML)
-    text = _text(uri, endpoint_url)
-    try:
-        drawn = read_xml(uri, text) if layers else read_geojson(uri, text)
-    except OverflowError:
-        raise invalid(
-            uri,
-            f"more than {MAX_RINGS} outlines or {MAX_CORNERS} corners. Simplify the annotations, or remove "
-            "their small holes and fragments.",
-        ) from None
+    drawn = _drawn(uri, _text(uri, endpoint_url))
     area, classes = combined(uri, drawn, params or RoiParams(), layers=layers)
     kept, doubts = _on_the_slide(uri, area, height, width, mpp)
     if drawn.mpp and abs(drawn.mpp / mpp - 1) > SAME_MPP:
@@ -137,6 +130,60 @@ def read_roi(
         doubts=tuple(doubts),
     )
     return ReadRoi(PolygonRoi(area), used)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnTissue:
+    """Where a person drew tumour, and where other tissue; ``digest`` is of the file's bytes (SHA-256)."""
+
+    tumour: PolygonRoi
+    other: PolygonRoi
+    digest: str
+
+
+def read_tissue(
+    uri: str,
+    height: int,
+    width: int,
+    mpp: float,
+    params: RoiParams,
+    *,
+    margin_um: float,
+    endpoint_url: str | None = None,
+) -> DrawnTissue:
+    """Read a slide's tissue by the classes of its annotations, to learn from.
+
+    Parameters
+    ----------
+    margin_um
+        What lies nearer to a drawn line is left out.
+
+    Others are those of `read_roi`.
+
+    Raises
+    ------
+    SlideError
+        `Reason.ROI_INVALID`, naming the file, what was found and what was expected.
+    """
+    if not uri.lower().endswith((*GEOJSON, *XML)):
+        raise invalid(uri, "no annotations with classes. Export annotations as GeoJSON from QuPath.")
+    text = _text(uri, endpoint_url)
+    areas = tissues(uri, _drawn(uri, text), params)
+    _on_the_slide(uri, shapely.union_all(areas), height, width, mpp)
+    tumour, other = (PolygonRoi(area.buffer(-margin_um / mpp)) for area in areas)
+    return DrawnTissue(tumour, other, hashlib.sha256(text).hexdigest())
+
+
+def _drawn(uri: str, text: bytes) -> Drawn:
+    """Everything that a file of annotations holds."""
+    try:
+        return read_xml(uri, text) if uri.lower().endswith(XML) else read_geojson(uri, text)
+    except OverflowError:
+        raise invalid(
+            uri,
+            f"more than {MAX_RINGS} outlines or {MAX_CORNERS} corners. Simplify the annotations, or remove "
+            "their small holes and fragments.",
+        ) from None
 
 
 def roi_identity(uri: str, endpoint_url: str | None) -> str:
