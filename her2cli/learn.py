@@ -76,9 +76,8 @@ def _show(learned: LearnedModel, out: str) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    model = learned.model
     console.print(
-        f"{model.name} version {model.version}, inputs {model.inputs[:12]}: {out}\n"
+        f"{learned.model.label}: {out}\n"
         f"Use it with score.tumour_model: {out}. Research use only, not for diagnosis.",
         markup=False,
         highlight=False,

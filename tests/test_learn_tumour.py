@@ -29,8 +29,10 @@ from her2core.lake.slide_files import write_slide_file
 from her2core.lake.tables import commit_rows
 from her2core.params import RoiParams, ScoreParams
 from her2core.records import StainProfile
+from her2core.report.compare import setting_changes
 from her2core.scoring.tumour import FROM_CELLS, load_model, tell_tumour
 from her2core.storage.store import Store, content_key
+from tests.conftest import Bucket
 from tests.lakes import row
 
 MPP = 0.25
@@ -139,7 +141,7 @@ def manifest(
     return str(folder / "manifest.csv")
 
 
-def learn(manifest_uri: str, run: Path, out: Path, *more: str) -> str:
+def learn(manifest_uri: str, run: Path, out: Path | str, *more: str) -> str:
     words = ("learn-tumour", manifest_uri, "--run", str(run), "--out", str(out), *more)
     result = CliRunner().invoke(her2cli.app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -148,7 +150,7 @@ def learn(manifest_uri: str, run: Path, out: Path, *more: str) -> str:
     return result.output
 
 
-def named(folder: Path, model: Path) -> Config:
+def named(folder: Path, model: Path | str) -> Config:
     (folder / "config.yaml").write_text(json.dumps({"score": {"tumour_model": str(model)}}))
     return load_config(str(folder / "config.yaml"), environment={})
 
@@ -312,6 +314,25 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, text: str | None, sa
     with pytest.raises(ConfigError, match=says) as caught:
         named(tmp_path, tmp_path / "m.json")
     assert "m.json" in str(caught.value)
+
+
+def test_models_lie_in_buckets_too(run: Path, own: tuple[Path, str], s3: Bucket, tmp_path: Path) -> None:
+    out = f"{s3.uri}/models/lab.json"
+    for _ in range(2):  # first there is none, then an equal one
+        learn(manifest(tmp_path), run, out)
+    assert named(tmp_path, out) == named(tmp_path, own[0])
+    with pytest.raises(ConfigError, match=r"other\.json'?: no such file"):
+        named(tmp_path, f"{s3.uri}/models/other.json")
+
+
+def test_a_comparison_of_runs_calls_a_model_by_its_name(own: tuple[Path, str], tmp_path: Path) -> None:
+    before, after = (
+        {"configuration": json.dumps(config.resolved()), "versions": "{}"}
+        for config in (Config(), named(tmp_path, own[0]))
+    )
+    [change] = setting_changes(before, after)
+    inputs = json.loads(own[0].read_text())["inputs"]
+    assert (change["before"], change["after"]) == ("cores", f"lab version 1, inputs {inputs[:12]}")
 
 
 def test_a_model_can_be_given_as_text() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from her2core.errors import ConfigError
 from her2core.report.build import DATA, FOLDER, run_facts, vocabulary
 from her2core.report.data_files import write_tables
 from her2core.report.page import assemble, columns, rounded
@@ -17,9 +19,12 @@ from her2core.report.run_tables import Row, RunTables, read_run, specimen_key
 from her2core.report.slides import class_words, how_far
 from her2core.report.specimens import specimen_name
 from her2core.report.words import HER2_CLASSES, ISH_GROUPS, NO_CLASS, STAGES
+from her2core.scoring.tumour import load_model
 from her2core.storage.store import Store
 
 SCRIPTS = ("page.js", "figures.js", "paged.js", "compare.js")
+TUMOUR_MODEL = "score.tumour_model"
+"""Setting that may hold a whole model."""
 RESULTS = ("state", "her2_class", "score", "ish_group")
 """What of a slide is its result."""
 CALLS = ("her2_status", "her2_class", "score", "ish_group")
@@ -242,6 +247,9 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             found |= _flat(inner, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = inner if isinstance(inner, str) else json.dumps(inner)
+    if found.get(TUMOUR_MODEL, "").startswith("{"):
+        with suppress(ConfigError):  # of another version: shown as it is
+            found[TUMOUR_MODEL] = load_model(found[TUMOUR_MODEL]).label
     return found
 
 

@@ -99,6 +99,12 @@ class TumourModel:
         """The model as JSON, on one line: all that decides its choice, and equal for equal models."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        inputs = f", inputs {self.inputs[:12]}" if self.inputs else ""
+        return f"{self.name} version {self.version}{inputs}"
+
     def probability(self, features: TissueFeatures) -> NDArray[np.float32]:
         """Chance of every cell to be a tumour cell, shape ``(n,)``."""
         table = features.table(self.features)
