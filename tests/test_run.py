@@ -278,14 +278,15 @@ def test_bad_input_ends_with_its_code_and_says_why(
     assert "Traceback" not in done.stderr
 
 
-def test_plan_counts_without_reading_pixels(manifest: Path) -> None:
+def test_plan_counts_without_reading_pixels(manifest: Path, undisturbed: tuple[Path, str]) -> None:
     done = cohorts.her2("plan", str(manifest), "-c", str(manifest.parent / "config.yaml"), "--json")
     assert done.returncode == 1  # four slides have problems
     slides = {slide["slide_id"]: slide for slide in json.loads(done.stdout)["slides"]}
     assert slides["two"]["tasks"] == 4
-    assert (
-        slides["two"]["objects"] == 4 + 4 + 4 + 1 + 4 + 1
-    )  # three levels by shard tasks, one on top, metadata
-    assert slides["two"]["chunks"] == 36 + 9 + 4 + 1
+    assert slides["two"]["objects"] == 4 + 4 + 4 + 3 + 1  # levels 0, 2 and 3, their metadata, the group's
+    scored = cohorts.tables(str(undisturbed[0]))["slides"].filter(slide_id="two").to_dicts()
+    pyramid = undisturbed[0] / scored[0]["pyramid"]
+    files = [path for path in pyramid.rglob("*") if path.is_file() and "labels" not in path.parts]
+    assert len(files) == slides["two"]["objects"]
     assert "file_missing" in slides["missing"]["problem"]
     assert (slides["unused"]["excluded"], slides["unused"]["problem"]) == ("wrong block", "")
