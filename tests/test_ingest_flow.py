@@ -105,3 +105,10 @@ def test_the_deployment_names_the_flow_s_parameters() -> None:
     (deployment,) = [d for d in yaml.safe_load(text)["deployments"] if d["name"] == "ingest"]
     assert set(deployment["parameters"]) == set(inspect.signature(flow_module.ingest_slides.fn).parameters)
     assert deployment["entrypoint"] == "flows.ingest.ingest_slides"
+
+
+def test_no_deployment_drops_the_run_that_ingest_asks_for() -> None:
+    found = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())["deployments"]
+    limits = {d["name"]: d["concurrency_limit"] for d in found}
+    assert limits.keys() == {"nightly", "ingest"}
+    assert all(limit == {"limit": 1, "collision_strategy": "ENQUEUE"} for limit in limits.values())
