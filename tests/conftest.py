@@ -26,7 +26,7 @@ SLOW = frozenset(
     fluorescence gc ghosts heterogeneity hostile ihc_kernel ingest_flow ish ish_kernel ish_phantom
     ish_real jackknife kubernetes lanes layout learn_tumour maintain neighbours outcome outlines pattern
     phantom picture picture_cohort picture_ish picture_regions profile publish pyramid python_api qc
-    readme real_images regions report report_browser report_compare run server source_codec sources
+    queries readme real_images regions report report_browser report_compare run server source_codec sources
     spatial spots stage_versions stain storage tissue_by_eye zarrita
     """.split()  # noqa: SIM905
 )
