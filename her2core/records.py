@@ -7,9 +7,10 @@ at hand), ``_od`` (optical density, base 10, against the slide's own background)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 
 class Assay(StrEnum):
@@ -83,6 +84,18 @@ class SlideRow:
     section_age_days: float | None = None
     block_date: str | None = None
     cells_uri: str | None = None
+    laboratory: str | None = None
+
+
+LATER_FIELDS = frozenset({"laboratory"})
+"""Fields of `SlideRow` that came after results were kept: left out of content keys where they are empty, so
+that results of manifests without them are found again. Remove a name when the slide stage's version rises."""
+
+
+def keyed_fields(row: SlideRow) -> dict[str, Any]:
+    """What of a row enters content keys, by name and in the order of the columns."""
+    values = {field.name: getattr(row, field.name) for field in fields(row)}
+    return {name: value for name, value in values.items() if value is not None or name not in LATER_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -481,7 +481,7 @@ ISH_COLUMNS = {
 
 TREATMENT_COLUMNS = {
     *("tumour_type", "specimen_type", "cold_ischaemia_min", "fixative", "fixation_h"),
-    *("antibody_clone", "section_age_days", "block_date", "preanalytic"),
+    *("antibody_clone", "section_age_days", "block_date", "preanalytic", "laboratory"),
 }
 
 

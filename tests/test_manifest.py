@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from her2core.errors import ManifestError, StoreError
 from her2core.intake.manifest import COLUMNS, MAX_SHOWN, _Row, read_manifest, require_rules
 from her2core.params import ISHScoreParams, ScoreParams
 from her2core.preanalytic import preanalytic_notes
-from her2core.records import Assay, SlideRow
+from her2core.records import Assay, SlideRow, keyed_fields
 from her2core.scoring.keyed import Judging
 from tests.conftest import Bucket
 
@@ -46,6 +47,17 @@ def test_a_full_row(tmp_path: Path) -> None:
         SlideRow("S1", "C1", f"{tmp_path}/slides/S1.svs", Assay.IHC, "P1", "SP1", "A2", "metastasis:liver",
                  "2021-05", "AT2", 0.2525, "1", f"{tmp_path}/roi/S1.geojson", "2+"),
     )  # fmt: skip
+
+
+def test_a_row_names_the_laboratory_that_stained_it(tmp_path: Path) -> None:
+    text = f"{HEADER},laboratory\na,c,a.tif,HER2-IHC, North \nb,c,b.tif,HER2-IHC,\n"
+    assert [row.laboratory for row in read_manifest(write(tmp_path, text))] == ["North", None]
+
+
+def test_an_empty_laboratory_leaves_keys_as_they_were_before_there_was_one() -> None:
+    row = SlideRow("S1", "C1", "s.tif", Assay.IHC)
+    assert list(keyed_fields(row)) == [name for name in COLUMNS if name != "laboratory"]
+    assert list(keyed_fields(replace(row, laboratory="North"))) == list(COLUMNS)
 
 
 def test_a_row_names_the_nuclei_of_another_program(tmp_path: Path) -> None:

@@ -125,18 +125,17 @@ def test_outliers_are_counted_in_spreads_from_the_median() -> None:
     assert mostly_equal[-1] == pytest.approx(0.9 / (1.2533 * 0.1))
 
 
-def test_a_scanner_that_shifts_a_measure_is_found_and_one_that_does_not_is_not() -> None:
+@pytest.mark.parametrize("by", ["scanner", "laboratory"])
+def test_a_group_that_shifts_a_measure_is_found_and_one_that_does_not_is_not(by: str) -> None:
     rows = [
-        slide(f"s{k}", scanner="AB"[k % 2], fixative="XY"[k // 2 % 2], h_score=None, p_any_pct=None,
-              membrane_od_mean=0.3 + 0.01 * k + (0.5 if k % 2 else 0), tissue_area_mm2=None)
+        slide(f"s{k}", **{"scanner": "A", by: "AB"[k % 2]}, fixative="XY"[k // 2 % 2], h_score=None,
+              p_any_pct=None, membrane_od_mean=0.3 + 0.01 * k + (0.5 if k % 2 else 0), tissue_area_mm2=None)
         for k in range(40)
     ]  # fmt: skip
     found = {(test["factor"], test["measure"]): test for test in batch_tests(rows)}
-    assert set(found) == {("scanner", "membrane OD"), ("fixative", "membrane OD")}
-    assert found["scanner", "membrane OD"]["q"] < 1e-6
-    assert found["scanner", "membrane OD"]["effect"] == pytest.approx(
-        0.75, abs=0.01
-    )  # 20 below 20: H = 29.27
+    assert set(found) == {(by, "membrane OD"), ("fixative", "membrane OD")}
+    assert found[by, "membrane OD"]["q"] < 1e-6
+    assert found[by, "membrane OD"]["effect"] == pytest.approx(0.75, abs=0.01)  # 20 below 20: H = 29.27
     assert found["fixative", "membrane OD"]["q"] > 0.5
     assert batch_tests(rows[:8]) == []  # four of each
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import zarr
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError
+from her2core.guidelines.rules_ihc import load_rules
 from her2core.intake.roi import PolygonRoi, ReadRoi, roi_identity
 from her2core.intake.roi import read_roi as read
 from her2core.intake.roi.shapes import MAX_RINGS
@@ -21,10 +23,11 @@ from her2core.lake.rows import slide_row
 from her2core.params import HeterogeneityParams, IHCParams, RoiParams, ScoreParams
 from her2core.readers import MemoryReader
 from her2core.records import Assay, Box, PyramidRef, SlideRow, SlideState
-from her2core.stages import prepare
+from her2core.scoring.tumour import load_model
+from her2core.stages import prepare, slide
 from her2core.stages.slide import CellsRef, SlideJob
 from her2core.storage.sources import Scratch
-from her2core.storage.store import Store
+from her2core.storage.store import Store, content_key
 
 HEIGHT, WIDTH = 1000, 2000
 MPP = 1.0
@@ -377,3 +380,19 @@ def test_what_is_told_of_a_region_bears_its_pseudonym(tmp_path: Path) -> None:
     Path(where).unlink()
     with pytest.raises(SlideError, match=r"no such file. Correct roi_uri in the manifest"):
         job.key("k")
+
+
+def test_a_laboratory_enters_a_result_s_key_where_there_is_one() -> None:
+    reader = MemoryReader(np.full((10, 20, 3), 240, np.uint8), MPP)
+    ref = PyramidRef("p", "1-x", ((10, 20),), 512, 512, MPP, "zstd", 1, 1)
+    row = SlideRow("s", "c", "s.tif", Assay.IHC, scanner="A")
+    profile: Any = None
+    given = (Store("."), row, reader.info, ref, profile, CellsRef((), 0))
+    params = ScoreParams()
+    job = SlideJob(*given, params, IHCParams(), None, HeterogeneityParams())
+    rules, model = load_rules(params.rules), load_model(params.tumour_model)
+    before = [f"{f.name}={getattr(row, f.name)}" for f in fields(row) if f.name != "laboratory"]
+    inputs = ["k", "", f"{rules.name} {rules.version}", str(job.heterogeneity), str(job.roi_params), *before]
+    inputs.append(f"tumour model {model.version}")
+    assert job.key("k") == content_key("slide", slide.VERSION, params, inputs)
+    assert replace(job, row=replace(row, laboratory="North")).key("k") != job.key("k")

@@ -310,6 +310,7 @@ class _Row(BaseModel):
     section_age_days: Annotated[float, BeforeValidator(_duration("days", 100_000))] | None = None
     block_date: Annotated[str, AfterValidator(_date)] | None = None
     cells_uri: Annotated[_Address, AfterValidator(_ihc_only)] | None = None
+    laboratory: _Text | None = None
 
 
 COLUMNS = tuple(_Row.model_fields)

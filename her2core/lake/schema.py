@@ -428,6 +428,7 @@ SLIDES = Table(
         Column("site", TEXT, "", "From the manifest: primary, metastasis, ..."),
         Column("collection_date", TEXT, "", "From the manifest."),
         Column("scanner", TEXT, "", "From the manifest."),
+        Column("laboratory", TEXT, "", "From the manifest: who stained the slide."),
         Column("tumour_type", TEXT, "", "From the manifest: breast or gastric."),
         Column("specimen_type", TEXT, "", "From the manifest: biopsy or resection."),
         Column("cold_ischaemia_min", REAL, "min", "From the manifest: from removal to fixation."),

@@ -7,7 +7,7 @@ words          codes in words
 slides         a slide as the page shows it, and how far it came
 specimens      a specimen as the page shows it, and what disagrees in it
 quality        outliers of quality control
-batches        differences between scanners, clones and dates
+batches        differences between scanners, laboratories, clones and dates
 figures        the table behind every figure
 data_files     these tables as CSV and Parquet
 inlined        which pictures the page carries

@@ -1,4 +1,4 @@
-"""Differences between scanners, clones and dates that no biology explains.
+"""Differences between scanners, laboratories, clones and dates that no biology explains.
 
 Each is a Kruskal-Wallis test of a measure over the groups of a factor; p is adjusted over all tests of the
 report after Benjamini and Hochberg. The effect is epsilon squared, H / (n - 1): the share of the ranks'
@@ -43,6 +43,7 @@ def _month(slide: Row) -> str | None:
 
 FACTORS = (
     Factor("scanner", "scanner", _column("scanner")),
+    Factor("laboratory", "laboratory", _column("laboratory")),
     Factor("antibody_clone", "antibody clone", _column("antibody_clone")),
     Factor("month", "month of collection", _month),
     Factor("fixative", "fixative", _column("fixative")),

@@ -33,6 +33,7 @@ ASKED = {
     "tumour_type": "tumour",
     "specimen_type": "specimen type",
     "scanner": "scanner",
+    "laboratory": "laboratory",
     "antibody_clone": "clone",
     "fixative": "fixative",
     "assay": "assay",

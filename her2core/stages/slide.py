@@ -7,7 +7,7 @@ so other cut-offs or another guideline re-score a slide in seconds. `slide_ihc` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
@@ -34,7 +34,15 @@ from her2core.pictures.canvas import png_bytes, read_thumbnail
 from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
-from her2core.records import OutlinesUsed, PyramidRef, SlideInfo, SlideProfile, SlideRow, SlideState
+from her2core.records import (
+    OutlinesUsed,
+    PyramidRef,
+    SlideInfo,
+    SlideProfile,
+    SlideRow,
+    SlideState,
+    keyed_fields,
+)
 from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import ISHScore
 from her2core.scoring.tumour import load_model
@@ -91,7 +99,7 @@ class SlideJob(Generic[Score, Kernel]):
             str(self.heterogeneity),
             str(self.roi_params),
         ]
-        inputs += [f"{f.name}={getattr(row, f.name)}" for f in fields(row)]
+        inputs += [f"{name}={value}" for name, value in keyed_fields(row).items()]
         if isinstance(self.params, ScoreParams):
             inputs.append(f"tumour model {load_model(self.params.tumour_model).version}")
         return content_key("slide", VERSION, self.params, inputs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from her2core.intake.outlines import outlines_identity
@@ -18,7 +18,7 @@ from her2core.lake import schema
 from her2core.lake.ghosts import last_run
 from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
-from her2core.records import SlideRow, SlideState
+from her2core.records import SlideRow, SlideState, keyed_fields
 from her2core.stages import cells, outlines, slide
 from her2core.stages.run import Run
 from her2core.stages.slide import SlideFinished
@@ -121,7 +121,7 @@ def row_digests(run: Run) -> dict[str, str]:
     settings.pop("run")
     versions = [module.VERSION for module in (pyramid, profile, cells, outlines, slide)]
     recipe = content_key("recipe", 1, {}, [json.dumps([settings, versions], sort_keys=True, default=str)])
-    texts = {row.slide_id: json.dumps(asdict(row), sort_keys=True, default=str) for row in run.rows}
+    texts = {row.slide_id: json.dumps(keyed_fields(row), sort_keys=True, default=str) for row in run.rows}
     return {slide_id: content_key("row", 1, {}, [recipe, text]) for slide_id, text in texts.items()}
 
 

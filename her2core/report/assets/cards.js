@@ -113,7 +113,7 @@ function slideSheet(i) {
       factList([
         ['quality', slides.qc_verdict[i]], ['what to know', slides.notes[i].join('; ')], ['outside recommendations', slides.preanalytic[i].join('; ')],
         ['ISH elsewhere', slides.ish_elsewhere[i]], ['tissue', slides.tissue_area_mm2[i] === null ? null : `${number(slides.tissue_area_mm2[i], 2)} mm²`],
-        ['pixel', slides.mpp[i] === null ? null : `${slides.mpp[i]} µm`], ['block', slides.block_id[i]], ['scanner', slides.scanner[i]], ['clone', slides.antibody_clone[i]],
+        ['pixel', slides.mpp[i] === null ? null : `${slides.mpp[i]} µm`], ['block', slides.block_id[i]], ['scanner', slides.scanner[i]], ['laboratory', slides.laboratory[i]], ['clone', slides.antibody_clone[i]],
         ['rules', slides.rules[i] ?? slides.ish_rules[i]],
       ])),
     cellBar(i), picturesOf(i));

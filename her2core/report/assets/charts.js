@@ -381,7 +381,7 @@ function drawBatches() {
     draw(body, made) {
       if (!factors.length) {
         const known = words.factors.filter(({ key }) => distinct(key) === 1).map(({ key, words: text }) => `${text} ${slides[key].find((one) => one !== null)}`);
-        return empty(body, `There is one group of slides only${known.length ? ` (${known.join('; ')})` : ''}: the manifest’s columns scanner, antibody_clone, collection_date and others tell groups apart.`);
+        return empty(body, `There is one group of slides only${known.length ? ` (${known.join('; ')})` : ''}: the manifest’s columns scanner, laboratory, antibody_clone, collection_date and others tell groups apart.`);
       }
       const groups = new Map();
       for (const i of rows()) {
