@@ -35,7 +35,8 @@ PAGE = """# Third-party licences
 
 The packages of the runtime lock and the licence that each states in its own metadata, written by
 `docs/third_party.py`. her2cohort itself is under Apache-2.0; it contains plotly.js (MIT, in
-`her2core/report/assets`) and none of the packages' code; the container image does contain them. This list is
+`her2core/report/assets`), OpenLayers (BSD-2-Clause, with rbush, MIT, and quickselect, ISC, in
+`her2core/viewer/assets`) and none of the packages' code; the container image does contain them. This list is
 an aid, not legal advice: the licence texts in the installed packages are what holds.
 
 ## Copyleft

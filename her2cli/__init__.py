@@ -1,5 +1,5 @@
 """The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, export, clinical,
-learn-tumour, report, synth.
+learn-tumour, report, view, synth.
 
 Exit codes
 ----------
@@ -40,6 +40,7 @@ from her2cli import (  # noqa: F401
     serve,
     synth,
     upkeep,
+    view,
 )
 
 # isort: split

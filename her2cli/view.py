@@ -1,0 +1,50 @@
+"""Verb ``view``: a run's slides and cells in a browser on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
+from her2core.errors import ConfigError
+
+
+@app.command("view", epilog=EXIT_CODES)
+def view_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Output of a run (folder or s3://).")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Show slides at full resolution with their cells and regions in a browser, until Ctrl-C."""
+    import webbrowser
+
+    from her2core.storage.store import Store
+    from her2core.viewer.server import ViewerServer
+
+    store = Store(run, endpoint_url=endpoint_url)
+    store.reach()
+    try:
+        server = ViewerServer(store, port)
+    except OSError as error:
+        raise ConfigError(f"--port {port} cannot be used: {error.strerror}; 0 takes a free one") from error
+    with server:
+        n = len(server.viewed.slides)
+        if as_json:
+            typer.echo(json.dumps({"address": server.address, "slides": n}))
+        else:
+            for line in (
+                f"{n} slides  {server.address}",
+                "The address holds a token: whoever has it on this machine sees the slides. Ctrl-C ends.",
+                "Research use only, not for diagnosis.",
+            ):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,422 @@
+'use strict';
+// Slides of a run: pixels and cells come as tiles, level 0 being the finest; marks stay in this page until they are saved.
+// Coordinates of the page and of what is saved are level-0 px from the slide's corner, y downwards, as QuPath has them;
+// the map's y points up, so every y changes its sign on the way in and out.
+
+const byId = (id) => document.getElementById(id);
+const get = async (path) => {
+  const answer = await fetch(path);
+  const found = await answer.json().catch(() => ({error: answer.statusText}));
+  if (!answer.ok) throw new Error(found.error || answer.statusText);
+  return found;
+};
+const make = (tag, properties = {}, ...inside) => {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...inside);
+  return made;
+};
+const WORDS = {
+  cell_class: 'class', membrane_od_mean: 'membrane OD, mean', membrane_od_median: 'membrane OD, stained part',
+  completeness: 'completeness', nucleus_area_um2: 'nucleus, µm²', is_tumour: 'counted as tumour', seed_source: 'found by',
+  qc_flag: 'quality flag', her2_signals: 'HER2 signals', cep17_signals: 'CEP17 signals', flags: 'quality flags',
+};
+const KINDS = {Wrong: '#d4145a', Control: '#0072b2'};
+const state = {slides: [], panes: [], active: null, marks: [], unsaved: false, moving: false};
+
+class Pane {
+  constructor() {
+    this.slide = null;
+    this.node = make('section', {className: 'pane'});
+    this.target = make('div', {className: 'map'});
+    this.title = make('div', {className: 'title'});
+    this.legend = make('div', {className: 'legend'});
+    this.message = make('div', {className: 'message', textContent: 'Choose a slide.'});
+    this.node.append(this.target, this.title, this.legend, this.message);
+    byId('panes').append(this.node);
+    this.pixels = new ol.TileLayer();
+    this.regions = new ol.VectorLayer({source: new ol.VectorSource()});
+    this.cells = new ol.TileLayer({className: 'cells'});
+    this.marks = new ol.VectorLayer({source: new ol.VectorSource(), style: markStyle});
+    this.popup = make('div', {className: 'popup'});
+    this.overlay = new ol.Overlay({element: this.popup, offset: [12, 0], positioning: 'center-left', autoPan: {animation: {duration: 150}}});
+    this.map = new ol.Map({
+      target: this.target, layers: [this.pixels, this.regions, this.cells, this.marks], overlays: [this.overlay],
+      controls: [new ol.Zoom(), new ol.ScaleLine()],
+    });
+    this.map.on('singleclick', (event) => { if (!this.draw) this.pick(event.coordinate); });
+    this.map.on('moveend', () => this === state.active && writeHash());
+    this.node.addEventListener('pointerdown', () => activate(this), true);
+    this.legend.hidden = this.title.hidden = true;
+  }
+
+  async show(id, at) {
+    this.asked = id;
+    this.message.textContent = 'Opening…';
+    let slide;
+    try {
+      slide = await get(`/api/slide/${encodeURIComponent(id)}`);
+    } catch (error) {
+      this.message.textContent = `${id}: ${error.message}`;
+      return;
+    }
+    if (this.asked !== id) return;
+    this.message.textContent = '';
+    this.slide = slide;
+    this.node.classList.toggle('dark', slide.dark);
+    this.extent = [0, -slide.height, slide.width, 0];
+    this.projection = new ol.Projection({code: `slide:${id}`, units: 'pixels', extent: this.extent, metersPerUnit: slide.mpp * 1e-6});
+    const levels = slide.levels;
+    this.grid = new ol.TileGrid({
+      extent: this.extent, origin: [0, 0], tileSize: slide.tile,
+      resolutions: Array.from({length: levels}, (_, z) => 2 ** (levels - 1 - z)),
+    });
+    const path = encodeURIComponent(id);
+    this.pixels.setExtent(this.extent);
+    this.pixels.setSource(this.tiles((level, row, column) => `/tile/${path}/${level}/${row}/${column}`));
+    const view = new ol.View({
+      projection: this.projection, extent: this.extent, constrainOnlyCenter: true, minResolution: 0.125,
+      maxResolution: 2 ** (levels + 1), smoothResolutionConstraint: false, showFullExtent: true,
+    });
+    this.map.setView(view);
+    if (at) {
+      view.setCenter([at.x, -at.y]);
+      view.setResolution(at.scale || 1);
+    } else {
+      view.fit(this.extent, {padding: [20, 20, 20, 20]});
+    }
+    view.on(['change:center', 'change:resolution'], () => this.moved());
+    this.overlay.setPosition(undefined);
+    this.title.textContent = [id, slide.assay, slide.score ?? slide.ish_group ?? slide.state].filter(Boolean).join(' · ');
+    this.title.hidden = false;
+    this.drawCells();
+    this.drawMarks();
+    if (this === state.active) writeScales();
+    await this.drawRegions();
+    remember();
+  }
+
+  tiles(path) {
+    const last = this.slide.levels - 1;
+    return new ol.TileImage({
+      projection: this.projection, tileGrid: this.grid, transition: 0,
+      tileUrlFunction: ([z, x, y]) => path(last - z, y, x),
+    });
+  }
+
+  drawCells() {
+    if (!this.slide) return;
+    const by = byId('cells').value;
+    this.cells.setVisible(by !== '');
+    this.cells.setOpacity(Number(byId('opacity').value));
+    this.cells.setExtent(this.extent);
+    const wanted = `${this.slide.slide_id}/${by}/${byId('others').checked}`;
+    if (by && wanted !== this.drawn) {
+      const start = `/cells/${encodeURIComponent(this.slide.slide_id)}/${by}/${Number(byId('others').checked)}`;
+      this.cells.setSource(this.tiles((level, row, column) => `${start}/${level}/${row}/${column}`));
+      this.drawn = wanted;
+    }
+    this.writeLegend();
+  }
+
+  async drawRegions() {
+    if (!this.slide) return;
+    const size = byId('regions').value;
+    const source = this.regions.getSource();
+    source.clear();
+    if (size && this.slide.scales.includes(Number(size))) {
+      const slide = this.slide;
+      const rows = await get(`/api/regions/${encodeURIComponent(slide.slide_id)}/${size}`);
+      if (slide !== this.slide) return;
+      source.clear();
+      source.addFeatures(rows.map((row) => {
+        const feature = new ol.Feature(new ol.Polygon([[...row.ring, row.ring[0]].map(([x, y]) => [x, -y])]));
+        feature.set('row', row);
+        feature.setStyle(regionStyle(slide, row));
+        return feature;
+      }));
+    }
+    this.writeLegend();
+  }
+
+  writeLegend() {
+    const {slide} = this;
+    const by = byId('cells').value;
+    const parts = [];
+    if (by === 'class') {
+      parts.push(make('h2', {textContent: slide.assay === 'HER2-IHC' ? 'Cells by class' : 'Nuclei by HER2 signals'}));
+      const names = slide.classes.concat(byId('others').checked ? [['not counted', slide.other]] : []);
+      parts.push(...names.map(([label, colour]) => legendRow(colour, label)));
+    } else if (by) {
+      parts.push(make('h2', {textContent: `Cells by ${slide.measure}`}), ...rampRows(slide));
+    }
+    if (byId('regions').value && this.regions.getSource().getFeatures().length) {
+      parts.push(make('h2', {textContent: `Regions of ${byId('regions').value} µm, mean ${slide.measure}`}), ...rampRows(slide));
+    }
+    this.legend.replaceChildren(...parts);
+    this.legend.hidden = !parts.length;
+  }
+
+  async pick([x, up]) {
+    if (!this.slide) return;
+    const {slide} = this;
+    const y = -up;
+    if (x < 0 || y < 0 || x >= slide.width || y >= slide.height) return;
+    const cell = await get(`/api/cell/${encodeURIComponent(slide.slide_id)}/${Math.floor(y)}/${Math.floor(x)}`);
+    if (slide !== this.slide) return;
+    if (!cell) {
+      this.overlay.setPosition(undefined);
+      return;
+    }
+    const rows = Object.entries(cell.values).filter(([, value]) => value !== null).map(([name, value]) => make('tr', {},
+      make('td', {textContent: WORDS[name] || name}), make('td', {textContent: inWords(value)})));
+    const buttons = Object.keys(KINDS).map((kind) => make('button', {type: 'button', textContent: `Mark as ${kind.toLowerCase()}`,
+      onclick: () => { addMark(this, kind, {type: 'Point', coordinates: [cell.x, cell.y]}, cell.id); this.overlay.setPosition(undefined); }}));
+    this.popup.replaceChildren(make('strong', {textContent: `x ${cell.x.toFixed(0)}, y ${cell.y.toFixed(0)} px`}),
+      make('table', {}, ...rows), make('div', {className: 'buttons'}, ...buttons));
+    this.overlay.setPosition([cell.x, -cell.y]);
+  }
+
+  drawMarks() {
+    const source = this.marks.getSource();
+    source.clear();
+    if (!this.slide) return;
+    for (const mark of state.marks.filter((one) => one.slide === this.slide.slide_id)) {
+      const {type, coordinates} = mark.geometry;
+      const feature = new ol.Feature(type === 'Point' ? new ol.Point([coordinates[0], -coordinates[1]])
+        : new ol.Polygon(coordinates.map((ring) => ring.map(([x, y]) => [x, -y]))));
+      feature.set('kind', mark.kind);
+      source.addFeature(feature);
+    }
+  }
+
+  startDrawing() {
+    this.draw = new ol.Draw({source: new ol.VectorSource(), type: 'Polygon', freehand: true});
+    this.map.addInteraction(this.draw);
+    byId('draw').classList.add('on');
+    byId('draw').textContent = 'Draw with the mouse held…';
+    this.draw.on('drawend', ({feature}) => {
+      const rings = feature.getGeometry().getCoordinates().map((ring) => ring.map(([x, y]) => [round(x), round(-y)]));
+      setTimeout(() => this.stopDrawing());
+      const [x, y] = feature.getGeometry().getInteriorPoint().getCoordinates();
+      const choose = (kind) => { if (kind) addMark(this, kind, {type: 'Polygon', coordinates: rings}, null); this.overlay.setPosition(undefined); };
+      this.popup.replaceChildren(make('strong', {textContent: 'This region is'}), make('div', {className: 'buttons'},
+        ...Object.keys(KINDS).map((kind) => make('button', {type: 'button', textContent: kind.toLowerCase(), onclick: () => choose(kind)})),
+        make('button', {type: 'button', textContent: 'nothing', onclick: () => choose(null)})));
+      this.overlay.setPosition([x, y]);
+    });
+  }
+
+  stopDrawing() {
+    if (this.draw) this.map.removeInteraction(this.draw);
+    this.draw = null;
+    byId('draw').classList.remove('on');
+    byId('draw').textContent = 'Mark a region';
+  }
+
+  place() {
+    const view = this.map.getView();
+    const [x, y] = view.getCenter();
+    return {x, y, resolution: view.getResolution()};
+  }
+
+  moved() {  // the other slide goes the same way in micrometres
+    const other = state.panes.find((pane) => pane !== this);
+    if (state.moving || !other || !other.slide || !byId('linked').checked || !this.kept || !other.kept) return;
+    state.moving = true;
+    const now = this.place();
+    const scale = this.slide.mpp / other.slide.mpp;
+    const view = other.map.getView();
+    view.setResolution(other.kept.resolution * now.resolution / this.kept.resolution);
+    view.setCenter([other.kept.x + (now.x - this.kept.x) * scale, other.kept.y + (now.y - this.kept.y) * scale]);
+    state.moving = false;
+  }
+}
+
+const measured = (row) => row.state === 'scored' || row.state === 'indeterminate';
+const round = (value) => Math.round(value * 100) / 100;
+const inWords = (value) => typeof value === 'boolean' ? (value ? 'yes' : 'no')
+  : typeof value === 'number' ? String(Number(value.toPrecision(3))) : value;
+
+function remember() {  // where two slides stand when they begin to move together
+  for (const pane of state.panes) if (pane.slide) pane.kept = pane.place();
+}
+
+function ramp(slide, value) {
+  const stops = slide.ramp.map((colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
+  const at = Math.min(Math.max(value / slide.top, 0), 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(at), stops.length - 2);
+  return stops[low].map((v, i) => Math.round(v + (stops[low + 1][i] - v) * (at - low)));
+}
+
+function regionStyle(slide, row) {
+  const colour = row.value === null ? [142, 142, 142] : ramp(slide, row.value);
+  return new ol.Style({fill: new ol.Fill({color: [...colour, 0.45]}), stroke: new ol.Stroke({color: '#444', width: 1})});
+}
+
+function markStyle(feature) {
+  const color = KINDS[feature.get('kind')];
+  return new ol.Style({
+    image: new ol.Circle({radius: 9, stroke: new ol.Stroke({color, width: 3}), fill: new ol.Fill({color: '#ffffff55'})}),
+    stroke: new ol.Stroke({color, width: 3}), fill: new ol.Fill({color: '#ffffff22'}),
+  });
+}
+
+function legendRow(colour, label) {
+  const box = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  box.setAttribute('width', 14);
+  box.setAttribute('height', 14);
+  const rect = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
+  for (const [name, value] of Object.entries({width: 14, height: 14, rx: 2, fill: colour, stroke: '#777'})) rect.setAttribute(name, value);
+  box.append(rect);
+  return make('div', {className: 'row'}, box, make('span', {textContent: label}));
+}
+
+function rampRows(slide) {
+  const last = slide.ramp.length - 1;
+  return slide.ramp.map((colour, i) => legendRow(colour, `${i === last ? '≥ ' : ''}${round(slide.top * i / last)}`));
+}
+
+function addMark(pane, kind, geometry, cell) {
+  state.marks.push({slide: pane.slide.slide_id, kind, geometry, cell});
+  state.unsaved = true;
+  for (const one of state.panes) one.drawMarks();
+  writeSave();
+}
+
+function writeSave() {
+  const id = state.active?.slide?.slide_id;
+  const n = state.marks.filter((mark) => mark.slide === id).length;
+  byId('save').disabled = !n;
+  byId('save').textContent = n ? `Save ${n} mark${n > 1 ? 's' : ''} as GeoJSON` : 'Save marks';
+}
+
+function marksOf(id) {
+  return {type: 'FeatureCollection', features: state.marks.filter((mark) => mark.slide === id).map((mark) => ({
+    type: 'Feature', geometry: mark.geometry,
+    properties: {
+      objectType: 'annotation',
+      classification: {name: mark.kind, color: [1, 3, 5].map((i) => parseInt(KINDS[mark.kind].slice(i, i + 2), 16))},
+      metadata: {slide_id: id, ...(mark.cell ? {cell_id: mark.cell} : {})},
+    },
+  }))};
+}
+
+function save() {
+  const id = state.active.slide.slide_id;
+  const text = JSON.stringify(marksOf(id), null, 1);
+  const url = URL.createObjectURL(new Blob([text], {type: 'application/geo+json'}));
+  make('a', {href: url, download: `${id.replace(/[^\w.-]+/g, '_')}-marks.geojson`}).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+  state.unsaved = false;
+}
+
+function activate(pane) {
+  if (state.active === pane) return;
+  state.active?.stopDrawing();
+  state.active = pane;
+  for (const one of state.panes) one.node.classList.toggle('active', one === pane && state.panes.length > 1);
+  writeScales();
+  writeList();
+  writeSave();
+}
+
+function writeScales() {
+  const kept = byId('regions').value;
+  const scales = state.active.slide?.scales ?? [];
+  byId('regions').replaceChildren(make('option', {value: '', textContent: 'hidden'}),
+    ...scales.map((size) => make('option', {value: size, textContent: `${size} µm`})));
+  byId('regions').value = scales.includes(Number(kept)) ? kept : '';
+}
+
+function writeList() {
+  const words = byId('search').value.toLowerCase().split(/\s+/);
+  const shown = state.slides.filter((row) => {
+    const text = Object.values(row).join(' ').toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+  byId('slides').replaceChildren(...shown.map((row) => {
+    const picture = make('span', {className: 'thumb'});
+    if (measured(row)) {
+      const image = make('img', {loading: 'lazy', alt: '', src: `/thumbnail/${encodeURIComponent(row.slide_id)}`});
+      image.onerror = () => image.remove();
+      picture.append(image);
+    }
+    const about = [row.assay, row.score ?? row.ish_group ?? row.state, row.case_id].filter(Boolean).join(' · ');
+    const button = make('button', {type: 'button', onclick: () => open(row.slide_id)}, picture, make('span', {},
+      make('div', {className: 'name', textContent: row.slide_id}), make('div', {className: 'about', textContent: about})));
+    button.classList.toggle('shown', state.active?.asked === row.slide_id);
+    button.disabled = !measured(row);
+    return make('li', {}, button);
+  }));
+}
+
+async function open(id, at) {
+  state.active.stopDrawing();
+  const shown = state.active.show(id, at);
+  writeList();
+  await shown;
+  writeSave();
+  writeHash();
+}
+
+function writeHash() {
+  const pane = state.active;
+  if (!pane?.slide) return;
+  const {x, y, resolution} = pane.place();
+  const at = `slide=${encodeURIComponent(pane.slide.slide_id)}&x=${Math.round(x)}&y=${Math.round(-y)}&scale=${round(resolution)}`;
+  history.replaceState(null, '', `#${at}`);
+}
+
+function readHash() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const id = asked.get('slide');
+  if (!state.slides.some((row) => row.slide_id === id)) return false;
+  const [x, y, scale] = ['x', 'y', 'scale'].map((name) => parseFloat(asked.get(name)));
+  open(id, Number.isFinite(x) && Number.isFinite(y) ? {x, y, scale: scale > 0 ? scale : 1} : undefined);
+  return true;
+}
+
+function setPair(two) {
+  byId('linking').hidden = !two;
+  if (two && state.panes.length < 2) {
+    const pane = new Pane();
+    state.panes.push(pane);
+    activate(pane);
+    const first = state.panes[0].slide;
+    const fellow = first && state.slides.find((row) => row.case_id === first.case_id && row.slide_id !== first.slide_id
+      && measured(row));
+    if (fellow) open(fellow.slide_id);
+  } else if (!two && state.panes.length > 1) {
+    const gone = state.panes.pop();
+    gone.stopDrawing();
+    gone.map.setTarget(null);
+    gone.node.remove();
+    state.active = null;
+    activate(state.panes[0]);
+  }
+  for (const pane of state.panes) pane.map.updateSize();
+}
+
+async function start() {
+  state.panes.push(new Pane());
+  activate(state.panes[0]);
+  byId('search').oninput = writeList;
+  for (const id of ['cells', 'others', 'opacity']) byId(id).oninput = () => state.panes.forEach((pane) => pane.drawCells());
+  byId('regions').oninput = () => state.panes.forEach((pane) => pane.drawRegions());
+  byId('pair').oninput = (event) => setPair(event.target.checked);
+  byId('linked').oninput = remember;
+  byId('draw').onclick = () => state.active.draw ? state.active.stopDrawing() : state.active.slide && state.active.startDrawing();
+  byId('save').onclick = save;
+  byId('tools').onsubmit = (event) => event.preventDefault();
+  addEventListener('hashchange', readHash);
+  addEventListener('beforeunload', (event) => { if (state.unsaved) event.preventDefault(); });
+  addEventListener('keydown', (event) => { if (event.key === 'Escape') state.panes.forEach((pane) => { pane.stopDrawing(); pane.overlay.setPosition(undefined); }); });
+  state.slides = await get('/api/slides');
+  writeList();
+  const first = state.slides.find(measured);
+  if (!readHash() && first) await open(first.slide_id);
+  document.documentElement.dataset.ready = 'yes';
+}
+
+window.her2viewer = {state, open, addMark, marksOf, save};
+start().catch((error) => { state.panes[0].message.textContent = error.message; });

@@ -1,0 +1,288 @@
+"""The viewer: what it answers and refuses, tiles of pixels and of cells, and its page in Chromium."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from her2core.export.finished import FinishedRun
+from her2core.lake.schema import CELLS
+from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
+from her2core.pyramid.reader import PyramidReader
+from her2core.storage.store import Store
+from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
+from her2core.viewer.server import HOST, TOKEN_HEADER, ViewerServer
+from her2core.viewer.tiles import TILE_PX, coarsest
+from tests.lakes import write_scored_run
+from tests.tools.chromium import chromium
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewerServer]:
+    folder = write_scored_run(tmp_path_factory.mktemp("view"))
+    (Path(folder) / "secret.txt").write_text("outside")
+    with ViewerServer(Store(folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(
+    server: ViewerServer, path: str, method: str = "GET", token: bool = True, **headers: str
+) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers of a request, its path sent as it is."""
+    connection = http.client.HTTPConnection(HOST, server.server_port, timeout=20)
+    own = {TOKEN_HEADER: server.token} if token else {}
+    connection.request(method, path, headers=own | {k.replace("_", "-"): v for k, v in headers.items()})
+    answer = connection.getresponse()
+    found = answer.status, answer.read(), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def slide(server: ViewerServer) -> str:
+    [name] = server.viewed.slides
+    return str(name)
+
+
+def test_without_the_token_nothing_is_answered(server: ViewerServer, slide: str) -> None:
+    for path in (
+        "/",
+        "/?token=",
+        "/?token=wrong",
+        "/?token=%ff",
+        "/api/slides",
+        "/assets/viewer.js",
+        f"/tile/{slide}/0/0/0",
+    ):
+        assert ask(server, path, token=False)[0] == 403, path
+    cookies = (f"{server.cookie}=wrong", "=;=", f"{server.cookie}=", "her2view=" + server.token)
+    for cookie in cookies:
+        assert ask(server, "/api/slides", token=False, Cookie=cookie)[0] == 403, cookie
+    assert ask(server, f"/api/slides?token={server.token}", token=False)[0] == 403
+
+
+def test_the_token_moves_from_the_address_into_a_cookie(server: ViewerServer) -> None:
+    status, _, headers = ask(server, f"/?token={server.token}", token=False)
+    assert (status, headers["Location"]) == (303, "/")
+    assert {"HttpOnly", "SameSite=Strict"} <= set(headers["Set-Cookie"].split("; "))
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    assert ask(server, "/api/slides", token=False, Cookie=cookie)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1.evil.example", ""]
+)
+def test_another_host_is_refused(server: ViewerServer, host: str) -> None:
+    assert ask(server, "/api/slides", Host=host)[0] == 421
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_but_reading_is_answered(server: ViewerServer, method: str) -> None:
+    assert ask(server, "/api/slides", method)[0] == 501
+
+
+def test_no_path_leads_into_the_files(server: ViewerServer, slide: str) -> None:
+    paths = [
+        "/secret.txt", "/../secret.txt", "/assets/../secret.txt", "/assets/..%2f..%2fserver.py",
+        "/assets/%2e%2e/server.py",
+        "/assets//etc/passwd", "//etc/passwd", "/etc/passwd", "/tables/slides", "/stages/slide", "/pyramids",
+        "/assets/",
+        "/tile/../0/0/0", "/tile/..%2f..%2fsecret.txt/0/0/0", "/tile/%2fetc%2fpasswd/0/0/0", "/api/slide/..",
+        "/api/slide/%00", "/api/slide/' OR 1=1 --".replace(" ", "%20"), "/assets/openlayers.entry.js",
+        f"/tile/{slide}/0/-1/0", f"/tile/{slide}/0/99999/0", f"/tile/{slide}/99/0/0", f"/tile/{slide}/0/0/0/",
+        f"/cells/{slide}/x/0/0/0/0",
+        f"/api/regions/{slide}/1e9", f"/thumbnail/{slide}/..",
+    ]  # fmt: skip
+    for path in paths:
+        status, body, _ = ask(server, path)
+        assert status == 404, path
+        assert b"outside" not in body
+
+
+def test_a_head_has_the_headers_of_a_get_alone(server: ViewerServer, slide: str) -> None:
+    status, body, headers = ask(server, f"/tile/{slide}/0/0/0", "HEAD")
+    assert (status, body) == (200, b"")
+    _, whole, same = ask(server, f"/tile/{slide}/0/0/0")
+    assert headers["Content-Length"] == same["Content-Length"] == str(len(whole))
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_no_address_of_a_slide_is_shown(server: ViewerServer, slide: str) -> None:
+    said = ask(server, "/api/slides")[1] + ask(server, f"/api/slide/{slide}")[1]
+    assert slide.encode() in said
+    assert b"Anna_Smith" not in said
+    assert b"://" not in said
+
+
+def test_tiles_are_the_pixels_of_the_slide_at_every_level(server: ViewerServer, slide: str) -> None:
+    run = FinishedRun(server.viewed._store)
+    ref = run.record(run.slides[0]).outcome.pyramid
+    assert ref is not None
+    told = json.loads(ask(server, f"/api/slide/{slide}")[1])
+    assert (told["height"], told["width"], told["mpp"]) == (*ref.shapes[0], ref.mpp)
+    for level in range(min(told["levels"], len(ref.shapes))):
+        exact = np.empty((TILE_PX, TILE_PX, 3), np.uint8)
+        PyramidReader(run.store, ref).read(level, 0, 0, exact)
+        status, body, headers = ask(server, f"/tile/{slide}/{level}/0/0")
+        assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+        shown = np.asarray(Image.open(io.BytesIO(body)), int)
+        assert np.abs(shown - exact).mean() < 6, level  # JPEG
+    assert max(ref.shape(coarsest(ref))) <= TILE_PX
+
+
+def test_a_cell_is_found_where_the_table_has_it(server: ViewerServer, slide: str) -> None:
+    run = FinishedRun(server.viewed._store)
+    cell = run.rows(CELLS, ["cell_id", "y_px0", "x_px0", "cell_class"])[0]
+    path = f"/api/cell/{slide}/{int(cell['y_px0'] + 0.5)}/{int(cell['x_px0'] + 0.5)}"
+    found = json.loads(ask(server, path)[1])
+    assert found["id"] == str(cell["cell_id"])
+    assert found["values"]["cell_class"] == cell["cell_class"]
+    assert json.loads(ask(server, f"/api/cell/{slide}/9999999/9999999")[1]) is None
+
+
+def drawn(cells: Cells, level: int, row: int, column: int, **how: bool) -> np.ndarray:
+    told = {"by_class": True, "others": False} | how
+    png = draw_tile(cells, told["by_class"], told["others"], level, row, column)
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def some(y: list[float], x: list[float], code: list[int], value: list[float]) -> Cells:
+    n = np.arange(len(y), dtype=np.int64)
+    return Cells(
+        IHC, 0.25, n, np.asarray(y), np.asarray(x), np.asarray(code, np.uint8), np.asarray(value, np.float32)
+    )
+
+
+def test_from_afar_a_bin_has_the_colour_of_its_most_frequent_class() -> None:
+    last, level = len(IHC.classes), 5  # a cell is smaller than a pixel
+    at = [32.0 * (BIN_PX * 10 + 1)]
+    cells = some(at * 4, at * 4, [4, 0, 0, last], [1.0, 0.1, 0.1, 0.0])
+    tile = drawn(cells, level, 0, 0)
+    where = np.argwhere(tile[..., 3])
+    assert where.min(0).tolist() == [BIN_PX * 10] * 2
+    assert where.max(0).tolist() == [BIN_PX * 11 - 1] * 2
+    assert tuple(tile[BIN_PX * 10, BIN_PX * 10, :3]) == ImageColor.getrgb(next(iter(CLASS_COLOURS.values())))
+    equal = drawn(some(at * 2, at * 2, [1, 4], [0.1, 1.0]), level, 0, 0)
+    assert tuple(equal[BIN_PX * 10, BIN_PX * 10, :3]) == ImageColor.getrgb(list(CLASS_COLOURS.values())[4])
+    alone = some(at, at, [last], [np.nan])
+    assert not drawn(alone, level, 0, 0)[..., 3].any()
+    grey = drawn(alone, level, 0, 0, others=True)
+    assert tuple(grey[BIN_PX * 10, BIN_PX * 10, :3]) == ImageColor.getrgb(OTHER_COLOUR)
+
+
+def test_close_by_a_ring_goes_on_in_the_next_tile() -> None:
+    cells = some([100.0], [256.0], [4], [1.0])
+    left, right = drawn(cells, 0, 0, 0), drawn(cells, 0, 0, 1)
+    assert left[:, -1, 3].any()
+    assert right[:, 0, 3].any()
+    assert not left[100, -1, 3]  # the cell itself stays in sight
+    np.testing.assert_array_equal(np.argwhere(left[:, -1, 3]), np.argwhere(right[:, 0, 3]))
+
+
+def test_a_million_cells_are_drawn_in_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    n = 1_000_000
+    y, x = np.sort(rng.uniform(0, 40_000, n)), rng.uniform(0, 40_000, n)
+    cells = Cells(
+        IHC, 0.25, np.arange(n), y, x, rng.integers(0, 6, n).astype(np.uint8), rng.random(n, np.float32)
+    )
+    for level in (8, 5, 3, 1, 0):
+        start = time.process_time()
+        drawn(cells, level, 0, 0, by_class=level % 2 == 0)
+        assert time.process_time() - start < 2.0, level  # 0.3 s at most where it was measured
+
+
+@pytest.fixture(scope="module")
+def page(server: ViewerServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+    folder = tmp_path_factory.mktemp("saved")
+    with chromium(folder) as browser:
+        browser.get(server.address)
+        _until(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
+        yield browser, folder
+
+
+def _until(condition: Any, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+COLOURS = """
+const canvas = [...document.querySelectorAll(arguments[0])].find((one) => one.width);
+if (!canvas) return [];
+const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+const found = new Set();
+for (let i = 0; i < data.length; i += 4)
+  if (data[i + 3]) found.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]);
+return [...found].slice(0, 5000);
+"""
+
+
+def test_the_page_shows_slide_and_cells_without_an_error(page: tuple[Any, Path], slide: str) -> None:
+    browser, _ = page
+    assert "token" not in browser.current_url
+    assert f"slide={slide}" in browser.current_url
+    _until(lambda: len(browser.execute_script(COLOURS, ".ol-layer canvas")) > 500)  # tissue
+    _until(lambda: browser.execute_script(COLOURS, ".cells canvas"))
+    assert "not for diagnosis" in browser.execute_script("return document.body.textContent")
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def test_a_link_opens_its_place(page: tuple[Any, Path], slide: str) -> None:
+    browser, _ = page
+    browser.execute_script(f"location.hash = 'slide={slide}&x=300&y=200'")
+    _until(
+        lambda: (
+            browser.execute_script(
+                "const {x, y, resolution} = her2viewer.state.active.place(); return [x, y, resolution]"
+            )
+            == [300, -200, 1]
+        )
+    )
+
+
+def test_marks_are_saved_as_geojson_in_pixels_of_the_slide(page: tuple[Any, Path], slide: str) -> None:
+    browser, folder = page
+    browser.execute_script(
+        "const point = {type: 'Point', coordinates: [12.5, 7]};"
+        "her2viewer.addMark(her2viewer.state.active, 'Wrong', point, '9007199254740993');"
+        "document.getElementById('save').click()"
+    )
+    saved = folder / f"{slide}-marks.geojson"
+    _until(saved.exists)
+    [mark] = json.loads(saved.read_text())["features"]
+    assert mark["geometry"] == {"type": "Point", "coordinates": [12.5, 7]}
+    assert mark["properties"]["classification"]["name"] == "Wrong"
+    assert mark["properties"]["metadata"] == {"slide_id": slide, "cell_id": "9007199254740993"}
+
+
+def test_two_slides_stand_side_by_side_and_move_together(page: tuple[Any, Path], slide: str) -> None:
+    browser, _ = page
+    browser.find_element("id", "pair").click()
+    browser.execute_script("her2viewer.open(arguments[0])", slide)
+    _until(lambda: browser.execute_script("return her2viewer.state.panes.filter((p) => p.kept).length") == 2)
+    moved = browser.execute_script(
+        """const [one, other] = her2viewer.state.panes, before = [one.place(), other.place()];
+        one.map.getView().setCenter([before[0].x + 40, before[0].y]);
+        return other.place().x - before[1].x"""
+    )
+    assert moved == pytest.approx(40)
+    browser.find_element("id", "pair").click()
+    assert browser.execute_script("return document.querySelectorAll('.pane').length") == 1
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
