@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from her2core.errors import StoreError
 from her2core.export.finished import FinishedRun
-from her2core.lake.schema import CELLS
+from her2core.lake.schema import CELLS, REGIONS
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.pyramid.reader import PyramidReader
+from her2core.readers.memory import MemoryReader
 from her2core.storage.store import Store
 from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
-from her2core.viewer.server import HOST, TOKEN_HEADER, ViewerServer
-from her2core.viewer.tiles import TILE_PX, coarsest
+from her2core.viewer.server import HOST, TOKEN_HEADER, Viewed, ViewerServer
+from her2core.viewer.tiles import TILE_PX, Tiles, coarsest
 from tests.lakes import write_scored_run
+from tests.test_fluorescence import convert
 from tests.tools.chromium import chromium
 
 
@@ -159,6 +163,62 @@ def drawn(cells: Cells, level: int, row: int, column: int, **how: bool) -> np.nd
     told = {"by_class": True, "others": False} | how
     png = draw_tile(cells, told["by_class"], told["others"], level, row, column)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def test_a_slide_without_cells_or_regions_is_shown(server: ViewerServer, slide: str) -> None:
+    viewed = Viewed(server.viewed._store)
+    bare = replace(FinishedRun(server.viewed._store).record(viewed.slides[slide]), cells=None, regions=None)
+    viewed._records[slide] = bare
+    assert json.loads(viewed.answer(f"/api/slide/{slide}").body)["scales"] == []
+    assert json.loads(viewed.answer(f"/api/regions/{slide}/250").body) == []
+    assert json.loads(viewed.answer(f"/api/cell/{slide}/100/100").body) is None
+    png = viewed.answer(f"/cells/{slide}/class/1/0/0/0").body
+    assert not np.asarray(Image.open(io.BytesIO(png)))[..., 3].any()
+
+
+def test_a_pyramid_of_an_early_version_or_gone_is_refused(server: ViewerServer, slide: str) -> None:
+    store = server.viewed._store
+    ref = server.viewed._ref(slide)
+    assert ref is not None
+    path = f"{ref.path}/0/zarr.json"
+    kept = store.read_bytes(path)
+    told = json.loads(kept)
+    told["codecs"][0]["configuration"]["codecs"].insert(0, {"name": "transpose"})
+    try:
+        store.write_json(path, told)
+        with pytest.raises(StoreError, match="early version"):
+            Viewed(store).answer(f"/api/slide/{slide}")
+        store.delete(path)
+        with pytest.raises(StoreError, match="gone"):
+            Viewed(store).answer(f"/tile/{slide}/0/0/0")
+    finally:
+        store.write_bytes(path, kept)
+
+
+def test_hexagons_are_those_of_the_table(server: ViewerServer, slide: str) -> None:
+    told = json.loads(ask(server, f"/api/slide/{slide}")[1])
+    rows = FinishedRun(server.viewed._store).rows(REGIONS)
+    assert told["scales"] == sorted({row["scale_um"] for row in rows})
+    size = told["scales"][0]
+    found = json.loads(ask(server, f"/api/regions/{slide}/{size:g}")[1])
+    mine = [row for row in rows if row["scale_um"] == size]
+    assert [(one["id"], one["value"]) for one in found] == [
+        (row["region_id"], row["membrane_od_mean"]) for row in mine
+    ]
+    centre = np.mean(found[0]["ring"], axis=0)
+    own = np.asarray([mine[0]["x_um"], mine[0]["y_um"]]) / told["mpp"] + 0.5
+    assert centre == pytest.approx(own, abs=0.2)
+
+
+def test_fluorescence_has_the_colours_of_its_probes(tmp_path: Path) -> None:
+    pixels = np.zeros((300, 300, 3), np.uint16)
+    pixels[:150, :, 0], pixels[150:, :150, 1], pixels[150:, 150:, 2] = 3000, 500, 40_000
+    store = Store(tmp_path)
+    ref = convert(MemoryReader(pixels, channels=("DAPI", "HER2", "CEP17")), store)
+    shown = np.asarray(Image.open(io.BytesIO(Tiles(store, ref).tile(0, 0, 0))), int)
+    assert shown[50, 50].argmax() == 2  # blue
+    assert shown[200, 50].argmax() == 0  # red
+    assert shown[200, 200].argmax() == 1  # green
 
 
 def some(y: list[float], x: list[float], code: list[int], value: list[float]) -> Cells:

@@ -149,6 +149,13 @@ def read_cells(store: Store, slide: dict[str, Any], mpp: float) -> Cells:
     return Cells(kind, mpp, ids[order], y[order], x[order], code[order], value[order])
 
 
+def no_cells(store: Store, slide: dict[str, Any], mpp: float) -> Cells:
+    """Of a slide without any, whose run may have no such table."""
+    whole, real = np.empty(0, np.int64), np.empty(0)
+    kind = kind_of(slide["assay"])
+    return Cells(kind, mpp, whole, real, real, np.empty(0, np.uint8), np.empty(0, np.float32))
+
+
 def read_cell(store: Store, slide: dict[str, Any], cells: Cells, row: int) -> dict[str, Any]:
     """What the table holds of one cell."""
     kind = cells.kind

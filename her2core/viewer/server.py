@@ -31,9 +31,10 @@ from her2core.export.qupath import hexagon_px0
 from her2core.lake.schema import REGIONS
 from her2core.pictures.colours import OTHER_COLOUR, SCORE_COLOURS
 from her2core.records import PyramidRef
+from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
-from her2core.viewer.cells import RAMP, Cells, draw_tile, kind_of, read_cell, read_cells
-from her2core.viewer.tiles import TILE_PX, coarsest, tiles_of
+from her2core.viewer.cells import RAMP, Cells, draw_tile, kind_of, no_cells, read_cell, read_cells
+from her2core.viewer.tiles import TILE_PX, check_layout, coarsest, tiles_of
 
 HOST = "127.0.0.1"
 ASSETS = {
@@ -87,7 +88,7 @@ class Viewed:
         self._run = FinishedRun(store)
         self._store = store
         self._cells: OrderedDict[str, Cells] = OrderedDict()
-        self._refs: dict[str, PyramidRef | None] = {}
+        self._records: dict[str, SlideFinished] = {}
         self._lock = threading.Lock()
         self._routes: list[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)
@@ -125,14 +126,31 @@ class Viewed:
     def _list(self) -> Answer:
         return _json([{name: _plain(row.get(name)) for name in LIST} for row in self.slides.values()])
 
-    def _ref(self, slide_id: str) -> PyramidRef | None:
-        """The pyramid of a slide; None without."""
+    def _record(self, slide_id: str) -> SlideFinished | None:
+        """What a slide left behind; None if that is nothing."""
         row = self.slides.get(slide_id)
         if row is None or not row["score_key"]:
             return None
-        if slide_id not in self._refs:
-            self._refs[slide_id] = self._run.record(row).outcome.pyramid
-        return self._refs[slide_id]
+        if slide_id not in self._records:
+            record = self._run.record(row)
+            if record.outcome.pyramid is not None:
+                check_layout(self._store, record.outcome.pyramid)
+            self._records[slide_id] = record
+        return self._records[slide_id]
+
+    def _ref(self, slide_id: str) -> PyramidRef | None:
+        """The pyramid of a slide; None without."""
+        record = self._record(slide_id)
+        return record.outcome.pyramid if record else None
+
+    def _region_rows(self, slide_id: str, columns: list[str], where: str = "true") -> list[Row]:
+        """Rows of a slide's regions; none where it left none, and there may be no table."""
+        record = self._record(slide_id)
+        if record is None or record.regions is None:
+            return []
+        condition = f"{_where(slide_id)} AND {where}"
+        rows: list[Row] = finished_table(self._store, REGIONS, columns, condition).to_pylist()
+        return rows
 
     def _slide(self, slide_id: str) -> Answer:
         ref = self._ref(slide_id)
@@ -140,7 +158,7 @@ class Viewed:
             return _lost("this slide has no pyramid in this run")
         row = self.slides[slide_id]
         kind = kind_of(row["assay"])
-        scales = finished_table(self._store, REGIONS, ["scale_um"], _where(slide_id))["scale_um"]
+        scales = {region["scale_um"] for region in self._region_rows(slide_id, ["scale_um"])}
         found = {name: _plain(row.get(name)) for name in LIST}
         return _json(
             found
@@ -158,7 +176,7 @@ class Viewed:
                 "ramp": list(RAMP),
                 "region_column": REGION_MEASURES[kind.column],
                 "scores": SCORE_COLOURS,
-                "scales": sorted(set(scales.to_pylist())),
+                "scales": sorted(scales),
             }
         )
 
@@ -198,7 +216,9 @@ class Viewed:
     def _cells_of(self, slide_id: str, ref: PyramidRef) -> Cells:
         with self._lock:  # one reads, the other tiles wait for it
             if slide_id not in self._cells:
-                self._cells[slide_id] = read_cells(self._store, self.slides[slide_id], ref.mpp)
+                record, row = self._record(slide_id), self.slides[slide_id]
+                read = read_cells if record and record.cells else no_cells
+                self._cells[slide_id] = read(self._store, row, ref.mpp)
                 while len(self._cells) > SLIDES_KEPT:
                     self._cells.popitem(last=False)
             self._cells.move_to_end(slide_id)
@@ -210,8 +230,7 @@ class Viewed:
             return _lost("no such slide")
         measure = REGION_MEASURES[kind_of(self.slides[slide_id]["assay"]).column]
         names = ["region_id", "y_um", "x_um", "n", "score", measure]
-        where = f"{_where(slide_id)} AND scale_um = {float(size)!r}"
-        rows = finished_table(self._store, REGIONS, names, where).to_pylist()
+        rows = self._region_rows(slide_id, names, f"scale_um = {float(size)!r}")
         return _json(
             [
                 {

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from her2core.errors import StoreError
 from her2core.pixels import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import RGB, PyramidRef
@@ -35,6 +36,26 @@ def coarsest(ref: PyramidRef) -> int:
     while max(ref.shape(level)) > TILE_PX:
         level += 1
     return level
+
+
+def check_layout(store: Store, ref: PyramidRef) -> None:
+    """Refuse a pyramid of an early version, whose channels lie interleaved and would show in false colours.
+
+    Raises
+    ------
+    StoreError
+        If it is one, or is gone.
+    """
+    path = f"{ref.path}/0/zarr.json"
+    try:
+        text = store.read_bytes(path)
+    except FileNotFoundError:
+        raise StoreError(f"{store.uri(path)}: the pyramid is gone; run again to make it") from None
+    if b'"transpose"' in text:
+        raise StoreError(
+            f"{store.uri(path)}: a pyramid of an early version (channels interleaved), which this one does "
+            "not show; run again into a new output"
+        )
 
 
 class Tiles:
