@@ -236,7 +236,8 @@ def test_one_task_run_a_slide_and_none_a_chunk(server: Server, finished: dict[st
     runs = until("task runs", all_ended)
     slides = {run["name"]: run for run in runs if run["task_key"].startswith("slide")}
     assert set(slides) == SLIDES
-    assert Counter(run["task_key"].split("-")[0] for run in runs) == {"slide": len(SLIDES), "tables": 1}
+    kinds = Counter(run["task_key"].split("-")[0] for run in runs)
+    assert kinds == {"slide": len(SLIDES), "tables": 1, "report": 1}
     assert all(run["tags"] == ["her2"] for run in runs)
     assert {n for n, run in slides.items() if run["state_type"] == "COMPLETED"} == SLIDES - set(cohorts.BAD)
     assert {n for n, run in slides.items() if run["state_type"] == "FAILED"} == set(cohorts.BAD)
@@ -253,8 +254,11 @@ def test_artifacts_show_progress_table_and_pictures(
         "her2-cohort": "table",
         "her2-cases": "table",
         "her2-pictures": "markdown",
+        "her2-report": "markdown",
     }
-    assert len(found) == 4
+    assert len(found) == 5
+    (report,) = (out / "report").glob("*/her2-report-*.html")
+    assert f"(file://{report})" in by_key["her2-report"]["data"]
     assert by_key["her2-progress"]["data"] == 100.0
     rows = json.loads(by_key["her2-cohort"]["data"])
     assert {row["slide"]: row["score"] for row in rows} == {
