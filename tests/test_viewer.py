@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from her2core.storage.store import Store
 from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
 from her2core.viewer.server import HOST, TOKEN_HEADER, Viewed, ViewerServer
 from her2core.viewer.tiles import TILE_PX, Tiles, coarsest
+from tests.conftest import Bucket
 from tests.lakes import write_scored_run
 from tests.test_fluorescence import convert
 from tests.tools.chromium import chromium
@@ -195,6 +197,24 @@ def test_a_pyramid_of_an_early_version_or_gone_is_refused(server: ViewerServer, 
         store.write_bytes(path, kept)
 
 
+def test_a_run_on_s3_is_answered_as_one_in_a_folder(server: ViewerServer, slide: str, s3: Bucket) -> None:
+    local = server.viewed._store
+    remote = Store(f"{s3.uri}/out", endpoint_url=s3.endpoint_url)
+    for path in local.list(recursive=True):
+        remote.write_bytes(path, local.read_bytes(path))
+    viewed = Viewed(remote)
+    paths = [f"/tile/{slide}/0/{row}/{column}" for row in range(3) for column in range(3)]
+    paths += [
+        "/api/slides",
+        f"/api/slide/{slide}",
+        f"/cells/{slide}/measure/1/0/0/0",
+        f"/api/cell/{slide}/9/9",
+    ]
+    with ThreadPoolExecutor(6) as pool:  # as a browser asks
+        for path, answer in zip(paths, pool.map(viewed.answer, paths), strict=True):
+            assert answer == server.viewed.answer(path), path
+
+
 def test_hexagons_are_those_of_the_table(server: ViewerServer, slide: str) -> None:
     told = json.loads(ask(server, f"/api/slide/{slide}")[1])
     rows = FinishedRun(server.viewed._store).rows(REGIONS)
@@ -337,6 +357,8 @@ def test_two_slides_stand_side_by_side_and_move_together(page: tuple[Any, Path],
     browser.find_element("id", "pair").click()
     browser.execute_script("her2viewer.open(arguments[0])", slide)
     _until(lambda: browser.execute_script("return her2viewer.state.panes.filter((p) => p.kept).length") == 2)
+    scales = browser.execute_script("return her2viewer.state.panes.map((p) => p.place().resolution)")
+    assert scales[0] == pytest.approx(scales[1])
     moved = browser.execute_script(
         """const [one, other] = her2viewer.state.panes, before = [one.place(), other.place()];
         one.map.getView().setCenter([before[0].x + 40, before[0].y]);

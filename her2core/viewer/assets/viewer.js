@@ -83,6 +83,8 @@ class Pane {
       view.setResolution(at.scale || 1);
     } else {
       view.fit(this.extent, {padding: [20, 20, 20, 20]});
+      const other = state.panes.find((pane) => pane !== this && pane.slide);
+      if (other && byId('linked').checked) view.setResolution(other.place().resolution * other.slide.mpp / slide.mpp);
     }
     view.on(['change:center', 'change:resolution'], () => this.moved());
     this.overlay.setPosition(undefined);
