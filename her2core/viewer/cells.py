@@ -261,7 +261,7 @@ def _rings(
             draw.ellipse(wide, outline=(255, 255, 255, 190), width=round(2.5 * SMOOTH) + 2)
             draw.ellipse(box, outline=colour, width=round(2 * SMOOTH))
         else:
-            draw.ellipse(box, fill=colour)
+            draw.ellipse(box, fill=colour, outline=(255, 255, 255, 255), width=1)  # dark ones on dark
     return image.resize((TILE_PX, TILE_PX), Image.Resampling.BOX)
 
 

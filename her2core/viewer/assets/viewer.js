@@ -252,7 +252,11 @@ function ramp(slide, value) {
 
 function regionStyle(slide, row) {
   const colour = row.value === null ? [142, 142, 142] : ramp(slide, row.value);
-  return new ol.Style({fill: new ol.Fill({color: [...colour, 0.45]}), stroke: new ol.Stroke({color: '#444', width: 1})});
+  const edge = new ol.Stroke({color: slide.dark ? '#ddd' : '#444', width: 1});
+  const filled = new ol.Style({fill: new ol.Fill({color: [...colour, 0.45]}), stroke: edge});
+  const bare = new ol.Style({fill: new ol.Fill({color: [...colour, 0]}), stroke: edge});
+  const finest = 1 / slide.mpp;  // closer than 1 µm a pixel of the screen stain is judged: no fill over it
+  return (feature, resolution) => resolution < finest ? bare : filled;
 }
 
 function markStyle(feature) {
