@@ -162,7 +162,10 @@ class _Api:
                 'cluster kubernetes needs the extra kubernetes: pip install "her2cohort[kubernetes]"'
             ) from None
         try:
-            config.load_config()  # type: ignore[no-untyped-call]
+            if kubeconfig := os.environ.get("KUBECONFIG"):  # the library reads it once, when it is imported
+                config.load_kube_config(config_file=kubeconfig)  # type: ignore[no-untyped-call]
+            else:
+                config.load_config()  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
             raise ClusterError(f"no access to Kubernetes: {error}") from None
         if namespace is None:
