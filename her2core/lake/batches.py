@@ -103,7 +103,7 @@ class SlideTable:
             batch.slides.update(mine)
             given: Members = {slide: digest for slide, digest in mine.items() if digest is not None}
             if given:
-                file = self._write([row for slide in given for row in of[slide]])
+                file = self._write([row for slide in given for row in of[slide]], given)
                 batch.files[file.path] = (file, given)
 
     def commit(self, *, everything: bool = False) -> int:
@@ -170,15 +170,11 @@ class SlideTable:
             self.files.setdefault(path, dict(members))  # spares reading their footers
         return Change(new, old)
 
-    def _write(self, rows: Sequence[Mapping[str, Any]]) -> DataFile:
+    def _write(self, rows: Sequence[Mapping[str, Any]], members: Members) -> DataFile:
         own = pa.Table.from_pylist([dict(row) for row in rows], schema=self.table.schema)
         own = own.sort_by([(name, "ascending") for name in self.table.key]).combine_chunks()
         if len(own.group_by(list(self.table.key)).aggregate([])) != len(own):
             raise ValueError(f"{self.table.name}: two rows share one key ({', '.join(self.table.key)})")
-        of: dict[str, list[Mapping[str, Any]]] = {}
-        for row in rows:
-            of.setdefault(row[self.table.replaces], []).append(row)
-        members: Members = {slide: _digest(each) for slide, each in of.items()}
         with tempfile.TemporaryDirectory(prefix=f"her2-{self.table.name}-") as folder:
             local = Path(folder) / "rows.parquet"
             with pq.ParquetWriter(local, own.schema, compression="zstd") as writer:

@@ -74,7 +74,7 @@ def commit_rows(
     also_replaced
         Values of ``replaces`` whose older rows go, though they may have none now.
     keep
-        OpenRequest which of the older rows stay; all by default.
+        Asked which of the older rows stay; all by default.
 
     Returns
     -------
