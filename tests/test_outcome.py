@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from benchmarks.simulate_outcome import Planted, cohort, planted_ratio, recovered
 from her2core.analysis.outcome import ALL, compute_outcome, interaction_of
 from her2core.analysis.outcome_report import report_outcome
+from her2core.analysis.reads import read_table
 from her2core.analysis.results import write_answer
+from her2core.analysis.rna import read_rna
 from her2core.analysis.samples import Joined, Sample, join, read_biopsies, read_samples
 from her2core.analysis.treatments import T_DM1, Line, days_of, read_lines
 from her2core.errors import ManifestError
@@ -107,6 +110,25 @@ def test_unknown_columns_are_refused_and_own_ones_are_not(tmp_path: Path) -> Non
         write(tmp_path / "b.csv", "patient_id,therapy_class,start,x_death,er\np,tdxd,2020,1,0.5 %\n")
     )
     assert (one.therapy_class, one.er_positive) == ("T-DXd", False)
+
+
+@pytest.mark.parametrize(
+    ("read", "header", "row"),
+    [
+        (read_table, "slide_id,reader,score", "s1,anna,9"),
+        (read_lines, "patient_id,therapy_class,start", "p,T-DM1,never"),
+        (read_biopsies, "case_id,biopsy_date", "A,never"),
+        (read_rna, "case_id,value,unit,platform", "A,much,TPM,RNA-seq"),
+    ],
+)
+def test_every_table_names_its_first_problems_and_refuses_a_column_twice(
+    tmp_path: Path, read: Callable[[str], object], header: str, row: str
+) -> None:
+    with pytest.raises(ManifestError, match=r"row 21: .*\n\.\.\. and 3 more$"):
+        read(write(tmp_path / "many.csv", f"{header}\n" + f"{row}\n" * 23))
+    last, cell = header.rpartition(",")[2], row.rpartition(",")[2]
+    with pytest.raises(ManifestError, match=f"columns {last} stand twice"):
+        read(write(tmp_path / "twice.csv", f"{header},{last}\n{row},{cell}\n"))
 
 
 def test_samples_of_a_run_and_dates_of_biopsies(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from her2core.analysis.finished import finished_rows
+from her2core.analysis.sheets import read_rows, refuse
 from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ManifestError
-from her2core.intake.manifest_sheet import read_sheet, repeated
 from her2core.lake.schema import SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store
@@ -34,9 +34,6 @@ MANIFEST_READER = "manifest"
 WIDE_PREFIX = "x_reader_"
 """Columns of a wide table, and of a manifest, that hold a reader's scores: x_reader_anna."""
 READ_COLUMNS = ("slide_id", "reader", "score", "round", "date", "modality", "assisted", "patient_id")
-ABSENT = frozenset({"", "na", "n/a", "nan", "none", "-", "–", "[not available]", "[not applicable]"})
-MAX_PROBLEMS = 20
-"""Most problems that one message lists. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,21 +186,17 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
     ManifestError
         Names every row that cannot be used.
     """
-    sheet, problems = read_sheet(uri, endpoint_url, ("slide_id",))
-    if twice := repeated(sheet.header):
-        raise ManifestError(f"{uri}: columns {', '.join(twice)} stand twice")
-    wide = [name for name in sheet.header if name.startswith(WIDE_PREFIX)]
-    long = {"reader", "score"} <= set(sheet.header)
-    if "slide_id" not in sheet.header or not (long or wide):
+    header, rows, problems = read_rows(uri, endpoint_url, ("slide_id",))
+    wide = [name for name in header if name.startswith(WIDE_PREFIX)]
+    long = {"reader", "score"} <= set(header)
+    if "slide_id" not in header or not (long or wide):
         raise ManifestError(
             f"{uri}: expected the columns slide_id, reader and score, or slide_id and {WIDE_PREFIX}NAME a "
-            f"reader; "
-            f"found {', '.join(sheet.header[:10])}"
+            f"reader; found {', '.join(header[:10])}"
         )
     found: list[Read] = []
     patients: dict[str, str] = {}
-    for number, cells in sheet.records:
-        row = {name: _present(cell) for name, cell in zip(sheet.header, cells, strict=True)}
+    for number, row in rows:
         slide = row["slide_id"]
         try:
             if slide is None:
@@ -218,15 +211,8 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
         except ValueError as error:
             problems.append(f"row {number}: {error}")
     numbered = _rounds(found, problems)
-    if problems:
-        more = f"\n... and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        raise ManifestError(f"{uri}: cannot be used\n" + "\n".join(problems[:MAX_PROBLEMS]) + more)
+    refuse(uri, problems)
     return tuple(numbered), patients
-
-
-def _present(cell: str) -> str | None:
-    text = cell.strip()
-    return None if text.casefold() in ABSENT else text
 
 
 def _long(slide: str, row: Mapping[str, str | None]) -> list[Read]:

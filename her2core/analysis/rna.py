@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, theilslopes
 
 from her2core.analysis.kappa import UNWEIGHTED, cohens_kappa
-from her2core.analysis.reads import ABSENT, MAX_PROBLEMS
 from her2core.analysis.resampling import SEED, Estimate, Floats, percentiles
 from her2core.analysis.samples import GROUP_ORDER, Sample
+from her2core.analysis.sheets import read_rows, refuse
 from her2core.errors import ManifestError
-from her2core.intake.manifest_sheet import read_sheet
 from her2core.text import shown
 
 COLUMNS = ("patient_id", "case_id", "specimen_id", "region", "value", "unit", "platform", "batch")
+REQUIRED = ("value", "unit", "platform")
 REPLICATES = 500
 """Draws of patients. Ours."""
 MIN_SPECIMENS = 10
@@ -121,28 +121,22 @@ def read_rna(uri: str, endpoint_url: str | None = None) -> tuple[RnaValue, ...]:
     ManifestError
         Names every row and column that cannot be used.
     """
-    sheet, problems = read_sheet(uri, endpoint_url, ("value", "unit", "platform"))
-    lacking = [name for name in ("value", "unit", "platform") if name not in sheet.header]
-    odd = [name for name in sheet.header if name not in COLUMNS and not name.startswith("x_")]
-    if lacking or odd or not {"patient_id", "case_id"} & set(sheet.header):
+    header, rows, problems = read_rows(uri, endpoint_url, REQUIRED)
+    odd = [name for name in header if name not in COLUMNS and not name.startswith("x_")]
+    if odd or not set(REQUIRED) <= set(header) or not {"patient_id", "case_id"} & set(header):
         raise ManifestError(
             f"{uri}: expected value, unit, platform and patient_id or case_id, and of others "
-            f"{', '.join(COLUMNS)} or x_...; found {', '.join(sheet.header[:12])}"
+            f"{', '.join(COLUMNS)} or x_...; found {', '.join(header[:12])}"
         )
     found = []
-    for number, cells in sheet.records:
-        row = {
-            name: None if (text := cell.strip()).casefold() in ABSENT else text
-            for name, cell in zip(sheet.header, cells, strict=True)
-        }
+    for number, row in rows:
         if row["value"] is None:
             continue
         try:
             found.append(_value(number, row))
         except ValueError as error:
             problems.append(f"row {number}: {error}")
-    if problems:
-        raise ManifestError(f"{uri}: cannot be used\n" + "\n".join(problems[:MAX_PROBLEMS]))
+    refuse(uri, problems)
     return tuple(found)
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from her2core.analysis.finished import finished_rows
-from her2core.analysis.reads import ABSENT, MAX_PROBLEMS
+from her2core.analysis.sheets import read_rows, refuse
 from her2core.analysis.treatments import Line, days_of
 from her2core.errors import ManifestError
-from her2core.intake.manifest_sheet import read_sheet
 from her2core.lake.schema import CASES, HETEROGENEITY, SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store
@@ -168,26 +166,24 @@ def read_biopsies(uri: str, endpoint_url: str | None = None) -> dict[str, str]:
     ManifestError
         Names every row that cannot be used.
     """
-    sheet, problems = read_sheet(uri, endpoint_url, ("case_id", "biopsy_date"))
-    if not {"case_id", "biopsy_date"} <= set(sheet.header):
+    header, rows, problems = read_rows(uri, endpoint_url, ("case_id", "biopsy_date"))
+    if not {"case_id", "biopsy_date"} <= set(header):
         raise ManifestError(
             f"{uri}: expected the columns case_id, biopsy_date and, where a case has several, specimen_id"
         )
     found: dict[str, str] = {}
-    for number, cells in sheet.records:
-        row: dict[str, Any] = {n: c.strip() for n, c in zip(sheet.header, cells, strict=True)}
-        specimen = row.get("specimen_id", "")
-        key = row["case_id"] if specimen.casefold() in ABSENT else f"{row['case_id']}/{specimen}"
+    for number, row in rows:
+        case, specimen, day = row["case_id"], row.get("specimen_id"), row["biopsy_date"] or ""
         try:
-            days_of(row["biopsy_date"])
-            if not row["case_id"]:
+            days_of(day)
+            if case is None:
                 raise ValueError("no case_id")
-            if found.setdefault(key, row["biopsy_date"]) != row["biopsy_date"]:
-                raise ValueError(f"{key} was taken on {found[key]} and on {row['biopsy_date']}")
+            key = case if specimen is None else f"{case}/{specimen}"
+            if found.setdefault(key, day) != day:
+                raise ValueError(f"{key} was taken on {found[key]} and on {day}")
         except ValueError as error:
             problems.append(f"row {number}: {error}")
-    if problems:
-        raise ManifestError(f"{uri}: cannot be used\n" + "\n".join(problems[:MAX_PROBLEMS]))
+    refuse(uri, problems)
     return found
 
 

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from her2core.analysis.reads import ABSENT, MAX_PROBLEMS
+from her2core.analysis.sheets import read_rows, refuse
 from her2core.errors import ManifestError
-from her2core.intake.manifest_sheet import read_sheet, repeated
 from her2core.text import shown
 
 ANTIBODY, T_DM1, T_DXD, TKI = "antibody", "T-DM1", "T-DXd", "TKI"
@@ -90,28 +89,20 @@ def read_lines(uri: str, endpoint_url: str | None = None) -> tuple[Line, ...]:
     ManifestError
         Names every row and column that cannot be used.
     """
-    sheet, problems = read_sheet(uri, endpoint_url, REQUIRED)
-    lacking = [name for name in REQUIRED if name not in sheet.header]
-    odd = [name for name in sheet.header if name not in COLUMNS and not name.startswith("x_")]
-    if lacking or odd or (twice := repeated(sheet.header)):
+    header, rows, problems = read_rows(uri, endpoint_url, REQUIRED, literal=("therapy_class",))
+    lacking = [name for name in REQUIRED if name not in header]
+    odd = [name for name in header if name not in COLUMNS and not name.startswith("x_")]
+    if lacking or odd:
         said = [f"lacks the columns {', '.join(lacking)}"] if lacking else []
         said += [f"has columns that are not known: {', '.join(odd)} (your own begin with x_)"] if odd else []
-        said += [f"has columns twice: {', '.join(twice)}"] if not (lacking or odd) else []
         raise ManifestError(f"{uri}: {'; '.join(said)}. Known are {', '.join(COLUMNS)}")
     found = []
-    for number, cells in sheet.records:
-        row = {
-            name: None if (text := cell.strip()).casefold() in ABSENT and name != "therapy_class" else text
-            for name, cell in zip(sheet.header, cells, strict=True)
-        }
+    for number, row in rows:
         try:
             found.append(_line(number, row))
         except ValueError as error:
             problems.append(f"row {number}: {error}")
-    problems += _contradictions(found)
-    if problems:
-        more = f"\n... and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        raise ManifestError(f"{uri}: cannot be used\n" + "\n".join(problems[:MAX_PROBLEMS]) + more)
+    refuse(uri, problems + _twice(found))
     return tuple(sorted(found, key=lambda line: (line.patient_id, line.start, line.line or 0, line.row)))
 
 
@@ -236,8 +227,8 @@ def _er(text: str | None) -> bool | None:
     return percent >= ER_POSITIVE_PERCENT
 
 
-def _contradictions(lines: Sequence[Line]) -> list[str]:
-    """Starts that come twice, and what cannot change between lines of one patient."""
+def _twice(lines: Sequence[Line]) -> list[str]:
+    """Classes that a patient starts twice on one day."""
     problems = []
     seen: dict[tuple[str, str, str], int] = {}
     for line in lines:
