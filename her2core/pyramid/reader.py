@@ -113,8 +113,8 @@ class PyramidReader:
             ``(height, width, channel)`` of the pyramid's channels and dtype. What lies outside the level
             becomes 255, or 0 in fluorescence.
         wanted
-            OpenRequest of every chunk, by its box at the level: where it says no nothing is read, and ``out``
-            becomes what it is outside.
+            Called with the box of every chunk, at the level: where it returns False nothing is read, and
+            ``out`` becomes what it is outside.
 
         Raises
         ------
