@@ -31,8 +31,6 @@ from her2core.records import Box
 EXACT_LEVEL = 4
 """Level from which on a pyramid of copied tiles is stored without loss (ours: 1/256 of the pixels, and the
 profile's coarse picture lies at 4 or above for any slide of up to 0.7 µm/px)."""
-VIEWED_LEVELS = (2, 3)
-"""Its levels that only viewers read."""
 
 
 @dataclass(frozen=True, slots=True)
