@@ -58,9 +58,10 @@ def pyramid_command(
     store = Store(out, endpoint_url=settings.run.endpoint_url)
     store.probe()
     taken: set[str] = set()
+    names = [slide_id_of(PurePosixPath(uri.rstrip("/")).name, taken) for uri in slides]
+    _require_new(store, names)
     made: list[dict[str, Any]] = []
-    for uri in slides:
-        name = slide_id_of(PurePosixPath(uri.rstrip("/")).name, taken)
+    for uri, name in zip(slides, names, strict=True):
         say(f"{uri}: converting")
         try:
             row = SlideRow(name, name, uri, assay, scene=scene, mpp=mpp, channels=channels)
@@ -77,15 +78,23 @@ def pyramid_command(
         raise typer.Exit(PARTIAL)
 
 
+def _require_new(store: Store, names: list[str]) -> None:
+    """Refuse to replace a pyramid, before the first slide is converted."""
+    for path in map(_path, names):
+        if store.exists(f"{path}/zarr.json"):
+            raise StoreError(f"{store.uri(path)} is there already; delete it, or give another --out")
+
+
+def _path(name: str) -> str:
+    return f"{name}.zarr"
+
+
 def _convert(store: Store, settings: Config, row: SlideRow) -> PyramidRef:
-    """Convert one slide, shards side by side in threads; what is there already is never replaced."""
+    """Convert one slide, shards side by side in threads."""
     from her2core.pyramid.writer import grid_of, settle
     from her2core.stages import prepare
 
-    path = f"{row.slide_id}.zarr"
-    if store.exists(f"{path}/zarr.json"):
-        raise StoreError(f"{store.uri(path)} is there already; delete it, or give another --out")
-    run = settings.run
+    path, run = _path(row.slide_id), settings.run
     source = prepare.inspect(row, run.scratch(), run.endpoint_url, settings.roi)
     settled = settle(source.info, settings.pyramid)
     grid = grid_of(source.info.height, source.info.width, settled.params)

@@ -448,8 +448,10 @@ def test_pyramid_converts_alone(tmp_path: Path, her2: Her2) -> None:
     assert (code, "[not_a_slide]" in said) == (1, True)
     assert made["uri"] == f"{out}/good slide.zarr"
     assert her2core.open_level(made["uri"], 0).sizes["c"] == 3
-    code, _, said = her2("pyramid", str(good), "-o", out)
-    assert (code, "is there already; delete it" in said) == (3, True)
+    new = str(slide_file(tmp_path / "new.tif"))
+    code, _, said = her2("pyramid", new, str(good), "-o", out)
+    assert (code, "good slide.zarr is there already; delete it" in said) == (3, True)
+    assert not (tmp_path / "out" / "new.zarr").exists()  # refused before anything is converted
     code, _, said = her2("pyramid", str(good), "-o", str(tmp_path / "b"), "--codec", "lz5")
     assert (code, "expected source, blosc-lz4" in said) == (2, True)
 
