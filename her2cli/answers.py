@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
+from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def leave(answer: Answer, out: str, endpoint_url: str | None, as_json: bool) -> 
 
 @app.command("outcome", epilog=EXIT_CODES)
 def outcome_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Output of a finished run (path or s3://).")],
+    run: RunOutput,
     clinical: Annotated[
         str, typer.Argument(metavar="CLINICAL", help="CSV with a row a line of therapy (path or s3://).")
     ],
@@ -105,8 +105,8 @@ def outcome_command(
     from her2core.analysis.outcome import DEFAULT_METRICS, MEAN, compute_outcome
     from her2core.analysis.outcome_report import report_outcome
     from her2core.analysis.samples import join, read_biopsies, read_samples
-    from her2core.analysis.survival import need
     from her2core.analysis.treatments import read_lines
+    from her2core.extras import need
     from her2core.storage.store import Store
 
     for package in ("lifelines", "statsmodels"):
@@ -124,7 +124,7 @@ def outcome_command(
 
 @app.command("rna", epilog=EXIT_CODES)
 def rna_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Output of a finished run (path or s3://).")],
+    run: RunOutput,
     table: Annotated[
         str, typer.Argument(metavar="TABLE", help="CSV of ERBB2: case_id, value, unit, platform, ...")
     ],

@@ -45,6 +45,7 @@ errors = Console(stderr=True, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ConfigFile = Annotated[str | None, typer.Option("--config", "-c", help="YAML configuration (path or s3://).")]
+RunOutput = Annotated[str, typer.Argument(metavar="RUN", help="Output of a finished run (path or s3://).")]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint; by default from AWS_ENDPOINT_URL.")]
 
 

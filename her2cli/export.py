@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
+from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Form(StrEnum):
 
 @app.command("export", epilog=EXIT_CODES)
 def export_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Output of a finished run (path or s3://).")],
+    run: RunOutput,
     form: Annotated[Form, typer.Argument(help="What it is written as.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder or s3:// address for the files.")],
     slide: Annotated[list[str] | None, typer.Option(help="This slide alone (repeat for more).")] = None,

@@ -17,7 +17,8 @@ from her2core.analysis.results import write_answer
 from her2core.analysis.rna import read_rna
 from her2core.analysis.samples import Joined, Sample, join, read_biopsies, read_samples
 from her2core.analysis.treatments import T_DM1, Line, days_of, read_lines
-from her2core.errors import ManifestError
+from her2core.errors import ConfigError, ManifestError
+from her2core.extras import need
 from her2core.storage.store import Store
 from tests.lakes import write_run
 
@@ -74,6 +75,11 @@ def test_days_of_a_date() -> None:
     assert [d.isoformat() for d in days_of("2020-02")] == ["2020-02-01", "2020-02-29"]
     assert [d.isoformat() for d in days_of("2020-12")] == ["2020-12-01", "2020-12-31"]
     assert [d.isoformat() for d in days_of("2020")] == ["2020-01-01", "2020-12-31"]
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    with pytest.raises(ConfigError, match=r"lifelines_2 is not installed; .*'her2cohort\[analysis\]'"):
+        need("analysis", "lifelines_2")
 
 
 def write(path: Path, text: str) -> str:

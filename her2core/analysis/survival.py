@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm, rankdata
 
-from her2core.errors import ConfigError
 from her2core.statistics import Z95
 
 Floats = NDArray[np.float64]
@@ -46,16 +45,6 @@ SEED = 20260115
 
 class NotEstimableError(ValueError):
     """Why a model gives no number; a sentence."""
-
-
-def need(extra: str, package: str) -> None:
-    """Refuse in words what an extra is needed for."""
-    try:
-        __import__(package)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is not installed; install the extra: pip install 'her2cohort[{extra}]'"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)

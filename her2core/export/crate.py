@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from her2core.analysis.results import RESEARCH_ONLY
-from her2core.analysis.survival import need
 from her2core.export.finished import FinishedRun
 from her2core.export.tables import export_csv
+from her2core.extras import need
 from her2core.storage.store import Store
 
 PROCESS_RUN = "https://w3id.org/ro/wfrun/process/0.5"

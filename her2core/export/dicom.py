@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from her2core.analysis.survival import need
 from her2core.export.finished import FinishedRun, Row, Selection, export_each
+from her2core.extras import need
 from her2core.records import Assay
 from her2core.storage.store import Store
 

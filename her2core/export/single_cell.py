@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from her2core.analysis.survival import need
 from her2core.export.contours import outline_cells
 from her2core.export.finished import FinishedRun, Row, Selection, export_each
+from her2core.extras import need
 from her2core.lake.schema import CELLS, Column
 from her2core.records import Assay
 from her2core.storage.store import Store

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from her2core.analysis.survival import need
 from her2core.errors import ConfigError
 from her2core.export.finished import FinishedRun, Row
+from her2core.extras import need
 from her2core.lake.schema import TABLES, Table
 from her2core.storage.store import Store
 from her2core.text import harmless
