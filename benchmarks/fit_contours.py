@@ -1,4 +1,4 @@
-"""Fit what the IHC kernel weighs to draw contours and to believe pockets, and judge it on cores left out.
+"""Fit what the IHC kernel weighs to draw contours and to accept pockets, and judge it on cores left out.
 
     python benchmarks/fit_contours.py
 
@@ -102,11 +102,11 @@ class Watched(IHCKernel):
         strips = self.found.strips(planes.soft.shape[0])
         width, stride = planes.soft.shape[1], planes.dab.shape[1]
         at = self.bin * (self.found.y.astype(np.int64) * stride + self.found.x)
-        star = self.fine_star.dy.astype(np.int64) * stride + self.fine_star.dx
+        offset = self.fine_star.dy.astype(np.int64) * stride + self.fine_star.dx
         inside = (self.found.y > 60) & (self.found.y < len(planes.soft) - 60)
         inside &= (self.found.x > 60) & (self.found.x < width - 60)
         self.rows = np.flatnonzero(inside)
-        self.brown = contour.COMPRESSED[planes.dab.ravel()[at[self.rows, None, None] + star[None]]].astype(
+        self.brown = contour.COMPRESSED[planes.dab.ravel()[at[self.rows, None, None] + offset[None]]].astype(
             float
         )
         self.mid = np.zeros((len(self.rows), N_RAYS))

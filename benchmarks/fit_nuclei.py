@@ -42,9 +42,9 @@ FOUND_UM = 3.0
 CENTRED_UM = 3.0  # an outline whose centroid is nearer to a mark is an example of a nucleus
 PHANTOM = 0.15  # weight of a phantom's nucleus beside a marked one
 LENIENT = 0.4  # added to the evidence of a nucleus: recall for precision
-LENIENT_PARTING = 0.3
+LENIENT_SPLITTING = 0.3
 EVIDENCE = ("step", "inside", "outside", "brown", "size", "rough", "uneven")
-PARTING = ("long", "slender", "notch", "outside", "brown")
+SPLITTING = ("long", "slender", "notch", "outside", "brown")
 MIXED = (0.2, 0.2, 0.1, 0.2, 0.3)
 PHANTOMS = (
     PhantomSpec(seed=121, mix=MIXED),
@@ -126,10 +126,10 @@ class Watched(IHCKernel):
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
         kept = self._unrivalled(found.where(np.lexsort((found.x, found.y))))
         stains, width = self.wide_star.over(planes.stains), planes.stains.shape[1]
-        measures, none = np.zeros((len(kept.y), len(PARTING))), dict.fromkeys(PARTING, 0.0)
+        measures, none = np.zeros((len(kept.y), len(SPLITTING))), dict.fromkeys(SPLITTING, 0.0)
         for i in range(len(kept.y)):
             whole = shape(kept.path[i], self.ray_index)
-            for k, name in enumerate(PARTING):
+            for k, name in enumerate(SPLITTING):
                 rule = self.splitting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
                 measures[i, k] = split_log_odds(i, whole, stains, width, kept, rule) - 1.0
         self.asked.append((kept, measures))
@@ -228,10 +228,10 @@ def rules(
         **dict(zip(EVIDENCE, weights.tolist(), strict=True)), bias=bias + LENIENT
     )
     bias, weights = double.fit(2.0, without)
-    parting = kernel.splitting_rule._replace(
-        **dict(zip(PARTING, weights.tolist(), strict=True)), bias=bias + LENIENT_PARTING
+    splitting = kernel.splitting_rule._replace(
+        **dict(zip(SPLITTING, weights.tolist(), strict=True)), bias=bias + LENIENT_SPLITTING
     )
-    return nucleus, parting
+    return nucleus, splitting
 
 
 def compare(one: Field, kernel: IHCKernel) -> Counter[str]:
@@ -258,8 +258,8 @@ def main() -> None:
     marked = list(marked_fields())
     fields = marked + list(phantom_fields())
     single, double = examples(fields)
-    nucleus, parting = rules(IHCKernel(IHCParams(), marked[0].stain, MPP), single, double, None)
-    for rule, names in ((nucleus, EVIDENCE), (parting, PARTING)):
+    nucleus, splitting = rules(IHCKernel(IHCParams(), marked[0].stain, MPP), single, double, None)
+    for rule, names in ((nucleus, EVIDENCE), (splitting, SPLITTING)):
         print(", ".join(f"{name}={getattr(rule, name):.4g}" for name in ("bias", *names)))
     for title, left_out in (("fitted on all fields", False), ("fitted without the field", True)):
         print(f"\n{title:26s} {'marks':>6s} {'recall':>7s} {'precision':>10s}")

@@ -35,7 +35,7 @@ from her2core.phantom import PhantomSpec, render_field
 from her2core.records import Box, StainProfile
 from her2core.scoring.ihc import MeasuredCells, classify
 from her2core.scoring.tissue_features import TissueFeatures
-from her2core.scoring.tumour import FROM_CELLS, TumourModel, TumourTold, tell_tumour
+from her2core.scoring.tumour import FROM_CELLS, TumourChoice, TumourModel, choose_tumour
 from her2core.scoring.tumour_fit import DrawnCells, fit_model
 
 DRAWN = Path(__file__).resolve().parents[1] / "tests" / "data" / "tissue_by_eye.csv"
@@ -100,13 +100,13 @@ class Tissue:
     def features(self) -> Array:
         return self.table.table(FEATURES)
 
-    def told(self, model: TumourModel) -> TumourTold:
+    def choice(self, model: TumourModel) -> TumourChoice:
         cells = {name: self.cells[name] for name in FROM_CELLS}
         stained = self.classes >= CellClass.C1
-        return tell_tumour(cells, stained, self.measured.completeness, self.mpp, self.stain, model)
+        return choose_tumour(cells, stained, self.measured.completeness, self.mpp, self.stain, model)
 
     def chosen(self, model: TumourModel) -> Flags:
-        return self.told(model).chosen
+        return self.choice(model).chosen
 
 
 def cells_of(rgb: RGB, mpp: float) -> tuple[np.ndarray[tuple[int], np.dtype[np.void]], StainProfile]:

@@ -63,7 +63,7 @@ def profiled(pixels: Pixels) -> Fluorescence:
     return fluorescence_profile(SampledSlide(Flat(pixels), ref, params), ref, params)[0]
 
 
-def believable(pixels: Pixels, levels: Fluorescence) -> npt.NDArray[np.int64]:
+def counted_signals(pixels: Pixels, levels: Fluorescence) -> npt.NDArray[np.int64]:
     """CEP17 signals of every nucleus with more than half of a true one's contrast."""
     kernel = ISHKernel(ISHParams(), levels, MPP, extent=pixels.shape[:2])
     halo = kernel.halo_px
@@ -84,8 +84,8 @@ def test_share_is_that_of_the_slide(share: float) -> None:
 def test_chromatin_is_no_signal() -> None:
     pixels = slide(0.8)
     levels = profiled(pixels)
-    assert believable(pixels, replace(levels, dapi_share=())).mean() > 4  # beads count, unless taken off
-    counts = believable(pixels, levels)
+    assert counted_signals(pixels, replace(levels, dapi_share=())).mean() > 4  # beads count, unless taken off
+    counts = counted_signals(pixels, levels)
     assert len(counts) == len(CENTRES)
     assert counts.tolist() == [2] * len(CENTRES)
 

@@ -33,7 +33,7 @@ from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
 from her2core.profile.build import build_profile
 from her2core.records import Box, PyramidRef, StainProfile
-from her2core.scoring.tumour import load_model, tell_tumour
+from her2core.scoring.tumour import choose_tumour, load_model
 from tests.test_profile import OneLevel
 
 RGB = npt.NDArray[np.uint8]
@@ -503,7 +503,7 @@ def phantom_result(name: str) -> dict[str, float]:
     stain = profiled(rgb, spec.mpp)
     cells = measured(IHCKernel(IHCParams(), stain, spec.mpp), rgb, Box(0, 0, *rgb.shape[:2]))
     complete = cells["completeness_01"]
-    told = tell_tumour(cells, complete >= 0.1, complete, spec.mpp, stain, load_model("cores")).chosen
+    chosen = choose_tumour(cells, complete >= 0.1, complete, spec.mpp, stain, load_model("cores")).chosen
     planted, found = places(truth), places(cells)
     match = pairs(planted, found, 4.0 / spec.mpp)
 
@@ -535,8 +535,8 @@ def phantom_result(name: str) -> dict[str, float]:
         "completeness r": float(np.corrcoef(got["completeness_01"], wanted["completeness_01"])[0, 1]),
         "membrane OD r": float(np.corrcoef(got[od][stained], wanted[od][stained])[0, 1]),
         "kappa": cohens_kappa(*classes, 4),
-        "tumour kept": float(told[match[tumour[match[:, 0]], 1]].mean()),
-        "others dropped": float(1 - told[match[~tumour[match[:, 0]], 1]].mean()),
+        "tumour kept": float(chosen[match[tumour[match[:, 0]], 1]].mean()),
+        "others dropped": float(1 - chosen[match[~tumour[match[:, 0]], 1]].mean()),
     }
 
 

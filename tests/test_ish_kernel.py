@@ -408,7 +408,7 @@ def test_flags_defocus(modality: str) -> None:
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("ratio", [1.0, 3.0])
 def test_counts_right_at_any_focus_or_says_that_it_is_lost(modality: str, ratio: float) -> None:
-    """As a slide is read: believed signals, in nuclei without a flag, unless too many are blurred."""
+    """As a slide is read: accepted signals, in nuclei without a flag, unless too many are blurred."""
     read = []
     for tenths in range(11):
         found = Result(

@@ -60,7 +60,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Field:
-    """What the kernel and the slide's belief make of a field; a row a mark, of the nearest nucleus.
+    """What the kernel and the slide's signal filter make of a field; a row a mark, of the nearest nucleus.
 
     ``found`` where that is near enough to be it, ``clean`` where it has no flag besides.
     """

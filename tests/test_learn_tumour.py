@@ -30,7 +30,7 @@ from her2core.lake.tables import commit_rows
 from her2core.params import RoiParams, ScoreParams
 from her2core.records import StainProfile
 from her2core.report.compare import setting_changes
-from her2core.scoring.tumour import FROM_CELLS, load_model, tell_tumour
+from her2core.scoring.tumour import FROM_CELLS, choose_tumour, load_model
 from her2core.storage.store import Store, content_key
 from tests.conftest import Bucket
 from tests.lakes import row
@@ -195,9 +195,9 @@ def test_cells_of_a_slide_are_chosen_by_the_model_that_the_configuration_names(
     cells, tumour = planted(9)
     no = np.zeros(len(tumour), np.bool_)
     given = ({name: cells[name] for name in FROM_CELLS}, no, no.astype(np.float32), MPP, STAIN)
-    right = tell_tumour(*given, model).chosen == tumour
+    right = choose_tumour(*given, model).chosen == tumour
     assert right[np.abs(cells["x_px0"] - SIDE_PX / 2) * MPP > 50].mean() > 0.95
-    assert (tell_tumour(*given, load_model("cores")).chosen == tumour).mean() < 0.3
+    assert (choose_tumour(*given, load_model("cores")).chosen == tumour).mean() < 0.3
 
 
 def key(params: ScoreParams) -> str:

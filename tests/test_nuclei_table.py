@@ -1,4 +1,4 @@
-"""Kernel rows as rows of ``nuclei``: what is not believed counts for nothing, in any cut the same."""
+"""Kernel rows as rows of ``nuclei``: what is not accepted counts for nothing, in any cut the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measured(nuclei: int = 40) -> pa.Table:
     return kernel_table(cells, spots, np.ones(len(cells), np.bool_))
 
 
-def test_spots_that_are_not_believed_stay_and_count_for_nothing() -> None:
+def test_spots_that_are_not_accepted_stay_and_count_for_nothing() -> None:
     table = measured()
     rows = nucleus_rows(
         table, ROW, MPP, None, SingleSignals.of([Spots.of(table)], MPP, bright_field=False), dual=True

@@ -1,4 +1,4 @@
-"""Believed signals: beads and echoes go, everything else stays, whatever the order."""
+"""Accepted signals: granules and crosstalk go, everything else stays, whatever the order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Slide(NamedTuple):
     signals: Signals
     true: npt.NDArray[np.bool_]
 
-    def believed(self) -> npt.NDArray[np.bool_]:
+    def accepted(self) -> npt.NDArray[np.bool_]:
         return SignalFilter.of(self.signals, WEAK).accepts(self.signals)
 
 
@@ -31,12 +31,12 @@ def picked(signals: Signals, which: npt.NDArray[np.generic]) -> Signals:
 def slide(
     nuclei: int = 60,
     her2: int = 3,
-    beads: int = 0,
+    granules: int = 0,
     bleed: float = 0.0,
     clusters: int = 0,
     seed: int = 0,
 ) -> Slide:
-    """Two CEP17 and ``her2`` HER2 signals a nucleus; beads; echoes of CEP17; some nuclei's HER2 fivefold."""
+    """Two CEP17, ``her2`` HER2 signals a nucleus, granules, CEP17's crosstalk; some HER2 fivefold."""
     rng = np.random.default_rng(seed)
     rows = []
     for nucleus in range(nuclei):
@@ -50,21 +50,21 @@ def slide(
                     share = bleed * rng.uniform(0.8, 1.2)
                     rows.append((nucleus, 0, y + 0.05, x, share * contrast, False))
         for probe, level in ((0, 80.0), (1, 150.0)):
-            for _ in range(beads):
+            for _ in range(granules):
                 y, x = rng.uniform(0, 10, 2)
                 rows.append((nucleus, probe, y, x, level * rng.uniform(0.1, 0.35), False))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Slide(Signals(*columns[:5]), columns[5])
 
 
-@pytest.mark.parametrize("beads", [0, 8])
+@pytest.mark.parametrize("granules", [0, 8])
 @pytest.mark.parametrize("clusters", [0, 25])
-def test_beads_go_and_signals_stay_beside_clusters_too(beads: int, clusters: int) -> None:
-    made = slide(beads=beads, clusters=clusters)
-    assert (made.believed() == made.true).all()
+def test_granules_go_and_signals_stay_beside_clusters_too(granules: int, clusters: int) -> None:
+    made = slide(granules=granules, clusters=clusters)
+    assert (made.accepted() == made.true).all()
 
 
-def test_single_signals_beside_clusters_stay_where_cep17_shows_no_beads() -> None:
+def test_single_signals_beside_clusters_stay_where_cep17_shows_no_granules() -> None:
     signals = slide(her2=4, clusters=60).signals  # every nucleus is amplified
     single = (signals.probe == 0) & (np.arange(len(signals.probe)) % 4 == 0)
     signals = signals._replace(contrast=np.where(single, 80.0, signals.contrast))
@@ -80,9 +80,9 @@ def test_pale_signals_stay_in_bright_field() -> None:
     assert (SignalFilter.of(signals, WEAK).accepts(signals) == ~pale).all()
 
 
-def test_echoes_of_the_other_probe_go_however_strong() -> None:
+def test_crosstalk_of_the_other_probe_goes_however_strong() -> None:
     made = slide(bleed=0.45)  # 68 of a HER2 signal's 80
-    kept = made.believed()
+    kept = made.accepted()
     assert (kept[made.true]).mean() > 0.97  # a few HER2 signals lie on a CEP17 signal by chance
     assert not kept[~made.true].any()
 
@@ -91,13 +91,13 @@ def test_echoes_of_the_other_probe_go_however_strong() -> None:
 def test_what_bleeds_through_takes_no_source_along(bleed: float) -> None:
     """Most of what looks like HER2 here is CEP17's light, and CEP17 lies under all of it."""
     made = slide(her2=1, bleed=bleed)
-    kept = made.believed()
+    kept = made.accepted()
     assert kept[made.signals.probe == 1].all()
     assert kept[made.true].mean() > 0.95
     assert not kept[~made.true].any()
 
 
-def test_probes_that_meet_by_chance_are_no_echoes() -> None:
+def test_probes_that_meet_by_chance_are_no_crosstalk() -> None:
     signals = slide().signals
     at_once = signals.nucleus < 20  # a third of the nuclei have all their signals in one place
     place = [np.where(at_once, 5.0, of_all) for of_all in (signals.y_um, signals.x_um)]
@@ -109,7 +109,7 @@ def test_probes_that_meet_by_chance_are_no_echoes() -> None:
 @settings(max_examples=20)
 @given(st.randoms(use_true_random=False))
 def test_order_does_not_matter(random: Random) -> None:
-    signals = slide(nuclei=25, beads=3, bleed=0.4).signals
+    signals = slide(nuclei=25, granules=3, bleed=0.4).signals
     order = np.random.default_rng(random.getrandbits(32)).permutation(len(signals.nucleus))
     signal_filter, turned = SignalFilter.of(signals, WEAK), picked(signals, order)
     assert SignalFilter.of(turned, WEAK) == signal_filter
@@ -117,16 +117,16 @@ def test_order_does_not_matter(random: Random) -> None:
 
 
 def test_nuclei_are_judged_alone_once_the_slide_is_known() -> None:
-    signals = slide(beads=3, bleed=0.4).signals
+    signals = slide(granules=3, bleed=0.4).signals
     signal_filter, part = SignalFilter.of(signals, WEAK), (signals.nucleus >= 20) & (signals.nucleus < 40)
     assert (signal_filter.accepts(picked(signals, part)) == signal_filter.accepts(signals)[part]).all()
 
 
 def test_brightness_does_not_matter() -> None:
-    made = slide(beads=4, bleed=0.3)
+    made = slide(granules=4, bleed=0.3)
     scale = np.where(made.signals.probe == 0, 0.02, 3.0)
     dim = made._replace(signals=made.signals._replace(contrast=scale * made.signals.contrast))
-    assert (dim.believed() == made.believed()).all()
+    assert (dim.accepted() == made.accepted()).all()
 
 
 def test_weakest_by_hand() -> None:

@@ -26,10 +26,10 @@ from her2core.scoring.tumour import (
     AROUND_UM,
     COLUMNS,
     FROM_CELLS,
-    TumourTold,
+    TumourChoice,
+    choose_tumour,
     load_model,
     parse_model,
-    tell_tumour,
     with_tumour,
 )
 
@@ -83,29 +83,29 @@ def tissue(seed: int = 0, part: float = 0.3, side_um: float = 500.0) -> tuple[Ce
     return {name: values[keep][order] for name, values in cells.items()}, tumour[keep][order]
 
 
-def told(
+def choice_of(
     cells: Mapping[str, NDArray[Any]],
     stained: NDArray[np.bool_] | None = None,
     completeness: NDArray[np.float32] | None = None,
-) -> TumourTold:
+) -> TumourChoice:
     """By default the whole contour of a stained cell is stained."""
     marks = np.zeros(len(cells["y_px0"]), np.bool_) if stained is None else stained
     whole = marks.astype(np.float32) if completeness is None else completeness
-    return tell_tumour(cells, marks, whole, MPP, STAIN, MODEL)
+    return choose_tumour(cells, marks, whole, MPP, STAIN, MODEL)
 
 
 def test_a_nest_is_told_from_stroma_without_any_stain() -> None:
     cells, tumour = tissue()
     away = np.abs(cells["x_px0"] * MPP - 150) > 25
-    chosen = told(cells).chosen
+    chosen = choice_of(cells).chosen
     assert chosen[tumour & away].mean() > 0.9
     assert chosen[~tumour & away].mean() < 0.15
 
 
 def test_a_stained_nest_is_tumour_whatever_its_nuclei_look_like() -> None:
     cells, tumour = tissue()
-    assert not told(cells).nest.any()
-    nest = told(cells, ~tumour).nest  # stroma's looks, and all of it stained
+    assert not choice_of(cells).nest.any()
+    nest = choice_of(cells, ~tumour).nest  # stroma's looks, and all of it stained
     away = np.abs(cells["x_px0"] * MPP - 150) > 35
     assert nest[~tumour & away].mean() > 0.95
     assert not nest[tumour & away].any()
@@ -115,7 +115,7 @@ def test_a_cell_that_shows_the_membrane_of_one_neighbour_is_not_of_the_nest() ->
     cells, _ = tissue()
     everyone = np.ones(len(cells["y_px0"]), np.bool_)
     septum = np.arange(len(everyone)) % 10 == 0
-    nest = told(cells, everyone, np.where(septum, 0.4, 0.9).astype(np.float32)).nest
+    nest = choice_of(cells, everyone, np.where(septum, 0.4, 0.9).astype(np.float32)).nest
     assert not nest[septum].any()
     assert nest[~septum].mean() > 0.95
 
@@ -129,12 +129,12 @@ def test_half_of_a_probability_is_that_of_the_cells_around() -> None:
         (p + alone[np.hypot(*(square - own).T) * SQUARE_UM <= AROUND_UM].mean()) / 2
         for p, own in zip(alone, square, strict=True)
     ]
-    assert told(cells).probability == pytest.approx(expected, abs=1e-3)
+    assert choice_of(cells).probability == pytest.approx(expected, abs=1e-3)
 
 
 def test_single_stained_cells_are_no_nest() -> None:
     cells, _ = tissue()
-    nest = told(cells, np.random.default_rng(1).random(len(cells["y_px0"])) < 0.2).nest
+    nest = choice_of(cells, np.random.default_rng(1).random(len(cells["y_px0"])) < 0.2).nest
     assert nest.mean() < 0.01
 
 
@@ -156,14 +156,14 @@ def test_the_model_reads_no_dab() -> None:
 def test_the_order_of_cells_and_the_corner_of_the_slide_make_no_difference() -> None:
     cells, tumour = tissue(2)
     stained = np.random.default_rng(3).random(len(tumour)) < 0.5
-    straight = told(cells, stained)
+    straight = choice_of(cells, stained)
     mixed = np.random.default_rng(4).permutation(len(tumour))
-    other = told({name: values[mixed] for name, values in cells.items()}, stained[mixed])
+    other = choice_of({name: values[mixed] for name, values in cells.items()}, stained[mixed])
     assert np.array_equal(other.probability, straight.probability[mixed])
     assert np.array_equal(other.nest, straight.nest[mixed])
     whole_squares = 640 * SQUARE_UM / MPP
     moved = cells | {axis: cells[axis] + whole_squares for axis in ("y_px0", "x_px0")}
-    assert np.array_equal(told(moved, stained).probability, straight.probability)
+    assert np.array_equal(choice_of(moved, stained).probability, straight.probability)
 
 
 def test_means_around_a_cell_are_those_of_the_cells_in_the_squares_around() -> None:
@@ -185,14 +185,14 @@ def test_means_around_a_cell_are_those_of_the_cells_in_the_squares_around() -> N
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_few_cells_or_none_are_told_too(n: int) -> None:
     cells, _ = tissue()
-    few = told({name: values[:n] for name, values in cells.items()})
+    few = choice_of({name: values[:n] for name, values in cells.items()})
     assert few.probability.shape == few.nest.shape == (n,)
     assert np.isfinite(few.probability).all()
 
 
 def test_what_was_told_is_appended_band_by_band() -> None:
     cells, _ = tissue()
-    result = told(cells)
+    result = choice_of(cells)
     table = pa.table(cells)
     cuts = [0, 0, 100, 101, len(table)]
     bands = [table.slice(a, b - a) for a, b in pairwise(cuts)]
@@ -203,11 +203,11 @@ def test_what_was_told_is_appended_band_by_band() -> None:
 
 def test_stroma_alone_holds_no_tumour() -> None:
     cells, _ = tissue()
-    assert told(cells).found
+    assert choice_of(cells).found
     only_stroma, _ = tissue(part=0.0)
     rng = np.random.default_rng(0)
-    assert not told(only_stroma, rng.random(len(only_stroma["y_px0"])) < 0.05).found
-    assert told(only_stroma, np.ones(len(only_stroma["y_px0"]), np.bool_)).found  # all of it stained
+    assert not choice_of(only_stroma, rng.random(len(only_stroma["y_px0"])) < 0.05).found
+    assert choice_of(only_stroma, np.ones(len(only_stroma["y_px0"]), np.bool_)).found  # all of it stained
 
 
 @cache

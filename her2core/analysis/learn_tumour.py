@@ -28,10 +28,10 @@ from her2core.scoring.tumour import (
     FROM_CELLS,
     LEARNED,
     TumourModel,
+    choose_tumour,
     load_model,
     parse_model,
     shipped_models,
-    tell_tumour,
 )
 from her2core.scoring.tumour_fit import LEAST_EXAMPLES, DrawnCells, fit_model
 from her2core.storage.sources import read_small
@@ -154,9 +154,9 @@ class _Slide:
         return DrawnCells(self.slide_id, table[drawn], self.tumour[drawn])
 
     def judged(self, model: TumourModel) -> Confusion:
-        told = tell_tumour(self.cells, self.stained, self.completeness, self.mpp, self.stain, model)
-        kinds = (self.tumour & told.chosen, self.tumour & ~told.chosen,
-                 self.other & told.chosen, self.other & ~told.chosen)  # fmt: skip
+        choice = choose_tumour(self.cells, self.stained, self.completeness, self.mpp, self.stain, model)
+        kinds = (self.tumour & choice.chosen, self.tumour & ~choice.chosen,
+                 self.other & choice.chosen, self.other & ~choice.chosen)  # fmt: skip
         return Confusion(self.slide_id, *(int(np.count_nonzero(kind)) for kind in kinds))
 
 

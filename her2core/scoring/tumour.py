@@ -116,7 +116,7 @@ class TumourModel:
 
 
 @dataclass(frozen=True, slots=True)
-class TumourTold:
+class TumourChoice:
     """What was computed for a slide's cells, shape ``(n,)`` each, in their order.
 
     Attributes
@@ -137,15 +137,15 @@ class TumourTold:
         return (self.probability >= np.float32(LIKELY)) | self.nest
 
 
-def tell_tumour(
+def choose_tumour(
     cells: Mapping[str, NDArray[Any]],
     stained: NDArray[np.bool_],
     completeness: NDArray[np.floating[Any]],
     mpp: float,
     stain: StainProfile,
     model: TumourModel,
-) -> TumourTold:
-    """Tell the tumour cells of a slide.
+) -> TumourChoice:
+    """Choose the tumour cells of a slide.
 
     Parameters
     ----------
@@ -170,16 +170,16 @@ def tell_tumour(
     n = len(probability)
     many = compact.sum() >= max(LEAST_COMPACT * n, LEAST_COMPACT_CELLS)
     found = bool(many or nest.sum() >= LEAST_NESTS * n)
-    return TumourTold(probability, nest, found)
+    return TumourChoice(probability, nest, found)
 
 
-def with_tumour(bands: Iterable[pa.Table], told: TumourTold) -> Iterator[pa.Table]:
+def with_tumour(bands: Iterable[pa.Table], choice: TumourChoice) -> Iterator[pa.Table]:
     """Append what was computed to the kernel rows of a slide; ``bands`` are in the same order."""
     first = 0
     for band in bands:
         here = slice(first, first + len(band))
         first += len(band)
-        for name, values in zip(COLUMNS, (told.probability, told.nest, told.chosen), strict=True):
+        for name, values in zip(COLUMNS, (choice.probability, choice.nest, choice.chosen), strict=True):
             band = band.append_column(name, pa.array(values[here]))
         yield band
 

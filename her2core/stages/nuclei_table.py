@@ -68,7 +68,7 @@ def kernel_table(nuclei: NDArray[np.void], spots: NDArray[np.void], kept: NDArra
 
 @dataclass(frozen=True, slots=True)
 class SingleSignals:
-    """What a slide's signals are measured by: which to believe, and a single one's integrated density.
+    """What a slide's signals are measured by: which to count, and a single one's integrated density.
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ from her2core.scoring.ihc import (
     score_slide,
 )
 from her2core.scoring.neighbours import with_strong_neighbours
-from her2core.scoring.tumour import FROM_CELLS, TumourTold, load_model, tell_tumour, with_tumour
+from her2core.scoring.tumour import FROM_CELLS, TumourChoice, choose_tumour, load_model, with_tumour
 from her2core.stages.fields_ihc import choose_fields, fields_geojson, look_at
 from her2core.stages.slide import (
     CloseUp,
@@ -59,8 +59,8 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     params, ladder_od = job.params, job.kernel.ladder_od
     rules, roi = load_rules(params.rules), job.roi()
     doubt = dab_doubt(_stain(job))
-    seen, told = _ColumnCollector(params, ladder_od, any(doubt)), _told(job)
-    bands = with_strong_neighbours(with_tumour(job.bands(), told), job.kernel, job.pyramid.mpp)
+    seen, choice = _ColumnCollector(params, ladder_od, any(doubt)), _choice(job)
+    bands = with_strong_neighbours(with_tumour(job.bands(), choice), job.kernel, job.pyramid.mpp)
     rows = (
         cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
         for band in bands
@@ -75,7 +75,7 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
         job.pyramid.mpp,
         stain=_stain(job),
         nests=seen.nests() if roi is None else None,
-        tumour_found=told.found,
+        tumour_found=choice.found,
         bare_mm2=_bare(job),
         doubtful=[seen.measured(lacking) for lacking in doubt if lacking],
     )
@@ -118,7 +118,7 @@ def _stain(job: IHCJob) -> StainProfile:
     return stain
 
 
-def _told(job: IHCJob) -> TumourTold:
+def _choice(job: IHCJob) -> TumourChoice:
     """Which cells are tumour cells, in the order of the job's bands."""
     params, ladder_od, mpp = job.params, job.kernel.ladder_od, job.pyramid.mpp
     of_class = (
@@ -133,7 +133,7 @@ def _told(job: IHCJob) -> TumourTold:
     everyone = {"is_tumour": np.ones(len(read), np.bool_)}
     measured = MeasuredCells.of(cells | places | everyone, params, ladder_od)
     stained = classify(measured, params, load_rules(params.rules)) >= CellClass.C1
-    return tell_tumour(
+    return choose_tumour(
         cells, stained, measured.completeness, mpp, _stain(job), load_model(params.tumour_model)
     )
 
