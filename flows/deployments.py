@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.environment import ServerError
 from her2core.errors import ConfigError
+from her2core.strict_yaml import YamlError, parse_yaml
 from her2core.text import shown
 
 POOL = "her2"
@@ -38,8 +39,6 @@ JOB_ENVIRONMENT = {
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "her2core",
 }
-
-
 CRON = r"^\S+ \S+ \S+ \S+ \S+$"
 
 
@@ -84,10 +83,12 @@ def read_cohorts(place: str) -> list[ScheduledCohort]:
         Naming what cannot be used.
     """
     try:
-        values = yaml.safe_load(Path(place).read_text(encoding="utf-8"))
+        values = parse_yaml(Path(place).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{place}: no such file; expected a YAML list of cohorts") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except YamlError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place}: cannot be read: {type(error).__name__}: {error}") from None
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{place}: expected a list of cohorts, each with name, manifest, out and cron")

@@ -17,7 +17,7 @@ from prefect.states import Completed
 
 from flows.cohort import cohort
 from her2core.config import load_config
-from her2core.intake.ingest import IngestReport, ingest
+from her2core.intake.ingest import SETTLE_S, IngestReport, ingest
 from her2core.intake.marker import Marker
 from her2core.intake.request import open_intake
 from her2core.stages.run import open_run
@@ -40,7 +40,7 @@ def ingest_slides(
     mapping: Mapping[str, str] | None = None,
     file_column: str | None = None,
     assay: str | None = None,
-    settle_s: float = 600.0,
+    settle_s: float = SETTLE_S,
     config: str | None = None,
     cluster: str = "local",
     deployment: str | None = None,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from her2core.errors import ConfigError
 from her2core.lake.schema import RUNS
 from her2core.lake.tables import read_rows
+from her2core.lake.views import FINISHED
 from her2core.stages.failures import cleaned
 from her2core.stages.progress import COHORT, ENDED, Progress, Published
 from her2core.storage.store import Store
@@ -34,8 +35,6 @@ log = logging.getLogger("her2core.metrics")
 WAITING, RUNNING = "waiting", "running"
 FIRST_STAGE = "inspect"
 """What every try of a slide begins with."""
-ENDINGS = ("complete", "partial")
-"""States of a run that has ended."""
 STATES = ("scored", "indeterminate", "failed", "quarantined", "skipped")
 ASK_EVERY_S = 60.0
 """How long an answer of the store serves. Ours: runs take minutes to hours."""
@@ -217,7 +216,7 @@ class StoreMetrics:
             name, rows = store.uri(), self._runs(store)
             up.add_metric([name], 0.0 if rows is None else 1.0)
             by_cohort: dict[str, list[Mapping[str, Any]]] = {}
-            ended = [row for row in rows or () if row["state"] in ENDINGS]
+            ended = [row for row in rows or () if row["state"] in FINISHED]
             for row in sorted(ended, key=lambda row: row["finished_at"]):
                 by_cohort.setdefault(row["cohort"] or "", []).append(row)
             for cohort, runs in by_cohort.items():

@@ -53,11 +53,13 @@ def test_a_cohort_becomes_a_deployment_that_the_flow_understands(tmp_path: Path)
         ([], "expected a list of cohorts"),
         ([COHORT | {"cron": "at night"}], "cohort 1: cron"),
         ([COHORT | {"cohort": 1}], "cohort 1: cohort"),
-        ([COHORT, COHORT], "nightly is named twice"),
+        ([COHORT, dict(COHORT)], "nightly is named twice"),
         ([COHORT, COHORT | {"name": "b", "out": "out"}], "cohort 2: 'out' is relative"),
         ([{"name": "x"}], "cohort 1: manifest"),
         ([COHORT | {"ingest": INGEST | {"place": "in"}}], "cohort 1: 'in' is relative"),
         ("[", "cannot be read"),
+        ("- name: a\n  manifest: /m.csv\n  manifest: /n.csv\n", "line 3: manifest is given twice"),
+        ("- name: a\n  active: no\n", "line 2: 'no' means different things"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_by_name(tmp_path: Path, content: object, says: str) -> None:

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
@@ -90,12 +89,10 @@ def is_folder(uri: str, endpoint_url: str | None = None) -> bool:
     if uri.rstrip("/").lower().endswith((*SLIDE_ENDINGS, DICOM_ENDING, ".csv", ".tsv", ".txt")):
         return False
     try:
-        entries = _entries(store, "")
+        names = _names_in(store)
     except (NotADirectoryError, FileNotFoundError, PermissionError):
         return False  # reading it as a slide or a manifest says what is wrong
-    if not entries or (len(entries) == 1 and entries[0].path in ("", uri)):
-        return False
-    return not _is_slide_folder([entry.name for entry in entries])
+    return bool(names) and not _is_slide_folder(names)
 
 
 def find_slides(uri: str, endpoint_url: str | None = None) -> list[str]:
@@ -122,26 +119,13 @@ def find_slides(uri: str, endpoint_url: str | None = None) -> list[str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: str
-    name: str
-    is_folder: bool
-
-
-def _entries(store: Store, path: str) -> list[_Entry]:
-    """What a folder holds; nothing hidden."""
+def _names_in(store: Store) -> list[str]:
+    """Names of what a folder holds; nothing hidden."""
     root = store.root.rstrip("/")
-    full = f"{root}/{path}" if path else root
-    found = []
-    listed: list[dict[str, Any]] = store.fs.ls(full, detail=True)
-    for item in listed:
-        whole = str(item["name"]).rstrip("/")
-        relative = whole.removeprefix(root).lstrip("/")
-        name = relative.rpartition("/")[2]
-        if relative and relative != path and not name.startswith("."):
-            found.append(_Entry(relative, name, item["type"] == "directory"))
-    return sorted(found, key=lambda entry: entry.path)
+    listed: list[str] = store.fs.ls(root, detail=False)
+    paths = (path.rstrip("/") for path in listed)
+    names = [path.rpartition("/")[2] for path in paths if path != root]  # of a file, ls lists itself
+    return [name for name in names if not name.startswith(".")]
 
 
 def _is_slide_folder(names: Sequence[str]) -> bool:

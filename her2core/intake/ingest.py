@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -291,7 +291,9 @@ class _Ingest:
                 self.by_identity.setdefault(row[IDENTITY], row["slide_id"])
         return list(sheet.header), rows
 
-    def _known(self, slides: Sequence[Found], upload_of: Any, rows: list[dict[str, str]]) -> bool:
+    def _known(
+        self, slides: Sequence[Found], upload_of: Callable[[Found], str | None], rows: list[dict[str, str]]
+    ) -> bool:
         """Pass by the slides that have rows; whether a row was changed. What has none is kept for later."""
         self.waiting_for_a_row: list[Found] = []
         now, changed = time.time(), False
