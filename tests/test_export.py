@@ -161,6 +161,28 @@ def test_a_selection_by_class_and_box(run: FinishedRun, cells: list[dict[str, An
         export_qupath(run, out, Selection(slides=("s2",)))
 
 
+def test_a_slide_of_which_no_cell_is_chosen_is_written_empty(run: FinishedRun, out: Store) -> None:
+    import anndata
+    import highdicom
+
+    none = Selection(box=(0, 0, 1, 1))
+    for contours in (False, True):
+        export_qupath(run, out, none, contours=contours)
+        assert features(out) == []
+    export_labels(run, out, none)
+    level = zarr.open_array(out.zarr_store("s1.ome.zarr/labels/cells/0"), mode="r")
+    assert not np.any(level[:])
+    export_anndata(run, out, none)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert anndata.read_h5ad(Path(out.root) / "cells.h5ad").n_obs == 0
+    export_dicom(run, out, none)
+    read = highdicom.ann.annread(Path(out.root) / "s1.ann.dcm")
+    assert not read.get_annotation_groups()
+    with pytest.raises(ConfigError, match="s1: no cell is chosen"):
+        export_spatialdata(run, out, none)
+
+
 def test_hexagons_touch_without_overlap() -> None:
     """Two of 100 µm whose centres are 100 µm apart share a side."""
     a, b = (

@@ -1,7 +1,7 @@
 """Cells as DICOM bulk annotations (ANN), a group a class, with their measurements.
 
 Points of the total pixel matrix, level 0. The slide that they refer to is known by UIDs made of its digest: a
-run keeps no DICOM header. Give ``source`` to refer to a slide of an archive.
+run keeps no DICOM header. An archive does not know them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from her2core.export.finished import FinishedRun, Row, Selection, export_each
 from her2core.extras import need
+from her2core.lake.schema import CELLS
 from her2core.records import Assay
 from her2core.storage.store import Store
 
@@ -62,7 +63,7 @@ def cell_annotations(run: FinishedRun, slide: Row, selection: Selection) -> Any:
     from pydicom.sr.coding import Code
 
     names = ("cell_id", "cell_class", "x_px0", "y_px0", *MEASURED)
-    rows = [row for b in run.batches(slide, selection, names) for row in b.to_pylist()]
+    rows = run.batches(slide, selection, names).read_all().to_pylist()
     groups: list[Any] = []
     for label in sorted({row["cell_class"] or "" for row in rows}):
         of = [row for row in rows if (row["cell_class"] or "") == label]
@@ -114,8 +115,6 @@ def _group(hd: Any, code: Any, number: int, slide: str, label: str, rows: Sequen
 
 
 def _unit(column: str) -> tuple[str, str, str]:
-    from her2core.lake.schema import CELLS
-
     unit = next(c.unit for c in CELLS.columns if c.name == column)
     value, meaning = UNITS[unit]
     return value, "UCUM", meaning

@@ -7,9 +7,10 @@ given away (all but the tables themselves) holds no address of a slide and no pl
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +53,7 @@ class Selection:
 
     def condition(self, slide_id: str) -> str:
         """Condition in SQL on the cells of a slide."""
-        parts = [f"slide_id = {_text(slide_id)}"]
+        parts = [of_slide(slide_id)]
         if self.classes:
             parts.append(f"cell_class IN ({', '.join(map(_text, self.classes))})")
         if self.box:
@@ -86,6 +87,17 @@ def export_each(slides: Sequence[Row], write: Callable[[Row], str]) -> list[str]
     return written
 
 
+def write_folder(out: Store, name: str, local: Path) -> None:
+    """Write a folder of this machine with all its files, as ``name``."""
+    for file in sorted(p for p in local.rglob("*") if p.is_file()):
+        out.write_file(f"{name}/{file.relative_to(local).as_posix()}", file)
+
+
+def of_slide(slide_id: str) -> str:
+    """Condition in SQL on the rows of a slide."""
+    return f"slide_id = {_text(slide_id)}"
+
+
 def _text(value: str) -> str:
     return "'{}'".format(value.replace("'", "''"))
 
@@ -97,8 +109,8 @@ class FinishedRun:
     store: Store
 
     def rows(self, table: Table, columns: Sequence[str] | None = None) -> list[Row]:
-        """Rows of a table, sorted by its key."""
-        return finished_rows(self.store, table, columns)
+        """Rows of a table, sorted by its key; null where the run's version did not write a column."""
+        return finished_rows(self.store, table, columns or [c.name for c in table.columns])
 
     @cached_property
     def slides(self) -> list[Row]:
@@ -149,15 +161,22 @@ class FinishedRun:
 
     def batches(
         self, slide: Row, selection: Selection, columns: Sequence[str], table: Table = CELLS
-    ) -> Iterator[pa.RecordBatch]:
-        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out."""
+    ) -> pa.RecordBatchReader:
+        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out.
+
+        Text is of the kind that Arrow can select rows of.
+        """
         delta = opened(self.store, table)
         there = set(pa.schema(delta.schema().to_arrow()).names)
         names = ", ".join(quoted(c) for c in columns if c in there)
         where = selection.condition(slide["slide_id"])
         query = f"SELECT {names} FROM stored WHERE {where} ORDER BY {quoted(table.key[-1])}"
-        for batch in QueryBuilder().register("stored", delta).execute(query):
-            yield _plain_text(pa.record_batch(batch))
+        found = pa.RecordBatchReader.from_stream(QueryBuilder().register("stored", delta).execute(query))
+        return found.cast(
+            pa.schema(
+                [f.with_type(pa.string()) if pa.types.is_string_view(f.type) else f for f in found.schema]
+            )
+        )
 
     def record(self, slide: Row) -> SlideFinished:
         """What a slide left behind.
@@ -199,12 +218,6 @@ class FinishedRun:
                 f"measure with "
                 "this one, or export without contours"
             ) from None
-
-
-def _plain_text(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch whose text is of the kind that Arrow can select rows of."""
-    columns = [c.cast(pa.string()) if pa.types.is_string_view(c.type) else c for c in batch.columns]
-    return pa.record_batch(columns, names=batch.schema.names)
 
 
 _IHC: TypeAdapter[IHCParams] = TypeAdapter(IHCParams)

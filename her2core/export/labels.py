@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from her2core.errors import ConfigError
 from her2core.export.contours import outline_cells
-from her2core.export.finished import FinishedRun, Row, Selection, export_each
-from her2core.export.qupath import LABELS, rgb
+from her2core.export.finished import FinishedRun, Row, Selection, export_each, write_folder
+from her2core.export.qupath import rgb
+from her2core.guidelines.rules_ihc import CLASS_OF_LABEL
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.pyramid import ngff
 from her2core.records import Assay
@@ -47,8 +48,7 @@ def export_labels(run: FinishedRun, out: Store, selection: Selection) -> list[st
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
             local = Path(folder) / name
             _write(run, slide, selection, local)
-            for file in sorted(p for p in local.rglob("*") if p.is_file()):
-                out.write_file(f"{name}/{file.relative_to(local).as_posix()}", file)
+            write_folder(out, name, local)
         return name
 
     return export_each(run.chosen(selection, Assay.IHC), write)
@@ -56,7 +56,7 @@ def export_labels(run: FinishedRun, out: Store, selection: Selection) -> list[st
 
 def _write(run: FinishedRun, slide: Row, selection: Selection, local: Path) -> None:
     names = ("cell_id", "cell_class")
-    rows = [row for b in run.batches(slide, selection, names) for row in b.to_pylist()]
+    rows = run.batches(slide, selection, names).read_all().to_pylist()
     if len(rows) > MAX_CELLS:
         raise ConfigError(
             f"{slide['slide_id']}: {len(rows)} cells; a label holds {MAX_CELLS}. Choose a box or a class"
@@ -90,7 +90,7 @@ def _write(run: FinishedRun, slide: Row, selection: Selection, local: Path) -> N
 
 
 def _colour(label: str | None) -> str:
-    return CLASS_COLOURS[LABELS[label]] if label is not None else OTHER_COLOUR
+    return CLASS_COLOURS[CLASS_OF_LABEL[label]] if label is not None else OTHER_COLOUR
 
 
 def _array(group: Path, level: int, shape: tuple[int, int]) -> Any:
@@ -115,5 +115,5 @@ def _halve(finer: Any, coarser: Any) -> None:
     """Every second pixel of the finer level, in strips."""
     height, width = coarser.shape
     for y in range(0, height, CHUNK):
-        strip = finer[2 * y : 2 * min(y + CHUNK, height) : 1, :][::2, ::2]
+        strip = finer[2 * y : 2 * min(y + CHUNK, height)][::2, ::2]
         coarser[y : y + strip.shape[0], : min(width, strip.shape[1])] = strip[: height - y, :width]

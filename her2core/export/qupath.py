@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from her2core.export.contours import outline_cells
 from her2core.export.finished import FinishedRun, Row, Selection, export_each
-from her2core.guidelines.rules_ihc import CellClass
+from her2core.guidelines.rules_ihc import CLASS_OF_LABEL
 from her2core.lake.schema import CELLS, REGIONS
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.records import Assay
@@ -27,7 +26,6 @@ from her2core.storage.store import Store
 
 NAMESPACE = uuid.UUID("5a1c0f4e-6f0e-5d5c-9a55-3d9f6c1e8b21")
 """Of the ids that objects have in QuPath; they follow from slide and cell."""
-LABELS = {"0": CellClass.C0, "1": CellClass.C1, "2u": CellClass.C2U, "2": CellClass.C2, "3": CellClass.C3}
 KEYS = ("slide_id", "case_id", "cell_id", "cell_class", "is_tumour", "y_px0", "x_px0", "y_um", "x_um")
 """Columns that are no measurement."""
 
@@ -76,7 +74,7 @@ def _features(
                 point = {"type": "Point", "coordinates": [row["x_px0"] + 0.5, row["y_px0"] + 0.5]}
                 yield _cell(slide, row, "detection", point)
         return
-    table = pa.Table.from_batches([*run.batches(slide, selection, columns)])
+    table = run.batches(slide, selection, columns).read_all()
     ids = table["cell_id"].to_numpy()
     for part in outline_cells(run, slide, ids):
         rows = table.take(np.searchsorted(ids, part.ids)).to_pylist()
@@ -89,7 +87,9 @@ def _cell(slide: Row, row: Row, kind: str, geometry: dict[str, Any]) -> dict[str
     name = f"HER2 {label}" if label is not None else "HER2 not evaluable"
     if not row["is_tumour"]:
         name = "Other"
-    colour = CLASS_COLOURS[LABELS[label]] if label in LABELS and row["is_tumour"] else OTHER_COLOUR
+    colour = (
+        CLASS_COLOURS[CLASS_OF_LABEL[label]] if label in CLASS_OF_LABEL and row["is_tumour"] else OTHER_COLOUR
+    )
     measured = {
         k: v
         for k, v in row.items()

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from her2core.errors import ConfigError
 from her2core.export.contours import outline_cells
-from her2core.export.finished import FinishedRun, Row, Selection, export_each
+from her2core.export.finished import FinishedRun, Row, Selection, export_each, write_folder
 from her2core.extras import need
 from her2core.lake.schema import CELLS, Column
 from her2core.records import Assay
@@ -80,7 +81,7 @@ def to_anndata(table: pa.Table, run: FinishedRun) -> Any:
 
 
 def _cells(run: FinishedRun, slide: Row, selection: Selection) -> pa.Table:
-    return pa.Table.from_batches([*run.batches(slide, selection, [c.name for c in CELLS.columns])])
+    return run.batches(slide, selection, [c.name for c in CELLS.columns]).read_all()
 
 
 def _measures(table: pa.Table) -> list[Column]:
@@ -105,8 +106,7 @@ def export_spatialdata(
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder, _quiet():
             local = Path(folder) / name
             _spatial(run, slide, selection, contours and not slide["cells_source"]).write(local)
-            for file in sorted(p for p in local.rglob("*") if p.is_file()):
-                out.write_file(f"{name}/{file.relative_to(local).as_posix()}", file)
+            write_folder(out, name, local)
         return name
 
     return export_each(run.chosen(selection, Assay.IHC), write)
@@ -121,6 +121,8 @@ def _spatial(run: FinishedRun, slide: Row, selection: Selection, contours: bool)
     from spatialdata.transformations import Identity
 
     cells = _cells(run, slide, selection)
+    if not len(cells):
+        raise ConfigError(f"{slide['slide_id']}: no cell is chosen, and SpatialData has no empty shapes")
     ids = cells["cell_id"].to_numpy()
     index = [str(i) for i in ids.tolist()]
     mpp, space = slide["mpp"], {"um": Identity()}
@@ -159,6 +161,7 @@ def _quiet() -> Iterator[None]:
     """
     import pandas as pd
 
-    with warnings.catch_warnings(), pd.option_context("future.infer_string", False):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        with pd.option_context("future.infer_string", False):
+            yield

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw
 
 from her2core.analysis.finished import finished_table
+from her2core.export.finished import of_slide
 from her2core.lake.schema import CELLS, NUCLEI, Table
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.records import Assay
@@ -129,7 +130,7 @@ def read_cells(store: Store, slide: dict[str, Any], mpp: float) -> Cells:
     kind = kind_of(slide["assay"])
     extra = ["cell_class"] if kind is IHC else ["flags"]
     columns = [kind.key, "y_px0", "x_px0", "is_tumour", kind.column, *extra]
-    table = finished_table(store, kind.table, columns, _of_slide(slide))
+    table = finished_table(store, kind.table, columns, of_slide(slide["slide_id"]))
     y, x = (table[name].to_numpy() + 0.5 for name in ("y_px0", "x_px0"))
     value = np.asarray(table[kind.column].cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
     counted = np.asarray(table["is_tumour"].to_pylist(), bool)
@@ -159,7 +160,7 @@ def no_cells(store: Store, slide: dict[str, Any], mpp: float) -> Cells:
 def read_cell(store: Store, slide: dict[str, Any], cells: Cells, row: int) -> dict[str, Any]:
     """What the table holds of one cell."""
     kind = cells.kind
-    where = f"{_of_slide(slide)} AND {kind.key} = {int(cells.ids[row])}"
+    where = f"{of_slide(slide['slide_id'])} AND {kind.key} = {int(cells.ids[row])}"
     found: list[dict[str, Any]] = finished_table(store, kind.table, kind.shown, where).to_pylist()
     return {
         "id": str(cells.ids[row]),
@@ -167,10 +168,6 @@ def read_cell(store: Store, slide: dict[str, Any], cells: Cells, row: int) -> di
         "x": float(cells.x[row]),
         "values": found[0] if found else {},
     }
-
-
-def _of_slide(slide: dict[str, Any]) -> str:
-    return "slide_id = '{}'".format(slide["slide_id"].replace("'", "''"))
 
 
 def palette(kind: Kind, by_class: bool) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from her2core.analysis.finished import finished_table
 from her2core.errors import Her2Error
-from her2core.export.finished import FinishedRun, Row
+from her2core.export.finished import FinishedRun, Row, of_slide
 from her2core.export.qupath import hexagon_px0
 from her2core.lake.schema import REGIONS
 from her2core.pictures.colours import OTHER_COLOUR, SCORE_COLOURS
@@ -148,7 +148,7 @@ class Viewed:
         record = self._record(slide_id)
         if record is None or record.regions is None:
             return []
-        condition = f"{_where(slide_id)} AND {where}"
+        condition = f"{of_slide(slide_id)} AND {where}"
         rows: list[Row] = finished_table(self._store, REGIONS, columns, condition).to_pylist()
         return rows
 
@@ -249,10 +249,6 @@ class Viewed:
 
 REGION_MEASURES = {"membrane_od_mean": "membrane_od_mean", "her2_signals": "copies_mean"}
 """Column of ``regions`` that the measure of a cell has."""
-
-
-def _where(slide_id: str) -> str:
-    return "slide_id = '{}'".format(slide_id.replace("'", "''"))
 
 
 def _has(ref: PyramidRef, level: int, row: int, column: int) -> bool:
