@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,12 +90,15 @@ class Resampled:
         return Estimate(found.value, found.low, found.high, int(n), int(self.having[of]))
 
 
+@lru_cache(maxsize=2)
 def draws(patients: int) -> Floats:
-    """How often each patient is drawn, shape ``(REPLICATES, patients)``."""
+    """How often each patient is drawn, shape ``(REPLICATES, patients)``; kept for the next of as many."""
     if patients == 0:
         return np.zeros((REPLICATES, 0))
     rng = np.random.default_rng(SEED)
-    return rng.multinomial(patients, np.full(patients, 1 / patients), REPLICATES).astype(np.float64)
+    drawn = rng.multinomial(patients, np.full(patients, 1 / patients), REPLICATES).astype(np.float64)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def percentiles(values: Floats, patients: int) -> tuple[float, float]:
