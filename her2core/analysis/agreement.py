@@ -233,7 +233,7 @@ def _reference(
             raise ManifestError(
                 f"--reference {wanted}: no such rater; expected {MAJORITY}, {', '.join(levels)}"
             )
-        return wanted, f"{wanted}", levels[wanted], 0
+        return wanted, wanted, levels[wanted], 0
     if len(people) < 2:
         raise ManifestError(f"--reference {MAJORITY}: {len(people)} readers; expected two or more")
     truth, none = majority([levels[p] for p in people])
@@ -399,14 +399,9 @@ def _leave_one_out(reads: Reads, levels: Mapping[str, Levels]) -> list[LeftOut]:
 
 def _intra(reads: Reads) -> list[Intra]:
     """First and second read of each reader, apart by whether the wash-out is kept, is not, or is unknown."""
-    by: dict[tuple[str, str], dict[int, Read]] = {}
-    for read in reads.reads:
-        if read.rater in reads.people:
-            by.setdefault((read.rater, read.slide_id), {})[read.round] = read
     groups: dict[tuple[str, bool | None], list[tuple[Read, Read]]] = {}
-    for (rater, _), rounds in by.items():
-        if 2 in rounds:
-            groups.setdefault((rater, washed_out(rounds[1], rounds[2])), []).append((rounds[1], rounds[2]))
+    for one, again in _repeated(reads):
+        groups.setdefault((one.rater, washed_out(one, again)), []).append((one, again))
     found = []
     for (rater, washed), twice in sorted(groups.items(), key=lambda g: (g[0][0], str(g[0][1]))):
         first, second = ({r[i].slide_id: v for r in twice if (v := r[i].level)} for i in (0, 1))
@@ -416,6 +411,12 @@ def _intra(reads: Reads) -> list[Intra]:
             if pair.n:
                 found.append(Intra(rater, washed, pair, tuple(kinds)))
     return found
+
+
+def _repeated(reads: Reads) -> list[tuple[Read, Read]]:
+    """First and second read of every slide that a person read twice."""
+    first = {(r.rater, r.slide_id): r for r in reads.reads if r.round == 1}
+    return [(first[r.rater, r.slide_id], r) for r in reads.reads if r.round == 2]
 
 
 def washed_out(first: Read, second: Read) -> bool | None:
@@ -429,28 +430,27 @@ def _cap(reads: Reads) -> tuple[CapCheck, ...]:
     """Repeated reads beside what CAP's guideline on validating whole-slide imaging asks for."""
     same: dict[str, list[bool]] = {}
     short = unknown = kinds = 0
-    by: dict[tuple[str, str], dict[int, Read]] = {}
-    for read in reads.reads:
-        if read.rater in reads.people:
-            by.setdefault((read.rater, read.slide_id), {})[read.round] = read
-    for (_, slide), rounds in by.items():
-        if 2 not in rounds:
-            continue
-        first, second = rounds[1], rounds[2]
+    for first, second in _repeated(reads):
         washed = washed_out(first, second)
         short, unknown = short + (washed is False), unknown + (washed is None)
         kinds += (
             first.modality is not None and second.modality is not None and first.modality != second.modality
         )
         if washed and first.level and second.level:
-            same.setdefault(reads.patients[slide], []).append(four(first.level) == four(second.level))
+            same.setdefault(reads.patients[first.slide_id], []).append(
+                four(first.level) == four(second.level)
+            )
     pairs = [x for each in same.values() for x in each]
     n, rate = len(same), float(np.mean(pairs)) if pairs else float("nan")
     return (
-        CapCheck(f"{CAP_CASES} cases for one application", f"{n} cases read twice", n >= CAP_CASES),
+        CapCheck(
+            f"{CAP_CASES} cases for one application",
+            f"{n} cases read twice with the wash-out",
+            n >= CAP_CASES,
+        ),
         CapCheck(
             f"{CAP_MORE_CASES} more cases for IHC beside {CAP_CASES} of another application, such as H&E",
-            f"{n} cases read twice; the other application is not in these tables",
+            f"{n} cases read twice with the wash-out; the other application is not in these tables",
             None if n >= CAP_MORE_CASES else False,
         ),
         CapCheck(
@@ -465,7 +465,7 @@ def _cap(reads: Reads) -> tuple[CapCheck, ...]:
         ),
         CapCheck(
             "glass against digital",
-            f"{kinds} pairs of reads of two modalities" if kinds else "no read states its modality",
+            f"{kinds} pairs of reads of two modalities",
             kinds >= len(pairs) > 0,
         ),
     )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from her2core.analysis.finished import finished_rows, finished_table
+from her2core.analysis.results import RESEARCH_ONLY
 from her2core.errors import ConfigError, ManifestError, StoreError
 from her2core.intake.roi import DrawnTissue, read_tissue
 from her2core.lake.schema import CELLS, SLIDES
@@ -51,7 +52,6 @@ MAX_SHOWN: Final = 400
 """Most characters of an address in a message. Ours."""
 MAX_NAMED: Final = 20
 """Most problems that a message lists. Ours."""
-RESEARCH: Final = "Research use only, not for diagnosis."
 
 Flags = NDArray[np.bool_]
 
@@ -128,7 +128,7 @@ class LearnedModel:
         learned = {
             "cross_validation": self.cross_validated.plain(),
             "shipped_model": {"name": self.shipped_name, **self.shipped.plain()},
-            "note": RESEARCH,
+            "note": RESEARCH_ONLY,
         }
         return json.dumps(asdict(self.model) | {LEARNED: learned}, indent=1) + "\n"
 
