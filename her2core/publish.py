@@ -29,7 +29,7 @@ from her2core.cohort import CohortSummary
 from her2core.errors import Her2Error, Reason
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake import schema
-from her2core.lake.batches import SlideTable
+from her2core.lake.batches import OWN_FILES, SlideTable
 from her2core.lake.cube import write_cube_of_table
 from her2core.lake.ghosts import (
     INTERRUPTED,
@@ -69,9 +69,7 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("her2cohort", "dask", "distributed", "imagecodecs", "numba", "numpy", "opencv-python-headless",
              "openslide-python", "prefect", "pyarrow", "tifffile", "zarr")  # fmt: skip
 """Whose versions a run records."""
-FILES = {table.name: table for table in (schema.CELLS, schema.NUCLEI, schema.REGIONS)}
-"""Tables of which workers write a file a slide."""
-ROWS = {t.name: t for t in (schema.HETEROGENEITY, schema.HETEROGENEITY_WIDE, schema.SLIDES)}
+ROWS = (schema.HETEROGENEITY, schema.HETEROGENEITY_WIDE, schema.SLIDES)
 """Tables of slides whose rows the driver writes, in the order of their commits."""
 TRUE: dict[Table, Callable[[Store], Keep]] = {
     schema.CASES: true_cases,
@@ -129,9 +127,9 @@ class Publisher:
         self.buffer: list[SlideFinished] = []
         self.last, self.due = time.monotonic(), BATCH_SLIDES
         self.digests = row_digests(run)
-        self.files = {name: SlideTable(run.store, table, own_files=True) for name, table in FILES.items()}
-        self.own = {name: SlideTable(run.store, table, own_files=False) for name, table in ROWS.items()}
-        self.runs = SlideTable(run.store, schema.RUNS, own_files=False)
+        self.files = {table.name: SlideTable(run.store, table) for table in OWN_FILES}
+        self.own = {table.name: SlideTable(run.store, table) for table in ROWS}
+        self.runs = SlideTable(run.store, schema.RUNS)
         self.before = {name: _version(run.store, table) for name, table in schema.COMMITTED.items()}
 
     def begin(self) -> None:

@@ -257,7 +257,7 @@ def test_a_reader_of_one_slide_opens_one_file(scored: Store) -> None:
 
 
 def test_the_footer_says_whose_rows_a_file_holds(scored: Store) -> None:
-    slides = SlideTable(scored, SLIDES, own_files=False)
+    slides = SlideTable(scored, SLIDES)
     assert set(slides.place) == {row.slide_id for row in FIFTY}
     path = slides.place["s33"]
     size = scored.size(f"tables/slides/{path}")

@@ -22,13 +22,15 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from her2core.lake.schema import TEXT, Table
+from her2core.lake.schema import CELLS, NUCLEI, REGIONS, TEXT, Table
 from her2core.lake.slide_files import FOLDER, ROW_GROUP, DataFile
-from her2core.lake.tables import Change, commit, open_table, require
+from her2core.lake.tables import Change, commit, open_table, require, require_columns, sorted_by_key
 from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+OWN_FILES = (CELLS, NUCLEI, REGIONS)
+"""Tables of which workers write a file a slide, which is named by its result; rows of others are given."""
 MEMBERS = b"her2.members"
 """Key in a Parquet footer: JSON of slide and what its rows are, the name of its own file or a digest."""
 _PIECE_BYTES = 64 * 2**20
@@ -47,12 +49,10 @@ class SlideTable:
     ----------
     table
         Its rows are of slides (or runs), and are replaced by them.
-    own_files
-        Whether workers write a file a slide, which is named by its result; else rows are given.
     """
 
-    def __init__(self, store: Store, table: Table, *, own_files: bool) -> None:
-        self.store, self.table, self.own_files = store, table, own_files
+    def __init__(self, store: Store, table: Table) -> None:
+        self.store, self.table = store, table
         self.files: dict[str, Members] = {}
         self.place: dict[str, str] = {}
         self.ready, self.later = _Batch(), _Batch()
@@ -81,7 +81,7 @@ class SlideTable:
             batch = self._batch(slide)
             batch.slides.add(slide)
             if file is not None:
-                batch.files[file.path] = (file, _alone(slide, file))
+                batch.files[file.path] = (file, {slide: file.path})
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]], slides: Iterable[str]) -> None:
         """Say which rows slides have now; those without any have none.
@@ -92,10 +92,8 @@ class SlideTable:
             If a row's columns are not the table's, or two rows have one key.
         """
         of: dict[str, list[Mapping[str, Any]]] = {slide: [] for slide in slides}
+        require_columns(self.table, rows)
         for row in rows:
-            if set(row) != set(self.table.schema.names):
-                odd = sorted(set(row) ^ set(self.table.schema.names))
-                raise ValueError(f"{self.table.name}: columns {odd} are missing or unknown; see lake/schema")
             of[row[self.table.replaces]].append(row)
         digests = {slide: _digest(own) if own else None for slide, own in of.items()}
         for batch in (self.ready, self.later):
@@ -133,7 +131,7 @@ class SlideTable:
         if path in self.files:
             return self.files[path]
         low, high = row["low"], row["high"]
-        if self.own_files and low is not None and low == high:
+        if self.table in OWN_FILES and low is not None and low == high:
             return {low: path}
         return read_members(self.store, self.table, path, int(row["size_bytes"]))
 
@@ -172,9 +170,7 @@ class SlideTable:
 
     def _write(self, rows: Sequence[Mapping[str, Any]], members: Members) -> DataFile:
         own = pa.Table.from_pylist([dict(row) for row in rows], schema=self.table.schema)
-        own = own.sort_by([(name, "ascending") for name in self.table.key]).combine_chunks()
-        if len(own.group_by(list(self.table.key)).aggregate([])) != len(own):
-            raise ValueError(f"{self.table.name}: two rows share one key ({', '.join(self.table.key)})")
+        own = sorted_by_key(self.table, own)
         with tempfile.TemporaryDirectory(prefix=f"her2-{self.table.name}-") as folder:
             local = Path(folder) / "rows.parquet"
             with pq.ParquetWriter(local, own.schema, compression="zstd") as writer:
@@ -219,7 +215,7 @@ def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_id
     """
     of: dict[str, DataFile | None] = dict.fromkeys(slide_ids)
     of |= {json.loads(file.stats)["minValues"]["slide_id"]: file for file in files}
-    slides = SlideTable(store, table, own_files=True)
+    slides = SlideTable(store, table)
     slides.add_files(of)
     return slides.commit(everything=True)
 
@@ -306,10 +302,6 @@ def fetch(store: Store, place: str, folder: Path) -> Path:
         for start in range(0, size, _PIECE_BYTES):
             file.write(store.cat_range(place, start, min(start + _PIECE_BYTES, size)))
     return local
-
-
-def _alone(slide: str, file: DataFile) -> Members:
-    return {slide: file.path}
 
 
 def _digest(rows: Sequence[Mapping[str, Any]]) -> str:

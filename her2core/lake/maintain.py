@@ -22,10 +22,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from her2core.lake import schema
-from her2core.lake.batches import MEMBERS, Members, SlideTable, active_files, fetch, statistics_of
+from her2core.lake.batches import MEMBERS, OWN_FILES, Members, SlideTable, active_files, fetch, statistics_of
 from her2core.lake.schema import TABLES, Table
 from her2core.lake.slide_files import FOLDER, DataFile
-from her2core.lake.tables import KEEP_LOG, Change, commit, open_table, read_rows
+from her2core.lake.tables import KEEP_LOG, Change, active_paths, commit, open_table, read_rows, with_columns
 from her2core.storage.lease import Lease
 from her2core.storage.store import Store
 
@@ -35,12 +35,7 @@ TARGET_BYTES = 256 * 2**20
 """Largest file that is made. Ours: read in seconds over a network, some hundreds for ten thousand slides."""
 KEPT_DAYS = 30.0
 """Files that left a table so many days ago go, unless a run names a version that holds them. Ours."""
-OWN_FILES = frozenset({schema.CELLS.name, schema.NUCLEI.name, schema.REGIONS.name})
-"""Tables of which workers write a file a slide."""
-BY_SLIDE = (
-    *(schema.CELLS, schema.NUCLEI, schema.REGIONS),
-    *(schema.HETEROGENEITY, schema.HETEROGENEITY_WIDE, schema.SLIDES, schema.RUNS),
-)
+BY_SLIDE = (*OWN_FILES, schema.HETEROGENEITY, schema.HETEROGENEITY_WIDE, schema.SLIDES, schema.RUNS)
 """Tables that are written in many files; the others are one."""
 
 
@@ -99,7 +94,7 @@ def maintain(
 
 def compact(store: Store, table: Table, target_bytes: int = TARGET_BYTES) -> int:
     """Put small files of a table together, in one commit; the version that holds them."""
-    slides = SlideTable(store, table, own_files=table.name in OWN_FILES)
+    slides = SlideTable(store, table)
     delta = open_table(store, table)
     sizes = {row["path"]: int(row["size_bytes"]) for row in active_files(delta, table)}
     small = [path for path, size in sizes.items() if size <= target_bytes // 2 and slides.files[path]]
@@ -113,7 +108,7 @@ def compact(store: Store, table: Table, target_bytes: int = TARGET_BYTES) -> int
             gone += group
 
     def plan(current: DeltaTable) -> Change:
-        active = set(pa.table(current.get_add_actions(flatten=True))["path"].to_pylist())
+        active = set(active_paths(current))
         if not set(gone) <= active:  # somebody wrote meanwhile: the next upkeep does it
             return Change([], [])
         return Change(added, gone, data_change=False)
@@ -153,11 +148,11 @@ def _merged(store: Store, table: Table, files: Mapping[str, Members]) -> DataFil
         wanted = max((source.schema_arrow.remove_metadata() for source in sources), key=len)
         rows = 0
         with pq.ParquetWriter(after, wanted, compression="zstd") as writer:
-            for part in _by_slide(table, sources, whole=table.name not in OWN_FILES):
+            for part in _by_slide(table, sources, whole=table not in OWN_FILES):
                 if part is None:
                     return None
                 rows += len(part)
-                writer.write_table(_with_columns(part, wanted))
+                writer.write_table(with_columns(part, wanted))
             writer.add_key_value_metadata({MEMBERS: json.dumps(members, sort_keys=True)})
         name = f"{hashlib.sha256('/'.join(sorted(files)).encode()).hexdigest()[:24]}.parquet"
         store.write_file(f"{FOLDER}/{table.name}/{name}", after)
@@ -185,13 +180,6 @@ def _by_slide(table: Table, sources: Sequence[pq.ParquetFile], *, whole: bool) -
         yield sources[number].read_row_group(group, use_threads=False).replace_schema_metadata(None)
 
 
-def _with_columns(part: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """Rows with all columns, null in those that somebody added later."""
-    have = set(part.column_names)
-    columns = [part[f.name] if f.name in have else pa.nulls(len(part), f.type) for f in wanted]
-    return pa.table(columns, schema=wanted)
-
-
 def _named_versions(store: Store) -> dict[str, list[int]]:
     """Versions of every table that rows of ``runs`` name."""
     columns = [f"{name}_version" for name in schema.COMMITTED]
@@ -215,14 +203,14 @@ def _vacuum(store: Store, table: Table, named: Sequence[int], days: float) -> li
         enforce_retention_duration=False,
         keep_versions=list(named) or None,
     )
-    if removed and table.name in OWN_FILES:
+    if removed and table in OWN_FILES:
         _forget(store, table, removed)
     return removed
 
 
 def _forget(store: Store, table: Table, removed: Iterable[str]) -> None:
     """Remove records whose file of rows is no more, unless a shared file holds the same rows."""
-    slides = SlideTable(store, table, own_files=True)
+    slides = SlideTable(store, table)
     held = {known for members in slides.files.values() for known in members.values()}
     for path in removed:
         name = PurePosixPath(path).name

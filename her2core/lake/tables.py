@@ -88,33 +88,49 @@ def commit_rows(
     StoreError
         If the table is not ours, or other writers keep winning.
     """
-    for row in rows:
-        if set(row) != set(table.schema.names):
-            odd = sorted(set(row) ^ set(table.schema.names))
-            raise ValueError(f"{table.name}: columns {odd} are missing or unknown; see lake/schema.py")
+    require_columns(table, rows)
     own = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
 
     replaced = pa.array(sorted({*also_replaced, *own[table.replaces].to_pylist()}), TEXT)
 
     def plan(current: DeltaTable) -> Change:
         before = _stored(current, table)
-        new = _as(own, before.schema)
+        new = with_columns(own, before.schema)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
         if keep is not None and len(before):
             stays = pc.and_(stays, keep(before))
         if not rows and pc.all(stays).as_py() is not False:
             return Change([], [])
-        after = pa.concat_tables([before.filter(stays), new])
-        after = after.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
-        if len(after.group_by(list(table.key)).aggregate([])) != len(after):
-            raise ValueError(f"{table.name}: two rows share one key ({', '.join(table.key)})")
-        old = pa.table(current.get_add_actions(flatten=True))["path"].to_pylist()
+        after = sorted_by_key(table, pa.concat_tables([before.filter(stays), new]))
+        old = active_paths(current)
         file = _write_rows(store, table, after, old)
         if file.path in old:
             return Change([], [path for path in old if path != file.path])
         return Change([file], old)
 
     return commit(store, table, plan)
+
+
+def require_columns(table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse rows whose columns are not the table's."""
+    own = set(table.schema.names)
+    for row in rows:
+        if odd := sorted(own ^ row.keys()):
+            raise ValueError(f"{table.name}: columns {odd} are missing or unknown; see lake/schema.py")
+
+
+def sorted_by_key(table: Table, rows: pa.Table) -> pa.Table:
+    """Rows in the order of a table's key, in one chunk.
+
+    Raises
+    ------
+    ValueError
+        If two rows have one key.
+    """
+    rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+    if len(rows.group_by(list(table.key)).aggregate([])) != len(rows):
+        raise ValueError(f"{table.name}: two rows share one key ({', '.join(table.key)})")
+    return rows
 
 
 def _write_rows(store: Store, table: Table, rows: pa.Table, there: Sequence[str]) -> DataFile:
@@ -171,6 +187,12 @@ def _first_line(error: OSError) -> str:
     return lines[-1].strip().splitlines()[0][:200] if lines[-1].strip() else type(error).__name__
 
 
+def active_paths(delta: DeltaTable) -> list[str]:
+    """Files of a table, by their names in its folder; ``DeltaTable.file_uris`` has ``%20`` for a blank."""
+    paths: list[str] = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
+    return paths
+
+
 def read_rows(
     store: Store, table: Table, columns: Sequence[str], among: Mapping[str, Sequence[str]] | None = None
 ) -> pa.Table:
@@ -202,7 +224,7 @@ def read_version(store: Store, table: Table, columns: Sequence[str], version: in
         return empty
     there = set(_schema(delta).names)
     present = [name for name in columns if name in there]
-    return _as(_outlasting(store, lambda: _stored(delta, table, present)), empty.schema)
+    return with_columns(_outlasting(store, lambda: _stored(delta, table, present)), empty.schema)
 
 
 def check_tables(store: Store) -> None:
@@ -219,7 +241,7 @@ def check_tables(store: Store) -> None:
         except TableNotFoundError:
             continue
         uri = store.delta_uri(f"{FOLDER}/{table.name}")
-        _require_columns(delta, table, uri)
+        _require_schema(delta, table, uri)
         _require_no_vectors(delta, uri)
 
 
@@ -280,12 +302,12 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
             configuration=dict(KEEP_LOG),
             storage_options=store.storage_options() or None,
         )
-    _require_columns(delta, table, uri)
+    _require_schema(delta, table, uri)
     _require_no_vectors(delta, uri)
     return delta
 
 
-def _require_columns(delta: DeltaTable, table: Table, uri: str) -> None:
+def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
     """Refuse a table that lacks a column, has another type for one, or wants another that is never null."""
     found, own = _schema(delta), table.schema
     kept = pa.schema([found.field(name) for name in own.names if name in found.names])
@@ -342,7 +364,7 @@ def _quoted(values: Sequence[str]) -> str:
     return ", ".join("'{}'".format(value.replace("'", "''")) for value in values)
 
 
-def _as(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows with these columns, null in those that they lack."""
     columns = [rows[f.name] if f.name in rows.column_names else pa.nulls(len(rows), f.type) for f in schema]
     return pa.table(columns, schema.names).cast(schema)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from deltalake.exceptions import TableNotFoundError
 
 from her2core.errors import ConfigError
 from her2core.lake.schema import RUNS, TABLES, Table
 from her2core.lake.slide_files import FOLDER
-from her2core.lake.tables import open_table, read_rows
+from her2core.lake.tables import active_paths, open_table, read_rows
 from her2core.storage.store import Store
 
 if TYPE_CHECKING:
@@ -83,12 +82,12 @@ def _run(store: Store, run_id: str | None) -> dict[str, Any]:
 
 
 def _files(store: Store, table: Table, version: int | None) -> list[str]:
-    """Addresses of the files of a version; those of ``DeltaTable.file_uris`` have ``%20`` for a blank."""
+    """Addresses of the files of a version."""
     try:
-        actions = pa.table(open_table(store, table, version).get_add_actions(flatten=True))
+        paths = active_paths(open_table(store, table, version))
     except TableNotFoundError:
         return []
-    return [store.uri(f"{FOLDER}/{table.name}/{path}") for path in actions["path"].to_pylist()]
+    return [store.uri(f"{FOLDER}/{table.name}/{path}") for path in paths]
 
 
 def _create(connection: DuckDBPyConnection, table: Table, files: list[str]) -> None:
