@@ -23,7 +23,7 @@ from her2core.intake.identifiers import NamingRule, UnclearError, read_sidecar
 from her2core.intake.ingest import IngestReport, Intake, Kind, ingest
 from her2core.intake.manifest import read_manifest
 from her2core.records import Assay
-from her2core.storage.listing import Listed, uploads_in_flight
+from her2core.storage.listing import Listed, uploads_in_flight, walk
 from her2core.storage.sources import Scratch, file_identity
 from her2core.storage.store import Store
 from tests.conftest import Bucket
@@ -264,6 +264,15 @@ def test_a_bucket_is_listed_like_a_folder_and_says_what_a_slide_is(s3: Bucket) -
         assert slide.identity(store) == file_identity(store.uri(slide.path))[1], slide.path
     assert {s.path for s in found.slides if found.upload_of(s)} == {"m.mrxs"}
     assert uploads_in_flight(store) == {"m/Data0002.dat"}
+
+
+def test_a_folder_that_goes_while_the_place_is_listed_costs_nothing_else(tmp_path: Path) -> None:
+    for name in ("a/1.svs", "b/2.svs", "c/3.svs"):
+        Store(tmp_path).write_bytes(name, b"x")
+    listed = walk(Store(tmp_path))
+    assert next(listed).path == "a/1.svs"
+    shutil.rmtree(tmp_path / "b")
+    assert [each.path for each in listed] == ["c/3.svs"]
 
 
 def test_a_series_that_lies_in_the_place_itself_is_one_slide(tmp_path: Path) -> None:

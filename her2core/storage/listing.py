@@ -86,19 +86,22 @@ def uploads_in_flight(store: Store) -> frozenset[str]:
 
 
 def _local(root: str, inside: str, depth: int, seen: set[tuple[int, int]]) -> Iterator[Listed]:
-    here = os.stat(os.path.join(root, inside))  # noqa: PTH118, a hundred thousand Paths take seconds
-    if depth > MAX_DEPTH or (here.st_dev, here.st_ino) in seen:
-        return
-    seen.add((here.st_dev, here.st_ino))
-    folders = []
+    folder = os.path.join(root, inside)  # noqa: PTH118, a hundred thousand Paths take seconds
     try:
-        with os.scandir(os.path.join(root, inside)) as entries:  # noqa: PTH118
+        here = os.stat(folder)
+        if depth > MAX_DEPTH or (here.st_dev, here.st_ino) in seen:
+            return
+        seen.add((here.st_dev, here.st_ino))
+        with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:  # it went just now
+        return
     except PermissionError:
         if not inside:
             raise StoreError(f"{root}: not allowed to look into it; check the folder's mode.") from None
         log.warning("%s/%s: not allowed to look into it; what it holds is not listed", root, inside)
         return
+    folders = []
     for entry in found:
         path = f"{inside}/{entry.name}" if inside else entry.name
         if entry.name == TEMPORARY_FOLDER:
@@ -111,8 +114,8 @@ def _local(root: str, inside: str, depth: int, seen: set[tuple[int, int]]) -> It
         except OSError:  # a link to nothing, or it went just now
             continue
         yield Listed(path, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_ino}", stat.st_ctime)
-    for folder in folders:
-        yield from _local(root, folder, depth + 1, seen)
+    for below in folders:
+        yield from _local(root, below, depth + 1, seen)
 
 
 def _remote(store: Store) -> Iterator[Listed]:
