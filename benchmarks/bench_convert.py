@@ -18,13 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VIPS_CONCURRENCY", "1")
 
 import argparse
-import platform
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -35,6 +33,7 @@ import tifffile
 import zarr
 from ome_zarr.scale import Methods
 from ome_zarr.writer import write_image
+from slides import machine
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from her2core.params import PyramidParams
@@ -175,7 +174,7 @@ def main() -> None:
 
 def report(seconds: dict[str, list[float]], sizes: dict[str, int], side: int, source_bytes: int) -> None:
     megapixels = side * side / 1e6
-    print(f"{machine()}; one thread")
+    print(f"{machine('imagecodecs', 'pyvips-binary', 'ome-zarr', 'zarr')}; one thread")
     print(f"level 0 {side} x {side}, source {source_bytes / 1e6:.1f} MB; processor time of the whole process")
     print(f"{'':28}{'MP/s/core':>10}{'spread':>15}{'MB':>9}")
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
@@ -194,21 +193,6 @@ def report(seconds: dict[str, list[float]], sizes: dict[str, int], side: int, so
     ):
         aim = "codecs differ" if goal is None else f"to reach: {goal:g}"
         print(f"{mine} / {theirs}: {median[theirs] / median[mine]:.2f} x  ({aim})")
-
-
-def machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("imagecodecs", "pyvips-binary", "ome-zarr", "zarr")
-    )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
 
 
 if __name__ == "__main__":
