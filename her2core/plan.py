@@ -21,7 +21,7 @@ from her2core.stages.failures import failure_of
 
 CPU_MPX_S = 17.0
 """Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
-CODEC_MS_PX = {"source": 13.2, "blosc-lz4": 15.8, "zstd": 20.2, "jpeg-90": 17.9, "htj2k": 58.5}
+CODEC_MS_MPX = {"source": 13.2, "blosc-lz4": 15.8, "zstd": 20.2, "jpeg-90": 17.9, "htj2k": 58.5}
 """Milliseconds a core takes for a megapixel that is converted and read again. Ours: bench_codecs.py on tissue
 cores laid out as a JPEG slide of 131 megapixels; slides of JPEG 2000 take four times as long to read."""
 CODEC_GETS = {"source": 2.2, "blosc-lz4": 9.8, "zstd": 8.6, "jpeg-90": 5.1, "htj2k": 7.7}
@@ -162,7 +162,7 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
     require_rules(rows, Judging(config.score, config.ish_score))
     planned = [_plan(row, config) for row in rows]
     infos = [info for _, info in planned if info is not None]
-    names = dict.fromkeys([config.pyramid.codec, *CODEC_MS_PX])
+    names = dict.fromkeys([config.pyramid.codec, *CODEC_MS_MPX])
     codecs = tuple(_plan_codec(infos, config, name) for name in names)
     return CohortPlan(tuple(slide for slide, _ in planned), codecs)
 
@@ -180,11 +180,11 @@ def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> Codec
         settled = settle(info, params)
         used = FALLBACK if settled.fallback else used
         fallbacks += used != codec
-        measured = used if used in CODEC_MS_PX else "jpeg-90"
+        measured = used if used in CODEC_MS_MPX else "jpeg-90"
         stored += estimate.stored_bytes
         puts += estimate.objects
         gets += len(grid_of(info.height, info.width, settled.params).tasks()) * CODEC_GETS[measured]
-        cpu += info.height * info.width / 1e6 * CODEC_MS_PX[measured] / 1e3
+        cpu += info.height * info.width / 1e6 * CODEC_MS_MPX[measured] / 1e3
     return CodecPlan(codec, codec == config.pyramid.codec, stored, puts, round(gets), cpu, fallbacks)
 
 

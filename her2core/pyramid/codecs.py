@@ -246,16 +246,17 @@ def _jpeg(name: str, quality: int) -> Codec:
     def encode(chunk: Pixels, out: Encoded) -> int:
         return len(_ic.jpeg8_encode(chunk, out=out, **settings))
 
-    def decode(data: Any, chunk: Pixels) -> None:
-        if bytes(data[-2:]) != _JPEG_END:  # libjpeg would fill what is missing with grey
-            raise ValueError("JPEG chunk without an end; it was cut.")
-        _ic.jpeg8_decode(data, out=chunk)
-
     chain = (
         _INTERLEAVED,
         {"name": "imagecodecs_jpeg", "configuration": settings},
     )
-    return Codec(name, False, chain, encode, decode, tissue_ratio=10, glass_ratio=25)
+    return Codec(name, False, chain, encode, _decode_jpeg, tissue_ratio=10, glass_ratio=25)
+
+
+def _decode_jpeg(data: Any, chunk: Pixels) -> None:
+    if bytes(data[-2:]) != _JPEG_END:  # libjpeg would fill what is missing with grey
+        raise ValueError("JPEG chunk without an end; it was cut.")
+    _ic.jpeg8_decode(data, out=chunk)
 
 
 def _copied_jpeg(name: str) -> Codec:
@@ -265,7 +266,7 @@ def _copied_jpeg(name: str) -> Codec:
         return len(_ic.jpeg8_encode(chunk, lossless=True, predictor=1, out=out))
 
     chain = (_INTERLEAVED, {"name": "imagecodecs_jpeg", "configuration": {}})
-    return Codec(name, True, chain, encode, _jpeg("jpeg-90", 90).decode, tissue_ratio=12, glass_ratio=100)
+    return Codec(name, True, chain, encode, _decode_jpeg, tissue_ratio=12, glass_ratio=100)
 
 
 def _copied_jpeg2000(name: str) -> Codec:

@@ -42,7 +42,7 @@ from her2core.pyramid.halving import halve, repeat_edges
 from her2core.pyramid.reader import PyramidReader, shard_key
 from her2core.pyramid.shards import ShardWriter
 from her2core.readers.base import SlideReader
-from her2core.readers.icc import MAX_PROFILE_BYTES
+from her2core.readers.icc import carried_profile
 from her2core.readers.tiled import TiledReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store, encode_json
@@ -195,7 +195,6 @@ def convert(
     for task in grid.tasks():
         write_shard(reader, store, path, grid, settled.params, task)
     write_top(store, path, grid, settled.params, pixels=pixels)
-    profile: bytes = getattr(reader, "icc_profile", b"")
     return finalise(
         store,
         path,
@@ -204,7 +203,7 @@ def convert(
         identity=info.identity,
         mpp=mpp,
         pixels=pixels,
-        icc_profile=profile if len(profile) <= MAX_PROFILE_BYTES else b"",
+        icc_profile=carried_profile(reader),
         name=name,
         fallback=settled.fallback,
     )

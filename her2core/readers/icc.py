@@ -19,6 +19,12 @@ MAX_PROFILE_BYTES = 1 << 22
 SIGNATURE_AT, SIGNATURE = 36, b"acsp"
 
 
+def carried_profile(reader: object) -> bytes:
+    """Colour profile of an open slide, where it has one of a size to be carried."""
+    profile: bytes = getattr(reader, "icc_profile", b"")
+    return profile if len(profile) <= MAX_PROFILE_BYTES else b""
+
+
 def with_profile(info: SlideInfo, profile: bytes) -> SlideInfo:
     """A slide's facts with the note on its colour profile."""
     return replace(info, colour_profile=profile_name(profile)) if profile else info

@@ -21,7 +21,7 @@ from her2core.pyramid import writer as pyramid
 from her2core.pyramid.labels import write_label
 from her2core.pyramid.reader import PyramidReader
 from her2core.readers import SlideReader, shared_reader
-from her2core.readers.icc import MAX_PROFILE_BYTES
+from her2core.readers.icc import carried_profile
 from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
 from her2core.storage.sources import Scratch, file_identity, file_stamp
 from her2core.storage.store import Store
@@ -154,12 +154,11 @@ def finish_pyramid(
 
 
 def _icc_profile(source: Source) -> bytes:
-    """The slide's colour profile, where it has one of a size to be carried."""
+    """The slide's colour profile; a file that is known to have none is not opened."""
     if source.info.colour_profile is None:
         return b""
     with source.opened() as reader:
-        profile: bytes = getattr(reader, "icc_profile", b"")
-    return profile if len(profile) <= MAX_PROFILE_BYTES else b""
+        return carried_profile(reader)
 
 
 def profile(store: Store, ref: PyramidRef, params: ProfileParams, assay: Assay, label: str) -> SlideProfile:
