@@ -6,6 +6,7 @@ import inspect
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -86,15 +87,22 @@ def test_the_unit_starts_what_the_command_line_has() -> None:
     get_command(her2cli.app).commands[verb].make_context(verb, words)  # type: ignore[attr-defined]
 
 
-def test_metrics_are_served_until_a_signal(tmp_path: Path) -> None:
+def test_metrics_are_served_until_a_signal_and_what_hinders_a_store_is_said(tmp_path: Path) -> None:
     from tests import cohorts
 
+    log = tmp_path / "tables" / "runs" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020}.json").write_text("broken")
     words = cohorts.command("metrics", str(tmp_path), "--port", "0")
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("metrics on http://127.0.0.1:")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(line.removeprefix("metrics on ").strip(), timeout=20) as reply:
+            assert b"her2_store_up{" in reply.read()
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert time.monotonic() - begun < 20
+        assert f"warning {tmp_path}: " in process.stderr.read()
