@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, say, warnings_spoken
 
-Out = Annotated[str, typer.Argument(metavar="URI", help="The output folder or s3:// URI of runs.")]
+if TYPE_CHECKING:
+    from her2core.storage.store import Store
 
+Out = Annotated[str, typer.Argument(metavar="URI", help="The output folder or s3:// URI of runs.")]
 
 lake = typer.Typer(no_args_is_help=True, help="Look after the tables of an output.")
 app.add_typer(lake, name="lake")
@@ -20,6 +22,17 @@ app.add_typer(lake, name="lake")
 
 def _owner(what: str) -> str:
     return f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _checked(out: str, endpoint_url: str | None) -> Store:
+    """The store of an output whose tables this version may write."""
+    from her2core.lake.tables import check_tables
+    from her2core.storage.store import Store
+
+    store = Store(out, endpoint_url=endpoint_url)
+    store.reach()
+    check_tables(store)
+    return store
 
 
 @app.command("gc", epilog=EXIT_CODES)
@@ -34,15 +47,11 @@ def gc_command(
     as_json: Json = False,
 ) -> None:
     """List, or remove, records of stages, pyramids and parts that no result rests on any more."""
-    from her2core.lake.tables import check_tables
     from her2core.lake.unused import Unused, find_unused, summed
     from her2core.lake.unused import remove as remove_unused
     from her2core.storage.lease import held
-    from her2core.storage.store import Store
 
-    store = Store(out, endpoint_url=endpoint_url)
-    store.reach()
-    check_tables(store)
+    store = _checked(out, endpoint_url)
 
     def told(each: Unused) -> None:
         say(f"removed {each.path}")
@@ -83,13 +92,9 @@ def maintain_command(
     """Put small files together, checkpoint the logs, and remove files that no table or run names any more."""
     from flows.show import row_table
     from her2core.lake.maintain import maintain
-    from her2core.lake.tables import check_tables
     from her2core.storage.lease import held
-    from her2core.storage.store import Store
 
-    store = Store(out, endpoint_url=endpoint_url)
-    store.reach()
-    check_tables(store)
+    store = _checked(out, endpoint_url)
     with warnings_spoken(), held(store, _owner("maintain"), "maintain") as lease:
         done = maintain(store, lease, days=days)
     if as_json:

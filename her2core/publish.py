@@ -107,8 +107,8 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
 class Publisher:
     """The lake as one run fills it; used by one thread.
 
-    Memory grows by what a specimen is pooled from, some kilobytes a slide; metrics and files of rows go with
-    their batch.
+    Memory grows by a slide's row and what a specimen is pooled from, about 30 kB a slide (measured with 5 000
+    slides, synthetic); metrics and files of rows go with their batch.
 
     Parameters
     ----------
