@@ -248,9 +248,10 @@ def _first_lines(used: Sequence[Joined], therapy: str, endpoint: str) -> tuple[l
 
 
 def _responders(used: Sequence[Joined], therapy: str, response: str) -> list[Joined]:
+    """Each patient's first line of a class whose response is known."""
     found: dict[str, Joined] = {}
     for one in used:
-        if therapy in (ALL, one.line.therapy_class) and _response(one, response) is not None:
+        if one.line.therapy_class == therapy and _response(one, response) is not None:
             found.setdefault(one.line.patient_id, one)
     return list(found.values())
 

@@ -413,12 +413,12 @@ def _models(found: Outcome) -> str:
             continue
         if not _most_adjusted(found, m):
             continue
-        marks = {"ok": "", "few_events": "few events. ", "not_estimable": ""}[m.status]
+        marks = "few events. " if m.status == "few_events" else ""
         if m.p_proportional < 0.05:
             marks += "hazards not proportional. "
         rows.append((
             m.endpoint, m.therapy, m.question, m.adjusted, f"{m.n} / {m.events}", str(m.left_out),
-            ratio_words(m.effect), number(m.effect.p, 3) if m.effect else "–", number(m.p_family, 3),
+            ratio_words(m.effect), number(m.effect.p, 3), number(m.p_family, 3),
             f"{marks}{m.note}".strip(),
         ))  # fmt: skip
     names = (

@@ -192,10 +192,14 @@ def join(lines: Sequence[Line], samples: Sequence[Sample]) -> tuple[Joined, ...]
     of: dict[str, list[Sample]] = {}
     for sample in samples:
         of.setdefault(sample.patient_id, []).append(sample)
-    return tuple(_joined(line, of.get(line.patient_id, []), lines) for line in lines)
+    own: dict[str, list[Line]] = {}
+    for line in lines:
+        own.setdefault(line.patient_id, []).append(line)
+    return tuple(_joined(line, of.get(line.patient_id, []), own[line.patient_id]) for line in lines)
 
 
 def _joined(line: Line, samples: Sequence[Sample], lines: Sequence[Line]) -> Joined:
+    """A line with its sample, of the samples and lines of its patient."""
     if not samples:
         return Joined(line, None, "no_sample")
     first, last = days_of(line.start)
@@ -225,10 +229,7 @@ def _joined(line: Line, samples: Sequence[Sample], lines: Sequence[Line]) -> Joi
     if sample.status == "Indeterminate":
         return Joined(line, None, "sample_indeterminate")
     between = any(
-        other.patient_id == line.patient_id
-        and other.row != line.row
-        and latest <= days_of(other.start)[0] <= first
-        and other.therapy_class != "none"
+        other.row != line.row and latest <= days_of(other.start)[0] <= first and other.therapy_class != "none"
         for other in lines
     )
     return Joined(line, sample, "", between)
