@@ -34,21 +34,9 @@ from her2core.scoring.tumour import FROM_CELLS, choose_tumour, load_model
 from her2core.storage.store import Store, content_key
 from tests.conftest import Bucket
 from tests.lakes import row
+from tests.test_tumour import MPP, STAIN
 
-MPP = 0.25
 SIDE_PX = 1600
-STAIN = StainProfile(
-    i0=(240.0, 240.0, 240.0),
-    i0_source="glass",
-    hematoxylin=(0.651, 0.701, 0.290),
-    dab=(0.269, 0.568, 0.778),
-    source="estimated",
-    fallback=None,
-    hematoxylin_angle_deg=0.0,
-    dab_angle_deg=0.0,
-    hematoxylin_low_od=0.05,
-    hematoxylin_high_od=0.25,
-)
 SLIDES_DRAWN = ("s1", "s2", "s3")
 
 Columns = dict[str, NDArray[Any]]
