@@ -162,7 +162,8 @@ def report_page(made: Views, inlined: Inlined, pictures_at: str | None) -> bytes
         "pictures": inlined.pictures,
     }
     title = f"HER2 cohort report, run {run['run_id']}"
-    return assemble("report.html", title, SCRIPTS, data, {"summary": _summary(made.slides)})
+    blocks = {"summary": _summary(made.slides)}
+    return assemble("report.html", "HER2 cohort report", title, SCRIPTS, data, blocks)
 
 
 def run_facts(run: Row) -> Row:

@@ -98,14 +98,7 @@ def comparison_tables(before: RunTables, after: RunTables) -> dict[str, pa.Table
 
 def slide_changes(before: RunTables, after: RunTables) -> list[Row]:
     """Slides with another result, or in one of the runs alone."""
-    return _changes(
-        "slide",
-        before.slides,
-        after.slides,
-        lambda row: row["slide_id"],
-        lambda row: row["slide_id"],
-        RESULTS,
-    )
+    return _changes("slide", before.slides, after.slides, _slide_id, _slide_id, RESULTS)
 
 
 def specimen_changes(before: RunTables, after: RunTables) -> list[Row]:
@@ -271,7 +264,7 @@ def comparison_page(before: RunTables, after: RunTables, tables: Mapping[str, pa
         }
     }
     title = f"HER2 runs {before.run_id} and {after.run_id} compared"
-    return assemble("compare.html", title, SCRIPTS, data, {})
+    return assemble("compare.html", "HER2 runs compared", title, SCRIPTS, data)
 
 
 def _table(rows: Sequence[Row], names: Sequence[str], of: pa.DataType | None = None) -> pa.Table:

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, SLIDES
+from her2core.report.batches import FEWEST
+from her2core.report.quality import OUTLYING
 from her2core.storage.store import Store
 from her2core.text import harmless
 
@@ -30,9 +32,9 @@ OWN = {
     "measure": "what is compared",
     "unit": "unit of the value",
     "score": "IHC score; in quality, distance from the median of the assay in units of the spread",
-    "outlier": "the score lies beyond 3.5",
+    "outlier": f"the score lies beyond {OUTLYING}",
     "factor": "what slides are grouped by",
-    "groups": "groups with 5 slides or more",
+    "groups": f"groups with {FEWEST} slides or more",
     "n": "slides in these groups",
     "effect": "epsilon squared: share of the ranks' variance between groups",
     "p": "Kruskal-Wallis test",

@@ -34,16 +34,21 @@ def asset(name: str) -> str:
 
 
 def assemble(
-    template: str, title: str, scripts: Sequence[str], data: Mapping[str, Any], blocks: Mapping[str, str]
+    body: str,
+    kicker: str,
+    title: str,
+    scripts: Sequence[str],
+    data: Mapping[str, Any],
+    blocks: Mapping[str, str] | None = None,
 ) -> bytes:
     """One HTML file.
 
     Parameters
     ----------
-    template
-        Asset with ``{{title}}``, ``{{policy}}``, ``{{style}}``, ``{{data}}``, ``{{scripts}}`` and the names
-        of ``blocks``.
-    title
+    body
+        Asset with the page's own part, which has the names of ``blocks`` in double braces; the rest is
+        ``page.html``.
+    kicker, title
         Text; it is escaped.
     scripts
         Assets; the page's own ones are joined in this order, behind Plotly.
@@ -60,6 +65,7 @@ def assemble(
         "img-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'"
     )
     parts = {
+        "kicker": html.escape(kicker),
         "title": html.escape(title),
         "policy": html.escape(policy, quote=True),
         "style": asset("report.css"),
@@ -68,9 +74,13 @@ def assemble(
             for name, value in data.items()
         ),
         "scripts": "\n".join(f"<script>{code}</script>" for code in codes),
-        **blocks,
+        "body": _filled(asset(body), blocks or {}),
     }
-    return _PLACE.sub(lambda found: parts[found[1]], asset(template)).encode("utf-8")
+    return _filled(asset("page.html"), parts).encode("utf-8")
+
+
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    return _PLACE.sub(lambda found: parts[found[1]], template)
 
 
 def _digest(code: str) -> str:
