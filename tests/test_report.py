@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
 from her2cli import app
@@ -223,6 +224,14 @@ def test_an_earlier_run_is_reported_as_it_was(tmp_path: Path) -> None:
         read_run(store, "nothing")
     with pytest.raises(ConfigError, match="holds no finished run"):
         read_run(Store(tmp_path / "empty"))
+
+
+def test_a_run_of_an_older_version_is_reported_without_the_columns_it_lacks(run: Store) -> None:
+    uri = run.delta_uri("tables/runs")
+    older = DeltaTable(uri).to_pyarrow_table().drop_columns(["cohort"])
+    write_deltalake(uri, older, mode="overwrite", schema_mode="overwrite")
+    page = run.read_bytes(write_report(run).path).decode()
+    assert "Cohort of manifest.csv" in page
 
 
 def _at(day: int) -> datetime:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from her2core.analysis.finished import finished_rows
 from her2core.errors import ConfigError
 from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, PATIENTS, RUNS, SLIDES, Table
-from her2core.lake.tables import read_rows, read_version
+from her2core.lake.tables import read_version
 from her2core.storage.store import Store
 
 Row = dict[str, Any]
@@ -75,7 +76,8 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
     ConfigError
         If the output holds no finished run, or not this one.
     """
-    runs = read_rows(store, RUNS, [column.name for column in RUNS.columns]).to_pylist()
+    columns = [column.name for column in RUNS.columns]
+    runs = finished_rows(store, RUNS, columns) if store.exists(f"tables/{RUNS.name}/_delta_log") else []
     runs.sort(key=lambda run: (run["finished_at"], run["run_id"]))
     if not runs:
         raise ConfigError(
