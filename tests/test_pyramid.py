@@ -23,6 +23,7 @@ from ome_zarr_models.v05 import Image, ImageLabel
 
 from her2core.errors import StoreError
 from her2core.params import PyramidParams
+from her2core.pyramid import reader as pyramid_reader
 from her2core.pyramid.dataset import open_level
 from her2core.pyramid.labels import list_labels, read_label, write_label
 from her2core.pyramid.reader import PyramidReader
@@ -122,6 +123,20 @@ def test_writing_again_gives_the_same_bytes_in_any_order(tmp_path: Path) -> None
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, PyramidRef, np.ndarray]:
     store, image = Store(tmp_path_factory.mktemp("made")), picture(201, 333)
     return store, convert(MemoryReader(image), store), image
+
+
+def test_indexes_are_remembered_up_to_a_number_of_bytes(
+    made: tuple[Store, PyramidRef, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ref, image = made
+    kept = pyramid_reader._Indexes(most=3 * 16 * 4 * 4)  # of three shards of 4 x 4 chunks
+    monkeypatch.setattr(pyramid_reader, "_known", kept)
+    out = np.empty_like(image)
+    for _ in range(2):
+        PyramidReader(store, ref).read(0, 0, 0, out)
+        assert np.array_equal(out, image)
+        assert len(kept._kept) == 3
+        assert kept._bytes == sum(index.nbytes for index in kept._kept.values())
 
 
 @given(

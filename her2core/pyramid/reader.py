@@ -30,9 +30,8 @@ BATCH_BYTES = 64 * 2**20
 """Encoded bytes requested from an object store at once: bounds memory (ours)."""
 LOCAL_BYTES = 4 * 2**20
 """Encoded bytes read from a file at once: still in the processor's cache when they are decoded (ours)."""
-INDEXES_KEPT = 4096
-"""Shard indexes remembered by a process, about 1 kB each (ours)."""
-
+INDEX_BYTES = 16 * 2**20
+"""Shard indexes remembered by a process (ours): 16 bytes a chunk, 4 kB for 4096 px in tiles of 256."""
 MADE_PX = 2048
 """Edge at level 0 of the blocks that a level is made again in: 12 MB, and whole tiles of any usual edge."""
 
@@ -331,10 +330,11 @@ def _parsed(store: Store, key: str, tail: bytes | BaseException, side: int) -> I
 
 
 class _Indexes:
-    """Indexes of published shards, the last used ones of a process."""
+    """Indexes of published shards, the last used ones of a process, in ``most`` bytes."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._bytes = 0
         self._kept: OrderedDict[tuple[Store, PyramidRef, str], Index] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -351,13 +351,16 @@ class _Indexes:
         new = dict(zip(missing, _read_indexes(store, missing, side) if missing else [], strict=True))
         if ref.bytes_written:  # else it is not published, and may change
             with self._lock:
-                self._kept.update(((store, ref, key), index) for key, index in new.items())
-                while len(self._kept) > self._most:
-                    self._kept.popitem(last=False)
+                for key, index in new.items():
+                    if (store, ref, key) not in self._kept:  # else another thread has read it too
+                        self._kept[store, ref, key] = index
+                        self._bytes += index.nbytes
+                while self._bytes > self._most:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return [found[key] if key in found else new[key] for key in keys]
 
 
-_known = _Indexes(INDEXES_KEPT)
+_known = _Indexes(INDEX_BYTES)
 
 
 def _missing(store: Store, key: str) -> StoreError:
