@@ -27,15 +27,13 @@ OTSU_BINS = 1024
 FINE_PX = 256  # edge of the full-resolution squares that tell background and noise
 LEAST_EMPTY = 256  # pixels of empty field from which background is believed
 TEXTURE_UM = 2.0  # edge of the windows above whose mean the texture of chromatin rises; ours
-TEXTURE_LEAST = 1000  # coarse pixels inside nuclei from which a share of DAPI's light is believed; ours
+TEXTURE_LEAST = 1000  # coarse pixels inside nuclei from which a share of DAPI's light is estimated; ours
 TEXTURE_KEPT = 0.95  # of these pixels, by how much they rise or fall: the others may be signals; ours
 LEAST_SHARE = 0.05  # less of DAPI's light in a probe's channel is none; ours
 LEAST_CONTRAST = 5.0  # nuclei stand out of the field by this many standard deviations of its noise, or fail
 
-BOTTOM, ENDS = (
-    0.02,
-    0.005,
-)  # quantiles: the dark field of the coarse picture, and the ends of a histogram; ours
+BOTTOM = 0.02  # quantile of the coarse picture that is its dark field; ours
+ENDS = 0.005  # quantile at either end of a histogram that bounds it; ours
 DARKEST = 0.05  # of a field that is all nuclei: the share that stands for its background; ours
 FIELD_PART = 4  # this part, a quarter, of the way from field to nuclei up, DAPI is low; ours
 ROBUST = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
