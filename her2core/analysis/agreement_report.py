@@ -9,23 +9,25 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from her2core.analysis.agreement import CAP_SOURCE, MAJORITY, SCHEMES, Agreement, Pair, Panel
-from her2core.analysis.anchors import AGREEMENT, Anchor
+from her2core.analysis.anchors import AGREEMENT, anchor_table, anchor_text
 from her2core.analysis.reads import FIVE
 from her2core.analysis.resampling import MIN_PATIENTS, REPLICATES, Estimate
 from her2core.analysis.results import (
+    COLOURS,
     RESEARCH_ONLY,
     Answer,
     ResultTable,
+    count_column,
+    estimate_columns,
+    estimated,
     interval,
     markdown,
-    number,
     percent,
+    spread,
+    text_column,
 )
-from her2core.lake.schema import FLAG, REAL, TEXT, WHOLE, Column
+from her2core.lake.schema import FLAG, Column
 from her2core.pictures.canvas import INK, png_bytes
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B0A4F", "#777777")
-"""Okabe and Ito's, safe for colour-blind readers."""
 
 
 def report_agreement(found: Agreement) -> Answer:
@@ -33,33 +35,15 @@ def report_agreement(found: Agreement) -> Answer:
     return Answer("Agreement on HER2", _text(found), tuple(_tables(found)), dict(_figures(found)))
 
 
-def text_column(name: str, meaning: str) -> Column:
-    """A column of words."""
-    return Column(name, TEXT, "", meaning)
-
-
-def count_column(name: str, meaning: str) -> Column:
-    """A column of counts."""
-    return Column(name, WHOLE, "", meaning)
-
-
-def estimate_columns(name: str, meaning: str, unit: str = "") -> tuple[Column, ...]:
-    """Columns of a value and its interval."""
-    return (
-        Column(name, REAL, unit, f"{meaning}."),
-        Column(f"{name}_low", REAL, unit, f"{meaning}: lower end of its 95 % interval."),
-        Column(f"{name}_high", REAL, unit, f"{meaning}: upper end of its 95 % interval."),
-    )
-
-
-def spread(name: str, value: Estimate) -> dict[str, float]:
-    """Cells of `estimate_columns`."""
-    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-
-
 _RATERS = (text_column("rater_a", "First rater."), text_column("rater_b", "Second rater."))
 _SCHEME = text_column("scheme", "four tiers (0 to 3+) or five (0 split into null and ultralow).")
-_N = (count_column("n", "Slides."), count_column("n_patients", "Patients of these slides."))
+_MEASURES = (
+    count_column("n", "Slides."),
+    count_column("n_patients", "Patients of these slides."),
+    *estimate_columns("agreement", "Overall agreement", "fraction"),
+    *estimate_columns("kappa_linear", "Cohen's kappa, linear weights"),
+    *estimate_columns("kappa_quadratic", "Cohen's kappa, quadratic weights"),
+)
 
 
 def _tables(found: Agreement) -> Iterable[ResultTable]:
@@ -78,19 +62,15 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
             for level, n in levels.items()
         ],
     )
-    pairs = [*found.pairs]
     yield ResultTable(
         "pairs",
         "Every two raters: agreement and weighted kappas on slides that both gave a level.",
         (
             *_RATERS,
             _SCHEME,
-            *_N,
-            *estimate_columns("agreement", "Overall agreement", "fraction"),
-            *estimate_columns("kappa_linear", "Cohen's kappa, linear weights"),
-            *estimate_columns("kappa_quadratic", "Cohen's kappa, quadratic weights"),
+            *_MEASURES,
         ),
-        [_pair_row(p) for p in pairs],
+        [{"rater_a": p.a, "rater_b": p.b, "scheme": p.scheme} | _measures(p) for p in found.pairs],
     )
     yield ResultTable(
         "confusion",
@@ -111,7 +91,7 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
                 "level_b": y,
                 "n": int(p.matrix[i, j]),
             }
-            for p in pairs
+            for p in found.pairs
             for i, x in enumerate(SCHEMES[p.scheme][0])
             for j, y in enumerate(SCHEMES[p.scheme][0])
         ],
@@ -220,10 +200,7 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
             text_column("rater", "Who is compared."),
             text_column("without", "The reader whom the majority is without."),
             count_column("no_majority", "Slides of which the others have no majority."),
-            *_N,
-            *estimate_columns("agreement", "Overall agreement", "fraction"),
-            *estimate_columns("kappa_linear", "Cohen's kappa, linear weights"),
-            *estimate_columns("kappa_quadratic", "Cohen's kappa, quadratic weights"),
+            *_MEASURES,
         ),
         [
             {"rater": o.rater, "without": o.without, "no_majority": o.no_majority} | _measures(o.pair)
@@ -238,10 +215,7 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
             Column("washed_out", FLAG, "", "Whether two weeks or more lie between; null without dates."),
             text_column("modalities", "Modalities of first and second read."),
             _SCHEME,
-            *_N,
-            *estimate_columns("agreement", "Overall agreement", "fraction"),
-            *estimate_columns("kappa_linear", "Cohen's kappa, linear weights"),
-            *estimate_columns("kappa_quadratic", "Cohen's kappa, quadratic weights"),
+            *_MEASURES,
         ),
         [
             {
@@ -267,22 +241,8 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
     yield anchor_table(AGREEMENT)
 
 
-def anchor_table(anchors: Sequence[Anchor]) -> ResultTable:
-    """Published figures as a table."""
-    return ResultTable(
-        "anchors",
-        "Published figures: of other slides and people, a place to stand.",
-        (
-            text_column("of", "What was measured."),
-            text_column("value", "How much."),
-            text_column("setting", "In whom."),
-            text_column("source", "Where it was published."),
-        ),
-        [{"of": a.of, "value": a.value, "setting": a.setting, "source": a.source} for a in anchors],
-    )
-
-
 def _measures(p: Pair) -> dict[str, Any]:
+    """Cells of `_MEASURES`."""
     return (
         {"n": p.n, "n_patients": p.n_patients}
         | spread("agreement", p.agreement)
@@ -291,15 +251,7 @@ def _measures(p: Pair) -> dict[str, Any]:
     )
 
 
-def _pair_row(p: Pair) -> dict[str, Any]:
-    return {"rater_a": p.a, "rater_b": p.b, "scheme": p.scheme} | _measures(p)
-
-
 # --- words --------------------------------------------------------------------------------------------------
-
-
-def _with(value: Estimate, digits: int = 2) -> str:
-    return f"{number(value.value, digits)} ({interval(value.low, value.high, digits)})"
 
 
 def _rate(value: Estimate) -> str:
@@ -341,7 +293,7 @@ def _text(found: Agreement) -> str:
         "## Is this a validation by CAP's sizes?",
         _cap(found),
         "## Published figures",
-        _anchors(AGREEMENT),
+        anchor_text(AGREEMENT),
     ]
     parts += [
         "## How this was computed",
@@ -384,8 +336,8 @@ def _pairs(found: Agreement) -> str:
             p.scheme,
             str(p.n),
             _rate(p.agreement),
-            _with(p.linear),
-            _with(p.quadratic),
+            estimated(p.linear),
+            estimated(p.quadratic),
         )
         for p in found.pairs
         if found.reference in (p.a, p.b)
@@ -425,8 +377,8 @@ def _panels(panels: Sequence[Panel]) -> str:
             str(p.n),
             str(p.left_out),
             _rate(p.agree_all),
-            _with(p.fleiss),
-            _with(p.icc),
+            estimated(p.fleiss),
+            estimated(p.icc),
         )
         for p in panels
     ]
@@ -441,7 +393,7 @@ def _panels(panels: Sequence[Panel]) -> str:
 
 def _left_out(found: Agreement) -> str:
     rows = [
-        (o.rater, o.without, str(o.pair.n), _rate(o.pair.agreement), _with(o.pair.quadratic))
+        (o.rater, o.without, str(o.pair.n), _rate(o.pair.agreement), estimated(o.pair.quadratic))
         for o in found.left_out
     ]
     return markdown(("rater", "majority without", "n", "agreement", "quadratic κ"), rows)
@@ -456,7 +408,7 @@ def _intra(found: Agreement) -> str:
             i.pair.scheme,
             str(i.pair.n),
             _rate(i.pair.agreement),
-            _with(i.pair.quadratic),
+            estimated(i.pair.quadratic),
         )
         for i in found.intra
     ]
@@ -476,12 +428,6 @@ def _cap(found: Agreement) -> str:
         f"{verdict} The guideline is on one reader's glass and digital reads ({CAP_SOURCE}); it asks "
         f"nothing of "
         f"machines.\n\n{table}"
-    )
-
-
-def _anchors(anchors: Sequence[Anchor]) -> str:
-    return markdown(
-        ("of", "value", "setting", "source"), [(a.of, a.value, a.setting, a.source) for a in anchors]
     )
 
 

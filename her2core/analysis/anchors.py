@@ -5,7 +5,10 @@ They are of other slides, readers and questions: a place to stand, not a limit t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from her2core.analysis.results import ResultTable, markdown, text_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +74,24 @@ RNA = (
     Anchor("AUC, null against ultralow", "0.81", "RNA", "RNA series"),
     Anchor("response to T-DXd, IHC 0, RNA above and below the median", "30, 35.7 %", "DAISY", "Mosele 2023"),
 )
+
+
+def anchor_table(anchors: Sequence[Anchor]) -> ResultTable:
+    """Published figures as a table."""
+    return ResultTable(
+        "anchors",
+        "Published figures: of other slides and people, a place to stand.",
+        (
+            text_column("of", "What was measured."),
+            text_column("value", "How much."),
+            text_column("setting", "In whom."),
+            text_column("source", "Where it was published."),
+        ),
+        [{"of": a.of, "value": a.value, "setting": a.setting, "source": a.source} for a in anchors],
+    )
+
+
+def anchor_text(anchors: Sequence[Anchor]) -> str:
+    """Published figures as a table of a text."""
+    names = ("of", "value", "setting", "source")
+    return markdown(names, [(a.of, a.value, a.setting, a.source) for a in anchors])

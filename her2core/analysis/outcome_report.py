@@ -10,10 +10,19 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from her2core.analysis.agreement_report import COLOURS, anchor_table, count_column, text_column
-from her2core.analysis.anchors import OUTCOME
+from her2core.analysis.anchors import OUTCOME, anchor_table, anchor_text
 from her2core.analysis.outcome import ALL, MEAN, MIN_GROUP, NOTHING, GroupCurve, Model, Outcome, Spline
-from her2core.analysis.results import RESEARCH_ONLY, Answer, ResultTable, interval, markdown, number
+from her2core.analysis.results import (
+    COLOURS,
+    RESEARCH_ONLY,
+    Answer,
+    ResultTable,
+    count_column,
+    interval,
+    markdown,
+    number,
+    text_column,
+)
 from her2core.analysis.survival import CUT_DRAWS, FEW_EVENTS, MIN_EVENTS, Effect
 from her2core.lake.schema import FLAG, REAL, Column
 from her2core.pictures.canvas import INK, png_bytes
@@ -87,7 +96,7 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
         "at_risk",
         "Patients under observation just before a time, and the curve there.",
         (
-            *_CURVE_COLUMNS[:4],
+            *_GROUP_COLUMNS,
             Column("days", REAL, "day", "Time from the start of the line."),
             count_column("at_risk", "Patients under observation."),
             Column("survival", REAL, "fraction", "Without the event."),
@@ -129,7 +138,7 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
         "interactions",
         "Whether a measure means another thing under another class of therapy against HER2.",
         (
-            text_column("endpoint", "pfs, dfs or os."),
+            _ENDPOINT,
             text_column("measure", "Measure, per standard deviation."),
             text_column("therapy", "Class; empty where nothing could be estimated."),
             count_column("n", "Patients of all classes."),
@@ -151,9 +160,7 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
         "splines",
         "Hazard ratio of a measure against its median, by a restricted cubic spline with four knots.",
         (
-            text_column("endpoint", "pfs, dfs or os."),
-            text_column("therapy", "Class of therapy."),
-            text_column("measure", "Measure."),
+            *_MEASURED,
             Column("x", REAL, "", "Its value."),
             Column("ratio", REAL, "", "Hazard ratio."),
             Column("ratio_low", REAL, "", "Lower end of its 95 % interval."),
@@ -174,9 +181,7 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
         "cut_points",
         "Cut-points that were searched, with the optimism of the search taken off; none unless requested.",
         (
-            text_column("endpoint", "pfs, dfs or os."),
-            text_column("therapy", "Class of therapy."),
-            text_column("measure", "Measure."),
+            *_MEASURED,
             Column("cut", REAL, "", "Value with the largest difference."),
             count_column("above", "Patients above it."),
             Column("ratio_apparent", REAL, "", "Hazard ratio above it, as found (log-rank, one step)."),
@@ -209,11 +214,17 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
     yield anchor_table(OUTCOME)
 
 
-_CURVE_COLUMNS = (
-    text_column("endpoint", "pfs, dfs or os."),
-    text_column("therapy", "Class of therapy."),
+_ENDPOINT = text_column("endpoint", "pfs, dfs or os.")
+_THERAPY = text_column("therapy", "Class of therapy.")
+_MEASURED = (_ENDPOINT, _THERAPY, text_column("measure", "Measure."))
+_GROUP_COLUMNS = (
+    _ENDPOINT,
+    _THERAPY,
     text_column("by", "What the groups are of."),
     text_column("group", "The group."),
+)
+_CURVE_COLUMNS = (
+    *_GROUP_COLUMNS,
     count_column("n", "Patients."),
     count_column("events", "Events."),
     Column("median", REAL, "day", "Median; null where the curve does not come down to a half."),
@@ -305,9 +316,7 @@ def _text(found: Outcome) -> str:
         "## Claims in circulation",
         markdown(("claim", "pooled data", "here"), _claims(found)),
         "## Published figures",
-        markdown(
-            ("of", "value", "setting", "source"), [(a.of, a.value, a.setting, a.source) for a in OUTCOME]
-        ),
+        anchor_text(OUTCOME),
         "## How this was computed",
         "Time runs from the start of a line. A patient is at risk from `entry_days` on and enters a "
         "comparison once, with "

@@ -13,10 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from her2core.lake.schema import Column
+from her2core.analysis.resampling import Estimate
+from her2core.lake.schema import REAL, TEXT, WHOLE, Column
 from her2core.storage.store import Store
 from her2core.text import harmless
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B0A4F", "#777777")
+"""Okabe and Ito's, safe for colour-blind readers."""
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 SUMMARY = "summary.md"
 DICTIONARY = "dictionary.csv"
@@ -59,6 +62,30 @@ class Answer:
     def table(self, name: str) -> ResultTable:
         """The table of that name."""
         return next(table for table in self.tables if table.name == name)
+
+
+def text_column(name: str, meaning: str) -> Column:
+    """A column of words."""
+    return Column(name, TEXT, "", meaning)
+
+
+def count_column(name: str, meaning: str) -> Column:
+    """A column of counts."""
+    return Column(name, WHOLE, "", meaning)
+
+
+def estimate_columns(name: str, meaning: str, unit: str = "") -> tuple[Column, ...]:
+    """Columns of a value and its interval."""
+    return (
+        Column(name, REAL, unit, f"{meaning}."),
+        Column(f"{name}_low", REAL, unit, f"{meaning}: lower end of its 95 % interval."),
+        Column(f"{name}_high", REAL, unit, f"{meaning}: upper end of its 95 % interval."),
+    )
+
+
+def spread(name: str, value: Estimate) -> dict[str, float]:
+    """Cells of `estimate_columns`."""
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def write_answer(out: Store, answer: Answer) -> tuple[str, ...]:
@@ -130,6 +157,11 @@ def interval(low: float | None, high: float | None, digits: int = 2, scale: floa
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "no interval"
     return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"
+
+
+def estimated(value: Estimate, digits: int = 2) -> str:
+    """A value with its interval for a text."""
+    return f"{number(value.value, digits)} ({interval(value.low, value.high, digits)})"
 
 
 def _known(value: Any) -> Any:

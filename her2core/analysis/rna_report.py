@@ -7,16 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.figure import Figure
 
-from her2core.analysis.agreement_report import (
+from her2core.analysis.anchors import RNA, anchor_table, anchor_text
+from her2core.analysis.results import (
     COLOURS,
-    anchor_table,
+    RESEARCH_ONLY,
+    Answer,
+    ResultTable,
     count_column,
     estimate_columns,
+    estimated,
+    markdown,
     spread,
     text_column,
 )
-from her2core.analysis.anchors import RNA
-from her2core.analysis.results import RESEARCH_ONLY, Answer, ResultTable, interval, markdown, number
 from her2core.analysis.rna import LEVELS, OUTLIER, Rna, RnaSet
 from her2core.analysis.samples import GROUP_ORDER
 from her2core.lake.schema import REAL, Column
@@ -110,13 +113,12 @@ def _text(found: Rna) -> str:
         parts.append("**No value belongs to a specimen of the run: nothing can be compared.**")
     for s in found.sets:
         parts += [f"## {s.platform}, {s.unit}", _set(s)]
-    names = ("of", "value", "setting", "source")
-    parts += ["## Published figures", markdown(names, [(a.of, a.value, a.setting, a.source) for a in RNA])]
+    parts += ["## Published figures", anchor_text(RNA)]
     return "\n\n".join(parts) + "\n"
 
 
 def _set(s: RnaSet) -> str:
-    rows = [(name, str(e.n), f"{number(e.value)} ({interval(e.low, e.high)})") for name, e in s.measures]
+    rows = [(name, str(e.n), estimated(e)) for name, e in s.measures]
     lines = [f"{len(s.matched)} specimens. Values: {s.scale}."]
     if rows:
         lines.append(markdown(("measure", "n", "value (95 %, draws of patients)"), rows))
