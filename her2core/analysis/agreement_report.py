@@ -298,14 +298,11 @@ def _text(found: Agreement) -> str:
     parts += [
         "## How this was computed",
         f"Intervals are 95 %, percentiles of {REPLICATES} draws of patients with their slides; where all or "
-        f"no "
-        f"slides agree, Wilson's interval with a patient as one trial. Fewer than {MIN_PATIENTS} patients "
-        f"give no "
-        "interval. Kappas say which weights they have. Of several reads by one person the first counts; "
-        "later ones "
-        "are compared with it alone. A slide without a score is in the counts and in no rate. Agreement "
-        "with a "
-        "reader is not accuracy, and low and ultralow are no result categories of ASCO/CAP.",
+        f"no slides agree, Wilson's interval with a patient as one trial. Fewer than {MIN_PATIENTS} "
+        "patients give no interval. Kappas say which weights they have. Of several reads by one person the "
+        "first counts; later ones are compared with it alone. A slide without a score is in the counts and "
+        "in no rate. Agreement with a reader is not accuracy, and low and ultralow are no result "
+        "categories of ASCO/CAP.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -386,8 +383,7 @@ def _panels(panels: Sequence[Panel]) -> str:
     return (
         markdown(names, rows)
         + "\n\nThat all agree becomes rarer with every rater: compare it with the published 28.8 % of 18 "
-        "readers "
-        "only along the ONEST curve (`onest.csv`)."
+        "readers only along the ONEST curve (`onest.csv`)."
     )
 
 
@@ -425,9 +421,8 @@ def _cap(found: Agreement) -> str:
         else "**These reads are no validation by these sizes.**"
     )
     return (
-        f"{verdict} The guideline is on one reader's glass and digital reads ({CAP_SOURCE}); it asks "
-        f"nothing of "
-        f"machines.\n\n{table}"
+        f"{verdict} The guideline is on one reader's glass and digital reads ({CAP_SOURCE}); it asks nothing "
+        f"of machines.\n\n{table}"
     )
 
 

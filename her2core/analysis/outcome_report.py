@@ -292,11 +292,9 @@ def _text(found: Outcome) -> str:
     parts = [
         "# Outcome by HER2",
         f"{RESEARCH_ONLY} Associations of one cohort: therapy was not assigned by chance, and no number "
-        f"here says "
-        "that a therapy works, or fails, because of HER2.",
+        "here says that a therapy works, or fails, because of HER2.",
         f"{len(found.joined)} lines of therapy of {patients} patients; {len(used)} have a sample that was "
-        f"surely taken "
-        f"before. Endpoints: {', '.join(found.endpoints) or 'none'}. Measures: "
+        f"surely taken before. Endpoints: {', '.join(found.endpoints) or 'none'}. Measures: "
         f"{', '.join((MEAN, *found.metrics))}.",
         "## Who is not compared",
         _excluded(found),
@@ -319,20 +317,15 @@ def _text(found: Outcome) -> str:
         anchor_text(OUTCOME),
         "## How this was computed",
         "Time runs from the start of a line. A patient is at risk from `entry_days` on and enters a "
-        "comparison once, with "
-        "the first line that belongs to it. A sample counts if it was surely taken by the day of the start; "
-        "of several the "
-        "last. Cox's models (statsmodels, Efron's ties) have baseline hazards of their own for centre, "
-        "kind of site of the sample, class of therapy and intent where patients differ in them; measures "
-        "are per standard deviation. Adjusted means beside "
-        "the mean membrane "
-        "OD and ER, since heterogeneity follows from the mean. Proportional hazards are tested by "
-        "Schoenfeld residuals "
-        "against the rank of time; where that p is small read the restricted means. p of all adjusted "
-        "metrics are one "
-        f"family of Benjamini and Hochberg. Fewer than {MIN_EVENTS:g} events a coefficient are refused, "
-        f"fewer than "
-        f"{FEW_EVENTS:g} marked. A metric of several slides is their mean, weighted by cells.",
+        "comparison once, with the first line that belongs to it. A sample counts if it was surely taken "
+        "by the day of the start; of several the last. Cox's models (statsmodels, Efron's ties) have "
+        "baseline hazards of their own for centre, kind of site of the sample, class of therapy and intent "
+        "where patients differ in them; measures are per standard deviation. Adjusted means beside the "
+        "mean membrane OD and ER, since heterogeneity follows from the mean. Proportional hazards are "
+        "tested by Schoenfeld residuals against the rank of time; where that p is small read the "
+        "restricted means. p of all adjusted metrics are one family of Benjamini and Hochberg. Fewer than "
+        f"{MIN_EVENTS:g} events a coefficient are refused, fewer than {FEW_EVENTS:g} marked. A metric of "
+        "several slides is their mean, weighted by cells.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -352,20 +345,18 @@ def _cautions(found: Outcome) -> Iterator[str]:
     if used and not any(one.line.entry_days for one in used):
         yield (
             "**No row has `entry_days`**: patients count as observed from the start of their line. If they "
-            "were enrolled "
-            "later, those who died before are missing and survival is too long."
+            "were enrolled later, those who died before are missing and survival is too long."
         )
     if between := sum(one.therapy_between for one in used):
         yield (
             f"{between} lines began after another therapy that came later than the sample: HER2 may have "
-            f"changed since."
+            "changed since."
         )
     unclassed = sum(one.sample.group is None for one in used if one.sample)
     if unclassed:
         yield (
             f"{unclassed} samples have a class that is no group here (equivocal, 0_unresolved, negative of "
-            f"rules without "
-            "low); they are in no comparison of classes."
+            "rules without low); they are in no comparison of classes."
         )
     if found.small:
         yield (f"Groups of fewer than {MIN_GROUP} patients have no curve: {'; '.join(found.small)}.")
@@ -444,9 +435,8 @@ def _models(found: Outcome) -> str:
     )
     text = (
         "Ratios of hazards (pfs, dfs, os: above 1 is worse) and of odds (pcr, response: above 1 is better), "
-        "each "
-        "the most adjusted one; all stand in `models.csv`. 3+ is never one group with 2+/ISH+.\n\n"
-        f"{markdown(names, rows)}"
+        "each the most adjusted one; all stand in `models.csv`. 3+ is never one group with "
+        f"2+/ISH+.\n\n{markdown(names, rows)}"
     )
     if refused:
         text += "\n\nNot estimated:\n\n" + "\n".join(f"- {line}" for line in refused)
@@ -465,8 +455,7 @@ def _interactions(found: Outcome) -> str:
     names = ("endpoint", "measure", "n / events", "hazard ratio per SD by therapy", "p", "p, family", "")
     return (
         "Whether the ratios differ is the p, not whether one of them alone is significant. Therapies were "
-        "chosen for "
-        f"patients, often by HER2 itself.\n\n{markdown(names, rows)}"
+        f"chosen for patients, often by HER2 itself.\n\n{markdown(names, rows)}"
     )
 
 
@@ -490,8 +479,7 @@ def _cut_points(found: Outcome) -> str:
     names = ("endpoint", "therapy", "measure", "cut", "ratio as found", "ratio corrected", "p of the search")
     return (
         f"Every search finds a cut. The corrected ratio has its optimism taken off by {CUT_DRAWS} draws; a "
-        f"cut needs another "
-        f"cohort before it means anything.\n\n{markdown(names, rows)}"
+        f"cut needs another cohort before it means anything.\n\n{markdown(names, rows)}"
     )
 
 

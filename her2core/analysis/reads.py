@@ -261,8 +261,8 @@ def _rounds(reads: Sequence[Read], problems: list[str]) -> list[Read]:
         by = [r.round or (r.date.toordinal() if r.date else 0) for r in group]
         if len(group) > 1 and (0 in by or max(Counter(by).values()) > 1):
             problems.append(
-                f"{rater} read {slide} {len(group)} times; give each its round, or its date, to say which "
-                f"is first"
+                f"{rater} read {slide} {len(group)} times; give each its round, or its date, to say which is "
+                "first"
             )
             continue
         order = sorted(range(len(group)), key=by.__getitem__)

@@ -183,7 +183,7 @@ def compute_rna(values: Sequence[RnaValue], samples: Sequence[Sample], cut: floa
     if len(groups) > 1 and cut is not None:
         raise ManifestError(
             f"--cut {cut:g}: the table has {len(groups)} platforms and units; a cut-off is of one. Give one "
-            f"at a time"
+            "at a time"
         )
     sets = [
         _set(platform, unit, [(by_name[name], each) for name, each in of.items()], cut)

@@ -102,8 +102,7 @@ def _text(found: Rna) -> str:
     parts = [
         "# RNA and HER2",
         f"{RESEARCH_ONLY} Bulk RNA is of a mixture of cells and cannot measure heterogeneity within a "
-        f"sample; cut-offs of one "
-        "platform and unit do not transfer to another.",
+        "sample; cut-offs of one platform and unit do not transfer to another.",
     ]
     if found.unmatched:
         parts.append(
@@ -134,9 +133,8 @@ def _set(s: RnaSet) -> str:
         )
     if np.isfinite(s.within_sd):
         lines.append(
-            f"{s.several} patients have several values: SD {s.within_sd:.2f} within them, "
-            f"{s.between_sd:.2f} between "
-            "patients."
+            f"{s.several} patients have several values: SD {s.within_sd:.2f} within them, {s.between_sd:.2f} "
+            "between patients."
         )
     return "\n\n".join(lines)
 

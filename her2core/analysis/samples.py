@@ -100,8 +100,7 @@ def read_samples(
     if unknown:
         raise ManifestError(
             f"--metric {', '.join(unknown)}: not in this run's tables; expected {', '.join(LEVELS)}, or a "
-            f"metric of "
-            f"docs/heterogeneity.md with its size, such as rao_q or eta2_250um"
+            "metric of docs/heterogeneity.md with its size, such as rao_q or eta2_250um"
         )
     samples, dates, used = [], dates or {}, set()
     columns = (
@@ -123,7 +122,7 @@ def read_samples(
         if given and row["collection_date"] and given != row["collection_date"]:
             raise ManifestError(
                 f"{keys[1]} was taken on {row['collection_date']} by the manifest and on {given} by the "
-                f"table of biopsies"
+                "table of biopsies"
             )
         values = {name: float(row[name]) for name in LEVELS if row[name] is not None}
         slides = slides_of.get(tuple(row[key] for key in _SPECIMEN), [])
