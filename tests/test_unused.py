@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from her2core.lake.schema import RUNS
 from her2core.lake.tables import commit_rows
 from her2core.lake.unused import find_unused, remove
 from her2core.storage.lease import BusyError, held
+from her2core.storage.listing import walk_folder
 from her2core.storage.store import Store
+from tests.conftest import Bucket
 
 STAGES = ("pyramid", "profile", "cells", "slide")
 
@@ -47,8 +50,6 @@ def say(store: Store, run_id: str, keys: list[str], state: str = "complete", **c
     }
     moment = time.time() + len(run_id) + int(run_id[1:])
     row |= {"run_id": run_id, "state": state, "cohort": "c", "inputs": json.dumps(inputs)}
-    from datetime import UTC, datetime
-
     row |= {name: datetime.fromtimestamp(moment, UTC) for name in ("started_at", "finished_at")}
     commit_rows(store, RUNS, [row | changed])
 
@@ -86,6 +87,17 @@ def test_what_the_last_run_names_stays_and_records_go_first(store: Store) -> Non
         remove(store, found, lease, lambda each: None)
     assert left(store) == {"new"}
     assert find_unused(store, days=0) == []
+
+
+def test_a_folder_is_listed_by_paths_in_the_store_on_s3_as_on_disk(tmp_path: Path, s3: Bucket) -> None:
+    for place in (tmp_path / "out", f"{s3.uri}/out"):
+        store = Store(place)
+        leave(store, "k")
+        assert {each.path for each in walk_folder(store, "pyramids")} == {
+            "pyramids/pyramid-k/zarr.json",
+            "pyramids/pyramid-k/0/c/0",
+        }
+        assert [*walk_folder(store, "journal")] == []
 
 
 def test_more_runs_and_what_was_written_lately_can_be_kept(store: Store) -> None:

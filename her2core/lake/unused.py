@@ -23,7 +23,7 @@ from her2core.lake.ghosts import UNFINISHED, inputs_of, newest_first
 from her2core.lake.schema import SLIDES
 from her2core.lake.tables import read_rows
 from her2core.storage.lease import Lease
-from her2core.storage.listing import walk
+from her2core.storage.listing import walk_folder
 from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -124,24 +124,17 @@ def _output(stage: str, key: str) -> str:
 
 def _everything(store: Store) -> Iterator[tuple[Unused, float]]:
     """All records, and then all outputs, each with the time when the last of its objects was written."""
-    for path, size, changed in _listed(store, RECORDS):
-        yield Unused(path, "records", size, 1, False), changed
+    for each in walk_folder(store, RECORDS):
+        yield Unused(each.path, "records", each.size, 1, False), each.changed
     for folder in FOLDERS.values():
         what = folder.partition("/")[0]
         whole: dict[str, tuple[int, int, float]] = {}
-        for path, size, changed in _listed(store, folder):
-            name = f"{folder}/{path.removeprefix(f'{folder}/').partition('/')[0]}"
-            bytes_, objects, latest = whole.get(name, (0, 0, 0.0))
-            whole[name] = (bytes_ + size, objects + 1, max(latest, changed))
+        for each in walk_folder(store, folder):
+            name = f"{folder}/{each.path.removeprefix(f'{folder}/').partition('/')[0]}"
+            size, objects, latest = whole.get(name, (0, 0, 0.0))
+            whole[name] = (size + each.size, objects + 1, max(latest, each.changed))
         for name, (size, objects, latest) in sorted(whole.items()):
             yield Unused(name, what, size, objects, not name.endswith(".parquet")), latest
-
-
-def _listed(store: Store, folder: str) -> Iterator[tuple[str, int, float]]:
-    if not store.list(folder):
-        return
-    for each in walk(Store(store.uri(folder), endpoint_url=store.endpoint_url)):
-        yield f"{folder}/{each.path}", each.size, each.changed
 
 
 def summed(unused: Iterable[Unused]) -> Mapping[str, tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from her2core.lake.tables import read_rows
 from her2core.records import SlideState
 from her2core.storage.journal import FOLDER, SlideStatus, status_of
 from her2core.storage.lease import Holder, holder
-from her2core.storage.listing import walk
+from her2core.storage.listing import walk_folder
 from her2core.storage.store import Store
 
 RATE_OVER = timedelta(minutes=30)
@@ -132,13 +132,12 @@ class Watch:
     def _entries(self, run_id: str, started: datetime) -> list[SlideStatus]:
         """The journal's entries of a run; those that did not change are not read again."""
         changed = []
-        journal = Store(self.store.uri(FOLDER), endpoint_url=self.store.endpoint_url)
-        for each in walk(journal) if self.store.list(FOLDER) else ():
+        for each in walk_folder(self.store, FOLDER):
             tag = f"{each.tag} {each.changed}"
             if each.changed >= started.timestamp() - 60 and self.known.get(each.path, ("",))[0] != tag:
                 changed.append((each.path, tag))
         with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-            read = pool.map(lambda item: status_of(self.store, f"{FOLDER}/{item[0]}"), changed)
+            read = pool.map(lambda item: status_of(self.store, item[0]), changed)
             for (path, tag), status in zip(changed, read, strict=True):
                 if status is not None:
                     self.known[path] = (tag, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ class Listed:
     Attributes
     ----------
     path
-        Relative to the place that was listed, with ``/``.
+        Relative to the store that was listed, with ``/``.
     tag
         ETag of an object; of a file its modification time and inode, which other bytes hardly share.
     changed
@@ -58,6 +58,13 @@ def walk(store: Store) -> Iterator[Listed]:
         yield from _local(store.root, "", 0, set())
     else:
         yield from _remote(store)
+
+
+def walk_folder(store: Store, folder: str) -> Iterator[Listed]:
+    """Every object in a folder of a store, by its path in the store; none if there is no such folder."""
+    if store.exists(folder):
+        for each in walk(Store(store.uri(folder), endpoint_url=store.endpoint_url)):
+            yield replace(each, path=f"{folder}/{each.path}")
 
 
 def uploads_in_flight(store: Store) -> frozenset[str]:
