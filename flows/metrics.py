@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from her2core.errors import ConfigError
+from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import RUNS
 from her2core.lake.tables import read_rows
-from her2core.lake.views import FINISHED
 from her2core.stages.failures import cleaned
 from her2core.stages.progress import COHORT, ENDED, Progress, Published
 from her2core.storage.store import Store

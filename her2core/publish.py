@@ -32,7 +32,9 @@ from her2core.lake import schema
 from her2core.lake.batches import OWN_FILES, SlideTable
 from her2core.lake.cube import write_cube_of_table
 from her2core.lake.ghosts import (
+    COMPLETE,
     INTERRUPTED,
+    PARTIAL,
     RUNNING,
     clear_pictures,
     dropped_slides,
@@ -177,7 +179,7 @@ class Publisher:
         inputs = [self._input(result) for result in finished] + list(self._carried())
         states = Counter(entry["state"] for entry in inputs)
         whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
-        self._say("complete" if whole else "partial", versions, inputs)
+        self._say(COMPLETE if whole else PARTIAL, versions, inputs)
         self._trace("COMPLETE", run.run_id, versions)
         clear_pictures(store, [result.outcome.slide.slide_id for result in finished], dropped)
         slides = tuple(self.rows[result.outcome.slide.slide_id] for result in finished)

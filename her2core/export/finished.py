@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from her2core.analysis.finished import finished_rows, opened, quoted
 from her2core.errors import ConfigError, StoreError
+from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
 from her2core.params import IHCParams
 from her2core.records import Assay
@@ -26,8 +27,6 @@ from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
 
 Row = dict[str, Any]
-FINISHED = ("complete", "partial")
-"""States of a run whose tables are whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from her2core.lake.schema import CASES, PATIENTS, RUNS, SLIDES
 from her2core.lake.tables import Keep, read_rows
 from her2core.storage.store import Store
 
+FINISHED = COMPLETE, PARTIAL = "complete", "partial"
+"""States of a run that came to its end: its versions hold it whole."""
 RUNNING, INTERRUPTED = "running", "interrupted"
 UNFINISHED = frozenset({RUNNING, INTERRUPTED})
 """States of runs that did not come to their end."""

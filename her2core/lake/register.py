@@ -8,7 +8,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from her2core.lake.schema import TABLES
 from her2core.lake.slide_files import FOLDER
-from her2core.lake.tables import open_table
+from her2core.lake.tables import open_table, sql_text
 from her2core.storage.store import Store
 
 
@@ -32,18 +32,18 @@ class Registered:
     def spark(self, schema: str) -> str:
         """Statement for Spark, Databricks and other engines with Delta's own SQL."""
         where = self.location if "://" in self.location else f"file://{self.location}"
-        return f"CREATE TABLE IF NOT EXISTS {schema}.{self.name} USING DELTA LOCATION {_quoted(where)};"
+        return f"CREATE TABLE IF NOT EXISTS {schema}.{self.name} USING DELTA LOCATION {sql_text(where)};"
 
     def trino(self, schema: str) -> str:
         """Statement for Trino's Delta connector."""
         return (
-            f"CALL delta.system.register_table(schema_name => {_quoted(schema)}, "
-            f"table_name => {_quoted(self.name)}, table_location => {_quoted(self.location)});"
+            f"CALL delta.system.register_table(schema_name => {sql_text(schema)}, "
+            f"table_name => {sql_text(self.name)}, table_location => {sql_text(self.location)});"
         )
 
     def duckdb(self, schema: str) -> str:
         """Statement for DuckDB with its extension ``delta``."""
-        rows = f"SELECT * FROM delta_scan({_quoted(self.location)})"
+        rows = f"SELECT * FROM delta_scan({sql_text(self.location)})"
         return f"CREATE OR REPLACE VIEW {schema}.{self.name} AS {rows};"
 
 
@@ -57,7 +57,3 @@ def registered(store: Store) -> list[Registered]:
             continue
         found.append(Registered(table.name, store.uri(f"{FOLDER}/{table.name}"), version, table.description))
     return found
-
-
-def _quoted(text: str) -> str:
-    return "'{}'".format(text.replace("'", "''"))

@@ -351,7 +351,8 @@ def _stored(
     added = [field for field in _schema(delta) if field.name not in own.names]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
     named = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
-    wanted = " AND ".join(f'"{name}" IN ({_quoted(values)})' for name, values in (among or {}).items())
+    listed = {name: ", ".join(map(sql_text, values)) for name, values in (among or {}).items()}
+    wanted = " AND ".join(f'"{name}" IN ({values})' for name, values in listed.items())
     query = f"SELECT {named} FROM stored" + (f" WHERE {wanted}" if wanted else "")
     try:
         found = pa.table(QueryBuilder().register("stored", delta).execute(query))
@@ -360,8 +361,9 @@ def _stored(
     return found.cast(schema)
 
 
-def _quoted(values: Sequence[str]) -> str:
-    return ", ".join("'{}'".format(value.replace("'", "''")) for value in values)
+def sql_text(text: str) -> str:
+    """A text for SQL."""
+    return "'{}'".format(text.replace("'", "''"))
 
 
 def with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from deltalake.exceptions import TableNotFoundError
 
 from her2core.errors import ConfigError
+from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import RUNS, TABLES, Table
 from her2core.lake.slide_files import FOLDER
-from her2core.lake.tables import active_paths, open_table, read_rows
+from her2core.lake.tables import active_paths, open_table, read_rows, sql_text
 from her2core.storage.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-FINISHED = ("complete", "partial")
-"""States of a run that came to its end: its versions hold it whole."""
 _MAGIC = str.maketrans({character: f"[{character}]" for character in "[*?"})
 
 
@@ -58,7 +57,7 @@ def create_views(connection: DuckDBPyConnection, store: Store, run_id: str | Non
         files = _files(store, table, version) if newest or version is not None else []
         _create(connection, table, files)
     connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW run AS SELECT * FROM runs WHERE run_id = {_quoted(run['run_id'])}"
+        f"CREATE OR REPLACE TEMP VIEW run AS SELECT * FROM runs WHERE run_id = {sql_text(run['run_id'])}"
     )
     return str(run["run_id"])
 
@@ -96,10 +95,6 @@ def _create(connection: DuckDBPyConnection, table: Table, files: list[str]) -> N
     connection.register(columns, table.schema.empty_table())
     rows = f"SELECT * FROM {columns}"
     if files:
-        listed = ", ".join(_quoted(file.translate(_MAGIC)) for file in files)
+        listed = ", ".join(sql_text(file.translate(_MAGIC)) for file in files)
         rows += f" UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name = true)"
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS {rows}")
-
-
-def _quoted(text: str) -> str:
-    return "'{}'".format(text.replace("'", "''"))
