@@ -242,6 +242,11 @@ def test_assisted_reads_are_a_panel_of_their_own(tmp_path: Path) -> None:
     [
         ("slide_id,reader,score", [("s1", "anna", "4+")], "row 2: score is '4+'"),
         ("slide_id,reader,score", [("s1", "anna", "1+"), ("s1", "anna", "2+")], "anna read s1 2 times"),
+        (
+            "slide_id,reader,score,round,date",
+            [("s1", "anna", "1+", "2", ""), ("s1", "anna", "2+", "", "2026-01-01")],
+            "anna read s1 2 times",
+        ),
         ("slide_id,reader,score,date", [("s1", "anna", "1+", "1.2.2026")], "expected YYYY-MM-DD"),
         ("slide_id,score", [("s1", "1+")], "expected the columns slide_id, reader and score"),
         ("slide_id,reader,score", [("", "anna", "1+")], "no slide_id"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from her2core.analysis.finished import finished_rows
@@ -252,13 +252,14 @@ def _read(slide: str, reader: str, text: str | None) -> Read:
 
 
 def _rounds(reads: Sequence[Read], problems: list[str]) -> list[Read]:
-    """Reads of one slide by one reader numbered in their order: by round, else by date."""
+    """Reads of one slide by one reader in their order: by round where all have one, else by date."""
     groups: dict[tuple[str, str], list[Read]] = {}
     for read in reads:
         groups.setdefault((read.rater, read.slide_id), []).append(read)
     out = []
     for (rater, slide), group in groups.items():
-        by = [r.round or (r.date.toordinal() if r.date else 0) for r in group]
+        dated = [r.date.toordinal() if r.date else 0 for r in group]
+        by = [r.round for r in group] if all(r.round for r in group) else dated
         if len(group) > 1 and (0 in by or max(Counter(by).values()) > 1):
             problems.append(
                 f"{rater} read {slide} {len(group)} times; give each its round, or its date, to say which is "
@@ -266,7 +267,5 @@ def _rounds(reads: Sequence[Read], problems: list[str]) -> list[Read]:
             )
             continue
         order = sorted(range(len(group)), key=by.__getitem__)
-        for place, i in enumerate(order, start=1):
-            r = group[i]
-            out.append(Read(slide, rater, r.level, r.why, place, r.date, r.modality, r.assisted))
+        out += [replace(group[i], round=place) for place, i in enumerate(order, start=1)]
     return out
