@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from her2core.analysis.resampling import Floats
 from her2core.analysis.survival import (
-    Floats,
     NotEstimableError,
     Times,
     benjamini_hochberg,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from her2core.analysis.resampling import Floats
 from her2core.analysis.samples import GROUP_ORDER, Joined
 from her2core.analysis.survival import (
     FEW_EVENTS,
@@ -22,7 +23,6 @@ from her2core.analysis.survival import (
     CutPoint,
     Effect,
     Fitted,
-    Floats,
     NotEstimableError,
     Times,
     benjamini_hochberg,

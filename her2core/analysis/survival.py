@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm, rankdata
 
+from her2core.analysis.resampling import SEED, Floats
 from her2core.statistics import Z95
 
-Floats = NDArray[np.float64]
 MIN_EVENTS = 5.0
 """Fewer events a coefficient are refused (Vittinghoff E, McCulloch CE. Am J Epidemiol 2007;165:710-718)."""
 FEW_EVENTS = 10.0
@@ -40,7 +40,6 @@ CUTS = 25
 """Cut-points tried. Ours."""
 CUT_DRAWS = 200
 """Bootstrap draws by which a cut-point's optimism is estimated. Ours."""
-SEED = 20260115
 
 
 class NotEstimableError(ValueError):
