@@ -220,10 +220,19 @@ def test_an_earlier_run_is_reported_as_it_was(tmp_path: Path) -> None:
     (then,) = read_run(store, RUN).slides
     assert (last["score"], then["score"]) == ("3+", "1+")
     assert (read_run(store).measures["a"]["shannon"], read_run(store, RUN).measures) == (0.5, {})
-    with pytest.raises(ConfigError, match="no run nothing; the last ones are 20260102T030405Z-abcdef, 2027"):
+    with pytest.raises(ConfigError, match=f"no finished run nothing; the last ones are {RUN}, 2027"):
         read_run(store, "nothing")
     with pytest.raises(ConfigError, match="holds no finished run"):
         read_run(Store(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted"])
+def test_a_run_that_has_not_come_to_its_end_is_not_the_last(run: Store, state: str) -> None:
+    later = "20270102T030405Z-abcdef"
+    write_run(run, [slide("a")], [specimen([slide("a")])], run_id=later, state=state, finished_at=_at(9))
+    assert read_run(run).run_id == RUN
+    with pytest.raises(ConfigError, match=f"no finished run {later}"):
+        read_run(run, later)
 
 
 def test_a_run_of_an_older_version_is_reported_without_the_columns_it_lacks(run: Store) -> None:
@@ -276,4 +285,6 @@ def test_the_command_line_writes_a_page_or_says_what_it_needs(run: Store, tmp_pa
     assert (compared["slides_changed"], compared["specimens_changed"]) == (0, 0)
     assert str(asked("--compare", run.root).exception) == "1 runs given; --compare takes two runs"
     assert "2 runs given; one run a report" in str(asked(run.root, run.root).exception)
-    assert "no run 20200102T030405Z-abcdef" in str(asked(f"{run.root}@20200102T030405Z-abcdef").exception)
+    assert "no finished run 20200102T030405Z-abcdef" in str(
+        asked(f"{run.root}@20200102T030405Z-abcdef").exception
+    )

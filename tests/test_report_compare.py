@@ -90,7 +90,7 @@ def test_the_page_holds_both_runs_and_no_address(runs: tuple[Store, Store]) -> N
     assert FOLDER not in page.read_text()
     filed = csv.DictReader(io.StringIO((page.parent / "data" / "changes.csv").read_text()))
     assert len(list(filed)) == 8
-    with pytest.raises(ConfigError, match="holds no run 2020"):
+    with pytest.raises(ConfigError, match="holds no finished run 2020"):
         write_comparison((runs[0], "2020"), (runs[1], None))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from her2core.analysis.finished import finished_rows
 from her2core.errors import ConfigError
+from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, PATIENTS, RUNS, SLIDES, Table
 from her2core.lake.tables import read_version
 from her2core.storage.store import Store
@@ -77,7 +78,8 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
         If the output holds no finished run, or not this one.
     """
     columns = [column.name for column in RUNS.columns]
-    runs = finished_rows(store, RUNS, columns) if store.exists(f"tables/{RUNS.name}/_delta_log") else []
+    known = finished_rows(store, RUNS, columns) if store.exists(f"tables/{RUNS.name}/_delta_log") else []
+    runs = [run for run in known if run["state"] in FINISHED]
     runs.sort(key=lambda run: (run["finished_at"], run["run_id"]))
     if not runs:
         raise ConfigError(
@@ -86,7 +88,7 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
     found = [run for run in runs if run_id in (None, run["run_id"])]
     if not found:
         last = ", ".join(run["run_id"] for run in runs[-5:])
-        raise ConfigError(f"{store.uri()} holds no run {run_id}; the last ones are {last}")
+        raise ConfigError(f"{store.uri()} holds no finished run {run_id}; the last ones are {last}")
     run = found[-1]
     own = {each["slide_id"] for each in json.loads(run["inputs"])}
 
