@@ -22,6 +22,7 @@ from her2core.analysis.results import RESEARCH_ONLY
 from her2core.errors import ConfigError, ManifestError, StoreError
 from her2core.intake.roi import DrawnTissue, read_tissue
 from her2core.lake.schema import CELLS, SLIDES
+from her2core.lake.tables import sql_text
 from her2core.params import RoiParams, ScoreParams
 from her2core.records import Assay, SlideRow, StainProfile
 from her2core.scoring.tissue_features import TissueFeatures
@@ -271,7 +272,7 @@ def _slide(
     mpp = float(found["mpp"])
     size = (found["height_px0"], found["width_px0"])
     tissue = read_tissue(str(row.roi_uri), *size, mpp, roi, margin_um=MARGIN_UM, endpoint_url=endpoint_url)
-    where = "slide_id = '{}'".format(row.slide_id.replace("'", "''"))
+    where = f"slide_id = {sql_text(row.slide_id)}"
     table = finished_table(store, CELLS, ("cell_id", *FROM_CELLS, "completeness", "cell_class"), where)
     old = [name for name in (*FROM_CELLS, "completeness") if table[name].null_count]
     if old:
