@@ -28,7 +28,7 @@ from her2core.kernels.ihc import planes, splitting
 from her2core.kernels.ihc.cell import measure
 from her2core.kernels.ihc.kernel import IHCKernel, warm
 from her2core.kernels.polar import N_RAYS, bend_costs, new_lap, new_ray_index, trace
-from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, unmix
+from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, reference_stain, unmix
 from her2core.params import IHCParams, ProfileParams
 from her2core.phantom import PhantomSpec, cell_class, render_field
 from her2core.profile.build import build_profile
@@ -48,18 +48,7 @@ def profiled(rgb: RGB, mpp: float) -> StainProfile:
 
 
 def by_hand() -> StainProfile:
-    return StainProfile(
-        i0=I0,
-        i0_source="glass",
-        hematoxylin=REFERENCE_HEMATOXYLIN,
-        dab=REFERENCE_DAB,
-        source="reference",
-        fallback=None,
-        hematoxylin_angle_deg=0.0,
-        dab_angle_deg=0.0,
-        hematoxylin_low_od=0.05,
-        hematoxylin_high_od=0.25,
-    )
+    return reference_stain(I0)
 
 
 def cut(rgb: RGB, box: Box) -> RGB:

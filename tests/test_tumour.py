@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from her2core.cases.specimens import SlideOutcome, score_case
 from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_ihc import load_rules
+from her2core.kernels.stain import reference_stain
 from her2core.params import ScoreParams
-from her2core.records import Assay, Quality, SlideProfile, SlideRow, SlideState, StainProfile
+from her2core.records import Assay, Quality, SlideProfile, SlideRow, SlideState
 from her2core.scoring.ihc import MeasuredCells, SlideScore, score_slide
 from her2core.scoring.tissue_features import AROUND_UM as REACHES_UM
 from her2core.scoring.tissue_features import SQUARE_UM, TissueFeatures
@@ -34,18 +35,7 @@ from her2core.scoring.tumour import (
 )
 
 MPP = 0.25
-STAIN = StainProfile(
-    i0=(240.0, 240.0, 240.0),
-    i0_source="glass",
-    hematoxylin=(0.651, 0.701, 0.290),
-    dab=(0.269, 0.568, 0.778),
-    source="estimated",
-    fallback=None,
-    hematoxylin_angle_deg=0.0,
-    dab_angle_deg=0.0,
-    hematoxylin_low_od=0.05,
-    hematoxylin_high_od=0.25,
-)
+STAIN = reference_stain((240.0, 240.0, 240.0))
 GOOD = Quality("pass", (), 0.1, 1.0, 0.0, 0.0, 0.0, 0.0, 0.05)
 PARAMS = ScoreParams()
 RULES = load_rules(PARAMS.rules)

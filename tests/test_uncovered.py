@@ -5,21 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from her2core.kernels.stain import reference_stain
 from her2core.profile.uncovered import stained_without_cells
-from her2core.records import StainProfile
 
-STAIN = StainProfile(
-    i0=(240.0, 240.0, 240.0),
-    i0_source="glass",
-    hematoxylin=(0.651, 0.701, 0.290),
-    dab=(0.269, 0.568, 0.778),
-    source="reference",
-    fallback=None,
-    hematoxylin_angle_deg=0.0,
-    dab_angle_deg=0.0,
-    hematoxylin_low_od=0.05,
-    hematoxylin_high_od=0.2,
-)
+STAIN = reference_stain((240.0, 240.0, 240.0))
 
 
 def slide() -> np.ndarray:

@@ -28,6 +28,7 @@ Vector = tuple[float, float, float]
 
 REFERENCE_HEMATOXYLIN: Vector = (0.651, 0.701, 0.290)  # QuPath default
 REFERENCE_DAB: Vector = (0.269, 0.568, 0.778)  # QuPath default
+DEFAULT_HEMATOXYLIN_RANGE = (0.05, 0.25)  # OD, where no tissue gives one; ours
 
 MIN_OD_NORM = 0.15  # pixels fainter than this carry noise, not direction (Macenko's beta, 0.15)
 MIN_INTENSITY = 12  # grey level below which a channel is too dark for its OD to be trusted; ours
@@ -121,6 +122,12 @@ def unmixing_matrix(hematoxylin: npt.ArrayLike, dab: npt.ArrayLike) -> Floats:
     h, d = unit(hematoxylin), unit(dab)
     inverse: Floats = np.linalg.inv(np.stack([h, d, unit(np.cross(h, d))]))
     return inverse
+
+
+def reference_stain(i0: Vector) -> StainProfile:
+    """Colour of no slide: the reference vectors and the default range, on a background ``i0``."""
+    low, high = DEFAULT_HEMATOXYLIN_RANGE
+    return StainProfile(i0, REFERENCE_HEMATOXYLIN, REFERENCE_DAB, "reference", None, 0.0, 0.0, low, high)
 
 
 def stain_table(stain: StainProfile) -> Floats:
@@ -322,9 +329,8 @@ class HematoxylinRange:
         by_contrast = self._joint.sum(axis=0)
         if int(by_contrast.sum()) < self.LEAST_PIXELS:
             return None
-        cut = self.LEVEL + int(
-            self.CUT * otsu(by_contrast[self.LEVEL :])
-        )  # among what is bluer than its surroundings
+        bluer = by_contrast[self.LEVEL :]  # than its surroundings
+        cut = self.LEVEL + int(self.CUT * otsu(bluer))
         between, inside = self._joint[:, : self.LEVEL].sum(axis=1), self._joint[:, cut + 1 :].sum(axis=1)
         if int(inside.sum()) == 0 or int(between.sum()) == 0:
             return None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from her2core.kernels.ish.dish import estimate_dish
 from her2core.kernels.stain import (
+    DEFAULT_HEMATOXYLIN_RANGE,
     MIN_OD_NORM,
     STRONG_DAB_OD,
     HematoxylinRange,
@@ -36,7 +37,6 @@ VERSION = 5
 TISSUE_LABEL = "tissue"
 VECTOR_PIXELS = 400_000  # about this many pixels at most, in a fixed stride, inform the stain vectors
 RESIDUAL_QUANTILE = 0.95  # of the OD that the two stains leave unexplained (spec §7.2)
-DEFAULT_HEMATOXYLIN_RANGE = (0.05, 0.25)  # OD, where no tissue tells; ours
 
 
 def build_profile(

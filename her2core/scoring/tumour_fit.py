@@ -19,6 +19,8 @@ EXAMPLES: Final = 400
 """Cells of tumour, and of other tissue, that a slide gives at most: neighbours say the same. Ours."""
 LEAST_EXAMPLES: Final = 20
 """Fewer cells of either are not used. Ours."""
+FULL_EXAMPLES: Final = 150
+"""So many and more together weigh the same, of either kind; fewer weigh less, each as these do. Ours."""
 PENALTY: Final = 3.0
 """Ridge penalty of a weight, in examples. Ours."""
 ROUNDS: Final = 20
@@ -76,13 +78,13 @@ def fit_model(
 
 
 def _examples(slide: DrawnCells) -> list[tuple[Array, Array, Array]]:
-    """Cells of tumour and of other tissue: features, 1 for tumour, and weights that sum to about the same."""
+    """Cells of tumour and of other tissue: features, 1 for tumour, and weights."""
     found = []
     for tumour in (False, True):
         cells = np.flatnonzero(slide.tumour == tumour)
         cells = np.random.default_rng(SEED).permutation(cells)[:EXAMPLES]
         if len(cells) >= LEAST_EXAMPLES:
-            weight = slide.weight * EXAMPLES / 2 / max(len(cells), EXAMPLES * 3 // 8)
+            weight = slide.weight * EXAMPLES / 2 / max(len(cells), FULL_EXAMPLES)
             n = len(cells)
             found.append((slide.features[cells], np.full(n, float(tumour)), np.full(n, weight)))
     return found

@@ -38,6 +38,7 @@ from her2core.kernels.ihc.splitting import find_merged, split_limits, splitting_
 from her2core.kernels.ihc.surroundings import surroundings_rule
 from her2core.kernels.nuclei import UNLIMITED, Given, Nuclei
 from her2core.kernels.polar import N_RAYS, new_ray_index, new_ray_offsets
+from her2core.kernels.stain import reference_stain
 from her2core.params import IHCParams
 from her2core.records import Box, StainProfile
 
@@ -517,20 +518,8 @@ def _within(y: NDArray[np.int32], x: NDArray[np.int32], box: Box) -> NDArray[np.
 
 def warm() -> None:
     """Compile, or load from the cache, everything the kernel calls."""
-    stain = StainProfile(
-        i0=(240.0, 240.0, 240.0),
-        i0_source="glass",
-        hematoxylin=(0.651, 0.701, 0.290),
-        dab=(0.269, 0.568, 0.778),
-        source="reference",
-        fallback=None,
-        hematoxylin_angle_deg=0.0,
-        dab_angle_deg=0.0,
-        hematoxylin_low_od=0.05,
-        hematoxylin_high_od=0.2,
-    )
     for mpp in (0.25, 0.5):
-        kernel = IHCKernel(IHCParams(), stain, mpp)
+        kernel = IHCKernel(IHCParams(), reference_stain((240.0, 240.0, 240.0)), mpp)
         edge = 2 * kernel.halo_px + 64
         rgb = np.full((edge, edge, 3), 240, np.uint8)
         cv2.circle(rgb, (edge // 2, edge // 2), round(4 / mpp), (120, 110, 180), -1)

@@ -24,6 +24,7 @@ from numba import njit
 
 from her2core.kernels.buffers import Buffers
 from her2core.kernels.stain import (
+    DEFAULT_HEMATOXYLIN_RANGE,
     MIN_INTENSITY,
     MIN_OD_NORM,
     Floats,
@@ -80,7 +81,6 @@ PURE_PERCENTILE: Final = 50  # of red pixels: the redder half gives the directio
 BLACK_POLE_OD: Final = 0.12  # a darker neutral part is silver, whose direction says nothing; ours
 MIN_PIXELS: Final = 200  # fewer pixels give no direction; ours
 MIN_RED_PIXELS: Final = 50  # ... of red, which is a few signals alone, but strong ones; ours
-DEFAULT_HEMATOXYLIN_RANGE: Final = (0.05, 0.25)  # OD, where no tissue tells; ours
 
 
 class DishPlanes(NamedTuple):
