@@ -347,6 +347,14 @@ def test_ids_that_become_one_are_refused(tmp_path: Path, out: Store) -> None:
         export_cbioportal(FinishedRun(Store(folder)), out, "her2", "HER2")
 
 
+def test_specimens_whose_names_run_together_are_refused(tmp_path: Path, out: Store) -> None:
+    of = {"case_id": "a", "her2_class": "null"}
+    cases = [of | {"specimen_id": "b-c"}, of | {"specimen_id": "b", "site": "c"}]
+    folder = write_run(tmp_path / "run", cases)
+    with pytest.raises(ConfigError, match="a-b-c, a-b-c: one id to cBioPortal"):
+        export_cbioportal(FinishedRun(Store(folder)), out, "her2", "HER2")
+
+
 def test_one_slide_that_cannot_be_written_does_not_keep_the_others(out: Store) -> None:
     def write(slide: dict[str, Any]) -> str:
         if slide["slide_id"] == "bad":

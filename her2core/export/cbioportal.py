@@ -11,9 +11,11 @@ https://docs.cbioportal.org/file-formats/
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from her2core.analysis.treatments import days_of
 from her2core.errors import ConfigError
@@ -22,6 +24,9 @@ from her2core.heterogeneity.catalogue import SLIDE_METRICS
 from her2core.lake.schema import CASES, HETEROGENEITY, PATIENTS, Table
 from her2core.records import Assay
 from her2core.storage.store import Store
+
+Specimen = tuple[str, str | None, str | None]
+Key = TypeVar("Key", str, Specimen)
 
 CANCER = {"breast": "brca", "gastric": "stad"}
 """Types of cancer in cBioPortal (OncoTree)."""
@@ -65,8 +70,8 @@ def export_cbioportal(
     if viewer is not None and "{slide_id}" not in viewer:
         raise ConfigError(f"--viewer {viewer}: expected an address with {{slide_id}} in it")
     cases = run.cases
-    samples = _ids(cases, lambda c: "-".join(str(c[k]) for k in ("case_id", "specimen_id", "site") if c[k]))
-    patients = _ids(cases, _patient)
+    samples = _ids({_specimen(c): "-".join(str(part) for part in _specimen(c) if part) for c in cases})
+    patients = _ids({_patient(c): _patient(c) for c in cases})
     kinds = {s["tumour_type"] for s in run.slides if s.get("tumour_type")}
     cancer = cancer or (CANCER.get(kinds.pop(), "mixed") if len(kinds) == 1 else "mixed" if kinds else "brca")
     files = {
@@ -87,7 +92,7 @@ def export_cbioportal(
         of | {"datatype": "PATIENT_ATTRIBUTES"},
         _clinical(PATIENTS, PATIENT_COLUMNS, ("PATIENT_ID",), of_patients),
     )
-    of_samples = [((patients[_patient(c)], samples[_key(c)]), c) for c in cases]
+    of_samples = [((patients[_patient(c)], samples[_specimen(c)]), c) for c in cases]
     files |= _pair(
         "clinical_sample",
         of | {"datatype": "SAMPLE_ATTRIBUTES"},
@@ -127,17 +132,17 @@ def _patient(case: Row) -> str:
     return str(case["patient_id"] or case["case_id"])
 
 
-def _key(case: Row) -> str:
-    return "-".join(str(case[k]) for k in ("case_id", "specimen_id", "site") if case[k])
+def _specimen(row: Row) -> Specimen:
+    """What a slide and its specimen have in common."""
+    return row["case_id"], row["specimen_id"], row["site"]
 
 
-def _ids(cases: Sequence[Row], of: Any) -> dict[str, str]:
+def _ids(names: Mapping[Key, str]) -> dict[Key, str]:
     """What cBioPortal calls each; refused where two become one."""
-    found: dict[str, str] = {}
-    for case in cases:
-        found[of(case)] = re.sub(r"[^A-Za-z0-9._-]+", "_", of(case))
-    if len(set(found.values())) < len(found):
-        twice = sorted(k for k, v in found.items() if list(found.values()).count(v) > 1)
+    found = {key: re.sub(r"[^A-Za-z0-9._-]+", "_", name) for key, name in names.items()}
+    counts = Counter(found.values())
+    twice = sorted(names[key] for key, made in found.items() if counts[made] > 1)
+    if twice:
         raise ConfigError(
             f"{', '.join(twice[:4])}: one id to cBioPortal, which takes letters, digits and ._- alone"
         )
@@ -186,7 +191,7 @@ def _value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _timeline(cases: Sequence[Row], patients: Mapping[str, str], samples: Mapping[str, str]) -> str:
+def _timeline(cases: Sequence[Row], patients: Mapping[str, str], samples: Mapping[Specimen, str]) -> str:
     """Specimens in days from the first one of their patient; those of a known day alone."""
     days: dict[str, list[tuple[date, Row]]] = {}
     for case in cases:
@@ -197,17 +202,17 @@ def _timeline(cases: Sequence[Row], patients: Mapping[str, str], samples: Mappin
     lines = ["PATIENT_ID\tSTART_DATE\tSTOP_DATE\tEVENT_TYPE\tSAMPLE_ID\tSITE\tHER2_CLASS"]
     for patient, found in sorted(days.items()):
         start = min(day for day, _ in found)
-        for day, case in sorted(found, key=lambda one: (one[0], _key(one[1]))):
-            cells = (str((day - start).days), "", "SPECIMEN", samples[_key(case)])
+        for day, case in sorted(found, key=lambda one: (one[0], samples[_specimen(one[1])])):
+            cells = (str((day - start).days), "", "SPECIMEN", samples[_specimen(case)])
             lines.append(_line([patients[patient], *cells, _value(case["site"]), _value(case["her2_class"])]))
     return "\n".join(lines) + "\n" if len(lines) > 1 else ""
 
 
-def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[str, str]) -> str:
+def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[Specimen, str]) -> str:
     """Metrics by specimen; NA where there is none."""
     cells = {s["slide_id"]: s["n_scored"] or 0 for s in run.slides if s["assay"] == Assay.IHC}
-    specimen = {s["slide_id"]: tuple(s[k] for k in ("case_id", "specimen_id", "site")) for s in run.slides}
-    sums: dict[tuple[str, tuple[Any, ...]], tuple[float, float]] = {}
+    specimen = {s["slide_id"]: _specimen(s) for s in run.slides}
+    sums: dict[tuple[str, Specimen], tuple[float, float]] = {}
     for row in run.rows(HETEROGENEITY, ("slide_id", "metric", "scale_um", "value")):
         weight = cells.get(row["slide_id"], 0)
         if row["value"] is None or not weight:
@@ -219,8 +224,8 @@ def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[str, str]) -
     names = sorted({name for name, _ in sums})
     if not names:
         return ""
-    keys = [tuple(c[k] for k in ("case_id", "specimen_id", "site")) for c in cases]
-    lines = [_line(["ENTITY_STABLE_ID", "NAME", "DESCRIPTION", *(samples[_key(c)] for c in cases)])]
+    keys = [_specimen(c) for c in cases]
+    lines = [_line(["ENTITY_STABLE_ID", "NAME", "DESCRIPTION", *(samples[key] for key in keys)])]
     for name in names:
         found = (sums.get((name, key)) for key in keys)
         values = ["NA" if one is None else f"{one[0] / one[1]:.6g}" for one in found]
@@ -229,16 +234,16 @@ def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[str, str]) -
 
 
 def _resources(
-    run: FinishedRun, study: str, viewer: str, patients: Mapping[str, str], samples: Mapping[str, str]
+    run: FinishedRun, study: str, viewer: str, patients: Mapping[str, str], samples: Mapping[Specimen, str]
 ) -> dict[str, str]:
     """A link to the viewer for every slide of a sample."""
-    specimen = {tuple(c[k] for k in ("case_id", "specimen_id", "site")): c for c in run.cases}
+    specimen = {_specimen(c): c for c in run.cases}
     lines = ["PATIENT_ID\tSAMPLE_ID\tRESOURCE_ID\tURL"]
     for slide in run.slides:
-        case = specimen.get(tuple(slide[k] for k in ("case_id", "specimen_id", "site")))
+        case = specimen.get(_specimen(slide))
         if case is not None and slide["pyramid"]:
-            url = viewer.replace("{slide_id}", slide["slide_id"])
-            lines.append(_line([patients[_patient(case)], samples[_key(case)], "HER2_SLIDE", url]))
+            url = viewer.replace("{slide_id}", quote(slide["slide_id"], safe=""))
+            lines.append(_line([patients[_patient(case)], samples[_specimen(case)], "HER2_SLIDE", url]))
     definition = (
         "RESOURCE_ID\tDISPLAY_NAME\tRESOURCE_TYPE\tDESCRIPTION\tOPEN_BY_DEFAULT\tPRIORITY\n"
         "HER2_SLIDE\tSlide\tSAMPLE\tThe slide with its cells\tFALSE\t1\n"
