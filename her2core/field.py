@@ -6,6 +6,7 @@ profile, cells, slide), so a field has the very cells, bit by bit, that it has a
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from her2core.config import Config
 from her2core.guidelines.rules_ihc import load_rules
+from her2core.lake.schema import CELLS, NUCLEI
 from her2core.params import IHCParams, ScoreParams
 from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
@@ -43,7 +45,7 @@ class FieldScore:
     score
         `SlideScore` of IHC, `ISHScore` of ISH; ``score.verdict`` holds the score, its class and the reasons.
     cells
-        Rows of the table ``cells``, or ``nuclei`` for ISH; docs/schema.md has their columns and units.
+        Rows of the table ``cells``, or ``nuclei`` for ISH, if there are any; see docs/schema.md.
     profile
         Background, stain vectors, tissue and quality, as they were measured before any cell was seen.
     heterogeneity
@@ -76,7 +78,7 @@ def score_field(
     Raises
     ------
     ValueError
-        If the array has another type or shape.
+        If the array has another type or shape, or ``mpp`` is no length.
     SlideError
         As in a run, with its reason: no tissue, pixels too coarse.
 
@@ -92,15 +94,17 @@ def score_field(
     4
     """
     assay, config = Assay(assay), config or Config()
+    if not (math.isfinite(mpp) and mpp > 0):
+        raise ValueError(f"mpp is {mpp}, expected µm per pixel, above 0")
     with tempfile.TemporaryDirectory(prefix="her2-field-") as folder:
         store = Store(folder)
         ref, profile, reader = _prepare(store, pixels, mpp, assay, config)
         measured = _measure(store, ref, profile, assay, config)
         finished = _score(store, reader, ref, profile, measured, assay, config)
-        if finished.cells is None:
-            raise AssertionError("the slide stage writes a file of rows for every slide that it scores")
-        table = "cells" if assay is Assay.IHC else "nuclei"
-        rows = pq.read_table(Path(folder) / "tables" / table / finished.cells.path)
+        table = CELLS if assay is Assay.IHC else NUCLEI
+        rows = table.schema.empty_table()
+        if finished.cells is not None:
+            rows = pq.read_table(Path(folder) / "tables" / table.name / finished.cells.path)
     score = finished.outcome.score if assay is Assay.IHC else finished.outcome.ish
     if score is None:
         raise AssertionError("a slide that is finished has a score")

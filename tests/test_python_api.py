@@ -10,8 +10,10 @@ import pytest
 
 import her2core
 from her2core import field
+from her2core.lake.schema import CELLS, NUCLEI, Table
 from her2core.params import PyramidParams
 from her2core.phantom import PhantomSpec, render_field
+from her2core.scoring.ihc import Verdict
 from tests import chain
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
@@ -48,6 +50,21 @@ def test_an_array_that_is_no_image_is_refused() -> None:
         her2core.score_field(np.zeros((20, 20, 4), np.uint8), 0.25)
     with pytest.raises(AttributeError, match="no_such"):
         her2core.no_such  # noqa: B018
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.25, float("nan"), float("inf")])
+def test_a_pixel_size_that_is_no_length_is_refused(mpp: float) -> None:
+    with pytest.raises(ValueError, match="expected µm per pixel"):
+        her2core.score_field(np.zeros((20, 20, 3), np.uint8), mpp)
+
+
+@pytest.mark.parametrize(("assay", "table"), [("HER2-IHC", CELLS), ("HER2-DISH", NUCLEI)])
+def test_a_field_without_a_cell_is_indeterminate(assay: str, table: Table) -> None:
+    of_glass = her2core.score_field(np.full((300, 300, 3), 240, np.uint8), 0.1, assay)
+    verdict = of_glass.score.verdict
+    assert (verdict.score if isinstance(verdict, Verdict) else verdict.group) is None
+    assert verdict.reasons
+    assert of_glass.cells.equals(table.schema.empty_table())
 
 
 def test_the_version_is_that_of_the_package() -> None:
