@@ -72,9 +72,10 @@ def write_run(folder: Path, specimens: Iterable[Mapping[str, Any]]) -> Path:
     return folder
 
 
-def write_scored_run(folder: Path, mix: tuple[float, ...] = (0.2, 0.2, 0.1, 0.3, 0.2)) -> Path:
+def write_scored_run(folder: Path) -> Path:
     """An output with one phantom slide, ``s1`` of case ``c1``, through all stages: pyramid, record and
     tables."""
+    mix = (0.2, 0.2, 0.1, 0.3, 0.2)
     spec = PhantomSpec(seed=3, height_px=640, width_px=640, mix=mix, pattern="mosaic")
     rgb, _ = render_field(spec)
     store = Store(folder)

@@ -249,7 +249,7 @@ def model_at(uri: str, name: str, endpoint_url: str | None) -> TumourModel | Non
 def _read(rows: Iterable[SlideRow], store: Store, roi: RoiParams, endpoint_url: str | None) -> list[_Slide]:
     """Slides with a region, in the order of their ids."""
     drawn = [r for r in rows if r.roi_uri is not None and r.assay == Assay.IHC and not r.exclude]
-    columns = ("slide_id", "state", "mpp", "height_px0", "width_px0", "score_key")
+    columns = ("slide_id", "mpp", "height_px0", "width_px0", "score_key")
     known = {row["slide_id"]: row for row in finished_rows(store, SLIDES, columns)}
     problems = [
         f"{row.slide_id}: {'not in this run' if row.slide_id not in known else 'not measured in this run'}"

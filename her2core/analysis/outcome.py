@@ -40,7 +40,8 @@ from her2core.statistics import Z95
 
 ALL = "all"
 """All classes of therapy together."""
-NOTHING = "nothing"
+UNADJUSTED = "nothing"
+"""What a model without covariates is adjusted for."""
 MEAN = "membrane_od_mean"
 DEFAULT_METRICS = ("rao_q", "eta2_250um")
 """Measures of heterogeneity that are looked at where none is named: of cells, and between regions."""
@@ -379,7 +380,7 @@ class _Asked:
             self.therapy,
             self.kind,
             question.name,
-            ", ".join(map(_short, list(columns)[1:])) or NOTHING,
+            ", ".join(map(_short, list(columns)[1:])) or UNADJUSTED,
             ", ".join(self.strata),
             question.term,
             n=int(rows.sum()),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from her2core.analysis.anchors import OUTCOME, anchor_table, anchor_text
-from her2core.analysis.outcome import ALL, MEAN, MIN_GROUP, NOTHING, GroupCurve, Model, Outcome, Spline
+from her2core.analysis.outcome import ALL, MEAN, MIN_GROUP, UNADJUSTED, GroupCurve, Model, Outcome, Spline
 from her2core.analysis.results import (
     COLOURS,
     RESEARCH_ONLY,
@@ -396,8 +396,8 @@ def _first_terms(found: Outcome) -> list[Model]:
 
 def _most_adjusted(found: Outcome, model: Model) -> bool:
     """Whether no other model of the question that gave a ratio accounts for more."""
-    return model.adjusted != NOTHING or not any(
-        m.effect and m.adjusted != NOTHING and _asked(m) == _asked(model) for m in found.models
+    return model.adjusted != UNADJUSTED or not any(
+        m.effect and m.adjusted != UNADJUSTED and _asked(m) == _asked(model) for m in found.models
     )
 
 

@@ -81,7 +81,7 @@ class Resampled:
         """Sum ``part`` over sum ``of``; Wilson's interval of patients where all or none of them count."""
         k, n = self.whole[part], self.whole[of]
         if n == 0:
-            return Estimate(np.nan, np.nan, np.nan, 0, 0)
+            return NOTHING
         found = self.estimate(lambda s: divided(s[..., part], s[..., of]))
         if k in (0, n):  # all draws are alike; a patient is one trial
             patients = int(self.having[of])

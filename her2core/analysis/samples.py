@@ -27,6 +27,7 @@ GROUPS = {
 }  # fmt: skip
 """Classes that outcome is compared by; 3+ is never one with 2+/ISH+."""
 _SPECIMEN = ("case_id", "specimen_id", "site")
+"""Columns that name a specimen."""
 GROUP_ORDER = ("3+", "2+/ISH+", "ISH+ only", "low", "ultralow", "null")
 
 
@@ -103,16 +104,7 @@ def read_samples(
             "metric of docs/heterogeneity.md with its size, such as rao_q or eta2_250um"
         )
     samples, dates, used = [], dates or {}, set()
-    columns = (
-        "case_id",
-        "patient_id",
-        "specimen_id",
-        "site",
-        "collection_date",
-        "her2_status",
-        "her2_class",
-        "slides",
-    )
+    columns = (*_SPECIMEN, "patient_id", "collection_date", "her2_status", "her2_class")
     for row in finished_rows(store, CASES, (*columns, *LEVELS)):
         keys = [row["case_id"], f"{row['case_id']}/{row['specimen_id']}"]
         said = {key: dates[key] for key in keys if key in dates}
@@ -133,7 +125,7 @@ def read_samples(
         samples.append(
             Sample(
                 row["patient_id"] or row["case_id"],
-                "/".join(str(row[key]) for key in ("case_id", "specimen_id", "site") if row[key]),
+                "/".join(str(row[key]) for key in _SPECIMEN if row[key]),
                 taken,
                 row["site"],
                 row["her2_status"],
