@@ -44,7 +44,7 @@ from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
 from her2core.storage.journal import last_stage, write_status
-from her2core.storage.store import content_key
+from her2core.storage.store import content_key, record_of
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +113,6 @@ def not_scored(run: Run, row: SlideRow, why: SlideFailedError) -> SlideFinished:
 def left_out(row: SlideRow) -> SlideError:
     """Why an excluded slide has no result."""
     return SlideError(Reason.EXCLUDED, f"the manifest leaves it out: {row.exclude}")
-
-
-def record_of(stage: str, key: str) -> str:
-    """Where the record of a stage is published."""
-    return f"stages/{stage}/{key}.json"
 
 
 def published_slide(run: Run, row: SlideRow, key: str | None) -> SlideFinished | None:
@@ -228,10 +223,14 @@ class _Slide:
     def _on_cluster(self, stage: str, job: Callable[[], T], *, deadline: float) -> T:
         """Run one task on the cluster and wait for it."""
         report(self.row.slide_id, stage, 0, 1)
-        (result,) = fan_out(
-            self.workers, prepare.run_task, [job], keys=[self._name(stage, 0)], window=1, deadline=deadline
-        )
+        result = self._one(stage, job, deadline)
         report(self.row.slide_id, stage, 1, 1)
+        return result
+
+    def _one(self, name: str, job: Callable[[], T], deadline: float) -> T:
+        (result,) = fan_out(
+            self.workers, prepare.run_task, [job], keys=[self._name(name, 0)], window=1, deadline=deadline
+        )
         return result
 
     def _pyramid(
@@ -243,15 +242,7 @@ class _Slide:
         shards = [partial(prepare.shard, source, store, path, grid, params, task) for task in tasks]
         self._fan("pyramid", shards, deadline)
         top = partial(prepare.finish_pyramid, source, store, path, grid, settled)
-        (ref,) = fan_out(
-            self.workers,
-            prepare.run_task,
-            [top],
-            keys=[self._name("pyramid-top", 0)],
-            window=1,
-            deadline=deadline,
-        )
-        return ref
+        return self._one("pyramid-top", top, deadline)
 
     def _outlines(self, source: prepare.Source, deadline: float) -> tuple[list[str], OutlinesRef | None]:
         """Another program's nuclei, once they are published, and their key; nothing without any."""

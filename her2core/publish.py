@@ -63,7 +63,7 @@ from her2core.stages.run import Run
 from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import Division, input_of, row_digests
 from her2core.storage.lease import Lease
-from her2core.storage.store import Store
+from her2core.storage.store import Store, record_of
 from her2core.text import cleaned
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class Publisher:
         ]
         if not gone:
             return result
-        self.store.delete(f"stages/slide/{outcome.score_key}.json")
+        self.store.delete(record_of("slide", str(outcome.score_key)))
         why = f"its rows of {', '.join(gone)} are no longer in the store (vacuumed?); run again"
         log.warning("%s: %s", outcome.slide.slide_id, why)
         lost = SlideOutcome(outcome.slide, SlideState.FAILED, reason=Reason.INTERNAL, message=why)

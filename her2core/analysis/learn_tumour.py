@@ -37,7 +37,7 @@ from her2core.scoring.tumour import (
 )
 from her2core.scoring.tumour_fit import LEAST_EXAMPLES, DrawnCells, fit_model
 from her2core.storage.sources import read_small
-from her2core.storage.store import Store
+from her2core.storage.store import Store, record_of
 from her2core.text import shown
 
 MARGIN_UM: Final = 2.5
@@ -300,7 +300,7 @@ def _slide(
 
 def _stain(store: Store, key: str) -> StainProfile:
     """The slide's colour, from its published record."""
-    path = f"stages/slide/{key}.json"
+    path = record_of("slide", key)
     try:
         return _STAIN.validate_python(json.loads(store.read_bytes(path))["outcome"]["profile"]["stain"])
     except FileNotFoundError:

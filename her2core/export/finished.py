@@ -24,7 +24,7 @@ from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
 from her2core.params import IHCParams
 from her2core.records import Assay
 from her2core.stages.slide import SlideFinished
-from her2core.storage.store import Store
+from her2core.storage.store import Store, record_of
 
 Row = dict[str, Any]
 
@@ -185,7 +185,7 @@ class FinishedRun:
         StoreError
             If its record is gone, or of another version.
         """
-        path = f"stages/slide/{slide['score_key']}.json"
+        path = record_of("slide", slide["score_key"])
         try:
             return _FINISHED.validate_json(self.store.read_bytes(path))
         except FileNotFoundError:

@@ -27,7 +27,7 @@ from her2core.lake.schema import TABLES, Table
 from her2core.lake.slide_files import FOLDER, DataFile
 from her2core.lake.tables import KEEP_LOG, Change, active_paths, commit, open_table, read_rows, with_columns
 from her2core.storage.lease import Lease
-from her2core.storage.store import Store
+from her2core.storage.store import Store, record_of
 
 log = logging.getLogger(__name__)
 
@@ -215,4 +215,4 @@ def _forget(store: Store, table: Table, removed: Iterable[str]) -> None:
     for path in removed:
         name = PurePosixPath(path).name
         if name not in held:
-            store.delete(f"stages/slide/{PurePosixPath(name).stem}.json")
+            store.delete(record_of("slide", PurePosixPath(name).stem))

@@ -373,6 +373,7 @@ def with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def require(store: Store, table: Table, file: DataFile) -> None:
+    """Refuse a file that is not in the store as it was written."""
     path = f"{FOLDER}/{table.name}/{file.path}"
     try:
         size = store.size(path)

@@ -24,7 +24,7 @@ from her2core.lake.schema import SLIDES
 from her2core.lake.tables import read_rows
 from her2core.storage.lease import Lease
 from her2core.storage.listing import walk_folder
-from her2core.storage.store import Store
+from her2core.storage.store import Store, record_of
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +111,9 @@ def _used(store: Store, runs: int) -> set[str]:
             used.add(_output(stage, PurePosixPath(name).stem))
     for row in read_rows(store, SLIDES, ("pyramid", "score_key")).to_pylist():
         if row["pyramid"]:
-            used |= {row["pyramid"], f"{RECORDS}/pyramid/{PurePosixPath(row['pyramid']).name}.json"}
+            used |= {row["pyramid"], record_of("pyramid", PurePosixPath(row["pyramid"]).name)}
         if row["score_key"]:
-            used |= {f"{RECORDS}/slide/{row['score_key']}.json", _output("slide", row["score_key"])}
+            used |= {record_of("slide", row["score_key"]), _output("slide", row["score_key"])}
     return used
 
 

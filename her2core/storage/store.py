@@ -392,6 +392,11 @@ def content_key(stage: str, version: int, params: Any, inputs: Sequence[str]) ->
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def record_of(stage: str, key: str) -> str:
+    """Where the record of a stage is published."""
+    return f"stages/{stage}/{key}.json"
+
+
 def _canonical(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
