@@ -26,7 +26,7 @@ from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader
 from her2core.readers.channels import CHANNELS
 from her2core.records import RGB, Assay, PyramidRef, Quality, SlideProfile, SlideRow, StainProfile
-from her2core.scoring.ihc import MeasuredCells, SlideScore, score_slide
+from her2core.scoring.ihc import MeasuredCells, SlideScore, score_columns, score_slide
 from her2core.scoring.ish import ISHScore
 from her2core.stages import cells as cells_stage
 from her2core.stages import prepare
@@ -136,6 +136,11 @@ def score_cells(
     quality, stain
         Those of the slide, which make it indeterminate where they fail; without them cells alone decide.
 
+    Raises
+    ------
+    ValueError
+        If a column that the score needs is missing.
+
     Examples
     --------
     >>> from her2core import score_cells, score_field
@@ -150,6 +155,9 @@ def score_cells(
     """
     params = params or ScoreParams()
     ladder = ladder_od or IHCParams().ladder_od
+    there = cells.column_names if isinstance(cells, pa.Table) else cells
+    if missing := [name for name in score_columns(params, ladder) if name not in there]:
+        raise ValueError(f"cells have no column {', '.join(missing)}; expected rows of the table cells")
     measured = MeasuredCells.of(cells, params, ladder)
     passed = Quality("pass", (), 0.0, None, None, None, None, 0.0, None)
     return score_slide(measured, params, load_rules(params.rules), quality or passed, mpp, stain=stain)

@@ -67,5 +67,14 @@ def test_a_field_without_a_cell_is_indeterminate(assay: str, table: Table) -> No
     assert of_glass.cells.equals(table.schema.empty_table())
 
 
+def test_cells_without_a_column_that_the_score_needs_are_refused() -> None:
+    cells = CELLS.schema.empty_table()
+    assert her2core.score_cells(cells).verdict.score is None
+    with pytest.raises(ValueError, match="no column evaluable_fraction, is_tumour;"):
+        her2core.score_cells(cells.drop_columns(["is_tumour", "evaluable_fraction"]))
+    with pytest.raises(ValueError, match="membrane_od_median"):
+        her2core.score_cells({"y_um": [1.0]})
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert her2core.__version__.count(".") == 2
