@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,17 @@ class Form(StrEnum):
     CBIOPORTAL = "cbioportal"
     CRATE = "ro-crate"
     DICOM = "dicom"
+
+
+_OF_CELLS = frozenset({Form.QUPATH, Form.ANNDATA, Form.SPATIALDATA, Form.LABELS, Form.DICOM})
+_TAKEN_BY: Mapping[str, frozenset[Form]] = {
+    **dict.fromkeys(("--slide", "--case", "--cell-class", "--box", "--tumour"), _OF_CELLS),
+    "--contours": frozenset({Form.QUPATH, Form.SPATIALDATA, Form.LABELS}),
+    "--regions-um": frozenset({Form.QUPATH}),
+    "--cells": frozenset({Form.CSV}),
+    "--viewer": frozenset({Form.CBIOPORTAL}),
+}
+"""Forms that an option acts on; others refuse it, so that nobody gives away more than was chosen."""
 
 
 @app.command("export", epilog=EXIT_CODES)
@@ -62,6 +74,14 @@ def export_command(
     from her2core.export.finished import FinishedRun, Selection
     from her2core.storage.store import Store
 
+    given = {
+        "--slide": slide, "--case": case, "--cell-class": cell_class, "--box": box, "--tumour": tumour,
+        "--contours": contours, "--regions-um": regions_um, "--cells": cells, "--viewer": viewer,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value and form not in _TAKEN_BY[option]:
+            forms = ", ".join(sorted(_TAKEN_BY[option]))
+            raise ConfigError(f"{option} does nothing for {form}; it is for {forms}")
     store, place = Store(run, endpoint_url=endpoint_url), Store(out, endpoint_url=endpoint_url)
     store.reach()
     chosen = Selection(tuple(slide or ()), tuple(case or ()), tuple(cell_class or ()), _box(box), tumour)

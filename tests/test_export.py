@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import zarr
 from shapely.geometry import shape
+from typer.testing import CliRunner
 
+from her2cli import app
 from her2core.errors import ConfigError
 from her2core.export.cbioportal import export_cbioportal
 from her2core.export.crate import CRATE, PROCESS_RUN, export_crate, prov
@@ -181,6 +183,22 @@ def test_a_slide_of_which_no_cell_is_chosen_is_written_empty(run: FinishedRun, o
     assert not read.get_annotation_groups()
     with pytest.raises(ConfigError, match="s1: no cell is chosen"):
         export_spatialdata(run, out, none)
+
+
+@pytest.mark.parametrize(
+    ("form", "option"),
+    [("csv", "--slide s1"), ("ro-crate", "--case c1"), ("xlsx", "--box 0,0,1,1"), ("cbioportal", "--tumour"),
+     ("csv", "--cell-class 3"), ("dicom", "--contours"), ("anndata", "--cells"),
+     ("labels", "--regions-um 100"), ("qupath", "--viewer https://v.example/{slide_id}")],
+)  # fmt: skip
+def test_an_option_that_a_form_does_not_take_is_refused(
+    run: FinishedRun, out: Store, form: str, option: str
+) -> None:
+    words = ["export", run.store.uri(), form, "--out", out.uri(), *option.split()]
+    found = CliRunner().invoke(app, words).exception
+    assert isinstance(found, ConfigError)
+    assert f"{option.split()[0]} does nothing for {form}" in str(found)
+    assert not out.list()
 
 
 def test_hexagons_touch_without_overlap() -> None:

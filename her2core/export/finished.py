@@ -21,6 +21,7 @@ from her2core.analysis.finished import finished_rows, opened, quoted
 from her2core.errors import ConfigError, StoreError
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
+from her2core.lake.tables import sql_text
 from her2core.params import IHCParams
 from her2core.records import Assay
 from her2core.stages.slide import SlideFinished
@@ -54,7 +55,7 @@ class Selection:
         """Condition in SQL on the cells of a slide."""
         parts = [of_slide(slide_id)]
         if self.classes:
-            parts.append(f"cell_class IN ({', '.join(map(_text, self.classes))})")
+            parts.append(f"cell_class IN ({', '.join(map(sql_text, self.classes))})")
         if self.box:
             x, y, w, h = self.box
             parts.append(f"x_px0 + 0.5 >= {x!r} AND x_px0 + 0.5 < {x + w!r}")
@@ -94,11 +95,7 @@ def write_folder(out: Store, name: str, local: Path) -> None:
 
 def of_slide(slide_id: str) -> str:
     """Condition in SQL on the rows of a slide."""
-    return f"slide_id = {_text(slide_id)}"
-
-
-def _text(value: str) -> str:
-    return "'{}'".format(value.replace("'", "''"))
+    return f"slide_id = {sql_text(slide_id)}"
 
 
 @dataclass(frozen=True)
