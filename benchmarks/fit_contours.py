@@ -86,7 +86,7 @@ class Watched(IHCKernel):
         self, planes: Planes, pocket: RGB, wide: RGB, y: NDArray[np.int32], x: NDArray[np.int32]
     ) -> Nuclei:
         found = super()._outlined_pockets(planes, pocket, wide, y, x)
-        sheet, width, scratch = self.wide_star.over(planes.stains), planes.soft.shape[1], np.empty(N_RAYS)
+        sheet, width, scratch = self.wide_rays.over(planes.stains), planes.soft.shape[1], np.empty(N_RAYS)
         clear = self.contour_rule.clear_glass
         rows = [
             pockets.measure_pocket(
@@ -102,7 +102,7 @@ class Watched(IHCKernel):
         strips = self.found.strips(planes.soft.shape[0])
         width, stride = planes.soft.shape[1], planes.dab.shape[1]
         at = self.bin * (self.found.y.astype(np.int64) * stride + self.found.x)
-        offset = self.fine_star.dy.astype(np.int64) * stride + self.fine_star.dx
+        offset = self.fine_rays.dy.astype(np.int64) * stride + self.fine_rays.dx
         inside = (self.found.y > 60) & (self.found.y < len(planes.soft) - 60)
         inside &= (self.found.x > 60) & (self.found.x < width - 60)
         self.rows = np.flatnonzero(inside)

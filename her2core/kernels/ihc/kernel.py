@@ -230,7 +230,7 @@ class IHCKernel:
             read_margin=steps(READ_MARGIN_UM),
             **contour.gains(self.step_um, n_radii),
         )
-        self.fine_star = new_ray_offsets(n_radii, step_px, (self.bin - 1) / 2)
+        self.fine_rays = new_ray_offsets(n_radii, step_px, (self.bin - 1) / 2)
         self._membrane_work = contour.workspace(n_radii)
 
     def _reach(self) -> None:
@@ -241,7 +241,7 @@ class IHCKernel:
         self.joint = joint
         self.ray_index = new_ray_index(max(joint + self.r_max + 1, self.neighbour))
         cell_px = px(NUCLEUS_REACH_UM + self.params.expansion_um + 1.0)
-        self.wide_star = new_ray_offsets(cell_px + SPARE_PX, 1.0)
+        self.wide_rays = new_ray_offsets(cell_px + SPARE_PX, 1.0)
         # A finished nucleus depends on its rivals; all were seeds, moved; a seed survives its own rivals.
         self.rival_chain = self.drift + joint + px(PART_UM)
         self.seed_chain = self.rival_chain + self.shift + near
@@ -347,7 +347,7 @@ class IHCKernel:
         near = _within(y, x, inner.grown(self.neighbour + self.seed_chain))
         found = self._unrivalled(self._outlined(planes, y[near], x[near]))
         y, x = found.y.copy(), found.x.copy()
-        nuclei.recentre(found, self.wide_star, self.ray_index, self.shift)
+        nuclei.recentre(found, self.wide_rays, self.ray_index, self.shift)
         near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
         moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))  # the others would come out the same
         found.improve(moved, self._outlined(planes, found.y[moved], found.x[moved]))
@@ -355,7 +355,7 @@ class IHCKernel:
         found = found.where(np.lexsort((found.x, found.y)))
         found = found.where(found.score > 0)
         found = found.where(
-            suppress_overlaps(found, self.joint, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.ray_index)
+            suppress_overlaps(found, self.joint, SHARED_RAYS, SHARED_OF_KINDS, self.wide_rays, self.ray_index)
         )
         path = found.path[found.hidden]
         inset = np.minimum(path // POCKET_INSET_PART, self._px(POCKET_INSET_UM))
@@ -382,10 +382,10 @@ class IHCKernel:
         found = self._outlined_pockets(planes, pocket, wide, y[near], x[near])
         found = found.where(found.score > 0)
         found = found.where(
-            suppress_overlaps(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.ray_index)
+            suppress_overlaps(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_rays, self.ray_index)
         )
         y, x = found.y.copy(), found.x.copy()
-        nuclei.recentre(found, self.wide_star, self.ray_index, self.shift)
+        nuclei.recentre(found, self.wide_rays, self.ray_index, self.shift)
         near = _within(found.y, found.x, inner.grown(self.neighbour + self.rival_chain))
         moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))
         found.improve(moved, self._outlined_pockets(planes, pocket, wide, found.y[moved], found.x[moved]))
@@ -402,7 +402,7 @@ class IHCKernel:
         floor = wide[y // 2, x // 2].astype(np.int32)
         order = found.nearby()
         nuclei.outline_all(
-            self.wide_star.over(pocket),
+            self.wide_rays.over(pocket),
             w,
             floor,
             UNLIMITED,
@@ -413,12 +413,12 @@ class IHCKernel:
         )
         clear = self.contour_rule.clear_glass
         least = nuclei.STEP_PARTS * POCKET_GREY
-        judge_pockets(self.wide_star.over(planes.stains), w, found, order, least, clear, self.pocket_rule)
+        judge_pockets(self.wide_rays.over(planes.stains), w, found, order, least, clear, self.pocket_rule)
         return found
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
         """``found`` with two nuclei for every outline that holds two, in ascending ``(y, x)``."""
-        stains = self.wide_star.over(planes.stains)
+        stains = self.wide_rays.over(planes.stains)
         double, y, x = find_merged(stains, planes.stains.shape[1], found, self.splitting_rule, self.ray_index)
         limit = split_limits(y, x, self.r_max, self.ray_index)
         halves = self._outlined(planes, y.ravel(), x.ravel(), limit.reshape(-1, N_RAYS))
@@ -435,18 +435,18 @@ class IHCKernel:
         w = planes.soft.shape[1]
         found = Nuclei.at(y, x)
         floor = np.maximum(planes.wide[y, x].astype(np.int32) - self.edge_rule.below, self.edge_rule.floor)
-        sheet = self.wide_star.over(planes.soft)
+        sheet = self.wide_rays.over(planes.soft)
         order = found.nearby()
         nuclei.outline_all(sheet, w, floor, limit, self.edge_rule, self._nucleus_work, found, order)
         least = round(nuclei.STEP_PARTS * self.params.nucleus_contrast * SHADES)
-        judge(self.wide_star.over(planes.stains), w, found, order, least, self.nucleus_rule)
+        judge(self.wide_rays.over(planes.stains), w, found, order, least, self.nucleus_rule)
         return found
 
     def _unrivalled(self, found: Nuclei) -> Nuclei:
         """The best outlines of ``found``, of those that are nuclei; in ascending ``y``."""
         found = found.where(found.score > 0)
         return found.where(
-            suppress_overlaps(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_star, self.ray_index)
+            suppress_overlaps(found, self.near, SHARED_RAYS, SHARED_OF_KINDS, self.wide_rays, self.ray_index)
         )
 
     def _measure(
@@ -457,9 +457,9 @@ class IHCKernel:
         wanted = _within(found.y, found.x, inner.grown(self.drift))
         strips = found.strips(planes.soft.shape[0])
         sheets = Sheets(
-            raw=self.fine_star.over(planes.raw),
-            dab=self.fine_star.over(planes.dab),
-            stains=self.wide_star.over(planes.stains),
+            raw=self.fine_rays.over(planes.raw),
+            dab=self.fine_rays.over(planes.dab),
+            stains=self.wide_rays.over(planes.stains),
         )
         sizes = self._sizes(planes.soft.shape[1])
         work = self._membrane_work
@@ -501,7 +501,7 @@ class IHCKernel:
             positive=round(self.params.positive_od * DAB_PER_OD),
             above=round(ABOVE_CYTOPLASM_OD * DAB_PER_OD),
             ladder=np.ceil(np.array(self.params.ladder_od) * DAB_PER_OD - 0.5).astype(np.int32),
-            tissue=surroundings_rule(self.um, self.wide_star.dy.shape[1] - 1),
+            tissue=surroundings_rule(self.um, self.wide_rays.dy.shape[1] - 1),
         )
 
     def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:
