@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from her2core.report import batches, quality
 from her2core.report.coverage import combinations, coverage
-from her2core.report.run_tables import MEASURES, Row, RunTables
+from her2core.report.run_tables import MEASURES, Row, RunTables, specimen_key
 from her2core.report.slides import ASKED, slide_views
 from her2core.report.specimens import KINDS, STEPS, TAKEN, specimen_views
 from her2core.report.words import HER2_CLASSES, ISH_GROUPS, STAGE_MEANING, STAGES
@@ -95,7 +95,7 @@ def funnel(slides: Sequence[Row]) -> list[Row]:
                 "stage": stage,
                 "meaning": meaning,
                 "slides": len(reached),
-                "specimens": len({(row["case_id"], row["specimen_id"], row["site"]) for row in reached}),
+                "specimens": len({specimen_key(row) for row in reached}),
                 "patients": len({row["patient_id"] or row["case_id"] for row in reached}),
             }
         )

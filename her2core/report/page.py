@@ -19,7 +19,7 @@ from typing import Any
 
 ASSETS = files("her2core.report") / "assets"
 PLOTLY = "plotly-cartesian.min.js"
-"""plotly.js 3.0.1, cartesian bundle (plotly.js-cartesian-dist-min of npm), MIT; see plotly.LICENSE.txt."""
+"""As in plotly.js-cartesian-dist-min 3.0.1 of npm, unchanged; MIT, see plotly.LICENSE.txt."""
 DIGITS = 5
 """Significant digits of numbers in the page; the data files beside it have all."""
 MOST_DISTINCT = 0.5
