@@ -55,7 +55,7 @@ def level(path: str) -> str:
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> Remote:
     client = Remote()
-    monkeypatch.setattr(pyramid_reader, "_known", pyramid_reader._Indexes(9))
+    monkeypatch.setattr(pyramid_reader, "_known", pyramid_reader._Indexes(1 << 16))
     monkeypatch.setattr(Store, "is_local", property(lambda self: False))
     monkeypatch.setattr(Store, "fs", property(lambda self: client))
     return client
