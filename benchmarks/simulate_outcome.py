@@ -68,7 +68,7 @@ def cohort(planted: Planted, patients: int, seed: int) -> list[Joined]:
         answer = bool(rng.random() < 1 / (1 + np.exp(log_hazard)))
         line = Line(2, name, kind, "2020-01-01", er_positive=er, pcr=answer, entry_days=entry, ends=ends)
         values = {"membrane_od_mean": level, METRIC: metric}
-        sample = Sample(name, name, "2019-12-01", "primary", "Positive", "pos_IHC3", "3+", values)
+        sample = Sample(name, name, None, "2019-12-01", "primary", "Positive", "pos_IHC3", "3+", values)
         found.append(Joined(line, sample, ""))
     return found
 

@@ -24,7 +24,7 @@ from tests.lakes import write_run
 
 
 def sample(taken: str | None, name: str = "s", status: str = "Positive") -> Sample:
-    return Sample("p", name, taken, "primary", status, "pos_IHC3", "3+", {"membrane_od_mean": 0.5})
+    return Sample("p", name, None, taken, "primary", status, "pos_IHC3", "3+", {"membrane_od_mean": 0.5})
 
 
 def line(start: str = "2020-06-15", **more: object) -> Line:
@@ -216,7 +216,7 @@ def test_classes_are_compared_apart_and_too_few_events_are_refused() -> None:
     for i, group in enumerate(["3+"] * 40 + ["2+/ISH+"] * 40 + ["low"] * 4 + ["null"] * 4):
         end = float(rng.exponential(400 if group == "3+" else 150)) + 1
         taken = Sample(
-            f"p{i}", f"s{i}", "2019", None, "Positive", "x", group, {"membrane_od_mean": rng.random()}
+            f"p{i}", f"s{i}", None, "2019", None, "Positive", "x", group, {"membrane_od_mean": rng.random()}
         )
         of.append(Joined(Line(i, f"p{i}", T_DM1, "2020", ends={"os": (end, True)}), taken, ""))
     found = compute_outcome(of, ())

@@ -23,7 +23,8 @@ def specimens(n: int = 40) -> list[Sample]:
         found.append(
             Sample(
                 f"p{i}",
-                f"c{i}/a",
+                f"c{i}",
+                "a",
                 None,
                 None,
                 "x",
@@ -100,10 +101,27 @@ def test_scales() -> None:
 def test_rows_without_a_specimen_or_unit_are_said(tmp_path: Path) -> None:
     path = tmp_path / "rna.csv"
     path.write_text("patient_id,value,unit,platform\nq,1,TPM,RNA-seq\np,2,TPM,RNA-seq\n")
-    two = [Sample("p", f"c{i}/a", None, None, "x", "low", "low", {}) for i in range(2)]
+    two = [Sample("p", f"c{i}", "a", None, None, "x", "low", "low", {}) for i in range(2)]
     found = compute_rna(read_rna(str(path)), two)
-    assert found.unmatched == {"no specimen of the run": 1, "several specimens fit; give specimen_id": 1}
+    assert found.unmatched == {"no specimen of the run": 1, "several specimens fit; give case_id": 1}
     assert "nothing can be compared" in report_rna(found).text
     path.write_text("patient_id,value,unit,platform\nq,1,,RNA-seq\n")
     with pytest.raises(ManifestError, match="row 2: a value without its unit"):
         read_rna(str(path))
+
+
+def test_a_site_is_no_specimen_id(tmp_path: Path) -> None:
+    def of(case: str, specimen: str | None, site: str | None) -> Sample:
+        return Sample("p", case, specimen, None, site, "x", "low", "low", {})
+
+    samples = [of("c", "core", "primary"), of("c", "liver", "metastasis:liver"), of("S21/7", None, "primary")]
+    path = tmp_path / "rna.csv"
+    given = ("c,core", "c,primary", "c,metastasis:liver", "c,liver", "c,bone", "S21/7,", "S21/7,7")
+    path.write_text("case_id,specimen_id,value,unit,platform\n" + "".join(f"{g},1,TPM,seq\n" for g in given))
+    found = compute_rna(read_rna(str(path)), samples)
+    [matched] = [[m.sample.name for m in one.matched] for one in found.sets]
+    assert matched == ["S21/7/primary", "c/core/primary", "c/liver/metastasis:liver"]
+    assert found.unmatched == {
+        "specimen_id holds a site, which names no specimen; give the manifest's specimen_id": 2,
+        "no specimen of this specimen_id": 2,
+    }

@@ -170,35 +170,49 @@ def compute_rna(values: Sequence[RnaValue], samples: Sequence[Sample], cut: floa
         Value from which on RNA counts as positive, on the table's own scale; none by default.
     """
     unmatched: dict[str, int] = {}
-    groups: dict[tuple[str, str], dict[str, list[RnaValue]]] = {}
-    by_name = {sample.name: sample for sample in samples}
+    groups: dict[tuple[str, str], dict[int, list[RnaValue]]] = {}
     for value in values:
-        fitting = [s for s in samples if _fits(s, value)]
+        fitting = [place for place, s in enumerate(samples) if _fits(s, value)]
         if len(fitting) != 1:
-            why = "no specimen of the run" if not fitting else "several specimens fit; give specimen_id"
+            why = _several(value, [samples[at] for at in fitting]) if fitting else _why_none(value, samples)
             unmatched[why] = unmatched.get(why, 0) + 1
             continue
         of = groups.setdefault((value.platform, value.unit), {})
-        of.setdefault(fitting[0].name, []).append(value)
+        of.setdefault(fitting[0], []).append(value)
     if len(groups) > 1 and cut is not None:
         raise ManifestError(
             f"--cut {cut:g}: the table has {len(groups)} platforms and units; a cut-off is of one. Give one "
             "at a time"
         )
     sets = [
-        _set(platform, unit, [(by_name[name], each) for name, each in of.items()], cut)
+        _set(platform, unit, [(samples[at], each) for at, each in of.items()], cut)
         for (platform, unit), of in sorted(groups.items())
     ]
     return Rna(tuple(sets), unmatched)
 
 
 def _fits(sample: Sample, value: RnaValue) -> bool:
-    parts = sample.name.split("/")
-    if value.patient_id and value.patient_id != sample.patient_id:
-        return False
-    if value.case_id and value.case_id != parts[0]:
-        return False
-    return not value.specimen_id or value.specimen_id in parts[1:]
+    return _of_case(sample, value) and value.specimen_id in (None, sample.specimen_id)
+
+
+def _of_case(sample: Sample, value: RnaValue) -> bool:
+    return value.patient_id in (None, sample.patient_id) and value.case_id in (None, sample.case_id)
+
+
+def _several(value: RnaValue, fitting: Sequence[Sample]) -> str:
+    named = {s.specimen_id for s in fitting}
+    if value.case_id is None and len({s.case_id for s in fitting}) > 1:
+        return "several specimens fit; give case_id"
+    if value.specimen_id is None and len(named) == len(fitting):
+        return "several specimens fit; give specimen_id"
+    return "several specimens fit, and no specimen_id tells them apart"
+
+
+def _why_none(value: RnaValue, samples: Sequence[Sample]) -> str:
+    own = [s for s in samples if _of_case(s, value)]
+    if any(value.specimen_id == s.site for s in own):
+        return "specimen_id holds a site, which names no specimen; give the manifest's specimen_id"
+    return "no specimen of this specimen_id" if own else "no specimen of the run"
 
 
 def scale_of(unit: str) -> tuple[str, Callable[[float], float]]:

@@ -47,13 +47,19 @@ class Sample:
     """
 
     patient_id: str
-    name: str
+    case_id: str
+    specimen_id: str | None
     taken: str | None
     site: str | None
     status: str
     her2_class: str | None
     group: str | None
     values: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """Case, specimen and site in one text; for people, never to be taken apart again."""
+        return "/".join(part for part in (self.case_id, self.specimen_id, self.site) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,8 @@ def read_samples(
         samples.append(
             Sample(
                 row["patient_id"] or row["case_id"],
-                "/".join(str(row[key]) for key in _SPECIMEN if row[key]),
+                row["case_id"],
+                row["specimen_id"],
                 taken,
                 row["site"],
                 row["her2_status"],

@@ -721,10 +721,12 @@ as_of_run = pl.read_delta("OUT/tables/slides", version=run["slides_version"])
 ```
 
 ```python
+from urllib.parse import unquote
+
 import duckdb
 from deltalake import DeltaTable  # DuckDB's own delta_scan downloads an extension
 
-cells = duckdb.read_parquet(DeltaTable("OUT/tables/cells").file_uris())
+cells = duckdb.read_parquet([unquote(uri) for uri in DeltaTable("OUT/tables/cells").file_uris()])
 duckdb.sql("SELECT slide_id, cell_class, count(*) FROM cells WHERE is_tumour GROUP BY ALL")
 ```
 
@@ -736,10 +738,13 @@ counts = tables.execute("SELECT slide_id, cell_class, count(*) FROM cells WHERE 
 print(counts.read_all())
 ```
 
-Two ways of reading go wrong:
+Three ways of reading go wrong:
 
 - A pattern of Parquet files (`cells/*.parquet`) finds older versions as well, until somebody vacuums the
-  table: a slide that was scored again stands in it twice. `file_uris()` names the files of one version.
+  table: a slide that was scored again stands in it twice. `file_uris()` names the files of one version, as
+  addresses: with `%20` for a blank in the folder's name, which `unquote` undoes.
+- `read_delta` and `scan_delta` of Polars do not, and find no file where a folder's name has a blank: read
+  it by one of the other two.
 - `to_pyarrow_table` and `to_pyarrow_dataset` of deltalake read right, and then the process may die at its
   end ("terminate called without an active exception", exit code 134), a fault between delta-rs and Arrow.
 
