@@ -42,7 +42,7 @@ from her2core.kernels.ish.dish import PER_OD, REFERENCE_COUNTERSTAIN, REFERENCE_
 from her2core.kernels.ish.kernel import ISHKernel
 from her2core.kernels.ish.spots import SpotFinder
 from her2core.params import ISHParams
-from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedISH, Population, plant_ish
 from her2core.phantom.ish_render import DAPI_LEVEL, FIELD, GLASS, HEMATOXYLIN_OD, render_ish
 from her2core.records import Box, DishStain, Fluorescence
 
@@ -64,7 +64,7 @@ for line in sys.stdin:
 """
 
 
-def phantom(modality: str, side: int, mpp: float) -> PlantedIsh:
+def phantom(modality: str, side: int, mpp: float) -> PlantedISH:
     mix = (Population(0.6, 2.0, 2.0), Population(0.4, 8.0, 2.0))
     spec = ISHSpec(
         modality, seed=3, height_px=side, width_px=side, mpp=mpp, populations=mix, spacing_um=SPACING_UM
@@ -79,7 +79,7 @@ def stain_of(modality: str) -> DishStain | Fluorescence:
     return DishStain(GLASS, REFERENCE_COUNTERSTAIN, REFERENCE_RED, "reference", None, 0.02, HEMATOXYLIN_OD)
 
 
-def raster(planted: PlantedIsh, side: int, mpp: float) -> npt.NDArray[np.int32]:
+def raster(planted: PlantedISH, side: int, mpp: float) -> npt.NDArray[np.int32]:
     labels = np.zeros((side, side), np.int32)
     for k, nucleus in enumerate(planted.nuclei):
         centre = (round(nucleus["x_px0"]), round(nucleus["y_px0"]))

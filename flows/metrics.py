@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from her2core.errors import ConfigError
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import RUNS
-from her2core.lake.tables import read_rows
+from her2core.lake.tables import read_present
 from her2core.stages.failures import cleaned
 from her2core.stages.progress import COHORT, ENDED, Progress, Published
 from her2core.storage.store import Store
@@ -221,10 +221,12 @@ class StoreMetrics:
                 by_cohort.setdefault(row["cohort"] or "", []).append(row)
             for cohort, runs in by_cohort.items():
                 last.add_metric([name, cohort], self._age(runs[-1]))
-                if whole := [row for row in runs if not row["n_failed"]]:
+                if whole := [row for row in runs if row["n_failed"] == 0]:
                     success.add_metric([name, cohort], self._age(whole[-1]))
-                for state in STATES:
-                    slides.add_metric([name, cohort, state], runs[-1][f"n_{state}"])
+                counted = {state: runs[-1][f"n_{state}"] for state in STATES}
+                for state, count in counted.items():
+                    if count is not None:  # else of an older version, which did not count them
+                        slides.add_metric([name, cohort, state], count)
         yield from (up, success, last, slides)
 
     def _age(self, row: Mapping[str, Any]) -> float:
@@ -237,7 +239,7 @@ class StoreMetrics:
         if self.now() - asked > self.ask_every_s:
             columns = ["cohort", "state", "finished_at", *(f"n_{state}" for state in STATES)]
             try:
-                rows = read_rows(store, RUNS, columns).to_pylist()
+                rows = read_present(store, RUNS, columns).to_pylist()
             except Exception as error:  # noqa: BLE001, whatever hinders the store is shown as a number
                 log.warning("%s: %s", name, cleaned(str(error)))
                 rows = None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from botocore.exceptions import BotoCoreError
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from her2core.cases.comparisons import Comparer
@@ -55,7 +55,7 @@ from her2core.lake.rows_metrics import (
 )
 from her2core.lake.rows_regions import block_sums
 from her2core.lake.schema import Table
-from her2core.lake.tables import Keep, commit_rows, open_table, read_rows
+from her2core.lake.tables import Keep, commit_rows, find_table, read_rows
 from her2core.pictures.cohort import cohort_picture
 from her2core.records import Assay, SlideState
 from her2core.scoring.keyed import Judging
@@ -330,10 +330,8 @@ def _versions() -> dict[str, str]:
 
 
 def _version(store: Store, table: Table) -> int | None:
-    try:
-        return int(open_table(store, table).version())
-    except TableNotFoundError:
-        return None
+    delta = find_table(store, table)
+    return None if delta is None else int(delta.version())
 
 
 def pooled(outcomes: Sequence[SlideOutcome], judging: Judging) -> tuple[CaseScore, ...]:

@@ -39,7 +39,7 @@ from her2core.kernels.ish.polygon import outlines, paint
 from her2core.kernels.polar import N_RAYS, new_ray_index
 from her2core.kernels.stain import unit
 from her2core.params import ISHParams, ISHScoreParams
-from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedISH, Population, plant_ish
 from her2core.phantom.ish_render import (
     DAPI_LEVEL,
     FIELD,
@@ -124,7 +124,7 @@ class Result:
     """A phantom, what the kernel makes of it, and how the two match."""
 
     def __init__(self, spec: ISHSpec, params: ISHParams | None = None) -> None:
-        self.planted: PlantedIsh = plant_ish(spec)
+        self.planted: PlantedISH = plant_ish(spec)
         self.spec = spec
         whole = Box(0, 0, spec.height_px, spec.width_px)
         self.pixels = render_ish(self.planted, whole)

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from shapely.geometry import Point, Polygon
 
-from her2core.phantom import ISHSpec, PlantedIsh, Population, plant_ish, render_ish, synth_cohort
+from her2core.phantom import ISHSpec, PlantedISH, Population, plant_ish, render_ish, synth_cohort
 from her2core.phantom.cohort import PLAN, PlannedSlide, case_truth
 from her2core.phantom.ish_cohort import ISH_PLAN, ish_truth_row
 from her2core.phantom.ish_render import BLACK_OD, GLASS, RED, SIGNAL_LEVEL
@@ -25,12 +25,12 @@ SIDE = 1100  # px: more than two drawing tiles
 PAIRS = {"overlapping": 0.3, "touching": 0.3}
 
 
-def field(modality: str, **more: object) -> PlantedIsh:
+def field(modality: str, **more: object) -> PlantedISH:
     given = {"height_px": SIDE, "width_px": SIDE, "populations": (Population(1.0, 6.0, 2.0),)} | more
     return plant_ish(ISHSpec(modality, 5, **given))  # type: ignore[arg-type]
 
 
-def whole(planted: PlantedIsh) -> np.ndarray:
+def whole(planted: PlantedISH) -> np.ndarray:
     return render_ish(planted, Box(0, 0, planted.spec.height_px, planted.spec.width_px))
 
 
@@ -38,7 +38,7 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def outlines(planted: PlantedIsh) -> list[Polygon]:
+def outlines(planted: PlantedISH) -> list[Polygon]:
     return [Polygon(planted.outline(row)) for row in range(len(planted.nuclei))]
 
 
@@ -136,7 +136,7 @@ def test_nuclei_are_drawn_where_and_as_large_as_truth_says() -> None:
 def test_light_of_a_signal_is_that_of_its_copies() -> None:
     """Sum over a probe's channel, less the nuclei alone: a copy's Gaussian integral each."""
     planted = field("FISH", noise=0.0, haze=0.0, populations=(Population(1.0, 12.0, 2.0, True),))
-    bare = PlantedIsh(planted.spec, planted.nuclei, planted.spots[:0])
+    bare = PlantedISH(planted.spec, planted.nuclei, planted.spots[:0])
     light = whole(planted).astype(float) - whole(bare)
     variance = (planted.spec.spot_um / planted.spec.mpp) ** 2 / (8 * np.log(2))
     assert not light[..., 0].any()
@@ -149,7 +149,7 @@ def test_light_of_a_signal_is_that_of_its_copies() -> None:
 def test_silver_is_neutral_and_red_is_red() -> None:
     """Colours at the places of signals in bright field, against the same nuclei without signals."""
     planted = field("DISH", noise=0.0, depth_um=0.0, populations=(Population(1.0, 2.0, 2.0),), stray=0.0)
-    bare = PlantedIsh(planted.spec, planted.nuclei, planted.spots[:0])
+    bare = PlantedISH(planted.spec, planted.nuclei, planted.spots[:0])
     od = np.log10(whole(bare).astype(float)) - np.log10(np.maximum(whole(planted).astype(float), 1))
     y, x = (np.rint(planted.spots[name]).astype(int) for name in ("y_px0", "x_px0"))
     alone = np.array(
@@ -219,7 +219,7 @@ def test_truth_of_a_slide_is_the_ratio_of_sums_over_countable_nuclei() -> None:
     nuclei = planted.nuclei[:5].copy()
     nuclei["overlapped"] = (False, False, False, True, False)
     nuclei["her2"], nuclei["cep17"] = (10, 2, 6, 50, 3), (2, 2, 2, 1, 0)  # the last has one colour only
-    row = ish_truth_row(PlantedIsh(planted.spec, nuclei, planted.spots))
+    row = ish_truth_row(PlantedISH(planted.spec, nuclei, planted.spots))
     assert row["n_nuclei"] == 3
     assert (row["ish_ratio"], row["ish_her2_mean"], row["ish_cep17_mean"]) == (3.0, 6.0, 2.0)
     assert row["ish_group"] == "1"

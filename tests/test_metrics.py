@@ -11,12 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from prometheus_client import CollectorRegistry, generate_latest
 
 from flows.metrics import JsonLines, RunMetrics, StoreMetrics, serving
 from her2core.lake.schema import RUNS
-from her2core.lake.tables import commit_rows
+from her2core.lake.tables import commit_rows, read_rows
+from her2core.lake.views import create_views
 from her2core.stages.progress import COHORT, ENDED, SLIDES, Published, report, report_published
 from her2core.storage.store import Store
 from tests.conftest import ROOT
@@ -128,8 +132,29 @@ def test_a_store_that_breaks_is_shown_and_one_without_a_run_is_empty(
     def broken(*_: object) -> None:
         raise OSError("gone")
 
-    monkeypatch.setattr("flows.metrics.read_rows", broken)
+    monkeypatch.setattr("flows.metrics.read_present", broken)
     assert values(registry) == {up: 0}
+
+
+def test_runs_of_an_older_version_are_metrics_and_views_too(tmp_path: Path) -> None:
+    """That version's table lacks columns: what it did not write is not known, and all else is."""
+    store = Store(str(tmp_path))
+    row = run_row("x", "complete", 900, scored=5)
+    older = pa.Table.from_pylist([row], schema=RUNS.schema).drop_columns(["n_skipped", "patients_version"])
+    write_deltalake(str(tmp_path / "tables" / "runs"), older)
+    registry = CollectorRegistry()
+    registry.register(StoreMetrics([store], now=lambda: NOW))
+    found = values(registry)
+    of = f'cohort="x",state="{{}}",store="{store.uri()}"'
+    assert found[f"her2_last_run_slides{{{of.format('scored')}}}"] == 5
+    assert f"her2_last_run_slides{{{of.format('skipped')}}}" not in found
+    connection = duckdb.connect()
+    assert create_views(connection, store) == row["run_id"]
+    assert connection.execute("SELECT n_scored, n_skipped, patients_version FROM run").fetchall() == [
+        (5, None, None)
+    ]
+    with pytest.raises(OSError, match="No field named n_skipped"):
+        read_rows(store, RUNS, ["n_skipped"])
 
 
 def test_metrics_are_answered_on_one_port() -> None:

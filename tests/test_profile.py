@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from her2core.params import ProfileParams, PyramidParams
 from her2core.phantom import PhantomSpec, render_field
 from her2core.profile.build import build_profile
-from her2core.profile.sampling import halve
+from her2core.profile.sampling import halved as halved_once
 from her2core.profile.tissue import TissueMask, find_background, read_tissue
 from her2core.pyramid import writer as pyramid
 from her2core.pyramid.labels import write_label
@@ -188,7 +188,7 @@ def test_pale_smooth_tissue_is_no_glass() -> None:
 
 def halved(rgb: RGB, times: int) -> RGB:
     for _ in range(times):
-        rgb = halve(rgb)
+        rgb = halved_once(rgb)
     return rgb
 
 

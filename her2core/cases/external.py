@@ -31,7 +31,7 @@ _UNKNOWN: Range = (0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class ExternalIsh:
+class ExternalISH:
     """Result of one source for a specimen.
 
     Attributes
@@ -90,7 +90,7 @@ class ExternalIsh:
 
 def external_ish(
     slides: Iterable[SlideRow], ihc_score: str | None, rules: ISHRules
-) -> tuple[ExternalIsh, ...]:
+) -> tuple[ExternalISH, ...]:
     """External results of one specimen, one a source, by their names.
 
     Parameters
@@ -171,7 +171,7 @@ def _quotient(a: Range, b: Range) -> Range:
     return a[0] / b[1], (a[1] / b[0] if b[0] else math.inf)
 
 
-def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: ISHRules) -> ExternalIsh:
+def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: ISHRules) -> ExternalISH:
     rows = sorted(rows, key=lambda row: row.slide_id)
     conflicts: list[str] = []
     numbers = _Numbers(*(_number(rows, name, conflicts) for name in _NUMBERS))
@@ -198,7 +198,7 @@ def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: I
     if decision is not None and group is None:
         also = {_resolved(g, ihc_score, recount, rules).result for g in numbers.groups(rules, computed=True)}
         rounded = len(also) > 1 and said is None
-    return ExternalIsh(
+    return ExternalISH(
         source=source,
         slides=tuple(row.slide_id for row in rows),
         ratio=numbers.ratio,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from her2core.cases.external import ExternalIsh
+from her2core.cases.external import ExternalISH
 from her2core.errors import Reason
 from her2core.guidelines.rules_ish import ISHDecision, ISHResult, ISHRules
 from her2core.params import ISHScoreParams
@@ -21,7 +21,7 @@ _ANEW = (Reason.INSUFFICIENT_NUCLEI, Reason.LIMITED_NUCLEI, Reason.FEW_AREAS)
 
 
 @dataclass(frozen=True, slots=True)
-class CaseIsh:
+class CaseISH:
     """ISH of a specimen.
 
     Attributes
@@ -50,7 +50,7 @@ class CaseIsh:
     decision: ISHDecision | None
     pooled: tuple[str, ...]
     populations: tuple[str, ...]
-    external: tuple[ExternalIsh, ...]
+    external: tuple[ExternalISH, ...]
     arm: ISHDecision | None
     arm_source: str | None
     hidden: tuple[str, ...]
@@ -71,17 +71,17 @@ class CaseIsh:
         flags = tuple(name for name, holds in found.items() if holds)
         return (*flags, "review") if flags else ()
 
-    def _counts(self, report: ExternalIsh) -> bool:
+    def _counts(self, report: ExternalISH) -> bool:
         return self.arm_source == f"external:{report.source}"
 
 
 def case_ish(
     slides: Mapping[str, ISHScore],
-    external: Sequence[ExternalIsh],
+    external: Sequence[ExternalISH],
     ihc_score: str | None,
     params: ISHScoreParams,
     rules: ISHRules,
-) -> CaseIsh:
+) -> CaseISH:
     """Pool a specimen's ISH slides and choose its ISH result.
 
     An own result that is Positive or Negative counts. Where there is none, or it waits for IHC, a recount or
@@ -117,7 +117,7 @@ def case_ish(
         *disagree,
         *_against_measured(external, verdict, decision, rules),
     ]
-    return CaseIsh(
+    return CaseISH(
         verdict=verdict,
         heterogeneity=pooled_heterogeneity,
         decision=decision,
@@ -133,7 +133,7 @@ def case_ish(
     )
 
 
-def _recount(verdict: ISHVerdict, external: Sequence[ExternalIsh], rules: ISHRules) -> str | None:
+def _recount(verdict: ISHVerdict, external: Sequence[ExternalISH], rules: ISHRules) -> str | None:
     """Group of a recount of our count: our own, or one that laboratories agree on."""
     theirs = {e.recount_group for e in external if e.recount_alone and not e.conflicts}
     other = theirs.pop() if len(theirs) == 1 else None
@@ -173,7 +173,7 @@ def _populations(slides: Mapping[str, ISHScore]) -> tuple[str, ...]:
     )
 
 
-def _outside(external: Sequence[ExternalIsh]) -> tuple[ISHDecision | None, str | None, list[str]]:
+def _outside(external: Sequence[ExternalISH]) -> tuple[ISHDecision | None, str | None, list[str]]:
     """What laboratories together say, the source named first, and how they differ."""
     final = [e for e in external if e.final]
     results = {e.decision.result for e in final if e.decision}
@@ -196,7 +196,7 @@ def _among_slides(slides: Mapping[str, ISHScore], ihc_score: str | None, rules: 
 
 
 def _against_measured(
-    external: Sequence[ExternalIsh],
+    external: Sequence[ExternalISH],
     verdict: ISHVerdict | None,
     decision: ISHDecision | None,
     rules: ISHRules,

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 from her2core.cases.external import external_ish
-from her2core.cases.ish import CaseIsh, case_ish
+from her2core.cases.ish import CaseISH, case_ish
 from her2core.errors import Reason
 from her2core.guidelines.rules_case import CaseDecision, CaseRules, case_rules_for, require_one_tumour
 from her2core.guidelines.rules_ihc import SCORES, ClassCounts, RuleSet
@@ -147,7 +148,7 @@ class CaseScore:
     verdict: Verdict
     counts: ClassCounts
     expression: Expression | None
-    ish: CaseIsh
+    ish: CaseISH
     slides: tuple[str, ...]
     pooled: tuple[str, ...]
     indeterminate: tuple[str, ...]
@@ -193,14 +194,14 @@ class CaseScore:
         return "/".join(part for part in (self.case_id, self.specimen_id, self.site) if part)
 
 
-_IshParams = ISHScoreParams()
+_ISH_PARAMS = ISHScoreParams()
 
 
 def score_cases(
     outcomes: Iterable[SlideOutcome],
     params: ScoreParams,
     rules: RuleSet,
-    ish_params: ISHScoreParams = _IshParams,
+    ish_params: ISHScoreParams = _ISH_PARAMS,
 ) -> tuple[CaseScore, ...]:
     """One score a specimen (case, specimen and site of the manifest), ordered by these."""
     groups: dict[tuple[str, str, str], list[SlideOutcome]] = {}
@@ -214,7 +215,7 @@ def score_case(
     outcomes: Sequence[SlideOutcome],
     params: ScoreParams,
     rules: RuleSet,
-    ish_params: ISHScoreParams = _IshParams,
+    ish_params: ISHScoreParams = _ISH_PARAMS,
 ) -> CaseScore:
     """Pool the slides of one specimen, in any order the same, and judge IHC and ISH together.
 
@@ -283,7 +284,7 @@ class _Joined:
     rules: ISHRules
     table: CaseRules
 
-    def beside(self, score: str | None, her2_class: str) -> tuple[CaseIsh, CaseDecision]:
+    def beside(self, score: str | None, her2_class: str) -> tuple[CaseISH, CaseDecision]:
         """ISH beside this IHC, and what both come to."""
         external = external_ish(self.slides, score, self.rules)
         ish = case_ish(self.counted, external, score, self.params, self.rules)
@@ -292,7 +293,7 @@ class _Joined:
     def not_hidden(
         self,
         decision: CaseDecision,
-        ish: CaseIsh,
+        ish: CaseISH,
         verdict: Verdict,
         alone: Mapping[str, Verdict],
     ) -> tuple[CaseDecision, list[str]]:
@@ -415,3 +416,9 @@ def _reader_conflicts(outcomes: Sequence[SlideOutcome]) -> list[str]:
 
 def _ids(outcomes: Sequence[SlideOutcome], *states: SlideState) -> tuple[str, ...]:
     return tuple(o.slide.slide_id for o in outcomes if o.state in states)
+
+
+def joined_name(row: Mapping[str, Any], between: str = " ") -> str:
+    """Case, specimen and site of a table's row, without what another of them repeats."""
+    parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
+    return between.join(p for p in parts if not any(p in other for other in parts if other != p))

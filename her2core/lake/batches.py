@@ -20,11 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
 from her2core.lake.schema import CELLS, NUCLEI, REGIONS, TEXT, Table
 from her2core.lake.slide_files import FOLDER, ROW_GROUP, DataFile
-from her2core.lake.tables import Change, commit, open_table, require, require_columns, sorted_by_key
+from her2core.lake.tables import (
+    Change,
+    commit,
+    find_table,
+    open_table,
+    require,
+    require_columns,
+    sorted_by_key,
+)
 from her2core.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -56,11 +63,9 @@ class SlideTable:
         self.files: dict[str, Members] = {}
         self.place: dict[str, str] = {}
         self.ready, self.later = _Batch(), _Batch()
-        try:
-            delta = open_table(store, table)
-        except TableNotFoundError:
-            self.version: int | None = None
-        else:
+        self.version: int | None = None
+        delta = find_table(store, table)
+        if delta is not None:
             self._look(delta)
 
     def lacks(self, slide: str, file: DataFile | None) -> bool:

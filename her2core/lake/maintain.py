@@ -19,13 +19,21 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
 from her2core.lake import schema
 from her2core.lake.batches import MEMBERS, OWN_FILES, Members, SlideTable, active_files, fetch, statistics_of
 from her2core.lake.schema import TABLES, Table
 from her2core.lake.slide_files import FOLDER, DataFile
-from her2core.lake.tables import KEEP_LOG, Change, active_paths, commit, open_table, read_rows, with_columns
+from her2core.lake.tables import (
+    KEEP_LOG,
+    Change,
+    active_paths,
+    commit,
+    find_table,
+    open_table,
+    read_rows,
+    with_columns,
+)
 from her2core.storage.lease import Lease
 from her2core.storage.store import Store, record_of
 
@@ -76,10 +84,10 @@ def maintain(
     named = _named_versions(store)
     done = []
     for table in TABLES.values():
-        try:
-            before = len(open_table(store, table).file_uris())
-        except TableNotFoundError:
+        delta = find_table(store, table)
+        if delta is None:
             continue
+        before = len(delta.file_uris())
         lease.check()
         if table in BY_SLIDE:
             compact(store, table, target_bytes)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deltalake.exceptions import TableNotFoundError
-
 from her2core.lake.schema import TABLES
 from her2core.lake.slide_files import FOLDER
-from her2core.lake.tables import open_table, sql_text
+from her2core.lake.tables import find_table, sql_text
 from her2core.storage.store import Store
 
 
@@ -51,9 +49,8 @@ def registered(store: Store) -> list[Registered]:
     """The tables that are there."""
     found = []
     for table in TABLES.values():
-        try:
-            version = int(open_table(store, table).version())
-        except TableNotFoundError:
-            continue
-        found.append(Registered(table.name, store.uri(f"{FOLDER}/{table.name}"), version, table.description))
+        delta = find_table(store, table)
+        if delta is not None:
+            place = store.uri(f"{FOLDER}/{table.name}")
+            found.append(Registered(table.name, place, int(delta.version()), table.description))
     return found

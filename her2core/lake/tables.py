@@ -157,6 +157,14 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
     )
 
 
+def find_table(store: Store, table: Table, version: int | None = None) -> DeltaTable | None:
+    """As `open_table`; None if nothing was committed yet."""
+    try:
+        return open_table(store, table, version)
+    except TableNotFoundError:
+        return None
+
+
 def _outlasting(store: Store, ask: Callable[[], T]) -> T:
     """Ask Delta Lake's own client again that gives up at a broken reply; in the end in words.
 
@@ -203,28 +211,32 @@ def read_rows(
     among
         Values of text columns, to read only rows that have one of them; files without are not opened.
     """
-    try:
-        delta = open_table(store, table)
-    except TableNotFoundError:
+    delta = find_table(store, table)
+    if delta is None:
         return table.schema.empty_table().select(list(columns))
     return _outlasting(store, lambda: _stored(delta, table, columns, among))
 
 
-def read_version(store: Store, table: Table, columns: Sequence[str], version: int | None) -> pa.Table:
-    """Columns of a small table as a run left it; null where the table had none of that name then.
+def read_present(store: Store, table: Table, columns: Sequence[str], version: int | None = None) -> pa.Table:
+    """As `read_rows`, also of an older version of this package: null in columns that it did not write.
 
-    No rows if nothing was committed yet, or the run did not commit this table (``version`` is None).
+    For those who look. Who removes what no row names reads with `read_rows`, which fails without a column.
     """
-    empty = table.schema.empty_table().select(list(columns))
-    if version is None:
-        return empty
-    try:
-        delta = open_table(store, table, version)
-    except TableNotFoundError:
-        return empty
+    wanted = table.schema.empty_table().select(list(columns)).schema
+    delta = find_table(store, table, version)
+    if delta is None:
+        return wanted.empty_table()
     there = set(_schema(delta).names)
-    present = [name for name in columns if name in there]
-    return with_columns(_outlasting(store, lambda: _stored(delta, table, present)), empty.schema)
+    rows = _outlasting(store, lambda: _stored(delta, table, [name for name in columns if name in there]))
+    schema = pa.schema([field if field.name in there else field.with_nullable(True) for field in wanted])
+    return with_columns(rows, schema)
+
+
+def read_version(store: Store, table: Table, columns: Sequence[str], version: int | None) -> pa.Table:
+    """Columns of a small table as a run left it, as `read_present`; no rows if the run did not commit it."""
+    if version is None:
+        return table.schema.empty_table().select(list(columns))
+    return read_present(store, table, columns, version)
 
 
 def check_tables(store: Store) -> None:
@@ -236,9 +248,8 @@ def check_tables(store: Store) -> None:
         If a table has other columns than this version writes.
     """
     for table in TABLES.values():
-        try:
-            delta = open_table(store, table)
-        except TableNotFoundError:
+        delta = find_table(store, table)
+        if delta is None:
             continue
         uri = store.delta_uri(f"{FOLDER}/{table.name}")
         _require_schema(delta, table, uri)
@@ -290,9 +301,8 @@ def _actions(change: Change) -> list[AddAction | RemoveAction]:
 
 def _open_or_create(store: Store, table: Table) -> DeltaTable:
     uri = store.delta_uri(f"{FOLDER}/{table.name}")
-    try:
-        delta = open_table(store, table)
-    except TableNotFoundError:
+    delta = find_table(store, table)
+    if delta is None:
         delta = DeltaTable.create(
             uri,
             table.schema,

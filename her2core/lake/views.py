@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deltalake.exceptions import TableNotFoundError
-
 from her2core.errors import ConfigError
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import RUNS, TABLES, Table
 from her2core.lake.slide_files import FOLDER
-from her2core.lake.tables import active_paths, open_table, read_rows, sql_text
+from her2core.lake.tables import active_paths, find_table, read_present, sql_text
 from her2core.storage.store import Store
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ def _run(store: Store, run_id: str | None) -> dict[str, Any]:
     names = ["run_id", "state", "finished_at"]
     names += [column.name for column in RUNS.columns if column.name.endswith("_version")]
     runs = sorted(
-        read_rows(store, RUNS, names).to_pylist(), key=lambda run: (run["finished_at"], run["run_id"])
+        read_present(store, RUNS, names).to_pylist(), key=lambda run: (run["finished_at"], run["run_id"])
     )
     ended = [run for run in runs if run["state"] in FINISHED]
     found = [run for run in ended if run_id in (None, run["run_id"])]
@@ -82,10 +80,8 @@ def _run(store: Store, run_id: str | None) -> dict[str, Any]:
 
 def _files(store: Store, table: Table, version: int | None) -> list[str]:
     """Addresses of the files of a version."""
-    try:
-        paths = active_paths(open_table(store, table, version))
-    except TableNotFoundError:
-        return []
+    delta = find_table(store, table, version)
+    paths = [] if delta is None else active_paths(delta)
     return [store.uri(f"{FOLDER}/{table.name}/{path}") for path in paths]
 
 

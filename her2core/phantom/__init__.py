@@ -17,7 +17,7 @@ Phantoms prove plumbing and arithmetic, not clinical validity.
 """
 
 from her2core.phantom.cohort import synth_cohort
-from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedISH, Population, plant_ish
 from her2core.phantom.ish_render import render_ish
 from her2core.phantom.render import render_field, render_region, stain_layers
 from her2core.phantom.spec import CLASSES, PhantomSpec
@@ -30,7 +30,7 @@ __all__ = [
     "TRUTH_DTYPE",
     "ISHSpec",
     "PhantomSpec",
-    "PlantedIsh",
+    "PlantedISH",
     "Population",
     "Tissue",
     "cell_class",

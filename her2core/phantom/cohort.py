@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from her2core.phantom.ish import PlantedIsh
+from her2core.phantom.ish import PlantedISH
 from her2core.phantom.ish_cohort import (
     ISH_PLAN,
-    PlannedIshSlide,
+    PlannedISHSlide,
     ish_manifest_row,
     ish_truth_row,
     make_ish,
@@ -78,7 +78,7 @@ def synth_cohort(
     side_px: int = 5120,
     mpp: float = 0.25,
     plan: Sequence[PlannedSlide] = PLAN,
-    ish_plan: Sequence[PlannedIshSlide] = ISH_PLAN,
+    ish_plan: Sequence[PlannedISHSlide] = ISH_PLAN,
     workers: int = 2,
 ) -> Path:
     """Write the slides of both plans, ``manifest.csv``, and what was planted.
@@ -108,7 +108,7 @@ def synth_cohort(
         write_slide(folder / slide_path(plan[i]), tissue)
         return tissue
 
-    def make_of_ish(i: int) -> PlantedIsh:
+    def make_of_ish(i: int) -> PlantedISH:
         return make_ish(ish_plan[i], folder, 1000 * seed + 100 + i)
 
     manifest, truth, cells = [], [], []
@@ -136,7 +136,7 @@ def synth_cohort(
 
 
 def case_truth(
-    truth: Sequence[Mapping[str, Any]], plan: Sequence[PlannedSlide], ish_plan: Sequence[PlannedIshSlide]
+    truth: Sequence[Mapping[str, Any]], plan: Sequence[PlannedSlide], ish_plan: Sequence[PlannedISHSlide]
 ) -> list[dict[str, str]]:
     """Status and class of every specimen (spec §3.1): from ISH where it was planned, else from IHC."""
     found: dict[tuple[str, str], dict[str, str]] = {}

@@ -121,7 +121,7 @@ class ISHSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class PlantedIsh:
+class PlantedISH:
     """A planted field: ``nuclei`` of `NUCLEUS_TRUTH`, sorted by (y, x), and ``spots`` of `SPOT_TRUTH`."""
 
     spec: ISHSpec
@@ -147,7 +147,7 @@ def _outline(nucleus: Any, mpp: float) -> F64:
     return np.stack([nucleus["y_px0"] + u * sin + v * cos, nucleus["x_px0"] + u * cos - v * sin], 1)
 
 
-def plant_ish(spec: ISHSpec) -> PlantedIsh:
+def plant_ish(spec: ISHSpec) -> PlantedISH:
     """Choose every nucleus and signal of a field; deterministic in the spec."""
     rng = np.random.default_rng([spec.seed, 30])
     nuclei = _nuclei(spec, rng)
@@ -172,7 +172,7 @@ def plant_ish(spec: ISHSpec) -> PlantedIsh:
     for probe, name in enumerate(("her2", "cep17")):
         of = (planted["probe"] == probe) & (planted["nucleus"] >= 0)
         nuclei[name] = np.bincount(planted["nucleus"][of], planted["copies"][of], len(nuclei)).astype(int)
-    return PlantedIsh(spec, nuclei, planted)
+    return PlantedISH(spec, nuclei, planted)
 
 
 def _nuclei(spec: ISHSpec, rng: np.random.Generator) -> npt.NDArray[np.void]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from her2core.guidelines.rules_ish import load_ish_rules
-from her2core.phantom.ish import ISHSpec, PlantedIsh, Population, plant_ish
+from her2core.phantom.ish import ISHSpec, PlantedISH, Population, plant_ish
 from her2core.phantom.slides import write_fluorescence, write_slide
 from her2core.records import Assay, SlideRow
 
@@ -17,7 +17,7 @@ RULES: Final = "ish_asco_cap_2018"
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedIshSlide:
+class PlannedISHSlide:
     """One ISH slide of the cohort, and the status and class that its case must get with it."""
 
     case: str
@@ -41,18 +41,18 @@ class PlannedIshSlide:
 
 
 ISH_PLAN: Final = (
-    PlannedIshSlide("TWO", "A1", Assay.FISH, (Population(1.0, 7.0, 2.2),), "Positive", "pos_IHC2_ISHpos"),
-    PlannedIshSlide(
+    PlannedISHSlide("TWO", "A1", Assay.FISH, (Population(1.0, 7.0, 2.2),), "Positive", "pos_IHC2_ISHpos"),
+    PlannedISHSlide(
         "TWONEG", "A1", Assay.DISH, (Population(1.0, 2.4, 2.1),), "Negative", "low_2plus", mpp=0.11
     ),
-    PlannedIshSlide(
+    PlannedISHSlide(
         "WAITING", "A1", Assay.FISH, (Population(1.0, 5.0, 3.4),), "Indeterminate", "indeterminate"
     ),
 )
 """Amplified, not amplified, and group 4 without the IHC that would resolve it."""
 
 
-def make_ish(planned: PlannedIshSlide, folder: Path, seed: int) -> PlantedIsh:
+def make_ish(planned: PlannedISHSlide, folder: Path, seed: int) -> PlantedISH:
     """Draw one slide into the cohort's folder."""
     spec = ISHSpec(
         planned.assay.removeprefix("HER2-"),
@@ -70,7 +70,7 @@ def make_ish(planned: PlannedIshSlide, folder: Path, seed: int) -> PlantedIsh:
     return planted
 
 
-def ish_manifest_row(planned: PlannedIshSlide) -> SlideRow:
+def ish_manifest_row(planned: PlannedISHSlide) -> SlideRow:
     """Manifest row of an ISH slide; it shares specimen and block with the IHC slide of its case."""
     return SlideRow(
         slide_id=planned.slide_id,
@@ -85,7 +85,7 @@ def ish_manifest_row(planned: PlannedIshSlide) -> SlideRow:
     )
 
 
-def ish_truth_row(planted: PlantedIsh) -> dict[str, Any]:
+def ish_truth_row(planted: PlantedISH) -> dict[str, Any]:
     """What the planted signals amount to, over the nuclei that nothing overlaps (spec §2)."""
     nuclei = planted.nuclei[~planted.nuclei["overlapped"]]
     nuclei = nuclei[(nuclei["her2"] > 0) & (nuclei["cep17"] > 0)]
@@ -99,7 +99,7 @@ def ish_truth_row(planted: PlantedIsh) -> dict[str, Any]:
     }
 
 
-def nuclei_table(slide_id: str, planted: PlantedIsh) -> pa.Table:
+def nuclei_table(slide_id: str, planted: PlantedISH) -> pa.Table:
     """Planted nuclei of one slide."""
     names = planted.nuclei.dtype.names or ()
     ids = pa.repeat(slide_id, len(planted.nuclei))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.kernels.stain import unit
-from her2core.phantom.ish import ISHSpec, PlantedIsh, outline_radius
+from her2core.phantom.ish import ISHSpec, PlantedISH, outline_radius
 from her2core.phantom.render import grain, window
 from her2core.records import Box
 
@@ -47,7 +47,7 @@ HAZE_LEVEL: Final = (60.0, 40.0, 30.0)  # its mean, grey levels of fluorescence
 HAZE_OD: Final = (0.020, 0.026, 0.040)  # its mean, R, G, B: cream
 
 
-def render_ish(planted: PlantedIsh, box: Box) -> Pixels:
+def render_ish(planted: PlantedISH, box: Box) -> Pixels:
     """Part of the field.
 
     Returns
@@ -68,7 +68,7 @@ def render_ish(planted: PlantedIsh, box: Box) -> Pixels:
     return out
 
 
-def _tile(planted: PlantedIsh, ty: int, tx: int) -> Pixels:
+def _tile(planted: PlantedISH, ty: int, tx: int) -> Pixels:
     spec = planted.spec
     margin = math.ceil(MARGIN_UM / spec.mpp)
     area = Box(ty * TILE, tx * TILE, (ty + 1) * TILE, (tx + 1) * TILE).grown(margin)
@@ -108,7 +108,7 @@ def _haze(spec: ISHSpec, area: Box) -> F32:
     return np.maximum(1 + 0.35 * patches + 0.15 * fine, 0)
 
 
-def _nuclear(planted: PlantedIsh, area: Box) -> F32:
+def _nuclear(planted: PlantedISH, area: Box) -> F32:
     """Counterstain, about 1 inside a nucleus, with a soft rim and chromatin; overlapping nuclei add up."""
     spec = planted.spec
     layer = np.zeros((area.height, area.width), np.float32)
@@ -129,7 +129,7 @@ def _nuclear(planted: PlantedIsh, area: Box) -> F32:
     return layer
 
 
-def _signals(planted: PlantedIsh, area: Box, probe: int) -> F32:
+def _signals(planted: PlantedISH, area: Box, probe: int) -> F32:
     """Signals of one probe: Gaussian spots of one peak; clusters are several within a blob."""
     spec = planted.spec
     layer = np.zeros((area.height, area.width), np.float32)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from her2core.phantom.ish import PlantedIsh
+from her2core.phantom.ish import PlantedISH
 from her2core.phantom.ish_render import render_ish
 from her2core.phantom.render import render_region
 from her2core.phantom.spec import RGB
@@ -26,7 +26,7 @@ SHRINKS: Final = (4, 16)  # of the lower levels, as Aperio scanners store them
 
 def write_slide(
     path: Path,
-    tissue: Tissue | PlantedIsh,
+    tissue: Tissue | PlantedISH,
     *,
     quality: int = 80,
     scale_known: bool = True,
@@ -46,7 +46,7 @@ def write_slide(
     def strips() -> Iterator[RGB]:
         for y0 in range(0, spec.height_px, STRIP_PX):
             box = Box(y0, 0, min(y0 + STRIP_PX, spec.height_px), spec.width_px)
-            strip = render_ish(tissue, box) if isinstance(tissue, PlantedIsh) else render_region(tissue, box)
+            strip = render_ish(tissue, box) if isinstance(tissue, PlantedISH) else render_region(tissue, box)
             for k, level in zip(SHRINKS, lower, strict=True):
                 rows = level[y0 // k : (y0 + STRIP_PX) // k]
                 part = strip[: len(rows) * k, : level.shape[1] * k]
@@ -86,7 +86,7 @@ def write_slide(
             write(_tiles(iter([level])), level.shape, shrink)
 
 
-def write_fluorescence(path: Path, planted: PlantedIsh, *, z_planes: int = 1) -> None:
+def write_fluorescence(path: Path, planted: PlantedISH, *, z_planes: int = 1) -> None:
     """Draw a planted FISH field as fluorescence scanners write it: pyramidal OME-TIFF, one page a channel.
 
     Parameters

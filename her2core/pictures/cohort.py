@@ -17,6 +17,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from her2core.cases.specimens import joined_name
 from her2core.guidelines.rules_case import HER2_CLASSES, STATUSES
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
@@ -113,13 +114,7 @@ def _rank(row: Row) -> tuple[int, float, float, str]:
     """Highest class first, within a class the more stained or amplified."""
     known = row["her2_class"] in HER2_CLASSES
     place = HER2_CLASSES.index(row["her2_class"]) if known else len(HER2_CLASSES)
-    return place, -(row["h_score"] or 0.0), -(row["ish_her2_mean"] or 0.0), _name(row)
-
-
-def _name(row: Row) -> str:
-    """Case, specimen and site, without what another of them repeats."""
-    parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
-    return " ".join(p for p in parts if not any(p in other for other in parts if other != p))
+    return place, -(row["h_score"] or 0.0), -(row["ish_her2_mean"] or 0.0), joined_name(row)
 
 
 def _chips(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
@@ -136,7 +131,7 @@ def _chips(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
         return
     for y, (row, (words, colour)) in enumerate(zip(rows, chips, strict=True)):
         axes.text(0.5, y, words, ha="center", va="center", fontsize=9, weight="bold", color=ink_on(colour))
-        axes.text(-0.06, y, shortened(_name(row), 32), parse_math=False, **beside)
+        axes.text(-0.06, y, shortened(joined_name(row), 32), parse_math=False, **beside)
 
 
 def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:

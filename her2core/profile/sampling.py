@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from her2core.params import ProfileParams
+from her2core.pyramid.halving import halve
 from her2core.records import Box, PyramidRef
 from her2core.statistics import scattered
 
@@ -57,7 +58,7 @@ class SampledSlide:
         out = np.empty(shape, self._ref.dtype)
         self._reader.read(level, box.y0 // scale, box.x0 // scale, out)
         for _ in range(halvings - level):
-            out = halve(out)
+            out = halved(out)
         return out
 
     def coarse(self) -> Pixels:
@@ -129,13 +130,13 @@ class SampledSlide:
         return level, np.ascontiguousarray(grown, np.uint8)
 
 
-def halve(pixels: Pixels) -> Pixels:
-    """Mean of every 2 x 2 pixels, rounded half up; the last row and column are doubled where odd."""
-    height, width = pixels.shape[:2]
-    wide = np.uint16 if pixels.dtype == np.uint8 else np.uint32
-    even: Pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge").astype(wide)
-    mean: Pixels = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2] + 2) >> 2
-    return mean.astype(pixels.dtype)
+def halved(pixels: Pixels) -> Pixels:
+    """Mean of every 2 x 2 pixels, as levels are made; the last row and column are doubled where odd."""
+    height, width = (-(-edge // 2) for edge in pixels.shape[:2])
+    even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
+    out = np.empty((height, width, pixels.shape[2]), pixels.dtype)
+    halve(even, out)
+    return out
 
 
 def _block_means(mask: Mask, edge: int) -> npt.NDArray[np.float64]:

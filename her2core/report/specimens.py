@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from her2core.cases.specimens import joined_name
 from her2core.report.run_tables import Row, RunTables, specimen_key
 from her2core.report.slides import CALLS, class_words, flag_words, reason_words
 from her2core.report.words import ISH_GROUPS, NO_CLASS, PENDING, in_words
@@ -63,11 +64,9 @@ def specimen_views(tables: RunTables) -> tuple[Row, ...]:
     return tuple(views)
 
 
-def specimen_name(row: Mapping[str, str | None]) -> str:
-    """Case, specimen and site, without what another of them says already."""
-    parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
-    kept = [p for p in parts if p and not any(other and p in other for other in parts if other != p)]
-    return " · ".join(kept)
+def specimen_name(case: Row) -> str:
+    """Case, specimen and site, as the report shows them."""
+    return joined_name(case, " · ")
 
 
 def needs_a_person(case: Row) -> bool:
