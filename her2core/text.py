@@ -1,10 +1,12 @@
-"""Text from outside in messages: short whatever came in, and without secrets."""
+"""Text in messages and pictures: short whatever came in, without secrets, and names of specimens."""
 
 from __future__ import annotations
 
 import os
 import re
 import reprlib
+from collections.abc import Mapping
+from typing import Any
 
 SHOWN = 60
 """Most characters of a value that a message repeats. Ours."""
@@ -77,3 +79,9 @@ def cleaned(text: str) -> str:
             text = text.replace(value, HIDDEN)
     text = _USER_INFO.sub(f"://{HIDDEN}@", _QUERY.sub(rf"\1?{HIDDEN}", text))
     return _PAIR.sub(rf"\1{HIDDEN}", _KEY_ID.sub(HIDDEN, text))
+
+
+def joined_name(row: Mapping[str, Any], between: str = " ") -> str:
+    """Case, specimen and site of a table's row, without what another of them repeats."""
+    parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
+    return between.join(p for p in parts if not any(p in other for other in parts if other != p))

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from typing import Any
 
 from her2core.cases.external import external_ish
 from her2core.cases.ish import CaseISH, case_ish
@@ -416,9 +415,3 @@ def _reader_conflicts(outcomes: Sequence[SlideOutcome]) -> list[str]:
 
 def _ids(outcomes: Sequence[SlideOutcome], *states: SlideState) -> tuple[str, ...]:
     return tuple(o.slide.slide_id for o in outcomes if o.state in states)
-
-
-def joined_name(row: Mapping[str, Any], between: str = " ") -> str:
-    """Case, specimen and site of a table's row, without what another of them repeats."""
-    parts = list(dict.fromkeys(row[name] for name in ("case_id", "specimen_id", "site") if row[name]))
-    return between.join(p for p in parts if not any(p in other for other in parts if other != p))

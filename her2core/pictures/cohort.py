@@ -17,11 +17,11 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from her2core.cases.specimens import joined_name
 from her2core.guidelines.rules_case import HER2_CLASSES, STATUSES
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
 from her2core.pictures.colours import CLASS_COLOURS, HER2_CLASS_COLOURS, ink_on
+from her2core.text import joined_name
 
 Row = dict[str, Any]
 Reals = npt.NDArray[np.float64]

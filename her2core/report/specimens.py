@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from her2core.cases.specimens import joined_name
 from her2core.report.run_tables import Row, RunTables, specimen_key
 from her2core.report.slides import CALLS, class_words, flag_words, reason_words
 from her2core.report.words import ISH_GROUPS, NO_CLASS, PENDING, in_words
+from her2core.text import joined_name
 
 KINDS = {
     "ihc_ish": "IHC and ISH",
