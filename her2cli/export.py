@@ -57,7 +57,7 @@ def export_command(
     ] = None,
     tumour: Annotated[bool, typer.Option("--tumour", help="Tumour cells alone.")] = False,
     contours: Annotated[
-        bool, typer.Option("--contours", help="Cells with their contours, outlined again on the pyramid.")
+        bool, typer.Option("--contours", help="Cells with their contours: stored ones, or outlined again.")
     ] = False,
     regions_um: Annotated[
         float | None, typer.Option(help="qupath: regions of this size as annotations, in µm.")

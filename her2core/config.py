@@ -32,6 +32,7 @@ from her2core.params import (
     IHCParams,
     ISHParams,
     ISHScoreParams,
+    OutlineParams,
     ProfileParams,
     PyramidParams,
     RoiParams,
@@ -191,6 +192,8 @@ class Config(BaseModel):
     """From nuclei to ISH groups; changing it re-scores without touching a pixel."""
     heterogeneity: HeterogeneityParams = HeterogeneityParams()
     """From cells and nuclei to regions and heterogeneity; changing it touches no pixel."""
+    outlines: OutlineParams = OutlineParams()
+    """Outlines of cells and nuclei that are kept; changes no score."""
     run: RunSettings = RunSettings()
     """How the run is carried out; changes no result."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 FORBID_UNKNOWN: Any = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
 """How pydantic validates configuration text into these classes, and what the published schema allows."""
@@ -328,6 +328,17 @@ class RoiParams:
     def __post_init__(self) -> None:
         if not self.include or not all(pattern.strip() for pattern in (*self.include, *self.exclude)):
             raise ValueError("include, exclude: expected lists of classes, such as [Tumor*]")
+
+
+@dataclass(frozen=True, slots=True)
+class OutlineParams:
+    """Which outlines of cells and nuclei are kept (IHC)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    keep: Literal["sample", "all"] = "sample"
+    """Outlines that are kept: those of six fields of each slide (``sample``), or of every cell (``all``; some
+    55 bytes each)."""
 
 
 @dataclass(frozen=True, slots=True)

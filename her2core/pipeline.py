@@ -11,6 +11,7 @@ all there is to resuming, to retries and to cohorts that grow.
     pyramid   pyramid parameters, slide identity, µm/px    PyramidRef
     profile   profile parameters, pyramid key              SlideProfile
     cells     kernel parameters, profile and outlines key  CellsRef
+    contours  cells key                                    ContoursRef, where outlines.keep is all
     slide     score parameters, manifest row, cells key    SlideFinished
 """
 
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError
@@ -34,7 +36,8 @@ from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.scoring.keyed import Judging
-from her2core.stages import cells, outlines, prepare
+from her2core.stages import cells, contours, outlines, prepare
+from her2core.stages.contours import ContoursPart, ContoursRef
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
 from her2core.stages.outlines import OutlinesRef
@@ -168,9 +171,16 @@ class _Slide:
         kernel = config.ihc if ihc else config.ish
         cells_key = content_key("cells", cells.VERSION, kernel, [profile_key, *given_key])
         at = given_nuclei.path if given_nuclei else None
-        measured = self._published(
-            "cells", cells_key, CellsRef, lambda: self._cells(ref, frozen, kernel, cells_key, at, deadline)
+        folder, contours_key = None, []
+        if ihc and config.outlines.keep == "all":
+            contours_key = [content_key("contours", contours.VERSION, {}, [cells_key])]
+            folder = f"{contours.FOLDER}/{contours_key[0]}"
+        units = partial(
+            cells.units, self.run.store, ref, frozen, kernel, f"parts/cells/{cells_key}", at, folder
         )
+        measured = self._published("cells", cells_key, CellsRef, lambda: self._cells(units(), deadline))
+        for key in contours_key:
+            self._published("contours", key, ContoursRef, lambda: self._contours(units(), deadline))
         shown = replace(info, uri=self.run.names.of(info.uri), problems=tuple(map(self._hide, info.problems)))
         given = (self.run.store, self.run.shown(row), shown, ref, frozen, measured)
         region = None if row.roi_uri is None else roi_identity(row.roi_uri, endpoint)
@@ -178,7 +188,7 @@ class _Slide:
         judging = Judging(config.score, config.ish_score).of(row)
         finish: Callable[[str], SlideFinished]
         if ihc:
-            ihc_job = SlideJob(*given, judging.score, config.ihc, *rest)
+            ihc_job = SlideJob(*given, judging.score, config.ihc, *rest, contours=folder)
             slide_key, finish = ihc_job.key(cells_key), partial(finish_ihc, ihc_job)
         else:
             ish_job = SlideJob(*given, judging.ish, config.ish, *rest)
@@ -199,6 +209,7 @@ class _Slide:
             ("slide", slide_key),
         ]
         keys += [("outlines", key) for key in given_key]
+        keys += [("contours", key) for key in contours_key]
         return replace(finished, rests_on=tuple(record_of(*each) for each in keys))
 
     def _hide(self, text: str) -> str:
@@ -270,20 +281,19 @@ class _Slide:
 
         return [key], self._published("outlines", key, OutlinesRef, make)
 
-    def _cells(
-        self,
-        ref: PyramidRef,
-        slide_profile: SlideProfile,
-        params: cells.Params,
-        key: str,
-        given: str | None,
-        deadline: float,
-    ) -> CellsRef:
-        parts = f"parts/cells/{key}"
-        work = cells.units(self.run.store, ref, slide_profile, params, parts, given)
+    def _cells(self, work: Sequence[cells.Unit], deadline: float) -> CellsRef:
         shown = "cells" if self.row.assay == Assay.IHC else "nuclei"
         counts = self._fan(shown, [partial(cells.measure, unit) for unit in work], deadline)
         return CellsRef(tuple(sorted(unit.part for unit in work)), sum(counts))
+
+    def _contours(self, work: Sequence[cells.Unit], deadline: float) -> ContoursRef:
+        """Outlines beside the cells; units that were measured before these were kept are measured again."""
+        there = set(self.run.store.list(str(PurePosixPath(str(work[0].contours)).parent))) if work else set()
+        lacking = [unit for unit in work if unit.contours not in there]
+        if lacking:
+            self._fan("contours", [partial(cells.measure, unit) for unit in lacking], deadline)
+        parts = (ContoursPart(str(unit.contours), unit.box_px0) for unit in work)
+        return ContoursRef(tuple(sorted(parts, key=lambda part: part.path)))
 
     def _fan(self, stage: str, jobs: Sequence[Callable[[], T]], deadline: float) -> list[T]:
         """Run a stage's tasks on the cluster, a window at a time, telling progress."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from her2core.intake.outlines import outlines_identity
 from her2core.params import (
@@ -27,10 +28,11 @@ from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader, SlideReader
 from her2core.records import Assay, Box, SlideProfile, SlideRow
 from her2core.stages import cells, outlines, prepare
+from her2core.stages.contours import ContoursPart, ContoursRef
 from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
-from her2core.storage.store import Store
+from her2core.storage.store import Store, record_of
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
 
@@ -49,8 +51,11 @@ def score(
     row: SlideRow | None = None,
     assay: Assay = Assay.IHC,
     cells_uri: str | None = None,
+    keep: bool = False,
 ) -> tuple[SlideProfile, pa.Table, SlideFinished]:
     """Score a slide with tasks in a shuffled order, and work units cut as asked.
+
+    With ``keep`` the outlines of all cells are stored, as ``contours/k``.
 
     Returns
     -------
@@ -76,14 +81,21 @@ def score(
         size = outlines.SlideSize(info.height, info.width, ref.mpp)
         given = outlines.publish(store, "outlines/k.parquet", size, cells_uri, digest, IHCParams(), None)
     place = given.path if given else None
-    units = list(cut(cells.units(store, ref, profile, kernel, "parts/cells/k", place)))
+    kept = "contours/k" if keep else None
+    units = list(cut(cells.units(store, ref, profile, kernel, "parts/cells/k", place, kept)))
     shuffled.shuffle(units)
     count = sum(cells.measure(unit) for unit in units)
+    if keep:
+        parts = tuple(ContoursPart(str(unit.contours), unit.box_px0) for unit in units)
+        record = TypeAdapter(ContoursRef).dump_json(ContoursRef(parts))
+        store.write_bytes(record_of("contours", "k"), record)
     measured = CellsRef(tuple(sorted(unit.part for unit in units)), count)
     row = row or SlideRow("s1", "c1", "memory", assay)
     inputs = (store, row, info, ref, profile, measured)
     if isinstance(kernel, IHCParams):
-        ihc = SlideJob(*inputs, score_params or ScoreParams(), kernel, None, HETEROGENEITY, outlines=given)
+        ihc = SlideJob(
+            *inputs, score_params or ScoreParams(), kernel, None, HETEROGENEITY, outlines=given, contours=kept
+        )
         finished = finish_ihc(ihc, "0123456789ab")
     else:
         finished = finish_ish(
@@ -103,7 +115,12 @@ def at_lines(rows: Sequence[int], columns: Sequence[int]) -> Cut:
         ys = [0, *sorted({y for y in rows if 0 < y < height}), height]
         xs = [0, *sorted({x for x in columns if 0 < x < width}), width]
         return [
-            replace(one, box=Box(y0, x0, y1, x1), part=f"parts/cells/k/{i:05d}-{j:05d}.parquet")
+            replace(
+                one,
+                box=Box(y0, x0, y1, x1),
+                part=f"parts/cells/k/{i:05d}-{j:05d}.parquet",
+                contours=one.contours and f"contours/k/{i:05d}-{j:05d}.parquet",
+            )
             for i, (y0, y1) in enumerate(pairwise(ys))
             for j, (x0, x1) in enumerate(pairwise(xs))
         ]

@@ -22,12 +22,12 @@ _home = pytest.StashKey[str]()
 
 SLOW = frozenset(
     """
-    between biopsy blur cli cluster contours_by_eye cube dapi_share dish export fanout fields_picture
-    fluorescence gc ghosts heterogeneity hostile ihc_kernel ingest_flow ish ish_kernel ish_phantom
-    ish_real jackknife kubernetes lanes layout learn_tumour maintain neighbours outcome outlines pattern
-    phantom picture picture_cohort picture_ish picture_regions profile publish pyramid python_api qc
-    queries readme real_images regions report report_browser report_compare run server source_codec sources
-    spatial spots stage_versions stain storage tissue_by_eye zarrita
+    between biopsy blur cli cluster contours_by_eye contours_kept cube dapi_share dish export fanout
+    fields_picture fluorescence gc ghosts heterogeneity hostile ihc_kernel ingest_flow ish ish_kernel
+    ish_phantom ish_real jackknife kubernetes lanes layout learn_tumour maintain neighbours outcome
+    outlines pattern phantom picture picture_cohort picture_ish picture_regions profile publish pyramid
+    python_api qc queries readme real_images regions report report_browser report_compare run server
+    source_codec sources spatial spots stage_versions stain storage tissue_by_eye zarrita
     """.split()  # noqa: SIM905
 )
 """Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`."""

@@ -72,16 +72,18 @@ def write_run(folder: Path, specimens: Iterable[Mapping[str, Any]]) -> Path:
     return folder
 
 
-def write_scored_run(folder: Path) -> Path:
+def write_scored_run(folder: Path, *, keep: bool = False) -> Path:
     """An output with one phantom slide, ``s1`` of case ``c1``, through all stages: pyramid, record and
-    tables."""
+    tables; with ``keep`` the outlines of its cells too."""
     mix = (0.2, 0.2, 0.1, 0.3, 0.2)
     spec = PhantomSpec(seed=3, height_px=640, width_px=640, mix=mix, pattern="mosaic")
     rgb, _ = render_field(spec)
     store = Store(folder)
     ids = {"patient_id": "p1", "specimen_id": "core", "site": "primary", "collection_date": "2020-03-04"}
     where = SlideRow("s1", "c1", "slides/Anna_Smith.svs", Assay.IHC, **ids)
-    _, _, finished = score(memory_slide(rgb), folder, PyramidParams(chunk=256, shard=1024), row=where)
+    _, _, finished = score(
+        memory_slide(rgb), folder, PyramidParams(chunk=256, shard=1024), row=where, keep=keep
+    )
     assert finished.cells is not None
     assert finished.regions is not None
     key = finished.outcome.score_key

@@ -474,6 +474,7 @@ ISH_COLUMNS = {
             "external_",
             "regions_picture",
             "fields_picture",
+            "contours",
         )
     )
 }

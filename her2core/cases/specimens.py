@@ -55,6 +55,8 @@ class SlideOutcome:
         Overlay picture, maps of the regions, and fields at full resolution; relative to the output root.
     score_key
         Content key of the result.
+    contours
+        Folder of the outlines of all its cells, if they are kept.
     """
 
     slide: SlideRow
@@ -74,6 +76,7 @@ class SlideOutcome:
     ish: ISHScore | None = None
     roi: RoiUsed | None = None
     outlines: OutlinesUsed | None = None
+    contours: str | None = None
 
     @property
     def headline(self) -> str:

@@ -1,5 +1,5 @@
-"""Contours of cells, which tables do not keep: the kernel outlines them again on the pyramid that it
-measured.
+"""Contours of cells, which the tables do not keep: those that the run stored, or else the kernel outlines the
+cells again on the pyramid that it measured.
 
 The same pixels and parameters give the same cells, which are known again by their ids. A cell of the table
 that is not found again is an error and not a gap.
@@ -8,7 +8,6 @@ that is not found again is an error and not a gap.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,50 +15,55 @@ from numpy.typing import NDArray
 from her2core.errors import ConfigError
 from her2core.export.finished import FinishedRun, Row
 from her2core.kernels.ihc.kernel import IHCKernel
-from her2core.kernels.polar import N_RAYS
-from her2core.lake.rows import cell_ids
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, StainProfile
 from her2core.stages.cells import working_level
+from her2core.stages.contours import CellOutlines, open_contours, outlined, outlines_by_part
 
 TILE_PX = 1024
 """Edge of what is outlined at once, in pixels of the level that is worked on: some 20 MB. Ours."""
 
-Floats = NDArray[np.float64]
+
+def has_contours(slide: Row) -> bool:
+    """Whether contours of a slide's cells can be had: stored, or of nuclei that the kernel finds itself."""
+    return bool(slide["contours"]) or not slide["cells_source"]
 
 
-@dataclass(frozen=True, slots=True)
-class Contours:
-    """Outlines of some cells, in level-0 px from the slide's corner.
-
-    Attributes
-    ----------
-    ids
-        Their ``cell_id``, shape ``(n,)``, ascending.
-    cell_px0, nucleus_px0
-        Shape ``(n, N_RAYS, 2)``, each ``(y, x)``.
-    """
-
-    ids: NDArray[np.int64]
-    cell_px0: Floats
-    nucleus_px0: Floats
-
-
-def outline_cells(run: FinishedRun, slide: Row, ids: NDArray[np.int64]) -> Iterator[Contours]:
-    """Contours of these cells of a slide, tile by tile from the top; memory holds one tile.
+def outline_cells(run: FinishedRun, slide: Row, ids: NDArray[np.int64]) -> Iterator[CellOutlines]:
+    """Contours of these cells of a slide, part by part from the top; memory holds one part.
 
     Raises
     ------
     ConfigError
-        If the slide's cells were measured on another program's outlines, or are not those that the kernel
-        finds.
+        If the slide's cells were measured on another program's outlines and their contours are not stored, or
+        if cells are not those that the kernel finds.
+    StoreError
+        If stored contours are gone.
     """
-    if slide.get("cells_source"):
+    if not has_contours(slide):
         raise ConfigError(
-            f"{slide['slide_id']}: its cells were measured on another program's outlines; take their "
-            f"contours from "
-            "that file, or export without contours"
+            f"{slide['slide_id']}: its cells were measured on another program's outlines, and their contours "
+            "are not stored; run again with outlines.keep: all, take them from that program, or export "
+            "without contours"
         )
+    missing = set(ids.tolist())
+    for part in _stored(run, slide) if slide["contours"] else _outlined_again(run, slide, ids):
+        found = part.where(np.isin(part.ids, ids))
+        if len(found):
+            missing -= set(found.ids.tolist())
+            yield found
+    if missing:
+        raise ConfigError(
+            f"{slide['slide_id']}: {len(missing)} cells of the table are not found again; it was measured by "
+            "another version. Run again, or export without contours"
+        )
+
+
+def _stored(run: FinishedRun, slide: Row) -> Iterator[CellOutlines]:
+    return outlines_by_part(run.store, open_contours(run.store, slide["contours"]))
+
+
+def _outlined_again(run: FinishedRun, slide: Row, ids: NDArray[np.int64]) -> Iterator[CellOutlines]:
     outcome, params = run.record(slide).outcome, run.ihc_params
     ref, profile = outcome.pyramid, outcome.profile
     if ref is None or profile is None or not isinstance(profile.stain, StainProfile):
@@ -67,33 +71,14 @@ def outline_cells(run: FinishedRun, slide: Row, ids: NDArray[np.int64]) -> Itera
     level = working_level(ref.mpp, params)
     kernel = IHCKernel(params, profile.stain, ref.mpp * 2**level)
     reader = PyramidReader(run.store, ref)
-    turn = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
-    towards = np.stack([np.sin(turn), np.cos(turn)], axis=1)
-    missing = set(ids.tolist())
     for box in _tiles(ids, level):
         around = box.grown(kernel.halo_px)
         region = np.empty((around.height, around.width, 3), np.uint8)
         reader.read(level, around.y0, around.x0, region)
         rows, lines = kernel.outline(region, (around.y0, around.x0), box)
-        y_px0, x_px0 = ((rows[axis] + 0.5) * 2**level - 0.5 for axis in ("y_px0", "x_px0"))
-        found = cell_ids(y_px0, x_px0)
-        wanted = np.flatnonzero(np.isin(found, ids))
-        wanted = wanted[np.argsort(found[wanted])]
-        if not len(wanted):
-            continue
-        missing -= set(found[wanted].tolist())
-        start = (np.stack([lines.y_px, lines.x_px], axis=1)[wanted] + 0.5) * 2**level
-        yield Contours(
-            found[wanted],
-            start[:, None] + towards * (lines.contour_um[wanted] / ref.mpp)[..., None],
-            start[:, None] + towards * (lines.nucleus_um[wanted] / ref.mpp)[..., None],
-        )
-    if missing:
-        raise ConfigError(
-            f"{slide['slide_id']}: {len(missing)} cells of the table are not found again; it was measured "
-            f"by another "
-            "version. Run again, or export without contours"
-        )
+        for axis in ("y_px0", "x_px0"):
+            rows[axis] = (rows[axis] + 0.5) * 2**level - 0.5
+        yield outlined(rows, lines, level, ref.mpp)
 
 
 def _tiles(ids: NDArray[np.int64], level: int) -> Iterator[Box]:

@@ -68,7 +68,7 @@ def _write(run: FinishedRun, slide: Row, selection: Selection, local: Path) -> N
     group = local / "labels" / NAME
     arrays = [_array(group, level, shape) for level, shape in enumerate(ref.shapes)]
     for part in outline_cells(run, slide, ids):
-        _paint(arrays[0], part.cell_px0, np.searchsorted(ids, part.ids) + 1)
+        _paint(arrays[0], part.contour_px0, np.searchsorted(ids, part.ids) + 1)
     for finer, coarser in pairwise(arrays):
         _halve(finer, coarser)
     document = ngff.label_group(NAME, list(range(len(arrays))), ref.mpp, [], {})

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from her2core.export.contours import outline_cells
+from her2core.export.contours import has_contours, outline_cells
 from her2core.export.finished import FinishedRun, Row, Selection, export_each
 from her2core.guidelines.rules_ihc import CLASS_OF_LABEL
 from her2core.lake.schema import CELLS, REGIONS
@@ -42,13 +42,13 @@ def export_qupath(
     Parameters
     ----------
     contours
-        Whether cells have their contour and nucleus, outlined again on the pyramid.
+        Whether cells have their contour and nucleus: as stored, or outlined again on the pyramid.
     regions_um
         Size of the regions that are written as annotations; none by default.
     """
 
     def write(slide: Row) -> str:
-        features = _features(run, slide, selection, contours and not slide["cells_source"], regions_um)
+        features = _features(run, slide, selection, contours and has_contours(slide), regions_um)
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
             local = Path(folder) / "cells.geojson"
             with local.open("w", encoding="utf-8") as file:
@@ -78,7 +78,7 @@ def _features(
     ids = table["cell_id"].to_numpy()
     for part in outline_cells(run, slide, ids):
         rows = table.take(np.searchsorted(ids, part.ids)).to_pylist()
-        for row, cell, nucleus in zip(rows, part.cell_px0, part.nucleus_px0, strict=True):
+        for row, cell, nucleus in zip(rows, part.contour_px0, part.nucleus_px0, strict=True):
             yield _cell(slide, row, "cell", polygon(cell)) | {"nucleusGeometry": polygon(nucleus)}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from her2core.errors import ConfigError
-from her2core.export.contours import outline_cells
+from her2core.export.contours import has_contours, outline_cells
 from her2core.export.finished import FinishedRun, Row, Selection, export_each, write_folder
 from her2core.extras import need
 from her2core.lake.schema import CELLS, Column
@@ -105,7 +105,7 @@ def export_spatialdata(
         name = f"{slide['slide_id']}.spatialdata.zarr"
         with tempfile.TemporaryDirectory(prefix="her2-export-") as folder, _quiet():
             local = Path(folder) / name
-            _spatial(run, slide, selection, contours and not slide["cells_source"]).write(local)
+            _spatial(run, slide, selection, contours and has_contours(slide)).write(local)
             write_folder(out, name, local)
         return name
 
@@ -129,7 +129,7 @@ def _spatial(run: FinishedRun, slide: Row, selection: Selection, contours: bool)
     if contours:
         found: dict[int, Any] = {}
         for part in outline_cells(run, slide, ids):
-            um = (part.cell_px0 - 0.5) * mpp  # µm are from the centre of the first pixel
+            um = (part.contour_px0 - 0.5) * mpp  # µm are from the centre of the first pixel
             found |= {i: Polygon(yx[:, ::-1]) for i, yx in zip(part.ids.tolist(), um, strict=True)}
         shapes = gpd.GeoDataFrame(
             {"geometry": [found[i] for i in ids.tolist()]}, index=pd.Index(index, dtype=object)

@@ -134,6 +134,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         "picture": outcome.picture,
         "regions_picture": outcome.regions_picture,
         "fields_picture": outcome.fields_picture,
+        "contours": outcome.contours,
         "score_key": outcome.score_key,
     }
     if info:

@@ -550,6 +550,8 @@ SLIDES = Table(
         Column("regions_picture", TEXT, "", "Maps of the regions, relative to the output root."),
         Column("fields_picture", TEXT, "", "Fields at full resolution (IHC), relative to the output root. "
                "Outlines lie beside it as GeoJSON."),
+        Column("contours", TEXT, "", "Folder of the outlines of all cells (Parquet), relative to the output "
+               "root; null unless outlines.keep is all."),
         Column("score_key", TEXT, "", "Content key of the result: names inputs, parameters and versions."),
     ),
 )  # fmt: skip

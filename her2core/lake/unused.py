@@ -30,7 +30,13 @@ log = logging.getLogger(__name__)
 
 KEPT_DAYS = 7.0
 """What was written in so many days is kept. Ours: a run that was interrupted is taken up within a week."""
-FOLDERS = {"pyramid": "pyramids", "cells": "parts/cells", "outlines": "outlines", "slide": "regions"}
+FOLDERS = {
+    "pyramid": "pyramids",
+    "cells": "parts/cells",
+    "outlines": "outlines",
+    "contours": "contours",
+    "slide": "regions",
+}
 """Stages whose outputs lie under their content key, and where."""
 RECORDS = "stages"
 
@@ -44,7 +50,7 @@ class Unused:
     path
         A record, a folder or a file.
     what
-        ``records``, ``pyramids``, ``parts``, ``outlines`` or ``regions``.
+        ``records``, ``pyramids``, ``parts``, ``outlines``, ``contours`` or ``regions``.
     """
 
     path: str

@@ -27,6 +27,7 @@ from her2core.params import IHCParams, ISHParams
 from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
+from her2core.stages.contours import encode, outlined
 from her2core.stages.nuclei_table import kernel_table
 from her2core.stages.outlines import nuclei_near
 from her2core.storage.store import Store
@@ -50,7 +51,8 @@ class Unit:
     """One work unit of one slide: everything a worker needs to measure it.
 
     ``box`` is in pixels of ``level``; ``part`` is the object that the rows go to; ``outlines`` holds another
-    program's nuclei, where the manifest names some.
+    program's nuclei, where the manifest names some; ``contours`` is the object that the outlines of the cells
+    go to, where they are kept.
     """
 
     store: Store
@@ -61,6 +63,12 @@ class Unit:
     box: Box
     part: str
     outlines: str | None = None
+    contours: str | None = None
+
+    @property
+    def box_px0(self) -> Box:
+        """The box in level-0 pixels."""
+        return _at_level_0(self.box, self.level)
 
 
 def working_level(mpp: float, params: Params) -> int:
@@ -84,7 +92,7 @@ def measure(unit: Unit) -> int:
     int
         Number of cells. A part that is already there is counted, not measured again.
     """
-    if unit.store.exists(unit.part):
+    if unit.store.exists(unit.part) and (unit.contours is None or unit.store.exists(unit.contours)):
         return int(pq.read_metadata(io.BytesIO(unit.store.read_bytes(unit.part))).num_rows)
     rows = _rows_in(unit, read_tissue(unit.store, unit.pyramid, unit.profile))
     buffer = io.BytesIO()
@@ -100,8 +108,9 @@ def units(
     params: Params,
     folder: str,
     outlines: str | None = None,
+    contours: str | None = None,
 ) -> tuple[Unit, ...]:
-    """Return the work units of a slide that hold tissue."""
+    """Return the work units of a slide that hold tissue, and where their rows and outlines go."""
     level = working_level(pyramid.mpp, params)
     tissue = read_tissue(store, pyramid, profile)
     (height, width), edge = pyramid.shape(level), _unit_edge(pyramid)
@@ -109,8 +118,10 @@ def units(
     for y0, x0 in itertools.product(range(0, height, edge), range(0, width, edge)):
         box = Box(y0, x0, min(y0 + edge, height), min(x0 + edge, width))
         if core_with_tissue(tissue, box, level) is not None:
-            part = f"{folder}/{y0 // edge:05d}-{x0 // edge:05d}.parquet"
-            found.append(Unit(store, pyramid, profile, params, level, box, part, outlines))
+            name = f"{y0 // edge:05d}-{x0 // edge:05d}.parquet"
+            kept = None if contours is None else f"{contours}/{name}"
+            part = f"{folder}/{name}"
+            found.append(Unit(store, pyramid, profile, params, level, box, part, outlines, kept))
     return tuple(found)
 
 
@@ -156,11 +167,15 @@ def _rows_in(unit: Unit, tissue: TissueMask) -> pa.Table:
     given = None
     if unit.outlines is not None:
         given = nuclei_near(unit.store, unit.outlines, around, unit.level)
-    cells = kernel.outline(region, (around.y0, around.x0), core, given)[0]
+    cells, lines = kernel.outline(region, (around.y0, around.x0), core, given)
     if unit.level > 0:  # pixel centres: (p + 1/2) * scale - 1/2
         for axis in ("y_px0", "x_px0"):
             cells[axis] = (cells[axis] + 0.5) * 2**unit.level - 0.5
-    return _cells_table(cells[tissue.contains(cells["y_px0"], cells["x_px0"])])
+    inside = tissue.contains(cells["y_px0"], cells["x_px0"])
+    if unit.contours is not None:  # first: a part that is there has its outlines beside it
+        kept = outlined(cells[inside], lines.where(inside), unit.level, unit.pyramid.mpp)
+        unit.store.write_bytes(unit.contours, encode(kept, kernel))
+    return _cells_table(cells[inside])
 
 
 def _kernel(unit: Unit) -> IHCKernel | ISHKernel:

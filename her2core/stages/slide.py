@@ -82,6 +82,7 @@ class SlideJob(Generic[Score, Kernel]):
     roi_at: str | None = None
     outlines: OutlinesRef | None = None
     roi_digest: str | None = None
+    contours: str | None = None
 
     @property
     def roi_uri(self) -> str | None:
@@ -102,6 +103,8 @@ class SlideJob(Generic[Score, Kernel]):
         inputs += [f"{name}={value}" for name, value in keyed_fields(row).items()]
         if isinstance(self.params, ScoreParams):
             inputs.append(f"tumour model {load_model(self.params.tumour_model).version}")
+        if self.contours is not None:  # the row says where they lie
+            inputs.append(self.contours)
         return content_key("slide", VERSION, self.params, inputs)
 
     def region_digest(self) -> str:
@@ -269,6 +272,7 @@ def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> Sli
         regions_picture=maps,
         fields_picture=close_up,
         score_key=key,
+        contours=job.contours,
     )
     region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
     return SlideFinished(outcome, judged.file, region_file, judged.metrics)
