@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks.simulate_outcome import Planted, cohort, planted_ratio, recovered
-from her2core.analysis.outcome import ALL, compute_outcome, interaction_of
+from her2core.analysis.outcome import ALL, compute_outcome, hazard_models, interaction_of, odds_models
 from her2core.analysis.outcome_report import report_outcome
 from her2core.analysis.reads import read_table
 from her2core.analysis.results import write_answer
 from her2core.analysis.rna import read_rna
 from her2core.analysis.samples import Joined, Sample, join, read_biopsies, read_samples
+from her2core.analysis.survival import NotEstimableError, Times, kaplan_meier
 from her2core.analysis.treatments import T_DM1, Line, days_of, read_lines
 from her2core.errors import ConfigError, ManifestError
 from her2core.extras import need
@@ -228,3 +229,99 @@ def test_classes_are_compared_apart_and_too_few_events_are_refused() -> None:
     drawn = [c for c in found.curves if c.by == "HER2 class" and c.therapy == ALL]
     assert {(c.group, len(c.curve.times)) for c in drawn} == {("3+", 40), ("2+/ISH+", 40)}
     assert "low (4)" in "".join(found.small)
+
+
+def test_the_first_of_many_who_enter_late_brings_no_curve_down() -> None:
+    entry, end = np.array([0.0] + [30.0] * 20), np.array([5.0, *np.linspace(100, 400, 20)])
+    times = Times(entry, end, np.array([True] + [True, False] * 10))
+    assert times.since(5) == 5.0
+    curve = kaplan_meier(times.after(5.0))
+    assert curve.at(50) == (1.0, 1.0, 1.0)
+    assert curve.at(20) == (1.0, 1.0, 1.0)  # before the first who counts
+    assert curve.at(100)[0] == pytest.approx(19 / 20)
+    with pytest.raises(NotEstimableError, match="still to enter"):
+        kaplan_meier(times)
+    assert Times(np.zeros(21), end, times.event).since(5) == 0.0
+
+
+def clinical(n: int, seed: int, known: float = 1.0) -> list[Joined]:
+    """Grade worsens survival and comes with the metric, which does nothing by itself."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        grade, er, metastasis = int(rng.integers(1, 4)), bool(rng.random() < 0.5), bool(rng.random() < 0.3)
+        metric = 0.1 * grade + rng.normal(0, 0.05)
+        bad = 0.8 * (grade - 2) + 0.7 * metastasis
+        days, end = float(rng.exponential(500 * np.exp(-bad))), float(rng.uniform(300, 2000))
+        pcr = bool(rng.random() < 1 / (1 + np.exp(bad)))
+        line = Line(
+            2, f"p{i}", T_DM1, "2020", er_positive=er, grade=grade if rng.random() < known else None,
+            age_years=50.0 + 10 * rng.normal(), stage=2, pcr=pcr,
+            ends={"os": (min(days, end) + 1, days <= end)},
+        )  # fmt: skip
+        site = "metastasis:liver" if metastasis else "primary" if i else "recurrence"
+        values = {"membrane_od_mean": float(rng.random()), "rao_q": metric}
+        taken = Sample(f"p{i}", f"p{i}", None, "2019", site, "Positive", "pos_IHC3", "3+", values)
+        found.append(Joined(line, taken, ""))
+    return found
+
+
+def test_grade_age_and_stage_enter_a_further_model_where_they_are_known() -> None:
+    models = {m.adjusted: m for m in hazard_models("os", T_DM1, clinical(400, 5), ["rao_q"])
+              if m.question == "rao_q" and m.term.startswith("rao_q")}  # fmt: skip
+    assert list(models) == ["nothing", "membrane_od_mean, ER", "membrane_od_mean, ER, grade, age"]
+    beside, further = list(models.values())[1:]
+    assert beside.effect is not None
+    assert further.effect is not None
+    assert beside.effect.low > 1.3  # grade's, not its own
+    assert further.effect.low < 1 < further.effect.high
+    assert (beside.family, further.family) == (True, False)
+    assert "stage is the same in all" in further.note
+    assert beside.strata == "site"
+
+
+@pytest.mark.parametrize(("known", "used"), [(0.9, True), (0.5, False)])
+def test_what_is_known_of_too_few_does_not_cost_the_others(known: float, used: bool) -> None:
+    of = clinical(200, 6, known)
+    n = sum(one.line.grade is not None for one in of)
+    last = [m for m in hazard_models("os", T_DM1, of, ["rao_q"]) if m.question == "rao_q"][-1]
+    assert ("grade" in last.adjusted) == used
+    assert (last.n, last.left_out) == ((n, 200 - n) if used else (200, 0))
+    assert (f"grade is known in {n} of 200 and not used" in last.note) == (not used)
+
+
+def test_odds_are_adjusted_for_the_site_of_the_sample() -> None:
+    of = clinical(300, 7)
+    beside = [m for m in odds_models("pcr", T_DM1, of, ["rao_q"])
+              if m.question == "rao_q" and m.adjusted == "membrane_od_mean, ER, site"]  # fmt: skip
+    terms = {m.term: m.effect for m in beside}
+    assert list(terms) == ["rao_q, per SD", "membrane_od_mean, per SD", "ER positive", "site metastasis"]
+    effect = terms["site metastasis"]
+    assert effect is not None
+    assert effect.high < 1
+    assert "site recurrence (1) counted with primary" in beside[0].note
+
+
+def test_a_spline_is_the_same_whatever_the_unit_of_its_measure() -> None:
+    of = clinical(150, 8)
+    for one in of:
+        assert one.sample is not None
+        one.sample.values["fine"] = 1e4 * one.sample.values["rao_q"]  # type: ignore[index]
+    found = {s.measure: s for s in compute_outcome(of, ("rao_q", "fine")).splines if s.therapy == T_DM1}
+    assert set(found) == {"membrane_od_mean", "rao_q", "fine"}
+    plain, fine = found["rao_q"], found["fine"]
+    assert plain.p_nonlinear == pytest.approx(fine.p_nonlinear, rel=1e-4)
+    np.testing.assert_allclose(plain.ratio, fine.ratio, rtol=1e-4)
+    np.testing.assert_allclose(plain.low, fine.low, rtol=1e-4)
+    assert (plain.adjusted, plain.strata) == ("membrane_od_mean, ER", "site")
+
+
+@pytest.mark.parametrize(
+    ("text", "stage"), [("0", 0), ("I", 1), ("iia", 2), ("IIIA1", 3), ("Stage IV", 4), ("2", 2), ("", None)]
+)
+def test_stages(tmp_path: Path, text: str, stage: int | None) -> None:
+    head = "patient_id,therapy_class,start,stage\n"
+    [one] = read_lines(write(tmp_path / "c.csv", f"{head}p,T-DM1,2020-01-01,{text}\n"))
+    assert one.stage == stage
+    with pytest.raises(ManifestError, match="stage is 'pT2N0'; expected 0 or I to IV"):
+        read_lines(write(tmp_path / "d.csv", f"{head}p,T-DM1,2020-01-01,pT2N0\n"))

@@ -47,6 +47,9 @@ DEFAULT_METRICS = ("rao_q", "eta2_250um")
 """Measures of heterogeneity that are looked at where none is named: of cells, and between regions."""
 MIN_GROUP = 5
 """Smaller groups have no curve: it would be of single patients. Ours."""
+MIN_KNOWN = 0.8
+"""Share of a comparison's patients in whom grade, age or stage must be known to enter its further model,
+which leaves the others out. Ours."""
 RESPONSES = ("pcr", "response")
 FIRST_ZERO = ("ultralow", "null")
 SPLINE_POINTS = 60
@@ -60,8 +63,11 @@ class GroupCurve:
     ----------
     by
         What the groups are of: HER2 class, therapy, or the median of a measure.
-    until, mean, mean_se
-        Horizon in days, which all groups of a comparison share; mean time without the event up to it.
+    since, until
+        Days which all groups of a comparison share: the curve is of patients without the event at ``since``,
+        0 unless too few were under observation before; the horizon of the mean.
+    mean, mean_se
+        Mean time without the event between the two.
     """
 
     endpoint: str
@@ -69,9 +75,14 @@ class GroupCurve:
     by: str
     group: str
     curve: Curve
+    since: float
     until: float
     mean: float
     mean_se: float
+
+    def at_risk(self, at: float) -> int:
+        """Patients under observation just before a time; where the curve begins, just after."""
+        return self.curve.times.at_risk(max(at, self.since + 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +146,11 @@ class Spline:
     endpoint: str
     therapy: str
     measure: str
+    adjusted: str
+    strata: str
     n: int
     events: int
+    left_out: int
     p_nonlinear: float
     x: Floats
     ratio: Floats
@@ -306,12 +320,22 @@ def _curves(
         few = [name for name, each in groups.items() if 0 < len(each) < MIN_GROUP]
         small += [f"{endpoint}, {therapy}, {by}: {name} ({len(groups[name])})" for name in few]
         large = {name: times_of(each, endpoint) for name, each in groups.items() if len(each) >= MIN_GROUP}
+        since = max((times.since(MIN_GROUP) for times in large.values()), default=0.0)
+        large = {name: times.after(since) for name, times in large.items()}
+        gone = [name for name, times in large.items() if len(times) < MIN_GROUP]
+        small += [f"{endpoint}, {therapy}, {by}: {n} ({len(large[n])} from day {since:g} on)" for n in gone]
+        large = {name: times for name, times in large.items() if name not in gone}
         if not large:
             continue
         until = float(min(times.time.max() for times in large.values()))
         for name, times in large.items():
-            mean, se = restricted_mean(times, until)
-            found.append(GroupCurve(endpoint, therapy, by, name, kaplan_meier(times), until, mean, se))
+            try:
+                curve = kaplan_meier(times)
+            except NotEstimableError as error:
+                small.append(f"{endpoint}, {therapy}, {by}: {name} ({error})")
+                continue
+            area, se = restricted_mean(times, until)
+            found.append(GroupCurve(endpoint, therapy, by, name, curve, since, until, area - since, se))
     return found, small
 
 
@@ -340,8 +364,24 @@ class _Question:
 
 
 @dataclass(frozen=True, slots=True)
+class _Design:
+    """Columns of a model, the question's first, with the patients in whom all are known."""
+
+    columns: Columns
+    rows: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+    def adjusted(self, own: int = 1) -> str:
+        """What else than the first ``own`` columns the model accounts for."""
+        return ", ".join(dict.fromkeys(map(_short, list(self.columns)[own:]))) or UNADJUSTED
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
-    """An endpoint in patients, how a model of it is fitted, and what it is stratified by."""
+    """An endpoint in patients, how a model of it is fitted, and what it is stratified by.
+
+    ``sites`` tells whether the site of the sample is a covariate, where it is no stratum.
+    """
 
     endpoint: str
     therapy: str
@@ -350,37 +390,52 @@ class _Asked:
     events: NDArray[np.bool_]
     fit: Fit
     strata: tuple[str, ...] = ()
+    sites: bool = False
 
     def models(self, metrics: Sequence[str]) -> Iterator[Model]:
-        """Models of the mean, of each metric alone and beside mean and ER, and of classes."""
+        """Models of the mean, of each metric and of classes: alone, beside mean, ER and site, and beside
+        grade, age and stage too."""
         for question in self._questions(metrics):
-            for covariates in ((), question.covariates):
-                yield from self._ask(question, covariates)
+            designs: list[_Design] = []
+            for covariates in ((), question.covariates, (*question.covariates, *FURTHER)):
+                design = self._design(question, covariates)
+                if designs and len(design.columns) == len(designs[-1].columns):  # the model is the one before
+                    designs[-1] = replace(designs[-1], notes=design.notes)
+                else:
+                    designs.append(design)
+            for design in designs:
+                primary = question.family and design is designs[min(1, len(designs) - 1)]
+                yield from self._ask(question, design, family=primary and len(design.columns) > 1)
 
     def _questions(self, metrics: Sequence[str]) -> Iterator[_Question]:
         everyone = np.ones(len(self.of), np.bool_)
         for name in (MEAN, *metrics):
             values = np.array([_value(one, name) for one in self.of])
-            covariates = (_ER,) if name == MEAN else (f"{MEAN}, per SD", _ER)
-            yield _Question(name, f"{name}, per SD", values, everyone, covariates, name != MEAN)
+            yield _Question(name, f"{name}, per SD", values, everyone, _beside(name), name != MEAN)
         group = np.array([_group(one) or "" for one in self.of])
         for name, high, low in CLASS_QUESTIONS:
             above, below = np.isin(group, high), np.isin(group, low)
             if above.any() and below.any():
                 yield _Question(name, name, above.astype(np.float64), above | below, (_ER,), False)
 
-    def _ask(self, question: _Question, covariates: Sequence[str]) -> Iterator[Model]:
-        columns, note = _usable(question, {name: self._covariate(name) for name in covariates})
-        if covariates and len(columns) == 1:
-            return  # nothing to adjust for: the model is the one before
-        rows = question.within & np.all([np.isfinite(c) for c in columns.values()], axis=0)
-        scaled = {n: _scaled(c[rows]) if n.endswith("per SD") else c[rows] for n, c in columns.items()}
+    def _design(self, question: _Question, covariates: Sequence[str]) -> _Design:
+        named = {name: _covariate(self.of, name) for name in covariates}
+        found = _usable({question.term: question.column}, question.within, named)
+        if not (self.sites and covariates):
+            return found
+        columns, notes = _site_columns([site_kind(one) for one in self.of], found.rows)
+        return _Design(found.columns | columns, found.rows, (*found.notes, *notes))
+
+    def _ask(self, question: _Question, design: _Design, *, family: bool) -> Iterator[Model]:
+        rows = design.rows
+        scaled = _scaled_columns(design)
+        note = f"{', '.join(design.notes)}. " if design.notes else ""
         whole = Model(
             self.endpoint,
             self.therapy,
             self.kind,
             question.name,
-            ", ".join(map(_short, list(columns)[1:])) or UNADJUSTED,
+            design.adjusted(),
             ", ".join(self.strata),
             question.term,
             n=int(rows.sum()),
@@ -396,7 +451,7 @@ class _Asked:
             yield replace(whole, note=f"{note}{error}")
             return
         rarer = whole.events if self.kind == "hazard" else min(whole.events, whole.n - whole.events)
-        status = "ok" if rarer >= FEW_EVENTS * len(columns) else "few_events"
+        status = "ok" if rarer >= FEW_EVENTS * len(scaled) else "few_events"
         for name in fitted.names:
             yield replace(
                 whole,
@@ -404,17 +459,36 @@ class _Asked:
                 effect=fitted.effect(name),
                 status=status,
                 p_proportional=ph.get(name, float("nan")),
-                family=question.family and bool(covariates) and name == question.term,
+                family=family and name == question.term,
             )
 
-    def _covariate(self, name: str) -> Floats:
-        if name == _ER:
-            known = (one.line.er_positive for one in self.of)
-            return np.array([np.nan if er is None else float(er) for er in known])
-        return np.array([_value(one, MEAN) for one in self.of])
+
+_ER, _MEAN = "ER positive", f"{MEAN}, per SD"
+_GRADE, _AGE, _STAGE = "grade, per step", "age, per 10 years", "stage, per step"
+FURTHER = (_GRADE, _AGE, _STAGE)
+"""Covariates of the further model, as far as the clinical table has them."""
+_SITE = "site "
 
 
-_ER = "ER positive"
+def _beside(measure: str) -> tuple[str, ...]:
+    """What a measure is adjusted for: ER, and the mean level unless it is that."""
+    return (_ER,) if measure == MEAN else (_MEAN, _ER)
+
+
+def _covariate(of: Sequence[Joined], name: str) -> Floats:
+    """A covariate of patients; NaN where it is unknown."""
+    known: list[float | None] = [None] * len(of)
+    if name == _ER:
+        known = [None if one.line.er_positive is None else float(one.line.er_positive) for one in of]
+    elif name == _MEAN:
+        known = [_value(one, MEAN) for one in of]
+    elif name == _GRADE:
+        known = [one.line.grade for one in of]
+    elif name == _AGE:
+        known = [None if one.line.age_years is None else one.line.age_years / 10 for one in of]
+    elif name == _STAGE:
+        known = [one.line.stage for one in of]
+    return np.array([np.nan if value is None else value for value in known], np.float64)
 
 
 def hazard_models(
@@ -441,7 +515,7 @@ def odds_models(endpoint: str, therapy: str, of: Sequence[Joined], metrics: Sequ
     def fit(rows: NDArray[np.bool_], columns: Columns) -> tuple[Fitted, dict[str, float]]:
         return logistic(outcome[rows], columns), {}
 
-    yield from _Asked(endpoint, therapy, "odds", of, outcome, fit).models(metrics)
+    yield from _Asked(endpoint, therapy, "odds", of, outcome, fit, sites=True).models(metrics)
 
 
 def site_kind(one: Joined) -> str:
@@ -464,7 +538,9 @@ def _strata(of: Sequence[Joined], therapy: bool = True) -> tuple[tuple[str, ...]
 
 
 def _short(column: str) -> str:
-    return column.removesuffix(", per SD").removesuffix(" positive")
+    if column.startswith(_SITE):
+        return _SITE.strip()
+    return column.partition(",")[0].removesuffix(" positive")
 
 
 def _scaled(x: Floats) -> Floats:
@@ -472,16 +548,52 @@ def _scaled(x: Floats) -> Floats:
     return (x - x.mean()) / sd if sd > 0 else x - x.mean() if len(x) else x
 
 
-def _usable(question: _Question, covariates: Columns) -> tuple[Columns, str]:
-    """The question's column with the covariates that vary among its patients; what was dropped, in words."""
-    kept, dropped = {question.term: question.column}, []
+def _centred(x: Floats) -> Floats:
+    out: Floats = x - x.mean(axis=0)
+    return out
+
+
+def _scaled_columns(design: _Design) -> Columns:
+    """Columns of the patients of a model, measures per standard deviation."""
+    of = {name: column[design.rows] for name, column in design.columns.items()}
+    return {name: _scaled(column) if name.endswith("per SD") else column for name, column in of.items()}
+
+
+def _usable(question: Columns, within: NDArray[np.bool_], covariates: Columns) -> _Design:
+    """The question's columns with the covariates that can be used; what was dropped, in words.
+
+    Patients in whom one that is used is unknown are left out. Mean and ER are used wherever they are known,
+    `FURTHER` ones from `MIN_KNOWN` on. What is the same in all who are left is none.
+    """
+    kept, dropped = dict(question), []
     for name, column in covariates.items():
-        known = column[question.within & np.isfinite(column)]
-        if len(known) == 0 or np.ptp(known) == 0:
-            dropped.append(f"{_short(name)} is {'missing' if len(known) == 0 else 'the same'} in all")
+        known = int((within & np.isfinite(column)).sum())
+        if known == 0:
+            if name not in FURTHER:
+                dropped.append(f"{_short(name)} is missing in all")
+        elif name in FURTHER and known < MIN_KNOWN * within.sum():
+            dropped.append(f"{_short(name)} is known in {known} of {within.sum()} and not used")
         else:
             kept[name] = column
-    return kept, f"{', '.join(dropped)}. " if dropped else ""
+    while True:
+        rows = within & np.all([np.isfinite(c) for c in kept.values()], axis=0)
+        still = [n for n in kept if n in covariates and (not rows.any() or np.ptp(kept[n][rows]) == 0)]
+        if not still:
+            return _Design(kept, rows, tuple(dropped))
+        del kept[still[-1]]
+        dropped.append(f"{_short(still[-1])} is the same in all")
+
+
+def _site_columns(kinds: Sequence[str], rows: NDArray[np.bool_]) -> tuple[Columns, tuple[str, ...]]:
+    """Columns of the kinds of site against the most frequent one, with which kinds of fewer than `MIN_GROUP`
+    patients are counted."""
+    sizes = Counter(kind for kind, row in zip(kinds, rows, strict=True) if row)
+    (reference, _), *others = sorted(sizes.items(), key=lambda item: (-item[1], item[0])) or [("", 0)]
+    few = [f"{kind} ({n})" for kind, n in others if n < MIN_GROUP]
+    columns = {
+        f"{_SITE}{kind}": np.array([float(k == kind) for k in kinds]) for kind, n in others if n >= MIN_GROUP
+    }
+    return columns, ((f"site {', '.join(few)} counted with {reference}",) if few else ())
 
 
 def _with_family(models: Sequence[Model]) -> list[Model]:
@@ -538,35 +650,44 @@ def interaction_of(endpoint: str, used: Sequence[Joined], measure: str) -> Inter
 
 
 def _splines(endpoint: str, therapy: str, of: Sequence[Joined], measures: Sequence[str]) -> Iterator[Spline]:
-    """Splines of measures with enough events; refused without a word elsewhere, since the line is in
-    `models`."""
+    """Splines of measures with enough events, adjusted and stratified as their line in `models`; refused
+    without a word elsewhere."""
+    named, strata = _strata(of)
     for measure in measures:
         values = np.array([_value(one, measure) for one in of])
-        rows = np.isfinite(values)
-        x, times = values[rows], times_of(of, endpoint).of(rows)
-        knots = np.unique(np.quantile(x, KNOTS)) if len(x) else np.zeros(0)
+        known = np.isfinite(values)
+        knots = np.unique(np.quantile(values[known], KNOTS)) if known.any() else np.zeros(0)
         if len(knots) < len(KNOTS):
             continue
-        terms = spline(x, knots)
-        centre, sd = float(np.median(x)), float(np.std(x))
-        columns = {"linear": (x - centre) / sd, **{f"bend {i}": t / sd for i, t in enumerate(terms.T)}}
+        asked = {"linear": values} | {f"bend {i}": t for i, t in enumerate(spline(values, knots).T)}
+        covariates = {name: _covariate(of, name) for name in _beside(measure)}
+        design = _usable(asked, np.ones(len(of), np.bool_), covariates)
+        rows = design.rows
+        if rows.sum() <= len(design.columns):
+            continue
+        # of any scale and alike, the terms would have errors that say nothing; their orthogonal form has none
+        own, turn = np.linalg.qr(_centred(np.column_stack([design.columns[name][rows] for name in asked])))
+        columns = _scaled_columns(design) | dict(zip(asked, (own * len(own) ** 0.5).T, strict=True))
+        straight = {name: column for name, column in columns.items() if not name.startswith("bend ")}
+        layers = None if strata is None else strata[rows]
+        times = times_of(of, endpoint).of(rows)
         try:
-            line = cox(times, {"linear": columns["linear"]})
-            bent = cox(times, columns)
+            line, bent = cox(times, straight, layers), cox(times, columns, layers)
         except NotEstimableError:
             continue
-        first, last = np.quantile(x, (0.02, 0.98))
+        centre = float(np.median(values[rows]))
+        first, last = np.quantile(values[rows], (0.02, 0.98))
         grid = np.linspace(float(first), float(last), SPLINE_POINTS)
-        at = np.column_stack([(grid - centre) / sd, spline(grid, knots) / sd])
-        here = np.concatenate([[0.0], spline(np.array([centre]), knots)[0] / sd])
-        apart = at - here
-        value, se = (
-            apart @ bent.coefficients,
-            np.sqrt(np.einsum("ij,jk,ik->i", apart, bent.covariance, apart)),
-        )
+
+        at, here = (np.column_stack([x, spline(x, knots)]) for x in (grid, np.array([centre])))
+        apart = np.linalg.solve(turn.T, (at - here).T).T * len(own) ** 0.5
+        first_terms = slice(0, len(asked))
+        value = apart @ bent.coefficients[first_terms]
+        se = np.sqrt(np.einsum("ij,jk,ik->i", apart, bent.covariance[first_terms, first_terms], apart))
         yield Spline(
-            endpoint, therapy, measure, len(x), times.events, likelihood_ratio(bent, line), grid,
-            np.exp(value), np.exp(value - Z95 * se), np.exp(value + Z95 * se),
+            endpoint, therapy, measure, design.adjusted(len(asked)), ", ".join(named), len(times),
+            times.events, len(of) - len(times), likelihood_ratio(bent, line), grid, np.exp(value),
+            np.exp(value - Z95 * se), np.exp(value + Z95 * se),
         )  # fmt: skip
 
 

@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from her2core.analysis.anchors import OUTCOME, anchor_table, anchor_text
-from her2core.analysis.outcome import ALL, MEAN, MIN_GROUP, UNADJUSTED, GroupCurve, Model, Outcome, Spline
+from her2core.analysis.outcome import (
+    ALL,
+    MEAN,
+    MIN_GROUP,
+    MIN_KNOWN,
+    UNADJUSTED,
+    GroupCurve,
+    Model,
+    Outcome,
+    Spline,
+)
 from her2core.analysis.results import (
     COLOURS,
     RESEARCH_ONLY,
@@ -105,10 +115,10 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
         ),
         [
             _curve_keys(c)
-            | {"days": t, "at_risk": c.curve.times.at_risk(t)}
+            | {"days": t, "at_risk": c.at_risk(t)}
             | dict(zip(("survival", "survival_low", "survival_high"), c.curve.at(t), strict=True))
             for c in found.curves
-            for t in _ticks(c.until)
+            for t in _ticks(c.until, c.since)
         ],
     )
     yield ResultTable(
@@ -166,12 +176,17 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
             Column("ratio_low", REAL, "", "Lower end of its 95 % interval."),
             Column("ratio_high", REAL, "", "Upper end of its 95 % interval."),
             Column("p_nonlinear", REAL, "probability", "Of the curve against a line."),
+            text_column("adjusted", "For what else the model accounts."),
+            text_column("strata", "What has a baseline hazard of its own."),
+            count_column("n", "Patients."),
+            count_column("left_out", "Patients with the endpoint who lack a measure of the model."),
         ),
         [
             {
                 "endpoint": s.endpoint, "therapy": s.therapy, "measure": s.measure, "x": float(s.x[i]),
                 "ratio": float(s.ratio[i]), "ratio_low": float(s.low[i]), "ratio_high": float(s.high[i]),
-                "p_nonlinear": s.p_nonlinear,
+                "p_nonlinear": s.p_nonlinear, "adjusted": s.adjusted, "strata": s.strata or None, "n": s.n,
+                "left_out": s.left_out,
             }
             for s in found.splines
             for i in range(len(s.x))
@@ -230,8 +245,15 @@ _CURVE_COLUMNS = (
     Column("median", REAL, "day", "Median; null where the curve does not come down to a half."),
     Column("median_low", REAL, "day", "Lower end of its 95 % interval."),
     Column("median_high", REAL, "day", "Upper end of its 95 % interval; null where it is not reached."),
+    Column(
+        "since",
+        REAL,
+        "day",
+        "The curve is of patients without the event at this time; 0 unless fewer "
+        f"than {MIN_GROUP} were under observation before.",
+    ),
     Column("until", REAL, "day", "Horizon of the restricted mean, shared by the groups of a comparison."),
-    Column("restricted_mean", REAL, "day", "Mean time without the event up to the horizon."),
+    Column("restricted_mean", REAL, "day", "Mean time without the event from since to the horizon."),
     Column("restricted_mean_low", REAL, "day", "Lower end of its 95 % interval."),
     Column("restricted_mean_high", REAL, "day", "Upper end of its 95 % interval."),
 )
@@ -247,7 +269,7 @@ def _curve_row(c: GroupCurve) -> dict[str, Any]:
         _curve_keys(c)
         | {"n": len(c.curve.times), "events": c.curve.times.events}
         | dict(zip(("median", "median_low", "median_high"), median, strict=True))
-        | {"until": c.until, "restricted_mean": c.mean}
+        | {"since": c.since, "until": c.until, "restricted_mean": c.mean}
         | {"restricted_mean_low": c.mean - Z95 * c.mean_se, "restricted_mean_high": c.mean + Z95 * c.mean_se}
     )
 
@@ -320,9 +342,12 @@ def _text(found: Outcome) -> str:
         "comparison once, with the first line that belongs to it. A sample counts if it was surely taken "
         "by the day of the start; of several the last. Cox's models (statsmodels, Efron's ties) have "
         "baseline hazards of their own for centre, kind of site of the sample, class of therapy and intent "
-        "where patients differ in them; measures are per standard deviation. Adjusted means beside the "
-        "mean membrane OD and ER, since heterogeneity follows from the mean. Proportional hazards are "
-        "tested by Schoenfeld residuals against the rank of time; where that p is small read the "
+        "where patients differ in them; logistic models have the kind of site as a covariate. Measures are "
+        "per standard deviation. Adjusted means beside the mean membrane OD and ER, since heterogeneity "
+        "follows from the mean; a further model adds grade (a step), age (10 years) and stage (a step, 0 to "
+        f"IV), each where it is known in at least {MIN_KNOWN:.0%} of the comparison. Patients in whom a "
+        "covariate of a model is unknown are left out of it and counted; nothing is imputed. Proportional "
+        "hazards are tested by Schoenfeld residuals against the rank of time; where that p is small read the "
         "restricted means. p of all adjusted metrics are one family of Benjamini and Hochberg. Fewer than "
         f"{MIN_EVENTS:g} events a coefficient are refused, fewer than {FEW_EVENTS:g} marked. A metric of "
         "several slides is their mean, weighted by cells.",
@@ -358,6 +383,12 @@ def _cautions(found: Outcome) -> Iterator[str]:
             f"{unclassed} samples have a class that is no group here (equivocal, 0_unresolved, negative of "
             "rules without low); they are in no comparison of classes."
         )
+    if any(c.since for c in found.curves):
+        yield (
+            f"While patients are still entering, events of which fewer than {MIN_GROUP} were at risk stand "
+            "in no curve: such a curve is of patients who came to the day `since` of `curves.csv` without "
+            "the event, and so are its median, restricted mean and numbers at risk."
+        )
     if found.small:
         yield (f"Groups of fewer than {MIN_GROUP} patients have no curve: {'; '.join(found.small)}.")
 
@@ -372,7 +403,7 @@ def _curves(found: Outcome) -> str:
             c.endpoint, c.therapy, c.group, str(len(c.curve.times)), str(c.curve.times.events),
             f"{_days(c.curve.median[0])} ({_days(c.curve.median[1])} to {_days(c.curve.median[2])})",
             f"{c.mean:.0f} ({c.mean - Z95 * c.mean_se:.0f} to {c.mean + Z95 * c.mean_se:.0f}) of "
-            f"{c.until:.0f}",
+            f"{c.until - c.since:.0f}{f' from day {c.since:.0f} on' if c.since else ''}",
         )
         for c in found.curves
         if c.by in ("HER2 class", "therapy") or c.therapy == ALL
@@ -394,11 +425,17 @@ def _first_terms(found: Outcome) -> list[Model]:
     return [m for m in found.models if m.effect is None or m.term in (m.question, f"{m.question}, per SD")]
 
 
-def _most_adjusted(found: Outcome, model: Model) -> bool:
-    """Whether no other model of the question that gave a ratio accounts for more."""
+def _shown(found: Outcome, model: Model) -> bool:
+    """Whether a model stands in the text: adjusted, or all that gave a ratio to its question."""
     return model.adjusted != UNADJUSTED or not any(
         m.effect and m.adjusted != UNADJUSTED and _asked(m) == _asked(model) for m in found.models
     )
+
+
+def _primary(found: Outcome, model: Model) -> bool:
+    """Whether a model stands in the forest: of those in the text its question's first that gave a ratio."""
+    of = [m for m in _first_terms(found) if m.effect and _asked(m) == _asked(model) and _shown(found, m)]
+    return bool(of) and of[0] is model
 
 
 def _asked(m: Model) -> tuple[str, str, str]:
@@ -411,7 +448,7 @@ def _models(found: Outcome) -> str:
         if m.effect is None:
             refused.append(f"{m.endpoint}, {m.therapy}, {m.question}, adjusted for {m.adjusted}: {m.note}")
             continue
-        if not _most_adjusted(found, m):
+        if not _shown(found, m):
             continue
         marks = "few events. " if m.status == "few_events" else ""
         if m.p_proportional < 0.05:
@@ -435,8 +472,9 @@ def _models(found: Outcome) -> str:
     )
     text = (
         "Ratios of hazards (pfs, dfs, os: above 1 is worse) and of odds (pcr, response: above 1 is better), "
-        "each the most adjusted one; all stand in `models.csv`. 3+ is never one group with "
-        f"2+/ISH+.\n\n{markdown(names, rows)}"
+        "adjusted where they could be: for mean and ER (and, of odds, for the kind of site; hazards are "
+        "stratified by it), and, where the table has them, for grade, age and stage too. All stand in "
+        f"`models.csv`. 3+ is never one group with 2+/ISH+.\n\n{markdown(names, rows)}"
     )
     if refused:
         text += "\n\nNot estimated:\n\n" + "\n".join(f"- {line}" for line in refused)
@@ -461,10 +499,10 @@ def _interactions(found: Outcome) -> str:
 
 def _splines(found: Outcome) -> str:
     rows = [
-        (s.endpoint, s.therapy, s.measure, f"{s.n} / {s.events}", number(s.p_nonlinear, 3))
+        (s.endpoint, s.therapy, s.measure, s.adjusted, f"{s.n} / {s.events}", number(s.p_nonlinear, 3))
         for s in found.splines
     ]
-    return markdown(("endpoint", "therapy", "measure", "n / events", "p of a bend"), rows)
+    return markdown(("endpoint", "therapy", "measure", "adjusted for", "n / events", "p of a bend"), rows)
 
 
 def _cut_points(found: Outcome) -> str:
@@ -544,9 +582,7 @@ def _figures(found: Outcome) -> Iterator[tuple[str, bytes]]:
         if len(curves) > 1:
             yield _slug("km", endpoint, therapy, by), png_bytes(_kaplan_meier(curves))
     for endpoint in dict.fromkeys(m.endpoint for m in found.models):
-        of = [
-            m for m in _first_terms(found) if m.endpoint == endpoint and m.effect and _most_adjusted(found, m)
-        ]
+        of = [m for m in _first_terms(found) if m.endpoint == endpoint and m.effect and _primary(found, m)]
         if of:
             yield _slug("forest", endpoint), png_bytes(_forest(of))
     for s in found.splines:
@@ -558,23 +594,26 @@ def _slug(*words: str) -> str:
     return "_".join("".join(c if c.isalnum() else "-" for c in word.casefold()) for word in words)
 
 
-def _ticks(until: float) -> list[float]:
-    return [float(t) for t in np.round(np.linspace(0, until, TIMES_SHOWN))]
+def _ticks(until: float, since: float) -> list[float]:
+    return [float(t) for t in np.round(np.linspace(since, until, TIMES_SHOWN))]
 
 
 def _kaplan_meier(curves: Sequence[GroupCurve]) -> Figure:
     figure = Figure((7.5, 4.6 + 0.24 * len(curves)), dpi=100, layout="constrained")
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=(10, 1.1 * len(curves) + 0.6))
     until = max(float(c.curve.times.time.max()) for c in curves)
-    ticks = _ticks(until)
+    ticks = _ticks(until, curves[0].since)
     for place, (colour, c) in enumerate(zip(COLOURS, curves, strict=False)):
-        k = c.curve
+        k, on = c.curve, c.curve.time >= c.since
         axes.step(
-            k.time, 100 * k.survival, where="post", color=colour, label=f"{c.group}, n {len(k.times)}", lw=1.8
+            k.time[on], 100 * k.survival[on], where="post", color=colour, lw=1.8,
+            label=f"{c.group}, n {len(k.times)}",
+        )  # fmt: skip
+        axes.fill_between(
+            k.time[on], 100 * k.low[on], 100 * k.high[on], step="post", color=colour, alpha=0.12, lw=0
         )
-        axes.fill_between(k.time, 100 * k.low, 100 * k.high, step="post", color=colour, alpha=0.12, lw=0)
         for t in ticks:
-            table.text(t, place, str(k.times.at_risk(t)), ha="center", va="center", color=colour, fontsize=9)
+            table.text(t, place, str(c.at_risk(t)), ha="center", va="center", color=colour, fontsize=9)
     first = curves[0]
     axes.set_ylabel(f"without {first.endpoint.upper()} event, %")
     axes.set_ylim(0, 101)
@@ -584,7 +623,8 @@ def _kaplan_meier(curves: Sequence[GroupCurve]) -> Figure:
     table.set_ylim(len(curves) - 0.5, -0.9)
     table.set_yticks(range(len(curves)), [c.group for c in curves], fontsize=9)
     table.set_xticks(ticks)
-    table.set_xlabel("days from the start of the line (numbers at risk above)")
+    given = f"; without the event at day {first.since:.0f}" if first.since else ""
+    table.set_xlabel(f"days from the start of the line (numbers at risk above){given}")
     for side in ("top", "right", "left"):
         table.spines[side].set_visible(False)
     table.tick_params(axis="y", length=0)
@@ -609,8 +649,8 @@ def _forest(models: Sequence[Model]) -> Figure:
     axes.axvline(1, color=INK, lw=1)
     axes.set_ylim(-0.7, len(models) - 0.3)
     axes.set_xlabel(
-        f"{models[0].kind} ratio of {models[0].endpoint.upper()}, most adjusted (grey: few events); "
-        "left: patients / events"
+        f"{models[0].kind} ratio of {models[0].endpoint.upper()}, beside mean and ER where known "
+        "(grey: few events); left: patients / events"
     )
     axes.grid(axis="x", color="#E5E5E5")
     return figure
@@ -634,7 +674,10 @@ def _spline(s: Spline) -> Figure:
     axes.set_xlabel(s.measure, parse_math=False)
     axes.set_ylabel("hazard ratio against the median")
     axes.set_title(
-        f"{s.endpoint.upper()}, {s.therapy}, n {s.n}, p of a bend {s.p_nonlinear:.2g}", fontsize=10
+        f"{s.endpoint.upper()}, {s.therapy}, n {s.n}, p of a bend {s.p_nonlinear:.2g}\n"
+        f"adjusted for {s.adjusted}",
+        fontsize=10,
+        parse_math=False,
     )
     axes.grid(color="#E5E5E5")
     return figure

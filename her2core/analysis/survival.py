@@ -68,6 +68,23 @@ class Times:
         """Patients under observation just before a time; at 0, just after."""
         return int(((self.entry < max(at, 1e-9)) & (self.time >= at)).sum())
 
+    def after(self, since: float) -> Times:
+        """Patients still under observation without the event at a time, as observed from then on."""
+        later = self.of(self.time > since)
+        return Times(np.maximum(later.entry, since), later.time, later.event)
+
+    def since(self, fewest: int) -> float:
+        """Last event, while patients are still entering, of which fewer than these were at risk; else 0.
+
+        The first to enter are few. An event of the only one at risk would bring a curve down to 0 for good,
+        whoever enters later; from here on there are enough, and the curve is of those who came so far.
+        """
+        steps = np.unique(self.time[self.event])
+        at_risk = np.array([self.at_risk(t) for t in steps])
+        entering = steps <= self.entry.max() if len(self) else np.zeros(0, np.bool_)
+        few = steps[entering & (at_risk < fewest)]
+        return float(few[-1]) if len(few) else 0.0
+
     @property
     def events(self) -> int:
         """How many had the event."""
@@ -96,18 +113,30 @@ class Curve:
     def at(self, t: float) -> tuple[float, float, float]:
         """Survival at a time, with its interval."""
         i = int(np.searchsorted(self.time, t, side="right")) - 1
+        if i < 0:  # before the first came under observation
+            return 1.0, 1.0, 1.0
         return float(self.survival[i]), float(self.low[i]), float(self.high[i])
 
 
 def kaplan_meier(times: Times) -> Curve:
-    """Kaplan-Meier curve by lifelines, from each patient's entry on."""
+    """Kaplan-Meier curve by lifelines, from each patient's entry on.
+
+    Raises
+    ------
+    NotEstimableError
+        If all who are at risk have the event while others are still to enter.
+    """
     from lifelines import KaplanMeierFitter
+    from lifelines.exceptions import StatError
     from lifelines.utils import median_survival_times
 
     entry = times.entry if times.entry.any() else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pandas to come; few at risk is said by the numbers at risk
-        fit = KaplanMeierFitter().fit(times.time, times.event, entry=entry)
+        try:
+            fit = KaplanMeierFitter().fit(times.time, times.event, entry=entry)
+        except StatError:
+            raise NotEstimableError("all at risk had the event while others were still to enter") from None
         ends = fit.confidence_interval_
         median = median_survival_times(ends).to_numpy().ravel()
     survival = fit.survival_function_

@@ -53,6 +53,8 @@ class Line:
         As written: YYYY-MM-DD, YYYY-MM or YYYY.
     entry_days
         Days from the start to where observation began; patients are not at risk before.
+    stage
+        Of the anatomic groups 0 to IV, without their letters.
     ends
         Endpoint -> days and whether the event came.
     """
@@ -69,7 +71,7 @@ class Line:
     er_positive: bool | None = None
     grade: int | None = None
     age_years: float | None = None
-    stage: str | None = None
+    stage: int | None = None
     pcr: bool | None = None
     bor: str | None = None
     entry_days: float = 0.0
@@ -156,7 +158,7 @@ def _line(number: int, row: Mapping[str, str | None]) -> Line:
         _er(get("er")),
         None if grade is None else int(grade),
         _number(get("age_years"), "age_years", 0, 120),
-        get("stage"),
+        _stage(get("stage")),
         _yes(get("pcr"), "pcr"),
         _one(get("bor"), RESPONSES, "bor"),
         _number(get("entry_days"), "entry_days", 0, MAX_DAYS) or 0.0,
@@ -225,6 +227,20 @@ def _er(text: str | None) -> bool | None:
     percent = _number(word, "er", 0, 100)
     assert percent is not None
     return percent >= ER_POSITIVE_PERCENT
+
+
+def _stage(text: str | None) -> int | None:
+    """Stage group of the AJCC and UICC: 0, or I to IV in Roman or Arabic numerals, letters left out."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(?:stage\s*)?(0|[1-4]|iv|i{1,3})(?:[abc]\d?)?", text.strip().casefold())
+    if not found:
+        raise ValueError(
+            f"stage is {shown(text)}; expected 0 or I to IV, such as IIIA; TNM belongs into a column of your "
+            "own (x_...)"
+        )
+    word = found[1]
+    return int(word) if word.isdigit() else 4 if word == "iv" else len(word)
 
 
 def _twice(lines: Sequence[Line]) -> list[str]:
