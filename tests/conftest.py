@@ -27,10 +27,11 @@ SLOW = frozenset(
     ish_phantom ish_real jackknife kubernetes lanes layout learn_tumour maintain neighbours outcome
     outlines pattern phantom picture picture_cohort picture_ish picture_regions profile publish pyramid
     python_api qc queries readme real_images regions report report_browser report_compare run server
-    source_codec sources spatial spots stage_versions stain storage tissue_by_eye zarrita
+    source_codec sources spatial spots stage_versions stain storage tissue_by_eye viewer zarrita
     """.split()  # noqa: SIM905
 )
-"""Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`."""
+"""Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`, nor is any
+test on a real S3 server."""
 
 settings.register_profile("her2", deadline=None)  # the first example may compile a kernel
 settings.load_profile("her2")
@@ -56,9 +57,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module that `make quick` takes nothing of: that took longer than its tests."""
+    left_out = collection_path.stem.removeprefix("test_") in SLOW
+    return True if left_out and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW:
+        of_server = "radosgw_endpoint" in getattr(item, "fixturenames", ())
+        if of_server or item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker(pytest.mark.slow)
 
 

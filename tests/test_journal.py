@@ -18,7 +18,7 @@ from tests.conftest import Bucket
 ROW = SlideRow("s1", "c1", "s1.tif", Assay.IHC)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(tmp_path / "out")

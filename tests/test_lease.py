@@ -20,7 +20,7 @@ from tests.conftest import Bucket
 ELSEWHERE = Holder("run-elsewhere", "run", "another machine", 1, "1", "2026-01-01T00:00:00+00:00")
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(tmp_path / "out")

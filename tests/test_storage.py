@@ -33,7 +33,7 @@ from tests.tools import radosgw
 from tests.tools.faultproxy import Fault, FaultProxy
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(tmp_path / "out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -12,6 +12,30 @@ from numpy.typing import NDArray
 
 _PARTS = 2
 """Parts of a strip in a length of its height; speed alone depends on it."""
+
+
+class _Filed(NamedTuple):
+    """Points as `Strips` files them, for compiled code; ``part`` is the width of each part of a strip."""
+
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    top: float
+    left: float
+    height: float
+    part: float
+
+
+class _Core(NamedTuple):
+    """A rectangle around ``(y0, x0)``, by half its length and width, or a disc, whose radius is ``along``."""
+
+    y0: float
+    x0: float
+    sin: float
+    cos: float
+    along: float
+    across: float
+    disc: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +78,9 @@ class Strips:
         starts = up_to[np.minimum(corners, len(up_to) - 1)]
         return cls(y[order], x[order], order, top, left, height, width, starts)
 
+    def _filed(self) -> _Filed:
+        return _Filed(self.y, self.x, self.starts, self.top, self.left, self.height, self.width)
+
     def under(
         self, y0: float, x0: float, angle: float, length: float, width: float, *, disc: bool = False
     ) -> NDArray[np.int64]:
@@ -67,10 +94,7 @@ class Strips:
             Of the rectangle; both the diameter of a disc.
         """
         sin, cos = math.sin(angle), math.cos(angle)
-        found = _under(
-            self.y, self.x, self.starts, self.top, self.left, self.height, self.width,
-            y0, x0, sin, cos, length / 2, width / 2, disc,
-        )  # fmt: skip
+        found = _under(self._filed(), _Core(y0, x0, sin, cos, length / 2, width / 2, disc))
         members: NDArray[np.int64] = self.order[found]
         return members
 
@@ -106,10 +130,8 @@ class Strips:
         before = np.zeros((len(kinds) + 1, int(kinds.max()) + 1), np.int64)
         before[1:] = np.cumsum(ordered[:, None] == np.arange(before.shape[1]), axis=0)
         table = np.zeros((most, before.shape[1]), np.int64)
-        found: int = _tally(
-            self.y, self.x, self.starts, self.top, self.left, self.height, self.width, ordered, before,
-            place[centres], angles, length / 2, width / 2, disc, least, table,
-        )  # fmt: skip
+        shape = length / 2, width / 2, disc
+        found: int = _tally(self._filed(), (ordered, before), place[centres], angles, shape, least, table)
         return table[:found]
 
 
@@ -123,10 +145,9 @@ def _clip(low: float, high: float, slope: float, a: float, b: float, half: float
 
 
 @njit(nogil=True, cache=True)
-def _under(
-    y: Any, x: Any, starts: Any, top: float, left: float, height: float, part: float,
-    y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool,
-) -> Any:  # fmt: skip
+def _under(filed: Any, core: Any) -> Any:
+    y, x, starts, top, left, height, part = filed
+    y0, x0, sin, cos, along, across, disc = core
     down = along * abs(sin) + across * abs(cos)
     right = along * abs(cos) + across * abs(sin)
     first = max(int(np.floor((y0 - down - top) / height)) - 1, 0)
@@ -157,10 +178,8 @@ def _under(
 
 
 @njit(nogil=True, cache=True)
-def _tally(
-    y: Any, x: Any, starts: Any, top: float, left: float, height: float, part: float, kinds: Any,
-    before: Any, centres: Any, angles: Any, along: float, across: float, disc: bool, least: int, table: Any,
-) -> int:  # fmt: skip
+def _tally(filed: Any, kinds: Any, centres: Any, angles: Any, shape: Any, least: int, table: Any) -> int:
+    along, across, disc = shape
     n = 0
     for k in range(len(centres)):
         if n == len(table):
@@ -168,21 +187,20 @@ def _tally(
         i = centres[k]
         table[n] = 0
         sin, cos = math.sin(angles[k]), math.cos(angles[k])
-        _count(
-            y, x, starts, top, left, height, part, kinds, before,
-            y[i], x[i], sin, cos, along, across, disc, table[n],
-        )  # fmt: skip
+        _count(filed, kinds, _Core(filed.y[i], filed.x[i], sin, cos, along, across, disc), table[n])
         n += table[n].sum() >= least
     return n
 
 
 @njit(nogil=True, cache=True)
-def _count(
-    y: Any, x: Any, starts: Any, top: float, left: float, height: float, part: float, kinds: Any,
-    before: Any, y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool,
-    out: Any,
-) -> None:  # fmt: skip
-    """Add up points under one core by kind, those well inside by what ``before`` (n + 1, kind) counted."""
+def _count(filed: Any, kinds: Any, core: Any, out: Any) -> None:
+    """Add up points under one core by kind, those well inside by what was counted before each point.
+
+    ``kinds`` are the kind of every point ``(n,)``, and how many of each come before it ``(n + 1, kind)``.
+    """
+    starts, top, left, height, part = filed.starts, filed.top, filed.left, filed.height, filed.part
+    y0, x0, sin, cos, along, across, disc = core
+    kind_of, before = kinds
     down = along * abs(sin) + across * abs(cos)
     right = along * abs(cos) + across * abs(sin)
     first = max(int(np.floor((y0 - down - top) / height)) - 1, 0)
@@ -209,14 +227,13 @@ def _count(
             for kind in range(len(out)):
                 out[kind] += before[d, kind] - before[c, kind]
         for i, j in ((a, c), (d, b)):
-            _add_under(y, x, kinds, i, j, y0, x0, sin, cos, along, across, disc, out)
+            _add_under(filed, kind_of, (i, j), core, out)
 
 
 @njit(nogil=True, cache=True)
-def _add_under(
-    y: Any, x: Any, kinds: Any, first: int, last: int,
-    y0: float, x0: float, sin: float, cos: float, along: float, across: float, disc: bool, out: Any,
-) -> None:  # fmt: skip
+def _add_under(filed: Any, kinds: Any, span: Any, core: Any, out: Any) -> None:
+    y, x, (first, last) = filed.y, filed.x, span
+    y0, x0, sin, cos, along, across, disc = core
     if disc:
         for i in range(first, last):
             dy, dx = y[i] - y0, x[i] - x0

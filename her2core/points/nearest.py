@@ -35,15 +35,14 @@ def nearest(y: Reals, x: Reals, target: Bools, reach: float) -> Reals:
     order = order[np.argsort(square[order], kind="stable")]
     starts = np.zeros((int(rows.max()) + 2) * width + 1, np.int64)
     np.cumsum(np.bincount(square[order], minlength=len(starts) - 1), out=starts[1:])
-    _search(y, x, y[order], x[order], square, starts, width, reach, found)
+    _search((y, x), (y[order], x[order]), square, (starts, width), reach, found)
     return found
 
 
 @njit(nogil=True, cache=True)
-def _search(
-    y: Any, x: Any, of_y: Any, of_x: Any, square: Any, starts: Any, width: int, reach: float, found: Any
-) -> None:
+def _search(places: Any, targets: Any, square: Any, filed: Any, reach: float, found: Any) -> None:
     """Fill in what is not yet ``found``; targets are sorted by their square."""
+    (y, x), (of_y, of_x), (starts, width) = places, targets, filed
     for i in range(len(y)):
         least = found[i]
         if least == 0:

@@ -226,7 +226,8 @@ def _outlined(
     part_seeds(hill, found.y, found.x, neck, rule.ray_index, bound)
     part_seeds(picture.soft, found.y, found.x, rule.valley, rule.ray_index, bound)
     sheet = rule.ray_offsets.over(picture.soft)
-    outline_all(sheet, picture.soft.shape[1], picture.wide, bound, rule, work, found, inside, step, edge)
+    stride = picture.soft.shape[1]
+    outline_all(sheet, stride, picture.wide, bound, rule, work, found, (inside, step, edge))
     keep = step >= round(nuclei.STEP_PARTS * contrast * SHADES)
     shape = outlines(found.y[keep], found.x[keep], found.path[keep], rule.ray_index)
     seen = Found(shape, bound[keep], inside[keep], step[keep], edge[keep])
@@ -369,23 +370,15 @@ def _share(i: int, j: int, shape: Any, ray_index: Any) -> float:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def outline_all(
-    sheet: Any,
-    stride: int,
-    wide: Any,
-    bound: Any,
-    rule: Any,
-    work: Any,
-    found: Any,
-    inside: Any,
-    free: Any,
-    edge: Any,
+    sheet: Any, stride: int, wide: Any, bound: Any, rule: Any, work: Any, found: Any, seen: Any
 ) -> None:
-    """Trace every nucleus of ``found``; its paths, ``inside``, ``free`` and ``edge`` are filled in.
+    """Trace every nucleus of ``found``: its paths, and ``inside``, ``step`` and ``edge`` as `Found` has them.
 
     The gain of a radius is the step across it, and what lies within it above the level half-way down from
     the nucleus: where another nucleus touches there is no step, and the outline goes on to the cut.
     """
     flat, offset = sheet
+    inside, free, edge = seen
     gain, step, lap, cum, per_inner, per_outer = work
     m = gain.shape[1]
     clip = np.int32(CLIP_GREY * 16)
