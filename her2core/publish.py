@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -55,7 +56,7 @@ from her2core.lake.rows_metrics import (
 )
 from her2core.lake.rows_regions import block_sums
 from her2core.lake.schema import Table
-from her2core.lake.tables import Keep, commit_rows, find_table, read_rows
+from her2core.lake.tables import Keep, commit_rows, find_table, make_tables, read_rows
 from her2core.pictures.cohort import cohort_picture
 from her2core.records import Assay, SlideState
 from her2core.scoring.keyed import Judging
@@ -64,6 +65,7 @@ from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import Division, input_of, row_digests
 from her2core.storage.lease import Lease
 from her2core.storage.store import Store, record_of
+from her2core.storage.waiting import side_by_side
 from her2core.text import cleaned
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,13 @@ TRUE: dict[Table, Callable[[Store], Keep]] = {
     schema.PATIENT_HETEROGENEITY: of_patients,
     schema.PATIENT_HETEROGENEITY_WIDE: of_patients,
 }
-"""Tables of specimens and patients, in the order of their commits, and which of their older rows stay."""
+"""Tables of specimens and patients, and which of their older rows stay."""
+IN_TURN = (
+    (schema.CASES,),
+    (schema.CASE_HETEROGENEITY, schema.CASE_HETEROGENEITY_WIDE, schema.PATIENTS),
+    (schema.PATIENT_HETEROGENEITY, schema.PATIENT_HETEROGENEITY_WIDE),
+)
+"""When they are committed: each is held against one of an earlier turn, and none against one of its own."""
 PICTURE = "pictures/cohort.png"
 """Picture of the cohort, as the last run left it."""
 BATCH_SLIDES = 100
@@ -164,6 +172,9 @@ class Publisher:
         run, store = self.run, self.store
         all_ids = [row.slide_id for row in run.rows]
         dropped = sorted(dropped_slides(store, run.cohort, all_ids))
+        make_tables(
+            store, [schema.COMMITTED[name] for name, version in self.before.items() if version is None]
+        )
         versions = self._flush(dropped, everything=True)
         order = {slide: number for number, slide in enumerate(all_ids)}
         finished = sorted(self.results.values(), key=lambda r: order[r.outcome.slide.slide_id])
@@ -171,9 +182,10 @@ class Publisher:
         cases = [case_row(c, load_rules(c.rules)) for c in specimens]
         patients = [patient_row(p) for p in score_patients(specimens)]
         rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens)
-        for table, true in TRUE.items():  # in this order: each is held against one before
+        for tables in IN_TURN:
             self._check()
-            versions[table.name] = commit_rows(store, table, rows_of[table], keep=true(store))
+            found = side_by_side(store, [partial(self._commit_true, t, rows_of[t]) for t in tables])
+            versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
         write_cube_of_table(store, run.run_id, all_ids)
         store.write_bytes(PICTURE, cohort_picture(self._all_cases(cases)))
         inputs = [self._input(result) for result in finished] + list(self._carried())
@@ -222,7 +234,14 @@ class Publisher:
         self.own[schema.SLIDES.name].add_rows([*slides.values()], ids)
         self.rows |= slides
         self.buffer = []
-        return {name: table.commit(everything=everything) for name, table in (self.files | self.own).items()}
+        last = schema.SLIDES.name
+        before = {name: table for name, table in (self.files | self.own).items() if name != last}
+        jobs = [partial(table.commit, everything=everything) for table in before.values()]
+        versions = dict(zip(before, side_by_side(self.store, jobs), strict=True))
+        return versions | {last: self.own[last].commit(everything=everything)}
+
+    def _commit_true(self, table: Table, rows: Sequence[Row]) -> int:
+        return commit_rows(self.store, table, rows, keep=TRUE[table](self.store))
 
     def _slide_row(self, outcome: SlideOutcome) -> Row:
         return slide_row(outcome, self.judging.of(outcome.slide).score, self.run.config.ihc.ladder_od)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.storage import ZipStore
 
 from her2core.errors import StoreError
 from her2core.guidelines.rules_ihc import load_rules
@@ -44,7 +46,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def written(store: Store) -> None:
-    assert write_regions(store, "key", sweep(), "slide 1") == "regions/key"
+    assert write_regions(store, "key", sweep(), "slide 1") == "regions/key.zarr.zip"
     assert write_cohort_cube(store, "run-1", rows()) == "cubes/run-1"
 
 
@@ -60,9 +62,10 @@ def test_regions_come_back_from_a_folder_as_they_were_and_lazily(tmp_path: Path)
 
 def test_plain_xarray_opens_them_without_a_warning(tmp_path: Path) -> None:
     written(Store(tmp_path))
-    plain = xr.open_zarr(tmp_path / "regions/key", group="250")
+    zipped = ZipStore(tmp_path / "regions/key.zarr.zip", mode="r")
+    plain = xr.open_zarr(zipped, group="250")
     assert int(plain["n"].sum()) == 400
-    tree = xr.open_datatree(tmp_path / "regions/key", engine="zarr")  # type: ignore[arg-type]
+    tree = xr.open_datatree(zipped, engine="zarr")  # type: ignore[arg-type]
     assert set(tree.children) == {"100", "250"}
     assert xr.open_zarr(tmp_path / "cubes/run-1").sizes == {"slide": 2, "metric": 2, "scale_um": 3}
 
@@ -113,10 +116,19 @@ def test_the_root_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     paths: list[str] = []
     monkeypatch.setattr(Store, "write_bytes", lambda self, path, data: paths.append(path))
     written(Store(tmp_path))
-    regions = [path for path in paths if path.startswith("regions/")]
-    assert regions[-1] == "regions/key/zarr.json"
-    kinds = [path.endswith("zarr.json") for path in regions]
+    assert paths[0] == "regions/key.zarr.zip"
+    cube = [path for path in paths if path.startswith("cubes/")]
+    assert cube[-1] == "cubes/run-1/zarr.json"
+    kinds = [path.endswith("zarr.json") for path in cube]
     assert kinds == sorted(kinds)
+
+
+def test_regions_that_earlier_versions_wrote_as_a_folder_open_as_well(tmp_path: Path) -> None:
+    written(Store(tmp_path))
+    with zipfile.ZipFile(tmp_path / "regions/key.zarr.zip") as archive:
+        archive.extractall(tmp_path / "regions/old")
+    new, old = (open_regions(str(tmp_path / f"regions/{name}"), 250.0).load() for name in ("key", "old"))
+    xr.testing.assert_identical(new, old)
 
 
 def test_nothing_is_written_of_nothing_and_nothing_opens_where_nothing_is(tmp_path: Path) -> None:

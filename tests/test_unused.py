@@ -34,7 +34,7 @@ def leave(store: Store, key: str, days_ago: float = 30.0) -> None:
         f"pyramids/pyramid-{key}/zarr.json",
         f"pyramids/pyramid-{key}/0/c/0",
         f"parts/cells/cells-{key}/0.parquet",
-        f"regions/slide-{key}/zarr.json",
+        f"regions/slide-{key}.zarr.zip",
     ]
     for path in paths:
         store.write_bytes(path, b"1234")
@@ -75,7 +75,7 @@ def test_what_the_last_run_names_stays_and_records_go_first(store: Store) -> Non
         *rests_on("old"),
         "pyramids/pyramid-old",
         "parts/cells/cells-old",
-        "regions/slide-old",
+        "regions/slide-old.zarr.zip",
     }
     kinds = [each.what for each in found]
     assert kinds[:8] == ["records"] * 8

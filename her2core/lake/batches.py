@@ -27,7 +27,6 @@ from her2core.lake.tables import (
     Change,
     commit,
     find_table,
-    open_table,
     require,
     require_columns,
     sorted_by_key,
@@ -115,8 +114,7 @@ class SlideTable:
         if everything:
             batch = _Batch(self.ready.slides | self.later.slides, {**self.later.files, **self.ready.files})
         if batch.slides or self.version is None:
-            self.version = commit(self.store, self.table, lambda delta: self._plan(delta, batch))
-            self._look(open_table(self.store, self.table, self.version))
+            self._look(commit(self.store, self.table, lambda delta: self._plan(delta, batch)))
         self.ready = _Batch()
         if everything:
             self.later = _Batch()

@@ -2,15 +2,18 @@
 
 ::
 
-    OUT/regions/<score key>/<size>/     maps of one slide's regions, dims (r, column), one group a size in µm
+    OUT/regions/<score key>.zarr.zip    maps of one slide's regions, dims (r, column), one group a size in µm
     OUT/cubes/<run id>/                 metrics of a run, dims (slide, metric, scale_um)
 
-Both follow from what the lake's tables hold, and are for arrays rather than for queries.
+Regions are a hundred small arrays a slide, and lie zipped in one object. Both follow from what the lake's
+tables hold, and are for arrays rather than for queries.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xarray as xr
+from zarr.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
 from her2core.errors import StoreError
@@ -29,6 +33,8 @@ from her2core.lake.tables import read_rows
 from her2core.storage.store import Store
 
 REGIONS_FOLDER, CUBES_FOLDER = "regions", "cubes"
+ZIPPED = ".zarr.zip"
+"""Ending of a Zarr hierarchy in one object, as zarr-python's ``ZipStore`` opens it."""
 NO_ROW = -1
 """Status code where a slide has no such metric at that scale."""
 STATUS_CODES = {Status.OK: 0, Status.INSUFFICIENT: 1, Status.DEGENERATE: 2}
@@ -53,8 +59,8 @@ def write_regions(
     maps = {_group(regions.grid.size_um): to_map(regions) for regions in sweep if len(regions)}
     if not maps:
         return None
-    path = f"{REGIONS_FOLDER}/{key}"
-    _write(store, path, {name: each.assign_attrs(slide_id=slide_id) for name, each in maps.items()})
+    path = f"{REGIONS_FOLDER}/{key}{ZIPPED}"
+    store.write_bytes(path, _zipped({n: each.assign_attrs(slide_id=slide_id) for n, each in maps.items()}))
     return path
 
 
@@ -66,7 +72,7 @@ def open_regions(
     Parameters
     ----------
     uri
-        ``OUT/regions/<score_key>``: a folder or ``s3://bucket/prefix``.
+        ``OUT/regions/<score_key>`` in a folder or ``s3://bucket/prefix``, with or without ``.zarr.zip``.
     scale_um
         Width of the hexagons from flat to flat side.
     storage_options
@@ -82,7 +88,16 @@ def open_regions(
     StoreError
         If there are no such regions.
     """
-    return _open(uri, _group(scale_um), storage_options)
+    name = uri.rstrip("/").removesuffix(ZIPPED)
+    try:
+        data = Store(name + ZIPPED, **(storage_options or {})).read_bytes("")
+    except FileNotFoundError:  # as versions before 17 of the stage wrote them, or none
+        zarr_store = Store(name, **(storage_options or {})).zarr_store()
+    else:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            bodies = {each: archive.read(each) for each in archive.namelist()}
+        zarr_store = MemoryStore({each: Buffer.from_bytes(body) for each, body in bodies.items()})
+    return _opened(zarr_store, _group(scale_um), name)
 
 
 def cohort_cube(rows: Sequence[Mapping[str, Any]] | pa.Table) -> xr.Dataset:
@@ -202,7 +217,7 @@ def open_cohort_cube(uri: str, storage_options: Mapping[str, Any] | None = None)
     StoreError
         If there is no cube.
     """
-    return _open(uri, None, storage_options)
+    return _opened(Store(uri, **(storage_options or {})).zarr_store(), None, uri)
 
 
 def _group(size_um: float) -> str:
@@ -210,7 +225,25 @@ def _group(size_um: float) -> str:
 
 
 def _write(store: Store, path: str, groups: Mapping[str, xr.Dataset]) -> None:
-    """Write Datasets as groups of one Zarr hierarchy: chunks first, then metadata, the root's last of all.
+    """Write Datasets as groups of one Zarr hierarchy: chunks first, then metadata, the root's last of all."""
+    data = _encoded(groups)
+    for metadata in (False, True):
+        inner = {n: body for n, body in data.items() if _is_metadata(n) == metadata and n != _METADATA}
+        store.write_many({f"{path}/{name}": inner[name] for name in sorted(inner)})
+    store.write_bytes(f"{path}/{_METADATA}", data[_METADATA])
+
+
+def _zipped(groups: Mapping[str, xr.Dataset]) -> bytes:
+    """Datasets as groups of one Zarr hierarchy in one ZIP file: the same bytes for the same content."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, body in sorted(_encoded(groups).items()):
+            archive.writestr(zipfile.ZipInfo(name), body)
+    return buffer.getvalue()
+
+
+def _encoded(groups: Mapping[str, xr.Dataset]) -> dict[str, bytes]:
+    """Objects of one Zarr hierarchy with Datasets as its groups.
 
     Every group carries its own metadata and that of all below it, so that one read opens it.
     """
@@ -220,7 +253,7 @@ def _write(store: Store, path: str, groups: Mapping[str, xr.Dataset]) -> None:
         whole = {v: {"chunks": dataset[v].shape} for v in dataset.variables if dataset[v].size}
         how: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False, "encoding": whole}
         dataset.to_zarr(memory, group=name or None, **how)
-    data = {name: value.to_bytes() for name, value in objects.items()}
+    data: dict[str, bytes] = {name: value.to_bytes() for name, value in objects.items()}
     nodes = {name: json.loads(body) for name, body in data.items() if _is_metadata(name)}
     for name, node in nodes.items():
         if node["node_type"] == "group":
@@ -232,19 +265,17 @@ def _write(store: Store, path: str, groups: Mapping[str, xr.Dataset]) -> None:
             }
             inline = {"kind": "inline", "must_understand": False, "metadata": below}
             data[name] = json.dumps(node | {"consolidated_metadata": inline}).encode()
-    for name in sorted(data, key=lambda name: (_is_metadata(name), -name.count("/"), name)):
-        store.write_bytes(f"{path}/{name}", data[name])
+    return data
 
 
 def _is_metadata(name: str) -> bool:
     return name == _METADATA or name.endswith(f"/{_METADATA}")
 
 
-def _open(uri: str, group: str | None, storage_options: Mapping[str, Any] | None) -> xr.Dataset:
-    store = Store(uri, **(storage_options or {}))
+def _opened(zarr_store: Any, group: str | None, uri: str) -> xr.Dataset:
     try:
         opened: xr.Dataset = xr.open_zarr(
-            store.zarr_store(), group=group, consolidated=True, zarr_format=3, chunks={}
+            zarr_store, group=group, consolidated=True, zarr_format=3, chunks={}
         )
         return opened
     except (FileNotFoundError, KeyError, ValueError) as error:

@@ -28,6 +28,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -41,6 +42,7 @@ from her2core.errors import StoreError
 from her2core.lake.schema import TABLES, TEXT, Table
 from her2core.lake.slide_files import FOLDER, DataFile
 from her2core.storage.store import Store
+from her2core.storage.waiting import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ def commit_rows(
             return Change([], [path for path in old if path != file.path])
         return Change([file], old)
 
-    return commit(store, table, plan)
+    return int(commit(store, table, plan).version())
 
 
 def require_columns(table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -265,10 +267,16 @@ class Change:
     data_change: bool = True
 
 
-def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> int:
-    """Plan against the newest version and commit; where another writer came between, plan again."""
+def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> DeltaTable:
+    """Plan against the newest version and commit; where another writer came between, plan again.
 
-    def once() -> int:
+    Returns
+    -------
+    DeltaTable
+        At the version that holds it.
+    """
+
+    def once() -> DeltaTable:
         delta = _open_or_create(store, table)
         change = plan(delta)
         if change.add or change.remove:
@@ -278,7 +286,7 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
                 _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
             )
             delta.update_incremental()
-        return int(delta.version())
+        return delta
 
     for attempt in range(ATTEMPTS):
         try:
@@ -297,6 +305,11 @@ def _actions(change: Change) -> list[AddAction | RemoveAction]:
     changed = change.data_change
     add = [AddAction(file.path, file.size_bytes, {}, now, changed, file.stats) for file in change.add]
     return add + [RemoveAction(path, data_change=changed, deletion_timestamp=now) for path in change.remove]
+
+
+def make_tables(store: Store, tables: Sequence[Table]) -> None:
+    """Create tables that are not there, empty, all at the same time."""
+    side_by_side(store, [partial(_open_or_create, store, table) for table in tables])
 
 
 def _open_or_create(store: Store, table: Table) -> DeltaTable:

@@ -38,6 +38,8 @@ FOLDERS = {
     "slide": "regions",
 }
 """Stages whose outputs lie under their content key, and where."""
+ENDINGS = {"outlines": ".parquet", "slide": ".zarr.zip"}
+"""Of outputs that are one object; others are folders."""
 RECORDS = "stages"
 
 
@@ -114,18 +116,18 @@ def _used(store: Store, runs: int) -> set[str]:
     for record in records:
         _, stage, name = record.split("/")
         if stage in FOLDERS:
-            used.add(_output(stage, PurePosixPath(name).stem))
+            used |= _outputs(stage, PurePosixPath(name).stem)
     for row in read_rows(store, SLIDES, ("pyramid", "score_key")).to_pylist():
         if row["pyramid"]:
             used |= {row["pyramid"], record_of("pyramid", PurePosixPath(row["pyramid"]).name)}
         if row["score_key"]:
-            used |= {record_of("slide", row["score_key"]), _output("slide", row["score_key"])}
+            used |= {record_of("slide", row["score_key"]), *_outputs("slide", row["score_key"])}
     return used
 
 
-def _output(stage: str, key: str) -> str:
-    """Where the output of a stage lies."""
-    return f"{FOLDERS[stage]}/{key}" + (".parquet" if stage == "outlines" else "")
+def _outputs(stage: str, key: str) -> set[str]:
+    """Where the output of a stage lies, and where earlier versions put it: in a folder."""
+    return {f"{FOLDERS[stage]}/{key}{ENDINGS.get(stage, '')}", f"{FOLDERS[stage]}/{key}"}
 
 
 def _everything(store: Store) -> Iterator[tuple[Unused, float]]:
@@ -140,7 +142,7 @@ def _everything(store: Store) -> Iterator[tuple[Unused, float]]:
             size, objects, latest = whole.get(name, (0, 0, 0.0))
             whole[name] = (size + each.size, objects + 1, max(latest, each.changed))
         for name, (size, objects, latest) in sorted(whole.items()):
-            yield Unused(name, what, size, objects, not name.endswith(".parquet")), latest
+            yield Unused(name, what, size, objects, not name.endswith((*ENDINGS.values(),))), latest
 
 
 def summed(unused: Iterable[Unused]) -> Mapping[str, tuple[int, int, int]]:

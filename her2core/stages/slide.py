@@ -52,7 +52,7 @@ from her2core.storage.store import Store, content_key
 Score = TypeVar("Score", ScoreParams, ISHScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
 
-VERSION = 16
+VERSION = 17
 """Raised whenever the same cells and parameters would give other rows or another picture."""
 
 
