@@ -12,6 +12,9 @@ from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
 from her2core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from her2core.analysis.rna import RnaValue
+    from her2core.analysis.treatments import Line
+    from her2core.report.build import Report
     from her2core.storage.store import Store
 
     Opened = tuple[Store, str | None]
@@ -37,6 +40,12 @@ def report_command(
     pictures: Annotated[
         float, typer.Option("--pictures", min=0, help="MB of pictures at full size that the page carries.")
     ] = 12.0,
+    clinical: Annotated[
+        str | None, typer.Option(help="Table of her2 outcome: the page shows whose outcome is known.")
+    ] = None,
+    rna: Annotated[
+        str | None, typer.Option(help="Table of her2 rna: the page shows which specimens have RNA.")
+    ] = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -47,24 +56,42 @@ def report_command(
     if len(runs) != wanted:
         told = "--compare takes two runs" if compare else "one run a report, or two with --compare"
         raise ConfigError(f"{len(runs)} runs given; {told}")
+    if compare and (clinical or rna):
+        raise ConfigError("--compare takes neither --clinical nor --rna")
     into = None if out is None else Store(out, endpoint_url=endpoint_url)
     opened = [_opened(run, endpoint_url) for run in runs]
     if compare:
         _compare(opened[0], opened[1], into, as_json)
     else:
-        _report(*opened[0], into, round(pictures * MB), as_json)
+        from her2core.report.build import write_report
+
+        lines, values = _beside(clinical, rna, endpoint_url)
+        _report(write_report(*opened[0], into, round(pictures * MB), lines, values), as_json)
 
 
-def _report(store: Store, run_id: str | None, into: Store | None, picture_bytes: int, as_json: bool) -> None:
-    from her2core.report.build import write_report
+def _beside(
+    clinical: str | None, rna: str | None, endpoint_url: str | None
+) -> tuple[tuple[Line, ...] | None, tuple[RnaValue, ...] | None]:
+    """Lines of therapy and values of RNA, where tables of them are named."""
+    from her2core.analysis.rna import read_rna
+    from her2core.analysis.treatments import read_lines
 
-    made = write_report(store, run_id, into, picture_bytes)
+    lines = read_lines(clinical, endpoint_url) if clinical else None
+    return lines, read_rna(rna, endpoint_url) if rna else None
+
+
+def _report(made: Report, as_json: bool) -> None:
     lines = [
         f"page  {made.uri} ({made.size_bytes / MB:.1f} MB)",
         f"      carries {made.n_thumbnails} thumbnails, and the full pictures of {made.n_full} of "
         f"{made.n_pictured} slides",
+        *(
+            f"      {name}: {sum(of.has)} of {len(of.has)} specimens, by {of.used} of {of.rows} rows"
+            for name, of in made.linked.items()
+        ),
     ]
-    _show({"run_id": made.run_id, "page": made.uri, "bytes": made.size_bytes}, lines, as_json)
+    found = {"run_id": made.run_id, "page": made.uri, "data": made.data_uri, "bytes": made.size_bytes}
+    _show(found, lines, as_json)
 
 
 def _compare(before: Opened, after: Opened, into: Store | None, as_json: bool) -> None:
@@ -76,7 +103,7 @@ def _compare(before: Opened, after: Opened, into: Store | None, as_json: bool) -
         f"{made.slides_changed} slides and {made.specimens_changed} specimens have another result",
         f"page  {made.uri} ({made.size_bytes / MB:.1f} MB)",
     ]
-    _show({"page": made.uri, "bytes": made.size_bytes} | changed, lines, as_json)
+    _show({"page": made.uri, "data": made.data_uri, "bytes": made.size_bytes} | changed, lines, as_json)
 
 
 def _opened(run: str, endpoint_url: str | None) -> tuple[Store, str | None]:
@@ -93,9 +120,8 @@ def _show(found: dict[str, object], lines: list[str], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    page = str(found["page"])
     told = [
-        f"data  {page.rpartition('/')[0]}/data (CSV and Parquet)",
+        f"data  {found['data']} (CSV and Parquet)",
         "Research use only, not for diagnosis.",
     ]
     for line in [*lines, *told]:

@@ -27,7 +27,7 @@ from her2core.analysis.kappa import (
 )
 from her2core.analysis.reads import Read, Reads, gather, machine_read, read_table
 from her2core.analysis.resampling import Resampled
-from her2core.analysis.results import write_answer
+from her2core.analysis.results import Answer, write_answer
 from her2core.errors import ManifestError
 from her2core.storage.store import Store
 
@@ -283,3 +283,20 @@ def test_the_answer_is_written_as_tables_figures_and_text(tmp_path: Path) -> Non
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "Robbins 2023" in text
     assert "Research use only" in text
+    (tmp_path / "out" / "figures" / "mine.png").write_bytes(b"mine")
+    later = Answer(answer.title, answer.text, answer.tables[:1], {})
+    assert "figures/onest.png" not in write_answer(Store(tmp_path / "out"), later)
+    left = set(Store(tmp_path / "out").list(recursive=True))
+    name = answer.tables[0].name
+    assert left == {
+        f"{name}.csv",
+        f"{name}.parquet",
+        "dictionary.csv",
+        "summary.md",
+        "files.txt",
+        "figures/mine.png",
+    }
+    (tmp_path / "secret.csv").write_text("x")
+    (tmp_path / "out" / "files.txt").write_text("../secret.csv\nfigures/../../secret.csv\n")
+    write_answer(Store(tmp_path / "out"), later)
+    assert (tmp_path / "secret.csv").exists()

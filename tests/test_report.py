@@ -32,7 +32,7 @@ from her2core.report.run_tables import read_run
 from her2core.report.slides import how_far
 from her2core.report.specimens import reader_steps
 from her2core.storage.store import Store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Bucket
 from tests.report_run import FOLDER, RUN, blank, picture, slide, specimen, unscored, write_run
 
 EVIL = "</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>"
@@ -42,7 +42,10 @@ MESSAGE = f"{FOLDER}/c.svs: is no slide; see s3://b/x?X-Amz-Signature=1"
 @pytest.fixture
 def run(tmp_path: Path) -> Store:
     """A run in which much went wrong."""
-    store = Store(tmp_path / "out")
+    return troubled(Store(tmp_path / "out"))
+
+
+def troubled(store: Store) -> Store:
     named = {f"{kind}picture": f"pictures/a-{kind}1.png" for kind in ("", "fields_", "regions_")}
     slides = [
         slide("a", reader_score="2+", **named),
@@ -183,6 +186,61 @@ def test_the_data_of_every_figure_lie_beside_the_page_twice(run: Store) -> None:
     assert slides["b"]["antibody_clone"] == "'=cmd()"  # no formula
     meant = list(csv.DictReader(io.StringIO(run.read_bytes(f"{folder}/columns.csv").decode())))
     assert not [row for row in meant if not row["meaning"] and row["file"] not in ("coverage",)]
+
+
+def test_a_report_on_a_real_s3_server_is_that_of_a_folder(run: Store, s3: Bucket, tmp_path: Path) -> None:
+    bucket = troubled(Store(f"{s3.uri}/J. Doe/out", endpoint_url=s3.endpoint_url))
+    here, there = write_report(run), write_report(bucket)
+    assert there.uri.startswith(f"{s3.uri}/J. Doe/out/report/{RUN}/")
+    assert bucket.read_bytes(there.path) == run.read_bytes(here.path)
+    files = run.list(f"report/{RUN}", recursive=True)
+    assert bucket.list(f"report/{RUN}", recursive=True) == files
+    for path in files:
+        assert bucket.read_bytes(path) == run.read_bytes(path), path
+    elsewhere = write_report(bucket, into=Store(tmp_path / "here"))  # from a bucket into a folder
+    assert Path(elsewhere.uri).stat().st_size == elsewhere.size_bytes
+
+
+def test_pages_of_several_runs_in_one_folder_keep_their_own_data(tmp_path: Path) -> None:
+    into = Store(tmp_path / "reports")
+    for run_id, n in (("20260102T030405Z-abcdef", 1), ("20260203T030405Z-abcdef", 2)):
+        store, of = Store(tmp_path / run_id), [slide(f"s{i}") for i in range(n)]
+        write_run(store, of, [specimen([row]) for row in of], run_id=run_id)
+        made = write_report(store, into=into)
+        assert Path(made.data_uri).name == f"her2-report-{run_id}-data"
+        assert f'"data_at":"her2-report-{run_id}-data"' in Path(made.uri).read_text()
+    rows = [
+        len(into.read_bytes(path).splitlines())
+        for path in into.list(recursive=True)
+        if path.endswith("/slides.csv")
+    ]
+    assert rows == [2, 3]
+
+
+def test_who_has_outcome_and_rna_is_shown_where_their_tables_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+    of = [
+        slide("a", specimen_id="core", site="primary"),
+        slide("b", case="case-a", specimen_id="liver", site="metastasis"),
+        slide("c"),
+    ]
+    write_run(store, of, [specimen([row]) for row in of])
+    clinical, rna = tmp_path / "clinical.csv", tmp_path / "rna.csv"
+    clinical.write_text(
+        "patient_id,therapy_class,start,os_days,os_event\n"
+        "patient-case-a,T-DM1,2020-01-01,90,1\npatient-case-c,T-DM1,2020-01-01,,\nq,TKI,2020-01-01,9,1\n"
+    )
+    rna.write_text("case_id,specimen_id,value,unit,platform\ncase-a,liver,5,TPM,seq\ncase-a,,5,TPM,seq\n")
+    found = CliRunner().invoke(app, ["report", store.root, "--clinical", str(clinical), "--rna", str(rna)])
+    assert "outcome: 2 of 3 specimens, by 1 of 3 rows" in found.output
+    assert "RNA: 1 of 3 specimens, by 1 of 2 rows" in found.output
+    rows = csv.DictReader(io.StringIO(store.read_bytes(f"report/{RUN}/data/coverage.csv").decode()))
+    assert sorted((row["outcome"], row["RNA"], row["specimens"]) for row in rows) == [
+        ("False", "False", "1"), ("True", "False", "1"), ("True", "True", "1")
+    ]  # fmt: skip
+    assert '"RNA"]' in store.read_bytes(page_path(RUN)).decode()
+    write_report(store)
+    assert "outcome" not in store.read_bytes(f"report/{RUN}/data/coverage.csv").decode()
 
 
 def test_pictures_are_carried_until_the_budget_is_spent(run: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 SUMMARY = "summary.md"
 DICTIONARY = "dictionary.csv"
+FILES = "files.txt"
+"""Names all files of the answer, a line each, so that the next one here removes what it has not."""
+_OWN = re.compile(r"(figures/[\w-]+\.png)|([\w-]+\.(csv|parquet|md))")
 
 Row = Mapping[str, Any]
 
@@ -89,7 +93,10 @@ def spread(name: str, value: Estimate) -> dict[str, float]:
 
 
 def write_answer(out: Store, answer: Answer) -> tuple[str, ...]:
-    """Write an answer into a folder or below an ``s3://`` address, the text last; paths in it."""
+    """Write an answer into a folder or below an ``s3://`` address, the text last; paths in it.
+
+    What an earlier answer left there and this one has not is removed: no figure outlives its numbers.
+    """
     files: dict[str, bytes] = {}
     for table in answer.tables:
         buffer = io.BytesIO()
@@ -98,10 +105,23 @@ def write_answer(out: Store, answer: Answer) -> tuple[str, ...]:
         files[f"{table.name}.parquet"] = buffer.getvalue()
     files |= {f"figures/{name}.png": png for name, png in answer.figures.items()}
     files[DICTIONARY] = dictionary(answer.tables).encode()
+    earlier = out.read_bytes(FILES).decode(errors="replace").splitlines() if out.exists(FILES) else []
+    both = dict.fromkeys(
+        [*earlier, *files, SUMMARY]
+    )  # until all is written, so that an interrupted one is known
+    out.write_bytes(FILES, _lines(both))
+    for path in earlier:
+        if path not in files and _OWN.fullmatch(path):
+            out.delete(path)
     files[SUMMARY] = answer.text.encode()
     for path, data in files.items():
         out.write_bytes(path, data)
+    out.write_bytes(FILES, _lines(files))
     return tuple(files)
+
+
+def _lines(paths: Iterable[str]) -> bytes:
+    return "".join(f"{path}\n" for path in paths).encode()
 
 
 def dictionary(tables: Iterable[ResultTable]) -> str:

@@ -57,6 +57,14 @@ class RnaValue:
     platform: str
     batch: str | None
 
+    def fits(self, patient_id: str, case_id: str, specimen_id: str | None) -> bool:
+        """Whether it may be of this specimen, by what it names."""
+        return self.of_case(patient_id, case_id) and self.specimen_id in (None, specimen_id)
+
+    def of_case(self, patient_id: str, case_id: str) -> bool:
+        """Whether it may be of this case."""
+        return self.patient_id in (None, patient_id) and self.case_id in (None, case_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Matched:
@@ -172,7 +180,7 @@ def compute_rna(values: Sequence[RnaValue], samples: Sequence[Sample], cut: floa
     unmatched: dict[str, int] = {}
     groups: dict[tuple[str, str], dict[int, list[RnaValue]]] = {}
     for value in values:
-        fitting = [place for place, s in enumerate(samples) if _fits(s, value)]
+        fitting = [at for at, s in enumerate(samples) if value.fits(s.patient_id, s.case_id, s.specimen_id)]
         if len(fitting) != 1:
             why = _several(value, [samples[at] for at in fitting]) if fitting else _why_none(value, samples)
             unmatched[why] = unmatched.get(why, 0) + 1
@@ -191,14 +199,6 @@ def compute_rna(values: Sequence[RnaValue], samples: Sequence[Sample], cut: floa
     return Rna(tuple(sets), unmatched)
 
 
-def _fits(sample: Sample, value: RnaValue) -> bool:
-    return _of_case(sample, value) and value.specimen_id in (None, sample.specimen_id)
-
-
-def _of_case(sample: Sample, value: RnaValue) -> bool:
-    return value.patient_id in (None, sample.patient_id) and value.case_id in (None, sample.case_id)
-
-
 def _several(value: RnaValue, fitting: Sequence[Sample]) -> str:
     named = {s.specimen_id for s in fitting}
     if value.case_id is None and len({s.case_id for s in fitting}) > 1:
@@ -209,7 +209,7 @@ def _several(value: RnaValue, fitting: Sequence[Sample]) -> str:
 
 
 def _why_none(value: RnaValue, samples: Sequence[Sample]) -> str:
-    own = [s for s in samples if _of_case(s, value)]
+    own = [s for s in samples if value.of_case(s.patient_id, s.case_id)]
     if any(value.specimen_id == s.site for s in own):
         return "specimen_id holds a site, which names no specimen; give the manifest's specimen_id"
     return "no specimen of this specimen_id" if own else "no specimen of the run"

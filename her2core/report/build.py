@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from her2core.lake.schema import HETEROGENEITY_WIDE
 from her2core.pictures.colours import (
@@ -19,7 +19,7 @@ from her2core.pictures.colours import (
     STATUS_COLOURS,
 )
 from her2core.report import batches, quality
-from her2core.report.coverage import ITEMS
+from her2core.report.coverage import Linked, outcomes, rna
 from her2core.report.data_files import write_tables
 from her2core.report.figures import Views, exclusions, figure_tables, funnel, views
 from her2core.report.inlined import KINDS as PICTURES
@@ -31,6 +31,10 @@ from her2core.report.specimens import KINDS, STEPS, TAKEN, group_words
 from her2core.report.words import HER2_CLASSES, ISH_GROUPS, NO_CLASS, STAGE_MEANING, STAGES
 from her2core.storage.store import Store
 
+if TYPE_CHECKING:
+    from her2core.analysis.rna import RnaValue
+    from her2core.analysis.treatments import Line
+
 FOLDER = "report"
 """Folder of the reports in a run's output."""
 SCRIPTS = tuple(
@@ -38,7 +42,8 @@ SCRIPTS = tuple(
     for name in ("page", "data", "figures", "paged", "tools", "charts", "tables", "cards", "report")
 )
 DATA = "data"
-"""Folder of the tables beside the page."""
+"""Folder of the tables beside the page; elsewhere than in the output it begins with the page's name, so that
+pages of several runs stand in one folder with their own data."""
 ISH_MEASURES = ("copies_cv", "amplified_ratio_arm")
 _DIGEST = re.compile(r"manifest-[0-9a-f]{12}")
 """What stands in the place of a cohort's name where the configuration gives none."""
@@ -56,26 +61,35 @@ class Report:
     ----------
     path
         The page, relative to the store it was written to.
-    uri
-        The page's full address.
+    uri, data_uri
+        Full addresses of the page and of the folder of its data.
     size_bytes
         Of the page.
     n_pictured, n_thumbnails, n_full
         Slides that have pictures; those whose thumbnail, and whose pictures at full size, the page carries.
+    linked
+        What tables beside the run have of its specimens.
     """
 
     run_id: str
     path: str
     uri: str
+    data_uri: str
     size_bytes: int
     n_pictured: int
     n_thumbnails: int
     n_full: int
+    linked: Mapping[str, Linked] = field(default_factory=dict)
 
 
 def page_name(run_id: str) -> str:
     """Name of the page of a run."""
     return f"her2-report-{run_id}.html"
+
+
+def data_folder(page: str, own: bool) -> str:
+    """Folder of the data beside a page, which has a folder of its ``own`` or shares one."""
+    return DATA if own else f"{page.removesuffix('.html')}-{DATA}"
 
 
 def page_path(run_id: str) -> str:
@@ -84,7 +98,12 @@ def page_path(run_id: str) -> str:
 
 
 def write_report(
-    store: Store, run_id: str | None = None, into: Store | None = None, picture_bytes: int = PICTURE_BYTES
+    store: Store,
+    run_id: str | None = None,
+    into: Store | None = None,
+    picture_bytes: int = PICTURE_BYTES,
+    lines: Sequence[Line] | None = None,
+    values: Sequence[RnaValue] | None = None,
 ) -> Report:
     """Write the report of a run.
 
@@ -98,6 +117,8 @@ def write_report(
         Folder for the page and its data; ``report/RUN`` of the output if None.
     picture_bytes
         Pictures at full size that the page carries; to others it refers by their place in the output.
+    lines, values
+        Lines of therapy and values of RNA of these patients, of which the page shows who has any.
 
     Raises
     ------
@@ -105,22 +126,27 @@ def write_report(
         If the output holds no such run.
     """
     tables = read_run(store, run_id)
-    made = views(tables)
+    linked = {} if lines is None else {"outcome": outcomes(tables, lines)}
+    linked |= {} if values is None else {"RNA": rna(tables, values)}
+    made = views(tables, linked)
     inlined = inline_pictures(store, tables.slides, review_order(made), picture_bytes)
-    page = report_page(made, inlined, pictures_at="../../" if into is None else None)
+    data = data_folder(page_name(tables.run_id), into is None)
+    page = report_page(made, inlined, pictures_at="../../" if into is None else None, data=data)
     target = store if into is None else into
     folder = f"{FOLDER}/{tables.run_id}/" if into is None else ""
-    write_tables(target, f"{folder}{DATA}", figure_tables(made))
+    write_tables(target, f"{folder}{data}", figure_tables(made))
     path = f"{folder}{page_name(tables.run_id)}"
     target.write_bytes(path, page)
     return Report(
         tables.run_id,
         path,
         target.uri(path),
+        target.uri(f"{folder}{data}"),
         len(page),
         inlined.n_slides,
         len(inlined.thumbnails),
         len(inlined.pictures),
+        linked,
     )
 
 
@@ -136,24 +162,27 @@ def review_order(made: Views) -> list[int]:
     return sorted(range(len(made.slides)), key=rank)
 
 
-def report_page(made: Views, inlined: Inlined, pictures_at: str | None) -> bytes:
+def report_page(made: Views, inlined: Inlined, pictures_at: str | None, data: str = DATA) -> bytes:
     """The page.
 
     Parameters
     ----------
     pictures_at
         Where the output lies as seen from the page; None if it cannot be told.
+    data
+        Folder of the data beside the page.
     """
     run = made.tables.run
-    data = {
+    inside = {
         "report": {
             "run": run_facts(run)
             | {
                 "pictures_at": pictures_at,
+                "data_at": data,
                 "n_thumbnails": len(inlined.thumbnails),
                 "n_full": len(inlined.pictures),
             },
-            "vocabulary": vocabulary(),
+            "vocabulary": vocabulary() | {"coverage": list(made.items)},
             "slides": _slides(made),
             "specimens": columns(made.specimens, _SPECIMEN) | {"covered": _bits(made.covered)},
             "tests": [{name: rounded(value) for name, value in test.items()} for test in made.batches],
@@ -163,7 +192,7 @@ def report_page(made: Views, inlined: Inlined, pictures_at: str | None) -> bytes
     }
     title = f"HER2 cohort report, run {run['run_id']}"
     blocks = {"summary": _summary(made.slides)}
-    return assemble("report.html", "HER2 cohort report", title, SCRIPTS, data, blocks)
+    return assemble("report.html", "HER2 cohort report", title, SCRIPTS, inside, blocks)
 
 
 def run_facts(run: Row) -> Row:
@@ -201,7 +230,6 @@ def vocabulary() -> dict[str, Any]:
             {"key": stage, "meaning": meaning} for stage, meaning in zip(STAGES, STAGE_MEANING, strict=True)
         ],
         "kinds": KINDS,
-        "coverage": list(ITEMS),
         "headings": ASKED,
         "measures": [
             {"key": key, "words": metrics[key].rstrip("."), "ish": key in ISH_MEASURES} for key in MEASURES

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from her2core.errors import ConfigError
-from her2core.report.build import DATA, FOLDER, run_facts, vocabulary
+from her2core.report.build import FOLDER, data_folder, run_facts, vocabulary
 from her2core.report.data_files import write_tables
 from her2core.report.page import assemble, columns, rounded
 from her2core.report.run_tables import Row, RunTables, read_run, specimen_key
@@ -46,9 +46,10 @@ _SETTING = ("kind", "name", "before", "after")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison that was written: its page, and how much changed."""
+    """A comparison that was written: addresses of its page and data, and how much changed."""
 
     uri: str
+    data_uri: str
     size_bytes: int
     slides_changed: int
     specimens_changed: int
@@ -76,11 +77,13 @@ def write_comparison(
     page = comparison_page(first, second, tables)
     target = after[0] if into is None else into
     folder = f"{FOLDER}/{second.run_id}/against-{first.run_id}/" if into is None else ""
-    write_tables(target, f"{folder}{DATA}", tables)
-    path = f"{folder}her2-compare-{first.run_id}-{second.run_id}.html"
+    name = f"her2-compare-{first.run_id}-{second.run_id}.html"
+    data = f"{folder}{data_folder(name, into is None)}"
+    write_tables(target, data, tables)
+    path = f"{folder}{name}"
     target.write_bytes(path, page)
     changed = Counter(row["what"] for row in tables["changes"].to_pylist())
-    return Comparison(target.uri(path), len(page), changed["slide"], changed["specimen"])
+    return Comparison(target.uri(path), target.uri(data), len(page), changed["slide"], changed["specimen"])
 
 
 def comparison_tables(before: RunTables, after: RunTables) -> dict[str, pa.Table]:

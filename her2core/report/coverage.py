@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from her2core.records import Assay
 from her2core.report.run_tables import Row, RunTables, specimen_key
+
+if TYPE_CHECKING:
+    from her2core.analysis.rna import RnaValue
+    from her2core.analysis.treatments import Line
 
 Has = Callable[[Row, Sequence[Row], Row | None], bool]
 """Of a specimen, its slides and its patient."""
@@ -33,26 +39,62 @@ ITEMS: dict[str, Has] = {
         patient is not None and patient["primary_metastasis"] is not None
     ),
 }
-"""What a specimen may have. Outcome and RNA are no part of a run's tables."""
+"""What a specimen may have by a run's tables."""
 
 
-def coverage(tables: RunTables) -> list[list[bool]]:
-    """Of every specimen, in the table's order, which of `ITEMS` it has."""
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What a table beside the run has of its specimens, such as outcome or RNA.
+
+    Attributes
+    ----------
+    has
+        Of every specimen, in the table's order.
+    used, rows
+        How many of the table's rows belong to a specimen of the run, and all.
+    """
+
+    has: tuple[bool, ...]
+    used: int
+    rows: int
+
+
+def outcomes(tables: RunTables, lines: Sequence[Line]) -> Linked:
+    """Specimens whose patient has a line of therapy with an endpoint or a response."""
+    known = [line for line in lines if line.ends or line.pcr is not None or line.bor is not None]
+    with_outcome = {line.patient_id for line in known}
+    patients = [_patient(case) for case in tables.cases]
+    used = sum(line.patient_id in set(patients) for line in known)
+    return Linked(tuple(patient in with_outcome for patient in patients), used, len(lines))
+
+
+def rna(tables: RunTables, values: Sequence[RnaValue]) -> Linked:
+    """Specimens that a value of RNA is surely of: the only one that it fits."""
+    ids = [(_patient(case), str(case["case_id"]), case["specimen_id"]) for case in tables.cases]
+    found = [[at for at, of in enumerate(ids) if value.fits(*of)] for value in values]
+    sure = [fitting[0] for fitting in found if len(fitting) == 1]
+    return Linked(tuple(at in set(sure) for at in range(len(ids))), len(sure), len(values))
+
+
+def _patient(case: Row) -> str:
+    return str(case["patient_id"] or case["case_id"])
+
+
+def coverage(tables: RunTables, linked: Mapping[str, Linked] | None = None) -> list[list[bool]]:
+    """Of every specimen, in the table's order, which of `ITEMS` it has, and which of what is linked."""
     slides: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for slide in tables.slides:
         slides[specimen_key(slide)].append(slide)
     patients = {row["patient_id"]: row for row in tables.patients}
     return [
-        [
-            bool(has(case, slides[specimen_key(case)], patients.get(case["patient_id"] or case["case_id"])))
-            for has in ITEMS.values()
-        ]
-        for case in tables.cases
+        [bool(has(case, slides[specimen_key(case)], patients.get(_patient(case)))) for has in ITEMS.values()]
+        + [of.has[at] for of in (linked or {}).values()]
+        for at, case in enumerate(tables.cases)
     ]
 
 
-def combinations(covered: Sequence[Sequence[bool]]) -> list[Row]:
+def combinations(covered: Sequence[Sequence[bool]], items: Sequence[str]) -> list[Row]:
     """Every combination that occurs, and how many specimens have it, the commonest first."""
     counts = Counter(tuple(has) for has in covered)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], [not has for has in item[0]]))
-    return [dict(zip(ITEMS, has, strict=True)) | {"specimens": count} for has, count in ordered]
+    return [dict(zip(items, has, strict=True)) | {"specimens": count} for has, count in ordered]

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from her2core.report import batches, quality
-from her2core.report.coverage import combinations, coverage
+from her2core.report.coverage import ITEMS, Linked, combinations, coverage
 from her2core.report.run_tables import MEASURES, Row, RunTables, specimen_key
 from her2core.report.slides import ASKED, slide_views
 from her2core.report.specimens import KINDS, STEPS, TAKEN, specimen_views
@@ -25,8 +25,8 @@ class Views:
     ----------
     slides, specimens
         `slide_views` and `specimen_views`.
-    covered
-        `coverage` of the specimens.
+    items, covered
+        What a specimen may have, and `coverage` of the specimens.
     quality, batches
         `quality_rows` and `batch_tests`.
     """
@@ -34,18 +34,20 @@ class Views:
     tables: RunTables
     slides: tuple[Row, ...]
     specimens: tuple[Row, ...]
+    items: tuple[str, ...]
     covered: list[list[bool]]
     quality: list[Row]
     batches: list[Row]
 
 
-def views(tables: RunTables) -> Views:
-    """Everything that is derived from a run's tables."""
+def views(tables: RunTables, linked: Mapping[str, Linked] | None = None) -> Views:
+    """Everything that is derived from a run's tables, and from those beside it."""
     return Views(
         tables=tables,
         slides=slide_views(tables),
         specimens=specimen_views(tables),
-        covered=coverage(tables),
+        items=(*ITEMS, *(linked or {})),
+        covered=coverage(tables, linked),
         quality=quality.quality_rows(tables.slides),
         batches=batches.batch_tests(tables.slides),
     )
@@ -63,7 +65,7 @@ def figure_tables(of: Views) -> dict[str, pa.Table]:
         "ihc_scores": _table(counted(specimens, "score", {step: f"IHC {step}" for step in STEPS})),
         "ish_groups": _table(counted(specimens, "ish_group", ISH_GROUPS)),
         "expression": _table([_picked(row, _EXPRESSION) for row in slides], _EXPRESSION),
-        "coverage": _table(combinations(of.covered), ("specimens",)),
+        "coverage": _table(combinations(of.covered, of.items), ("specimens",)),
         "heterogeneity": _table([_picked(row, _HETEROGENEITY) for row in slides], _HETEROGENEITY),
         "quality": _table(of.quality, ("slide_id", "assay", "measure", "unit", "value", "score", "outlier")),
         "batches": _table([_batch_row(row) for row in of.tables.slides]),
