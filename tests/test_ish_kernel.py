@@ -38,6 +38,7 @@ from her2core.kernels.ish.kernel import (
 from her2core.kernels.ish.polygon import outlines, paint
 from her2core.kernels.polar import N_RAYS, new_ray_index
 from her2core.kernels.stain import unit
+from her2core.lake.rows_nuclei import SingleSignals, Spots, kernel_table, nucleus_rows
 from her2core.params import ISHParams, ISHScoreParams
 from her2core.phantom.ish import ISHSpec, PlantedISH, Population, plant_ish
 from her2core.phantom.ish_render import (
@@ -53,7 +54,6 @@ from her2core.records import Assay, Box, DishStain, Fluorescence, Quality, Slide
 from her2core.scoring.ish import score_ish
 from her2core.scoring.ish_copies import cluster_copies, single_signal
 from her2core.scoring.ish_nuclei import MeasuredNuclei
-from her2core.stages.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 
 Pixels = npt.NDArray[Any]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]

@@ -23,11 +23,11 @@ import pytest
 from her2core.columns import NucleusFlag
 from her2core.kernels.ish.dish import estimate_dish
 from her2core.kernels.ish.kernel import ISHKernel
+from her2core.lake.rows_nuclei import SingleSignals, Spots, kernel_table, nucleus_rows
 from her2core.params import ISHParams, ProfileParams
 from her2core.profile.fluorescence import fluorescence_profile
 from her2core.profile.sampling import SampledSlide
 from her2core.records import Assay, Box, DishStain, Fluorescence, PyramidRef, SlideRow
-from her2core.stages.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 
 MPP = 0.08  # not stated with the fields: nuclei of 8 to 14 µm are 100 to 170 px wide
 FISH = ("DAPI", "HER2", "CEP17")  # of B, R and G: not stated either; PathVysion's colours

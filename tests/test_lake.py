@@ -31,7 +31,8 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
 from her2core.lake.batches import commit_files
-from her2core.lake.rows import RunRecord, case_row, cell_ids, cell_rows, run_row, slide_row
+from her2core.lake.rows import RunRecord, case_row, run_row, slide_row
+from her2core.lake.rows_cells import cell_ids, cell_rows, classes_of
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
 from her2core.lake.tables import check_tables, commit_rows, open_table, read_rows
@@ -83,7 +84,13 @@ def kernel_cells(n: int, seed: int = 0) -> pa.Table:
     later = {"neighbour_strong_fraction": rng.random(n), "tumour_probability": rng.random(n)}
     columns |= {name: values.astype(np.float32) for name, values in later.items()}
     flags = {"stained_nest": rng.random(n) < 0.1, "tumour_rule": rng.random(n) < 0.8}
-    return pa.table(columns | flags)
+    places = {
+        "y_um": columns["y_px0"] * MPP,
+        "x_um": columns["x_px0"] * MPP,
+        "is_tumour": np.ones(n, np.bool_),
+    }
+    measured = MeasuredCells.of(columns | places, PARAMS, LADDER)
+    return pa.table(columns | flags | {"cell_class": classify(measured, PARAMS, RULES)})
 
 
 def slide(slide_id: str, **more: Any) -> SlideRow:
@@ -93,7 +100,7 @@ def slide(slide_id: str, **more: Any) -> SlideRow:
 
 
 def rows(slide_id: str, n: int = 300, seed: int = 0) -> pa.Table:
-    return cell_rows(kernel_cells(n, seed), slide(slide_id), MPP, None, PARAMS, LADDER, RULES)
+    return cell_rows(kernel_cells(n, seed), slide(slide_id), MPP, None, "completeness_01")
 
 
 def written(store: Store, slide_id: str, key: str, n: int = 300, seed: int = 0) -> DataFile:
@@ -132,9 +139,9 @@ def cell_counts(store: Store) -> dict[str, int]:
 
 def test_a_cell_row_keeps_every_measurement_and_says_what_became_of_it() -> None:
     kernel = kernel_cells(300)
-    made = cell_rows(kernel, slide("s1"), MPP, None, PARAMS, LADDER, RULES)
+    made = cell_rows(kernel, slide("s1"), MPP, None, "completeness_01")
     assert made.schema.equals(CELLS.schema, check_metadata=True)
-    for name in set(kernel.column_names) - {"seed_source", "qc_flag"}:
+    for name in set(kernel.column_names) - {"seed_source", "qc_flag", "cell_class"}:
         assert made[name].equals(kernel[name]), name
     assert made["y_um"].to_numpy().tolist() == (kernel["y_px0"].to_numpy() * MPP).tolist()
     assert made["completeness"].equals(kernel["completeness_01"])  # the ladder's 0.10
@@ -143,11 +150,12 @@ def test_a_cell_row_keeps_every_measurement_and_says_what_became_of_it() -> None
     assert made["is_tumour"].equals(kernel["tumour_rule"])
     evaluable = kernel["evaluable_fraction"].to_numpy() >= np.float32(0.5)
     assert [c is not None for c in made["cell_class"].to_pylist()] == evaluable.tolist()
+    assert classes_of(made).tolist() == kernel["cell_class"].to_pylist()
 
 
 def test_a_region_of_interest_restricts_the_tumour() -> None:
     kernel, inside = kernel_cells(300), np.arange(300) % 2 == 0
-    made = cell_rows(kernel, slide("s1"), MPP, inside, PARAMS, LADDER, RULES)
+    made = cell_rows(kernel, slide("s1"), MPP, inside, "completeness_01")
     assert made["in_roi"].to_numpy().tolist() == inside.tolist()
     assert made["is_tumour"].equals(made["in_roi"])  # a person drew it: all inside count
     assert set(made["tumour_mask"].to_pylist()) == {"roi"}

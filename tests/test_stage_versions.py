@@ -28,7 +28,8 @@ from her2core.profile import build as profile
 from her2core.pyramid import writer as pyramid
 from her2core.pyramid.dataset import open_level
 from her2core.records import Assay, Box
-from her2core.stages import cells, slide
+from her2core.scoring import ihc
+from her2core.stages import cells, slide, slide_ihc
 from tests import chain
 
 PINNED = Path(__file__).parent / "data" / "stage_outputs.json"
@@ -90,7 +91,17 @@ def outputs(assay: Assay) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("assay", [Assay.IHC, Assay.FISH])
-def test_another_output_has_another_version(assay: Assay) -> None:
+def test_another_output_has_another_version(assay: Assay, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+
+    def counted(cells: ihc.MeasuredCells, *rest: Any) -> Any:
+        classes = classify(cells, *rest)
+        judged.append(digest(cells.intensity_od))
+        return classes
+
+    classify = ihc.classify
+    for module in (ihc, slide_ihc):
+        monkeypatch.setattr(module, "classify", counted)
     pinned = json.loads(PINNED.read_text(encoding="utf-8"))[assay]
     for stage, made in outputs(assay):
         version = VERSIONS[stage]
@@ -99,6 +110,8 @@ def test_another_output_has_another_version(assay: Assay) -> None:
             f"{stage} {version} makes other output than it did: raise its VERSION, state the change in "
             "CHANGELOG.md, then python -m tests.test_stage_versions"
         )
+    assert len(judged) == len(set(judged)), "the same cells were judged twice"
+    assert bool(judged) == (assay is Assay.IHC)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Lake tables and cubes.
 
 schema          every table and column, with its unit and meaning
-rows*           from results to rows
+rows*           from results to rows, and from kernel rows of cells and nuclei to those of tables
 slide_files     a slide's cells and nuclei as Parquet, written by workers
 tables          commits, by the driver alone
 ghosts          what the manifests no longer say goes

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-
 from her2core.cases.patients import PatientScore, SpecimenView
 from her2core.cases.specimens import CaseScore, SlideOutcome
-from her2core.columns import SEED_SOURCES
 from her2core.errors import Reason
 from her2core.guidelines.rules_ihc import (
-    CellClass,
     ClassCounts,
     RuleSet,
     load_rules,
@@ -26,91 +19,17 @@ from her2core.guidelines.rules_ihc import (
     stratum,
 )
 from her2core.lake.rows_ish import external_ish, judged_ish, scored_ish
-from her2core.lake.schema import CASES, CELLS, COMMITTED, SLIDES
+from her2core.lake.schema import CASES, COMMITTED, SLIDES
 from her2core.params import ScoreParams
 from her2core.preanalytic import preanalytic_notes
-from her2core.records import Assay, OutlinesUsed, RoiUsed, SlideRow
+from her2core.records import OutlinesUsed, RoiUsed
 from her2core.scoring.ihc import (
     OD_PERCENTS,
     Expression,
-    MeasuredCells,
     Verdict,
-    classify,
-    completeness_column,
 )
 
-_CLASS_LABELS = pa.array([c.label for c in CellClass if c.label])
-
 Row = dict[str, Any]
-
-
-def cell_rows(
-    cells: pa.Table,
-    slide: SlideRow,
-    mpp: float,
-    in_roi: NDArray[np.bool_] | None,
-    params: ScoreParams,
-    ladder_od: Sequence[float],
-    rules: RuleSet,
-) -> pa.Table:
-    """Rows of the ``cells`` table from kernel rows, in the order they come.
-
-    Parameters
-    ----------
-    cells
-        Kernel columns (``CELL_DTYPE``), their neighbours and what was told of tumour, n rows.
-    mpp
-        Level-0 µm/px.
-    in_roi
-        Shape ``(n,)``, or None if the slide has no region of interest. With one, all cells inside it are
-        tumour cells: a person drew it; without, the model decides.
-    """
-    n = len(cells)
-    y_px0, x_px0 = cells["y_px0"].to_numpy(), cells["x_px0"].to_numpy()
-    told = cells["tumour_rule"].to_numpy()
-    inside = np.ones(n, np.bool_) if in_roi is None else in_roi
-    columns: dict[str, Any] = {name: cells[name] for name in cells.column_names}
-    columns |= {
-        "slide_id": pa.repeat(slide.slide_id, n),
-        "case_id": pa.repeat(slide.case_id, n),
-        "cell_id": cell_ids(y_px0, x_px0),
-        "y_um": y_px0 * mpp,
-        "x_um": x_px0 * mpp,
-        "completeness": cells[completeness_column(params, ladder_od)],
-        "seed_source": pc.take(pa.array(SEED_SOURCES), cells["seed_source"]),
-        "in_roi": inside,
-        "is_tumour": told if in_roi is None else inside,
-        "tumour_mask": pa.repeat(tumour_mask(in_roi is not None, Assay.IHC), n),
-    }
-    classes = classify(MeasuredCells.of(columns, params, ladder_od), params, rules)
-    columns["cell_class"] = pc.take(_CLASS_LABELS, pa.array(classes, mask=classes < CellClass.C0))
-    return in_schema(columns, CELLS.schema)
-
-
-def tumour_mask(has_roi: bool, assay: Assay) -> str:
-    """Name of what decides which cells are tumour cells."""
-    if has_roi:
-        return "roi"
-    return "model" if assay == Assay.IHC else "rule"
-
-
-def cell_ids(y_px0: NDArray[np.float64], x_px0: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Name of every cell within its slide, shape ``(n,)``: centroids in 1/16 px from the slide's corner.
-
-    Ascending names are rows sorted by (y, x).
-    """
-    y16, x16 = (np.rint((axis + 0.5) * 16).astype(np.int64) for axis in (y_px0, x_px0))
-    return (y16 << 32) + x16
-
-
-def in_schema(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """Columns of arrays, NumPy's or Arrow's, as a table of ``schema``; what it does not name is left out."""
-
-    def cast(values: Any, kind: pa.DataType) -> Any:
-        arrow = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-        return arrow.cast(kind)
-
-    return pa.table({f.name: cast(columns[f.name], f.type) for f in schema}, schema=schema)
 
 
 def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[float]) -> Row:

@@ -160,9 +160,18 @@ def _bins(cells: MeasuredCells, params: ScoreParams) -> tuple[NDArray[np.intp], 
     )
 
 
-def count_classes(cells: MeasuredCells, params: ScoreParams, rules: RuleSet) -> ClassCounts:
-    """Count the evaluable tumour cells by class, and the largest groups that hang together."""
-    classes = np.where(cells.tumour, classify(cells, params, rules), np.int8(CellClass.UNEVALUABLE))
+def count_classes(
+    cells: MeasuredCells, params: ScoreParams, rules: RuleSet, classes: NDArray[np.int8] | None = None
+) -> ClassCounts:
+    """Count the evaluable tumour cells by class, and the largest groups that hang together.
+
+    Parameters
+    ----------
+    classes
+        What `classify` finds, where it is known.
+    """
+    found = classify(cells, params, rules) if classes is None else classes
+    classes = np.where(cells.tumour, found, np.int8(CellClass.UNEVALUABLE))
     n0, n1, n2, n2u, n3 = np.bincount(classes[classes >= CellClass.C0], minlength=len(CellClass) - 1).tolist()
     intensity, completeness = _bins(cells, params)
     faint_and_complete = (classes == CellClass.C1) & (intensity == 0) & (completeness == 3)
@@ -437,6 +446,7 @@ def score_slide(
     quality: Quality,
     mpp: float,
     *,
+    classes: NDArray[np.int8] | None = None,
     stain: StainProfile | None = None,
     nests: NDArray[np.bool_] | None = None,
     tumour_found: bool = True,
@@ -452,7 +462,9 @@ def score_slide(
     quality
         Verdict of quality control: ``fail`` makes the slide indeterminate; its reasons are passed on.
     mpp
-        Level-0 µm/px; too coarse for thin membranes is said in the reasons.
+        Level-0 µm/px; too coarse for thin membranes is among the reasons.
+    classes
+        What `classify` finds, where it is known.
     stain
         The slide's colour, from which the counterstain is judged.
     nests
@@ -465,7 +477,8 @@ def score_slide(
         Stained tissue without cells, and all stained tissue; see `stained_without_cells`.
     """
     counted = cells.tumour & cells.evaluable
-    counts = count_classes(cells, params, rules)
+    classes = classify(cells, params, rules) if classes is None else classes
+    counts = count_classes(cells, params, rules, classes)
     reasons = set(quality.reasons) | _unfit(len(cells.tumour), quality, stain, params)
     if mpp > params.low_end_mpp:
         reasons.add(Reason.LOW_END_UNRELIABLE)
@@ -475,7 +488,9 @@ def score_slide(
     others: tuple[ClassCounts, ...] = ()
     if nests is not None:
         choices = (np.ones_like(cells.tumour), nests)
-        others = tuple(count_classes(replace(cells, tumour=choice), params, rules) for choice in choices)
+        others = tuple(
+            count_classes(replace(cells, tumour=choice), params, rules, classes) for choice in choices
+        )
         if len(cells.tumour) >= params.full_cells and not tumour_found:
             reasons.add(Reason.NO_TUMOUR)
     readable = quality.verdict != "fail" and not UNREADABLE & reasons

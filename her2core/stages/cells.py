@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from her2core.columns import CELL_DTYPE
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ish.kernel import ISHKernel
+from her2core.lake.rows_nuclei import kernel_table
 from her2core.params import IHCParams, ISHParams
 from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.stages.contours import encode, outlined
-from her2core.stages.nuclei_table import kernel_table
 from her2core.stages.outlines import nuclei_near
 from her2core.storage.store import Store
 

@@ -37,7 +37,7 @@ from her2core.errors import StoreError
 from her2core.kernels.ihc.kernel import IHCKernel, Outlines
 from her2core.kernels.ihc.planes import DAB_PER_OD
 from her2core.kernels.polar import N_RAYS
-from her2core.lake.rows import cell_ids
+from her2core.lake.rows_cells import cell_ids
 from her2core.records import Box
 from her2core.storage.store import Store, record_of
 

@@ -25,7 +25,7 @@ from her2core.heterogeneity.metrics import Metric
 from her2core.heterogeneity.regions import NucleusRegions, Regions
 from her2core.intake.roi import ReadRoi, read_roi, roi_identity
 from her2core.lake.cube import write_regions
-from her2core.lake.rows import tumour_mask
+from her2core.lake.rows_cells import tumour_mask
 from her2core.lake.rows_regions import region_rows
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import DataFile, write_slide_file

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from her2core.guidelines.rules_ihc import CellClass, load_rules
+from her2core.guidelines.rules_ihc import CellClass, RuleSet, load_rules
 from her2core.heterogeneity.biopsy import virtual_biopsies
 from her2core.heterogeneity.ihc import measure_heterogeneity, sweep_regions
 from her2core.kernels.stain import dab_doubt
-from her2core.lake.rows import cell_rows
+from her2core.lake.rows_cells import cell_rows, classes_of
 from her2core.lake.schema import CELLS
 from her2core.lake.slide_files import write_slide_file
 from her2core.params import IHCParams, ScoreParams
@@ -59,27 +59,26 @@ def finish_ihc(job: IHCJob, key: str) -> SlideFinished:
     params, ladder_od = job.params, job.kernel.ladder_od
     rules, roi = load_rules(params.rules), job.roi()
     doubt = dab_doubt(_stain(job))
-    seen, choice = _ColumnCollector(params, ladder_od, any(doubt)), _choice(job)
-    bands = with_strong_neighbours(with_tumour(job.bands(), choice), job.kernel, job.pyramid.mpp)
-    rows = (
-        cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), params, ladder_od, rules)
-        for band in bands
-    )
+    seen, (in_order, choice) = _ColumnCollector(params, ladder_od, any(doubt)), _choice(job, rules)
+    judged = _with_classes(with_tumour(job.bands(), choice), in_order)
+    bands = with_strong_neighbours(judged, job.kernel, job.pyramid.mpp)
+    completeness = completeness_column(params, ladder_od)
+    rows = (cell_rows(band, job.row, job.pyramid.mpp, inside(roi, band), completeness) for band in bands)
     cells_file = write_slide_file(job.store, CELLS, key, seen.watch(rows))
-    cells = seen.measured()
+    cells, classes = seen.measured(), seen.classes()
     score = score_slide(
         cells,
         params,
         rules,
         job.profile.quality,
         job.pyramid.mpp,
+        classes=classes,
         stain=_stain(job),
         nests=seen.nests() if roi is None else None,
         tumour_found=choice.found,
         bare_mm2=_bare(job),
         doubtful=[seen.measured(lacking) for lacking in doubt if lacking],
     )
-    classes = classify(cells, params, rules)
     sweep = sweep_regions(cells, classes, job.heterogeneity, rules)
     metrics = measure_heterogeneity(cells, classes, sweep, job.heterogeneity, score.verdict.score)
     tumour = np.where(cells.tumour, classes, np.int8(CellClass.UNEVALUABLE))
@@ -118,8 +117,8 @@ def _stain(job: IHCJob) -> StainProfile:
     return stain
 
 
-def _choice(job: IHCJob) -> TumourChoice:
-    """Which cells are tumour cells, in the order of the job's bands."""
+def _choice(job: IHCJob, rules: RuleSet) -> tuple[NDArray[np.int8], TumourChoice]:
+    """Class of every cell, and which are tumour cells, in the order of the job's bands."""
     params, ladder_od, mpp = job.params, job.kernel.ladder_od, job.pyramid.mpp
     of_class = (
         completeness_column(params, ladder_od),
@@ -132,10 +131,17 @@ def _choice(job: IHCJob) -> TumourChoice:
     places = {"y_um": cells["y_px0"] * mpp, "x_um": cells["x_px0"] * mpp}
     everyone = {"is_tumour": np.ones(len(read), np.bool_)}
     measured = MeasuredCells.of(cells | places | everyone, params, ladder_od)
-    stained = classify(measured, params, load_rules(params.rules)) >= CellClass.C1
-    return choose_tumour(
-        cells, stained, measured.completeness, mpp, _stain(job), load_model(params.tumour_model)
-    )
+    classes, model = classify(measured, params, rules), load_model(params.tumour_model)
+    stained = classes >= CellClass.C1
+    return classes, choose_tumour(cells, stained, measured.completeness, mpp, _stain(job), model)
+
+
+def _with_classes(bands: Iterator[pa.Table], classes: NDArray[np.int8]) -> Iterator[pa.Table]:
+    """Append ``cell_class`` to the kernel rows of a slide; ``bands`` are in the order of the classes."""
+    first = 0
+    for band in bands:
+        yield band.append_column("cell_class", pa.array(classes[first : first + len(band)]))
+        first += len(band)
 
 
 class _ColumnCollector:
@@ -143,7 +149,7 @@ class _ColumnCollector:
 
     def __init__(self, params: ScoreParams, ladder_od: tuple[float, ...], every_cut: bool) -> None:
         self.params, self.ladder_od = params, ladder_od
-        self.columns = (*score_columns(params, ladder_od, every_cut), "stained_nest")
+        self.columns = (*score_columns(params, ladder_od, every_cut), "stained_nest", "cell_class")
         empty = pa.schema([CELLS.schema.field(name) for name in self.columns]).empty_table()
         self.tables: list[pa.Table] = [empty]
 
@@ -155,6 +161,9 @@ class _ColumnCollector:
 
     def measured(self, lacking_od: float = 0.0) -> MeasuredCells:
         return MeasuredCells.of(pa.concat_tables(self.tables), self.params, self.ladder_od, lacking_od)
+
+    def classes(self) -> NDArray[np.int8]:
+        return classes_of(pa.concat_tables(self.tables))
 
     def nests(self) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = pa.concat_tables(self.tables)["stained_nest"].to_numpy()

@@ -14,6 +14,7 @@ from her2core.errors import Reason
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.ish import measure_ish_heterogeneity, sweep_nuclei
 from her2core.kernels.ish.kernel import resolvable
+from her2core.lake.rows_nuclei import SingleSignals, Spots, nucleus_rows
 from her2core.lake.schema import NUCLEI
 from her2core.lake.slide_files import FOLDER, DataFile, write_slide_file
 from her2core.params import ISHParams, ISHScoreParams
@@ -23,7 +24,6 @@ from her2core.pyramid.reader import PyramidReader
 from her2core.records import Assay, Fluorescence
 from her2core.scoring.ish import ISHScore, score_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei, ish_columns
-from her2core.stages.nuclei_table import SingleSignals, Spots, nucleus_rows
 from her2core.stages.slide import SlideFinished, SlideJob, SlideResult, inside, state_of, write_outputs
 
 ISHJob = SlideJob[ISHScoreParams, ISHParams]

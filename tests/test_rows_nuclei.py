@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from her2core.columns import NUCLEUS_DTYPE, SPOT_DTYPE
+from her2core.lake.rows_nuclei import SingleSignals, Spots, kernel_table, nucleus_rows
 from her2core.records import Assay, SlideRow
-from her2core.stages.nuclei_table import SingleSignals, Spots, kernel_table, nucleus_rows
 
 MPP = 0.1
 ROW = SlideRow("s", "c", "s.tif", Assay.FISH)

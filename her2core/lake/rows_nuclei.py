@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from her2core.columns import NUCLEUS_DTYPE, PROBES, SPOT_DTYPE
-from her2core.lake.rows import cell_ids, in_schema, tumour_mask
+from her2core.lake.rows_cells import cell_ids, in_schema, tumour_mask
 from her2core.lake.schema import NUCLEI
 from her2core.records import SlideRow
 from her2core.scoring.ish_copies import cluster_copies, single_signal
