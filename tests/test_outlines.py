@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy.typing as npt
 import pytest
 import shapely
 import tifffile
+import zarr
 
 from her2core.errors import Reason, SlideError
-from her2core.intake.outlines import read_outlines
+from her2core.intake.outlines import check_outlines, outlines_identity, read_outlines
 from her2core.intake.outlines.geojson import SHRUNK
+from her2core.intake.outlines.plane import collect, cut_tiles
 from her2core.intake.outlines.read import ReadOutlines
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.nuclei import Given
@@ -26,8 +29,11 @@ from her2core.phantom.spec import EMPTY
 from her2core.records import Assay, Box, SlideRow
 from her2core.stages import prepare
 from her2core.storage.sources import Scratch
+from her2core.storage.store import Store
 from tests import chain
+from tests.conftest import Bucket
 from tests.test_ihc_kernel import cut, pairs, profiled
+from tests.tools.faultproxy import FaultProxy
 
 MPP = 0.25
 SPEC = PhantomSpec(seed=11, height_px=700, width_px=760, mix=(0.3, 0.2, 0.1, 0.2, 0.2), loose_fraction=0.0)
@@ -66,6 +72,60 @@ def collection(features: list[dict[str, Any]]) -> dict[str, Any]:
 def labelled(folder: Path, labels: npt.NDArray[Any]) -> str:
     tifffile.imwrite(folder / "labels.tif", labels, compression="zlib")
     return str(folder / "labels.tif")
+
+
+def zarr_label(
+    folder: Path,
+    labels: npt.NDArray[Any],
+    version: str = "0.5",
+    *,
+    axes: str = "yx",
+    um: float | None = MPP,
+    smaller: tuple[int, ...] = (),
+    chunks: int = 100,
+    name: str = "nuclei",
+) -> str:
+    """``image.zarr/labels/nuclei``, and further levels by dropping pixels; the image itself is not needed."""
+    old = version == "0.4"
+    place = folder / "image.zarr" / "labels" / name
+    listed = folder / "image.zarr" / "labels"
+    for group in (folder / "image.zarr", listed, place):
+        zarr.open_group(str(group), mode="a", zarr_format=2 if old else 3)
+    datasets = []
+    for level, factor in enumerate((1, *smaller)):
+        made = labels[..., ::factor, ::factor]
+        where = zarr.create_array(
+            str(place / str(level)), shape=made.shape, dtype=made.dtype, overwrite=True,
+            zarr_format=2 if old else 3, chunks=(*(1,) * (made.ndim - 2), chunks, chunks),
+        )  # fmt: skip
+        where[...] = made
+        scale = [1.0 if axis not in "yx" or um is None else um * factor for axis in axes]
+        datasets.append(
+            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        )
+    kinds = {"y": "space", "x": "space", "z": "space", "c": "channel"}
+    about = [
+        {"name": axis, "type": kinds[axis]}
+        | ({"unit": "micrometer"} if um is not None and axis in "yx" else {})
+        for axis in axes
+    ]
+    meta = {
+        "multiscales": [{"version": version, "name": "label", "axes": about, "datasets": datasets}],
+        "image-label": {"version": version, "source": {"image": "../../"}},
+    }
+    names = [*labels_of(listed, old), name]
+    zarr.open_group(str(place), mode="a").attrs.update(meta if old else {"ome": {"version": version, **meta}})
+    found = {"labels": sorted(set(names))}
+    zarr.open_group(str(listed), mode="a").attrs.update(
+        found if old else {"ome": found | {"version": version}}
+    )
+    return str(place)
+
+
+def labels_of(listed: Path, old: bool) -> list[str]:
+    about = dict(zarr.open_group(str(listed), mode="r").attrs)
+    found: list[str] = (about if old else about.get("ome", {})).get("labels", [])
+    return found
 
 
 def read(uri: str, height: int = 700, width: int = 760, mpp: float = MPP) -> ReadOutlines:
@@ -211,8 +271,7 @@ def test_geojson_that_cannot_be_used(tmp_path: Path, document: Any, words: str) 
         (np.ones((87, 95), np.uint16), "2 µm/px; at most 1"),
         (np.ones((2, 700, 760), np.uint16), "expected one"),
         (np.ones((700, 760), np.float32), "numbers of type float32"),
-        (np.full((700, 760), -1, np.int32), "labels -1 to -1"),
-        (np.full((700, 760), 2**31, np.uint32), "labels 2147483648"),
+        (np.full((700, 760), -1, np.int32), "labels from -1 on; expected 0"),
     ],
 )
 def test_label_images_that_cannot_be_used(tmp_path: Path, labels: npt.NDArray[Any], words: str) -> None:
@@ -221,9 +280,124 @@ def test_label_images_that_cannot_be_used(tmp_path: Path, labels: npt.NDArray[An
     assert caught.value.reason is Reason.CELLS_INVALID
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_label_gives_the_bits_of_a_tiff(tmp_path: Path, version: str) -> None:
+    """Nuclei across the edges of chunks and tiles, numbers of any size, and one that comes in two places."""
+    rings = planted_nuclei(SPEC)
+    labels = drawn(rings, 700, 760)
+    labels[labels > 0] = labels[labels > 0] * 7919 % 2**31 + 5
+    labels[40:50, 40:50] = labels[600:610, 700:710] = 7  # 140 µm apart: two nuclei, or none
+    by_tiff = read(labelled(tmp_path, labels))
+    uri = zarr_label(tmp_path, labels, version, smaller=(2, 4))
+    assert len(by_tiff.y_px0) > 0.9 * len(rings)
+    assert by_tiff.used.notes[-1] == "passed over: 1 number in pieces apart"
+    image = str(tmp_path / "image.zarr")
+    for address in (uri, f"{uri}/", image, f"{image}/labels"):
+        found = read(address)
+        for mine, theirs in zip(found[:3], by_tiff[:3], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert (found.used.count, found.used.notes) == (by_tiff.used.count, by_tiff.used.notes)
+        assert outlines_identity(address) == outlines_identity(uri)
+
+
+def test_tiles_of_any_size_give_the_same_outlines() -> None:
+    labels = drawn(planted_nuclei(SPEC), 700, 760)
+    whole = collect("x", partial(cut_tiles, labels, 1000), 1, MPP, 250.0)
+    cut_up = collect("x", partial(cut_tiles, labels, 33), 1, MPP, 250.0)
+    assert (whole.y, whole.x, whole.area) == (cut_up.y, cut_up.x, cut_up.area)
+    np.testing.assert_array_equal(whole.radius, cut_up.radius)
+    numbers, counts = np.unique(labels[labels > 0], return_counts=True)
+    assert len(numbers) == len(whole.area)
+    np.testing.assert_array_equal(whole.area, counts)
+    y, x = np.nonzero(labels == numbers[9])
+    assert (whole.y[9], whole.x[9]) == pytest.approx((y.mean() + 0.5, x.mean() + 0.5), abs=1e-9)
+
+
+def test_the_finest_level_that_states_its_size_is_read(tmp_path: Path) -> None:
+    """Here the second, half the size: a writer that did not know the first one's states none."""
+    labels = drawn([circle(100.0, 200.0, 16.0)], 700, 760)
+    uri = zarr_label(tmp_path, labels, smaller=(2,))
+    group = zarr.open_group(uri, mode="a")
+    about: Any = group.attrs["ome"]
+    del about["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    group.attrs["ome"] = about
+    half = read(labelled(tmp_path, labels[::2, ::2]))
+    np.testing.assert_array_equal(read(uri).radius_um, half.radius_um)
+    unknown = zarr_label(tmp_path / "none", labels, um=None)  # no level states one: the finest
+    np.testing.assert_array_equal(read(unknown).radius_um, read(labelled(tmp_path, labels)).radius_um)
+    tczyx = zarr_label(tmp_path / "axes", labels[None, None], axes="czyx")
+    np.testing.assert_array_equal(read(tczyx).radius_um, read(labelled(tmp_path, labels)).radius_um)
+
+
+def test_a_label_in_a_bucket(tmp_path: Path, faulty_s3: tuple[Bucket, FaultProxy]) -> None:
+    """By its own address and by its image's; another chunk is another identity."""
+    labels = drawn([circle(100.0 + 60 * i, 349.0, 16.0) for i in range(6)], 700, 760)
+    here = zarr_label(tmp_path, labels, chunks=350)
+    bucket = Store(faulty_s3[0].uri)
+    bucket.write_many(
+        {f"a/{p.relative_to(tmp_path)}": p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    )
+    image = f"{faulty_s3[0].uri}/a/image.zarr"
+    check_outlines(image)
+    for address in (image, f"{image}/labels/nuclei"):
+        found = read(address)
+        for mine, local in zip(found[:3], read(here)[:3], strict=True):
+            np.testing.assert_array_equal(mine, local)
+    before = outlines_identity(image)
+    assert before == outlines_identity(f"{image}/labels/nuclei")
+    bucket.write_bytes("a/image.zarr/labels/nuclei/0/c/0/0", b"another")
+    assert outlines_identity(image) != before
+    with pytest.raises(SlideError, match="nothing of these lies there"):
+        check_outlines(f"{faulty_s3[0].uri}/a/other")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"labels": np.ones((700, 760), np.float32)}, "numbers of type float32"),
+        ({"labels": np.ones((2, 700, 760), np.uint16), "axes": "cyx"}, "expected one .y, x. plane of nuclei"),
+        ({"labels": np.ones((600, 760), np.uint16)}, "600 x 760 pixels; expected those of the slide"),
+        ({"um": 0.5}, "states 0.5 µm/px along y, where its size beside the slide's implies 0.25"),
+        ({"labels": np.ones((87, 95), np.uint16), "um": 2.0}, "2 µm/px; at most 1"),
+        ({"labels": np.full((700, 760), -3, np.int16)}, "labels from -3 on"),
+        ({"labels": np.zeros((700, 760), np.uint8)}, "it holds nothing"),
+        ({"version": "0.3"}, "version 0.3; read are 0.4 and 0.5"),
+    ],
+)
+def test_ome_zarr_labels_that_cannot_be_used(tmp_path: Path, how: dict[str, Any], words: str) -> None:
+    ones = np.ones((700, 760), np.uint16)
+    uri = zarr_label(tmp_path, **{"labels": ones, **how})
+    with pytest.raises(SlideError, match=words) as caught:
+        read(uri)
+    assert caught.value.reason is Reason.CELLS_INVALID
+    assert caught.value.message.startswith(f"outlines of cells {uri}: ")
+
+
+def test_an_address_that_means_no_label_or_several(tmp_path: Path) -> None:
+    labels = drawn([circle(100.0, 200.0, 16.0)], 700, 760)
+    zarr_label(tmp_path, labels)
+    zarr_label(tmp_path, labels, name="cells")
+    image = f"{tmp_path}/image.zarr"
+    with pytest.raises(SlideError, match=rf"holds 2 labels \(.*\); name one, as {image}/labels/NAME"):
+        check_outlines(image)
+    zarr.open_group(f"{tmp_path}/bare.zarr", mode="w")
+    with pytest.raises(SlideError, match=r"without labels\. Name a label, as IMAGE\.zarr/labels/NAME"):
+        check_outlines(f"{tmp_path}/bare.zarr")
+    (tmp_path / "bad.zarr").mkdir()
+    (tmp_path / "bad.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(SlideError, match="metadata cannot be read") as caught:
+        check_outlines(f"{tmp_path}/bad.zarr")
+    assert caught.value.reason is Reason.CELLS_INVALID
+    uri = zarr_label(tmp_path / "cut", labels, chunks=350)
+    chunk = next(path for path in (Path(uri) / "0" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(b"no chunk")
+    with pytest.raises(SlideError, match="cannot be decoded"):
+        read(uri)
+
+
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     for name, text, words in (
-        ("cells.csv", "x,y", "expected .geojson or .json of QuPath, or a label image"),
+        ("cells.csv", "x,y", "expected .geojson or .json of QuPath, a label image as .tif, or an OME-Zarr"),
         ("no.tif", "no picture", "cannot be read as TIFF"),
     ):
         (tmp_path / name).write_text(text)
@@ -257,7 +431,7 @@ def test_outlines_on_the_grid_keep_their_place_and_turn_no_sharper_than_ours() -
     assert (hollow.on_grid(2, 0.5, 3, 18).path == 3).all()
 
 
-@pytest.mark.parametrize("stored", ["geojson", "label"])
+@pytest.mark.parametrize("stored", ["geojson", "label", "zarr"])
 def test_membranes_of_given_nuclei_are_those_of_our_own(
     field: npt.NDArray[np.uint8], tmp_path: Path, stored: str
 ) -> None:
@@ -266,7 +440,8 @@ def test_membranes_of_given_nuclei_are_those_of_our_own(
     if stored == "geojson":
         uri = written(tmp_path, collection([feature(ring) for ring in rings]))
     else:
-        uri = labelled(tmp_path, drawn(rings, *field.shape[:2]))
+        store = labelled if stored == "label" else zarr_label
+        uri = store(tmp_path, drawn(rings, *field.shape[:2]))
     found = read(uri)
     kernel = IHCKernel(PARAMS, profiled(field, MPP), MPP)
     core = Box(0, 0, *field.shape[:2])

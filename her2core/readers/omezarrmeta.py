@@ -146,6 +146,18 @@ def read_images(name: str, root: zarr.Group, series_xml: str) -> dict[str, Multi
     return found
 
 
+def read_multiscale(name: str, group: zarr.Group) -> Multiscale:
+    """The first image of a group, whatever it is called: a label, too.
+
+    Raises
+    ------
+    SlideError
+        ``FILE_UNREADABLE`` for metadata of another kind or version.
+    """
+    listed = _list(name, ome_attributes(group).get("multiscales"), "`multiscales`")
+    return _Document(name, group, _dict(name, listed[0] if listed else None, "an image")).read()
+
+
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     """OME attributes: under ``ome`` in 0.5, at the top in 0.4."""
     attributes = dict(group.attrs)

@@ -22,7 +22,7 @@ from her2core.params import IHCParams
 from her2core.records import Box, OutlinesUsed
 from her2core.storage.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same file would give other nuclei."""
 GROUP = 8192
 """Nuclei of a row group: a unit decodes those whose rows it meets. Ours."""

@@ -1,10 +1,12 @@
-"""Nuclei that another program outlined: QuPath's GeoJSON, or a label image as TIFF.
+"""Nuclei that another program outlined: QuPath's GeoJSON, or a label image as TIFF or OME-Zarr label.
 
 However they were stored, each becomes a centre and 36 radii around it, as the kernel's own nuclei are; what
 the kernel measures from there on is the same.
 
 geojson      cells and detections of QuPath
-label        label images of StarDist, InstanSeg, Cellpose
+label        label images of StarDist, InstanSeg, Cellpose as TIFF
+omezarr      ... as labels of OME-Zarr images
+plane        nuclei of a plane of numbers, tile by tile
 rays         outlines to radii
 read         which of them can be measured on
 """

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from her2core.intake.outlines.rays import COS, F64, MAX_OUTLINES, SIN, Collected, invalid
+from her2core.intake.outlines.plane import collect, cut_tiles, factor_of
+from her2core.intake.outlines.rays import Collected, invalid
 from her2core.storage.sources import open_remote
 from her2core.text import cut
 
 MAX_LABEL_PIXELS: Final = 500 * 10**6
-"""Largest label image that is read (2 GB in 32 bits). Ours."""
-MAX_LABEL_UM: Final = 1.0
-"""Coarsest pixels of a label, µm: a nucleus is six across. Ours."""
-MAX_NUMBER: Final = 20 * MAX_OUTLINES
-"""Highest number of a label. Ours; gaps cost memory."""
-STEP_PX: Final = 0.25
-"""Along a ray, pixels of the label."""
+"""Largest TIFF that is read as a label image (2 GB in 32 bits). Ours."""
+TILE_PX: Final = 2048
+"""Edge of the part of it that is looked at at once. Ours."""
 BROKEN: Final = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error
 )  # fmt: skip
@@ -42,34 +39,8 @@ def read_label(
         ``CELLS_INVALID`` if it is none, or not of a slide of this size.
     """
     labels = _labels(uri, endpoint_url)
-    label_height, label_width = labels.shape
-    factor = max(round(height / label_height), 1)
-    whole = (height // factor, width // factor)
-    if not (0 <= label_height - whole[0] <= 1 and 0 <= label_width - whole[1] <= 1):
-        raise invalid(
-            uri,
-            f"{label_height} x {label_width} pixels; expected those of the slide ({height} x {width}) "
-            "divided by a whole number. Is it a label of this slide?",
-        )
-    if mpp * factor > MAX_LABEL_UM:
-        raise invalid(
-            uri,
-            f"{mpp * factor:.3g} µm/px; at most {MAX_LABEL_UM:g} tell a nucleus's outline. Store it larger.",
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high > MAX_NUMBER:
-        raise invalid(
-            uri, f"labels {low} to {high}; expected 0 for background, and nuclei numbered from 1 on."
-        )
-    found = Collected()
-    most = largest_um2 / (mpp * factor) ** 2
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        if place is None:
-            continue
-        if len(found.y) == MAX_OUTLINES:
-            raise invalid(uri, f"more than {MAX_OUTLINES} labels, the most that are read.")
-        _add(found, labels[place] == number, (place[0].start, place[1].start), factor, most)
-    return found
+    factor = factor_of(uri, (labels.shape[0], labels.shape[1]), (height, width), mpp)
+    return collect(uri, partial(cut_tiles, labels, TILE_PX), factor, mpp * factor, largest_um2)
 
 
 def _labels(uri: str, endpoint_url: str | None) -> NDArray[Any]:
@@ -87,30 +58,7 @@ def _labels(uri: str, endpoint_url: str | None) -> NDArray[Any]:
     if math.prod(shape) > MAX_LABEL_PIXELS:
         raise invalid(
             uri,
-            f"{shape[0]} x {shape[1]} pixels; at most {MAX_LABEL_PIXELS} are read. Store it at half the "
-            "size, without smoothing, or the outlines as GeoJSON.",
+            f"{shape[0]} x {shape[1]} pixels; at most {MAX_LABEL_PIXELS} are read. Store it as an OME-Zarr "
+            "label, at half the size without smoothing, or the outlines as GeoJSON.",
         )
     raise invalid(uri, f"numbers of type {dtype}; expected whole ones, as of 32 bits without sign (uint32).")
-
-
-def _add(
-    found: Collected, mask: NDArray[np.bool_], corner: tuple[int, int], factor: int, most: float
-) -> None:
-    """Keep one label: ``mask`` has its first pixel at ``corner``."""
-    y, x = (float(axis.mean()) for axis in np.nonzero(mask))
-    n = int(np.count_nonzero(mask))
-    radius = radii_of_mask(mask, y, x) if n <= most else np.zeros(len(COS))
-    y_px, x_px = ((at + c + 0.5) * factor for at, c in zip((y, x), corner, strict=True))
-    found.add(y_px, x_px, radius * factor, float(n * factor**2))
-
-
-def radii_of_mask(mask: NDArray[np.bool_], y: float, x: float) -> F64:
-    """Radii ``(36,)`` of a mask around a point, pixel centres at whole numbers; 0 where a ray meets none."""
-    height, width = mask.shape
-    r = np.arange(math.ceil(math.hypot(height, width) / STEP_PX) + 1) * STEP_PX
-    row, column = (np.floor(at + r * way + 0.5).astype(np.int64) for at, way in ((y, SIN), (x, COS)))
-    on = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    inside = on & mask[np.where(on, row, 0), np.where(on, column, 0)]
-    last = inside.shape[1] - np.argmax(inside[:, ::-1], axis=1) - 0.5  # past the last, halfway to the next
-    radius: F64 = np.where(inside.any(axis=1), last * STEP_PX, 0.0)
-    return radius

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from her2core.errors import Reason, SlideError
 from her2core.intake.outlines.geojson import SHRUNK, read_geojson
 from her2core.intake.outlines.label import read_label
+from her2core.intake.outlines.omezarr import is_zarr, label_address, read_zarr_label
 from her2core.intake.outlines.rays import F64, Collected, invalid
 from her2core.params import IHCParams
 from her2core.records import OutlinesUsed
@@ -21,6 +22,10 @@ MAX_BYTES: Final = 512 * 2**20
 """Longest GeoJSON (some 200 000 cells with their nuclei); it takes ten times as much memory. Ours."""
 GEOJSON: Final = ("json", ".txt")
 LABELS: Final = (".tif", ".tiff")
+NO_KIND: Final = (
+    "expected .geojson or .json of QuPath, a label image as .tif, or an OME-Zarr label "
+    "(IMAGE.zarr/labels/NAME), and nothing of these lies there. Correct cells_uri, or export one of them."
+)
 NO_FILE: Final = "there is no such file. Correct cells_uri in the manifest."
 TWICE_UM: Final = 2.0
 """Outlines whose centres are closer are one nucleus given twice: as far apart as two of our seeds. Ours."""
@@ -42,7 +47,7 @@ class ReadOutlines(NamedTuple):
 
 
 def check_outlines(uri: str, endpoint_url: str | None = None) -> None:
-    """Refuse, without reading it, a file that is not there, of another kind or too long.
+    """Refuse, without reading its outlines, a file that is not there, of another kind or too long.
 
     Raises
     ------
@@ -51,9 +56,10 @@ def check_outlines(uri: str, endpoint_url: str | None = None) -> None:
     """
     name = uri.lower()
     if not name.endswith((*GEOJSON, *LABELS)):
-        raise invalid(
-            uri, "expected .geojson or .json of QuPath, or a label image as .tif. Export it as one of them."
-        )
+        if not is_zarr(uri, endpoint_url):
+            raise invalid(uri, NO_KIND)
+        label_address(uri, endpoint_url)
+        return
     try:
         size = slide_bytes(uri, endpoint_url)
     except SlideError as error:
@@ -65,7 +71,7 @@ def check_outlines(uri: str, endpoint_url: str | None = None) -> None:
 
 
 def outlines_identity(uri: str, endpoint_url: str | None = None) -> str:
-    """Identity of a file of outlines: equal identity means equal outlines.
+    """Identity of a file of outlines, or of a label's group: equal identity means equal outlines.
 
     Raises
     ------
@@ -73,12 +79,16 @@ def outlines_identity(uri: str, endpoint_url: str | None = None) -> str:
         ``CELLS_INVALID`` if it cannot be read.
     """
     try:
+        if not uri.lower().endswith((*GEOJSON, *LABELS)):
+            uri = label_address(uri, endpoint_url)
         return file_identity(uri, endpoint_url)[1]
     except SlideError as error:
         raise _unreadable(uri, error) from error
 
 
 def _unreadable(uri: str, error: SlideError) -> SlideError:
+    if error.reason == Reason.CELLS_INVALID:
+        return error
     if error.reason == Reason.FILE_MISSING:
         return invalid(uri, NO_FILE)
     return invalid(uri, f"cannot be read ({error.reason}). Correct cells_uri in the manifest.")
@@ -99,7 +109,8 @@ def read_outlines(
     Parameters
     ----------
     uri
-        A ``.geojson`` or ``.json`` of QuPath in level-0 pixels, or a label image as ``.tif``.
+        A ``.geojson`` or ``.json`` of QuPath in level-0 pixels, a label image as ``.tif``, or an OME-Zarr
+        label.
     height, width, mpp
         Of the slide at level 0.
     params
@@ -115,6 +126,8 @@ def read_outlines(
     check_outlines(uri, endpoint_url)
     if uri.lower().endswith(LABELS):
         found = read_label(uri, height, width, mpp, params.max_nucleus_um2, endpoint_url)
+    elif not uri.lower().endswith(GEOJSON):
+        found = read_zarr_label(uri, height, width, mpp, params.max_nucleus_um2, endpoint_url)
     else:
         folder, _, name = uri.rpartition("/")
         try:
