@@ -15,6 +15,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -41,6 +42,8 @@ from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import divide
 from her2core.storage.journal import beating
 from her2core.storage.lease import LeaseLostError, held
+from her2core.storage.patience import in_trouble
+from her2core.storage.s3check import outage
 
 log = logging.getLogger("her2core.cohort")
 
@@ -55,9 +58,9 @@ def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
 
 
 def worth_committing_again(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """Tell Prefect that a full disk stays full."""
+    """Tell Prefect that a full disk stays full, and that a store was waited for before it was given up."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, Exception) or disk_full(error) is None
+    return not (isinstance(error, StoreError) or in_trouble(error) or disk_full(error))
 
 
 @task(
@@ -134,7 +137,13 @@ def cohort(
         run = open_run(given(manifest), given(out), config and given(config), only)
         names = run.names
         get_run_logger().info("run %s: %d slides", run.run_id, len(run.rows))
-        return _carry_out(run, cluster, whole=not only, new_only=new_only)
+        try:
+            return _carry_out(run, cluster, whole=not only, new_only=new_only)
+        except (OSError, BotoCoreError) as error:
+            lacking = outage(error, run.store.uri(), run.store.endpoint_url)
+            if lacking is None:
+                raise
+            raise StoreError(f"{lacking} What was scored is kept.") from error
     except Exception as error:
         if not names.pseudonyms:
             raise
@@ -211,7 +220,7 @@ def _publish(run: Run, publisher: Publisher, trouble: Her2Error | None) -> Cohor
         unsearched: Any = quote(publisher)
         summary = tables(unsearched)
     except Exception as error:
-        why = trouble or disk_full(error)
+        why = trouble or disk_full(error) or outage(error, run.store.uri(), run.store.endpoint_url)
         if why is None:
             raise
         raise StoreError(f"{why} (the tables could not be written; what was scored is kept)") from None

@@ -44,9 +44,13 @@ from her2cli import (  # noqa: F401
 )
 
 # isort: split
+from botocore.exceptions import BotoCoreError
+
 from flows.environment import ServerError
 from her2cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, Talk, app, complain
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
+from her2core.storage.s3 import endpoint_from_environment
+from her2core.storage.s3check import outage
 from her2core.text import cleaned
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
@@ -62,6 +66,11 @@ def main() -> None:
         _fail(error, BAD_INPUT)
     except (StoreError, ClusterError, ServerError) as error:
         _fail(error, UNUSABLE)
+    except (OSError, BotoCoreError) as error:
+        gone = outage(error, "the store", endpoint_from_environment())  # in the middle of a verb
+        if gone is None:
+            raise
+        _fail(gone, UNUSABLE)
 
 
 def _fail(error: Her2Error, code: int) -> None:

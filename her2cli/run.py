@@ -104,8 +104,9 @@ def _run(
     from her2core.storage.lease import refuse_if_busy
 
     check_address(cluster)
-    run = open_run(manifest, out, config, only)  # all that can be refused is refused before a server starts
-    refuse_if_busy(run.store)
+    with warnings_spoken():
+        run = open_run(manifest, out, config, only)  # what can be refused is refused before a server starts
+        refuse_if_busy(run.store)
     say("starting Prefect and the Dask workers")
 
     def last_word() -> None:

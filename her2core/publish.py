@@ -63,7 +63,7 @@ from her2core.scoring.keyed import Judging
 from her2core.stages.run import Run
 from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import Division, input_of, row_digests
-from her2core.storage.lease import Lease
+from her2core.storage.lease import Lease, LeaseLostError
 from her2core.storage.store import Store, record_of
 from her2core.storage.waiting import side_by_side
 from her2core.text import cleaned
@@ -158,8 +158,11 @@ class Publisher:
             try:
                 self._flush()
                 self._say_running()
+            except LeaseLostError:
+                raise
             except (Her2Error, OSError, BotoCoreError, DeltaError) as error:  # the next one tries again
-                self._check()
+                if self.lease is not None and self.lease.lost.is_set():
+                    self._check()
                 log.warning("a batch of results is not committed yet: %s", cleaned(str(error)))
             self.last, self.due = time.monotonic(), len(self.buffer) + BATCH_SLIDES
 

@@ -126,8 +126,9 @@ def test_the_size_of_mirax_is_that_of_all_its_files(tmp_path: Path) -> None:
     assert inspect_slide(path, header_only=True).size_bytes == every
 
 
-def test_a_picture_named_like_a_slide_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.ndpi"
+@pytest.mark.parametrize("name", ["a.ndpi", "a.SVS", "a.tif", "a.isyntax", "a.mrxs.tiff"])
+def test_a_picture_named_like_a_slide_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(imagecodecs.jpeg8_encode(TRUTH))
     with pytest.raises(SlideError, match="named like a slide") as error:
         open_slide(path, mpp=0.25)

@@ -278,8 +278,14 @@ def test_jpeg2000_that_undoes_its_transform_is_not_turned_again(tmp_path: Path) 
     np.testing.assert_array_equal(tifffile.imread(path), TRUTH)
 
 
-def test_jpeg2000_tagged_as_ycbcr_is_turned(tmp_path: Path) -> None:
-    path = write_streams(tmp_path / "a.tif", j2k_streams(transform=False, ycbcr=True), 34712)
+@pytest.mark.parametrize(
+    ("code", "description"),
+    [(34712, "Aperio|AppMag = 40|MPP = 0.25"), (33004, "Aperio|MPP = 0.25"), (34712, "")],
+)
+def test_jpeg2000_tagged_as_ycbcr_is_turned(tmp_path: Path, code: int, description: str) -> None:
+    """Also where a converter has left the scanner's description."""
+    streams = j2k_streams(transform=False, ycbcr=True)
+    path = write_streams(tmp_path / "a.tif", streams, code, description=description or None)
     with tifffile.TiffFile(path, mode="r+b") as file:
         file.pages[0].tags[262].overwrite(6)
     np.testing.assert_allclose(read_all(path), TRUTH, atol=2)

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -54,6 +55,8 @@ APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a table's store is asked again, beside what Delta Lake's client repeats itself. Ours."""
+_BROKEN_OFF = re.compile("interacting with object store|Generic S3 error")
+"""What Delta Lake's errors say that are of its store."""
 KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days"}
 """Property of our tables: checkpoints leave the log, by which a version that a run names is found."""
 ATTEMPTS = 10
@@ -168,30 +171,37 @@ def find_table(store: Store, table: Table, version: int | None = None) -> DeltaT
 
 
 def _outlasting(store: Store, ask: Callable[[], T]) -> T:
-    """Ask Delta Lake's own client again that gives up at a broken reply; in the end in words.
+    """Ask Delta Lake's own client again, which gives a store up after seconds; in the end in words.
 
-    What it asks for may be asked twice: a commit that was applied is found when the next one is planned.
+    Between two tries the store is listed by our client, which outlasts an outage. What Delta's client is
+    asked for may be asked twice: a commit that was applied is found when the next one is planned.
     """
-    for pause_s in PAUSES_S:
+    for pause_s in (*PAUSES_S, None):
         try:
             return ask()
-        except OSError as error:
-            if store.is_local:  # a disk does not change its mind
-                raise
-            log.info("tables: the store broke off (%s); asking again", _first_line(error))
-            time.sleep(pause_s)
-    try:
-        return ask()
-    except OSError as error:
-        if store.is_local:
-            raise
-        raise StoreError(
-            f"{store.uri(FOLDER)}: the store breaks off ({_first_line(error)}); see that it answers, and run "
-            "the same command again to resume"
-        ) from error
+        except (OSError, DeltaError) as error:
+            if store.is_local or not (isinstance(error, OSError) or _BROKEN_OFF.search(str(error))):
+                raise  # a disk does not change its mind, nor does Delta Lake
+            why = _first_line(error)
+            if pause_s is None:
+                raise _gives_nothing(store, why) from error
+        log.info("tables: the store broke off (%s); asking again", why)
+        time.sleep(pause_s)
+        try:
+            store.list(FOLDER)
+        except (OSError, BotoCoreError) as gone:
+            raise _gives_nothing(store, why) from gone
+    raise AssertionError("unreachable")
 
 
-def _first_line(error: OSError) -> str:
+def _gives_nothing(store: Store, why: str) -> StoreError:
+    return StoreError(
+        f"{store.uri(FOLDER)}: the store breaks off ({why}); see that it answers, and run the same command "
+        "again to resume"
+    )
+
+
+def _first_line(error: Exception) -> str:
     """What went wrong last of what Delta's client says in many lines, without colours."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).split("↳")
     return lines[-1].strip().splitlines()[0][:200] if lines[-1].strip() else type(error).__name__

@@ -47,7 +47,7 @@ from her2core.readers.tiled import TiledReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store, encode_json
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same slide and parameters would give other pixels or files."""
 
 JPEG_TISSUE_BYTES_PX = 0.25

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from enum import Enum, auto
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from her2core.encoding import decode_text
 from her2core.errors import Reason, SlideError
@@ -31,6 +31,8 @@ from her2core.storage.store import Store
 HEAD_BYTES = 4096
 OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".zvi", ".czi")
 """Suffixes of formats that are left to OpenSlide even where they begin like a TIFF or a picture."""
+PICTURE_SUFFIXES = ("", ".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+"""Suffixes under which a JPEG or PNG is read. Under another it is the preview of a slide, or renamed."""
 OVERVIEW_SUFFIX = ".vsi"
 """Olympus: a TIFF that holds an overview only."""
 RANDOM_BITS = 7.9
@@ -184,7 +186,7 @@ def _check_known(place: Location, head: bytes) -> None:
             f"{place.name}: an Olympus VSI file holds only the overview of a slide, whose pixels lie in the "
             f"folder _{Path(place.path).stem}_ beside it. Export the slide as OME-TIFF or DICOM",
         )
-    if kind is _Kind.IMAGE and place.path.lower().endswith(OPENSLIDE_SUFFIXES):
+    if kind is _Kind.IMAGE and PurePath(place.path).suffix.lower() not in PICTURE_SUFFIXES:
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{place.name}: a JPEG or PNG that is named like a slide: its preview, or renamed. Transfer the "

@@ -11,15 +11,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.session
-import fsspec
 from botocore.exceptions import ClientError, ProfileNotFound
 
 from her2core.errors import StoreError
 from her2core.text import shown
 
 RETRIES = 7
-"""Repetitions of a request by botocore, after 0.5, 1, 2, ... s on average; s3fs tries all that five times if
-the server says SlowDown. Measured: a store that answers nothing but 503 is given up after 235 s. Ours."""
+"""Repetitions of a request by a client of botocore alone, after 0.5, 1, 2, ... s on average. Ours."""
+TRY_RETRIES = 2
+"""The same within one try of `patient_s3.PatientS3FileSystem`, which has pauses of its own; s3fs makes five
+tries of one if the server says SlowDown. Ours."""
 
 ANY_REGION = "us-east-1"
 """For clients that insist on a region; S3-compatible servers take any."""
@@ -69,21 +70,22 @@ def check_endpoint(endpoint_url: str, name: str = "endpoint_url") -> None:
         raise ValueError(f"{name} is {shown(endpoint_url)}; expected http(s)://host[:port]")
 
 
-def s3_filesystem(endpoint_url: str | None, *, retries: int = RETRIES) -> Any:
-    """The process's s3fs file system for an endpoint.
+def s3_filesystem(endpoint_url: str | None) -> Any:
+    """The process's s3fs file system for an endpoint, which outlasts outages (see `patient_s3`).
 
     It is shared by all threads (s3fs runs its requests on one event loop of its own) and opened anew in a
     forked child, where the parent's loop does not run.
     """
-    key = (os.getpid(), endpoint_url, retries)
+    from her2core.storage.patient_s3 import PatientS3FileSystem
+
+    key = (os.getpid(), endpoint_url)
     with _lock:
         if key not in _filesystems:
-            _filesystems[key] = fsspec.filesystem(
-                "s3",
+            _filesystems[key] = PatientS3FileSystem(
                 endpoint_url=endpoint_url,
                 use_listings_cache=False,
                 config_kwargs={
-                    "retries": {"max_attempts": retries, "mode": "legacy"},
+                    "retries": {"max_attempts": TRY_RETRIES, "mode": "legacy"},
                     "connect_timeout": CONNECT_TIMEOUT_S,
                     "read_timeout": READ_TIMEOUT_S,
                     "max_pool_connections": 32,

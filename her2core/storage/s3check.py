@@ -7,6 +7,7 @@ never does, and nobody should wait minutes to hear of it.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import botocore.config
@@ -30,6 +31,7 @@ from botocore.exceptions import (
 )
 
 from her2core.errors import StoreError
+from her2core.storage.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, TROUBLE, TROUBLE_CODES, in_trouble
 from her2core.storage.s3 import ANY_REGION, endpoint_from_environment
 from her2core.text import CARRIES_SECRET, carries_secret, cleaned, cut
 
@@ -37,6 +39,8 @@ CONNECT_S, READ_S = 3, 4
 """Patience for one connection and one answer; a second attempt is made."""
 DEADLINE_S = 10.0
 """Patience for all of it, looking up names and credentials included. Ours."""
+OVERLOAD_S = 45.0
+"""Patience with a server that answers, but says that it is overloaded, before anything is begun. Ours."""
 MAX_WORDS = 200
 """Most characters of a library's own words in a message. Ours."""
 
@@ -58,8 +62,6 @@ REFUSED = {
 }
 """What S3 answers to credentials and addresses that will never do, and the remedy."""
 NO_BUCKET = "NoSuchBucket"
-TROUBLE = ("429", "500", "502", "503", "504")
-"""HTTP statuses of a server that is there and in trouble."""
 KINDS: dict[type, str] = {
     EndpointConnectionError: "no connection",
     ConnectTimeoutError: "no connection in time",
@@ -88,8 +90,8 @@ def asked(uri: str, endpoint_url: str | None) -> str:
 def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read") -> None:
     """See that the server of an ``s3://`` address answers, knows us, and has the bucket; others pass.
 
-    A bucket that may not be listed passes, and so does a server that is overloaded. Once reached, a bucket is
-    not asked for again.
+    A bucket that may not be listed passes. A server that is overloaded is waited for, `OVERLOAD_S`. Once
+    reached, a bucket is not asked for again.
 
     Parameters
     ----------
@@ -109,14 +111,18 @@ def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read")
     bucket = uri.removeprefix("s3://").partition("/")[0]
     if (bucket, endpoint) in _reached:
         return
-    error = _asked(bucket, endpoint)
-    if error is not None:
-        raise explained(uri, endpoint, error, to=to)
+    begun, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while (error := _asked(bucket, endpoint)) is not None:
+        overloaded = isinstance(error, ClientError) and _is_overload(_code(error))
+        if not overloaded or time.monotonic() - begun > OVERLOAD_S:
+            raise explained(uri, endpoint, error, to=to)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
     _reached.add((bucket, endpoint))
 
 
 def _asked(bucket: str, endpoint: str | None) -> Exception | None:
-    """The error that one listing of the bucket ends with, if no later try can succeed."""
+    """The error that one listing of the bucket ends with, if it says that the bucket cannot be used now."""
     ended: list[Exception | None] = []
 
     def ask() -> None:
@@ -134,7 +140,9 @@ def _asked(bucket: str, endpoint: str | None) -> Exception | None:
     error = ended[0]
     if isinstance(error, ClientError):
         code = _code(error)
-        return error if code in REFUSED or code == NO_BUCKET or _is_no_s3(code) else None
+        return (
+            error if code in REFUSED or code == NO_BUCKET or _is_overload(code) or _is_no_s3(code) else None
+        )
     return error
 
 
@@ -144,12 +152,12 @@ def _code(error: ClientError) -> str:
 
 def _is_overload(code: str) -> bool:
     """Whether the same request may go well later."""
-    return code in ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", *TROUBLE)
+    return code in TROUBLE_CODES or (code.isdecimal() and int(code) in TROUBLE)
 
 
 def _is_no_s3(code: str) -> bool:
     """Whether the answer is a bare HTTP status of a server that speaks no S3, and not of one in trouble."""
-    return code.isdecimal() and code not in ("403", *TROUBLE)
+    return code.isdecimal() and code != "403" and int(code) not in TROUBLE
 
 
 def _list(bucket: str, endpoint: str | None) -> None:
@@ -163,6 +171,11 @@ def _list(bucket: str, endpoint: str | None) -> None:
         client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     finally:
         client.close()
+
+
+def outage(error: BaseException, uri: str, endpoint: str | None) -> StoreError | None:
+    """What to say of a request that failed for a server in trouble or gone; None for any other error."""
+    return explained(uri, endpoint, error, to="use") if in_trouble(error) else None
 
 
 def explained(uri: str, endpoint: str | None, error: BaseException, *, to: str = "read") -> StoreError:

@@ -36,8 +36,8 @@ from her2core.readers.tilecodecs import (
 )
 from her2core.readers.tiled import TiledReader, TileGrid
 
-APERIO_YCBCR = 33003
-"""Aperio's compression code of JPEG 2000 whose components are YCbCr; its 33005 are RGB."""
+APERIO_YCBCR = {33003: True, 33005: False}
+"""Whether Aperio's JPEG 2000 holds YCbCr, by the TIFF compression."""
 
 
 class NeedsOpenSlideError(SlideError):
@@ -164,8 +164,10 @@ def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, Til
         tables = page.data(tags.JPEG_TABLES)
         return compression, jpeg_decoder(photometric, tables or None), jpeg_tiles(photometric, tables)
     if compression == "jpeg2000":
-        # Aperio's codes say which colours they hold; elsewhere the tag does, as it does for JPEG.
-        ycbcr = samples == 3 and (code == APERIO_YCBCR if aperio else photometric == YCBCR)
+        # Aperio's own codes say which colours they hold; elsewhere the tag does, as it does for JPEG: also
+        # where another program has compressed the slide anew and left Aperio's description.
+        by_code = APERIO_YCBCR.get(code) if aperio else None
+        ycbcr = samples == 3 and (photometric == YCBCR if by_code is None else by_code)
         return compression, jpeg2000_decoder(ycbcr=ycbcr), jpeg2000_tiles(ycbcr=ycbcr)
     if compression == "webp":
         return compression, webp_decoder(), None

@@ -1,0 +1,118 @@
+"""How long a store that answers nothing is waited for: an outage of minutes is outlasted, and ends once.
+
+A request that meets a server in trouble, or none, is made again with growing pauses, for `PATIENCE_S`. Each
+request would wait as long by itself, one after the other; so who has given up shuts the gate for the others
+of this process: as long as the server answers none of them, each asks only once more.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # botocore's
+    HTTPClientError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+
+from her2core.text import cleaned, cut
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 600.0
+"""How long a store that answers nothing is waited for. Ours: a server that starts again or changes its
+primary is back within; a slide may take `run.slide_timeout_s`, 36 times as long."""
+ALONE_S = 240.0
+"""How long one request is made again while the store answers others. Ours."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+"""Pauses between tries, beside those of botocore within a try. Ours."""
+SAY_AFTER_S, SAY_EVERY_S = 20.0, 120.0
+"""When the log says that a store is waited for, and how often again. Ours."""
+TROUBLE = frozenset({
+    HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
+})  # fmt: skip
+"""HTTP statuses of a server that is there and in trouble."""
+TROUBLE_CODES = frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"})
+"""What S3 calls it, also in a reply that began well."""
+LONGEST_WORDS = 120
+"""Most characters of a library's own words in the log. Ours."""
+
+
+def in_trouble(error: BaseException | None) -> bool:
+    """Whether a request failed for a server that is in trouble or not there; the same may go well later."""
+    while error is not None:
+        if isinstance(error, ClientError):
+            answer = error.response
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return status in TROUBLE or answer.get("Error", {}).get("Code") in TROUBLE_CODES
+        if isinstance(error, SSLError):
+            return False
+        if isinstance(error, ConnectionError | HTTPClientError | ResponseParserError | TimeoutError):
+            return True
+        error = error.__cause__
+    return False
+
+
+@dataclass(slots=True)
+class Gate:
+    """What this process knows of a server, for reading or for writing.
+
+    Attributes
+    ----------
+    name, deed
+        What messages call the server, and what is asked of it.
+    """
+
+    name: str
+    deed: str
+    answered: float = field(default_factory=time.monotonic)
+    said: float | None = None
+    shut: bool = False
+
+    def let_through(self) -> None:
+        """The server has answered, be it with a refusal."""
+        if self.said is not None or self.shut:
+            log.warning("%s lets us %s again", self.name, self.deed)
+        self.answered, self.said, self.shut = time.monotonic(), None, False
+
+    def is_worth_waiting(self, begun: float, error: BaseException) -> bool:
+        """Whether a request is to be made again; the log says so now and then.
+
+        Parameters
+        ----------
+        begun
+            When it was made first.
+        """
+        now = time.monotonic()
+        since = now - begun
+        if self.shut:
+            return False
+        if since > (PATIENCE_S if self.answered < begun else ALONE_S):
+            self.shut = self.answered < begun
+            log.warning(
+                "%s has let us %s nothing for %.0f s (%s), and is given up",
+                self.name, self.deed, since, _words(error),
+            )  # fmt: skip
+            return False
+        if since > SAY_AFTER_S and (self.said is None or now - self.said > SAY_EVERY_S):
+            self.said = now
+            log.warning(
+                "%s has let us %s nothing for %.0f s (%s); it is waited for up to %.0f s",
+                self.name, self.deed, since, _words(error), PATIENCE_S,
+            )  # fmt: skip
+        return True
+
+
+def _words(error: BaseException) -> str:
+    """What S3 calls its trouble, or else what the library says."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ClientError):
+        cause = cause.__cause__
+    said = str(error) if cause is None else str(cause.response.get("Error", {}).get("Code", cause))
+    return cut(cleaned(" ".join(said.split())) or type(error).__name__, LONGEST_WORDS)
