@@ -44,10 +44,10 @@ from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.publish import publish
 from her2core.records import Box
 from her2core.stages.fanout import Workers
+from her2core.stages.finished import SlideFinished
 from her2core.stages.progress import ENDED, Progress
 from her2core.stages.progress import log as progress_log
 from her2core.stages.run import open_run
-from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
 
 Pixels = NDArray[np.uint8]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -35,11 +36,11 @@ from her2core.records import SlideRow, SlideState
 from her2core.report.build import write_report
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import Crews, RunOverError, Workers
+from her2core.stages.finished import SlideFinished
 from her2core.stages.names import Names
-from her2core.stages.prepare import clear_scratch
 from her2core.stages.run import Run, open_run
-from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import divide
+from her2core.stages.workers import clear_scratch
 from her2core.storage.journal import beating
 from her2core.storage.lease import LeaseLostError, held
 from her2core.storage.patience import in_trouble
@@ -198,7 +199,7 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
                 workers = Workers(stack.enter_context(chosen.connect()), chosen.title)
                 at_work.append(workers)
                 stack.enter_context(workers.watched())
-            trouble = _score_all(run, rows, Crews(at_work), keep)
+            trouble = _score_all(run, rows, Crews(at_work, run.config.run.slides_in_flight), keep)
             for workers in at_work:
                 if workers.over is None:
                     workers.client.run(clear_scratch, run.config.run.scratch())
@@ -262,7 +263,7 @@ def ending(summary: CohortSummary, hide: Callable[[str], str] = str) -> State[Co
 def _score_all(
     run: Run, rows: Sequence[SlideRow], crews: Crews, keep: Callable[[SlideFinished], None]
 ) -> Her2Error | None:
-    """Fan slides out, ``slides_in_flight`` at a time on each cluster, and turn every failure into a row.
+    """Fan slides out, as many at a time as the clusters have room for, and turn every failure into a row.
 
     What ends the run (a full disk, a lost scheduler, a store that answers no more) leaves the slides that are
     not done to the next run; so does an interruption, which goes on to the caller.
@@ -285,22 +286,24 @@ def _score_all(
     done: set[str] = set()
     trouble: list[Her2Error] = []
     futures: dict[PrefectFuture[SlideFinished], tuple[SlideRow, Workers]] = {}
-    finished: SimpleQueue[PrefectFuture[SlideFinished]] = SimpleQueue()
-    waiting = iter(rows)
+    finished: SimpleQueue[PrefectFuture[SlideFinished] | None] = SimpleQueue()
+    waiting = deque(rows)
 
-    def submit_next() -> None:
-        for row in waiting if crews.over is None else ():
-            workers = crews.take()
+    def fill() -> None:
+        while waiting and crews.over is None and (workers := crews.take()) is not None:
+            row = waiting.popleft()
             future = per_slide.with_options(task_run_name=row.slide_id).submit(unsearched, row, workers)
             futures[future] = row, workers
             future.add_done_callback(finished.put)
-            return
 
+    crews.when_resized(lambda: finished.put(None))
     try:
-        for _ in range(settings.slides_in_flight * len(crews)):
-            submit_next()
+        fill()
         while futures:
             future = finished.get()
+            if future is None:
+                fill()
+                continue
             row, workers = futures.pop(future)
             future.wait()
             crews.give_back(workers)
@@ -315,7 +318,7 @@ def _score_all(
             done.add(row.slide_id)
             keep(outcome)
             progress.advance()
-            submit_next()
+            fill()
     except BaseException:
         crews.stop(RunOverError("interrupted"))
         raise

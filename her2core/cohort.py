@@ -11,8 +11,8 @@ from her2core.lake import schema
 from her2core.lake.rows import Row, slide_row
 from her2core.records import SlideState
 from her2core.scoring.keyed import Judging
+from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
-from her2core.stages.slide import SlideFinished
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,10 +111,11 @@ class RunSettings:
     leave the tables. If null, the address of the manifest identifies the cohort."""
     workers: int | None = None
     """Worker processes of the local cluster; one a core if null."""
-    slides_in_flight: int = 4
-    """Slides that are worked on at the same time."""
+    slides_in_flight: int | None = None
+    """Slides that are worked on at the same time, on each cluster; as many as it has workers (at least 4) if
+    null."""
     tasks_in_flight: int = 64
-    """Shard tasks of one slide that are on the cluster at the same time."""
+    """Tasks of one slide that are on the cluster at the same time."""
     retries: int = 2
     """Times a slide is tried again after an error that may pass (lost worker, store not answering)."""
     retry_delay_s: float = 10.0

@@ -25,12 +25,13 @@ from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader
 from her2core.readers.channels import CHANNELS
-from her2core.records import RGB, Assay, PyramidRef, Quality, SlideProfile, SlideRow, StainProfile
+from her2core.records import RGB, Assay, CellsRef, PyramidRef, Quality, SlideProfile, SlideRow, StainProfile
 from her2core.scoring.ihc import MeasuredCells, SlideScore, score_columns, score_slide
 from her2core.scoring.ish import ISHScore
 from her2core.stages import cells as cells_stage
 from her2core.stages import prepare
-from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
+from her2core.stages.finished import SlideFinished
+from her2core.stages.slide import SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
 from her2core.storage.store import Store

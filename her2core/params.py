@@ -30,6 +30,22 @@ class PyramidParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """Parameters of a pyramid as they hold for one slide.
+
+    Attributes
+    ----------
+    params
+        Of ``source``, the codec that holds this slide's tiles, and chunks and shards that fit them.
+    fallback
+        Why the tiles cannot be copied although that was asked for; empty where they are, or it was not.
+    """
+
+    params: PyramidParams
+    fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileParams:
     """Background, stain vectors, tissue mask and quality gates."""
 

@@ -21,37 +21,39 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import PurePosixPath
+from functools import partial
 from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError
-from pydantic import TypeAdapter
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
-from her2core.intake.inspect import require_scorable
-from her2core.intake.roi import roi_identity
-from her2core.profile import build as profile
-from her2core.pyramid import writer as pyramid
-from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow, SlideState
-from her2core.scoring.keyed import Judging
-from her2core.stages import cells, contours, outlines, prepare
-from her2core.stages.contours import ContoursPart, ContoursRef
+from her2core.records import Assay, PyramidRef, SlideRow, SlideState
+from her2core.stages import tasks
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
-from her2core.stages.outlines import OutlinesRef
+from her2core.stages.finished import SlideFinished
 from her2core.stages.progress import ENDED, Published, report, report_published
 from her2core.stages.run import Run
-from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
-from her2core.stages.slide_ihc import finish_ihc
-from her2core.stages.slide_ish import finish_ish
+from her2core.stages.tasks import (
+    Keys,
+    Made,
+    Measured,
+    Share,
+    SlideWork,
+    publish_cells,
+    publish_contours,
+    published_result,
+)
+from her2core.stages.workers import run_task
 from her2core.storage.journal import last_stage, write_status
-from her2core.storage.store import content_key, record_of
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MOST_SHARDS = {"pyramid": 32, "cells": 12}
+"""Level-0 shards that one task of a stage works on at most: some seconds, which a lost worker costs. Ours."""
 
 
 def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
@@ -122,18 +124,7 @@ def published_slide(run: Run, row: SlideRow, key: str | None) -> SlideFinished |
     """A slide's published result, without a look at the slide; None if it is not there."""
     if row.exclude:
         return record_failure(run, row, left_out(row))
-    try:
-        data = run.store.read_bytes(record_of("slide", str(key)))
-    except FileNotFoundError:
-        return None
-    adapter: TypeAdapter[SlideFinished] = _adapter(SlideFinished)
-    return adapter.validate_json(data)
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    """What writes and reads records of a kind."""
-    return TypeAdapter(kind)
+    return published_result(run.store, str(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,168 +136,116 @@ class _Slide:
     workers: Workers
 
     def score(self) -> SlideFinished:
-        row, config = self.row, self.run.config
-        endpoint, scratch = config.run.endpoint_url, config.run.scratch()
-        deadline = time.monotonic() + config.run.slide_timeout_s
-        on_cluster = partial(self._on_cluster, deadline=deadline)
+        run, row = self.run, self.row
+        deadline = time.monotonic() + run.config.run.slide_timeout_s
+        one = partial(self._one, deadline=deadline)
+        fan = partial(self._fan, deadline=deadline)
+        store, work = run.store, SlideWork(run.store, run.config, row, run.shown(row))
 
-        write_status(self.run.store, self.run.run_id, row, SlideState.RUNNING, "inspect")
-        source = on_cluster("inspect", partial(prepare.inspect, row, scratch, endpoint, config.roi))
-        info = source.info
-        given_key, given_nuclei = self._outlines(source, deadline)
-        settled = pyramid.settle(info, config.pyramid)
+        write_status(store, run.run_id, row, SlideState.RUNNING, "inspect")
+        found = one("inspect", partial(tasks.inspect, work))
+        source, keys = found.source, found.keys
+        if found.finished is not None:
+            return self._ended(keys, found.finished)
 
-        named = [row.slide_id, *pyramid.key_inputs(info)]  # the image is called by the slide's id
-        pyramid_key = content_key("pyramid", pyramid.VERSION, config.pyramid, named)
-        path = f"pyramids/{pyramid_key}"
-        ref = self._published(
-            "pyramid", pyramid_key, PyramidRef, lambda: self._pyramid(source, path, settled, deadline)
-        )
-        colour = replace(config.profile, background=row.background or config.profile.background)
-        profile_key = content_key("profile", profile.VERSION, colour, [pyramid_key, row.assay])
-        job = partial(prepare.profile, self.run.store, ref, colour, row.assay, f"tissue-{profile_key[:8]}")
-        frozen = self._published("profile", profile_key, SlideProfile, lambda: on_cluster("profile", job))
+        outlines = found.outlines
+        if keys.outlines is not None and outlines is None:
+            job = partial(tasks.outline, work, source, keys.outlines)
+            outlines = self._made("outlines", keys.outlines, lambda: one("outlines", job))
 
-        ihc = row.assay == Assay.IHC
-        kernel = config.ihc if ihc else config.ish
-        cells_key = content_key("cells", cells.VERSION, kernel, [profile_key, *given_key])
-        at = given_nuclei.path if given_nuclei else None
-        folder, contours_key = None, []
-        if ihc and config.outlines.keep == "all":
-            contours_key = [content_key("contours", contours.VERSION, {}, [cells_key])]
-            folder = f"{contours.FOLDER}/{contours_key[0]}"
-        units = partial(
-            cells.units, self.run.store, ref, frozen, kernel, f"parts/cells/{cells_key}", at, folder
+        def convert() -> Made[PyramidRef]:
+            to = (store, source, f"pyramids/{keys.pyramid}", found.settled)
+            fan("pyramid", partial(tasks.convert, *to), found.shards, MOST_SHARDS["pyramid"])
+            return one("pyramid-top", partial(tasks.finish_pyramid, *to, keys.pyramid))
+
+        ref = found.pyramid or self._made("pyramid", keys.pyramid, convert)
+        frozen = found.profile or self._made(
+            "profile", keys.profile, lambda: one("profile", partial(tasks.profile, work, ref, keys.profile))
         )
-        measured = self._published("cells", cells_key, CellsRef, lambda: self._cells(units(), deadline))
-        for key in contours_key:
-            self._published("contours", key, ContoursRef, lambda: self._contours(units(), deadline))
-        shown = replace(info, uri=self.run.names.of(info.uri), problems=tuple(map(self._hide, info.problems)))
-        given = (self.run.store, self.run.shown(row), shown, ref, frozen, measured)
-        region = None if row.roi_uri is None else roi_identity(row.roi_uri, endpoint)
-        rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri, given_nuclei, region)
-        judging = Judging(config.score, config.ish_score).of(row)
-        finish: Callable[[str], SlideFinished]
-        if ihc:
-            ihc_job = SlideJob(*given, judging.score, config.ihc, *rest, contours=folder)
-            slide_key, finish = ihc_job.key(cells_key), partial(finish_ihc, ihc_job)
-        else:
-            ish_job = SlideJob(*given, judging.ish, config.ish, *rest)
-            slide_key, finish = ish_job.key(cells_key), partial(finish_ish, ish_job)
-        finished = self._published(
-            "slide",
-            slide_key,
-            SlideFinished,
-            lambda: on_cluster("slide", partial(finish, slide_key)),
+
+        at = outlines.path if outlines else None
+        measure = partial(tasks.measure, store, ref, frozen, work.kernel, keys.cells, at, keys.contours)
+        measured: list[Measured] = []
+
+        def cells(stage: str) -> list[Measured]:
+            measured[:] = measured or fan(stage, measure, found.shards, MOST_SHARDS["cells"])
+            return measured
+
+        shown = "cells" if row.assay == Assay.IHC else "nuclei"
+        parts = found.cells or self._made(
+            "cells", keys.cells, lambda: publish_cells(store, keys.cells, cells(shown))
         )
+        if (key := keys.contours) is not None and found.contours is None:
+            # Cells that were measured before their outlines were kept are measured again.
+            self._made("contours", key, lambda: publish_contours(store, key, cells("contours")))
+        info = replace(
+            source.info,
+            uri=run.names.of(source.info.uri),
+            problems=tuple(run.hide(text, row) for text in source.info.problems),
+        )
+
+        def finish() -> Made[SlideFinished]:
+            nonlocal keys
+            given = (work, info, ref, frozen, parts, outlines, keys.cells)
+            key, made = one("slide", partial(tasks.finish, *given))
+            keys = replace(keys, slide=key)
+            return made
+
+        return self._ended(keys, self._made("slide", keys.slide, finish))
+
+    def _ended(self, keys: Keys, finished: SlideFinished) -> SlideFinished:
+        """Tell how the slide ended."""
         outcome = finished.outcome
-        write_status(self.run.store, self.run.run_id, row, outcome.state, "slide", score=outcome.headline)
-        report(row.slide_id, ENDED, 1, 1, outcome.state)
-        keys = [
-            ("pyramid", pyramid_key),
-            ("profile", profile_key),
-            ("cells", cells_key),
-            ("slide", slide_key),
-        ]
-        keys += [("outlines", key) for key in given_key]
-        keys += [("contours", key) for key in contours_key]
-        return replace(finished, rests_on=tuple(record_of(*each) for each in keys))
+        write_status(
+            self.run.store, self.run.run_id, self.row, outcome.state, "slide", score=outcome.headline
+        )
+        report(self.row.slide_id, ENDED, 1, 1, outcome.state)
+        return replace(finished, rests_on=keys.records())
 
-    def _hide(self, text: str) -> str:
-        return self.run.hide(text, self.row)
-
-    def _published(self, stage: str, key: str, kind: type[T], make: Callable[[], T]) -> T:
-        """Return the stage's published record, or make it, publish it and return it."""
-        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # classes can be hashed
-        path = record_of(stage, key)
-        if self.run.store.exists(path):
-            return adapter.validate_json(self.run.store.read_bytes(path))
+    def _made(self, stage: str, key: str, make: Callable[[], Made[T]]) -> T:
+        """Say that a stage is at work, have it made, and say that it is published."""
         write_status(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)
         begun = time.monotonic()
-        record = make()
-        text = adapter.dump_json(record, indent=1)
-        self.run.store.write_bytes(path, text)
-        written = len(text) + (record.bytes_written if isinstance(record, PyramidRef) else 0)
+        made = make()
         seconds = time.monotonic() - begun
-        report_published(Published(self.row.slide_id, stage, key, seconds, written))
-        return record
+        report_published(Published(self.row.slide_id, stage, key, seconds, made.bytes_written))
+        return made.record
 
-    def _on_cluster(self, stage: str, job: Callable[[], T], *, deadline: float) -> T:
+    def _one(self, stage: str, job: Callable[[], T], *, deadline: float) -> T:
         """Run one task on the cluster and wait for it."""
-        report(self.row.slide_id, stage, 0, 1)
-        result = self._one(stage, job, deadline)
-        report(self.row.slide_id, stage, 1, 1)
+        (result,) = self._run(stage, [job], deadline)
         return result
 
-    def _one(self, name: str, job: Callable[[], T], deadline: float) -> T:
-        (result,) = fan_out(
-            self.workers, prepare.run_task, [job], keys=[self._name(name, 0)], window=1, deadline=deadline
-        )
-        return result
+    def _fan(
+        self, stage: str, job: Callable[[Share], T], items: int, most: int, *, deadline: float
+    ) -> list[T]:
+        """Run a stage's work on the cluster in shares, as many as keep its workers busy."""
+        count = shares(items, most, self.workers.room())
+        return self._run(stage, [partial(job, Share(number, count)) for number in range(count)], deadline)
 
-    def _pyramid(
-        self, source: prepare.Source, path: str, settled: pyramid.Settled, deadline: float
-    ) -> PyramidRef:
-        store, params, info = self.run.store, settled.params, source.info
-        grid = pyramid.grid_of(info.height, info.width, params)
-        tasks = [task for task in grid.tasks() if not pyramid.shard_done(store, path, *task)]
-        shards = [partial(prepare.shard, source, store, path, grid, params, task) for task in tasks]
-        self._fan("pyramid", shards, deadline)
-        top = partial(prepare.finish_pyramid, source, store, path, grid, settled)
-        return self._one("pyramid-top", top, deadline)
-
-    def _outlines(self, source: prepare.Source, deadline: float) -> tuple[list[str], OutlinesRef | None]:
-        """Another program's nuclei, once they are published, and their key; nothing without any."""
-        row, config = self.row, self.run.config
-        if row.cells_uri is None:
-            return [], None
-        info = source.info
-        size = outlines.SlideSize(info.height, info.width, require_scorable(info, row.assay))
-        named = [source.outlines, *map(str, size)]
-        key = content_key("outlines", outlines.VERSION, config.ihc, named)
-        job = partial(
-            outlines.publish,
-            self.run.store,
-            f"outlines/{key}.parquet",
-            size,
-            row.cells_uri,
-            source.outlines,
-            config.ihc,
-            config.run.endpoint_url,
-        )
-
-        def make() -> OutlinesRef:
-            made = self._on_cluster("outlines", job, deadline=deadline)
-            return replace(made, used=replace(made.used, source=self.run.names.of(str(row.cells_uri))))
-
-        return [key], self._published("outlines", key, OutlinesRef, make)
-
-    def _cells(self, work: Sequence[cells.Unit], deadline: float) -> CellsRef:
-        shown = "cells" if self.row.assay == Assay.IHC else "nuclei"
-        counts = self._fan(shown, [partial(cells.measure, unit) for unit in work], deadline)
-        return CellsRef(tuple(sorted(unit.part for unit in work)), sum(counts))
-
-    def _contours(self, work: Sequence[cells.Unit], deadline: float) -> ContoursRef:
-        """Outlines beside the cells; units that were measured before these were kept are measured again."""
-        there = set(self.run.store.list(str(PurePosixPath(str(work[0].contours)).parent))) if work else set()
-        lacking = [unit for unit in work if unit.contours not in there]
-        if lacking:
-            self._fan("contours", [partial(cells.measure, unit) for unit in lacking], deadline)
-        parts = (ContoursPart(str(unit.contours), unit.box_px0) for unit in work)
-        return ContoursRef(tuple(sorted(parts, key=lambda part: part.path)))
-
-    def _fan(self, stage: str, jobs: Sequence[Callable[[], T]], deadline: float) -> list[T]:
-        """Run a stage's tasks on the cluster, a window at a time, telling progress."""
+    def _run(self, stage: str, jobs: Sequence[Callable[[], T]], deadline: float) -> list[T]:
+        """Run tasks on the cluster, a window at a time, telling progress."""
         results: list[T] = []
         report(self.row.slide_id, stage, 0, len(jobs))
-        names = [self._name(stage, i) for i in range(len(jobs))]
+        # By these names the scheduler learns how long tasks of a stage take: what it may not know comes last.
+        names = [f"{stage}-{i}-{self.row.slide_id}-{self.run.run_id}" for i in range(len(jobs))]
         window = self.run.config.run.tasks_in_flight
-        for result in fan_out(
-            self.workers, prepare.run_task, jobs, keys=names, window=window, deadline=deadline
-        ):
+        for result in fan_out(self.workers, run_task, jobs, keys=names, window=window, deadline=deadline):
             results.append(result)
             report(self.row.slide_id, stage, len(results), len(jobs))
         return results
 
-    def _name(self, stage: str, index: int) -> str:
-        return f"{stage}-{self.row.slide_id}-{self.run.run_id}-{index}"
+
+def shares(items: int, most: int, room: int) -> int:
+    """Into how many tasks a slide's work is cut.
+
+    Parameters
+    ----------
+    items
+        Level-0 shards: what there is to do.
+    most
+        Shards of one task at most: what a lost worker costs.
+    room
+        Tasks that the slide should have on the cluster.
+    """
+    return max(min(items, max(room, -(-items // most))), 1)

@@ -60,8 +60,8 @@ from her2core.lake.tables import Keep, commit_rows, find_table, make_tables, rea
 from her2core.pictures.cohort import cohort_picture
 from her2core.records import Assay, SlideState
 from her2core.scoring.keyed import Judging
+from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
-from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import Division, input_of, row_digests
 from her2core.storage.lease import Lease, LeaseLostError
 from her2core.storage.store import Store, record_of

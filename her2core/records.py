@@ -266,6 +266,37 @@ class PyramidRef:
 
 
 @dataclass(frozen=True, slots=True)
+class OutlinesRef:
+    """Published nuclei of a slide, and what they were made of."""
+
+    path: str
+    used: OutlinesUsed
+
+
+@dataclass(frozen=True, slots=True)
+class CellsRef:
+    """The published parts of a slide's cells or nuclei, by work units, and how many rows they hold."""
+
+    parts: tuple[str, ...]
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContoursPart:
+    """One file, and the box in level-0 pixels that owns the centroids of its cells."""
+
+    path: str
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class ContoursRef:
+    """The published outlines of a slide's cells."""
+
+    parts: tuple[ContoursPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StainProfile:
     """Slide-global colour, frozen before any chunk is scored.
 

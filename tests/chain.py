@@ -26,10 +26,10 @@ from her2core.params import (
 from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader, SlideReader
-from her2core.records import Assay, Box, SlideProfile, SlideRow
+from her2core.records import Assay, Box, CellsRef, ContoursPart, ContoursRef, SlideProfile, SlideRow
 from her2core.stages import cells, outlines, prepare
-from her2core.stages.contours import ContoursPart, ContoursRef
-from her2core.stages.slide import CellsRef, SlideFinished, SlideJob
+from her2core.stages.finished import SlideFinished
+from her2core.stages.slide import SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
 from her2core.storage.store import Store, record_of

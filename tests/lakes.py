@@ -20,7 +20,7 @@ from her2core.params import IHCParams, PyramidParams, ScoreParams
 from her2core.phantom.render import render_field
 from her2core.phantom.spec import PhantomSpec
 from her2core.records import Assay, SlideRow
-from her2core.stages.slide import SlideFinished
+from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store
 from tests.chain import memory_slide, score
 

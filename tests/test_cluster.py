@@ -7,7 +7,7 @@ from distributed import Client, LocalCluster
 
 from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
 from her2core.errors import ClusterError
-from her2core.stages.prepare import WorkerFacts
+from her2core.stages.workers import WorkerFacts
 
 GOOD = {name: str(value) for name, value in WORKER_ENVIRONMENT.items()}
 

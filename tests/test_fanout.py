@@ -16,8 +16,11 @@ from distributed import Client, LocalCluster
 
 from flows.clusters import SETTINGS
 from her2core.errors import ClusterError
+from her2core.pipeline import shares
 from her2core.stages.fanout import (
     CONVICTIONS,
+    LEAST_SLIDES,
+    MOST_SLIDES,
     MOST_TRIES,
     Crews,
     RunOverError,
@@ -26,6 +29,7 @@ from her2core.stages.fanout import (
     WorkersDiedError,
     fan_out,
 )
+from her2core.stages.tasks import Share
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -184,9 +188,9 @@ def test_slides_are_dealt_to_the_cluster_that_has_the_fewest_and_what_ends_one_e
             super().__init__(None)
 
     first, second = Idle(), Idle()
-    crews = Crews([first, second])
-    taken = [crews.take() for _ in range(4)]
-    assert [taken.count(crew) for crew in (first, second)] == [2, 2]
+    crews = Crews([first, second], in_flight=2)
+    taken = [crews.take() for _ in range(5)]
+    assert [taken.count(crew) for crew in (first, second, None)] == [2, 2, 1]
     crews.give_back(second)
     assert crews.take() is second
     assert crews.over is None
@@ -195,3 +199,44 @@ def test_slides_are_dealt_to_the_cluster_that_has_the_fewest_and_what_ends_one_e
     crews.stop(RunOverError("ended"))
     assert second.over is why
     assert isinstance(first.over, RunOverError)
+
+
+def test_slides_in_flight_follow_the_workers_and_a_slide_alone_gets_them_all() -> None:
+    class Growing(Workers):
+        def __init__(self) -> None:
+            super().__init__(None)
+
+    crew = Growing()
+    crews = Crews([crew])
+    found = []
+    for crew.size in (2, 100, 40, 5000):
+        while crews.take() is not None:
+            pass
+        found.append((crew.slides, crew.room()))
+    assert found == [(LEAST_SLIDES, 4), (100, 4), (100, 4), (MOST_SLIDES, 19)]
+    crew.slides = 1
+    crew.size = 16
+    assert crew.room() == 64
+
+
+def test_workers_that_come_and_go_are_counted_and_told_of(workers: Workers) -> None:
+    told: list[int] = []
+    workers.when_resized = lambda: told.append(workers.size)
+    with workers.watched():
+        assert told == [2]
+        assert workers.wanted == LEAST_SLIDES
+
+
+@pytest.mark.parametrize(
+    ("items", "most", "room", "count"),
+    [(121, 32, 4, 4), (121, 12, 4, 11), (121, 12, 64, 64), (3, 32, 8, 3), (0, 32, 4, 1)],
+)
+def test_a_slide_is_cut_into_as_many_tasks_as_there_is_room_for(
+    items: int, most: int, room: int, count: int
+) -> None:
+    assert shares(items, most, room) == count
+    work = list(range(items))
+    for cut in (Share.slice, Share.deal):
+        given = [cut(Share(number, count), work) for number in range(count)]
+        assert sorted(item for share in given for item in share) == work
+        assert max(map(len, given)) - min(map(len, given)) <= 1

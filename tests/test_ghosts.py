@@ -18,8 +18,8 @@ from her2core.lake.schema import CASES, PATIENTS, SLIDES
 from her2core.lake.tables import read_rows
 from her2core.publish import TRUE, publish
 from her2core.records import Assay, SlideRow, SlideState
+from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
-from her2core.stages.slide import SlideFinished
 from her2core.storage.store import Store
 
 SHOWN = ("", "-regions", "-fields")

@@ -22,8 +22,8 @@ from her2core.lake.schema import CELLS, HETEROGENEITY, SLIDES, Table
 from her2core.lake.tables import open_table
 from her2core.publish import Publisher
 from her2core.records import Assay, SlideInfo, SlideRow, SlideState
+from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
-from her2core.stages.slide import SlideFinished
 from her2core.stages.unchanged import divide
 from her2core.storage.lease import held
 from her2core.storage.store import Store

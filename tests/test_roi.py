@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import zarr
 
+from her2core import versions
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError
 from her2core.guidelines.rules_ihc import load_rules
@@ -22,10 +23,10 @@ from her2core.intake.roi.shapes import MAX_RINGS
 from her2core.lake.rows import slide_row
 from her2core.params import HeterogeneityParams, IHCParams, RoiParams, ScoreParams
 from her2core.readers import MemoryReader
-from her2core.records import Assay, Box, PyramidRef, SlideRow, SlideState
+from her2core.records import Assay, Box, CellsRef, PyramidRef, SlideRow, SlideState
 from her2core.scoring.tumour import load_model
-from her2core.stages import prepare, slide
-from her2core.stages.slide import CellsRef, SlideJob
+from her2core.stages import prepare
+from her2core.stages.slide import SlideJob
 from her2core.storage.sources import Scratch
 from her2core.storage.store import Store, content_key
 
@@ -394,5 +395,5 @@ def test_a_laboratory_enters_a_result_s_key_where_there_is_one() -> None:
     before = [f"{f.name}={getattr(row, f.name)}" for f in fields(row) if f.name != "laboratory"]
     inputs = ["k", "", f"{rules.name} {rules.version}", str(job.heterogeneity), str(job.roi_params), *before]
     inputs.append(f"tumour model {model.version}")
-    assert job.key("k") == content_key("slide", slide.VERSION, params, inputs)
+    assert job.key("k") == content_key("slide", versions.SLIDE, params, inputs)
     assert replace(job, row=replace(row, laboratory="North")).key("k") != job.key("k")

@@ -21,23 +21,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from her2core import versions
 from her2core.columns import CELL_DTYPE, NUCLEUS_DTYPE
 from her2core.params import PyramidParams
 from her2core.phantom import ISHSpec, PhantomSpec, Population, plant_ish, render_field, render_ish
-from her2core.profile import build as profile
-from her2core.pyramid import writer as pyramid
 from her2core.pyramid.dataset import open_level
 from her2core.records import Assay, Box
 from her2core.scoring import ihc
-from her2core.stages import cells, slide, slide_ihc
+from her2core.stages import slide_ihc
 from tests import chain
 
 PINNED = Path(__file__).parent / "data" / "stage_outputs.json"
 VERSIONS = {
-    "pyramid": pyramid.VERSION,
-    "profile": profile.VERSION,
-    "cells": cells.VERSION,
-    "slide": slide.VERSION,
+    "pyramid": versions.PYRAMID,
+    "profile": versions.PROFILE,
+    "cells": versions.CELLS,
+    "slide": versions.SLIDE,
 }
 DIGITS = 5
 """Significant digits that are compared: processors differ in the last bits of logarithms and means."""
@@ -107,8 +106,8 @@ def test_another_output_has_another_version(assay: Assay, monkeypatch: pytest.Mo
         version = VERSIONS[stage]
         assert pinned[stage]["version"] == version, f"{stage} {version}: python -m tests.test_stage_versions"
         assert pinned[stage]["output"] == made, (
-            f"{stage} {version} makes other output than it did: raise its VERSION, state the change in "
-            "CHANGELOG.md, then python -m tests.test_stage_versions"
+            f"{stage} {version} makes other output than it did: raise it in her2core/versions.py, state the "
+            "change in CHANGELOG.md, then python -m tests.test_stage_versions"
         )
     assert len(judged) == len(set(judged)), "the same cells were judged twice"
     assert bool(judged) == (assay is Assay.IHC)

@@ -12,7 +12,7 @@ import dask
 from distributed import Client
 
 from her2core.errors import ClusterError
-from her2core.stages.prepare import WorkerFacts, worker_facts
+from her2core.stages.workers import WorkerFacts, worker_facts
 
 log = logging.getLogger("her2core.cluster")
 

@@ -24,7 +24,7 @@ from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
 from her2core.lake.tables import sql_text
 from her2core.params import IHCParams
 from her2core.records import Assay
-from her2core.stages.slide import SlideFinished
+from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store, record_of
 
 Row = dict[str, Any]

@@ -32,8 +32,6 @@ from her2core.records import Assay, DishStain, PyramidRef, SlideProfile, StainPr
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
-"""Raised whenever the same pixels and parameters would give another profile."""
 TISSUE_LABEL = "tissue"
 VECTOR_PIXELS = 400_000  # about this many pixels at most, in a fixed stride, inform the stain vectors
 RESIDUAL_QUANTILE = 0.95  # of the OD that the two stains leave unexplained (spec §7.2)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from her2core.errors import ConfigError, Reason, SlideError, StoreError
 from her2core.grid import EXACT_LEVEL, Grid
-from her2core.params import PyramidParams
+from her2core.params import PyramidParams, Settled
 from her2core.pixels import RGB8, PixelFormat, Pixels
 from her2core.pyramid import ngff
 from her2core.pyramid.codecs import (
@@ -46,9 +46,6 @@ from her2core.readers.icc import carried_profile
 from her2core.readers.tiled import TiledReader
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store, encode_json
-
-VERSION = 4
-"""Raised whenever the same slide and parameters would give other pixels or files."""
 
 JPEG_TISSUE_BYTES_PX = 0.25
 """Bytes a pixel of tissue in JPEG slides. Ours: whole files, glass included, had 0.14 to 0.29."""
@@ -84,22 +81,6 @@ class SizeEstimate:
 def grid_of(height: int, width: int, params: PyramidParams) -> Grid:
     """Geometry of the pyramid of a slide of this size, by settled parameters."""
     return Grid(height, width, params.chunk, params.shard, copied_tile(params.codec))
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """Parameters as they hold for one slide.
-
-    Attributes
-    ----------
-    params
-        Of ``source``, the codec that holds this slide's tiles, and chunks and shards that fit them.
-    fallback
-        Why the tiles cannot be copied although that was asked for; empty where they are, or it was not.
-    """
-
-    params: PyramidParams
-    fallback: str = ""
 
 
 def _stored(params: PyramidParams) -> PyramidParams:
@@ -212,6 +193,13 @@ def convert(
 def shard_done(store: Store, path: str, iy: int, ix: int) -> bool:
     """Whether the task ``(iy, ix)`` has written everything it writes."""
     return store.exists(shard_key(path, 0, iy, ix))
+
+
+def shards_done(store: Store, path: str) -> frozenset[tuple[int, int]]:
+    """All tasks that have written everything they write, by one listing."""
+    folder = shard_key(path, 0, 0, 0).rsplit("/", 2)[0]
+    found = (name.rsplit("/", 2)[1:] for name in store.list(folder, recursive=True))
+    return frozenset((int(iy), int(ix)) for iy, ix in found)
 
 
 def undo_shard(store: Store, path: str, iy: int, ix: int) -> None:

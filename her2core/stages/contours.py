@@ -38,32 +38,14 @@ from her2core.kernels.ihc.kernel import IHCKernel, Outlines
 from her2core.kernels.ihc.planes import DAB_PER_OD
 from her2core.kernels.polar import N_RAYS
 from her2core.lake.rows_cells import cell_ids
-from her2core.records import Box
+from her2core.records import Box, ContoursPart, ContoursRef
 from her2core.storage.store import Store, record_of
 
-VERSION = 1
-"""Raised whenever the same cells would give other files."""
-FOLDER = "contours"
 STEPS = b"her2_contours"
 """Key of the steps in a file's metadata."""
 NOT_JUDGED: Final = -1
 PLACE_PARTS: Final = 16
 """Parts of a pixel in which ``cell_id`` and places are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContoursPart:
-    """One file, and the box in level-0 pixels that owns the centroids of its cells."""
-
-    path: str
-    box: Box
-
-
-@dataclass(frozen=True, slots=True)
-class ContoursRef:
-    """The published outlines of a slide's cells."""
-
-    parts: tuple[ContoursPart, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ MOST_TRIES = 6
 """Tries alone, counted or not, after which nobody can tell what ends the workers. Ours."""
 ALONE_PAUSE_S = 10.0
 """Pause before the second try alone, twice that before the third and so on, while the others go on. Ours."""
+SHARES = 4
+"""Tasks for every worker that a slide has to itself: an uneven end idles some a quarter of a stage. Ours."""
+LEAST_SLIDES = 4
+"""Slides in flight on any cluster: one waits for the driver while others compute. Ours."""
+MOST_SLIDES = 1024
+"""Slides in flight on one cluster, each a thread of the driver. Ours."""
 WATCH_S = 5.0
 """How often the cluster is looked at."""
 NO_WORKERS_S = 600.0
@@ -101,6 +107,9 @@ class Workers:
     ) -> None:
         self.client, self.address, self.pause_s = client, address, pause_s
         self.over: Her2Error | None = None
+        self.size = 1
+        self.slides = 0
+        self.when_resized: Callable[[], None] | None = None
         self._turn = threading.Condition()
         self._running: set[Future[Any]] = set()
         self._alone: threading.Thread | None = None
@@ -119,6 +128,8 @@ class Workers:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Look after the cluster: a lost scheduler or missing workers stop the run with `ClusterError`."""
+        with suppress(Exception):
+            self._count()
         watch = threading.Thread(target=self._watch, name="her2-watch", daemon=True)
         watch.start()
         try:
@@ -134,7 +145,7 @@ class Workers:
                 self.stop(self.lost())
                 return
             with suppress(Exception):  # a slow answer is no answer yet; a lost scheduler is told above
-                if self.client.scheduler_info(n_workers=1)["workers"]:
+                if self._count():
                     seen = time.monotonic()
             if time.monotonic() - seen > NO_WORKERS_S:
                 self.stop(
@@ -144,6 +155,24 @@ class Workers:
                     )
                 )
                 return
+
+    def _count(self) -> int:
+        """Learn how many workers there are; who asked is told when it is another number than before."""
+        found = int(self.client.scheduler_info(n_workers=0)["n_workers"])
+        if found and found != self.size:
+            self.size = found
+            if self.when_resized is not None:
+                self.when_resized()
+        return found
+
+    @property
+    def wanted(self) -> int:
+        """Slides to be in flight: as many as there are workers, within bounds."""
+        return min(max(self.size, LEAST_SLIDES), MOST_SLIDES)
+
+    def room(self) -> int:
+        """Tasks that one slide should have on the cluster now."""
+        return max(SHARES * self.size // max(self.slides, 1), SHARES)
 
     def lost(self) -> ClusterError:
         """What to say when the scheduler is gone."""
@@ -256,33 +285,45 @@ class Crews:
     """The clusters of a run, among which its slides are dealt: one, or several for a large cohort.
 
     Not shared between threads: the run's main thread deals.
+
+    Parameters
+    ----------
+    in_flight
+        Slides at the same time on each; if None, as many as a cluster has workers.
     """
 
-    def __init__(self, crews: Sequence[Workers]) -> None:
-        self._slides = dict.fromkeys(crews, 0)
+    def __init__(self, crews: Sequence[Workers], in_flight: int | None = None) -> None:
+        self._crews, self._in_flight = list(crews), in_flight
 
     @property
     def over(self) -> Her2Error | None:
         """Why the run ends, if it does: what ends one cluster's part ends all, and the next run resumes."""
-        return next((crew.over for crew in self._slides if crew.over is not None), None)
+        return next((crew.over for crew in self._crews if crew.over is not None), None)
 
     def stop(self, why: Her2Error) -> None:
         """End all that runs."""
-        for crew in self._slides:
+        for crew in self._crews:
             crew.stop(why)
 
-    def take(self) -> Workers:
-        """The cluster that has the fewest slides, which gets one more."""
-        crew = min(self._slides, key=self._slides.__getitem__)
-        self._slides[crew] += 1
+    def take(self) -> Workers | None:
+        """The cluster that lacks most slides, which gets one more; None if none lacks any."""
+        crew = max(self._crews, key=self._lacking)
+        if self._lacking(crew) < 1:
+            return None
+        crew.slides += 1
         return crew
 
     def give_back(self, crew: Workers) -> None:
         """A slide of this cluster has ended."""
-        self._slides[crew] -= 1
+        crew.slides -= 1
 
-    def __len__(self) -> int:
-        return len(self._slides)
+    def when_resized(self, told: Callable[[], None] | None) -> None:
+        """Whom to tell, from another thread, when workers came or went."""
+        for crew in self._crews:
+            crew.when_resized = told
+
+    def _lacking(self, crew: Workers) -> int:
+        return (crew.wanted if self._in_flight is None else self._in_flight) - crew.slides
 
 
 def fan_out(

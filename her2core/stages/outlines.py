@@ -7,7 +7,6 @@ unit takes those in its reach.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,21 +18,11 @@ from her2core.intake.outlines import outlines_identity, read_outlines
 from her2core.kernels.nuclei import Given
 from her2core.kernels.polar import N_RAYS
 from her2core.params import IHCParams
-from her2core.records import Box, OutlinesUsed
+from her2core.records import Box, OutlinesRef
 from her2core.storage.store import Store
 
-VERSION = 2
-"""Raised whenever the same file would give other nuclei."""
 GROUP = 8192
 """Nuclei of a row group: a unit decodes those whose rows it meets. Ours."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutlinesRef:
-    """Published nuclei of a slide, and what they were made of."""
-
-    path: str
-    used: OutlinesUsed
 
 
 class SlideSize(NamedTuple):

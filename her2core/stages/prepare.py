@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import TypeVar
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from her2core.errors import Reason, SlideError
+from her2core.errors import SlideError
 from her2core.grid import Grid
 from her2core.intake.inspect import inspect_row, require_scorable
 from her2core.intake.outlines import check_outlines, outlines_identity
 from her2core.intake.roi import read_roi
-from her2core.params import ProfileParams, PyramidParams, RoiParams
+from her2core.params import ProfileParams, PyramidParams, RoiParams, Settled
 from her2core.pixels import PixelFormat
 from her2core.profile.build import build_profile
 from her2core.pyramid import writer as pyramid
 from her2core.pyramid.labels import write_label
 from her2core.pyramid.reader import PyramidReader
-from her2core.readers import SlideReader, shared_reader
 from her2core.readers.icc import carried_profile
-from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
-from her2core.storage.sources import Scratch, file_identity, file_stamp
+from her2core.records import Assay, PyramidRef, SlideProfile, SlideRow
+from her2core.stages.source import Source
+from her2core.storage.sources import Scratch, file_stamp
 from her2core.storage.store import Store
-
-T = TypeVar("T")
-
-STAGED_READERS = frozenset({"openslide", "dicom"})
-"""Readers that need the whole file on a disk; the others read remote slides by ranges."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A slide file as a worker opens it; ``stamp`` is `file_stamp` from before it was inspected.
-
-    ``outlines`` is the identity of the file of nuclei that the manifest names, if it does.
-    """
-
-    info: SlideInfo
-    row: SlideRow
-    scratch: Scratch
-    endpoint_url: str | None
-    stamp: str
-    outlines: str = ""
-
-    @contextmanager
-    def opened(self) -> Iterator[SlideReader]:
-        """Lend the process's reader of this slide, over a staged copy where the format needs one."""
-        info = self.info
-        staged = info.reader in STAGED_READERS and info.uri.startswith("s3://")
-        place = self.scratch.stage(info.uri, self.endpoint_url) if staged else nullcontext(info.uri)
-        with (
-            place as path,
-            shared_reader(
-                path,
-                identity=info.identity,
-                scene=info.scene,
-                mpp=info.mpp,
-                uri=info.uri,
-                assay=self.row.assay,
-                channels=self.row.channels,
-                endpoint_url=self.endpoint_url,
-            ) as reader,
-        ):
-            yield reader
-
-    def require_unchanged(self) -> None:
-        """Refuse a file that is another one now than when it was inspected."""
-        if file_stamp(self.info.uri, self.endpoint_url) == self.stamp:
-            return
-        if (
-            file_identity(self.info.uri, self.endpoint_url)[1] != self.info.identity
-        ):  # else it was only touched
-            raise SlideError(
-                Reason.FILE_CHANGED,
-                f"{self.info.uri}: replaced while it was read; run again when it is complete.",
-            )
 
 
 def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None, roi: RoiParams) -> Source:
@@ -94,47 +37,53 @@ def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None, roi: RoiP
     return Source(info, row, scratch, endpoint_url, stamp, outlines)
 
 
-def clear_scratch(scratch: Scratch) -> None:
-    """Remove this machine's staged slides that no task uses."""
-    scratch.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
-    """What a run wants to know of a worker: the version of this package, and some of its environment."""
-
-    version: str
-    environment: Mapping[str, str | None]
-
-
-def worker_facts(variables: Sequence[str]) -> WorkerFacts:
-    """What this worker is."""
-    return WorkerFacts(version("her2cohort"), {name: os.environ.get(name) for name in variables})
-
-
-def run_task(job: Callable[[], T]) -> T:
-    """Run one task: the one function that is sent to the cluster."""
-    return job()
-
-
 def shard(
     source: Source, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
-) -> pyramid.ShardWritten:
+) -> None:
     """Write one shard of level 0 and its part of the levels above."""
+    shards(source, store, path, grid, params, [task], frozenset())
+
+
+def shards(
+    source: Source,
+    store: Store,
+    path: str,
+    grid: Grid,
+    params: PyramidParams,
+    tasks: Sequence[tuple[int, int]],
+    there: Collection[tuple[int, int]] | None = None,
+) -> None:
+    """Write shards of level 0 and their parts of the levels above, those left out that are there.
+
+    Parameters
+    ----------
+    there
+        Those that are there; by default one listing tells.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read, or was replaced meanwhile; then none of them is done.
+    """
+    if there is None:
+        there = pyramid.shards_done(store, path)
+    missing = [task for task in tasks if task not in there]
+    if not missing:
+        return
     try:
         with source.opened() as reader:
-            return pyramid.write_shard(reader, store, path, grid, params, task)
+            for task in missing:
+                pyramid.write_shard(reader, store, path, grid, params, task)
     finally:  # what half of another file looks like is no reason either
         try:
             source.require_unchanged()
         except SlideError:
-            pyramid.undo_shard(store, path, *task)
+            for task in tasks:
+                pyramid.undo_shard(store, path, *task)
             raise
 
 
-def finish_pyramid(
-    source: Source, store: Store, path: str, grid: Grid, settled: pyramid.Settled
-) -> PyramidRef:
+def finish_pyramid(source: Source, store: Store, path: str, grid: Grid, settled: Settled) -> PyramidRef:
     """Write the top levels and then the metadata."""
     pixels, params = PixelFormat.of(source.info), settled.params
     pyramid.write_top(store, path, grid, params, pixels=pixels)

@@ -35,6 +35,8 @@ from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import (
+    CellsRef,
+    OutlinesRef,
     OutlinesUsed,
     PyramidRef,
     SlideInfo,
@@ -46,22 +48,12 @@ from her2core.records import (
 from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import ISHScore
 from her2core.scoring.tumour import load_model
-from her2core.stages.outlines import OutlinesRef
+from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store, content_key
+from her2core.versions import SLIDE
 
 Score = TypeVar("Score", ScoreParams, ISHScoreParams)
 Kernel = TypeVar("Kernel", IHCParams, ISHParams)
-
-VERSION = 17
-"""Raised whenever the same cells and parameters would give other rows or another picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellsRef:
-    """The published parts of a slide's cells or nuclei, by work units, and how many rows they hold."""
-
-    parts: tuple[str, ...]
-    cells: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +82,16 @@ class SlideJob(Generic[Score, Kernel]):
         return self.roi_at or self.row.roi_uri
 
     def key(self, cells_key: str) -> str:
-        """Content key of the result: parameters, cells, manifest row and region of interest."""
-        row = self.row
-        name, version = _rules(self.params)
-        inputs = [
+        """Content key of the result; see `result_key`."""
+        return result_key(
+            self.row,
             cells_key,
+            self.params,
+            self.heterogeneity,
+            self.roi_params,
             self.region_digest(),
-            f"{name} {version}",
-            str(self.heterogeneity),
-            str(self.roi_params),
-        ]
-        inputs += [f"{name}={value}" for name, value in keyed_fields(row).items()]
-        if isinstance(self.params, ScoreParams):
-            inputs.append(f"tumour model {load_model(self.params.tumour_model).version}")
-        if self.contours is not None:  # the row says where they lie
-            inputs.append(self.contours)
-        return content_key("slide", VERSION, self.params, inputs)
+            self.contours,
+        )
 
     def region_digest(self) -> str:
         """Identity of the region's file when the job was made; nothing without a region."""
@@ -162,6 +148,36 @@ class SlideJob(Generic[Score, Kernel]):
             )
 
 
+def result_key(
+    row: SlideRow,
+    cells_key: str,
+    params: ScoreParams | ISHScoreParams,
+    heterogeneity: HeterogeneityParams,
+    roi: RoiParams,
+    region: str,
+    contours: str | None = None,
+) -> str:
+    """Content key of a slide's result: parameters, cells, manifest row and region of interest.
+
+    Parameters
+    ----------
+    row
+        As tables and records show it.
+    region
+        Identity of the region's file; empty without one.
+    contours
+        Where the outlines of its cells lie, if they are kept.
+    """
+    name, version = _rules(params)
+    inputs = [cells_key, region, f"{name} {version}", str(heterogeneity), str(roi)]
+    inputs += [f"{name}={value}" for name, value in keyed_fields(row).items()]
+    if isinstance(params, ScoreParams):
+        inputs.append(f"tumour model {load_model(params.tumour_model).version}")
+    if contours is not None:  # the row says where they lie
+        inputs.append(contours)
+    return content_key("slide", SLIDE, params, inputs)
+
+
 def _rules(params: ScoreParams | ISHScoreParams) -> tuple[str, int]:
     """Name and version of the rule set."""
     if isinstance(params, ISHScoreParams):
@@ -169,29 +185,6 @@ def _rules(params: ScoreParams | ISHScoreParams) -> tuple[str, int]:
         return ish.name, ish.version
     ihc = load_rules(params.rules)
     return ihc.name, ihc.version
-
-
-@dataclass(frozen=True, slots=True)
-class SlideFinished:
-    """What a slide leaves behind: the facts of its table row, and a file of rows that waits to be committed.
-
-    Attributes
-    ----------
-    cells
-        File of the table ``cells`` (IHC) or ``nuclei`` (ISH), as its assay says; None without any.
-    regions
-        File of the table ``regions``; None without any.
-    metrics
-        Heterogeneity: its rows of that table.
-    rests_on
-        Places in the store of the records that it was made of, and its own; not part of the published record.
-    """
-
-    outcome: SlideOutcome
-    cells: DataFile | None
-    regions: DataFile | None = None
-    metrics: tuple[Metric, ...] = ()
-    rests_on: tuple[str, ...] = ()
 
 
 def inside(roi: ReadRoi | None, band: pa.Table) -> NDArray[np.bool_] | None:

@@ -35,9 +35,9 @@ from her2core.scoring.ihc import (
 from her2core.scoring.neighbours import with_strong_neighbours
 from her2core.scoring.tumour import FROM_CELLS, TumourChoice, choose_tumour, load_model, with_tumour
 from her2core.stages.fields_ihc import choose_fields, fields_geojson, look_at
+from her2core.stages.finished import SlideFinished
 from her2core.stages.slide import (
     CloseUp,
-    SlideFinished,
     SlideJob,
     SlideResult,
     inside,

@@ -24,7 +24,8 @@ from her2core.pyramid.reader import PyramidReader
 from her2core.records import Assay, Fluorescence
 from her2core.scoring.ish import ISHScore, score_ish
 from her2core.scoring.ish_nuclei import MeasuredNuclei, ish_columns
-from her2core.stages.slide import SlideFinished, SlideJob, SlideResult, inside, state_of, write_outputs
+from her2core.stages.finished import SlideFinished
+from her2core.stages.slide import SlideJob, SlideResult, inside, state_of, write_outputs
 
 ISHJob = SlideJob[ISHScoreParams, ISHParams]
 

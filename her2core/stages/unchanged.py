@@ -16,14 +16,14 @@ from her2core.intake.outlines import outlines_identity
 from her2core.intake.roi import roi_identity
 from her2core.lake import schema
 from her2core.lake.ghosts import last_run
-from her2core.profile import build as profile
-from her2core.pyramid import writer as pyramid
 from her2core.records import SlideRow, SlideState, keyed_fields
-from her2core.stages import cells, contours, outlines, slide
+from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
-from her2core.stages.slide import SlideFinished
 from her2core.storage.store import content_key
+from her2core.versions import CELLS, CONTOURS, OUTLINES, PROFILE, PYRAMID, SLIDE
 
+STAGES = (PYRAMID, PROFILE, CELLS, OUTLINES, CONTOURS, SLIDE)
+"""Versions of the stages that decide a result."""
 STAND = frozenset({SlideState.SCORED, SlideState.INDETERMINATE, SlideState.SKIPPED})
 """How slides ended whose results stand; others are tried again."""
 
@@ -119,8 +119,7 @@ def row_digests(run: Run) -> dict[str, str]:
     """Digest, by slide, of its manifest row and all that decides its result beside the slide itself."""
     settings = run.config.resolved()
     settings.pop("run")
-    versions = [module.VERSION for module in (pyramid, profile, cells, outlines, contours, slide)]
-    recipe = content_key("recipe", 1, {}, [json.dumps([settings, versions], sort_keys=True, default=str)])
+    recipe = content_key("recipe", 1, {}, [json.dumps([settings, list(STAGES)], sort_keys=True, default=str)])
     texts = {row.slide_id: json.dumps(keyed_fields(row), sort_keys=True, default=str) for row in run.rows}
     return {slide_id: content_key("row", 1, {}, [recipe, text]) for slide_id, text in texts.items()}
 

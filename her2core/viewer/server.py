@@ -31,7 +31,7 @@ from her2core.export.qupath import hexagon_px0
 from her2core.lake.schema import REGIONS
 from her2core.pictures.colours import OTHER_COLOUR, SCORE_COLOURS
 from her2core.records import PyramidRef
-from her2core.stages.slide import SlideFinished
+from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store
 from her2core.viewer.cells import RAMP, Cells, draw_tile, kind_of, no_cells, read_cell, read_cells
 from her2core.viewer.tiles import TILE_PX, check_layout, coarsest, tiles_of
