@@ -55,8 +55,10 @@ def score_here(work: SlideWork) -> SlideFinished:
     tasks.convert(*to, Share(0, 1))
     ref = tasks.finish_pyramid(*to, found.keys.pyramid).record
     frozen = tasks.profile(work, ref, found.keys.profile).record
-    measured = tasks.measure(work.store, ref, frozen, work.kernel, found.keys.cells, None, Share(0, 1))
-    return tasks.finish(work, found.source.info, ref, frozen, measured, None, found.keys.cells)[1].record
+    key = found.keys.cells
+    measured = tasks.measure(work.store, ref, frozen, work.kernel, key, None, None, Share(0, 1))
+    cells = tasks.publish_cells(work.store, key, [measured]).record
+    return tasks.finish(work, found.source.info, ref, frozen, cells, None, key)[1].record
 
 
 def templates(folder: Path, config: Config | None = None) -> dict[Assay, Template]:
