@@ -32,7 +32,7 @@ def learn_tumour_command(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Learn a model of tumour cells from drawn regions, cross-validated, for score.tumour_model."""
+    """Learn a model of tumour cells from drawn regions, cross-validated, for ihc_score.tumour_model."""
     from her2core.analysis.learn_tumour import learn_tumour, model_at
     from her2core.config import load_config
     from her2core.intake.manifest import read_manifest
@@ -78,7 +78,7 @@ def _show(learned: LearnedModel, out: str) -> None:
         )
     console.print(
         f"{learned.model.label}: {out}\n"
-        f"Use it with score.tumour_model: {out}. Research use only, not for diagnosis.",
+        f"Use it with ihc_score.tumour_model: {out}. Research use only, not for diagnosis.",
         markup=False,
         highlight=False,
         soft_wrap=True,

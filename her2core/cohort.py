@@ -136,7 +136,7 @@ class CohortSummary:
 
 def preview(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
     """The slides' rows as a run over the whole manifest would commit them; nothing is committed or pooled."""
-    config, judging = run.config, Judging(run.config.score, run.config.ish_score)
+    config, judging = run.config, Judging(run.config.ihc_score, run.config.ish_score)
     outcomes = [result.outcome for result in finished]
     slides = tuple(slide_row(o, judging.of(o.slide).score, config.ihc.ladder_od) for o in outcomes)
     return CohortSummary(run.run_id, run.store.uri(), slides, (), committed=False)

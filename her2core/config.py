@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import logging
 import os
 import re
 import sys
@@ -45,6 +46,8 @@ from her2core.storage.sources import Scratch, read_small
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from her2core.text import cut, shown
 
+log = logging.getLogger(__name__)
+
 ENVIRONMENT_PREFIX = "HER2_"
 OF_SERVICES = re.compile(
     r"HER2_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|NAME|ENV_\w+)"
@@ -52,6 +55,8 @@ OF_SERVICES = re.compile(
 """What Kubernetes and Docker tell of a service whose name begins with ``her2``; nothing of ours looks so."""
 LOOKS_MEANT = 0.75
 """Likeness (difflib) from which a variable is a misspelt one of ours, and not somebody else's. Ours."""
+RENAMED = {"score": "ihc_score"}
+"""Sections that had another name: the old one is still read, and a log line names the new one."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -187,7 +192,7 @@ class Config(BaseModel):
     """Measurement of nuclei and signals on ISH slides."""
     roi: RoiParams = RoiParams()
     """Classes of drawn regions; changing it touches no pixel."""
-    score: ScoreParams = ScoreParams()
+    ihc_score: ScoreParams = ScoreParams()
     """From cells to IHC scores; changing it re-scores without touching a pixel."""
     ish_score: ISHScoreParams = ISHScoreParams()
     """From nuclei to ISH groups; changing it re-scores without touching a pixel."""
@@ -212,15 +217,15 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
     uri
         YAML file, as a path or ``s3://`` URI; the defaults apply without one.
     environment
-        Where overrides such as ``HER2_SCORE__STRONG_OD=0.55`` are looked up; ``os.environ`` by default. They
-        win over the file.
+        Where overrides such as ``HER2_IHC_SCORE__STRONG_OD=0.55`` are looked up; ``os.environ`` by default.
+        They win over the file.
 
     Raises
     ------
     ConfigError
         Naming every unknown key with its nearest known one, and every value that is refused.
     """
-    values = _read(uri) if uri is not None else {}
+    values = renamed(_read(uri), uri) if uri is not None else {}
     origins = _merge_environment(values, os.environ if environment is None else environment)
     try:
         # Of JSON pydantic takes lists for tuples and is strict in all else: no text becomes a number.
@@ -232,7 +237,7 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
         named = uri or "configuration"
         raise ConfigError(f"{named}: " + "\n  ".join(["not usable:", *problems, *more])) from None
     if "rules" not in values.get("ish_score", {}):
-        rules = ish_rules_for(load_rules(config.score.rules).tumour)
+        rules = ish_rules_for(load_rules(config.ihc_score.rules).tumour)
         keyed = dataclasses.replace(config.ish_score, rules=rules)
         config = config.model_copy(update={"ish_score": keyed})
     try:
@@ -253,11 +258,11 @@ def _with_model(config: Config) -> Config:
 
     So that what follows, content keys, workers and the row of the run, holds the one that was read.
     """
-    named = config.score.tumour_model
+    named = config.ihc_score.tumour_model
     if not (named.endswith(".json") or "/" in named) or named.lstrip().startswith("{"):
         load_model(named)
         return config
-    where = f"score.tumour_model {shown(named, MAX_PATH)}"
+    where = f"ihc_score.tumour_model {shown(named, MAX_PATH)}"
     try:
         data = read_small(named, config.run.endpoint_url, MAX_MODEL_BYTES)
         if len(data) > MAX_MODEL_BYTES:
@@ -269,7 +274,7 @@ def _with_model(config: Config) -> Config:
         raise ConfigError(f"{where}: not UTF-8; expected a model that her2 learn-tumour wrote.") from None
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error}") from error
-    return config.model_copy(update={"score": dataclasses.replace(config.score, tumour_model=text)})
+    return config.model_copy(update={"ihc_score": dataclasses.replace(config.ihc_score, tumour_model=text)})
 
 
 def _check_meaning(config: Config) -> None:
@@ -280,11 +285,11 @@ def _check_meaning(config: Config) -> None:
             _check_size(f"{section}.{field.name}", getattr(params, field.name))
     Grid(1, 1, config.pyramid.chunk, config.pyramid.shard)
     require_codec(config.pyramid.codec)
-    require_one_tumour(load_rules(config.score.rules), load_ish_rules(config.ish_score.rules))
+    require_one_tumour(load_rules(config.ihc_score.rules), load_ish_rules(config.ish_score.rules))
     ladder = list(config.ihc.ladder_od)
     if len(ladder) != LADDER_STEPS or ladder != sorted(set(ladder)) or ladder[0] <= 0:
         raise ConfigError(f"ihc.ladder_od is {ladder}; expected {LADDER_STEPS} ascending ODs above 0.")
-    steps = {"score.detect_od": config.score.detect_od, "ihc.strong_od": config.ihc.strong_od}
+    steps = {"ihc_score.detect_od": config.ihc_score.detect_od, "ihc.strong_od": config.ihc.strong_od}
     for name, value in steps.items():
         if value not in ladder:
             raise ConfigError(
@@ -304,7 +309,7 @@ def _check_size(name: str, value: Any) -> None:
             raise ConfigError(f"{name} has {len(value)} entries; expected {MAX_LIST} at most.")
         for entry in value:
             _check_size(name, entry)
-    if name == "score.tumour_model":
+    if name == "ihc_score.tumour_model":
         return  # a name, or a whole model: looked at where it is loaded
     if isinstance(value, str) and (len(value) > MAX_NAME or not value.isprintable()):
         raise ConfigError(f"{name} is {shown(value)}; expected a name of {MAX_NAME} characters at most.")
@@ -353,6 +358,26 @@ def _read(uri: str) -> dict[str, Any]:
     return {section: {} if part is None else part for section, part in values.items()}
 
 
+def renamed(values: Mapping[str, Any], uri: str = "") -> dict[str, Any]:
+    """A configuration with its sections under their names of today, as files and earlier runs may hold it.
+
+    Raises
+    ------
+    ConfigError
+        If a section is given by both names.
+    """
+    found = dict(values)
+    for old, new in RENAMED.items():
+        if old not in found:
+            continue
+        if new in found:
+            raise ConfigError(f"{uri}: sections {old} and {new} are one; expected {new} alone.")
+        found[new] = found.pop(old)
+        if uri:
+            log.warning("%s: the section %s is called %s now; it was read", uri, old, new)
+    return found
+
+
 def _merge_environment(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
     """Put ``HER2_SECTION__KEY`` values into the nested mapping; return which variable each key came from."""
     origins: dict[str, str] = {}
@@ -360,7 +385,8 @@ def _merge_environment(values: dict[str, Any], environment: Mapping[str, str]) -
     for variable in sorted(environment):
         if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
-        section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        old, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        section = RENAMED.get(old, old)
         name = f"{section}.{key}"
         if name not in known:
             if expected := _meant_variable(variable, known):
@@ -374,7 +400,12 @@ def _merge_environment(values: dict[str, Any], environment: Mapping[str, str]) -
                 part[key] = parse_yaml(environment[variable])
             except YamlError as error:
                 raise ConfigError(f"environment variable {variable}: {error}") from None
+            if name in origins:
+                raise ConfigError(f"environment variables {origins[name]} and {variable} are one setting")
             origins[name] = variable
+            if old != section:
+                new = f"{ENVIRONMENT_PREFIX}{section.upper()}__{key.upper()}"
+                log.warning("environment variable %s is called %s now; it was read", variable, new)
     return origins
 
 
@@ -402,9 +433,9 @@ def _sentence(entry: Any, origins: Mapping[str, str]) -> str:
     """One line for one of pydantic's errors: where, what was found, what was expected."""
     name = ".".join(str(part) for part in entry["loc"])
     if entry["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = list(_sections()) if "." not in name else list(_known())
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        return f"{name}: unknown key; did you mean {near[0]}?"
+        known = [*_sections(), *RENAMED] if "." not in name else list(_known())
+        (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        return f"{name}: unknown key; did you mean {RENAMED.get(near, near)}?"
     found = shown(entry["input"])
     if entry["type"] == "dataclass_type":
         return f"{name}: found {found}; expected a mapping of keys to values"

@@ -201,5 +201,5 @@ def _score(
     row = SlideRow("field", "field", reader.info.uri, assay)
     job = (store, row, reader.info, ref, profile, measured)
     if assay is Assay.IHC:
-        return finish_ihc(SlideJob(*job, config.score, config.ihc, None, config.heterogeneity), "field")
+        return finish_ihc(SlideJob(*job, config.ihc_score, config.ihc, None, config.heterogeneity), "field")
     return finish_ish(SlideJob(*job, config.ish_score, config.ish, None, config.heterogeneity), "field")

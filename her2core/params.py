@@ -201,8 +201,8 @@ class ISHScoreParams:
     __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
 
     rules: str = "ish_asco_cap_2018"
-    """ISH rule set by name: a file in her2core/guidelines/ish. Left out: that of the tumour that score.rules
-    is for."""
+    """ISH rule set by name: a file in her2core/guidelines/ish. Left out: that of the tumour that
+    ihc_score.rules is for."""
     count: str = "signals"
     """What the category counts: ``signals`` (of a cluster, as many as its density implies) or ``spots``."""
     excluded_flags: int = 127

@@ -159,7 +159,7 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
     ManifestError
         If there are no rules for what slides say they are.
     """
-    require_rules(rows, Judging(config.score, config.ish_score))
+    require_rules(rows, Judging(config.ihc_score, config.ish_score))
     planned = [_plan(row, config) for row in rows]
     infos = [info for _, info in planned if info is not None]
     names = dict.fromkeys([config.pyramid.codec, *CODEC_MS_MPX])

@@ -131,7 +131,7 @@ class Publisher:
     def __init__(self, run: Run, lease: Lease | None = None, division: Division | None = None) -> None:
         self.run, self.store, self.lease = run, run.store, lease
         self.division = division
-        self.judging = Judging(run.config.score, run.config.ish_score)
+        self.judging = Judging(run.config.ihc_score, run.config.ish_score)
         self.results: dict[str, SlideFinished] = {}
         self.rows: dict[str, Row] = {}
         self.buffer: list[SlideFinished] = []
@@ -383,7 +383,7 @@ def _between(
         outcomes={name: result.outcome for name, result in by_id.items()},
         blocks_of=blocks_of,
         params=config.heterogeneity,
-        score=config.score,
+        score=config.ihc_score,
         ish_score=config.ish_score,
     )
     found: dict[Table, list[Row]] = {

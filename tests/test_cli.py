@@ -151,8 +151,8 @@ def test_status_of_nothing_ends_alike_in_text_and_json(
 @pytest.mark.parametrize(
     ("config", "code", "words"),
     [
-        ("score: {strong_od: yes}", 2, "line 1: 'yes' means different things"),
-        ("score: {detect_od: 0.12}", 2, "score.detect_od is 0.12; expected one of ihc.ladder_od"),
+        ("ihc_score: {strong_od: yes}", 2, "line 1: 'yes' means different things"),
+        ("ihc_score: {detect_od: 0.12}", 2, "ihc_score.detect_od is 0.12; expected one of ihc.ladder_od"),
         ("ihc: {strong_od: 0.65}", 2, "ihc.strong_od is 0.65; expected one of ihc.ladder_od"),
         ("run: {endpoint_url: 'http://127.0.0.1:9'}", 3, "refuses us: tried to read it without credentials"),
     ],

@@ -26,9 +26,9 @@ def write(folder: Path, text: str) -> str:
 
 
 def test_defaults_then_file_then_environment(tmp_path: Path) -> None:
-    uri = write(tmp_path, "score: {weak_od: 0.25, strong_od: 0.7}\nrun:\n")
-    config = load_config(uri, environment={"HER2_SCORE__STRONG_OD": "0.65", "HOME": "/"})
-    assert config.score == dataclasses.replace(ScoreParams(), weak_od=0.25, strong_od=0.65)
+    uri = write(tmp_path, "ihc_score: {weak_od: 0.25, strong_od: 0.7}\nrun:\n")
+    config = load_config(uri, environment={"HER2_IHC_SCORE__STRONG_OD": "0.65", "HOME": "/"})
+    assert config.ihc_score == dataclasses.replace(ScoreParams(), weak_od=0.25, strong_od=0.65)
     assert load_config(environment={}) == Config()
 
 
@@ -47,23 +47,23 @@ def test_it_is_read_from_a_bucket(s3: Bucket) -> None:
 
 
 def test_the_resolved_record_is_plain_json_and_reads_back(tmp_path: Path) -> None:
-    config = load_config(environment={"HER2_SCORE__STRONG_OD": "0.7"})
+    config = load_config(environment={"HER2_IHC_SCORE__STRONG_OD": "0.7"})
     resolved = config.resolved()
     assert json.loads(json.dumps(resolved)) == resolved
-    assert resolved["score"]["strong_od"] == 0.7
+    assert resolved["ihc_score"]["strong_od"] == 0.7
     assert load_config(write(tmp_path, yaml.safe_dump(resolved)), environment={}) == config
     assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
-    uri = write(tmp_path, "scor: {}\nscore: {strong: 1, weak_od: x}\npyramid: {chunk: 3.5}\nprofile: 7")
+    uri = write(tmp_path, "scor: {}\nihc_score: {strong: 1, weak_od: x}\npyramid: {chunk: 3.5}\nprofile: 7")
     with pytest.raises(ConfigError) as caught:
         load_config(uri, environment={})
     lines = str(caught.value).splitlines()
     assert set(map(str.strip, lines[1:])) == {
-        "scor: unknown key; did you mean score?",
-        "score.strong: unknown key; did you mean score.strong_od?",
-        "score.weak_od: found 'x'; should be a valid number",
+        "scor: unknown key; did you mean ihc_score?",
+        "ihc_score.strong: unknown key; did you mean ihc_score.strong_od?",
+        "ihc_score.weak_od: found 'x'; should be a valid number",
         "pyramid.chunk: found 3.5; should be a valid integer",
         "profile: found 7; expected a mapping of keys to values",
     }
@@ -74,15 +74,15 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     [
         (
             "[1]",
-            "found list; expected sections pyramid, profile, ihc, ish, roi, score, ish_score, heterogeneity",
+            "found list; expected sections pyramid, profile, ihc, ish, roi, ihc_score, ish_score",
         ),
-        ("score: {weak_od: 0.3, weak_od: 0.2}", "line 1: weak_od is given twice"),
-        ("score:\n\tweak_od: 1", "cannot be read as YAML"),
-        ("score: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
-        ("score: {weak_od: 0.5}", "expected ascending numbers"),
-        ("score: {weak_od: .nan}", "should be a finite number"),
-        ("score: {rules: breast}", "not a rule set"),
-        ("score: {tumour_model: crowds}", "is no model"),
+        ("ihc_score: {weak_od: 0.3, weak_od: 0.2}", "line 1: weak_od is given twice"),
+        ("ihc_score:\n\tweak_od: 1", "cannot be read as YAML"),
+        ("ihc_score: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
+        ("ihc_score: {weak_od: 0.5}", "expected ascending numbers"),
+        ("ihc_score: {weak_od: .nan}", "should be a finite number"),
+        ("ihc_score: {rules: breast}", "not a rule set"),
+        ("ihc_score: {tumour_model: crowds}", "is no model"),
         ("pyramid: {chunk: 500}", "expected a power of two"),
         ("pyramid: {shard: 5000}", "times a power of two"),
         ("pyramid: {codec: lz5}", "expected source, blosc-lz4"),
@@ -105,33 +105,33 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ),
         ("run: {scratch_dir: " + "x" * 20_000_000 + "}", "characters; expected 262144 at most"),
         ("run: {endpoint_url: 'http://h/?X-Amz-Signature=1'}", "endpoint_url carries a query"),
-        ("score: {strong_od: yes}", "line 1: 'yes' means different things to different programs"),
-        ("score:\n  calibration: no", "line 2: 'no' means different things"),
-        ("score: {calibration: Off}", "'Off' means different things"),
-        ("score: {min_cells: 020}", "'020' means different things"),
-        ("score: {min_cells: 0x10}", "'0x10' means different things"),
-        ("score: {min_cells: 1:30}", "'1:30' means different things"),
-        ("score: {min_cells: 1_0}", "'1_0' means different things"),
-        ("score: {min_cells: true}", "score.min_cells: found True; should be a valid integer"),
-        ("score: {min_cells: 20.0}", "score.min_cells: found 20.0; should be a valid integer"),
-        ("score: {min_cells: '20'}", "score.min_cells: found '20'; should be a valid integer"),
-        ("score:\n  strong_od: 0,7", "found '0,7'; should be a valid number: write a point, not a comma"),
-        ("score: {calibration: 2024}", "found 2024; should be a valid string: write it in quotes"),
-        ("score: {detect_od: 0.12}", "score.detect_od is 0.12; expected one of ihc.ladder_od"),
+        ("ihc_score: {strong_od: yes}", "line 1: 'yes' means different things to different programs"),
+        ("ihc_score:\n  calibration: no", "line 2: 'no' means different things"),
+        ("ihc_score: {calibration: Off}", "'Off' means different things"),
+        ("ihc_score: {min_cells: 020}", "'020' means different things"),
+        ("ihc_score: {min_cells: 0x10}", "'0x10' means different things"),
+        ("ihc_score: {min_cells: 1:30}", "'1:30' means different things"),
+        ("ihc_score: {min_cells: 1_0}", "'1_0' means different things"),
+        ("ihc_score: {min_cells: true}", "ihc_score.min_cells: found True; should be a valid integer"),
+        ("ihc_score: {min_cells: 20.0}", "ihc_score.min_cells: found 20.0; should be a valid integer"),
+        ("ihc_score: {min_cells: '20'}", "ihc_score.min_cells: found '20'; should be a valid integer"),
+        ("ihc_score:\n  strong_od: 0,7", "found '0,7'; should be a valid number: write a point, not a comma"),
+        ("ihc_score: {calibration: 2024}", "found 2024; should be a valid string: write it in quotes"),
+        ("ihc_score: {detect_od: 0.12}", "ihc_score.detect_od is 0.12; expected one of ihc.ladder_od"),
         ("ihc: {strong_od: 0.65}", "ihc.strong_od is 0.65; expected one of ihc.ladder_od"),
         ("ihc: {expansion_um: 1000}", "ihc.expansion_um is 1000.0; expected 1 to 25"),
-        ("score: {strong_od: 60}", "score.strong_od is 60.0; expected 10 at most"),
-        ("score: {full_cells: 1000000000000000}", "expected 1e+12 at most"),
+        ("ihc_score: {strong_od: 60}", "ihc_score.strong_od is 60.0; expected 10 at most"),
+        ("ihc_score: {full_cells: 1000000000000000}", "expected 1e+12 at most"),
         ("pyramid: {chunk: 1048576, shard: 1048576}", "pyramid.chunk is 1048576; expected 16 to 4096"),
-        ("score: {grid_od: [" + ", ".join(f"{i / 100}" for i in range(1, 99)) + "]}", "has 98 entries"),
-        ("score: {calibration: " + "x" * 200 + "}", "expected a name of 128 characters at most"),
+        ("ihc_score: {grid_od: [" + ", ".join(f"{i / 100}" for i in range(1, 99)) + "]}", "has 98 entries"),
+        ("ihc_score: {calibration: " + "x" * 200 + "}", "expected a name of 128 characters at most"),
         ("? [a, b]\n: 1", "line 1: a key is a name, not a list"),
         ("1: 2", "1: unknown key"),
         ("2024-13-45: x", "2024-13-45: unknown key"),
-        ("score: {calibration: 2024-13-45, weak: 1}", "score.weak: unknown key"),
+        ("ihc_score: {calibration: 2024-13-45, weak: 1}", "ihc_score.weak: unknown key"),
         ("a: &a [x]\nrun: {workers: *a}", "line 1: anchors (&) and aliases (*) are not read"),
         ("run: {workers: !!int '5'}", "tags ('tag:yaml.org,2002:int') are not read"),
-        ("score: {calibration: a\0b}", "cannot be read as YAML"),
+        ("ihc_score: {calibration: a\0b}", "cannot be read as YAML"),
         ("[" * 100_000, "more than 8 levels"),
         ("? " * 100_000, "more than 8 levels"),
         ("- " * 100_000, "more than 8 levels"),
@@ -168,10 +168,14 @@ def test_a_message_does_not_grow_with_the_input(tmp_path: Path, text: str) -> No
 def test_numbers_of_both_kinds_and_texts_in_quotes_are_taken(tmp_path: Path) -> None:
     uri = write(
         tmp_path,
-        "score: {strong_od: 1, weak_od: +2.5e-1, calibration: 'no'}\nrun: {workers: ~, scratch_dir: ~/x}",
+        "ihc_score: {strong_od: 1, weak_od: +2.5e-1, calibration: 'no'}\nrun: {workers: ~, scratch_dir: ~/x}",
     )
     config = load_config(uri, environment={})
-    assert (config.score.strong_od, config.score.weak_od, config.score.calibration) == (1.0, 0.25, "no")
+    assert (config.ihc_score.strong_od, config.ihc_score.weak_od, config.ihc_score.calibration) == (
+        1.0,
+        0.25,
+        "no",
+    )
     assert config.run.workers is None
     assert config.run.scratch().directory == str(Path.home() / "x")
 
@@ -190,8 +194,8 @@ def test_what_kubernetes_tells_of_services_is_no_configuration(variable: str) ->
     [("[0.05, 0.1", "cannot be read as YAML"), ("yes", "'yes' means different things"), ("{", "YAML")],
 )
 def test_a_malformed_variable_is_refused_in_words(value: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=f"environment variable HER2_SCORE__STRONG_OD: .*{words}"):
-        load_config(environment={"HER2_SCORE__STRONG_OD": value})
+    with pytest.raises(ConfigError, match=f"environment variable HER2_IHC_SCORE__STRONG_OD: .*{words}"):
+        load_config(environment={"HER2_IHC_SCORE__STRONG_OD": value})
 
 
 def test_credentials_in_the_endpoint_are_refused_and_not_repeated(tmp_path: Path) -> None:
@@ -200,15 +204,15 @@ def test_credentials_in_the_endpoint_are_refused_and_not_repeated(tmp_path: Path
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize("variable", ["HER2_SCORE_STRONG_OD", "HER2_SCORE__STRONGOD"])
+@pytest.mark.parametrize("variable", ["HER2_IHC_SCORE_STRONG_OD", "HER2_IHC_SCORE__STRONGOD"])
 def test_a_misspelt_variable_is_refused(variable: str) -> None:
-    with pytest.raises(ConfigError, match=f"{variable}: unknown; did you mean HER2_SCORE__STRONG_OD"):
+    with pytest.raises(ConfigError, match=f"{variable}: unknown; did you mean HER2_IHC_SCORE__STRONG_OD"):
         load_config(environment={variable: "0.7"})
 
 
 def test_a_bad_variable_is_named_as_the_source() -> None:
-    with pytest.raises(ConfigError, match=r"found 'abc' \(from HER2_SCORE__STRONG_OD\)"):
-        load_config(environment={"HER2_SCORE__STRONG_OD": "abc"})
+    with pytest.raises(ConfigError, match=r"found 'abc' \(from HER2_IHC_SCORE__STRONG_OD\)"):
+        load_config(environment={"HER2_IHC_SCORE__STRONG_OD": "abc"})
 
 
 def test_a_missing_file_is_refused_in_words() -> None:
@@ -222,8 +226,8 @@ def test_the_published_schema_is_current_and_means_the_same() -> None:
     jsonschema.Draft202012Validator.check_schema(published)
     validator = jsonschema.Draft202012Validator(published)
     validator.validate(load_config(environment={}).resolved())
-    assert not validator.is_valid({"score": {"strong": 0.7}})
-    assert not validator.is_valid({"score": {"strong_od": "high"}})
+    assert not validator.is_valid({"ihc_score": {"strong": 0.7}})
+    assert not validator.is_valid({"ihc_score": {"strong_od": "high"}})
 
 
 def test_the_published_list_of_parameters_is_current_and_complete() -> None:
@@ -235,6 +239,24 @@ def test_the_published_list_of_parameters_is_current_and_complete() -> None:
             assert re.search(rf"^\| `{key}` \| .+ \| \w.+ \|$", sections[section], re.M), key
 
 
+def test_a_section_is_read_by_its_old_name_with_a_notice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = write(tmp_path, "score: {weak_od: 0.25}")
+    found = load_config(uri, environment={"HER2_SCORE__STRONG_OD": "0.65"})
+    assert found == load_config(
+        environment={"HER2_IHC_SCORE__WEAK_OD": "0.25", "HER2_IHC_SCORE__STRONG_OD": "0.65"}
+    )
+    assert [record.message for record in caplog.records] == [
+        f"{uri}: the section score is called ihc_score now; it was read",
+        "environment variable HER2_SCORE__STRONG_OD is called HER2_IHC_SCORE__STRONG_OD now; it was read",
+    ]
+    with pytest.raises(ConfigError, match="sections score and ihc_score are one; expected ihc_score alone"):
+        load_config(write(tmp_path, "score: {weak_od: 0.25}\nihc_score: {weak_od: 0.3}"), environment={})
+    with pytest.raises(ConfigError, match="HER2_IHC_SCORE__WEAK_OD and HER2_SCORE__WEAK_OD are one setting"):
+        load_config(environment={"HER2_SCORE__WEAK_OD": "0.25", "HER2_IHC_SCORE__WEAK_OD": "0.3"})
+
+
 def test_a_cohort_has_a_name_or_none() -> None:
     assert load_config(environment={"HER2_RUN__COHORT": "trial 7"}).run.cohort == "trial 7"
     with pytest.raises(ConfigError, match="expected a name, or null"):
@@ -243,8 +265,8 @@ def test_a_cohort_has_a_name_or_none() -> None:
 
 def test_ish_rules_are_those_of_the_tumour_and_no_others() -> None:
     for rules in ("gastric_resection", "gastric_biopsy"):
-        config = load_config(environment={"HER2_SCORE__RULES": rules})
+        config = load_config(environment={"HER2_IHC_SCORE__RULES": rules})
         assert config.ish_score.rules == "ish_gastric_toga"
-    mixed = {"HER2_SCORE__RULES": "gastric_biopsy", "HER2_ISH_SCORE__RULES": "ish_asco_cap_2018"}
+    mixed = {"HER2_IHC_SCORE__RULES": "gastric_biopsy", "HER2_ISH_SCORE__RULES": "ish_asco_cap_2018"}
     with pytest.raises(ConfigError, match="ish_asco_cap_2018 is for breast, gastric_biopsy for gastric"):
         load_config(environment=mixed)

@@ -177,7 +177,7 @@ def test_cells_of_a_slide_are_chosen_by_the_model_that_the_configuration_names(
     own: tuple[Path, str], tmp_path: Path
 ) -> None:
     path, _ = own
-    params = named(tmp_path, path).score
+    params = named(tmp_path, path).ihc_score
     model = load_model(params.tumour_model)
     assert (model.name, model.inputs) == ("lab", json.loads(path.read_text())["inputs"])
     cells, tumour = planted(9)
@@ -199,13 +199,13 @@ def test_results_are_keyed_by_the_model_and_not_by_where_it_lies(
     shutil.copy(path, tmp_path / "copy.json")
     config, copied = named(tmp_path, path), named(tmp_path, tmp_path / "copy.json")
     assert config == copied
-    assert key(config.score) != key(ScoreParams())
+    assert key(config.ihc_score) != key(ScoreParams())
     stored = json.loads(path.read_text())
     (tmp_path / "copy.json").write_text(json.dumps(stored | {"inputs": "another digest"}))
-    assert key(named(tmp_path, tmp_path / "copy.json").score) != key(config.score)
-    (tmp_path / "again.yaml").write_text(json.dumps({"score": config.resolved()["score"]}))
+    assert key(named(tmp_path, tmp_path / "copy.json").ihc_score) != key(config.ihc_score)
+    (tmp_path / "again.yaml").write_text(json.dumps({"ihc_score": config.resolved()["ihc_score"]}))
     again = load_config(str(tmp_path / "again.yaml"), environment={})  # as it is stored with the run
-    assert again.score == config.score
+    assert again.ihc_score == config.ihc_score
 
 
 def test_other_regions_make_the_next_version(run: Path, own: tuple[Path, str], tmp_path: Path) -> None:

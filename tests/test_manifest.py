@@ -156,8 +156,8 @@ def test_what_has_no_rules_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         require_rules(rows, Judging(ScoreParams(), ISHScoreParams()), "m.csv")
     assert str(caught.value).splitlines()[1].strip() == (
-        "slide a: gastric has the rule sets gastric_biopsy, gastric_resection, and score.rules is "
-        "breast_asco_cap_2018; write its specimen_type, or set score.rules to one of them"
+        "slide a: gastric has the rule sets gastric_biopsy, gastric_resection, and ihc_score.rules is "
+        "breast_asco_cap_2018; write its specimen_type, or set ihc_score.rules to one of them"
     )
     text = f"{HEADER},tumour_type\na,c,a.tif,HER2-IHC,gastric\nb,c,b.tif,HER2-FISH,breast\n"
     assert problems(tmp_path, text) == [

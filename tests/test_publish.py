@@ -240,7 +240,7 @@ def test_what_changed_is_worked_on_again(scored: Store) -> None:
     assert [row.slide_id for row in division.work] == ["s00"]
     assert {row.slide_id for row, _ in division.beside} == {"s01", "s18", "s19"}  # where it was, where it is
     assert not divide(made("r2", scored, rows[1:])).is_idle  # s00 has to go
-    settings = load_config(environment={"HER2_SCORE__STRONG_OD": "0.9"})
+    settings = load_config(environment={"HER2_IHC_SCORE__STRONG_OD": "0.9"})
     assert len(divide(replace(run, config=settings)).work) == 50
 
 

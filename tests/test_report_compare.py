@@ -40,7 +40,7 @@ def runs(tmp_path: Path) -> tuple[Store, Store]:
     )
     new = [same, slide("rose", membrane_od_mean=0.5), unscored("lost", "failed", "timeout"), slide("new")]
     lost = specimen(new[2:3], her2_status="Indeterminate", her2_class="indeterminate")
-    setting = {"score": {"detect_od": 0.2}, "run": {"workers": 8}}
+    setting = {"ihc_score": {"detect_od": 0.2}, "run": {"workers": 8}}
     write_run(
         after,
         new,
@@ -75,7 +75,7 @@ def test_measures_settings_and_distributions_stand_side_by_side(runs: tuple[Stor
     less = {row["slide_id"]: row["membrane_od_mean"] for row in found["numbers"].to_pylist()}
     assert less == {"same": 0.0, "rose": pytest.approx(0.2), "lost": None}
     assert found["settings"].to_pylist() == [
-        {"kind": "setting", "name": "score.detect_od", "before": "0.1", "after": "0.2"}
+        {"kind": "setting", "name": "ihc_score.detect_od", "before": "0.1", "after": "0.2"}
     ]
     rows = [row for row in found["distributions"].to_pylist() if row["of"] == "slides"]
     reached = {row["value"]: (row["before"], row["after"]) for row in rows}

@@ -27,7 +27,7 @@ def rule_text(folder: str, name: str) -> str:
     """
     known = rule_files(folder)
     if name not in known:
-        key = {"ihc": "score.rules", "ish": "ish_score.rules"}.get(folder, "rules")
+        key = {"ihc": "ihc_score.rules", "ish": "ish_score.rules"}.get(folder, "rules")
         raise ConfigError(
             f"{key} is {shown(name)}, which is not a rule set; expected one of {', '.join(known)}"
         )

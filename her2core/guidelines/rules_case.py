@@ -125,7 +125,7 @@ def require_one_tumour(ihc: RuleSet, ish: ISHRules) -> None:
     if ihc.tumour != ish.tumour:
         raise ConfigError(
             f"ish_score.rules: {ish.name} is for {ish.tumour}, {ihc.name} for {ihc.tumour}; leave it out, "
-            "and ISH is judged by the rules of the tumour that score.rules is for"
+            "and ISH is judged by the rules of the tumour that ihc_score.rules is for"
         )
 
 

@@ -198,7 +198,7 @@ CELLS = Table(
                "dark to measure); 0 is good."),
         Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
         Column("tumour_probability", SINGLE, "fraction", "Chance that it is a tumour cell by "
-               "score.tumour_model, which sees no DAB.", True),
+               "ihc_score.tumour_model, which sees no DAB.", True),
         Column("stained_nest", FLAG, "", "Of the cells within 25 µm, itself included, 70 % or more are of "
                "class 1 or higher.", True),
         Column("tumour_rule", FLAG, "", "Looks like a tumour cell: tumour_probability of 0.5 or more, or "

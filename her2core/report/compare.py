@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from her2core.config import renamed
 from her2core.errors import ConfigError
 from her2core.report.build import FOLDER, data_folder, run_facts, vocabulary
 from her2core.report.data_files import write_tables
@@ -23,7 +24,7 @@ from her2core.scoring.tumour import load_model
 from her2core.storage.store import Store
 
 SCRIPTS = ("page.js", "figures.js", "paged.js", "compare.js")
-TUMOUR_MODEL = "score.tumour_model"
+TUMOUR_MODEL = "ihc_score.tumour_model"
 """Setting that may hold a whole model."""
 RESULTS = ("state", "her2_class", "score", "ish_group")
 """What of a slide is its result."""
@@ -227,7 +228,7 @@ def setting_changes(before: Row, after: Row) -> list[Row]:
     """Settings and versions that differ; of a run's own settings, which change no result, none."""
     rows = []
     for kind, column in (("setting", "configuration"), ("version", "versions")):
-        old, new = (_flat(json.loads(run[column])) for run in (before, after))
+        old, new = (_flat(renamed(json.loads(run[column]))) for run in (before, after))
         rows += [
             {"kind": kind, "name": name, "before": old.get(name), "after": new.get(name)}
             for name in sorted(old.keys() | new.keys())

@@ -127,7 +127,7 @@ def completeness_column(params: ScoreParams, ladder_od: Sequence[float]) -> str:
     """
     if params.detect_od not in ladder_od:
         raise ConfigError(
-            f"score.detect_od is {params.detect_od}, not a cut-point of the completeness ladder "
+            f"ihc_score.detect_od is {params.detect_od}, not a cut-point of the completeness ladder "
             f"{list(ladder_od)}; choose one of these, or put it in the place of one of ihc.ladder_od"
         )
     return ladder_columns(ladder_od)[list(ladder_od).index(params.detect_od)]

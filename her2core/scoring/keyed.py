@@ -46,7 +46,8 @@ class Judging:
             what = " ".join(part for part in (tumour, specimen) if part)
             raise ConfigError(
                 f"slide {slide.slide_id}: {what} has the rule sets {', '.join(found) or 'none'}, and "
-                f"score.rules is {own.name}; write its specimen_type, or set score.rules to one of them"
+                f"ihc_score.rules is {own.name}; write its specimen_type, or "
+                "set ihc_score.rules to one of them"
             )
         ish = self.ish if tumour == own.tumour else replace(self.ish, rules=ish_rules_for(tumour))
         return Judging(replace(self.score, rules=name), ish)

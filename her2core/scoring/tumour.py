@@ -198,8 +198,8 @@ def load_model(named: str) -> TumourModel:
     known = shipped_models()
     if named not in known:
         raise ConfigError(
-            f"score.tumour_model is {shown(named)}, which is no model; expected one of {', '.join(known)}, "
-            "or the address of a model that her2 learn-tumour wrote (.json)"
+            f"ihc_score.tumour_model is {shown(named)}, which is no model; expected one of "
+            f"{', '.join(known)}, or the address of a model that her2 learn-tumour wrote (.json)"
         )
     text = _models().joinpath(f"{named}.json").read_text(encoding="utf-8")
     return parse_model(text, named, expected=named)

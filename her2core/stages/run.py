@@ -111,7 +111,7 @@ def _read_inputs(manifest: str, config: str | None) -> tuple[Config, tuple[Slide
     settings = load_config(config)
     data = manifest_bytes(manifest, settings.run.endpoint_url)
     rows = check_rows(manifest, *parse_sheet(manifest, data, REQUIRED))
-    require_rules(rows, Judging(settings.score, settings.ish_score), manifest)
+    require_rules(rows, Judging(settings.ihc_score, settings.ish_score), manifest)
     reach_slides([row.uri for row in rows if not row.exclude], settings.run.endpoint_url)
     return settings, rows, data
 

@@ -56,7 +56,7 @@ class SlideWork:
     @property
     def judging(self) -> Judging:
         """Parameters of its score, with the rules that are for it."""
-        return Judging(self.config.score, self.config.ish_score).of(self.row)
+        return Judging(self.config.ihc_score, self.config.ish_score).of(self.row)
 
 
 @dataclass(frozen=True, slots=True)

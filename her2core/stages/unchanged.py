@@ -119,6 +119,7 @@ def row_digests(run: Run) -> dict[str, str]:
     """Digest, by slide, of its manifest row and all that decides its result beside the slide itself."""
     settings = run.config.resolved()
     settings.pop("run")
+    settings["score"] = settings.pop("ihc_score")  # as it was called when recipes began
     recipe = content_key("recipe", 1, {}, [json.dumps([settings, list(STAGES)], sort_keys=True, default=str)])
     texts = {row.slide_id: json.dumps(keyed_fields(row), sort_keys=True, default=str) for row in run.rows}
     return {slide_id: content_key("row", 1, {}, [recipe, text]) for slide_id, text in texts.items()}
