@@ -29,6 +29,7 @@ from her2core.guidelines.rules_ihc import load_rules
 from her2core.guidelines.rules_ish import ish_rules_for, load_ish_rules
 from her2core.params import (
     FORBID_UNKNOWN,
+    RENAMED,
     HeterogeneityParams,
     IHCParams,
     ISHParams,
@@ -55,8 +56,6 @@ OF_SERVICES = re.compile(
 """What Kubernetes and Docker tell of a service whose name begins with ``her2``; nothing of ours looks so."""
 LOOKS_MEANT = 0.75
 """Likeness (difflib) from which a variable is a misspelt one of ours, and not somebody else's. Ours."""
-RENAMED = {"score": "ihc_score"}
-"""Sections that had another name: the old one is still read, and a log line names the new one."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -225,7 +224,7 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
     ConfigError
         Naming every unknown key with its nearest known one, and every value that is refused.
     """
-    values = renamed(_read(uri), uri) if uri is not None else {}
+    values = _renamed(_read(uri), uri) if uri is not None else {}
     origins = _merge_environment(values, os.environ if environment is None else environment)
     try:
         # Of JSON pydantic takes lists for tuples and is strict in all else: no text becomes a number.
@@ -358,14 +357,8 @@ def _read(uri: str) -> dict[str, Any]:
     return {section: {} if part is None else part for section, part in values.items()}
 
 
-def renamed(values: Mapping[str, Any], uri: str = "") -> dict[str, Any]:
-    """A configuration with its sections under their names of today, as files and earlier runs may hold it.
-
-    Raises
-    ------
-    ConfigError
-        If a section is given by both names.
-    """
+def _renamed(values: Mapping[str, Any], uri: str) -> dict[str, Any]:
+    """What a file holds, its sections by their names of today."""
     found = dict(values)
     for old, new in RENAMED.items():
         if old not in found:
@@ -373,8 +366,7 @@ def renamed(values: Mapping[str, Any], uri: str = "") -> dict[str, Any]:
         if new in found:
             raise ConfigError(f"{uri}: sections {old} and {new} are one; expected {new} alone.")
         found[new] = found.pop(old)
-        if uri:
-            log.warning("%s: the section %s is called %s now; it was read", uri, old, new)
+        log.warning("%s: the section %s is called %s now; it was read", uri, old, new)
     return found
 
 
