@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
+RENAMED = {"score": "ihc_score"}
+"""Sections of the configuration that had another name, which files and earlier runs may hold."""
 FORBID_UNKNOWN: Any = {"extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
 """How pydantic validates configuration text into these classes, and what the published schema allows."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from her2core.config import renamed
 from her2core.errors import ConfigError
+from her2core.params import RENAMED
 from her2core.report.build import FOLDER, data_folder, run_facts, vocabulary
 from her2core.report.data_files import write_tables
 from her2core.report.page import assemble, columns, rounded
@@ -228,13 +228,18 @@ def setting_changes(before: Row, after: Row) -> list[Row]:
     """Settings and versions that differ; of a run's own settings, which change no result, none."""
     rows = []
     for kind, column in (("setting", "configuration"), ("version", "versions")):
-        old, new = (_flat(renamed(json.loads(run[column]))) for run in (before, after))
+        old, new = (_flat(_renamed(json.loads(run[column]))) for run in (before, after))
         rows += [
             {"kind": kind, "name": name, "before": old.get(name), "after": new.get(name)}
             for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name) and not name.startswith("run.")
         ]
     return rows
+
+
+def _renamed(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of a configuration by their names of today."""
+    return {RENAMED.get(name, name): section for name, section in sections.items()}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
