@@ -1,5 +1,5 @@
 """The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, export, clinical,
-learn-tumour, report, view, synth.
+background, learn-tumour, report, view, synth.
 
 Exit codes
 ----------
@@ -30,6 +30,7 @@ from her2cli import look, run  # noqa: F401  # each adds its verbs, in the order
 # isort: split
 from her2cli import (  # noqa: F401
     answers,
+    background,
     clinical,
     export,
     ingest,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 PYRAMID = 4
 """The same slide and parameters would give other pixels or files."""
-PROFILE = 5
+PROFILE = 6
 """The same pyramid and parameters would give another profile or tissue mask."""
 CELLS = 11
 """The same pixels and parameters would give other rows, or other parts."""

@@ -153,6 +153,10 @@ def test_field_without_glass_says_so() -> None:
     assert (profile.stain.i0, profile.stain.i0_source) == (stated.background, "stated")
     assert profile.stain.i0_brightest is None
     assert "background_unknown" not in profile.quality.reasons
+    darker = ProfileParams(background=(200.0, 242.0, 240.0))  # of another light: its patches are brighter
+    again, _ = profiled(rgb, params=darker)
+    assert again.stain.i0_source == "bright_end"
+    assert "background_unknown" in again.quality.reasons
     with pytest.raises(ValueError, match="three grey levels, 20 to 255"):
         ProfileParams(background=(243.0, 242.0, 10.0))
 

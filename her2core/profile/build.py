@@ -87,11 +87,14 @@ def build_profile(
 
 
 def _background(slide: SampledSlide, coarse: Pixels, params: ProfileParams) -> tissue.Background:
-    """Background of a bright-field slide: measured on glass, else stated, else guessed."""
+    """Background of a bright-field slide: measured on glass, else stated, else guessed.
+
+    What is stated is of another light where the slide's own patches outshine it, and then of no use.
+    """
     guess = tissue.bright_end(*slide.histograms(tissue.PATCH_UM))
     found = tissue.without_false_glass(tissue.find_background(coarse, params), guess)
     if found.source == "bright_end" and params.background is not None:
-        return tissue.Background(params.background, "stated")
+        return tissue.without_false_glass(tissue.Background(params.background, "stated"), guess)
     return found
 
 

@@ -130,10 +130,13 @@ def bright_end(patches: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) ->
 
 
 def without_false_glass(found: Background | None, guess: Background) -> Background:
-    """The background found on glass, or the guess: pale smooth tissue is no glass if patches outshine it."""
+    """The background that was found or stated, or the guess if patches outshine it.
+
+    Then the glass was pale smooth tissue, or the statement is of another light.
+    """
     if found is None:
         return guess
-    if found.source != "glass":
+    if found.source == "white":
         return found
     darker = max(bright - glass for bright, glass in zip(guess.i0, found.i0, strict=True))
     return guess if darker > MAX_OUTSHONE else found

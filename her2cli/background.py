@@ -1,0 +1,82 @@
+"""The verb that proposes the background of slides without glass: ``background``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
+from her2core.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from her2core.analysis.background import Proposal
+
+MOST_NAMED = 5
+"""Most slides that a line names. Ours."""
+
+
+@app.command("background", epilog=EXIT_CODES)
+def background_command(
+    run: RunOutput,
+    manifest: Annotated[
+        str | None, typer.Option(help="Manifest to complete with what is proposed; with --out.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="The completed manifest, a new file beside the other.")
+    ] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Propose the light through glass for slides that show none, from slides of the same scanner that do."""
+    from her2core.analysis.background import complete_manifest, propose
+    from her2core.storage.store import Store
+
+    if (manifest is None) != (out is None):
+        raise ConfigError("--manifest and --out go together: the manifest, and the file to write beside it")
+    if manifest is not None and out is not None and _folder(manifest) != _folder(out):
+        raise ConfigError(f"--out {out}: expected a file beside {manifest}, from where its addresses count")
+    store = Store(run, endpoint_url=endpoint_url)
+    store.reach()
+    found = propose(store)
+    filled = None
+    if manifest is not None and out is not None:
+        data, filled = complete_manifest(manifest, found, endpoint_url)
+        place = Store(_folder(out), endpoint_url=endpoint_url)
+        if not place.put_if_absent(out.rpartition("/")[2], data):
+            raise StoreError(f"--out {out}: there is a file already; name another")
+    if as_json:
+        batches = [asdict(one) | {"proposed": one.text or None} for one in found]
+        typer.echo(json.dumps({"batches": batches, "manifest": out, "filled": filled}, indent=1))
+        return
+    console.print(_table(found))
+    if out is not None:
+        console.print(f"{out}: background of {filled} slides. Look at it, then run with it.", soft_wrap=True)
+    console.print("Research use only, not for diagnosis.", highlight=False)
+
+
+def _folder(uri: str) -> str:
+    folder = uri.rpartition("/")[0]
+    return folder or ("/" if uri.startswith("/") else ".")
+
+
+def _table(found: tuple[Proposal, ...]) -> Table:
+    columns = ("assay", "scanner", "laboratory", "with glass", "R;G;B", "off by", "without", "proposed")
+    shown = Table(*columns, box=None, title="Light through empty glass, by batch", title_justify="left")
+    for one in found:
+        levels = "–" if one.background is None else ";".join(f"{level:g}" for level in one.background)
+        off = "–" if one.off is None else f"{one.off:g}"
+        said = one.text or (one.refused if one.lacking else "–")
+        if one.outshone:
+            said += f"; brighter than this glass, not given: {_named(one.outshone)}"
+        batch = (one.assay, one.scanner or "–", one.laboratory or "–")
+        shown.add_row(*batch, str(one.with_glass), levels, off, _named(one.lacking), said)
+    return shown
+
+
+def _named(slides: tuple[str, ...]) -> str:
+    more = f" and {len(slides) - MOST_NAMED} more" if len(slides) > MOST_NAMED else ""
+    return ", ".join(slides[:MOST_NAMED]) + more if slides else "–"
