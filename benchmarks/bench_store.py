@@ -1,6 +1,7 @@
 """One large slide through a real run's stages on a real S3 server with a distance: who waits for what.
 
     python benchmarks/bench_store.py [--slide FILE] [--codec source] [--latency-ms 30] [--mb-s 60]
+    python benchmarks/bench_store.py --clients   # s3fs against obstore, alone
 
 The slide lies in the bucket, and so does the output. The server is Ceph's RADOS gateway
 (`tests/tools/radosgw.py`) behind a proxy that delays every request and bounds each connection's bytes a
@@ -37,6 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from slides import machine, real_slide
 
@@ -331,6 +333,60 @@ def measure(
         args.trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def race(endpoint: str, rounds: int = 5) -> None:
+    """What a worker asks of a store, by both clients in turn: wall time, processor time, megabytes a second.
+
+    Six shards of 2.5 MB stored, 64 ranges of 200 kB read of them at once, and 20 small objects one by one.
+    """
+    import obstore
+    import s3fs
+    from obstore.store import S3Store
+
+    shards = {f"race/{number}": os.urandom(2_500_000) for number in range(6)}
+    ranges = [(f"race/{number % 6}", 30_000 * number, 30_000 * number + 200_000) for number in range(64)]
+    fs = s3fs.S3FileSystem(endpoint_url=endpoint)
+    rust = S3Store(
+        "bench", endpoint=endpoint, region="us-east-1", virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )  # fmt: skip
+
+    def ours() -> Iterator[int]:
+        fs.pipe({f"bench/{path}": body for path, body in shards.items()})
+        yield sum(map(len, shards.values()))
+        paths, starts, ends = zip(*ranges, strict=True)
+        yield sum(map(len, fs.cat_ranges([f"bench/{path}" for path in paths], starts, ends)))
+        yield sum(len(fs.cat_file("bench/race/small", max_concurrency=1)) for _ in range(20))
+
+    def theirs() -> Iterator[int]:
+        async def put() -> None:
+            await asyncio.gather(*(obstore.put_async(rust, path, body) for path, body in shards.items()))
+
+        async def get() -> int:
+            asked = (obstore.get_range_async(rust, path, start=low, end=high) for path, low, high in ranges)
+            return sum(map(len, await asyncio.gather(*asked)))
+
+        asyncio.run(put())
+        yield sum(map(len, shards.values()))
+        yield asyncio.run(get())
+        yield sum(len(bytes(obstore.get(rust, "race/small").bytes())) for _ in range(20))
+
+    fs.pipe_file("bench/race/small", b"x" * 2000)
+    found: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    for number in range(rounds + 1):
+        for name, client in (("s3fs", ours), ("obstore", theirs)):
+            asked = client()
+            for what in ("6 shards stored", "64 ranges", "20 small, in turn"):
+                wall, cpu = time.perf_counter(), time.process_time()
+                moved = next(asked)
+                spent = time.perf_counter() - wall, time.process_time() - cpu, moved
+                if number:  # the first connects
+                    found.setdefault((what, name), []).append(spent)
+    for (what, name), each in sorted(found.items()):
+        wall, cpu = (float(np.median(column)) for column in list(zip(*each, strict=True))[:2])
+        speed = each[0][2] / wall / 1e6
+        print(f"{what:20}{name:10}{wall * 1e3:8.0f} ms{cpu * 1e3:8.0f} ms CPU{speed:8.1f} MB/s")
+
+
 OF_A_SLIDE = ("pyramids", "parts", "outlines", "regions", "pictures", "journal", "stages")
 """Folders whose objects are of one slide; beside them are its files of rows, one of each of two tables."""
 
@@ -345,12 +401,18 @@ def main() -> None:
     parser.add_argument("--mb-s", type=float, default=60, help="of one connection, each way")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--trace", type=Path, help="write every request as a line of JSON")
+    parser.add_argument("--clients", action="store_true", help="only hold s3fs against obstore")
     parser.add_argument("--folder", type=Path, help="for slides that are made; kept")
     args = parser.parse_args()
     if reason := unavailable():
         sys.exit(reason)
     with tempfile.TemporaryDirectory() as temporary:
         args.folder = args.folder or Path(temporary)
+        if args.clients:
+            with distant_bucket(args.latency_ms / 1e3, args.mb_s * 1e6) as (_, endpoint, _):
+                print(machine("s3fs", "obstore"))
+                race(endpoint)
+            return
         slide, small = args.slide or args.folder / "slide.svs", args.folder / "small.svs"
         for path, across in ((slide, 4), (small, 1)):
             if not path.exists():

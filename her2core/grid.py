@@ -11,13 +11,16 @@
 Levels come in bands of ``b = log2(shard / chunk) + 1``. A shard of a band's first level covers the same
 ground as one shard of every other level of that band, so one task can write all of them, whole.
 
-Where level 0 holds a slide's own tiles, the first band is another (chunk 512, shard 4096)::
+Where level 0 holds a slide's own tiles, the first band is another (chunk 512, shard 4096, block 4)::
 
-    level 0   tiles of the slide, as they are
+    level 0   tiles of the slide, as they are: a block of 4 x 4 shards
     level 1   not stored: half as many bytes as level 0, and every scanner's own pyramid leaves it out
-    level 2   1024 px a shard, 2 x 2 chunks      with loss, for viewers
-    level 3   512 px, one chunk                  with loss, for viewers
-    level 4   256 px, one small chunk            exact; the next band begins above it
+    level 2   4096 px a shard, 8 x 8 chunks      with loss, for viewers
+    level 3   2048 px, 4 x 4 chunks              with loss, for viewers
+    level 4   1024 px, 2 x 2 chunks              exact; the next band begins above it
+
+Copied tiles are so small that a task makes a block of shards: the other levels are then few objects, and what
+is read and stored for one shard goes on while the next is made.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ from her2core.records import Box
 EXACT_LEVEL = 4
 """Level from which on a pyramid of copied tiles is stored without loss (ours: 1/256 of the pixels, and the
 profile's coarse picture lies at 4 or above for any slide of up to 0.7 µm/px)."""
+BLOCK = 4
+"""Edge, in shards, of the block of a task that copies tiles. Ours: 16 shards are two seconds of work, and a
+slide of two gigapixels is then eight tasks and 24 objects beside its level 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class Grid:
         Shard edge in pixels at level 0: ``chunk`` times a power of two.
     tile
         Chunk edge at level 0 where that holds a slide's own tiles; 0 where it is like any other.
+    block
+        Edge in shards of what one task makes; more than 1 only of copied tiles.
 
     Raises
     ------
@@ -59,6 +67,7 @@ class Grid:
     chunk: int
     shard: int
     tile: int = 0
+    block: int = 1
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -118,7 +127,9 @@ class Grid:
 
     def shard_px(self, level: int) -> int:
         """Shard edge at a level, in the level's own pixels."""
-        return self.shard >> (level if level < self.first_band else (level - self.first_band) % self.band)
+        if level < self.first_band:
+            return self.shard * (self.block if level else 1) >> level
+        return self.shard >> (level - self.first_band) % self.band
 
     def chunk_px(self, level: int) -> int:
         """Chunk edge at a level, in the level's own pixels."""
@@ -136,8 +147,19 @@ class Grid:
         return ((iy, ix) for iy in range(rows) for ix in range(columns))
 
     def tasks(self) -> tuple[tuple[int, int], ...]:
-        """``(iy, ix)`` of every task: the shards of level 0."""
-        return tuple(self.shards(0))
+        """``(iy, ix)`` of every task: the blocks of shards of level 0, row by row."""
+        rows, columns = (-(-count // self.block) for count in self.shard_counts(0))
+        return tuple((iy, ix) for iy in range(rows) for ix in range(columns))
+
+    def task_box(self, iy: int, ix: int) -> Box:
+        """Pixels of level 0 that a task makes."""
+        edge = self.shard * self.block
+        return Box(iy * edge, ix * edge, min((iy + 1) * edge, self.height), min((ix + 1) * edge, self.width))
+
+    def last_shard(self, iy: int, ix: int) -> tuple[int, int]:
+        """The shard of level 0 that a task writes last of all."""
+        rows, columns = self.shard_counts(0)
+        return min((iy + 1) * self.block, rows) - 1, min((ix + 1) * self.block, columns) - 1
 
     def shard_box(self, level: int, iy: int, ix: int) -> Box:
         """Pixels of a level that a shard holds, cut at the image's edge."""

@@ -155,7 +155,8 @@ class _Slide:
 
         def convert() -> Made[PyramidRef]:
             to = (store, source, f"pyramids/{keys.pyramid}", found.settled)
-            fan("pyramid", partial(tasks.convert, *to), found.shards, MOST_SHARDS["pyramid"])
+            most = max(MOST_SHARDS["pyramid"] * found.blocks // found.shards, 1)
+            fan("pyramid", partial(tasks.convert, *to), found.blocks, most)
             return one("pyramid-top", partial(tasks.finish_pyramid, *to, keys.pyramid))
 
         ref = found.pyramid or self._made("pyramid", keys.pyramid, convert)
@@ -242,9 +243,9 @@ def shares(items: int, most: int, room: int) -> int:
     Parameters
     ----------
     items
-        Level-0 shards: what there is to do.
+        Level-0 shards, or blocks of them: what there is to do.
     most
-        Shards of one task at most: what a lost worker costs.
+        Of these in one task at most: what a lost worker costs.
     room
         Tasks that the slide should have on the cluster.
     """

@@ -243,6 +243,8 @@ class PyramidRef:
         Why the slide's tiles were not copied although that was asked for; empty if they were, or it was not.
     tiles_encoded
         Of a slide whose tiles were copied: those that could not be, and are stored without loss.
+    block
+        Edge, in shards of level 0, of the ground of one shard of each level above it up to 4 (see ``grid``).
     """
 
     path: str
@@ -258,6 +260,7 @@ class PyramidRef:
     dtype: str = "uint8"
     fallback: str = ""
     tiles_encoded: int = 0
+    block: int = 1
 
     def shape(self, level: int) -> tuple[int, int]:
         """``(height, width)`` of any level; readers make those beyond the coarsest that is stored."""

@@ -7,7 +7,7 @@ and must not load what its workers compute with.
 
 from __future__ import annotations
 
-PYRAMID = 4
+PYRAMID = 5
 """The same slide and parameters would give other pixels or files."""
 PROFILE = 6
 """The same pyramid and parameters would give another profile or tissue mask."""

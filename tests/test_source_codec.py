@@ -353,5 +353,5 @@ def test_configuration_knows_source_alone(tmp_path: Path) -> None:
 def test_only_what_is_exact_is_read(made: tuple[Store, PyramidRef, Store, PyramidRef]) -> None:
     grid = grid_of_ref(made[1])
     assert [grid.exact_from(level) for level in range(7)] == [0, 0, 0, 0, 4, 5, 6]
-    assert grid.chunk_px(EXACT_LEVEL) == grid.shard_px(EXACT_LEVEL) == 16
-    assert grid.shard_box(EXACT_LEVEL, 0, 0) == Box(0, 0, 16, 16)
+    assert (grid.chunk_px(EXACT_LEVEL), grid.shard_px(EXACT_LEVEL)) == (16, 64)
+    assert grid.shard_box(EXACT_LEVEL, 0, 0) == Box(0, 0, 44, 57)

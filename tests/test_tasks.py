@@ -18,6 +18,7 @@ from her2core.stages.tasks import Share, SlideWork
 from her2core.storage.store import Store, record_of
 
 SMALL = {
+    "HER2_PYRAMID__CODEC": "zstd",  # a task a shard; copied tiles go in blocks of shards
     "HER2_PYRAMID__CHUNK": "256",
     "HER2_PYRAMID__SHARD": "512",
     "HER2_HETEROGENEITY__REPLICATES": "99",
@@ -45,7 +46,7 @@ def carry_out(work: SlideWork, count: int) -> SlideFinished:
     assert found.finished is None
     shares = [Share(number, count) for number in reversed(range(count))]
     to = (work.store, found.source, f"pyramids/{found.keys.pyramid}", found.settled)
-    assert sum(tasks.convert(*to, share) for share in shares) == found.shards == 6
+    assert sum(tasks.convert(*to, share) for share in shares) == found.blocks == found.shards == 6
     ref = tasks.finish_pyramid(*to, found.keys.pyramid).record
     frozen = tasks.profile(work, ref, found.keys.profile).record
     given = (work.store, ref, frozen, work.kernel, found.keys.cells, None, None)
@@ -88,7 +89,7 @@ def test_any_number_of_shares_gives_the_same_result_and_what_is_published_is_fou
     measured: list[str] = []
     rows_in = cells._rows_in
     monkeypatch.setattr(
-        cells, "_rows_in", lambda unit, tissue: measured.append(unit.part) or rows_in(unit, tissue)
+        cells, "_rows_in", lambda look, *rest: measured.append(look.unit.part) or rows_in(look, *rest)
     )
     store.delete(found.cells.parts[0])
     given = (store, found.pyramid, found.profile, work.kernel, keys.cells, None, None)

@@ -15,7 +15,8 @@ from her2core.readers import SlideReader, needs_local_copy, open_slide
 from her2core.readers.base import list_scenes
 from her2core.readers.probe import probe
 from her2core.readers.scale import plausible_range
-from her2core.records import RGB, Assay, SlideInfo, SlideRow
+from her2core.readers.tiled import begin_reading
+from her2core.records import RGB, Assay, Box, SlideInfo, SlideRow
 from her2core.storage.sources import Scratch, file_identity, slide_bytes
 
 SAMPLES = 6
@@ -185,12 +186,14 @@ def _sample(reader: SlideReader) -> npt.NDArray[np.uint8]:
     """Pixels of evenly spread fields, shape ``(3, pixel)``."""
     info = reader.info
     h, w = min(SAMPLE_PX, info.height), min(SAMPLE_PX, info.width)
-    fields = np.empty((SAMPLES * SAMPLES, h, w, 3), np.uint8)
-    for i in range(SAMPLES * SAMPLES):
-        row, column = divmod(i, SAMPLES)
-        y0 = (2 * row + 1) * (info.height - h) // (2 * SAMPLES)
-        x0 = (2 * column + 1) * (info.width - w) // (2 * SAMPLES)
-        reader.read_region(y0, x0, fields[i])
+    steps = range(1, 2 * SAMPLES, 2)
+    ys, xs = ([step * (size - edge) // (2 * SAMPLES) for step in steps] for size, edge in
+              ((info.height, h), (info.width, w)))  # fmt: skip
+    boxes = [Box(y0, x0, y0 + h, x0 + w) for y0 in ys for x0 in xs]
+    begin_reading(reader, boxes)
+    fields = np.empty((len(boxes), h, w, 3), np.uint8)
+    for field, box in zip(fields, boxes, strict=True):
+        reader.read_region(box.y0, box.x0, field)
     return np.ascontiguousarray(fields.reshape(-1, 3).T)
 
 

@@ -10,8 +10,10 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from her2core.pyramid.halving import halve, repeat_edges
 from her2core.pyramid.shards import ABSENT, Index, index_bytes, read_index
 from her2core.records import Box, PyramidRef
 from her2core.storage.store import Store
+from her2core.storage.waiting import begin
 
 COALESCE_BYTES = 256 * 2**10
 """Ranges of one shard that lie closer than this are read as one: cheaper than another request (ours)."""
@@ -30,6 +33,8 @@ BATCH_BYTES = 64 * 2**20
 """Encoded bytes requested from an object store at once: bounds memory (ours)."""
 LOCAL_BYTES = 4 * 2**20
 """Encoded bytes read from a file at once: still in the processor's cache when they are decoded (ours)."""
+BEGUN_BYTES = 128 * 2**20
+"""Encoded bytes fetched for the next region while one is looked at: 100 MB of a unit without loss (ours)."""
 INDEX_BYTES = 16 * 2**20
 """Shard indexes remembered by a process (ours): 16 bytes a chunk, 4 kB for 4096 px in tiles of 256."""
 MADE_PX = 2048
@@ -40,7 +45,7 @@ _local = threading.local()
 
 def grid_of_ref(ref: PyramidRef) -> Grid:
     """Geometry of a pyramid."""
-    return Grid(*ref.shapes[0], ref.chunk, ref.shard, copied_tile(ref.codec))
+    return Grid(*ref.shapes[0], ref.chunk, ref.shard, copied_tile(ref.codec), ref.block)
 
 
 def shard_key(path: str, level: int, iy: int, ix: int) -> str:
@@ -66,6 +71,19 @@ class _Range:
     start: int
     end: int
     pieces: tuple[_Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What a region wants of a shard: chunks to read, and corners of those not stored or not wanted."""
+
+    key: str
+    pieces: list[_Piece]
+    blank: list[tuple[int, int]]
+
+
+Begun = Mapping[tuple[str, int], memoryview]
+"""Bytes of chunks that were fetched already, by their shard and where they begin in it."""
 
 
 class PyramidReader:
@@ -97,8 +115,68 @@ class PyramidReader:
         """Whether reading waits for a server: several reads side by side then take little longer than one."""
         return not self._store.is_local
 
+    def begin(
+        self, level: int, box: Box, wanted: Callable[[Box], bool] = lambda chunk: True
+    ) -> Future[Begun]:
+        """Begin to fetch from a server what `read` will want of a box; parameters are those of `read`.
+
+        Of more than `BEGUN_BYTES` the rest is fetched by `read`.
+        """
+        height, width = self._ref.shape(level)
+        inside = Box(max(box.y0, 0), max(box.x0, 0), min(box.y1, height), min(box.x1, width))
+        return begin(partial(self._begun, level, inside, wanted))
+
+    def _begun(self, level: int, inside: Box, wanted: Callable[[Box], bool]) -> Begun:
+        if inside.height <= 0 or inside.width <= 0:
+            return {}
+        ranges: list[_Range] = []
+        size = 0
+        for at, box, chosen in self._read_from(level, inside, wanted):
+            for shard in self._shards(at, box, chosen):
+                for part in _coalesced(shard.key, shard.pieces, BATCH_BYTES):
+                    size += part.end - part.start
+                    if size <= BEGUN_BYTES:
+                        ranges.append(part)
+        return {
+            (part.key, piece.start): data[piece.start - part.start : piece.end - part.start]
+            for part, data in _request(self._store, ranges)
+            for piece in part.pieces
+        }
+
+    def _read_from(
+        self, level: int, inside: Box, wanted: Callable[[Box], bool]
+    ) -> Iterable[tuple[int, Box, Callable[[Box], bool]]]:
+        """Stored levels and boxes in them that `read` reads for a region."""
+        if self._is_read(level):
+            yield level, inside, wanted
+            return
+        height, width = self._ref.shapes[0]
+        for around, box in self._blocks(level, inside):
+            if wanted(around):
+                y1, x1 = min(box.y1 << level, height), min(box.x1 << level, width)
+                yield 0, Box(box.y0 << level, box.x0 << level, y1, x1), lambda chunk: True
+
+    def _is_read(self, level: int) -> bool:
+        """Whether a level is read as it is stored; another is made from level 0."""
+        return level < len(self._ref.shapes) and self._grid.exact_from(level) == level
+
+    @staticmethod
+    def _blocks(level: int, inside: Box) -> Iterable[tuple[Box, Box]]:
+        """Blocks that a region of a level is made in, and the part of each that lies in it."""
+        edge = max(MADE_PX >> level, 1)
+        for y0 in range(inside.y0 // edge * edge, inside.y1, edge):
+            for x0 in range(inside.x0 // edge * edge, inside.x1, edge):
+                y1, x1 = min(y0 + edge, inside.y1), min(x0 + edge, inside.x1)
+                yield Box(y0, x0, y0 + edge, x0 + edge), Box(max(y0, inside.y0), max(x0, inside.x0), y1, x1)
+
     def read(
-        self, level: int, y0: int, x0: int, out: Pixels, wanted: Callable[[Box], bool] = lambda chunk: True
+        self,
+        level: int,
+        y0: int,
+        x0: int,
+        out: Pixels,
+        wanted: Callable[[Box], bool] = lambda chunk: True,
+        begun: Begun | None = None,
     ) -> None:
         """Fill ``out`` with the region of a level whose first pixel is ``(y0, x0)``.
 
@@ -114,6 +192,8 @@ class PyramidReader:
         wanted
             Called with the box of every chunk, at the level: where it returns False nothing is read, and
             ``out`` becomes what it is outside.
+        begun
+            What was fetched already, by `begin`.
 
         Raises
         ------
@@ -132,59 +212,64 @@ class PyramidReader:
         if inside.height <= 0 or inside.width <= 0:
             return
         view = out[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
-        if level < len(self._ref.shapes) and self._grid.exact_from(level) == level:
-            self._read_stored(level, inside, view, wanted)
-        else:
-            self._make(level, inside, view, wanted)
+        if self._is_read(level):
+            self._read_stored(level, inside, view, wanted, begun or {})
+            return
+        for around, box in self._blocks(level, inside):
+            part = view[box.y0 - inside.y0 : box.y1 - inside.y0, box.x0 - inside.x0 : box.x1 - inside.x0]
+            part[...] = self._made(level, box, begun or {}) if wanted(around) else self._format.outside
 
-    def _read_stored(self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]) -> None:
+    def _read_stored(
+        self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool], begun: Begun
+    ) -> None:
         """Fill a region inside a level from the chunks that hold it."""
         edge, how = self._grid.chunk_px(level), self._codecs[level]
         chunk = _scratch(edge, self._format)
-        for part, data in _fetched(self._store, self._ranges(level, inside, view, wanted)):
+
+        def place(key: str, piece: _Piece, data: memoryview) -> None:
+            try:
+                how.decode(data, chunk)
+            except (ValueError, RuntimeError) as error:  # the decoders raise RuntimeError
+                raise _damaged(self._store, key, f"chunk at byte {piece.start}: {error}") from error
+            rows, columns = _overlap(piece.y0, piece.x0, edge, inside)
+            view[rows, columns] = chunk[
+                rows.start + inside.y0 - piece.y0 : rows.stop + inside.y0 - piece.y0,
+                columns.start + inside.x0 - piece.x0 : columns.stop + inside.x0 - piece.x0,
+            ]
+
+        ranges: list[_Range] = []
+        for shard in self._shards(level, inside, wanted):
+            for y0, x0 in shard.blank:
+                view[_overlap(y0, x0, edge, inside)] = self._format.outside
+            missing = []
+            for piece in shard.pieces:
+                data = begun.get((shard.key, piece.start))
+                if data is None:
+                    missing.append(piece)
+                else:
+                    place(shard.key, piece, data)
+            ranges += _coalesced(shard.key, missing, LOCAL_BYTES if self._store.is_local else BATCH_BYTES)
+        for part, data in _fetched(self._store, ranges):
             for piece in part.pieces:
-                try:
-                    how.decode(data[piece.start - part.start : piece.end - part.start], chunk)
-                except (ValueError, RuntimeError) as error:  # the decoders raise RuntimeError
-                    raise _damaged(self._store, part.key, f"chunk at byte {piece.start}: {error}") from error
-                rows, columns = _overlap(piece.y0, piece.x0, edge, inside)
-                view[rows, columns] = chunk[
-                    rows.start + inside.y0 - piece.y0 : rows.stop + inside.y0 - piece.y0,
-                    columns.start + inside.x0 - piece.x0 : columns.stop + inside.x0 - piece.x0,
-                ]
+                place(part.key, piece, data[piece.start - part.start : piece.end - part.start])
 
-    def _make(self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]) -> None:
-        """Fill a region inside a level from level 0, block by block, as a pyramid is made."""
-        edge = max(MADE_PX >> level, 1)
-        for y0 in range(inside.y0 // edge * edge, inside.y1, edge):
-            for x0 in range(inside.x0 // edge * edge, inside.x1, edge):
-                rows, columns = _overlap(y0, x0, edge, inside)
-                if not wanted(Box(y0, x0, y0 + edge, x0 + edge)):
-                    view[rows, columns] = self._format.outside
-                    continue
-                part = Box(*(inside.y0 + rows.start, inside.x0 + columns.start),
-                           *(inside.y0 + rows.stop, inside.x0 + columns.stop))  # fmt: skip
-                view[rows, columns] = self._made(level, part)
-
-    def _made(self, level: int, box: Box) -> Pixels:
+    def _made(self, level: int, box: Box, begun: Begun) -> Pixels:
         """A box inside a level, halved from the finer one; the last row or column is repeated where odd."""
         height, width = self._ref.shape(level - 1)
         finer_box = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
         finer = self._format.empty(2 * box.height, 2 * box.width)
         inner = finer[: finer_box.height, : finer_box.width]
         if level == 1:
-            self._read_stored(0, finer_box, inner, lambda chunk: True)
+            self._read_stored(0, finer_box, inner, lambda chunk: True, begun)
         else:
-            inner[...] = self._made(level - 1, finer_box)
+            inner[...] = self._made(level - 1, finer_box, begun)
         repeat_edges(finer, finer_box.height, finer_box.width)
         out = self._format.empty(box.height, box.width)
         halve(finer, out)
         return out
 
-    def _ranges(
-        self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool]
-    ) -> Iterable[_Range]:
-        """Byte ranges that hold the region; chunks not stored, or not wanted, are filled in at once."""
+    def _shards(self, level: int, inside: Box, wanted: Callable[[Box], bool]) -> Iterable[_Shard]:
+        """The shards that hold a region of a stored level."""
         edge, chunk = self._grid.shard_px(level), self._grid.chunk_px(level)
         side, limit = edge // chunk, worst_case_bytes(self._format.bytes_px * chunk * chunk)
         shards = {
@@ -194,18 +279,18 @@ class PyramidReader:
         }
         indexes = _known.of(self._store, self._ref, list(shards), side)
         for (key, (iy, ix)), index in zip(shards.items(), indexes, strict=True):
-            pieces = []
+            found = _Shard(key, [], [])
             for y0 in _touched(iy * edge, edge, chunk, inside.y0, inside.y1):
                 for x0 in _touched(ix * edge, edge, chunk, inside.x0, inside.x1):
                     cy, cx = y0 // chunk - iy * side, x0 // chunk - ix * side
                     start, size = (int(v) for v in index[cy, cx])
                     if start == ABSENT or not wanted(Box(y0, x0, y0 + chunk, x0 + chunk)):
-                        view[_overlap(y0, x0, chunk, inside)] = self._format.outside
+                        found.blank.append((y0, x0))
                     elif size > limit:
                         raise _damaged(self._store, key, f"chunk of {size} bytes, over {limit}")
                     else:
-                        pieces.append(_Piece(start, start + size, y0, x0))
-            yield from _coalesced(key, pieces, LOCAL_BYTES if self._store.is_local else BATCH_BYTES)
+                        found.pieces.append(_Piece(start, start + size, y0, x0))
+            yield found
 
 
 def _touched(origin: int, edge: int, chunk: int, low: int, high: int) -> range:

@@ -1,6 +1,6 @@
 """Stage ``pyramid``: one slide becomes an OME-Zarr 0.5 pyramid of sharded, micrometre-scaled levels.
 
-Three plain functions that any scheduler can drive: :func:`write_shard` for every shard of level 0, in any
+Three plain functions that any scheduler can drive: :func:`write_shards` for all tasks of the grid, in any
 order and on any machine; :func:`write_top` once they are all there; :func:`finalise` last, which writes the
 metadata, so that a pyramid that can be opened is a whole one.
 
@@ -15,8 +15,10 @@ therefore computed from the same pixels as with a lossless codec (see ``reader``
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from her2core.errors import ConfigError, Reason, SlideError, StoreError
-from her2core.grid import EXACT_LEVEL, Grid
+from her2core.grid import BLOCK, EXACT_LEVEL, Grid
 from her2core.params import PyramidParams, Settled
 from her2core.pixels import RGB8, PixelFormat, Pixels
 from her2core.pyramid import ngff
@@ -43,9 +45,10 @@ from her2core.pyramid.reader import PyramidReader, shard_key
 from her2core.pyramid.shards import ShardWriter
 from her2core.readers.base import SlideReader
 from her2core.readers.icc import carried_profile
-from her2core.readers.tiled import TiledReader
+from her2core.readers.tiled import TiledReader, begin_reading
 from her2core.records import Box, PyramidRef, SlideInfo
 from her2core.storage.store import Store, encode_json
+from her2core.storage.waiting import Uploads
 
 JPEG_TISSUE_BYTES_PX = 0.25
 """Bytes a pixel of tissue in JPEG slides. Ours: whole files, glass included, had 0.14 to 0.29."""
@@ -80,7 +83,8 @@ class SizeEstimate:
 
 def grid_of(height: int, width: int, params: PyramidParams) -> Grid:
     """Geometry of the pyramid of a slide of this size, by settled parameters."""
-    return Grid(height, width, params.chunk, params.shard, copied_tile(params.codec))
+    tile = copied_tile(params.codec)
+    return Grid(height, width, params.chunk, params.shard, tile, BLOCK if tile else 1)
 
 
 def _stored(params: PyramidParams) -> PyramidParams:
@@ -168,13 +172,12 @@ def convert(
 ) -> PyramidRef:
     """Convert a whole slide in this thread.
 
-    Parameters are those of ``settle``, ``write_shard`` and ``finalise``.
+    Parameters are those of ``settle``, ``write_shards`` and ``finalise``.
     """
     info, pixels = reader.info, PixelFormat.of(reader.info)
     settled = settle(info, params)
     grid = grid_of(info.height, info.width, settled.params)
-    for task in grid.tasks():
-        write_shard(reader, store, path, grid, settled.params, task)
+    write_shards(reader, store, path, grid, settled.params, grid.tasks())
     write_top(store, path, grid, settled.params, pixels=pixels)
     return finalise(
         store,
@@ -190,36 +193,49 @@ def convert(
     )
 
 
-def shard_done(store: Store, path: str, iy: int, ix: int) -> bool:
-    """Whether the task ``(iy, ix)`` has written everything it writes."""
-    return store.exists(shard_key(path, 0, iy, ix))
+def shard_done(store: Store, path: str, grid: Grid, task: tuple[int, int]) -> bool:
+    """Whether a task has written everything it writes."""
+    return store.exists(shard_key(path, 0, *grid.last_shard(*task)))
 
 
-def shards_done(store: Store, path: str) -> frozenset[tuple[int, int]]:
+def shards_done(store: Store, path: str, grid: Grid) -> frozenset[tuple[int, int]]:
     """All tasks that have written everything they write, by one listing."""
     folder = shard_key(path, 0, 0, 0).rsplit("/", 2)[0]
-    found = (name.rsplit("/", 2)[1:] for name in store.list(folder, recursive=True))
-    return frozenset((int(iy), int(ix)) for iy, ix in found)
+    there = set(store.list(folder, recursive=True))
+    return frozenset(t for t in grid.tasks() if shard_key(path, 0, *grid.last_shard(*t)) in there)
 
 
-def undo_shard(store: Store, path: str, iy: int, ix: int) -> None:
-    """Let the task ``(iy, ix)`` be not done."""
-    store.delete(shard_key(path, 0, iy, ix))
-    store.delete(_note_key(path, iy, ix))
+def undo_shard(store: Store, path: str, grid: Grid, task: tuple[int, int]) -> None:
+    """Let a task be not done."""
+    store.delete(shard_key(path, 0, *grid.last_shard(*task)))
+    store.delete(_note_key(path, *task))
 
 
 def _note_key(path: str, iy: int, ix: int) -> str:
-    """Place of the note on tiles of a shard that could not be copied; there is none where all were."""
+    """Place of the note on tiles of a task that could not be copied; there is none where all were."""
     return f"{path}/encoded/{iy}-{ix}.json"
 
 
 def write_shard(
     reader: SlideReader, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
 ) -> ShardWritten:
-    """Write the shard ``task = (iy, ix)`` of level 0 and of every level of its band.
+    """Write what one task writes; see `write_shards`."""
+    return write_shards(reader, store, path, grid, params, [task])
 
-    Level 0 is written last: its presence means that the others are there. Writing again replaces the same
-    bytes.
+
+def write_shards(
+    reader: SlideReader,
+    store: Store,
+    path: str,
+    grid: Grid,
+    params: PyramidParams,
+    tasks: Sequence[tuple[int, int]],
+) -> ShardWritten:
+    """Write tasks: of each a block of shards of level 0, and one shard of every other level of its band.
+
+    A task's last shard of level 0 is stored when everything else of it is: its presence means that the others
+    are there. Writing again replaces the same bytes. Of a server, the next shards are read and the last ones
+    stored while one is made; when this returns, all are stored.
 
     Parameters
     ----------
@@ -232,23 +248,110 @@ def write_shard(
         If the slide cannot be read there, or the codec cannot store its pixels.
     """
     params = _stored(params)
-    box = grid.shard_box(0, *task)
-    form = PixelFormat.of(reader.info)
     check_codec(reader.info, params)
-    ground = _buffer(box.height, box.width, form)
-    # At once, not chunk by chunk: tiles need not fit the chunks, and remote ones come in fewer requests.
-    if grid.tile:
-        encoded = _copy_tiles(reader, grid, params, box, ground)
-        if encoded:
-            store.write_json(_note_key(path, *task), {"tiles": encoded})
-    else:
-        reader.read_region(box.y0, box.x0, ground)
+    work = _workspace(grid, params, PixelFormat.of(reader.info), 0)
+    ahead = _Ahead(reader, [grid.shard_box(0, *at) for task in tasks for at in work.order(grid, *task)])
+    with Uploads(store) as uploads:
+        made = [_Block(reader, path, grid, params, task, ahead, uploads).write(work) for task in tasks]
+    return ShardWritten(sum(m.objects for m in made), sum(m.bytes_written for m in made))
 
-    def source(y: int, x: int, chunk: Pixels) -> None:
-        piece = ground[y : y + len(chunk), x : x + len(chunk)]
+
+class _Ahead:
+    """Begins to read regions of a slide before they are come to, in their order.
+
+    A reader that knows where its tiles lie is asked for as many regions at once as its source takes; two such
+    lots are begun at any time, the one that is being read and the next.
+    """
+
+    def __init__(self, reader: SlideReader, boxes: Sequence[Box]) -> None:
+        self._reader, self._boxes = reader, boxes
+        self._reached = self._begun = 0
+        self._lots: deque[int] = deque()
+
+    def come_to_next(self) -> None:
+        """Say that the next region is read now."""
+        while self._lots and self._lots[0] <= self._reached:
+            self._lots.popleft()
+        while len(self._lots) < 2 and self._begun < len(self._boxes):
+            self._begun += max(begin_reading(self._reader, self._boxes[self._begun :]), 1)
+            self._lots.append(self._begun)
+        self._reached += 1
+
+
+class _Block:
+    """One task: the ground under its shards, read one by one as they are come to."""
+
+    def __init__(
+        self,
+        reader: SlideReader,
+        path: str,
+        grid: Grid,
+        params: PyramidParams,
+        task: tuple[int, int],
+        ahead: _Ahead,
+        uploads: Uploads,
+    ) -> None:
+        self.reader, self.path, self.grid, self.params, self.task = reader, path, grid, params, task
+        self.ahead, self.uploads = ahead, uploads
+        self.box = grid.task_box(*task)
+        self.form = PixelFormat.of(reader.info)
+        self.at: tuple[int, int] | None = None
+        self.encoded: list[tuple[int, int]] = []
+        self.objects = self.size = 0
+
+    def write(self, work: _Workspace) -> ShardWritten:
+        """Make all shards, and have them stored: the coarser ones and the last of level 0 in the end."""
+        grid, task = self.grid, self.task
+        self.work = work
+        levels = grid.band_levels(0)
+        work.build(
+            self._source, [self.box, *(grid.shard_box(level, *task) for level in levels[1:])], grid.shard
+        )
+        coarser = {
+            shard_key(self.path, level, *task): work.shards[level].finish()
+            for level in reversed(levels[1:])
+            if grid.is_stored(level)
+        }
+        self._put(coarser)
+        if self.encoded:
+            note = encode_json({"tiles": sorted(self.encoded)})
+            self.uploads.put({_note_key(self.path, *task): note})
+        self._leave(last=True)
+        return ShardWritten(self.objects, self.size)
+
+    def _put(self, objects: Mapping[str, bytes | memoryview], *, last: bool = False) -> None:
+        self.objects, self.size = self.objects + len(objects), self.size + sum(map(len, objects.values()))
+        self.uploads.put(objects, last=last)
+
+    def _source(self, y: int, x: int, chunk: Pixels) -> None:
+        """Fill a chunk of level 0 at ``(y, x)`` of the block."""
+        edge = self.grid.shard
+        at = (y // edge, x // edge)
+        if at != self.at:
+            if self.at is not None:
+                self._leave()
+            self._enter(at)
+        piece = self.ground[y - at[0] * edge :, x - at[1] * edge :][: len(chunk), : len(chunk)]
         chunk[: piece.shape[0], : piece.shape[1]] = piece
 
-    return _write_band(store, path, grid, params, form, 0, task, source)
+    def _enter(self, at: tuple[int, int]) -> None:
+        """Read the ground of a shard: at once, for tiles need not fit the chunks, and in fewer requests."""
+        self.at = at
+        box = self.grid.shard_box(0, *self._number())
+        self.ground = _buffer(box.height, box.width, self.form)
+        self.ahead.come_to_next()
+        if self.grid.tile:
+            self.encoded += _copy_tiles(self.reader, self.grid, self.params, box, self.ground)
+        else:
+            self.reader.read_region(box.y0, box.x0, self.ground)
+
+    def _number(self) -> tuple[int, int]:
+        """The shard of level 0 that is at work."""
+        assert self.at is not None
+        return self.task[0] * self.grid.block + self.at[0], self.task[1] * self.grid.block + self.at[1]
+
+    def _leave(self, *, last: bool = False) -> None:
+        self._put({shard_key(self.path, 0, *self._number()): self.work.shards[0].finish()}, last=last)
 
 
 def write_top(
@@ -388,7 +491,8 @@ def _write_band(
 ) -> ShardWritten:
     """Write one shard of every level of the band that begins at level ``first``, that level's last."""
     work = _workspace(grid, params, pixels, first)
-    work.build(source, [grid.shard_box(level, *task) for level in grid.band_levels(first)])
+    boxes = [grid.shard_box(level, *task) for level in grid.band_levels(first)]
+    work.build(source, boxes, grid.shard_px(first))
     levels = [level for level in grid.band_levels(first) if grid.is_stored(level)]
     shards = {
         shard_key(path, level, *task): work.shards[level - first].finish() for level in reversed(levels)
@@ -407,7 +511,7 @@ def _copy_tiles(
     Returns
     -------
     list
-        Row and column of the latter in the slide.
+        Row and column of the latter in the slide, in no order.
     """
     if not isinstance(reader, TiledReader) or reader.native is None:
         raise TypeError(f"{reader.info.uri}: its tiles cannot be copied; settle() was not asked")
@@ -442,7 +546,7 @@ def _copy_tiles(
         shard.put(y // edge, x // edge, tile, pixels)
 
     reader.read_tiles(box, ground, take)
-    return sorted(encoded)
+    return encoded
 
 
 class _Workspace:
@@ -465,17 +569,42 @@ class _Workspace:
             for level in levels
         ]
 
-    def build(self, source: Source, boxes: list[Box]) -> None:
-        """Fill the shards from ``source``; ``boxes`` are the ground's boxes at each level, finest first.
+    def build(self, source: Source, boxes: list[Box], shard: int) -> None:
+        """Fill the shards from ``source``, one of the finest level after the other (see `order`).
 
-        A shard of copied tiles is filled already.
+        Shards of copied tiles are filled by who reads them.
+
+        Parameters
+        ----------
+        boxes
+            The ground's boxes at each level, finest first.
+        shard
+            Edge of a shard of the finest level.
         """
         self._source = source
         self._sizes = [(box.height, box.width) for box in boxes]
-        for shard, kept in zip(self.shards, self._kept, strict=True):
+        for each, kept in zip(self.shards, self._kept, strict=True):
             if kept:
-                shard.clear()
-        self._node(len(boxes) - 1, 0, 0)
+                each.clear()
+        top = len(boxes) - 1
+        edge = len(self._chunks[top])
+        rows, columns = (range(-(-size // edge)) for size in self._sizes[top])
+        chunks = itertools.product(rows, columns)
+        side = max((shard >> top) // edge, 1)  # a shard may hold many chunks even of the coarsest level
+        for cy, cx in sorted(chunks, key=lambda at: _by_blocks(at, side)):
+            self._node(top, cy, cx)
+
+    def order(self, grid: Grid, iy: int, ix: int) -> list[tuple[int, int]]:
+        """Shards of level 0 of a task, in the order in which `build` comes to them."""
+        levels = reversed(grid.band_levels(0))
+        spans = [len(self._chunks[level]) << level for level in levels]
+        sides = [span // grid.shard for span in spans if span >= grid.shard]
+        last = grid.last_shard(iy, ix)
+        rows, columns = (range(n * grid.block, end + 1) for n, end in zip((iy, ix), last, strict=True))
+        at = itertools.product(rows, columns)
+        return sorted(
+            at, key=lambda s: [part for side in sides for part in (s[0] // side, s[1] // side)] + [*s]
+        )
 
     def _node(self, level: int, cy: int, cx: int) -> None:
         chunk = self._chunks[level]
@@ -498,8 +627,14 @@ class _Workspace:
             self.shards[level].add(cy, cx, chunk)
 
 
+def _by_blocks(at: tuple[int, int], side: int) -> tuple[int, int]:
+    """The square of ``side`` that a place lies in: sorts places by squares, and leaves their order within."""
+    return at[0] // side, at[1] // side
+
+
 def _workspace(grid: Grid, params: PyramidParams, pixels: PixelFormat, first: int) -> _Workspace:
-    key = (grid.chunk, grid.shard, params.codec, pixels, (first, grid.is_stored(1)) if grid.tile else None)
+    key = (grid.chunk, grid.shard, grid.block, params.codec, pixels,
+           (first, grid.is_stored(1)) if grid.tile else None)  # fmt: skip
     if getattr(_local, "key", None) != key:
         _local.workspace, _local.key = _Workspace(grid, params.codec, pixels, first), key
     work: _Workspace = _local.workspace
@@ -557,6 +692,7 @@ def _draft(
         codec=params.codec,
         bytes_written=bytes_written,
         objects=grid.objects,
+        block=grid.block,
         channels=pixels.channels,
         dtype=pixels.dtype,
     )

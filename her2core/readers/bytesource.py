@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 from her2core.errors import Reason, SlideError
+from her2core.storage.waiting import begin
 
 Span = tuple[int, int]
 """Half-open byte range ``(start, end)``."""
 
 BLOCK_BYTES = 1 << 16
 """Header reads of a remote file are rounded up to this many bytes, and kept while it is opened."""
+REQUEST_BYTES = 1 << 21
+"""Most bytes of one request of what is read ahead: several share the way (2 MiB, ours)."""
 BATCH_BYTES = 1 << 25
 """Most bytes of a remote file requested at once (32 MiB: what a region then holds beside its pixels)."""
 
@@ -26,6 +32,8 @@ class ByteSource(Protocol):
     size: int
     max_gap: int
     """Spans closer than this many bytes are cheaper to read as one."""
+    waits: bool
+    """Whether reading waits for a server."""
 
     def read(self, start: int, length: int) -> bytes:
         """``length`` bytes from ``start``; ``FILE_TRUNCATED`` where the file ends before."""
@@ -33,6 +41,10 @@ class ByteSource(Protocol):
 
     def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
         """The bytes of each span in turn; a view is valid until the next one is requested."""
+        ...
+
+    def begin(self, spans: Sequence[Span]) -> None:
+        """Begin to read spans that will be asked for, where reading waits; the last two lots are kept."""
         ...
 
     def close(self) -> None: ...
@@ -52,6 +64,7 @@ class LocalBytes:
     would end the process with SIGBUS."""
 
     max_gap = 4096
+    waits = False
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.name = name or os.fspath(path)
@@ -76,6 +89,9 @@ class LocalBytes:
                 done += n
             yield view
 
+    def begin(self, spans: Sequence[Span]) -> None:
+        pass
+
     def _buffer(self, length: int) -> memoryview:
         buffer = getattr(self._local, "buffer", None)
         if buffer is None or len(buffer) < length:
@@ -98,6 +114,7 @@ class JoinedBytes:
     """
 
     max_gap = LocalBytes.max_gap
+    waits = False
 
     def __init__(self, name: str, parts: Sequence[LocalBytes]) -> None:
         self.name = name
@@ -117,6 +134,9 @@ class JoinedBytes:
             part, at = self._find(start)
             yield from part.read_spans([(at, at + end - start)])
 
+    def begin(self, spans: Sequence[Span]) -> None:
+        pass
+
     def _find(self, start: int) -> tuple[LocalBytes, int]:
         i = max(bisect_right(self.starts, start) - 1, 0)
         return self._parts[i], start - self.starts[i]
@@ -130,6 +150,7 @@ class RemoteBytes:
     """An object read through fsspec: spans become concurrent ranged requests of bounded size."""
 
     max_gap = 1 << 16
+    waits = True
 
     def __init__(self, fs: Any, path: str, name: str, size: int) -> None:
         self.name = name
@@ -137,6 +158,7 @@ class RemoteBytes:
         self._fs = fs
         self._path = path
         self._blocks: dict[int, bytes] = {}
+        self._begun: deque[_Begun] = deque(maxlen=2)
 
     def read(self, start: int, length: int) -> bytes:
         if start + length > self.size:
@@ -153,16 +175,25 @@ class RemoteBytes:
 
     def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
         self._blocks.clear()
+        begun = tuple(self._begun)
         batch: list[Span] = []
         pending = 0
         for span in spans:
-            if batch and pending + span[1] - span[0] > BATCH_BYTES:
+            found = next((lot for lot in begun if lot.holds(span)), None)
+            if batch and (found or pending + span[1] - span[0] > BATCH_BYTES):
                 yield from (memoryview(part) for part in self._fetch(batch))
                 batch, pending = [], 0
-            batch.append(span)
-            pending += span[1] - span[0]
+            if found:
+                yield found.bytes_of(span)
+            else:
+                batch.append(span)
+                pending += span[1] - span[0]
         if batch:
             yield from (memoryview(part) for part in self._fetch(batch))
+
+    def begin(self, spans: Sequence[Span]) -> None:
+        pieces = [piece for piece, _ in coalesce(spans, self.max_gap, REQUEST_BYTES)]
+        self._begun.append(_Begun(pieces, begin(partial(self._fetch, pieces))))
 
     def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
         starts, ends = [s for s, _ in spans], [e for _, e in spans]
@@ -179,6 +210,26 @@ class RemoteBytes:
 
     def close(self) -> None:
         self._blocks.clear()
+        self._begun.clear()
+
+
+class _Begun:
+    """Spans that are being read, in the order of the file."""
+
+    def __init__(self, spans: Sequence[Span], parts: Future[list[bytes]]) -> None:
+        self._spans, self._parts = spans, parts
+        self._starts = [start for start, _ in spans]
+
+    def holds(self, span: Span) -> bool:
+        """Whether one of its spans contains this one."""
+        found = bisect_right(self._starts, span[0]) - 1
+        return found >= 0 and span[1] <= self._spans[found][1]
+
+    def bytes_of(self, span: Span) -> memoryview:
+        """The bytes of a span that it holds; what went wrong with reading them is raised here."""
+        found = bisect_right(self._starts, span[0]) - 1
+        start = self._starts[found]
+        return memoryview(self._parts.result()[found])[span[0] - start : span[1] - start]
 
 
 def coalesce(spans: Sequence[Span], max_gap: int, max_bytes: int) -> list[tuple[Span, list[int]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from her2core.pixels import PixelFormat
 from her2core.readers.base import SlideReader
-from her2core.readers.tiled import TiledReader
+from her2core.readers.tiled import TiledReader, begin_reading
+from her2core.records import Box
 
 EDGE_FIELDS = 8
 """Fields read along the right and along the lower edge (ours)."""
@@ -30,6 +31,7 @@ def probe(reader: SlideReader) -> None:
         (bottom, round(step * right)) for step in steps
     }
     field = form.empty(h, w)
+    begin_reading(reader, [Box(y, x, y + h, x + w) for y, x in sorted(places)])
     for y, x in sorted(places):
         reader.read_region(y, x, field)
     if isinstance(reader, TiledReader):

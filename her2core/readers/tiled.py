@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from her2core.errors import Reason, SlideError
 from her2core.pixels import Pixels
-from her2core.readers.base import DARK, OUTSIDE, Closing, clip_region, composite
+from her2core.readers.base import DARK, OUTSIDE, Closing, SlideReader, clip_region, composite
 from her2core.readers.bytesource import ByteSource, JoinedBytes, LocalBytes, coalesce
 from her2core.readers.icc import with_profile
 from her2core.readers.standalone import NativeTiles
@@ -34,6 +34,8 @@ SIGNATURES = {
 SIGNATURE_BYTES = 8
 TakeTile = Callable[[int, int, memoryview], None]
 """``take(row, column, stream)``; the stream is valid until it returns."""
+AHEAD_BYTES = 1 << 24
+"""Most bytes of a file that are begun to be read at once: four shards of usual JPEG tiles (16 MiB, ours)."""
 SPAN_BYTES = 1 << 23
 """Most bytes read as one range (8 MiB); one larger tile is still read whole."""
 
@@ -146,6 +148,37 @@ class TiledReader(Closing):
         self._colours = colours
         self._local = threading.local()
 
+    @property
+    def waits(self) -> bool:
+        """Whether reading waits for a server."""
+        return self._source.waits
+
+    def begin(self, boxes: Sequence[Box]) -> int:
+        """Begin to read the next regions, inside the slide, of a file that has to be waited for.
+
+        Returns
+        -------
+        int
+            How many of the regions, from the first on: as many as `AHEAD_BYTES` hold, or none.
+        """
+        spans: list[tuple[int, int]] = []
+        number = held = 0
+        for box in boxes:
+            more = self._spans([tile for tile in self._grid.tiles(box) if self._grid.counts[tile]])
+            held += sum(end - start for start, end in more)
+            if held > AHEAD_BYTES:
+                break
+            spans += more
+            number += 1
+        if spans:
+            self._source.begin(spans)
+        return number
+
+    def _spans(self, tiles: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
+        """Where tiles lie in the file."""
+        grid = self._grid
+        return [(int(grid.offsets[t]), int(grid.offsets[t] + grid.counts[t])) for t in tiles]
+
     def read_tiles(self, box: Box, out: Pixels, take: TakeTile) -> None:
         """Fill ``out`` with ``box``, inside the slide, and hand on every stored tile as the file has it.
 
@@ -189,8 +222,7 @@ class TiledReader(Closing):
         take: TakeTile | None = None,
     ) -> None:
         """Read the tiles that the file holds, and lay each into the region."""
-        grid = self._grid
-        spans = [(int(grid.offsets[t]), int(grid.offsets[t] + grid.counts[t])) for t in present]
+        spans = self._spans(present)
         joined = coalesce(spans, self._source.max_gap, SPAN_BYTES)
         views = self._source.read_spans([span for span, _ in joined])
         for ((start, _), members), data in zip(joined, views, strict=True):
@@ -312,6 +344,11 @@ class TiledReader(Closing):
 
     def close(self) -> None:
         self._source.close()
+
+
+def begin_reading(reader: SlideReader, boxes: Sequence[Box]) -> int:
+    """Begin to read the next regions of a slide, inside it, where that takes waiting; how many of them."""
+    return reader.begin(boxes) if isinstance(reader, TiledReader) and reader.waits else 0
 
 
 class StackReader(TiledReader):

@@ -12,8 +12,10 @@ import io
 import itertools
 import math
 import threading
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,12 @@ from her2core.kernels.ish.kernel import ISHKernel
 from her2core.lake.rows_nuclei import kernel_table
 from her2core.params import IHCParams, ISHParams
 from her2core.profile.tissue import TissueMask, read_tissue
-from her2core.pyramid.reader import PyramidReader
+from her2core.pyramid.reader import Begun, PyramidReader
 from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.stages.contours import encode, outlined
 from her2core.stages.outlines import nuclei_near
 from her2core.storage.store import Store
+from her2core.storage.waiting import Uploads
 
 UNIT_SHARDS = 1.5
 """Edge of a work unit in edges of a level-0 shard. Ours, measured: a tenth faster than 1, and than 2."""
@@ -95,13 +98,41 @@ def measure(unit: Unit, there: Collection[str] = ()) -> int:
     int
         Number of cells.
     """
-    if unit.part in there and (unit.contours is None or unit.contours in there):
-        return int(pq.read_metadata(io.BytesIO(unit.store.read_bytes(unit.part))).num_rows)
-    rows = _rows_in(unit, read_tissue(unit.store, unit.pyramid, unit.profile))
-    buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd", compression_level=1)
-    unit.store.write_bytes(unit.part, buffer.getbuffer())
-    return len(rows)
+    return measure_all([unit], there)[0]
+
+
+def measure_all(units: Sequence[Unit], there: Collection[str]) -> list[int]:
+    """Measure units of one slide one after the other, as `measure` does; when it returns, all are stored.
+
+    Of a server, the next one is read and the last ones stored while one is measured.
+
+    Parameters
+    ----------
+    there
+        Parts and outlines that are published: such parts are counted.
+    """
+    counts: dict[str, int] = {}
+    found = frozenset(there)
+    todo = deque(unit for unit in units if not {unit.part, unit.contours or unit.part} <= found)
+    if not todo:
+        return [_count(unit) for unit in units]
+    looks = deque([_look(todo.popleft())])
+    with Uploads(units[0].store) as uploads:
+        while looks:
+            look = looks.popleft()
+            if todo:
+                looks.append(_look(todo.popleft()))
+            rows = _rows_in(look, uploads)
+            buffer = io.BytesIO()
+            pq.write_table(rows, buffer, compression="zstd", compression_level=1)
+            uploads.put({look.unit.part: buffer.getbuffer()}, last=look.unit.contours is not None)
+            counts[look.unit.part] = len(rows)
+    return [counts[unit.part] if unit.part in counts else _count(unit) for unit in units]
+
+
+def _count(unit: Unit) -> int:
+    """Rows of a published part."""
+    return int(pq.read_metadata(io.BytesIO(unit.store.read_bytes(unit.part))).num_rows)
 
 
 def units(
@@ -151,19 +182,41 @@ def _at_level_0(box: Box, level: int) -> Box:
     return Box(box.y0 * scale, box.x0 * scale, box.y1 * scale, box.x1 * scale)
 
 
-def _rows_in(unit: Unit, tissue: TissueMask) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is looked at of a unit; ``begun`` is being read where reading waits for a server."""
+
+    unit: Unit
+    tissue: TissueMask
+    core: Box
+    around: Box
+    begun: Future[Begun] | None
+
+    def matters(self, chunk: Box) -> bool:
+        """Whether a chunk matters to a cell in tissue; one pixel more for its centroid, as above."""
+        halo = self.core.y0 - self.around.y0
+        return self.tissue.any(_at_level_0(chunk.grown(halo + 1), self.unit.level))
+
+
+def _look(unit: Unit) -> _Look:
+    tissue = read_tissue(unit.store, unit.pyramid, unit.profile)
     core = core_with_tissue(tissue, unit.box, unit.level)
     if core is None:
         core = Box(unit.box.y0, unit.box.x0, unit.box.y0, unit.box.x0)  # of no pixel: the columns alone
-    kernel = _kernel(unit)
-    around = core.grown(kernel.halo_px)
-    region = _buffer(unit, kernel.halo_px, around)
-
-    def matters(chunk: Box) -> bool:  # to a cell in tissue; one pixel more for its centroid, as above
-        return tissue.any(_at_level_0(chunk.grown(kernel.halo_px + 1), unit.level))
-
+    look = _Look(unit, tissue, core, core.grown(_kernel(unit).halo_px), None)
     reader = PyramidReader(unit.store, unit.pyramid)
-    reader.read(unit.level, around.y0, around.x0, region, matters)
+    if not reader.waits:
+        return look
+    return replace(look, begun=reader.begin(unit.level, look.around, look.matters))
+
+
+def _rows_in(look: _Look, uploads: Uploads) -> pa.Table:
+    unit, tissue, core, around = look.unit, look.tissue, look.core, look.around
+    kernel = _kernel(unit)
+    region = _buffer(unit, kernel.halo_px, around)
+    begun = None if look.begun is None else look.begun.result()
+    reader = PyramidReader(unit.store, unit.pyramid)
+    reader.read(unit.level, around.y0, around.x0, region, look.matters, begun)
     if isinstance(kernel, ISHKernel):
         nuclei, spots = kernel(region, (around.y0, around.x0), core)
         return kernel_table(nuclei, spots, tissue.contains(nuclei["y_px0"], nuclei["x_px0"]))
@@ -175,9 +228,9 @@ def _rows_in(unit: Unit, tissue: TissueMask) -> pa.Table:
         for axis in ("y_px0", "x_px0"):
             cells[axis] = (cells[axis] + 0.5) * 2**unit.level - 0.5
     inside = tissue.contains(cells["y_px0"], cells["x_px0"])
-    if unit.contours is not None:  # first: a part that is there has its outlines beside it
+    if unit.contours is not None:  # before the part: one that is there has its outlines beside it
         kept = outlined(cells[inside], lines.where(inside), unit.level, unit.pyramid.mpp)
-        unit.store.write_bytes(unit.contours, encode(kept, kernel))
+        uploads.put({unit.contours: encode(kept, kernel)})
     return _cells_table(cells[inside])
 
 

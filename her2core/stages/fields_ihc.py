@@ -114,12 +114,13 @@ def look_at(
         if use
     }
     side = round(FIELD_UM / um_px)
-    for one in chosen:
-        y0, x0 = round(one.y_um / um_px), round(one.x_um / um_px)
-        box = Box(y0, x0, y0 + side, x0 + side)
+    corners = [(round(one.y_um / um_px), round(one.x_um / um_px)) for one in chosen]
+    boxes = [Box(y0, x0, y0 + side, x0 + side) for y0, x0 in corners]
+    begun = [reader.begin(level, box.grown(kernel.halo_px)) if reader.waits else None for box in boxes]
+    for one, box, fetched in zip(chosen, boxes, begun, strict=True):
         around = box.grown(kernel.halo_px)
         region = np.empty((around.height, around.width, 3), np.uint8)
-        reader.read(level, around.y0, around.x0, region)
+        reader.read(level, around.y0, around.x0, region, begun=fetched.result() if fetched else None)
         given = None if outlines is None else nuclei_near(store, outlines, around, level)
         rows, lines = kernel.outline(region, (around.y0, around.x0), box, given)
         inner = region[kernel.halo_px : -kernel.halo_px, kernel.halo_px : -kernel.halo_px]

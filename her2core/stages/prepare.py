@@ -40,7 +40,7 @@ def inspect(row: SlideRow, scratch: Scratch, endpoint_url: str | None, roi: RoiP
 def shard(
     source: Source, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
 ) -> None:
-    """Write one shard of level 0 and its part of the levels above."""
+    """Write what one task of the pyramid writes."""
     shards(source, store, path, grid, params, [task], frozenset())
 
 
@@ -53,7 +53,7 @@ def shards(
     tasks: Sequence[tuple[int, int]],
     there: Collection[tuple[int, int]] | None = None,
 ) -> None:
-    """Write shards of level 0 and their parts of the levels above, those left out that are there.
+    """Write what some tasks of the pyramid write, those left out that are there.
 
     Parameters
     ----------
@@ -66,20 +66,19 @@ def shards(
         If the slide cannot be read, or was replaced meanwhile; then none of them is done.
     """
     if there is None:
-        there = pyramid.shards_done(store, path)
+        there = pyramid.shards_done(store, path, grid)
     missing = [task for task in tasks if task not in there]
     if not missing:
         return
     try:
         with source.opened() as reader:
-            for task in missing:
-                pyramid.write_shard(reader, store, path, grid, params, task)
+            pyramid.write_shards(reader, store, path, grid, params, missing)
     finally:  # what half of another file looks like is no reason either
         try:
             source.require_unchanged()
         except SlideError:
             for task in tasks:
-                pyramid.undo_shard(store, path, *task)
+                pyramid.undo_shard(store, path, grid, task)
             raise
 
 

@@ -49,7 +49,9 @@ from her2core.scoring.ihc import SlideScore, Verdict
 from her2core.scoring.ish import ISHScore
 from her2core.scoring.tumour import load_model
 from her2core.stages.finished import SlideFinished
+from her2core.stages.parts import forget_parts, read_parts
 from her2core.storage.store import Store, content_key
+from her2core.storage.waiting import Uploads
 from her2core.versions import SLIDE
 
 Score = TypeVar("Score", ScoreParams, ISHScoreParams)
@@ -134,18 +136,17 @@ class SlideJob(Generic[Score, Kernel]):
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of all kernel rows, in the order of `bands`."""
-        parts = [pa.BufferReader(self.store.read_bytes(part)) for part in sorted(self.cells.parts)]
-        if not parts:
+        if not self.cells.parts:
             return pa.table({name: pa.array([], pa.float64()) for name in names})
-        return pa.concat_tables([pq.read_table(part, columns=list(names)) for part in parts])
+        parts = read_parts(self.store, sorted(self.cells.parts))
+        return pa.concat_tables([pq.read_table(pa.BufferReader(p), columns=list(names)) for p in parts])
 
     def bands(self) -> Iterator[pa.Table]:
         """Kernel rows, one row of work units at a time: each band lies below the one before."""
         names = sorted(self.cells.parts)
-        for _, parts in groupby(names, key=lambda part: PurePosixPath(part).name.split("-")[0]):
-            yield pa.concat_tables(
-                [pq.read_table(pa.BufferReader(self.store.read_bytes(part))) for part in parts]
-            )
+        parts = zip(names, read_parts(self.store, names), strict=True)
+        for _, band in groupby(parts, key=lambda part: PurePosixPath(part[0]).name.split("-")[0]):
+            yield pa.concat_tables([pq.read_table(pa.BufferReader(body)) for _, body in band])
 
 
 def result_key(
@@ -234,21 +235,24 @@ class SlideResult:
 
 def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> SlideFinished:
     """Write a slide's regions and pictures, and say how it ended."""
+    forget_parts()
     store, row, ref, score = job.store, job.row, job.pyramid, judged.score
-    write_regions(store, key, judged.sweep, row.slide_id)
-    thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
-    picture = f"pictures/{row.slide_id}-{key[:8]}.png"
-    store.write_bytes(picture, judged.draw(thumbnail, um_px))
-    maps = None
-    if len(judged.sweep[0]):
-        maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
-        drawn = regions_figure(thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id)
-        store.write_bytes(maps, png_bytes(drawn))
-    close_up = None
-    if judged.close_up is not None:
-        close_up = f"pictures/{row.slide_id}-fields-{key[:8]}.png"
-        store.write_bytes(close_up, judged.close_up.picture)
-        store.write_bytes(close_up.removesuffix(".png") + ".geojson", judged.close_up.outlines)
+    picture, maps, close_up = f"pictures/{row.slide_id}-{key[:8]}.png", None, None
+    with Uploads(store) as uploads:
+        write_regions(store, key, judged.sweep, row.slide_id)
+        thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
+        uploads.put({picture: judged.draw(thumbnail, um_px)})
+        if judged.close_up is not None:
+            close_up = f"pictures/{row.slide_id}-fields-{key[:8]}.png"
+            shown, outlines = judged.close_up.picture, judged.close_up.outlines
+            uploads.put({close_up: shown, close_up.removesuffix(".png") + ".geojson": outlines})
+        if len(judged.sweep[0]):
+            maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
+            drawn = regions_figure(
+                thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id
+            )
+            uploads.put({maps: png_bytes(drawn)})
+        region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
     outcome = SlideOutcome(
         slide=row,
         state=state_of(score),
@@ -267,7 +271,6 @@ def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> Sli
         score_key=key,
         contours=job.contours,
     )
-    region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
     return SlideFinished(outcome, judged.file, region_file, judged.metrics)
 
 

@@ -90,6 +90,8 @@ class Inspected:
         How its pyramid is stored.
     shards
         Level-0 shards of it: what there is to do.
+    blocks
+        Tasks of the pyramid's grid, which cannot be cut.
     finished
         Its result; with it nothing else was looked for.
     """
@@ -98,6 +100,7 @@ class Inspected:
     keys: Keys
     settled: Settled
     shards: int
+    blocks: int
     outlines: OutlinesRef | None = None
     pyramid: PyramidRef | None = None
     profile: SlideProfile | None = None
@@ -154,7 +157,8 @@ def inspect(work: SlideWork) -> Inspected:
     source = prepare.inspect(row, config.run.scratch(), endpoint, config.roi)
     info = source.info
     settled = writer.settle(info, config.pyramid)
-    shards = len(writer.grid_of(info.height, info.width, settled.params).tasks())
+    grid = writer.grid_of(info.height, info.width, settled.params)
+    size = sum(1 for _ in grid.shards(0)), len(grid.tasks())
 
     outlines = _outlines_key(work, source)
     named = [row.slide_id, *writer.key_inputs(info)]  # the image is called by the slide's id
@@ -166,12 +170,12 @@ def inspect(work: SlideWork) -> Inspected:
     keys = Keys(pyramid, profile, cells, _result_key(work, cells, _region(work)), outlines, contours)
 
     if (done := _found(work.store, "slide", keys.slide, SlideFinished)) is not None:
-        return Inspected(source, keys, settled, shards, finished=done)
+        return Inspected(source, keys, settled, *size, finished=done)
     return Inspected(
         source,
         keys,
         settled,
-        shards,
+        *size,
         outlines=None if outlines is None else _found(work.store, "outlines", outlines, OutlinesRef),
         pyramid=_found(work.store, "pyramid", pyramid, PyramidRef),
         profile=_found(work.store, "profile", profile, SlideProfile),
@@ -198,7 +202,7 @@ def outline(work: SlideWork, source: Source, key: str) -> Made[OutlinesRef]:
 
 
 def convert(store: Store, source: Source, path: str, settled: Settled, share: Share) -> int:
-    """Write a share of a pyramid's shards, those left out that are there; how many it is."""
+    """Write a share of a pyramid's blocks, those left out that are there; how many it is."""
     from her2core.pyramid.writer import grid_of
     from her2core.stages import prepare
 
@@ -243,7 +247,7 @@ def measure(
     folder, kept = f"parts/cells/{key}", contours_key and f"{CONTOURS}/{contours_key}"
     units = share.deal(cells.units(store, ref, frozen, params, folder, outlines, kept))
     there = {name for place in (folder, kept) if place and units for name in store.list(place)}
-    count = sum(cells.measure(unit, there) for unit in units)
+    count = sum(cells.measure_all(units, there))
     lines = (ContoursPart(unit.contours, unit.box_px0) for unit in units if unit.contours is not None)
     return Measured(tuple(unit.part for unit in units), count, tuple(lines))
 

@@ -118,7 +118,9 @@ class Store:
     def read_bytes(self, path: str) -> bytes:
         """The whole object. Raises FileNotFoundError where there is none."""
         full = self._full(path)
-        return Path(full).read_bytes() if self.is_local else bytes(self.fs.cat_file(full))
+        if self.is_local:
+            return Path(full).read_bytes()
+        return bytes(self.fs.cat_file(full, max_concurrency=1))  # else its size is asked for first
 
     def cat_range(self, path: str, start: int, end: int) -> bytes:
         """Bytes ``[start, end)`` of an object; a negative start counts from its end (then ``end`` is 0)."""

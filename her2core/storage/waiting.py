@@ -8,15 +8,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
 from her2core.storage.store import Store
 
 T = TypeVar("T")
-
-Objects = Mapping[str, bytes | memoryview]
 
 UPLOAD_BYTES = 128 * 2**20
 """Most bytes of objects that wait to be stored: bounds a worker's memory. Ours."""
@@ -63,32 +61,39 @@ class Uploads:
         self._store, self._most = store, most
         self._pool: ThreadPoolExecutor | None = None
         self._change = threading.Condition()
+        self._begun: list[Future[None]] = []
         self._bytes = 0
         self._error: BaseException | None = None
 
-    def put(self, *rounds: Objects) -> None:
-        """Store objects: those of a round together, and a round when the one before it is stored.
+    def put(self, objects: Mapping[str, bytes | memoryview], *, last: bool = False) -> None:
+        """Store objects; their buffers may be used again when this returns.
 
-        What is given must not change any more.
+        Parameters
+        ----------
+        last
+            Not before everything that was put earlier is stored.
         """
         if self._store.is_local:
-            for objects in rounds:
-                self._store.write_many(objects)
+            self._store.write_many(objects)
             return
-        size = sum(len(body) for objects in rounds for body in objects.values())
+        size = sum(map(len, objects.values()))
         with self._change:
             self._change.wait_for(lambda: self._error or not self._bytes or self._bytes + size <= self._most)
-            self._check()
+            if self._error is not None:
+                raise self._error
             self._bytes += size
+        bodies = {path: bytes(body) for path, body in objects.items()}
         if self._pool is None:
             self._pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="her2-upload")
-        self._pool.submit(self._store_rounds, rounds, size)
+        self._begun = [job for job in self._begun if not job.done()]
+        before = tuple(self._begun) if last else ()  # they have threads: those go in the order of `put`
+        self._begun.append(self._pool.submit(self._upload, bodies, size, before))
 
-    def _store_rounds(self, rounds: Sequence[Objects], size: int) -> None:
+    def _upload(self, bodies: Mapping[str, bytes], size: int, before: Sequence[Future[None]]) -> None:
         try:
-            for objects in rounds:
-                if self._error is None:
-                    self._store.write_many(objects)
+            wait(before)
+            if self._error is None:
+                self._store.write_many(bodies)
         except BaseException as error:  # noqa: BLE001, raised in the thread that waits for it
             with self._change:
                 self._error = self._error or error
@@ -97,20 +102,15 @@ class Uploads:
                 self._bytes -= size
                 self._change.notify_all()
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
     def __enter__(self) -> Uploads:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            with self._change:
-                self._error = self._error or error
+        with self._change:
+            self._error = self._error or error
         if self._pool is not None:
             self._pool.shutdown(wait=True)
-        if kind is None:
-            self._check()
+        if error is None and self._error is not None:
+            raise self._error
