@@ -263,6 +263,18 @@ def test_a_score_that_the_guessed_background_decides_is_none() -> None:
     assert (stands.score, stands.reasons, stands.undecided) == ("2+", ("background_unknown",), False)
 
 
+def test_an_undecided_slide_says_where_the_choice_of_cells_decides_too() -> None:
+    """2+ over all cells, 3+ over its nests, and 0 if the background is brighter: any of these is possible."""
+    found = cells(*many(c0=1900, c3=100))
+    nests = classify(found, PARAMS, BREAST) == CellClass.C3
+    faint = [cells(*many(c0=2000))]
+    both = score_slide(found, PARAMS, BREAST, GOOD, 0.25, nests=nests, doubtful=faint).verdict
+    assert (both.score, both.possible_scores, both.borderline) == (None, ("0", "1+", "2+", "3+"), True)
+    assert both.reasons == ("tumour_choice",)
+    alone = score_slide(found, PARAMS, BREAST, GOOD, 0.25, doubtful=faint).verdict
+    assert (alone.possible_scores, alone.reasons) == (("0", "1+", "2+"), ())
+
+
 def test_null_or_ultralow_is_unresolved_where_the_guessed_background_decides() -> None:
     null, stained = cells(*many(c0=700)), cells(*many(c0=680, c1=20))
     assert score(null).verdict.her2_class == "null"

@@ -373,16 +373,16 @@ def judge(
     decision = rules.decide(counts, params.false_stain_ppm)
     unsure = [rules.decide(other, params.false_stain_ppm) for other in doubtful]
     scores = {decision.score, *(other.score for other in unsure)}
+    chosen = {rules.decide(o, params.false_stain_ppm).score for o in others if o.n >= params.full_cells}
+    if chosen - {decision.score}:
+        found.add(Reason.TUMOUR_CHOICE)
     if len(scores) > 1:
-        open_scores = _from_to(scores | set(decision.possible_scores))
+        open_scores = _from_to(scores | chosen | set(decision.possible_scores))
         return Verdict(None, "indeterminate", _codes(found), open_scores, (), None, *intervals)
     if decision.patterns:
         found.add(Reason.UNUSUAL_PATTERN)
     sure = all(other.her2_class == decision.her2_class for other in unsure)
-    chosen = {rules.decide(o, params.false_stain_ppm).score for o in others if o.n >= params.full_cells}
     possible = chosen | set(decision.possible_scores)
-    if chosen - {decision.score}:
-        found.add(Reason.TUMOUR_CHOICE)
     return Verdict(
         decision.score,
         decision.her2_class if sure else "0_unresolved",  # null or ultralow: the only classes of one score
