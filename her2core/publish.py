@@ -65,7 +65,7 @@ from her2core.stages.run import Run
 from her2core.stages.unchanged import Division, input_of, row_digests
 from her2core.storage.lease import Lease, LeaseLostError
 from her2core.storage.store import Store, record_of
-from her2core.storage.waiting import side_by_side
+from her2core.storage.waiting import begin, side_by_side
 from her2core.text import cleaned
 
 log = logging.getLogger(__name__)
@@ -185,11 +185,13 @@ class Publisher:
         cases = [case_row(c, load_rules(c.rules)) for c in specimens]
         patients = [patient_row(p) for p in score_patients(specimens)]
         rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens)
+        cube = partial(write_cube_of_table, store, run.run_id, all_ids)
+        begun = None if store.is_local else begin(cube)  # from a table that is committed
         for tables in IN_TURN:
             self._check()
             found = side_by_side(store, [partial(self._commit_true, t, rows_of[t]) for t in tables])
             versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
-        write_cube_of_table(store, run.run_id, all_ids)
+        _ = cube() if begun is None else begun.result()
         store.write_bytes(PICTURE, cohort_picture(self._all_cases(cases)))
         inputs = [self._input(result) for result in finished] + list(self._carried())
         states = Counter(entry["state"] for entry in inputs)

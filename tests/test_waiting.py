@@ -26,7 +26,9 @@ from her2core.records import Box, PyramidRef
 from her2core.storage.store import Store
 from her2core.storage.waiting import Uploads, side_by_side
 from tests import jpegslides
+from tests.conftest import Bucket
 from tests.test_source_codec import scene
+from tests.tools.faultproxy import Fault, FaultProxy
 
 PARAMS = PyramidParams(16, 64, "zstd")
 
@@ -126,7 +128,7 @@ def test_sampled_tiles_are_read_side_by_side_and_come_in_order() -> None:
 # uploads in the background
 
 
-class Bucket:
+class Stored:
     """What `Uploads` asks of a store; objects in the order in which they were stored."""
 
     is_local = False
@@ -151,11 +153,11 @@ class Bucket:
             self.stored += objects
 
 
-def uploads(bucket: Bucket, most: int = 1000) -> Uploads:
+def uploads(bucket: Stored, most: int = 1000) -> Uploads:
     return Uploads(bucket, most)  # type: ignore[arg-type]
 
 
-def put_all(bucket: Bucket, objects: Sequence[Mapping[str, bytes]]) -> None:
+def put_all(bucket: Stored, objects: Sequence[Mapping[str, bytes]]) -> None:
     with uploads(bucket) as background:
         for number, each in enumerate(objects, 1):
             background.put(each, last=number == len(objects))
@@ -163,7 +165,7 @@ def put_all(bucket: Bucket, objects: Sequence[Mapping[str, bytes]]) -> None:
 
 def test_uploads_go_on_while_the_next_is_made_and_are_stored_in_the_end() -> None:
     hold = threading.Event()
-    bucket, buffer = Bucket(hold), bytearray(b"first")
+    bucket, buffer = Stored(hold), bytearray(b"first")
     with uploads(bucket) as background:
         background.put({"a": memoryview(buffer)})
         buffer[:] = b"again"  # it was taken over
@@ -175,7 +177,7 @@ def test_uploads_go_on_while_the_next_is_made_and_are_stored_in_the_end() -> Non
 
 def test_what_tells_that_all_is_there_is_stored_after_all_else() -> None:
     hold = threading.Event()
-    bucket = Bucket(hold)
+    bucket = Stored(hold)
     with uploads(bucket) as background:
         for name in "abcdefgh":  # more than there are threads
             background.put({name: b"x"})
@@ -186,7 +188,7 @@ def test_what_tells_that_all_is_there_is_stored_after_all_else() -> None:
 
 
 def test_memory_of_uploads_is_bounded() -> None:
-    bucket = Bucket()
+    bucket = Stored()
     with uploads(bucket, most=10) as background:
         for number in range(20):
             background.put({str(number): b"12345"})
@@ -197,7 +199,7 @@ def test_memory_of_uploads_is_bounded() -> None:
 
 
 def test_an_upload_that_fails_ends_the_task_that_made_it_and_nothing_is_said_to_be_there() -> None:
-    bucket = Bucket()
+    bucket = Stored()
     failing: list[Mapping[str, bytes]] = [{"a": b"x"}, {"bad": b"x"}, {"done": b""}]
     with pytest.raises(OSError, match="503"):
         put_all(bucket, failing)
@@ -205,7 +207,7 @@ def test_an_upload_that_fails_ends_the_task_that_made_it_and_nothing_is_said_to_
 
 
 def test_an_error_of_the_task_leaves_no_upload_behind() -> None:
-    bucket = Bucket()
+    bucket = Stored()
     with pytest.raises(TypeError):
         put_all(bucket, [{"a": b"x"}, {"b": None}])  # type: ignore[dict-item]
     assert bucket.in_flight == 0
@@ -215,7 +217,7 @@ def test_what_does_not_depend_on_one_another_is_done_side_by_side_and_its_error_
     tmp_path: Path,
 ) -> None:
     pair = threading.Barrier(2, timeout=30)
-    bucket: Any = Bucket()
+    bucket: Any = Stored()
     assert len(side_by_side(bucket, [pair.wait, pair.wait])) == 2
     done: list[int] = []
     with pytest.raises(ZeroDivisionError):
@@ -331,3 +333,31 @@ def test_a_task_of_which_an_object_is_not_stored_is_not_done(tmp_path: Path, rem
         writer.write_shards(slide, store, "p", grid, PARAMS, grid.tasks())
     there = [(tmp_path / f"p/0/c/0/0/{ix}").exists() for ix in (0, 1)]
     assert there == [True, False]
+
+
+def test_a_slide_comes_through_a_faulty_network_as_from_a_disk(
+    tmp_path: Path, faulty_s3: tuple[Bucket, FaultProxy]
+) -> None:
+    """Read ahead and stored in the background, over refusals, broken connections and half replies."""
+    bucket, proxy = faulty_s3
+    path, params = tmp_path / "a.svs", PyramidParams(32, 64, "source")
+    jpegslides.write_slide(path, scene(301, 523), 32, jpegslides.jpeg)
+    store = Store(bucket.uri)
+    store.write_file("a.svs", path)
+    proxy.faults = [
+        Fault("unavailable", path="/p/0/c", times=2),
+        Fault("lost_reply", path="/p/0/c", times=1),
+        Fault("unavailable", path="/p/2/c", times=1),
+        Fault("truncate", method="GET", path=r"/a\.svs", times=2),
+        Fault("truncate", method="GET", path="/p/4/c", times=1),
+    ]
+    local = Store(tmp_path / "local")
+    refs = []
+    for place, uri in ((store, store.uri("a.svs")), (local, str(path))):
+        with open_slide(uri, mpp=0.25, identity="1-a") as slide:
+            refs.append(writer.convert(slide, place, "p", params, mpp=0.25))
+    assert proxy.hits == {"unavailable": 3, "lost_reply": 1, "truncate": 3}
+    assert refs[0] == refs[1]
+    names = local.list("p", recursive=True)
+    assert store.list("p", recursive=True) == names
+    assert all(store.read_bytes(name) == local.read_bytes(name) for name in names)

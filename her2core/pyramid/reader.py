@@ -90,7 +90,8 @@ class PyramidReader:
     """Pixels of a published pyramid.
 
     Cheap to make and safe to share between threads. Published shards never change, so the indexes of a
-    published pyramid are remembered for the whole process.
+    published pyramid are remembered for the whole process; of another, by its reader, which must not read a
+    level before all of it is there.
 
     Parameters
     ----------
@@ -109,6 +110,7 @@ class PyramidReader:
         self._format = PixelFormat.of(ref)
         self._codecs = [level_codec(ref.codec, level, self._format) for level in range(len(ref.shapes))]
         self._grid = grid_of_ref(ref)
+        self._indexes = _known if ref.bytes_written else _Indexes(INDEX_BYTES)  # not published: may change
 
     @property
     def waits(self) -> bool:
@@ -277,7 +279,7 @@ class PyramidReader:
             for iy in range(inside.y0 // edge, -(-inside.y1 // edge))
             for ix in range(inside.x0 // edge, -(-inside.x1 // edge))
         }
-        indexes = _known.of(self._store, self._ref, list(shards), side)
+        indexes = self._indexes.of(self._store, self._ref, list(shards), side)
         for (key, (iy, ix)), index in zip(shards.items(), indexes, strict=True):
             found = _Shard(key, [], [])
             for y0 in _touched(iy * edge, edge, chunk, inside.y0, inside.y1):
@@ -434,14 +436,13 @@ class _Indexes:
                     found[key] = index
         missing = [key for key in keys if key not in found]
         new = dict(zip(missing, _read_indexes(store, missing, side) if missing else [], strict=True))
-        if ref.bytes_written:  # else it is not published, and may change
-            with self._lock:
-                for key, index in new.items():
-                    if (store, ref, key) not in self._kept:  # else another thread has read it too
-                        self._kept[store, ref, key] = index
-                        self._bytes += index.nbytes
-                while self._bytes > self._most:
-                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        with self._lock:
+            for key, index in new.items():
+                if (store, ref, key) not in self._kept:  # else another thread has read it too
+                    self._kept[store, ref, key] = index
+                    self._bytes += index.nbytes
+            while self._bytes > self._most:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return [found[key] if key in found else new[key] for key in keys]
 
 

@@ -362,10 +362,12 @@ def write_top(
     reader = PyramidReader(store, _draft(path, grid, params, pixels))
     written = ShardWritten(0, 0)
     for first in grid.bands[1:]:
-        for task in grid.shards(first):
-            source = _halving(reader, grid, pixels, first, grid.shard_box(first, *task))
-            part = _write_band(store, path, grid, params, pixels, first, task, source)
-            written = ShardWritten(written.objects + part.objects, written.bytes_written + part.bytes_written)
+        with Uploads(store) as uploads:  # a band is read when the one before it is stored
+            for task in grid.shards(first):
+                source = _halving(reader, grid, pixels, first, grid.shard_box(first, *task))
+                part = _write_band(uploads, path, grid, params, pixels, first, task, source)
+                objects, size = written.objects + part.objects, written.bytes_written + part.bytes_written
+                written = ShardWritten(objects, size)
     return written
 
 
@@ -480,7 +482,7 @@ def _windows(store: Store, ref: PyramidRef) -> list[tuple[int, int]]:
 
 
 def _write_band(
-    store: Store,
+    uploads: Uploads,
     path: str,
     grid: Grid,
     params: PyramidParams,
@@ -489,7 +491,7 @@ def _write_band(
     task: tuple[int, int],
     source: Source,
 ) -> ShardWritten:
-    """Write one shard of every level of the band that begins at level ``first``, that level's last."""
+    """Write one shard of every level of the band that begins at level ``first``."""
     work = _workspace(grid, params, pixels, first)
     boxes = [grid.shard_box(level, *task) for level in grid.band_levels(first)]
     work.build(source, boxes, grid.shard_px(first))
@@ -497,9 +499,7 @@ def _write_band(
     shards = {
         shard_key(path, level, *task): work.shards[level - first].finish() for level in reversed(levels)
     }
-    last = shard_key(path, first, *task)
-    store.write_many({key: shard for key, shard in shards.items() if key != last})
-    store.write_bytes(last, shards[last])
+    uploads.put(shards)
     return ShardWritten(len(levels), sum(map(len, shards.values())))
 
 
@@ -644,12 +644,14 @@ def _workspace(grid: Grid, params: PyramidParams, pixels: PixelFormat, first: in
 def _halving(reader: PyramidReader, grid: Grid, pixels: PixelFormat, first: int, origin: Box) -> Source:
     """Source of level ``first``: the level before it, as stored, halved."""
     height, width = grid.level_shape(first - 1)
+    whole = Box(2 * origin.y0, 2 * origin.x0, 2 * origin.y1, 2 * origin.x1)
+    begun = reader.begin(first - 1, whole).result() if reader.waits else None
 
     def source(y: int, x: int, chunk: Pixels) -> None:
         edge = 2 * len(chunk)
         y0, x0 = 2 * (origin.y0 + y), 2 * (origin.x0 + x)
         finer = _buffer(edge, edge, pixels)
-        reader.read(first - 1, y0, x0, finer)
+        reader.read(first - 1, y0, x0, finer, begun=begun)
         repeat_edges(finer, min(height - y0, edge), min(width - x0, edge))
         halve(finer, chunk)
 

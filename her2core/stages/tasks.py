@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
@@ -32,6 +32,7 @@ from her2core.scoring.keyed import Judging
 from her2core.stages.finished import SlideFinished
 from her2core.stages.source import Source
 from her2core.storage.store import Store, content_key, record_of
+from her2core.storage.waiting import side_by_side
 
 T = TypeVar("T")
 
@@ -171,17 +172,17 @@ def inspect(work: SlideWork) -> Inspected:
 
     if (done := _found(work.store, "slide", keys.slide, SlideFinished)) is not None:
         return Inspected(source, keys, settled, *size, finished=done)
-    return Inspected(
-        source,
-        keys,
-        settled,
-        *size,
-        outlines=None if outlines is None else _found(work.store, "outlines", outlines, OutlinesRef),
-        pyramid=_found(work.store, "pyramid", pyramid, PyramidRef),
-        profile=_found(work.store, "profile", profile, SlideProfile),
-        cells=_found(work.store, "cells", cells, CellsRef),
-        contours=None if contours is None else _found(work.store, "contours", contours, ContoursRef),
-    )
+    records: dict[str, tuple[str | None, type[Any]]] = {
+        "outlines": (outlines, OutlinesRef),
+        "pyramid": (pyramid, PyramidRef),
+        "profile": (profile, SlideProfile),
+        "cells": (cells, CellsRef),
+        "contours": (contours, ContoursRef),
+    }
+    asked = {stage: (key, kind) for stage, (key, kind) in records.items() if key is not None}
+    looks = [partial(_found, work.store, stage, key, kind) for stage, (key, kind) in asked.items()]
+    found: dict[str, Any] = dict(zip(asked, side_by_side(work.store, looks), strict=True))
+    return replace(Inspected(source, keys, settled, *size), **found)
 
 
 def outline(work: SlideWork, source: Source, key: str) -> Made[OutlinesRef]:
