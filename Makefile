@@ -12,12 +12,14 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test tools bench lint format docs site lock clean help
+.PHONY: coverage smoke demo test tools bench lint format docs site lock clean help
 
 help:
 	@echo "make demo    score a small synthetic cohort and print it beside its planted truth"
 	@echo "make test    run the tests"
 	@echo "make quick   run those that compile no kernel and start no server"
+	@echo "make coverage  run the quick tests and print the share of lines and branches that they reach"
+	@echo "make smoke   run every benchmark once, as small as it gets"
 	@echo "make tools   install Helm and the Dask operator, for the tests of deploy/helm"
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
@@ -33,6 +35,14 @@ test: $(VENV)/.dev
 
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+coverage: $(VENV)/.dev
+	mkdir -p build/coverage
+	$(MAKE) quick ARGS="--cov --cov-report=html:build/coverage/html --cov-report= $(ARGS)"
+	@echo "reached by the quick tests, compiled code left out: $$($(BIN)/coverage report --format=total) %"
+
+smoke: $(VENV)/.dev
+	$(BIN)/python benchmarks/smoke.py
 
 bench: $(VENV)/.dev
 	set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
