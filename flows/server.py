@@ -7,13 +7,14 @@ and the run then waits for it; and it outlives a run that is killed. Ours does n
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.environment import ServerError, check_server
@@ -22,6 +23,10 @@ PROCESS = Path(__file__).with_name("server_process.py")
 POLL_S = 0.2
 ENDING_S = 5.0
 """How long the server may take to end before it is killed. Ours."""
+
+
+DATABASE_BYTES = 10 * 2**20
+"""What Prefect's database and its journal take for a run. Ours: 5.5 MB were seen for six slides."""
 
 
 @contextmanager
@@ -82,11 +87,7 @@ def _embedded() -> Iterator[str]:
                 said.seek(0)
                 last = said.read().decode(errors="replace").strip().splitlines()[-1:]
                 why = " ".join(last) or "it printed nothing"
-                raise ServerError(
-                    f"the embedded Prefect server did not start within {patience_s} s ({why}); start one "
-                    "(prefect server start) and set PREFECT_API_URL, or raise "
-                    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
-                )
+                raise ServerError(not_started(why, settings.home, ended=process.poll() is not None))
             yield address
         finally:
             process.stdin.close()  # type: ignore[union-attr]  # it is a pipe; the server ends with it
@@ -94,6 +95,28 @@ def _embedded() -> Iterator[str]:
                 process.wait(ENDING_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def not_started(why: str, home: Path, *, ended: bool) -> str:
+    """What to say where the embedded server is not there: it ended, or is slow.
+
+    Parameters
+    ----------
+    home
+        Prefect's folder, which holds its database.
+    """
+    with suppress(OSError):
+        if (free := shutil.disk_usage(home).free) < DATABASE_BYTES:
+            return (
+                f"the embedded Prefect server cannot start: {free} bytes are free on the disk of its folder "
+                f"{home}, and its database needs {DATABASE_BYTES}; free some, or set PREFECT_HOME to a "
+                "folder with space"
+            )
+    how = "ended at its start" if ended else "did not start in time"
+    return (
+        f"the embedded Prefect server {how} ({why}); start one (prefect server start) and set "
+        "PREFECT_API_URL, or raise PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+    )
 
 
 def _answers(address: str, process: subprocess.Popen[bytes], deadline: float) -> bool:

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +43,7 @@ from her2core.pyramid.codecs import require_codec
 from her2core.scoring.tumour import load_model, parse_model
 from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, read_small
+from her2core.storage.temporary import temporary_place
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
 from her2core.text import cut, shown
 
@@ -166,7 +166,7 @@ class RunSettings:
     def scratch(self) -> Scratch:
         """Where this machine stages slides."""
         folder = Path(self.scratch_dir).expanduser() if self.scratch_dir else None
-        return Scratch(str(folder or Path(tempfile.gettempdir()) / "her2-scratch"), self.scratch_bytes)
+        return Scratch(str(folder or temporary_place() / "her2-scratch"), self.scratch_bytes)
 
 
 def _check_folder(folder: str) -> None:

@@ -7,10 +7,8 @@ profile, cells, slide), so a field has the very cells, bit by bit, that it has a
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +33,7 @@ from her2core.stages.slide import SlideJob
 from her2core.stages.slide_ihc import finish_ihc
 from her2core.stages.slide_ish import finish_ish
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def score_field(
     assay, config = Assay(assay), config or Config()
     if not (math.isfinite(mpp) and mpp > 0):
         raise ValueError(f"mpp is {mpp}, expected µm per pixel, above 0")
-    with tempfile.TemporaryDirectory(prefix="her2-field-") as folder:
+    with temporary_folder("her2-field-", "the bytes of the field and its pyramid") as folder:
         store = Store(folder)
         ref, profile, reader = _prepare(store, pixels, mpp, assay, config)
         measured = _measure(store, ref, profile, assay, config)
@@ -105,7 +104,7 @@ def score_field(
         table = CELLS if assay is Assay.IHC else NUCLEI
         rows = table.schema.empty_table()
         if finished.cells is not None:
-            rows = pq.read_table(Path(folder) / "tables" / table.name / finished.cells.path)
+            rows = pq.read_table(folder / "tables" / table.name / finished.cells.path)
     score = finished.outcome.score if assay is Assay.IHC else finished.outcome.ish
     if score is None:
         raise AssertionError("a slide that is finished has a score")

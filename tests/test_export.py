@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -307,6 +308,23 @@ def test_a_crate_names_what_went_in_and_no_address(run: FinishedRun, out: Store,
     for path, data in texts(out):
         assert SECRET.encode() not in data, path
         assert str(tmp_path).encode() not in data, path
+
+
+def test_files_of_regions_and_nuclei_are_named_by_their_digests(run: FinishedRun) -> None:
+    entry = {
+        "slide_id": "s1",
+        "roi_uri": f"{SECRET}.geojson",
+        "roi": "5-abc",
+        "cells_uri": "x",
+        "cells": "6-def",
+    }
+    others = [{"slide_id": "s2", "roi": "7-not-exported"}, {"slide_id": "s1", "roi": None, "cells": None}]
+    given: Any = SimpleNamespace(slides=run.slides, run=run.run | {"inputs": json.dumps([entry, *others])})
+    entities = prov(given)["entity"]
+    assert entities["her2:roi/s1"] == {"prov:type": "her2:Roi", "her2:identity": "5-abc"}
+    assert entities["her2:outlines/s1"] == {"prov:type": "her2:Outlines", "her2:identity": "6-def"}
+    assert not [name for name in entities if "s2" in name]
+    assert SECRET not in json.dumps(entities)
 
 
 def test_prov_refers_to_what_it_names(run: FinishedRun) -> None:

@@ -21,10 +21,10 @@ from her2core.lake.batches import SlideTable, read_members
 from her2core.lake.schema import CELLS, HETEROGENEITY, SLIDES, Table
 from her2core.lake.tables import open_table
 from her2core.publish import Publisher
-from her2core.records import Assay, SlideInfo, SlideRow, SlideState
+from her2core.records import Assay, OutlinesUsed, RoiUsed, SlideInfo, SlideRow, SlideState
 from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
-from her2core.stages.unchanged import divide
+from her2core.stages.unchanged import divide, input_of
 from her2core.storage.lease import held
 from her2core.storage.store import Store
 from tests.test_lake import _outcome, written
@@ -278,3 +278,15 @@ def test_rows_that_somebody_removed_cost_their_slide_alone(store: Store) -> None
     assert set(states.values()) == {"indeterminate"}
     assert "stages/slide/ks3.json" not in store.list("stages/slide")  # the next run makes it again
     assert len(store.list("stages/slide")) == 4
+
+
+def test_a_run_names_the_files_of_regions_and_nuclei_with_their_identities(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    row = replace(slide_row("a", "c"), roi_uri="a.geojson", cells_uri="a.nuclei.geojson")
+    plain = result(store, row)
+    roi, nuclei = RoiUsed("a.geojson", "5-abc", (), (), 1.0), OutlinesUsed("a.nuclei.geojson", "6-def", 3)
+    said = input_of(replace(plain, outcome=replace(plain.outcome, roi=roi, outlines=nuclei)), "digest", {})
+    wanted = {"roi_uri": "a.geojson", "roi": "5-abc", "cells_uri": "a.nuclei.geojson", "cells": "6-def"}
+    assert {name: said[name] for name in wanted} == wanted
+    unread = input_of(plain, "digest", {})
+    assert (unread["roi_uri"], unread["roi"], unread["cells"]) == ("a.geojson", None, None)

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.resource_tracker import ensure_running
+from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
 
 from flows.clusters.base import SETTINGS, quieten
+from her2core.errors import ClusterError, Her2Error
+from her2core.storage.temporary import full, temporary_place
+from her2core.text import cleaned
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,20 @@ class LocalMachine:
         """A machine always has workers."""
 
 
+def not_started(error: BaseException) -> Her2Error:
+    """What to say where Dask cannot start its processes here; mostly it is their folder."""
+    place = Path(dask.config.get("temporary-directory") or temporary_place())
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and (told := full(cause, place, "some kB a worker")):
+            return told
+        cause = cause.__cause__
+    return ClusterError(
+        f"the Dask workers of this machine cannot be started ({cleaned(str(error))}); see that {place} can "
+        "be written to, or give fewer run.workers"
+    )
+
+
 def _local_cluster(workers: int) -> LocalCluster:
     """Worker processes that a terminal's signals do not reach: the run ends them.
 
@@ -58,5 +76,7 @@ def _local_cluster(workers: int) -> LocalCluster:
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
             )
+    except (OSError, RuntimeError) as error:
+        raise not_started(error) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mine)

@@ -12,7 +12,7 @@ PROV-JSON: https://www.w3.org/submissions/prov-json/
 from __future__ import annotations
 
 import json
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from her2core.export.finished import FinishedRun
 from her2core.export.tables import export_csv
 from her2core.extras import need
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 
 PROCESS_RUN = "https://w3id.org/ro/wfrun/process/0.5"
 CONFIGURATION, PROV, CRATE = "configuration.json", "prov.json", "ro-crate-metadata.json"
@@ -42,8 +43,34 @@ def _shared(run: FinishedRun) -> dict[str, Any]:
     return {k: v for k, v in json.loads(run.run["configuration"]).items() if k != "run"}
 
 
-def _slides(run: FinishedRun) -> list[tuple[str, str]]:
-    return [(s["slide_id"], s["identity"] or "") for s in run.slides if s["identity"]]
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A file of a slide that went into the run and is not in the crate: size and digest say which it was."""
+
+    kind: str
+    title: str
+    slide: str
+    identity: str
+    description: str
+
+
+def _inputs(run: FinishedRun) -> list[_Input]:
+    """Slides, and the files of their regions of interest and of other programs' nuclei."""
+    found = [
+        _Input("slide", "Slide", s["slide_id"], s["identity"], "Whole-slide image")
+        for s in run.slides
+        if s["identity"]
+    ]
+    named = {s["slide_id"] for s in run.slides}
+    for entry in json.loads(run.run["inputs"]):
+        slide = entry["slide_id"]
+        for kind, title, key, what in (
+            ("roi", "Region of interest of slide", "roi", "Annotations"),
+            ("outlines", "Nuclei of slide", "cells", "Outlines of nuclei by another program"),
+        ):
+            if slide in named and entry.get(key):
+                found.append(_Input(kind, title, slide, entry[key], what))
+    return found
 
 
 def _crate(run: FinishedRun, out: Store, tables: list[str]) -> bytes:
@@ -87,17 +114,16 @@ def _crate(run: FinishedRun, out: Store, tables: list[str]) -> bytes:
         crate.add(
             ContextEntity(
                 crate,
-                f"#slide-{slide}",
+                f"#{each.kind}-{each.slide}",
                 properties={
                     "@type": "CreativeWork",
-                    "name": f"Slide {slide}",
-                    "identifier": identity,
-                    "description": "Whole-slide image, which is not in the crate: size and digest of its "
-                    "file",
+                    "name": f"{each.title} {each.slide}",
+                    "identifier": each.identity,
+                    "description": f"{each.description}, not in the crate: size and digest of the file",
                 },
             )
         )
-        for slide, identity in _slides(run)
+        for each in _inputs(run)
     ]
     manifest = crate.add(
         ContextEntity(
@@ -145,9 +171,9 @@ def _crate(run: FinishedRun, out: Store, tables: list[str]) -> bytes:
     action["object"] = [manifest, configuration, *inputs]
     action["result"] = [*results, provenance]
     root["mentions"] = action
-    with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
-        crate.metadata.write(Path(folder))
-        return (Path(folder) / CRATE).read_bytes()
+    with temporary_folder("her2-export-", "the bytes of an exported file") as folder:
+        crate.metadata.write(folder)
+        return (folder / CRATE).read_bytes()
 
 
 def prov(run: FinishedRun) -> dict[str, Any]:
@@ -159,8 +185,11 @@ def prov(run: FinishedRun) -> dict[str, Any]:
         "her2:configuration": {"prov:type": "her2:Configuration", "prov:value": json.dumps(_shared(run))},
     }
     entities |= {
-        f"her2:slide/{slide}": {"prov:type": "her2:Slide", "her2:identity": identity}
-        for slide, identity in _slides(run)
+        f"her2:{each.kind}/{each.slide}": {
+            "prov:type": f"her2:{each.kind.capitalize()}",
+            "her2:identity": each.identity,
+        }
+        for each in _inputs(run)
     }
     tables = {
         k.removesuffix("_version"): v for k, v in row.items() if k.endswith("_version") and v is not None

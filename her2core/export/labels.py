@@ -8,7 +8,6 @@ number is which ``cell_id`` and class. Where two contours overlap the later cell
 from __future__ import annotations
 
 import json
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.pyramid import ngff
 from her2core.records import Assay
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 
 CHUNK = 1024
 MAX_CELLS = 2_000_000
@@ -45,8 +45,8 @@ def export_labels(run: FinishedRun, out: Store, selection: Selection) -> list[st
 
     def write(slide: Row) -> str:
         name = f"{slide['slide_id']}.ome.zarr"
-        with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
-            local = Path(folder) / name
+        with temporary_folder("her2-export-", "the bytes of an exported file") as folder:
+            local = folder / name
             _write(run, slide, selection, local)
             write_folder(out, name, local)
         return name

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from her2core.lake.schema import CELLS, REGIONS
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.records import Assay
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 
 NAMESPACE = uuid.UUID("5a1c0f4e-6f0e-5d5c-9a55-3d9f6c1e8b21")
 """Of the ids that objects have in QuPath; they follow from slide and cell."""
@@ -49,8 +48,8 @@ def export_qupath(
 
     def write(slide: Row) -> str:
         features = _features(run, slide, selection, contours and has_contours(slide), regions_um)
-        with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
-            local = Path(folder) / "cells.geojson"
+        with temporary_folder("her2-export-", "the bytes of an exported file") as folder:
+            local = folder / "cells.geojson"
             with local.open("w", encoding="utf-8") as file:
                 file.write('{"type": "FeatureCollection", "features": [\n')
                 for place, feature in enumerate(features):

@@ -7,11 +7,9 @@ slide.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from her2core.extras import need
 from her2core.lake.schema import CELLS, Column
 from her2core.records import Assay
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 
 KEYS = ("slide_id", "case_id", "cell_id")
 FLAGS = (
@@ -45,8 +44,8 @@ def export_anndata(run: FinishedRun, out: Store, selection: Selection) -> list[s
         need("export", "anndata")
     tables = [_cells(run, slide, selection) for slide in run.chosen(selection, Assay.IHC)]
     table = pa.concat_tables(tables)
-    with tempfile.TemporaryDirectory(prefix="her2-export-") as folder, _quiet():
-        local = Path(folder) / "cells.h5ad"
+    with temporary_folder("her2-export-", "the bytes of an exported file") as folder, _quiet():
+        local = folder / "cells.h5ad"
         to_anndata(table, run).write_h5ad(local, compression="gzip")
         out.write_file("cells.h5ad", local)
     return ["cells.h5ad"]
@@ -103,8 +102,8 @@ def export_spatialdata(
 
     def write(slide: Row) -> str:
         name = f"{slide['slide_id']}.spatialdata.zarr"
-        with tempfile.TemporaryDirectory(prefix="her2-export-") as folder, _quiet():
-            local = Path(folder) / name
+        with temporary_folder("her2-export-", "the bytes of an exported file") as folder, _quiet():
+            local = folder / name
             _spatial(run, slide, selection, contours and has_contours(slide)).write(local)
             write_folder(out, name, local)
         return name

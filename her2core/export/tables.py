@@ -9,10 +9,8 @@ import csv
 import io
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from her2core.errors import ConfigError
@@ -20,6 +18,7 @@ from her2core.export.finished import FinishedRun, Row
 from her2core.extras import need
 from her2core.lake.schema import TABLES, Table
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 from her2core.text import harmless
 
 SMALL = tuple(name for name in TABLES if name not in ("cells", "nuclei"))
@@ -83,8 +82,8 @@ def export_csv(run: FinishedRun, out: Store, cells: bool = False, addresses: boo
     for table in tables:
         if not run.store.exists(f"tables/{table.name}/_delta_log"):
             continue
-        with tempfile.TemporaryDirectory(prefix="her2-export-") as folder:
-            local = Path(folder) / f"{table.name}.csv"
+        with temporary_folder("her2-export-", "the bytes of an exported file") as folder:
+            local = folder / f"{table.name}.csv"
             with local.open("w", newline="", encoding="utf-8") as file:
                 _write_csv(file, table, run, addresses)
             out.write_file(f"{table.name}.csv", local)

@@ -9,9 +9,9 @@ the run, when every such file is rewritten once.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from her2core.lake.tables import (
     sorted_by_key,
 )
 from her2core.storage.store import Store
+from her2core.storage.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -174,16 +175,14 @@ class SlideTable:
     def _write(self, rows: Sequence[Mapping[str, Any]], members: Members) -> DataFile:
         own = pa.Table.from_pylist([dict(row) for row in rows], schema=self.table.schema)
         own = sorted_by_key(self.table, own)
-        with tempfile.TemporaryDirectory(prefix=f"her2-{self.table.name}-") as folder:
-            local = Path(folder) / "rows.parquet"
-            with pq.ParquetWriter(local, own.schema, compression="zstd") as writer:
-                writer.write_table(own)
-                writer.add_key_value_metadata({MEMBERS: json.dumps(members, sort_keys=True)})
-            name = f"{hashlib.sha256(local.read_bytes()).hexdigest()[:24]}.parquet"
-            self.store.write_file(f"{FOLDER}/{self.table.name}/{name}", local)
-            return DataFile(
-                name, local.stat().st_size, len(own), statistics_of(self.table, len(own), members)
-            )
+        buffer = io.BytesIO()  # and no temporary file: what was scored is committed though its disk is full
+        with pq.ParquetWriter(buffer, own.schema, compression="zstd") as writer:
+            writer.write_table(own)
+            writer.add_key_value_metadata({MEMBERS: json.dumps(members, sort_keys=True)})
+        data = buffer.getvalue()
+        name = f"{hashlib.sha256(data).hexdigest()[:24]}.parquet"
+        self.store.write_bytes(f"{FOLDER}/{self.table.name}/{name}", data)
+        return DataFile(name, len(data), len(own), statistics_of(self.table, len(own), members))
 
 
 class _Batch:
@@ -253,8 +252,8 @@ def read_members(store: Store, table: Table, path: str, size: int) -> Members:
         found: Members = json.loads(said)
         return found
     log.info("%s: %s is not ours; looking whose rows it holds", table.name, path)
-    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder:
-        local = fetch(store, place, Path(folder))
+    with temporary_folder(f"her2-{table.name}-", f"twice the bytes of a file of {table.name}") as folder:
+        local = fetch(store, place, folder)
         with pq.ParquetFile(local) as file:
             slides: set[str] = set()
             for batch in file.iter_batches(ROW_GROUP, columns=[table.replaces], use_threads=False):
@@ -275,9 +274,9 @@ def without(store: Store, table: Table, path: str, slides: Iterable[str], stay: 
     DataFile or None
         None if no row is left.
     """
-    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder:
-        before = fetch(store, f"{FOLDER}/{table.name}/{path}", Path(folder))
-        after = Path(folder) / "after.parquet"
+    with temporary_folder(f"her2-{table.name}-", f"twice the bytes of a file of {table.name}") as folder:
+        before = fetch(store, f"{FOLDER}/{table.name}/{path}", folder)
+        after = folder / "after.parquet"
         gone = pa.array(sorted(slides), TEXT)
         rows = 0
         with (

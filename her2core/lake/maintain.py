@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +35,7 @@ from her2core.lake.tables import (
 )
 from her2core.storage.lease import Lease
 from her2core.storage.store import Store, record_of
+from her2core.storage.temporary import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -145,14 +145,17 @@ def _merged(store: Store, table: Table, files: Mapping[str, Members]) -> DataFil
     None if a row group mixes slides: such a file was written by another program, and is left alone.
     """
     members: Members = {slide: known for each in files.values() for slide, known in each.items()}
-    with tempfile.TemporaryDirectory(prefix=f"her2-{table.name}-") as folder, ExitStack() as opened:
+    with (
+        temporary_folder(f"her2-{table.name}-", "twice the bytes of the files to join") as folder,
+        ExitStack() as opened,
+    ):
         sources = []
         for number, path in enumerate(files):
-            place = Path(folder) / str(number)
+            place = folder / str(number)
             place.mkdir()
             local = fetch(store, f"{FOLDER}/{table.name}/{path}", place)
             sources.append(opened.enter_context(pq.ParquetFile(local)))
-        after = Path(folder) / "after.parquet"
+        after = folder / "after.parquet"
         wanted = max((source.schema_arrow.remove_metadata() for source in sources), key=len)
         rows = 0
         with pq.ParquetWriter(after, wanted, compression="zstd") as writer:

@@ -699,7 +699,9 @@ RUNS = Table(
         ),
         Column("configuration", TEXT, "", "Resolved configuration, JSON.", True),
         Column("versions", TEXT, "", "Versions of this package, Python and the libraries, JSON.", True),
-        Column("inputs", TEXT, "", "Slides with URI, identity and result key, JSON.", True),
+        Column("inputs", TEXT, "", "Slides with URI, identity (size and digest of the file) and result key, "
+               "JSON; `roi_uri` and `cells_uri` with the identities of these files as `roi` and `cells`, "
+               "null where the slide was not scored.", True),
     ),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 
@@ -144,7 +145,10 @@ def disk_full(error: BaseException | None) -> DiskFullError | None:
         if number not in FULL and (found := re.search(r"os error (\d+)", str(error))):  # Rust's way to say it
             number = int(found[1])
         if number in FULL:
-            return DiskFullError(f"{FULL[number]}: free some, and run the same command again to resume")
+            where = f"that of the output or of temporary files ({tempfile.tempdir or 'TMPDIR'})"
+            return DiskFullError(
+                f"{FULL[number]}, {where}: free some, and run the same command again to resume"
+            )
         error, seen = error.__cause__ or error.__context__, seen + 1
     return None
 
