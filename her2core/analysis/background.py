@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from her2core.analysis.finished import finished_rows
 from her2core.errors import ManifestError
 from her2core.intake.manifest import REQUIRED, check_rows
 from her2core.intake.manifest_sheet import manifest_bytes, parse_sheet
 from her2core.kernels.stain import Vector
+from her2core.lake.finished import finished_rows
 from her2core.lake.schema import SLIDES
 from her2core.profile.tissue import MAX_OUTSHONE
 from her2core.storage.store import Store

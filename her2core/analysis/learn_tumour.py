@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from her2core.analysis.finished import finished_rows, finished_table
 from her2core.analysis.results import RESEARCH_ONLY
 from her2core.errors import ConfigError, ManifestError, StoreError
 from her2core.intake.roi import DrawnTissue, read_tissue
+from her2core.lake.finished import finished_rows, finished_table
 from her2core.lake.schema import CELLS, SLIDES
 from her2core.lake.tables import sql_text
 from her2core.params import RoiParams, ScoreParams

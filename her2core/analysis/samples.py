@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from her2core.analysis.finished import finished_rows
 from her2core.analysis.sheets import read_rows, refuse
 from her2core.analysis.treatments import Line, days_of
 from her2core.errors import ManifestError
+from her2core.lake.finished import finished_rows
 from her2core.lake.schema import CASES, HETEROGENEITY, SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store

@@ -17,8 +17,8 @@ import pyarrow as pa
 from deltalake import QueryBuilder
 from pydantic import TypeAdapter, ValidationError
 
-from her2core.analysis.finished import finished_rows, opened, quoted
 from her2core.errors import ConfigError, StoreError
+from her2core.lake.finished import finished_rows, opened, quoted
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
 from her2core.lake.tables import sql_text

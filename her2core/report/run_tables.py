@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from her2core.analysis.finished import finished_rows
 from her2core.errors import ConfigError
+from her2core.lake.finished import finished_rows
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, PATIENTS, RUNS, SLIDES, Table
 from her2core.lake.tables import read_version

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw
 
-from her2core.analysis.finished import finished_table
 from her2core.export.finished import of_slide
+from her2core.lake.finished import finished_table
 from her2core.lake.schema import CELLS, NUCLEI, Table
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
 from her2core.records import Assay

@@ -24,10 +24,10 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from her2core.analysis.finished import finished_table
 from her2core.errors import Her2Error
 from her2core.export.finished import FinishedRun, Row, of_slide
 from her2core.export.qupath import hexagon_px0
+from her2core.lake.finished import finished_table
 from her2core.lake.schema import REGIONS
 from her2core.pictures.colours import OTHER_COLOUR, SCORE_COLOURS
 from her2core.records import PyramidRef
