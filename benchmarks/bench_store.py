@@ -6,10 +6,11 @@
 The slide lies in the bucket, and so does the output. The server is Ceph's RADOS gateway
 (`tests/tools/radosgw.py`) behind a proxy that delays every request and bounds each connection's bytes a
 second, both ways. A small slide goes through the same cluster first, so that nothing is compiled or imported
-within what is measured. Printed are, of every stage: wall time, processor time of the workers (all threads),
-`busy`, its share of the wall time less what their computing threads waited for a processor that others had
-(the kernel's count), `of wall`, the share of the whole wall time, the driver's processor time, requests by
-verb and bytes; and in the end the objects of the slide by folder.
+within what is measured. Printed are, of every stage: wall time; what it would be `alone`, less what the
+computing threads of worker and driver waited for a processor that others had (the kernel's count; threads
+that fetch and store, server and proxy waited as well, so it is still too long); processor time of the
+workers, all threads; `busy`, its share of the wall time less that waiting of the worker's; the driver's
+processor time; requests by verb and bytes; and in the end the objects of the slide by folder.
 """
 
 from __future__ import annotations
@@ -195,7 +196,8 @@ class Meter(logging.Handler):
     def __init__(self, workers: dict[int, int], proxy: Proxy) -> None:
         super().__init__()
         self.workers, self.proxy = [psutil.Process(pid) for pid in workers], proxy
-        self.threads = [Path(f"/proc/{pid}/task/{tid}/schedstat") for pid, tid in workers.items()]
+        computing = {**workers, os.getpid(): os.getpid()}
+        self.threads = [Path(f"/proc/{pid}/task/{tid}/schedstat") for pid, tid in computing.items()]
         self.me = psutil.Process()
         self.rows: list[dict[str, Any]] = []
         self.trace: list[tuple[str, Request]] = []
@@ -205,11 +207,12 @@ class Meter(logging.Handler):
         self.proxy.taken()
         self.at = self._now()
 
-    def _now(self) -> tuple[float, float, float, float]:
+    def _now(self) -> tuple[float, ...]:
         spent = [process.cpu_times() for process in self.workers]
         mine = self.me.cpu_times()
-        ready = sum(int(path.read_text().split()[1]) for path in self.threads) / 1e9
-        return time.time(), sum(t.user + t.system for t in spent), mine.user + mine.system, ready
+        *ready, my_ready = (int(path.read_text().split()[1]) / 1e9 for path in self.threads)
+        cpu = sum(t.user + t.system for t in spent)
+        return time.time(), cpu, mine.user + mine.system, sum(ready) / len(ready), my_ready
 
     def emit(self, record: logging.LogRecord) -> None:
         published = getattr(record, "published", None)
@@ -221,10 +224,10 @@ class Meter(logging.Handler):
 
     def note(self, stage: str) -> None:
         now, requests = self._now(), self.proxy.taken()
-        wall, cpu, driver, ready = (b - a for a, b in zip(self.at, now, strict=True))
+        wall, cpu, driver, ready, mine = (b - a for a, b in zip(self.at, now, strict=True))
         self.at = now
         verbs = Counter(request.verb for request in requests)
-        row = {"wall": wall, "worker": cpu, "driver": driver, "ready": ready / len(self.workers)}
+        row = {"wall": wall, "worker": cpu, "driver": driver, "ready": ready, "driver ready": mine}
         row |= {verb: verbs[verb] for verb in VERBS}
         row |= {"up": sum(r.up for r in requests), "down": sum(r.down for r in requests)}
         self.rows.append({"stage": stage, **row})
@@ -232,13 +235,14 @@ class Meter(logging.Handler):
 
     def table(self) -> Iterator[str]:
         verbs = "".join(f"{verb:>7}" for verb in VERBS)
-        head = f"{'wall s':>7}{'worker':>8}{'busy':>6}{'of wall':>9}{'driver':>8}"
+        head = f"{'wall s':>7}{'alone':>7}{'worker':>8}{'busy':>6}{'driver':>8}"
         yield f"{'':11}{head}{verbs}{'MB up':>7}{'MB down':>8}"
         total = {key: sum(row[key] for row in self.rows) for key in self.rows[0] if key != "stage"}
         for row in [*self.rows, {"stage": "all", **total}]:
             cpu, wall = row["worker"] / len(self.workers), row["wall"]
             busy = cpu / max(wall - row["ready"], cpu, 1e-9)
-            spent = f"{wall:7.1f}{row['worker']:8.1f}{busy:6.0%}{cpu / wall:9.0%}{row['driver']:8.1f}"
+            alone = wall - row["ready"] - row["driver ready"]
+            spent = f"{wall:7.1f}{alone:7.1f}{row['worker']:8.1f}{busy:6.0%}{row['driver']:8.1f}"
             counts = "".join(f"{row[verb]:7d}" for verb in VERBS)
             yield f"{row['stage']:11}{spent}{counts}{row['up'] / 1e6:7.1f}{row['down'] / 1e6:8.1f}"
 

@@ -28,6 +28,7 @@ from botocore.exceptions import BotoCoreError
 
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
+from her2core.grid import BLOCK
 from her2core.records import Assay, PyramidRef, SlideRow, SlideState
 from her2core.stages import tasks
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
@@ -155,8 +156,9 @@ class _Slide:
 
         def convert() -> Made[PyramidRef]:
             to = (store, source, f"pyramids/{keys.pyramid}", found.settled)
-            most = max(MOST_SHARDS["pyramid"] * found.blocks // found.shards, 1)
-            fan("pyramid", partial(tasks.convert, *to), found.blocks, most)
+            whole = BLOCK**2 if found.blocks < found.shards else 1  # blocks at the edges hold fewer shards
+            blocks = max(round(found.shards / whole), 1)
+            fan("pyramid", partial(tasks.convert, *to), blocks, max(MOST_SHARDS["pyramid"] // whole, 1))
             return one("pyramid-top", partial(tasks.finish_pyramid, *to, keys.pyramid))
 
         ref = found.pyramid or self._made("pyramid", keys.pyramid, convert)
