@@ -46,6 +46,13 @@ def report_command(
     rna: Annotated[
         str | None, typer.Option(help="Table of her2 rna: the page shows which specimens have RNA.")
     ] = None,
+    viewer: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a viewer with {slide_id} in it, which rows link to, such as "
+            "'http://127.0.0.1:8765/#slide={slide_id}' of her2 view --port 8765."
+        ),
+    ] = None,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
@@ -56,8 +63,9 @@ def report_command(
     if len(runs) != wanted:
         told = "--compare takes two runs" if compare else "one run a report, or two with --compare"
         raise ConfigError(f"{len(runs)} runs given; {told}")
-    if compare and (clinical or rna):
-        raise ConfigError("--compare takes neither --clinical nor --rna")
+    if compare and (clinical or rna or viewer):
+        raise ConfigError("--compare takes none of --clinical, --rna and --viewer")
+    _check_viewer(viewer)
     into = None if out is None else Store(out, endpoint_url=endpoint_url)
     opened = [_opened(run, endpoint_url) for run in runs]
     if compare:
@@ -66,7 +74,17 @@ def report_command(
         from her2core.report.build import write_report
 
         lines, values = _beside(clinical, rna, endpoint_url)
-        _report(write_report(*opened[0], into, round(pictures * MB), lines, values), as_json)
+        _report(write_report(*opened[0], into, round(pictures * MB), lines, values, viewer), as_json)
+
+
+def _check_viewer(viewer: str | None) -> None:
+    from her2core.text import check_viewer
+
+    try:
+        if viewer is not None:
+            check_viewer(viewer, "--viewer")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _beside(

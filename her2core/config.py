@@ -45,7 +45,7 @@ from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, read_small
 from her2core.storage.temporary import temporary_place
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
-from her2core.text import cut, shown
+from her2core.text import check_viewer, cut, shown
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,9 @@ class RunSettings:
     browse_url: str | None = None
     """Address (http or https) under which browsers reach the output, for Prefect's links to report and
     pictures. If null, links name the file of a folder; of a bucket, its endpoint's or AWS's console."""
+    viewer_url: str | None = None
+    """Address of a viewer (http or https) with {slide_id} where a slide's id belongs, for the report's
+    links, as http://127.0.0.1:8765/#slide={slide_id} of her2 view --port 8765. No links if null."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
@@ -162,6 +165,8 @@ class RunSettings:
             check_endpoint(self.endpoint_url)
         if self.browse_url is not None:
             check_endpoint(self.browse_url, "browse_url")
+        if self.viewer_url is not None:
+            check_viewer(self.viewer_url, "viewer_url")
 
     def scratch(self) -> Scratch:
         """Where this machine stages slides."""

@@ -7,6 +7,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 SHOWN = 60
 """Most characters of a value that a message repeats. Ours."""
@@ -52,6 +53,25 @@ def shown(value: object, most: int = SHOWN) -> str:
         return "a whole number of very many digits"
     text = repr(value[:most]) if isinstance(value, str) else _short.repr(value)
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def check_viewer(address: str, name: str) -> None:
+    """Refuse what is no address of a viewer that opens slides.
+
+    Raises
+    ------
+    ValueError
+        In words that do not repeat what may hold credentials; ``name`` says what is meant.
+    """
+    wanted = "expected http(s)://host[:port]/... with {slide_id} where the slide's id belongs"
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise ValueError(f"{name} cannot be read; {wanted}") from None
+    if parts.username is not None or "@" in address.partition("{slide_id}")[0]:
+        raise ValueError(f"{name} carries credentials; give an address without them")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "{slide_id}" not in address:
+        raise ValueError(f"{name} is {shown(address)}; {wanted}")
 
 
 def cut(text: str, most: int = LONGEST) -> str:

@@ -15,7 +15,8 @@ from her2core.params import ProfileParams
 from her2core.phantom import PhantomSpec, render_field
 from her2core.profile import qc
 from her2core.profile.build import build_profile
-from her2core.profile.sampling import halve
+from her2core.profile.excluded import excluded_areas
+from her2core.profile.sampling import halved
 from her2core.records import PyramidRef, SlideProfile
 from tests.test_profile import OneLevel
 
@@ -107,7 +108,7 @@ def test_blur_is_found(field: RGB, clean: SlideProfile) -> None:
 
 
 def test_sharpness_hardly_depends_on_how_strongly_it_is_stained(field: RGB) -> None:
-    tile = halve(field[768:1280, 768:1280])
+    tile = halved(field[768:1280, 768:1280])
     pale = np.rint(240 - (240 - tile.astype(np.float64)) * 0.5).astype(np.uint8)
     tissue = np.ones(tile.shape[:2], np.bool_)
     assert qc.sharpness(pale, tissue, 0.5) == pytest.approx(qc.sharpness(tile, tissue, 0.5), rel=0.2)
@@ -143,3 +144,30 @@ def test_dark_background_and_coarse_slide() -> None:
     assert qc.judge(GOOD, (201.0, 199.0, 230.0), 0.25, PARAMS).reasons == ("background_dark",)
     assert qc.judge(GOOD, (99.0, 120.0, 120.0), 0.25, PARAMS).verdict == "fail"
     assert qc.judge(GOOD, I0, 0.5, PARAMS).reasons == ("resolution_low",)
+
+
+def test_excluded_areas_are_those_behind_the_fractions_of_the_profile(field: RGB) -> None:
+    marked = field.astype(np.float64)
+    stroke = np.zeros(field.shape[:2], np.uint8)
+    cv2.line(stroke, (0, 800), (2048, 1300), 1, 200)
+    marked[stroke > 0] *= 10.0 ** -np.array(INKS["blue"])
+    rgb = np.rint(marked).astype(np.uint8)
+    rgb[1400:] = cv2.GaussianBlur(rgb[1400:], (0, 0), 8)
+    ref = PyramidRef("p", "id", (rgb.shape[:2],), 512, 4096, 0.25, "zstd", 0, 0)
+    profile, mask = build_profile(OneLevel(rgb), ref, PARAMS)
+    found = excluded_areas(OneLevel(rgb), ref, profile, PARAMS)
+    assert found is not None
+    recorded = profile.quality
+    taken = found.pen | found.folds | found.bubbles
+    whole = np.count_nonzero(taken) + np.count_nonzero(mask) / found.step**2
+    for area, fraction in (
+        (found.pen, recorded.pen_fraction),
+        (found.folds, recorded.fold_fraction),
+        (found.bubbles, recorded.bubble_fraction),
+    ):
+        assert np.count_nonzero(area) / whole == pytest.approx(fraction, abs=2e-3)
+    assert recorded.pen_fraction is not None
+    assert recorded.pen_fraction > 0.1
+    assert 1 - len(found.blurred) / found.sampled == pytest.approx(recorded.sharp_fraction, abs=1e-4)
+    assert found.blurred
+    assert all(box.y1 > 1400 for box in found.blurred)

@@ -18,16 +18,27 @@ import pytest
 from PIL import Image, ImageColor
 
 from her2core.errors import StoreError
+from her2core.export.contours import outline_cells
 from her2core.export.finished import FinishedRun
-from her2core.lake.schema import CELLS, REGIONS
+from her2core.lake.schema import CELLS, REGIONS, SLIDES
+from her2core.lake.tables import commit_rows
+from her2core.params import ProfileParams, PyramidParams
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR
+from her2core.profile.tissue import read_tissue
+from her2core.pyramid import writer
 from her2core.pyramid.reader import PyramidReader
+from her2core.readers import open_slide
 from her2core.readers.memory import MemoryReader
+from her2core.report.build import page_path
+from her2core.report.page import as_json
+from her2core.storage.sources import file_identity
 from her2core.storage.store import Store
+from her2core.viewer.areas import ANOTHER_FILE, NOT_AGAIN, polygons_of_mask
 from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
 from her2core.viewer.server import HOST, TOKEN_HEADER, Viewed, ViewerServer
-from her2core.viewer.tiles import TILE_PX, Tiles, coarsest
+from her2core.viewer.tiles import TILE_PX, Tiles, check_layout, coarsest
 from tests.conftest import Bucket
+from tests.jpegslides import jpeg, write_slide
 from tests.lakes import write_scored_run
 from tests.test_fluorescence import convert
 from tests.tools.chromium import chromium
@@ -84,7 +95,7 @@ def test_without_the_token_nothing_is_answered(server: ViewerServer, slide: str)
 def test_the_token_moves_from_the_address_into_a_cookie(server: ViewerServer) -> None:
     status, _, headers = ask(server, f"/?token={server.token}", token=False)
     assert (status, headers["Location"]) == (303, "/")
-    assert {"HttpOnly", "SameSite=Strict"} <= set(headers["Set-Cookie"].split("; "))
+    assert {"HttpOnly", "SameSite=Lax"} <= set(headers["Set-Cookie"].split("; "))
     cookie = headers["Set-Cookie"].partition(";")[0]
     assert ask(server, "/api/slides", token=False, Cookie=cookie)[0] == 200
 
@@ -111,7 +122,10 @@ def test_no_path_leads_into_the_files(server: ViewerServer, slide: str) -> None:
         "/api/slide/%00", "/api/slide/' OR 1=1 --".replace(" ", "%20"), "/assets/openlayers.entry.js",
         f"/tile/{slide}/0/-1/0", f"/tile/{slide}/0/99999/0", f"/tile/{slide}/99/0/0", f"/tile/{slide}/0/0/0/",
         f"/cells/{slide}/x/0/0/0/0",
-        f"/api/regions/{slide}/1e9", f"/thumbnail/{slide}/..",
+        f"/api/regions/{slide}/1e9", f"/thumbnail/{slide}/..", "/pictures/secret.txt",
+        "/pictures/..%2fsecret.txt",
+        f"/api/contours/{slide}/99/0", f"/api/contours/{slide}/0/-1", "/api/areas/..",
+        "/report/../secret.txt",
     ]  # fmt: skip
     for path in paths:
         status, body, _ = ask(server, path)
@@ -161,6 +175,123 @@ def test_a_cell_is_found_where_the_table_has_it(server: ViewerServer, slide: str
     assert json.loads(ask(server, f"/api/cell/{slide}/9999999/9999999")[1]) is None
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same run, with the outlines of all cells."""
+    return Store(write_scored_run(tmp_path_factory.mktemp("kept"), keep=True))
+
+
+def test_contours_of_a_block_are_those_of_an_export(server: ViewerServer, slide: str, kept: Store) -> None:
+    run = FinishedRun(server.viewed._store)
+    ids = np.sort(np.array([row["cell_id"] for row in run.rows(CELLS, ["cell_id"])]))
+    [own] = outline_cells(run, run.slides[0], ids)
+    told = json.loads(ask(server, f"/api/slide/{slide}")[1])
+    assert told["block"] == 1024
+    found = json.loads(ask(server, f"/api/contours/{slide}/0/0")[1])
+    assert len(found) == len(ids) > 20
+    for name, corners in (("contour", own.contour_px0), ("nucleus", own.nucleus_px0)):
+        shown = np.array([cell[name] for cell in found]).reshape(len(ids), 36, 2)
+        np.testing.assert_allclose(shown, corners[..., ::-1], atol=0.051)
+    stained = [[letter == "1" for letter in cell["stain"]] for cell in found]
+    np.testing.assert_array_equal(stained, (own.dab_od > 0) & own.evaluable)
+    assert {cell["code"] for cell in found} >= {0, 4}
+    stored = Viewed(kept).answer(f"/api/contours/{slide}/0/0")
+    assert json.loads(stored.body) == found  # read, not outlined again
+
+
+def test_cells_on_the_outlines_of_another_program_have_contours_only_if_they_were_kept(
+    server: ViewerServer, slide: str, kept: Store
+) -> None:
+    for store, keep in ((server.viewed._store, False), (kept, True)):
+        viewed = Viewed(store)
+        viewed.slides[slide]["cells_source"] = "nuclei.geojson"
+        assert (json.loads(viewed.answer(f"/api/slide/{slide}").body)["block"] is not None) == keep
+        assert viewed.answer(f"/api/contours/{slide}/0/0").status == (200 if keep else 404)
+
+
+def area(polygons: list[Any]) -> float:
+    """Of polygons with holes, shoelace by shoelace."""
+
+    def of(ring: list[list[float]]) -> float:
+        x, y = np.array(ring).T
+        return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+    return sum(of(rings[0]) - sum(map(of, rings[1:])) for rings in polygons)
+
+
+def test_outlines_of_a_mask_follow_the_edges_of_its_pixels() -> None:
+    mask = np.zeros((9, 12), np.uint8)
+    mask[1:8, 2:9], mask[3:5, 4:7], mask[0, 11] = 1, 0, 1
+    large, small = polygons_of_mask(mask, 32)
+    assert sorted(map(tuple, small[0])) == [(352.0, 0.0), (352.0, 32.0), (384.0, 0.0), (384.0, 32.0)]
+    assert len(large) == 2  # with its hole
+    corners = 4 * 16**2 / 2  # of a hole they are cut by half a pixel
+    assert area([large, small]) == 32**2 * mask.sum() + corners
+    assert polygons_of_mask(np.zeros((3, 3)), 8) == []
+
+
+def test_tissue_and_the_drawn_region_are_outlined(server: ViewerServer, slide: str, tmp_path: Path) -> None:
+    viewed = Viewed(server.viewed._store)
+    ring = [[100, 100], [500, 120], [300, 600], [100, 100]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+               "properties": {"classification": {"name": "Tumor"}}}  # fmt: skip
+    drawn_on = tmp_path / "J. Doe.geojson"
+    drawn_on.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    viewed.slides[slide] |= {
+        "roi_source": str(drawn_on),
+        "roi_digest": file_identity(str(drawn_on), None)[1],
+    }
+    found = json.loads(viewed.answer(f"/api/areas/{slide}").body)
+    [[outer]] = found["roi"]
+    assert sorted(outer)[:2] == [[100.0, 100.0], [100.0, 100.0]]
+    profile, ref = viewed._records[slide].outcome.profile, viewed._ref(slide)
+    assert profile is not None
+    assert ref is not None
+    tissue = read_tissue(viewed._store, ref, profile)
+    own = np.count_nonzero(tissue.mask) * tissue.downsample**2
+    assert area(found["tissue"]) == pytest.approx(own, rel=0.02)
+    assert found["blurred"] == found["pen"] == found["folds"] == found["bubbles"] == []
+    assert found["notes"] == []
+    drawn_on.write_text(drawn_on.read_text() + " ")  # another file now
+    again = Viewed(server.viewed._store)
+    again.slides[slide] |= {"roi_source": str(drawn_on), "roi_digest": viewed.slides[slide]["roi_digest"]}
+    later = json.loads(again.answer(f"/api/areas/{slide}").body)
+    assert (later["roi"], later["notes"]) == ([], [ANOTHER_FILE])
+    assert "Doe" not in json.dumps(later)
+
+
+def test_excluded_areas_that_are_not_those_of_the_run_are_not_shown(
+    server: ViewerServer, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewed = Viewed(server.viewed._store)
+    other = replace(ProfileParams(), sharp_ratio=10.0)
+    monkeypatch.setattr(FinishedRun, "profile_params", other)
+    found = json.loads(viewed.answer(f"/api/areas/{slide}").body)
+    assert found["notes"] == [NOT_AGAIN]
+    assert "blurred" not in found
+
+
+def test_the_report_is_served_with_links_to_this_viewer(kept: Store) -> None:
+    store = kept
+    assert Viewed(store).answer("/report").status == 404
+    name = "pictures/s1 a.png"
+    run_id = FinishedRun(store).run["run_id"]
+    commit_rows(store, SLIDES, [FinishedRun(store).slides[0] | {"picture": name}])
+    store.write_bytes(name, b"png")
+    page = as_json({"x": '<meta name="her2-viewer" content="mine">'})
+    head = '<meta name="her2-viewer" content="https://elsewhere/{slide_id}">'
+    store.write_bytes(page_path(run_id), f"<head>{head}</head>{page}".encode())
+    viewed = Viewed(store)
+    assert json.loads(viewed.answer("/api/slide/s1").body)["report"] is True
+    served = viewed.answer("/report")
+    assert (
+        served.body.decode() == f'<head><meta name="her2-viewer" content="/#slide={{slide_id}}"></head>{page}'
+    )
+    assert "script-src" not in served.policy  # the page's own one names its scripts
+    assert viewed.answer("/pictures/s1%20a.png").body == b"png"
+    assert viewed.answer("/pictures/other.png").status == 404
+
+
 def drawn(cells: Cells, level: int, row: int, column: int, **how: bool) -> np.ndarray:
     told = {"by_class": True, "others": False} | how
     png = draw_tile(cells, told["by_class"], told["others"], level, row, column)
@@ -195,6 +326,19 @@ def test_a_pyramid_of_an_early_version_or_gone_is_refused(server: ViewerServer, 
             Viewed(store).answer(f"/tile/{slide}/0/0/0")
     finally:
         store.write_bytes(path, kept)
+
+
+@pytest.mark.parametrize("codec", ["source", "jpeg-90", "htj2k", "zstd"])
+def test_pyramids_of_every_codec_are_shown(tmp_path: Path, codec: str) -> None:
+    pixels = np.random.default_rng(1).integers(100, 255, (48, 64, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    slide = write_slide(tmp_path / "s.tif", pixels, 64, jpeg)
+    with open_slide(slide, mpp=0.25) as reader:
+        store = Store(tmp_path / "out")
+        ref = writer.convert(reader, store, "p", PyramidParams(64, 256, codec), mpp=0.25)
+    assert ref.codec.startswith(codec)
+    check_layout(store, ref)
+    shown = np.asarray(Image.open(io.BytesIO(Tiles(store, ref).tile(0, 0, 0))), int)
+    assert np.abs(shown - pixels[:TILE_PX, :TILE_PX]).mean() < 12
 
 
 def test_a_run_on_s3_is_answered_as_one_in_a_folder(server: ViewerServer, slide: str, s3: Bucket) -> None:
@@ -306,7 +450,10 @@ def _until(condition: Any, seconds: float = 20.0) -> None:
 COLOURS = """
 const canvas = [...document.querySelectorAll(arguments[0])].find((one) => one.width);
 if (!canvas) return [];
-const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+const copy = Object.assign(document.createElement('canvas'), {width: canvas.width, height: canvas.height});
+const context = copy.getContext('2d', {willReadFrequently: true});
+context.drawImage(canvas, 0, 0);
+const {data} = context.getImageData(0, 0, copy.width, copy.height);
 const found = new Set();
 for (let i = 0; i < data.length; i += 4)
   if (data[i + 3]) found.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]);
@@ -319,7 +466,9 @@ def test_the_page_shows_slide_and_cells_without_an_error(page: tuple[Any, Path],
     assert "token" not in browser.current_url
     assert f"slide={slide}" in browser.current_url
     _until(lambda: len(browser.execute_script(COLOURS, ".ol-layer canvas")) > 500)  # tissue
+    browser.find_element("id", "contours").click()  # this near they stand in the place of the rings
     _until(lambda: browser.execute_script(COLOURS, ".cells canvas"))
+    browser.find_element("id", "contours").click()
     assert "not for diagnosis" in browser.execute_script("return document.body.textContent")
     assert [entry["message"] for entry in browser.get_log("browser")] == []
 
@@ -335,6 +484,24 @@ def test_a_link_opens_its_place(page: tuple[Any, Path], slide: str) -> None:
             == [300, -200, 1]
         )
     )
+
+
+def test_close_by_the_page_draws_contours_and_areas(page: tuple[Any, Path], slide: str) -> None:
+    browser, _ = page
+    browser.execute_script(f"location.hash = 'slide={slide}&x=320&y=320&scale=0.5'")
+    count = "const {contours} = her2viewer.state.active; return contours.getSource().getFeatures().length"
+    _until(lambda: browser.execute_script(count) >= 3 * 20)
+    _until(lambda: len(browser.execute_script(COLOURS, ".contours canvas")) > 10)
+    assert browser.execute_script("return her2viewer.state.active.waiting") == 0
+    for box in ("tissue", "excluded"):
+        browser.find_element("id", box).click()
+    legend = "return her2viewer.state.active.legend.textContent"
+    _until(lambda: "tissue that was measured" in browser.execute_script(legend))
+    browser.find_element("id", "contours").click()
+    _until(lambda: not browser.execute_script("return her2viewer.state.active.contours.getVisible()"))
+    for box in ("tissue", "excluded", "contours"):
+        browser.find_element("id", box).click()
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
 def test_marks_are_saved_as_geojson_in_pixels_of_the_slide(page: tuple[Any, Path], slide: str) -> None:

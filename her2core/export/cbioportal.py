@@ -24,6 +24,7 @@ from her2core.heterogeneity.catalogue import SLIDE_METRICS
 from her2core.lake.schema import CASES, HETEROGENEITY, PATIENTS, Table
 from her2core.records import Assay
 from her2core.storage.store import Store
+from her2core.text import check_viewer
 
 Specimen = tuple[str, str | None, str | None]
 Key = TypeVar("Key", str, Specimen)
@@ -67,8 +68,11 @@ def export_cbioportal(
     """
     if not re.fullmatch(r"[A-Za-z0-9_]+", study):
         raise ConfigError(f"--study {study}: expected letters, digits and underscores")
-    if viewer is not None and "{slide_id}" not in viewer:
-        raise ConfigError(f"--viewer {viewer}: expected an address with {{slide_id}} in it")
+    if viewer is not None:
+        try:
+            check_viewer(viewer, "--viewer")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     cases = run.cases
     samples = _ids({_specimen(c): "-".join(str(part) for part in _specimen(c) if part) for c in cases})
     patients = _ids({_patient(c): _patient(c) for c in cases})

@@ -64,21 +64,44 @@ def _stored(run: FinishedRun, slide: Row) -> Iterator[CellOutlines]:
 
 
 def _outlined_again(run: FinishedRun, slide: Row, ids: NDArray[np.int64]) -> Iterator[CellOutlines]:
-    outcome, params = run.record(slide).outcome, run.ihc_params
-    ref, profile = outcome.pyramid, outcome.profile
-    if ref is None or profile is None or not isinstance(profile.stain, StainProfile):
-        raise ConfigError(f"{slide['slide_id']}: no IHC slide that was measured; it has no contours")
-    level = working_level(ref.mpp, params)
-    kernel = IHCKernel(params, profile.stain, ref.mpp * 2**level)
-    reader = PyramidReader(run.store, ref)
-    for box in _tiles(ids, level):
-        around = box.grown(kernel.halo_px)
+    again = OutlinedAgain(run, slide)
+    for box in _tiles(ids, again.level):
+        yield again.of(box)
+
+
+class OutlinedAgain:
+    """Outlines of a slide's cells as its kernel makes them again, box by box.
+
+    Attributes
+    ----------
+    level
+        Of the pyramid, in whose pixels boxes are.
+
+    Raises
+    ------
+    ConfigError
+        If it is no IHC slide that was measured.
+    """
+
+    def __init__(self, run: FinishedRun, slide: Row) -> None:
+        outcome, params = run.record(slide).outcome, run.ihc_params
+        ref, profile = outcome.pyramid, outcome.profile
+        if ref is None or profile is None or not isinstance(profile.stain, StainProfile):
+            raise ConfigError(f"{slide['slide_id']}: no IHC slide that was measured; it has no contours")
+        self.level = working_level(ref.mpp, params)
+        self._mpp = ref.mpp
+        self._kernel = IHCKernel(params, profile.stain, ref.mpp * 2**self.level)
+        self._reader = PyramidReader(run.store, ref)
+
+    def of(self, box: Box) -> CellOutlines:
+        """Outlines of the cells whose centroid lies in a box."""
+        around = box.grown(self._kernel.halo_px)
         region = np.empty((around.height, around.width, 3), np.uint8)
-        reader.read(level, around.y0, around.x0, region)
-        rows, lines = kernel.outline(region, (around.y0, around.x0), box)
+        self._reader.read(self.level, around.y0, around.x0, region)
+        rows, lines = self._kernel.outline(region, (around.y0, around.x0), box)
         for axis in ("y_px0", "x_px0"):
-            rows[axis] = (rows[axis] + 0.5) * 2**level - 0.5
-        yield outlined(rows, lines, level, ref.mpp)
+            rows[axis] = (rows[axis] + 0.5) * 2**self.level - 0.5
+        return outlined(rows, lines, self.level, self._mpp)
 
 
 def _tiles(ids: NDArray[np.int64], level: int) -> Iterator[Box]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import QueryBuilder
@@ -22,12 +22,13 @@ from her2core.lake.finished import finished_rows, opened, quoted
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
 from her2core.lake.tables import sql_text
-from her2core.params import IHCParams
+from her2core.params import IHCParams, ProfileParams, RoiParams
 from her2core.records import Assay
 from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store, record_of
 
 Row = dict[str, Any]
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,24 @@ class FinishedRun:
                 "this one, or export without contours"
             ) from None
 
+    @property
+    def profile_params(self) -> ProfileParams | None:
+        """Parameters that slides were profiled with; None if they are of another version."""
+        return self._params("profile", _PROFILE)
+
+    @property
+    def roi_params(self) -> RoiParams | None:
+        """Which classes of annotations count; None if they are of another version."""
+        return self._params("roi", _ROI)
+
+    def _params(self, section: str, of: TypeAdapter[P]) -> P | None:
+        try:
+            return of.validate_python(json.loads(self.run["configuration"])[section])
+        except (KeyError, ValidationError):
+            return None
+
 
 _IHC: TypeAdapter[IHCParams] = TypeAdapter(IHCParams)
+_PROFILE: TypeAdapter[ProfileParams] = TypeAdapter(ProfileParams)
+_ROI: TypeAdapter[RoiParams] = TypeAdapter(RoiParams)
 _FINISHED: TypeAdapter[SlideFinished] = TypeAdapter(SlideFinished)

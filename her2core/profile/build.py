@@ -117,21 +117,25 @@ def _stain(
             i0_source=background.source,
             max_angle_deg=params.max_vector_angle_deg,
         )
-        two = StainProfile(
-            i0=dish.i0,
-            hematoxylin=dish.hematoxylin,
-            dab=dish.red,
-            source=dish.source,
-            fallback=dish.fallback,
-            hematoxylin_angle_deg=0.0,
-            dab_angle_deg=0.0,
-            hematoxylin_low_od=dish.hematoxylin_low_od,
-            hematoxylin_high_od=dish.hematoxylin_high_od,
-        )
-        return dish, two, dish.source == "reference"
+        return dish, two_stains(dish), dish.source == "reference"
     vectors = estimate_vectors(_stained_pixels(samples), background.i0, _vector_rules(params))
     stain = _stain_profile(background, vectors, samples, um_px)
     return stain, stain, vectors.distrusted
+
+
+def two_stains(dish: DishStain) -> StainProfile:
+    """The colours of bright-field ISH as quality control takes them: hematoxylin and a second stain."""
+    return StainProfile(
+        i0=dish.i0,
+        hematoxylin=dish.hematoxylin,
+        dab=dish.red,
+        source=dish.source,
+        fallback=dish.fallback,
+        hematoxylin_angle_deg=0.0,
+        dab_angle_deg=0.0,
+        hematoxylin_low_od=dish.hematoxylin_low_od,
+        hematoxylin_high_od=dish.hematoxylin_high_od,
+    )
 
 
 def _ish_gates(params: ProfileParams) -> ProfileParams:

@@ -108,14 +108,18 @@ class SampledSlide:
                 counts[1, channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
         return counts[0], counts[1]
 
-    def tissue_tiles(self, mask: Mask) -> Iterator[tuple[Pixels, Mask]]:
-        """Sampled tiles and their tissue, the fuller ones first; nothing where there is no tissue."""
-        step = 2**self.coarse_halvings
-        share = _block_means(mask, self.tile_px0 // step)
+    def tissue_boxes(self, mask: Mask) -> list[Box]:
+        """Tiles that are sampled of tissue, the fuller ones first; none where there is no tissue."""
+        share = _block_means(mask, self.tile_px0 // 2**self.coarse_halvings)
         boxes = [(share[box.y0 // self.tile_px0, box.x0 // self.tile_px0], box) for box in self.tiles()]
         full = [box for part, box in boxes if part >= FULL]
         partial = [box for part, box in boxes if PARTIAL <= part < FULL]
-        for box, pixels in self._read_ahead((full + partial)[: self._params.sample_tiles]):
+        return (full + partial)[: self._params.sample_tiles]
+
+    def tissue_tiles(self, mask: Mask) -> Iterator[tuple[Pixels, Mask]]:
+        """Pixels of `tissue_boxes` and their tissue."""
+        step = 2**self.coarse_halvings
+        for box, pixels in self._read_ahead(self.tissue_boxes(mask)):
             part = mask[box.y0 // step : -(-box.y1 // step), box.x0 // step : -(-box.x1 // step)]
             repeat = 2 ** (self.coarse_halvings - self.tile_halvings)
             grown = part.repeat(repeat, axis=0).repeat(repeat, axis=1)

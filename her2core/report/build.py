@@ -30,6 +30,7 @@ from her2core.report.slides import ASKED, INTERVALS, SHARES
 from her2core.report.specimens import KINDS, STEPS, TAKEN, group_words
 from her2core.report.words import HER2_CLASSES, ISH_GROUPS, NO_CLASS, STAGE_MEANING, STAGES
 from her2core.storage.store import Store
+from her2core.text import check_viewer
 
 if TYPE_CHECKING:
     from her2core.analysis.rna import RnaValue
@@ -104,6 +105,7 @@ def write_report(
     picture_bytes: int = PICTURE_BYTES,
     lines: Sequence[Line] | None = None,
     values: Sequence[RnaValue] | None = None,
+    viewer: str | None = None,
 ) -> Report:
     """Write the report of a run.
 
@@ -119,6 +121,8 @@ def write_report(
         Pictures at full size that the page carries; to others it refers by their place in the output.
     lines, values
         Lines of therapy and values of RNA of these patients, of which the page shows who has any.
+    viewer
+        Address of a viewer with ``{slide_id}`` in it, for links; that of the run's configuration if None.
 
     Raises
     ------
@@ -131,7 +135,9 @@ def write_report(
     made = views(tables, linked)
     inlined = inline_pictures(store, tables.slides, review_order(made), picture_bytes)
     data = data_folder(page_name(tables.run_id), into is None)
-    page = report_page(made, inlined, pictures_at="../../" if into is None else None, data=data)
+    page = report_page(
+        made, inlined, pictures_at="../../" if into is None else None, data=data, viewer=viewer
+    )
     target = store if into is None else into
     folder = f"{FOLDER}/{tables.run_id}/" if into is None else ""
     write_tables(target, f"{folder}{data}", figure_tables(made))
@@ -162,7 +168,9 @@ def review_order(made: Views) -> list[int]:
     return sorted(range(len(made.slides)), key=rank)
 
 
-def report_page(made: Views, inlined: Inlined, pictures_at: str | None, data: str = DATA) -> bytes:
+def report_page(
+    made: Views, inlined: Inlined, pictures_at: str | None, data: str = DATA, viewer: str | None = None
+) -> bytes:
     """The page.
 
     Parameters
@@ -171,6 +179,8 @@ def report_page(made: Views, inlined: Inlined, pictures_at: str | None, data: st
         Where the output lies as seen from the page; None if it cannot be told.
     data
         Folder of the data beside the page.
+    viewer
+        See `write_report`.
     """
     run = made.tables.run
     inside = {
@@ -192,7 +202,18 @@ def report_page(made: Views, inlined: Inlined, pictures_at: str | None, data: st
     }
     title = f"HER2 cohort report, run {run['run_id']}"
     blocks = {"summary": _summary(made.slides)}
-    return assemble("report.html", "HER2 cohort report", title, SCRIPTS, inside, blocks)
+    return assemble(
+        "report.html", "HER2 cohort report", title, SCRIPTS, inside, blocks, viewer or viewer_of(run)
+    )
+
+
+def viewer_of(run: Row) -> str | None:
+    """Address of the viewer that a run's configuration names."""
+    address = json.loads(run["configuration"]).get("run", {}).get("viewer_url")
+    if address is None:
+        return None
+    check_viewer(address, "viewer_url")
+    return str(address)
 
 
 def run_facts(run: Row) -> Row:

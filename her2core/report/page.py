@@ -40,6 +40,7 @@ def assemble(
     scripts: Sequence[str],
     data: Mapping[str, Any],
     blocks: Mapping[str, str] | None = None,
+    viewer: str | None = None,
 ) -> bytes:
     """One HTML file.
 
@@ -56,6 +57,9 @@ def assemble(
         JSON that the scripts read, each in an element of the id ``data-NAME``.
     blocks
         Markup that is put in as it is.
+    viewer
+        Address of a viewer with ``{slide_id}`` in it; none by default. A viewer that serves the page puts its
+        own in.
     """
     own = "(() => {\n'use strict';\n" + "\n".join(asset(name) for name in scripts) + "\n})();\n"
     codes = [asset(PLOTLY), own]
@@ -68,6 +72,7 @@ def assemble(
         "kicker": html.escape(kicker),
         "title": html.escape(title),
         "policy": html.escape(policy, quote=True),
+        "viewer": html.escape(viewer or "", quote=True),
         "style": asset("report.css"),
         "data": "\n".join(
             f'<script type="application/json" id="data-{name}">{as_json(value)}</script>'

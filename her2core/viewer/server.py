@@ -2,7 +2,8 @@
 
 It answers a fixed set of addresses; none of them names a file or an object, so that no address leads out of
 the run. A slide is looked up among the rows of the run's table before anything is read. The token stands in
-the first address once, and then in a cookie that scripts cannot read and other sites cannot send.
+the first address once, and then in a cookie that scripts cannot read, and that other sites can send only by
+opening the page itself: so that links of a report or of cBioPortal open it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,13 @@ from her2core.lake.finished import finished_table
 from her2core.lake.schema import REGIONS
 from her2core.pictures.colours import OTHER_COLOUR, SCORE_COLOURS
 from her2core.records import PyramidRef
+from her2core.report.build import page_path
+from her2core.report.inlined import KINDS as PICTURES
 from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store
+from her2core.viewer.areas import areas_of
 from her2core.viewer.cells import RAMP, Cells, draw_tile, kind_of, no_cells, read_cell, read_cells
+from her2core.viewer.contours import SlideContours, can_have_contours
 from her2core.viewer.tiles import TILE_PX, check_layout, coarsest, tiles_of
 
 HOST = "127.0.0.1"
@@ -44,9 +49,13 @@ ASSETS = {
     "openlayers.min.js": "text/javascript; charset=utf-8",
     "openlayers.css": "text/css; charset=utf-8",
 }
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+POLICY_OF_REPORT = "frame-ancestors 'none'"
+"""Beside that in the page itself, which names its own scripts by their digests."""
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -57,9 +66,14 @@ IDLE_S = 30.0
 """How long a browser may keep a connection without asking; ours."""
 SLIDES_KEPT = 4
 """Slides whose cells stay in memory, some 30 MB a million cells."""
+NO_CONTOURS = "contours of these cells are not stored and cannot be made again"
+AREAS_KEPT = 16
+"""Slides whose areas stay in memory, some 100 kB each. Ours."""
+_VIEWER_OF_PAGE = re.compile(rb'<meta name="her2-viewer" content="[^"]*">')
+_VIEWER_HERE = b'<meta name="her2-viewer" content="/#slide={slide_id}">'
 LIST = (
-    "slide_id", "case_id", "patient_id", "assay", "state", "score", "her2_class", "qc_verdict", "n_scored",
-    "h_score", "ish_group",
+    "slide_id", "case_id", "patient_id", "specimen_id", "site", "assay", "state", "score", "her2_class",
+    "qc_verdict", "n_scored", "h_score", "ish_group",
 )  # fmt: skip
 """Columns of ``slides`` that the page shows; none holds an address."""
 
@@ -71,6 +85,7 @@ class Answer:
     body: bytes
     kind: str = "application/json"
     status: HTTPStatus = HTTPStatus.OK
+    policy: str = POLICY
 
 
 def _json(value: Any) -> Answer:
@@ -89,6 +104,9 @@ class Viewed:
         self._store = store
         self._cells: OrderedDict[str, Cells] = OrderedDict()
         self._records: dict[str, SlideFinished] = {}
+        self._contours: OrderedDict[str, SlideContours] = OrderedDict()
+        self._areas: OrderedDict[str, Answer] = OrderedDict()
+        self._outlining = threading.Lock()
         self._lock = threading.Lock()
         self._routes: list[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)
@@ -98,6 +116,10 @@ class Viewed:
                 (r"/api/slide/([^/]+)", self._slide),
                 (r"/api/regions/([^/]+)/(\d{1,6}(?:\.\d{1,3})?)", self._regions),
                 (r"/api/cell/([^/]+)/(\d{1,7})/(\d{1,7})", self._cell),
+                (r"/api/contours/([^/]+)/(\d{1,5})/(\d{1,5})", self._block),
+                (r"/api/areas/([^/]+)", self._areas_of),
+                (r"/report", self._report),
+                (r"/pictures/([^/]+)", self._picture),
                 (r"/thumbnail/([^/]+)", self._thumbnail),
                 (r"/tile/([^/]+)/(\d{1,2})/(\d{1,6})/(\d{1,6})", self._tile),
                 (r"/cells/([^/]+)/(class|measure)/([01])/(\d{1,2})/(\d{1,6})/(\d{1,6})", self._overlay),
@@ -174,6 +196,8 @@ class Viewed:
                 "measure": kind.measure,
                 "top": kind.top,
                 "ramp": list(RAMP),
+                "block": self._block_px(slide_id),
+                "report": self._has_report,
                 "region_column": REGION_MEASURES[kind.column],
                 "scores": SCORE_COLOURS,
                 "scales": sorted(scales),
@@ -245,6 +269,72 @@ class Viewed:
                 for row in rows
             ]
         )
+
+    def _contours_of(self, slide_id: str) -> SlideContours:
+        if slide_id not in self._contours:
+            self._contours[slide_id] = SlideContours(self._run, self.slides[slide_id])
+            while len(self._contours) > SLIDES_KEPT:
+                self._contours.popitem(last=False)
+        self._contours.move_to_end(slide_id)
+        return self._contours[slide_id]
+
+    def _block_px(self, slide_id: str) -> int | None:
+        """Edge of a block of contours; None where the slide can have none."""
+        record = self._record(slide_id)
+        if record is None or not record.cells or not can_have_contours(self.slides[slide_id]):
+            return None
+        try:
+            with self._outlining:
+                return self._contours_of(slide_id).block_px
+        except Her2Error:
+            return None
+
+    def _block(self, slide_id: str, row: str, column: str) -> Answer:
+        ref, edge = self._ref(slide_id), None
+        if ref is not None:
+            edge = self._block_px(slide_id)
+        if ref is None or edge is None:
+            return _lost(NO_CONTOURS)
+        if int(row) * edge >= ref.shapes[0][0] or int(column) * edge >= ref.shapes[0][1]:
+            return _lost("no such block")
+        cells = self._cells_of(slide_id, ref)
+        with self._outlining:  # the kernel takes all that the machine has
+            return _json(self._contours_of(slide_id).block(int(row), int(column), cells))
+
+    def _areas_of(self, slide_id: str) -> Answer:
+        if self._ref(slide_id) is None:
+            return _lost("no such slide")
+        with self._outlining:
+            if slide_id not in self._areas:
+                self._areas[slide_id] = _json(areas_of(self._run, self.slides[slide_id]))
+                while len(self._areas) > AREAS_KEPT:
+                    self._areas.popitem(last=False)
+            self._areas.move_to_end(slide_id)
+            return self._areas[slide_id]
+
+    @cached_property
+    def _has_report(self) -> bool:
+        return self._store.exists(page_path(self._run.run["run_id"]))
+
+    def _report(self) -> Answer:
+        """The report of the run, whose rows link to this viewer."""
+        if not self._has_report:
+            return _lost("this run has no report; her2 report writes it")
+        page = self._store.read_bytes(page_path(self._run.run["run_id"]))
+        page = _VIEWER_OF_PAGE.sub(lambda _: _VIEWER_HERE, page, count=1)
+        return Answer(page, "text/html; charset=utf-8", policy=POLICY_OF_REPORT)
+
+    @cached_property
+    def _pictures(self) -> dict[str, str]:
+        """Places of the run's pictures by the names of their files."""
+        paths = [row[kind] for row in self.slides.values() for kind in PICTURES if row.get(kind)]
+        return {path.rpartition("/")[2]: path for path in paths}
+
+    def _picture(self, name: str) -> Answer:
+        try:
+            return Answer(self._store.read_bytes(self._pictures[name]), "image/png")
+        except (KeyError, FileNotFoundError):
+            return _lost("no picture")
 
 
 REGION_MEASURES = {"membrane_od_mean": "membrane_od_mean", "her2_signals": "copies_mean"}
@@ -337,18 +427,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", "/")
         self.send_header(
-            "Set-Cookie", f"{self.server.cookie}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"
+            "Set-Cookie", f"{self.server.cookie}={self.server.token}; HttpOnly; SameSite=Lax; Path=/"
         )
         self.send_header("Content-Length", "0")
-        self._finish(b"")
+        self._finish(b"", POLICY)
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.body)))
-        self._finish(answer.body)
+        self._finish(answer.body, answer.policy)
 
-    def _finish(self, body: bytes) -> None:
+    def _finish(self, body: bytes, policy: str) -> None:
+        self.send_header("Content-Security-Policy", policy)
         for name, value in HEADERS.items():
             self.send_header(name, value)
         self.end_headers()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from her2core.errors import StoreError
 from her2core.pixels import Pixels
+from her2core.pyramid.codecs import level_codec
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import RGB, PyramidRef
 from her2core.storage.store import Store
@@ -51,7 +52,8 @@ def check_layout(store: Store, ref: PyramidRef) -> None:
         text = store.read_bytes(path)
     except FileNotFoundError:
         raise StoreError(f"{store.uri(path)}: the pyramid is gone; run again to make it") from None
-    if b'"transpose"' in text:
+    stated = any(step["name"] == "transpose" for step in level_codec(ref.codec, 0).chain)
+    if b'"transpose"' in text and not stated:
         raise StoreError(
             f"{store.uri(path)}: a pyramid of an early version (channels interleaved), which this one does "
             "not show; run again into a new output"

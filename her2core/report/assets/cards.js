@@ -95,7 +95,7 @@ function picturesOf(i) {
 
 function slideSheet(i) {
   return el('div', { class: 'slide' },
-    el('h3', {}, `${slides.slide_id[i]} · ${slides.assay[i]}`),
+    el('h3', {}, `${slides.slide_id[i]} · ${slides.assay[i]} `, VIEWER && shownIn([i]) !== undefined ? toViewer(slides.slide_id[i], 'open in the viewer') : null),
     el('div', { class: 'two' },
       factList([
         ['state', slides.state_words[i]], ['why no further', slides.left[i]], ['message', slides.message[i]],
@@ -119,12 +119,20 @@ function slideSheet(i) {
     cellBar(i), picturesOf(i));
 }
 
+/** Ids of the first IHC and the first ISH slide of these that a viewer can open; null without both. */
+function pairOf(rows) {
+  const of = (ihc) => shownIn(rows.filter((i) => (slides.assay[i] === 'HER2-IHC') === ihc));
+  return of(true) === undefined || of(false) === undefined ? null : [of(true), of(false)];
+}
+
 /** Open the sheet of a specimen, at one of its slides; of a slide without a specimen, the slide's alone. */
 function openCard(s, i = null) {
   const rows = s === null ? [i] : specimens.slide_rows[s];
   const ordered = i === null ? rows : [i, ...rows.filter((one) => one !== i)];
   const close = el('button', { type: 'button', onclick: () => byId('card').close() }, 'Close');
-  const head = el('header', {}, el('h2', {}, s === null ? slides.slide_id[i] : specimens.name[s]), close);
+  const pair = VIEWER && pairOf(rows);
+  const head = el('header', {}, el('h2', {}, s === null ? slides.slide_id[i] : specimens.name[s]),
+    pair ? toViewer(pair[0], 'IHC beside ISH in the viewer', pair[1]) : null, close);
   const parts = s === null ? [] : [el('div', { class: 'two' },
     el('div', {},
       el('p', {}, tag(termOf(words.classes, specimens.her2_class[s]), specimens.class_words[s]), ` HER2 ${specimens.her2_status[s]}`),

@@ -31,6 +31,15 @@ function el(tag, properties = {}, ...children) {
   return made;
 }
 
+/** Address of slides in a viewer; null where none is known. `beside` is a slide to stand at its side. */
+const VIEWER = document.querySelector('meta[name="her2-viewer"]')?.content || null;
+function viewed(id, beside = null) {
+  if (!VIEWER || id === undefined) return null;
+  const also = beside === null || !VIEWER.includes('#slide=') ? '' : `&beside=${encodeURIComponent(beside)}`;
+  return VIEWER.replaceAll('{slide_id}', () => encodeURIComponent(id)) + also;
+}
+const toViewer = (id, text, beside = null) => el('a', { href: viewed(id, beside), target: '_blank', rel: 'noopener', class: 'viewer', title: `Open ${id} in the viewer`, onclick: (event) => event.stopPropagation() }, text);
+
 const byId = (id) => document.getElementById(id);
 
 const whole = new Intl.NumberFormat('en');

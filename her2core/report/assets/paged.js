@@ -4,9 +4,10 @@ const PAGE = 25;
 
 /**
  * A table of a figure. `columns` have `words`, `of(row)` (the value that sorts), and may have `show(row)`,
- * `kind` (num, name, words). A click on a row opens its case.
+ * `kind` (num, name, words). A click on a row opens its case; `slide(row)` is the slide that the viewer opens.
  */
-function table(name, { title, note, columns, rows, marked, open, csv, page = PAGE }) {
+function table(name, { title, note, columns: own, rows, marked, open, csv, slide, page = PAGE }) {
+  const columns = VIEWER && slide ? [...own, { words: 'viewer', of: (row) => slide(row) ?? null, show: (row) => slide(row) === undefined ? '–' : toViewer(slide(row), 'open') }] : own;
   let [sorted, down, first] = [null, false, 0];
   const ordered = () => {
     const all = rows().slice();
@@ -22,7 +23,7 @@ function table(name, { title, note, columns, rows, marked, open, csv, page = PAG
   };
   listeners.unshift(() => { first = 0; });
   figure(name, {
-    title, note, data: csv ?? (() => [columns.map((c) => c.words), ordered().map((row) => columns.map((c) => c.of(row)))]), long: true,
+    title, note, data: csv ?? (() => [own.map((c) => c.words), ordered().map((row) => own.map((c) => c.of(row)))]), long: true,
     draw(body, made) {
       const all = ordered();
       if (!all.length) return empty(body, 'Nothing here.');

@@ -1,12 +1,15 @@
 // The tables of a run.
 
+/** Id of the first of these slides that a viewer can open. */
+const shownIn = (rows) => slides.slide_id[rows.find((i) => slides.stage[i] > 0)];
+
 function makeTables() {
   const bySlide = (key, heading, kind, digits) => ({ words: heading, of: (i) => slides[key][i], kind, digits });
   const bySpecimen = (key, heading, kind, digits) => ({ words: heading, of: (s) => specimens[key][s], kind, digits });
   const placeIn = (terms, key) => { const at = terms.findIndex((term) => term.key === key); return at < 0 ? null : terms.length - at; };
   table('specimens', {
     title: 'Specimens', note: 'A click opens the case; a click on a heading sorts.',
-    rows: () => state.specimens, marked: (s) => state.markedSpecimens.has(s), open: (s) => openCard(s),
+    rows: () => state.specimens, marked: (s) => state.markedSpecimens.has(s), open: (s) => openCard(s), slide: (s) => shownIn(specimens.slide_rows[s]),
     csv: () => [SPECIMEN_COLUMNS, state.specimens.map((s) => SPECIMEN_COLUMNS.map((key) => specimens[key][s]))],
     columns: [
       bySpecimen('name', 'specimen', 'name'),
@@ -21,7 +24,7 @@ function makeTables() {
   });
   table('slides', {
     title: 'Slides', note: 'Every slide of the manifest, whatever became of it.',
-    rows: () => state.slides, marked: (i) => state.marked.has(i), open: (i) => openCard(slides.specimen_row[i], i),
+    rows: () => state.slides, marked: (i) => state.marked.has(i), open: (i) => openCard(slides.specimen_row[i], i), slide: (i) => shownIn([i]),
     csv: () => [[...SLIDE_COLUMNS, 'stage', 'why', 'notes'], state.slides.map((i) => [...SLIDE_COLUMNS.map((key) => slides[key][i]), words.stages[slides.stage[i]].key, slides.left[i], slides.notes[i]])],
     columns: [
       bySlide('slide_id', 'slide', 'name'), bySlide('case_id', 'case'), bySlide('assay', 'assay'), bySlide('state_words', 'state'),
@@ -32,7 +35,7 @@ function makeTables() {
   });
   const disagreeing = () => state.specimens.flatMap((s) => specimens.disagreements[s].map(([kind, text]) => ({ s, kind, text })));
   table('disagreeing', {
-    title: 'Each disagreement', note: '', page: 12, rows: disagreeing, marked: ({ s }) => state.markedSpecimens.has(s), open: ({ s }) => openCard(s),
+    title: 'Each disagreement', note: '', page: 12, rows: disagreeing, marked: ({ s }) => state.markedSpecimens.has(s), open: ({ s }) => openCard(s), slide: ({ s }) => shownIn(specimens.slide_rows[s]),
     columns: [
       { words: 'specimen', of: ({ s }) => specimens.name[s], kind: 'name' },
       { words: 'between', of: ({ kind }) => words.kinds[kind] },
@@ -44,7 +47,7 @@ function makeTables() {
     .sort((a, b) => Math.abs(slides.quality_scores[b.q][b.i]) - Math.abs(slides.quality_scores[a.q][a.i]));
   table('outliers', {
     title: 'Outliers', note: 'Slides that differ from the others of their assay, the furthest first.', page: 10, rows: outliers, marked: ({ i }) => state.marked.has(i),
-    open: ({ i }) => openCard(slides.specimen_row[i], i),
+    open: ({ i }) => openCard(slides.specimen_row[i], i), slide: ({ i }) => shownIn([i]),
     columns: [
       { words: 'slide', of: ({ i }) => slides.slide_id[i], kind: 'name' },
       { words: 'measure', of: ({ q }) => words.quality[q].words },

@@ -13,6 +13,7 @@ export {default as VectorSource} from 'ol/source/Vector.js';
 export {default as Draw} from 'ol/interaction/Draw.js';
 export {default as Point} from 'ol/geom/Point.js';
 export {default as Polygon} from 'ol/geom/Polygon.js';
+export {default as MultiLineString} from 'ol/geom/MultiLineString.js';
 export {default as Overlay} from 'ol/Overlay.js';
 export {default as ScaleLine} from 'ol/control/ScaleLine.js';
 export {default as Zoom} from 'ol/control/Zoom.js';

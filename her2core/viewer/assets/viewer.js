@@ -20,6 +20,13 @@ const WORDS = {
   completeness: 'completeness', nucleus_area_um2: 'nucleus, µm²', is_tumour: 'counted as tumour', seed_source: 'found by',
   qc_flag: 'quality flag', her2_signals: 'HER2 signals', cep17_signals: 'CEP17 signals', flags: 'quality flags',
 };
+// Areas over a slide: their colours, and the words of the legend. Blurred squares stay in the tissue; the others are none of it.
+const AREAS = {
+  tissue: {tissue: ['#0b7a75', 'tissue that was measured']},
+  roi: {roi: ['#d4145a', 'region of interest that was drawn']},
+  excluded: {pen: ['#5b3fd6', 'pen over tissue'], folds: ['#c2410c', 'folds'], bubbles: ['#0077aa', 'air bubbles'], blurred: ['#8a6d00', 'out of focus (sampled squares)']},
+};
+const CONTOURS_UM = 0.5;  // from so many micrometres a pixel of the screen on contours are drawn, coarser ones as rings or bins
 const KINDS = {Wrong: '#d4145a', Control: '#0072b2'};
 const state = {slides: [], panes: [], active: null, marks: [], unsaved: false, moving: false};
 
@@ -36,15 +43,17 @@ class Pane {
     this.pixels = new ol.TileLayer();
     this.regions = new ol.VectorLayer({source: new ol.VectorSource()});
     this.cells = new ol.TileLayer({className: 'cells'});
+    this.contours = new ol.VectorLayer({className: 'contours'});
+    this.areas = new ol.VectorLayer({source: new ol.VectorSource()});
     this.marks = new ol.VectorLayer({source: new ol.VectorSource(), style: markStyle});
     this.popup = make('div', {className: 'popup'});
     this.overlay = new ol.Overlay({element: this.popup, offset: [12, 0], positioning: 'center-left', autoPan: {animation: {duration: 150}}});
     this.map = new ol.Map({
-      target: this.target, layers: [this.pixels, this.regions, this.cells, this.marks], overlays: [this.overlay],
+      target: this.target, layers: [this.pixels, this.areas, this.regions, this.cells, this.contours, this.marks], overlays: [this.overlay],
       controls: [new ol.Zoom(), new ol.ScaleLine()],
     });
     this.map.on('singleclick', (event) => { if (!this.draw) this.pick(event.coordinate); });
-    this.map.on('moveend', () => this === state.active && writeHash());
+    this.map.on('moveend', () => { this.writeLegend(); if (this === state.active) writeHash(); });
     this.node.addEventListener('pointerdown', () => activate(this), true);
     this.legend.hidden = this.title.hidden = true;
   }
@@ -88,12 +97,16 @@ class Pane {
     }
     view.on(['change:center', 'change:resolution'], () => this.moved());
     this.overlay.setPosition(undefined);
-    this.title.textContent = [id, slide.assay, slide.score ?? slide.ish_group ?? slide.state].filter(Boolean).join(' · ');
+    this.title.replaceChildren([id, slide.assay, slide.score ?? slide.ish_group ?? slide.state].filter(Boolean).join(' · '),
+      ...(slide.report ? [make('a', {href: `/report#slide=${path}`, target: '_blank', rel: 'noopener', textContent: 'in the report'})] : []));
     this.title.hidden = false;
+    this.found = null;
+    this.drawn = null;
+    this.makeContours();
     this.drawCells();
     this.drawMarks();
     if (this === state.active) writeScales();
-    await this.drawRegions();
+    await Promise.all([this.drawRegions(), this.drawAreas()]);
     remember();
   }
 
@@ -105,9 +118,59 @@ class Pane {
     });
   }
 
+  // Contours come in blocks as the view meets them; one that cannot be had leaves the rings where they are.
+  makeContours() {
+    const {slide} = this;
+    const edge = slide.block;
+    this.waiting = 0;
+    this.refused = null;
+    if (!edge) {
+      this.contours.setSource(null);
+      return;
+    }
+    const path = encodeURIComponent(slide.slide_id);
+    const places = ([x0, y0, x1, y1]) => {
+      const [left, right, top, bottom] = [Math.max(x0, 0), Math.min(x1, slide.width), Math.max(-y1, 0), Math.min(-y0, slide.height)]
+        .map((at, k) => k % 2 ? Math.ceil(at / edge) : Math.floor(at / edge));
+      const found = [];
+      for (let row = top; row < bottom; row++) for (let column = left; column < right; column++) found.push([row, column]);
+      return found;
+    };
+    const source = new ol.VectorSource({
+      strategy: (extent) => places(extent).map(([row, column]) => [column * edge + 1, -(row + 1) * edge + 1, (column + 1) * edge - 1, -row * edge - 1]),
+      loader: async (extent) => {
+        const [column, row] = [Math.floor(extent[0] / edge), Math.floor(-extent[3] / edge)];
+        this.waiting += 1;
+        this.writeLegend();
+        try {
+          const cells = await get(`/api/contours/${path}/${row}/${column}`);
+          if (slide === this.slide) source.addFeatures(cells.flatMap(contourFeatures));
+        } catch (error) {
+          source.removeLoadedExtent(extent);
+          if (slide === this.slide && !this.refused) {
+            this.refused = error.message;
+            this.drawCells();
+          }
+        }
+        if (slide === this.slide) {
+          this.waiting -= 1;
+          this.writeLegend();
+        }
+      },
+    });
+    this.contours.setSource(source);
+  }
+
   drawCells() {
     if (!this.slide) return;
     const by = byId('cells').value;
+    const close = CONTOURS_UM / this.slide.mpp;
+    const contours = by !== '' && byId('contours').checked && Boolean(this.slide.block) && !this.refused;
+    this.contours.setVisible(contours);
+    this.contours.setMaxResolution(close);
+    this.contours.setOpacity(Number(byId('opacity').value));
+    this.contours.setStyle(contourStyle(this.slide, by, byId('others').checked));
+    this.cells.setMinResolution(contours ? close : 0);
     this.cells.setVisible(by !== '');
     this.cells.setOpacity(Number(byId('opacity').value));
     this.cells.setExtent(this.extent);
@@ -140,8 +203,30 @@ class Pane {
     this.writeLegend();
   }
 
+  async drawAreas() {
+    if (!this.slide) return;
+    const {slide} = this;
+    const source = this.areas.getSource();
+    const wanted = Object.keys(AREAS).filter((box) => byId(box).checked);
+    if (wanted.length && !this.found) {
+      const found = await get(`/api/areas/${encodeURIComponent(slide.slide_id)}`).catch((error) => ({notes: [error.message]}));
+      if (slide !== this.slide) return;
+      this.found = found;
+    }
+    source.clear();
+    for (const [kind, [colour]] of wanted.flatMap((box) => Object.entries(AREAS[box]))) {
+      source.addFeatures((this.found[kind] ?? []).map((rings) => {
+        const feature = new ol.Feature(new ol.Polygon(rings.map((ring) => [...ring, ring[0]].map(([x, y]) => [x, -y]))));
+        feature.setStyle(areaStyle(colour, byId('excluded').checked && kind in AREAS.excluded));
+        return feature;
+      }));
+    }
+    this.writeLegend();
+  }
+
   writeLegend() {
     const {slide} = this;
+    if (!slide) return;
     const by = byId('cells').value;
     const parts = [];
     if (by === 'class') {
@@ -154,6 +239,17 @@ class Pane {
     if (byId('regions').value && this.regions.getSource().getFeatures().length) {
       parts.push(make('h2', {textContent: `Regions of ${byId('regions').value} µm, mean ${slide.measure}`}), ...rampRows(slide));
     }
+    if (by && this.contours.getVisible() && this.map.getView().getResolution() < CONTOURS_UM / slide.mpp) {
+      parts.push(make('div', {className: 'note', textContent: 'Thick: stained membrane. Dashed: nucleus.'}));
+    }
+    const areas = Object.keys(AREAS).filter((box) => byId(box).checked).flatMap((box) => Object.entries(AREAS[box]))
+      .filter(([kind]) => this.found?.[kind]?.length);
+    if (areas.length) parts.push(make('h2', {textContent: 'Areas'}), ...areas.map(([, [colour, label]]) => legendRow(colour, label)));
+    const notes = byId('excluded').checked || byId('roi').checked ? [...(this.found?.notes ?? [])] : [];
+    if (byId('excluded').checked && this.found && !notes.length && !Object.keys(AREAS.excluded).some((kind) => this.found[kind]?.length)) notes.push('nothing excluded');
+    if (by && this.refused && byId('contours').checked) notes.push(`no contours: ${this.refused}`);
+    if (this.waiting) notes.push('outlining cells…');
+    parts.push(...notes.map((text) => make('div', {className: 'note', textContent: text})));
     this.legend.replaceChildren(...parts);
     this.legend.hidden = !parts.length;
   }
@@ -257,6 +353,51 @@ function regionStyle(slide, row) {
   const bare = new ol.Style({fill: new ol.Fill({color: [...colour, 0]}), stroke: edge});
   const finest = 1 / slide.mpp;  // closer than 1 µm a pixel of the screen stain is judged: no fill over it
   return (feature, resolution) => resolution < finest ? bare : filled;
+}
+
+// A cell as three features: its nucleus, its contour, and the arcs of the contour on which the membrane is stained.
+function contourFeatures(cell) {
+  const points = (flat) => Array.from({length: flat.length / 2}, (_, i) => [flat[2 * i], -flat[2 * i + 1]]);
+  const closed = (ring) => new ol.Polygon([[...ring, ring[0]]]);
+  const [nucleus, ring] = [points(cell.nucleus), points(cell.contour)];
+  const n = ring.length;
+  const between = (a, b) => [(ring[a][0] + ring[b][0]) / 2, (ring[a][1] + ring[b][1]) / 2];
+  const arcs = [];
+  const whole = !/[^1]/.test(cell.stain);
+  for (let a = 0; a < n && !whole; a++) {
+    if (cell.stain[a] !== '1' || cell.stain[(a + n - 1) % n] === '1') continue;
+    const arc = [between((a + n - 1) % n, a)];
+    let b = a;
+    for (; cell.stain[b % n] === '1'; b++) arc.push(ring[b % n]);
+    arc.push(between((b + n - 1) % n, b % n));
+    arcs.push(arc);
+  }
+  return [['nucleus', closed(nucleus)], ['contour', closed(ring)], ['arc', whole ? new ol.MultiLineString([[...ring, ring[0]]]) : new ol.MultiLineString(arcs)]]
+    .map(([part, geometry]) => {
+      const feature = new ol.Feature(geometry);
+      feature.setProperties({part, code: cell.code, value: cell.value}, true);
+      return feature;
+    });
+}
+
+function contourStyle(slide, by, others) {
+  const stroke = (color, width, lineDash) => new ol.Style({stroke: new ol.Stroke({color, width, lineDash})});
+  const ofColour = (colour) => ({nucleus: stroke('#1f3fbf', 1, [3, 3]), contour: stroke(colour, 1.2), arc: stroke(colour, 3)});
+  const grey = ofColour(slide.other);
+  const kept = new Map();
+  return (feature) => {
+    const {code, value, part} = feature.getProperties();
+    const counted = code < slide.classes.length && (by !== 'measure' || value !== null);
+    if (!counted) return others ? grey[part] : null;
+    const colour = by === 'measure' ? `rgb(${ramp(slide, value).join()})` : slide.classes[code][1];
+    if (!kept.has(colour)) kept.set(colour, ofColour(colour));
+    return kept.get(colour)[part];
+  };
+}
+
+function areaStyle(colour, filled) {
+  const part = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  return new ol.Style({stroke: new ol.Stroke({color: colour, width: 2}), fill: new ol.Fill({color: [...part, filled ? 0.25 : 0]})});
 }
 
 function markStyle(feature) {
@@ -370,7 +511,8 @@ function writeHash() {
   if (!pane?.slide) return;
   const {x, y, resolution} = pane.place();
   const at = `slide=${encodeURIComponent(pane.slide.slide_id)}&x=${Math.round(x)}&y=${Math.round(-y)}&scale=${round(resolution)}`;
-  history.replaceState(null, '', `#${at}`);
+  const other = state.panes.find((one) => one !== pane && one.slide);
+  history.replaceState(null, '', `#${at}${other ? `&beside=${encodeURIComponent(other.slide.slide_id)}` : ''}`);
 }
 
 function readHash() {
@@ -378,20 +520,32 @@ function readHash() {
   const id = asked.get('slide');
   if (!state.slides.some((row) => row.slide_id === id)) return false;
   const [x, y, scale] = ['x', 'y', 'scale'].map((name) => parseFloat(asked.get(name)));
-  open(id, Number.isFinite(x) && Number.isFinite(y) ? {x, y, scale: scale > 0 ? scale : 1} : undefined);
+  const beside = asked.get('beside');
+  const shown = open(id, Number.isFinite(x) && Number.isFinite(y) ? {x, y, scale: scale > 0 ? scale : 1} : undefined);
+  if (state.slides.some((row) => row.slide_id === beside)) {
+    byId('pair').checked = true;
+    shown.then(() => setPair(true, beside));
+  }
   return true;
 }
 
-function setPair(two) {
+// The slide that is put beside another: of the same specimen and another assay before any of the case.
+function fellowOf(first) {
+  const of = state.slides.filter((row) => row.case_id === first.case_id && row.slide_id !== first.slide_id && measured(row));
+  const same = (row) => row.specimen_id === first.specimen_id && row.site === first.site;
+  const rank = (row) => (same(row) ? 0 : 2) + (row.assay === first.assay ? 1 : 0);
+  return of.sort((a, b) => rank(a) - rank(b))[0];
+}
+
+function setPair(two, beside = null) {
   byId('linking').hidden = !two;
   if (two && state.panes.length < 2) {
     const pane = new Pane();
     state.panes.push(pane);
     activate(pane);
     const first = state.panes[0].slide;
-    const fellow = first && state.slides.find((row) => row.case_id === first.case_id && row.slide_id !== first.slide_id
-      && measured(row));
-    if (fellow) open(fellow.slide_id);
+    const fellow = beside ?? (first && fellowOf(first)?.slide_id);
+    if (fellow) open(fellow);
   } else if (!two && state.panes.length > 1) {
     const gone = state.panes.pop();
     gone.stopDrawing();
@@ -407,7 +561,8 @@ async function start() {
   state.panes.push(new Pane());
   activate(state.panes[0]);
   byId('search').oninput = writeList;
-  for (const id of ['cells', 'others', 'opacity']) byId(id).oninput = () => state.panes.forEach((pane) => pane.drawCells());
+  for (const id of ['cells', 'contours', 'others', 'opacity']) byId(id).oninput = () => state.panes.forEach((pane) => pane.drawCells());
+  for (const id of Object.keys(AREAS)) byId(id).oninput = () => state.panes.forEach((pane) => pane.drawAreas());
   byId('regions').oninput = () => state.panes.forEach((pane) => pane.drawRegions());
   byId('pair').oninput = (event) => setPair(event.target.checked);
   byId('linked').oninput = remember;
