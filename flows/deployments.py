@@ -30,7 +30,7 @@ TAG = "her2-served"
 START_S = 180.0
 """Patience for the Prefect server; it takes 30 to 40 s on a loaded machine."""
 END_S = 30.0
-"""Patience for what is told to end: a flow run writes down where it is."""
+"""Patience for what is to end: a flow run writes down where it is."""
 WATCH_S = 2.0
 """How often the parts are looked at. Ours."""
 JOB_ENVIRONMENT = {
@@ -226,7 +226,7 @@ def _prefect(*words: str) -> list[str]:
 def _running(
     words: Sequence[str], environment: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A part of Prefect in a session of its own, told to end with the block and then ended."""
+    """A part of Prefect in a session of its own, terminated with the block and then killed."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             _prefect(*words),

@@ -11,7 +11,7 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # The embedded server takes 20-40 s to start on a busy machine; Prefect gives up after 20.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-    # A slide that fails is told by our own log and its row; Prefect would add a traceback for each.
+    # A slide that fails is reported by our own log and its row; Prefect would add a traceback for each.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # Prefect's root handler would print Dask's notes on its workers, and its tracebacks of a lost scheduler.

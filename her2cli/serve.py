@@ -41,7 +41,7 @@ def serve_command(
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End in order, once: what is told to end takes its time."""
+    """End in order, once: what is terminated takes its time."""
     for each in STOPS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

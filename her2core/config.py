@@ -53,7 +53,7 @@ ENVIRONMENT_PREFIX = "HER2_"
 OF_SERVICES = re.compile(
     r"HER2_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|NAME|ENV_\w+)"
 )
-"""What Kubernetes and Docker tell of a service whose name begins with ``her2``; nothing of ours looks so."""
+"""Variables that Kubernetes and Docker set for a service named ``her2...``; none of ours looks so."""
 LOOKS_MEANT = 0.75
 """Likeness (difflib) from which a variable is a misspelt one of ours, and not somebody else's. Ours."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -282,7 +282,7 @@ def _with_model(config: Config) -> Config:
 
 
 def _check_meaning(config: Config) -> None:
-    """What single values cannot tell: geometry, names of codecs and rules, ranges that a unit implies."""
+    """What no single value shows: geometry, names of codecs and rules, ranges that a unit implies."""
     for section in RESULTS:
         params = getattr(config, section)
         for field in dataclasses.fields(params):

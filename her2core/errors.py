@@ -22,7 +22,7 @@ class Reason(StrEnum):
     SCALE_UNKNOWN = "scale_unknown"
     SCALE_IMPLAUSIBLE = "scale_implausible"
     SCALE_ANISOTROPIC = "scale_anisotropic"
-    CHANNELS_UNKNOWN = "channels_unknown"  # neither manifest nor metadata says which channel is which
+    CHANNELS_UNKNOWN = "channels_unknown"  # neither manifest nor metadata names the channels
     PIXELS_UNSUPPORTED = "pixels_unsupported"  # a type of number, or time points, that we do not measure
     ROI_INVALID = "roi_invalid"
     ROI_DOUBTFUL = "roi_doubtful"  # read, but it may be of another slide or scale; roi_notes say why

@@ -107,7 +107,7 @@ COUNTED = {
 
 
 def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
-    """Commit all results of a run at once, and then the one row that says it all happened."""
+    """Commit all results of a run at once, and then the one row that states it all happened."""
     publisher = Publisher(run)
     for result in finished:
         publisher.add(result)
@@ -143,7 +143,7 @@ class Publisher:
         self.before = {name: _version(run.store, table) for name, table in schema.COMMITTED.items()}
 
     def begin(self) -> None:
-        """Say that the run goes on, and that those which said so before do not."""
+        """Write that the run goes on, and that earlier runs whose rows still state that do not."""
         self._end_dead_runs()
         self._say_running()
         self._trace("START", self.run.run_id, self.before)

@@ -116,7 +116,7 @@ class SlideInfo:
     identity
         ``"<size>-<etag or sha256>"``: equal identity means equal pixels.
     mpp
-        Micrometres per level-0 pixel, or None where neither manifest nor metadata tells.
+        Micrometres per level-0 pixel, or None where neither manifest nor metadata states it.
     mpp_source
         ``manifest``, or the metadata field it was read from (``aperio``, ``ome``, ``tiff_resolution``, ...).
     scenes, scene
@@ -135,7 +135,7 @@ class SlideInfo:
     source_channels
         For fluorescence, which of the file's channels each is: ``DAPI=2;HER2=0;CEP17=1``.
     scene_sizes
-        Height and width of each of ``scenes``, px, where the reader tells.
+        Height and width of each of ``scenes``, px, where the reader knows.
     native
         ``jpeg`` or ``jpeg2000`` where its tiles can be copied as they are; else empty.
     """

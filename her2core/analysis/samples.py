@@ -38,7 +38,7 @@ class Sample:
     Attributes
     ----------
     taken
-        When, as written; None if nobody said.
+        When, as written; None if it is not given.
     group
         A group of `GROUP_ORDER`; None for other classes.
     values

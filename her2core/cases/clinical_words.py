@@ -72,7 +72,7 @@ _NAMES = {"ihc": r"\bihc\b", "ish": r"\b(?:[fcsd]-?)?ish\b"}
 """How the assays are called."""
 ASSAYS = "|".join(_NAMES.values())
 _ZERO = {"ultralow": "0_ultralow", "null": "0_null"}
-"""Words that tell which 0 it is."""
+"""Words that distinguish one 0 from the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def by_assay(text: str, own: str) -> dict[str, str]:
     for part in re.split(rf"[;|\n]|,(?!\d)|\band\b|[/(](?=\s*(?:{ASSAYS}))", text, flags=re.I):
         named = [assay for assay, names in _NAMES.items() if re.search(names, part, re.I)]
         if len(named) > 1:
-            return {own: text}  # which word is whose is not told
+            return {own: text}  # which word belongs to which is not known
         if part.strip(" ()"):
             last = named[0] if named else last
             found.setdefault(last, []).append(part.strip(" ()"))

@@ -302,7 +302,7 @@ class _Joined:
         """Leave to a person what pooling would hide, and say it in words.
 
         A slide or block that by itself is Positive, or waits for ISH, is not made Negative by others. A 3+
-        among them is said whatever the status, and any stain beside a null.
+        among them is noted whatever the status, and any stain beside a null.
 
         Parameters
         ----------

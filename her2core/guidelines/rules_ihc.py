@@ -1,6 +1,6 @@
 """Scoring rules as cited data, and the integer arithmetic that applies them.
 
-A rule set is one YAML file in ``her2core/guidelines/ihc``: what the guideline says, with its source, its
+A rule set is one YAML file in ``her2core/guidelines/ihc``: what the guideline requires, with its source, its
 cut-offs as whole percentages, and whether a cut-off itself belongs to the higher score. Applying it compares
 integers (``100 * cells > percent * all``), so 10.0 % is 10.0 %.
 """

@@ -212,7 +212,7 @@ class ISHRules:
             guideline asks for it.
         dual_group
             For an equivocal single probe: group of a dual probe on the same tissue. Group 1 is Positive and
-            group 5 Negative, unless IHC (0 or 1+, 3+) says the opposite: then a person must decide. Groups 2
+            group 5 Negative, unless IHC (0 or 1+, 3+) is the opposite: then a person must decide. Groups 2
             to 4 are worked up as such.
 
         Raises

@@ -275,7 +275,7 @@ def unbiased_interval(value: float, drawn: Reals, top: float) -> tuple[float, fl
     """
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) < MIN_BLOCKS or not math.isfinite(value) or not np.ptp(drawn):
-        return None  # draws that are all the same tell nothing of chance
+        return None  # draws that are all the same show nothing of chance
     bias = float(drawn.mean()) - value
     low, high = np.clip(np.quantile(drawn, TAILS) - 2 * bias, 0.0, top).tolist()
     return min(low, value), max(high, value)

@@ -72,7 +72,7 @@ def measure_heterogeneity(
     Parameters
     ----------
     cells, classes
-        All cells of the slide, in any order, and what `scoring.ihc.classify` says of them.
+        All cells of the slide, in any order, and their classes as `scoring.ihc.classify` finds them.
     sweep
         `sweep_regions` of the same cells.
     slide_score

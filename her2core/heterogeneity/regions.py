@@ -172,7 +172,7 @@ def regions_of_cells(
     Parameters
     ----------
     cells, classes
-        All cells of a slide in any order, and what `scoring.ihc.classify` says of them.
+        All cells of a slide in any order, and their classes as `scoring.ihc.classify` finds them.
     size_um
         Width of a hexagon from flat side to flat side, in µm.
     rules, score_cells

@@ -1,6 +1,6 @@
 """Where the expression of a slide lies: all spatial metrics, of regions on their lattice and of cells.
 
-Docs/heterogeneity.md says what each one means and where it misleads.
+docs/heterogeneity.md explains what each one means and where it misleads.
 """
 
 from __future__ import annotations

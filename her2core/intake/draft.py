@@ -52,7 +52,7 @@ ASSAY_WORDS = {
     Assay.DISH: ("dish", "sish", "cish", "duish", "ddish"),
     Assay.IHC: ("ihc", "her2", "herceptest", "4b5", "cerbb2", "erbb2"),
 }
-"""Words of a file's name that tell the assay; the first that fits counts."""
+"""Words of a file's name that identify the assay; the first that fits counts."""
 OTHER_STAINS = frozenset(
     {"he", "hes", "h&e", "er", "pr", "ki67", "ki", "pdl1", "ck", "neg", "negative", "control"}
 )
@@ -137,7 +137,7 @@ def _is_slide_folder(names: Sequence[str]) -> bool:
 
 
 def draft(uris: Sequence[str], scratch: Scratch, endpoint_url: str | None = None) -> Iterator[Drafted]:
-    """A row for each slide, in order: named after its file, of the assay that name or colours tell."""
+    """A row for each slide, in order: named after its file, of the assay that name or colours suggest."""
     taken: set[str] = set()
     for uri in uris:
         name = uri.rstrip("/").rpartition("/")[2]

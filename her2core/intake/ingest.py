@@ -44,7 +44,7 @@ SETTLE_S = 600.0
 OPENED_AT_ONCE = 4
 """New slides whose headers are read at the same time: they wait for the store, not for a processor. Ours."""
 STAMP, ASSAY_FROM = "x_stamp", "x_assay_from"
-"""Our columns of the manifest beside the identity: stamp of the listing, and what told the assay."""
+"""Our columns of the manifest beside the identity: stamp of the listing, and where the assay was found."""
 UNCLEAR_ASSAY = "assay_unclear"
 REFUSED_COLUMNS = ("uri", "stamp", "reason", "message")
 MANIFEST_WAIT_S = 300.0
@@ -415,7 +415,7 @@ class _Ingest:
     def _valid(
         self, header: list[str], rows: Sequence[dict[str, str]], new: list[dict[str, str]]
     ) -> list[dict[str, str]]:
-        """The new rows that a run accepts beside those that are there; what speaks against others is said."""
+        """The new rows that a run accepts beside those that are there; the others are reported."""
         why: dict[str, str] = {}
         while new:
             for name in dict.fromkeys(name for row in new for name in row):

@@ -164,7 +164,7 @@ def require_scorable(info: SlideInfo, assay: Assay) -> float:
 
 
 def guess_assay(reader: SlideReader) -> str | None:
-    """Assay that the colours of a few fields suggest, or None where they do not tell.
+    """Assay that the colours of a few fields suggest, or None where they suggest none.
 
     Brown says an IHC with DAB (of HER2, it is assumed), a dark ground says FISH. Blue alone says nothing: an
     IHC without any stain, a H&E and a brightfield ISH all look so at a distance.

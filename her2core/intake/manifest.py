@@ -136,7 +136,7 @@ def _mpp(value: str, info: ValidationInfo) -> float:
 
 
 def _no_number(column: str, value: str) -> str:
-    """What to do with an inequality or a range, which leaves open what only a number would tell."""
+    """What to do with an inequality or a range, which leaves open what only a number would settle."""
     if read_cell(column, value).reason not in ("range", "approximate"):
         return ""
     return "; an inequality, range or estimate is no number: leave it empty and give the result in ish_status"

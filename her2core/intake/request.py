@@ -1,4 +1,4 @@
-"""An ingest as it is asked for in words, checked before anything is listed."""
+"""An ingest as it is requested, in words, checked before anything is listed."""
 
 from __future__ import annotations
 

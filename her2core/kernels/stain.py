@@ -32,7 +32,7 @@ DEFAULT_HEMATOXYLIN_RANGE = (0.05, 0.25)  # OD, where no tissue gives one; ours
 
 MIN_OD_NORM = 0.15  # pixels fainter than this carry noise, not direction (Macenko's beta, 0.15)
 MIN_INTENSITY = 12  # grey level below which a channel is too dark for its OD to be trusted; ours
-MIN_TISSUE_OD = 0.01  # mean of the channels from which a pixel is tissue and tells its tint; ours
+MIN_TISSUE_OD = 0.01  # mean of the channels from which a pixel is tissue and shows its tint; ours
 # Brownness is the OD of blue less that of red. What darkens all channels alike leaves it be: JPEG keeps
 # brightness sharper than colour, so that the crest of a thin membrane is too dark for its colour.
 BROWN_OD = 0.06  # ... from which a pixel is brown: DAB of 0.12 on bare glass; ours

@@ -1,9 +1,9 @@
 """Tables of slides' rows, filled batch by batch while a run goes on.
 
-A file says in its footer whose rows it holds and which they are (`MEMBERS`), so that a slide whose rows stand
-already is not written again, wherever compaction has put them. Slides that are new, or alone in their file,
-are committed with their batch. Rows that replace some of a file that many slides share wait for the end of
-the run, when every such file is rewritten once.
+The footer of a file lists whose rows it holds and which they are (`MEMBERS`), so that a slide whose rows
+stand already is not written again, wherever compaction has put them. Slides that are new, or alone in their
+file, are committed with their batch. Rows that replace some of a file that many slides share wait for the end
+of the run, when every such file is rewritten once.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def commit_files(store: Store, table: Table, files: Sequence[DataFile], slide_id
 
 
 def active_files(delta: DeltaTable, table: Table) -> list[dict[str, Any]]:
-    """Path, size, and lowest and highest slide of a table's files; None where statistics do not tell."""
+    """Path, size, and lowest and highest slide of a table's files; None where the table has no statistics."""
     actions = pa.table(delta.get_add_actions(flatten=True))
     ends = {"low": f"min.{table.replaces}", "high": f"max.{table.replaces}"}
     known = {end: name for end, name in ends.items() if name in actions.column_names}

@@ -54,7 +54,7 @@ Keep = Callable[[pa.Table], pa.BooleanArray]
 APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Pauses before a table's store is asked again, beside what Delta Lake's client repeats itself. Ours."""
+"""Pauses before a request is repeated, beside what Delta Lake's client repeats itself. Ours."""
 _BROKEN_OFF = re.compile("interacting with object store|Generic S3 error")
 """What Delta Lake's errors say that are of its store."""
 KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days"}

@@ -1,6 +1,6 @@
 """What of an output no result rests on any more: records of stages, pyramids, parts, outlines and maps.
 
-A result is in use if the table ``slides`` or one of the last runs of a cohort names it; a run says of every
+A result is in use if the table ``slides`` or one of the last runs of a cohort names it; a run lists for every
 slide which records it rests on. What was written lately is kept as well: a slide that failed, or a run that
 was interrupted, takes up again from it.
 

@@ -22,7 +22,7 @@ from her2core.storage.listing import walk_folder
 from her2core.storage.store import Store
 
 RATE_OVER = timedelta(minutes=30)
-"""Slides that ended within this time tell the rate. Ours: longer than a slide takes."""
+"""The rate is computed from slides that ended within this time. Ours: longer than a slide takes."""
 READ_AT_ONCE = 16
 """Entries of the journal that are read at the same time. Ours."""
 
@@ -124,7 +124,7 @@ class Watch:
         if self.begun is None or self.begun[0] != run_id:
             found = read_rows(self.store, RUNS, ("started_at",), {"run_id": [run_id]}).to_pylist()
             if not found:
-                return 0, datetime.now(UTC)  # it has not said so yet
+                return 0, datetime.now(UTC)  # its row is not written yet
             work = [e for e in inputs_of(self.store, {"run_id": run_id}) if not e.get("carried")]
             self.begun = (run_id, len(work), found[0]["started_at"])
         return self.begun[1:]

@@ -1,7 +1,7 @@
 """The picture of an ISH slide: where its nuclei are and how each counts, and some of them close up.
 
 Left, the slide with a dot a nucleus; right, nuclei at full resolution, in the order of their HER2 copies, a
-ring around every signal that was found. So one glance tells what was measured and whether to believe it.
+ring around every signal that was found. So one glance shows what was measured and whether to trust it.
 
 Signals are told apart by shape as well as by colour: HER2 in circles, CEP17 in squares. Colours are Okabe and
 Ito's (jfly.uni-koeln.de/color), safe for colour-blind readers.

@@ -24,7 +24,7 @@ from her2core.records import Box, Fluorescence, PyramidRef, Quality
 
 MARGIN_UM = 16.0  # tissue reaches this far beyond what DAPI shows on the coarse picture; ours
 OTSU_BINS = 1024
-FINE_PX = 256  # edge of the full-resolution squares that tell background and noise
+FINE_PX = 256  # edge of the full-resolution squares that background and noise are measured on
 LEAST_EMPTY = 256  # pixels of empty field from which background is believed
 TEXTURE_UM = 2.0  # edge of the windows above whose mean the texture of chromatin rises; ours
 TEXTURE_LEAST = 1000  # coarse pixels inside nuclei from which a share of DAPI's light is estimated; ours

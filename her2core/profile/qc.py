@@ -42,11 +42,11 @@ BUBBLE_MIN_UM = 150.0  # smaller rings are fat cells, glands and vessels
 BUBBLE_ASPECT = (0.6, 1.67)  # width over height of a bubble's box
 BUBBLE_RIM = 0.4  # of a bubble's area: a rim is no more
 BUBBLE_FILL = (0.65, 0.9)  # of its box that a bubble fills; a disc fills 0.785
-LEAST_PIXELS = 100  # fewer pixels of tissue tell no focus; ours
+LEAST_PIXELS = 100  # on fewer pixels of tissue focus cannot be measured; ours
 DETAIL_UM = 8.0  # about one cell; ours
 LAPLACIAN_ROUNDING = 20 / 12  # variance: the kernel's squared weights (20) times that of rounding (1/12)
 BAND_ROWS = 256  # of the coarse picture, worked on at once
-SATURATED = 6  # grey level at and below which OD no longer tells amounts (1.6 OD and more)
+SATURATED = 6  # grey level at and below which OD no longer measures amounts (1.6 OD and more)
 
 
 def find_pen(

@@ -55,7 +55,7 @@ JPEG_TISSUE_BYTES_PX = 0.25
 JPEG_GLASS_BYTES_PX = 0.03
 """Bytes a pixel of glass in them. Ours: ten times less than tissue, as JPEG does at such qualities."""
 UNKNOWN_TISSUE_FRACTION = 0.4
-"""Share of a slide that is tissue where the source's compression does not tell. Ours."""
+"""Share of a slide that is tissue where the source's compression does not show it. Ours."""
 
 Source = Callable[[int, int, Pixels], None]
 """``source(y, x, chunk)`` fills a chunk's pixels at ``(y, x)`` of a block."""

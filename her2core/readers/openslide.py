@@ -138,7 +138,7 @@ def _reader(slide: openslide.OpenSlide, asked: OpenRequest, file_bytes: int | No
 
 
 def _stated_foci(properties: Mapping[str, str]) -> int:
-    """Focal planes as the vendors' metadata tell them; OpenSlide reads one of them without a word."""
+    """Focal planes as the vendors' metadata list them; OpenSlide reads one of them without a warning."""
     counts = [properties.get(key, "") for key in FOCI_PROPERTIES]
     for key, title in properties.items():
         axis = _MIRAX_AXIS.fullmatch(key)

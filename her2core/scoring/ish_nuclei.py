@@ -17,7 +17,7 @@ from her2core.scoring.signals import ISHCounts, SignalCounts
 from her2core.statistics import scattered
 
 SIGNAL_FLAGS = int(NucleusFlag.BLURRED | NucleusFlag.SATURATED | NucleusFlag.UNRESOLVED)
-"""Flags that tell of signals that cannot be counted, not of a nucleus that lies or looks wrong."""
+"""Flags of signals that cannot be counted, not of a nucleus that lies or looks wrong."""
 
 
 @dataclass(frozen=True, slots=True)

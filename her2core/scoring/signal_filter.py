@@ -23,7 +23,7 @@ PALE: Final = 0.3  # the same in bright field, where chromatin has no dark granu
 STRONG: Final = 0.5  # of a typical signal's contrast: from here on a signal may bleed through; ours
 TOGETHER_UM: Final = 0.3  # crosstalk lies no farther from its source: less than a signal's width; ours
 CROSSTALK: Final = 1.6  # times the slide's share: so strong may crosstalk be, for shares vary; ours, measured
-LEAST_SOURCES: Final = 12  # fewer strong signals tell no share; ours
+LEAST_SOURCES: Final = 12  # from fewer strong signals no share is estimated; ours
 GRANULAR: Final = 0.1  # share of weak CEP17 signals from which a slide has granules; ours, measured
 BRIGHTEST_QUANTILE: Final = 0.4  # of nuclei, by their brightest signal; ours, measured
 

@@ -1,4 +1,4 @@
-"""Fit a model that tells tumour cells from others, from cells whose tissue a person has drawn.
+"""Fit a model that separates tumour cells from others, from cells whose tissue a person has drawn.
 
 A logistic regression with a ridge penalty. Every slide weighs the same, and in it tumour the same as other
 tissue, however many cells were drawn.

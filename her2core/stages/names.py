@@ -1,6 +1,6 @@
 """Pseudonyms for files and folders, where a configuration asks for them: names of files may be people's.
 
-A pseudonym is random and says nothing; which file it stands for is in a table of its own, apart from the
+A pseudonym is random and reveals nothing; which file it stands for is in a table of its own, apart from the
 results, that a run reads, completes and needs again for the same names. Workers, readers and terminals see
 real names; tables, journal, records and Prefect's database see pseudonyms.
 """

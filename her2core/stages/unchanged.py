@@ -1,8 +1,9 @@
 """What of a cohort is as the last run left it, so that the next one need not touch it.
 
-The ``runs`` row of a run says of every slide what its result rests on. A slide is carried over if its row of
-the manifest, the configuration, the versions of the stages, the identity that ingest wrote into the manifest
-(``x_identity``), and the files of its region and nuclei are the same. Nothing of the slide itself is read.
+The ``runs`` row of a run lists for every slide what its result rests on. A slide is carried over if its row
+of the manifest, the configuration, the versions of the stages, the identity that ingest wrote into the
+manifest (``x_identity``), and the files of its region and nuclei are the same. Nothing of the slide itself is
+read.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class Heartbeat:
 
     @property
     def alive(self) -> bool:
-        """Whether that run is still at work, as far as one can tell from here."""
+        """Whether that run is still at work, as far as can be seen from here."""
         if self.place == place() and self.born:
             return self.born == born(self.pid)
         return self.silent_s < DEAD_AFTER_S
@@ -193,7 +193,7 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
                 store.write_json(_heart(run_id), asdict(mine))
                 _others(store, run_id, told)
                 answered.set()
-            except (OSError, BotoCoreError, StoreError) as error:  # who needs the store will tell
+            except (OSError, BotoCoreError, StoreError) as error:  # what needs the store will report it
                 log.debug("no heartbeat: %s", error)
             if ended.wait(HEARTBEAT_S):
                 return

@@ -152,7 +152,7 @@ def held(
                 if when_lost is not None:
                     when_lost(error)
                 return
-            except (OSError, BotoCoreError, StoreError) as error:  # who needs the store will tell
+            except (OSError, BotoCoreError, StoreError) as error:  # what needs the store will report it
                 log.debug("the lease was not renewed: %s", error)
 
     heart = threading.Thread(target=beat, name="her2-lease", daemon=True)

@@ -44,7 +44,7 @@ def combined(
     Raises
     ------
     SlideError
-        ``ROI_INVALID`` if nothing is left, or only classes that nobody said to count.
+        ``ROI_INVALID`` if nothing is left, or only classes that are not configured to count.
     """
     groups: dict[str, list[Annotation]] = {"included": [], "cut_out": [], "generic": [], "other": []}
     for annotation in drawn.annotations:

@@ -71,7 +71,7 @@ Roi = PolygonRoi | TissueMask
 
 @dataclass(frozen=True, slots=True)
 class ReadRoi:
-    """A region, and what to tell of it."""
+    """A region, and what to report of it."""
 
     region: Roi
     used: RoiUsed

@@ -33,7 +33,7 @@ TOP_UM: Final = 0.75  # sigma; smoothed away before tops are looked for
 HOLE_UM: Final = (3.0, 7.0)  # widest hole that is filled: one as dark as the field, and one that is not
 CREASE_UM: Final = 1.0  # half the width of a crease
 PARTNER_UM: Final = 3.0  # what is so near a nucleus and much paler is its glow
-SURROUND_UM: Final = 10.0  # half the window whose mean tells stain from haze
+SURROUND_UM: Final = 10.0  # half the window whose mean separates stain from haze
 
 # Of the range or in greys; all are ours.
 STAINED: Final = (0.18, 0.6)  # of the range: paler is never, darker always stained; between, haze decides

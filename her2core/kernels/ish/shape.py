@@ -1,4 +1,4 @@
-"""The numbers of a nucleus of an ISH slide that its picture tells: stain, sharpness, and what it shares."""
+"""What the image of an ISH nucleus shows, as numbers: stain, sharpness, and what it shares."""
 
 from __future__ import annotations
 

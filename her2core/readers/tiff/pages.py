@@ -42,7 +42,7 @@ def size_of(page: Ifd) -> Size:
 
 
 def is_picture(page: Ifd) -> bool:
-    """Whether a directory is a mask, a label, a macro or a thumbnail picture, or too damaged to tell."""
+    """Whether a directory is a mask, label, macro or thumbnail picture, or too damaged to be recognised."""
     if page.damaged:
         return True
     kind = page.number(tags.NEW_SUBFILE_TYPE)
