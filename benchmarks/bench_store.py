@@ -275,6 +275,12 @@ def score(
     return out
 
 
+def peak_mib() -> float:
+    """High-water mark of this process's resident memory."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
+
+
 def objects(endpoint: str, out: str) -> dict[str, tuple[int, int]]:
     """Number and bytes of the objects of an output, by folder; level 0 of pyramids apart."""
     import s3fs
@@ -319,6 +325,7 @@ def measure(
         load = os.getloadavg()[0]
         out = score(endpoint, places[slide], "s3://bench/out", args, client, meter)
         log.removeHandler(meter)
+        peaks: dict[str, float] = client.run(peak_mib)
     size = slide.stat().st_size
     print(f"{machine('dask', 's3fs', 'numpy')}; load before {load:.1f}")
     print(
@@ -329,9 +336,12 @@ def measure(
     found = objects(direct, out)
     for folder, (count, held) in found.items():
         print(f"{folder:30}{count:6d} objects{held / 1e6:10.2f} MB{held / size:8.3f} x slide")
-    beside = sum(n for folder, (n, _) in found.items() if folder.split("/")[0] in OF_A_SLIDE)
     written = sum(row["up"] for row in meter.rows) / size
-    print(f"objects of the slide beside its level-0 shards: {beside}; written {written:.2f} x its bytes")
+    few = beside(objects(direct, "s3://bench/warm0"))
+    print(f"objects beside level-0 shards: {beside(found)}, of the small slide {few}")
+    print(
+        f"written: {written:.2f} x the slide's bytes; peak memory of a worker: {max(peaks.values()):.0f} MiB"
+    )
     if args.trace:
         lines = ({"stage": s, **{n: getattr(r, n) for n in Request.__slots__}} for s, r in meter.trace)
         args.trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -389,6 +399,11 @@ def race(endpoint: str, rounds: int = 5) -> None:
         wall, cpu = (float(np.median(column)) for column in list(zip(*each, strict=True))[:2])
         speed = each[0][2] / wall / 1e6
         print(f"{what:20}{name:10}{wall * 1e3:8.0f} ms{cpu * 1e3:8.0f} ms CPU{speed:8.1f} MB/s")
+
+
+def beside(found: dict[str, tuple[int, int]]) -> int:
+    """How many objects are of the slide and not level 0 of its pyramid."""
+    return sum(number for folder, (number, _) in found.items() if folder.split("/")[0] in OF_A_SLIDE)
 
 
 OF_A_SLIDE = ("pyramids", "parts", "outlines", "regions", "pictures", "journal", "stages")

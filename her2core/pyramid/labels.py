@@ -59,10 +59,10 @@ def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[n
     nodes[name] = ngff.label_group(name, levels, ref.mpp, values, {ngff.NOTE: {"level": level}})
     store.write_json(f"{labels}/{name}/zarr.json", nodes[name])
     listed = ngff.labels_group(sorted({*list_labels(store, ref), name}))
-    store.write_json(f"{labels}/zarr.json", listed)
     below = {"labels": listed, **{f"labels/{node}": document for node, document in nodes.items()}}
     image = f"{ref.path}/zarr.json"
-    store.write_json(image, ngff.with_nodes(store.read_json(image), below))
+    root = ngff.with_nodes(store.read_json(image), below)
+    store.write_many({f"{labels}/zarr.json": encode_json(listed), image: encode_json(root)})
 
 
 def list_labels(store: Store, ref: PyramidRef) -> list[str]:
