@@ -13,6 +13,7 @@ from her2core.phantom import PhantomSpec, plant
 from her2core.phantom.slides import write_slide
 from her2core.records import Assay, CellsRef, SlideRow
 from her2core.stages import cells, tasks
+from her2core.stages.contours import outlines_by_part
 from her2core.stages.finished import SlideFinished
 from her2core.stages.tasks import Share, SlideWork
 from her2core.storage.store import Store, record_of
@@ -96,6 +97,21 @@ def test_any_number_of_shares_gives_the_same_result_and_what_is_published_is_fou
     counted = tasks.measure(*given, Share(0, 1))
     assert measured == [found.cells.parts[0]]
     assert (tuple(sorted(counted.parts)), counted.rows) == (found.cells.parts, found.cells.cells)
+
+    # Outlines that are kept later lie beside the cells, which stay: every unit is looked at once more.
+    settings = load_config(environment=SMALL | {"HER2_OUTLINES__KEEP": "all"})
+    later = tasks.inspect(SlideWork(store, settings, slide, slide))
+    assert (later.keys.cells, later.cells, later.finished) == (keys.cells, found.cells, None)
+    assert later.keys.slide != keys.slide
+    assert later.keys.contours is not None
+    before = [store.read_bytes(part) for part in found.cells.parts]
+    measured.clear()
+    looked = tasks.measure(*given[:-1], later.keys.contours, Share(0, 1))
+    assert sorted(measured) == list(found.cells.parts)
+    assert [store.read_bytes(part) for part in found.cells.parts] == before
+    outlined = tasks.publish_contours(store, later.keys.contours, [looked]).record
+    assert sum(len(part) for part in outlines_by_part(store, outlined)) == found.cells.cells
+    assert tasks.inspect(SlideWork(store, settings, slide, slide)).contours == outlined
 
 
 def test_a_share_of_shards_that_are_there_opens_nothing(
