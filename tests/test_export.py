@@ -23,6 +23,7 @@ from her2core.errors import ConfigError
 from her2core.export.cbioportal import export_cbioportal
 from her2core.export.crate import CRATE, PROCESS_RUN, export_crate, prov
 from her2core.export.dicom import export_dicom, uid
+from her2core.export.dicom_sr import ENDS, MEASURED, evaluations_of, measurements_of
 from her2core.export.finished import FinishedRun, Selection, export_each
 from her2core.export.labels import export_labels
 from her2core.export.qupath import export_qupath, hexagon_px0
@@ -292,6 +293,70 @@ def test_dicom_annotations_are_read_back(
     assert SECRET.encode() not in out.read_bytes("s1.ann.dcm")
     assert uid("a") == uid("a") != uid("b")
     assert len(uid("a")) <= 64
+
+
+def test_the_scores_of_a_slide_are_read_back_from_a_structured_report(
+    run: FinishedRun, out: Store, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import highdicom as hd
+
+        assert export_dicom(run, out, Selection()) == ["s1.sr.dcm", "s1.ann.dcm"]
+        first = out.read_bytes("s1.sr.dcm")
+        export_dicom(run, out, Selection())
+        found = hd.sr.srread(tmp_path / "out" / "s1.sr.dcm")
+        cells = hd.ann.annread(tmp_path / "out" / "s1.ann.dcm")
+        [group] = found.content.get_image_measurement_groups()
+        values = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
+        answers = {
+            q.name.value: (q.value.value, q.value.meaning) for q in group.get_qualitative_evaluations()
+        }
+    [slide] = run.slides
+    for name in ("n_scored", "p3_pct", "p3_low_pct", "p_any_high_pct", "h_score", "membrane_od_mean"):
+        assert values[name.upper()][0] == pytest.approx(slide[name])
+    assert values["P3_PCT"][1] == "%"
+    score = slide["score"]
+    assert answers["85319-2"] == (
+        (f"IHC_{score}", f"IHC {score}") if score else ("IHC_INDETERMINATE", "indeterminate")
+    )
+    assert answers["REASON"][0].lower() in slide["reasons"]
+    assert answers["USE"] == ("RESEARCH_USE", "Research use only, not for diagnosis")
+    assert (found.VerificationFlag, found.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+    assert found.SoftwareVersions == cells.SoftwareVersions == "0.1.0"
+    algorithm = cells.AnnotationGroupSequence[0].AnnotationGroupAlgorithmIdentificationSequence[0]
+    assert algorithm.AlgorithmVersion == "0.1.0"
+    same = ("StudyInstanceUID", "PatientID")
+    assert [found[name].value for name in same] == [cells[name].value for name in same]
+    reference = found.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    [image] = reference.ReferencedSOPSequence
+    assert image.ReferencedSOPInstanceUID == uid("slide", slide["identity"])
+    assert SECRET.encode() not in first
+    assert out.read_bytes("s1.sr.dcm") == first
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ({"assay": "HER2-IHC", "score": None, "her2_class": None}, "IHC_INDETERMINATE"),
+        ({"assay": "HER2-IHC", "score": "3+", "her2_class": "pos_IHC3"}, "POS_IHC3"),
+        ({"assay": "HER2-IHC", "score": "0", "her2_class": "0_unresolved"}, "IHC_0"),
+        ({"assay": "HER2-FISH", "ish_group": "4"}, "ISH_4"),
+        ({"assay": "HER2-DISH", "ish_group": None}, "ISH_INDETERMINATE"),
+    ],
+)
+def test_a_report_answers_what_was_asked_and_never_guesses(given: dict[str, Any], answer: str) -> None:
+    names = ("tumour_type", "qc_verdict", "reasons", "score", "her2_class", "ish_group")
+    slide = dict.fromkeys(names) | {"tumour_type": "gastric"} | given
+    found = {value[0]: name for name, value in evaluations_of(slide)}
+    assert answer in found
+    if answer.startswith("IHC"):
+        assert found[answer] == ("18474-7", "LN", "HER2 [Presence] in Tissue by Immune stain")
+    assert measurements_of(slide) == []
+    all_names = {meaning for meaning, *_ in MEASURED.values()} | {
+        f"{meaning}, {end}" for meaning, *_ in MEASURED.values() for end in ENDS.values()
+    }
+    assert max(map(len, all_names)) <= 64  # DICOM takes no more
 
 
 def test_a_crate_names_what_went_in_and_no_address(run: FinishedRun, out: Store, tmp_path: Path) -> None:

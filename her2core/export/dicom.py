@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,19 +38,23 @@ SCHEME = "99HER2COHORT"
 
 
 def export_dicom(run: FinishedRun, out: Store, selection: Selection) -> list[str]:
-    """Write ``SLIDE.ann.dcm`` a slide."""
+    """Write ``SLIDE.sr.dcm`` a slide, its scores, and of an IHC slide ``SLIDE.ann.dcm``, its cells."""
     need("export", "highdicom")
+    from her2core.export.dicom_sr import slide_report
 
-    def write(slide: Row) -> str:
+    def write(slide: Row) -> list[str]:
+        made = {f"{slide['slide_id']}.sr.dcm": slide_report}
+        if slide["assay"] == Assay.IHC:
+            made[f"{slide['slide_id']}.ann.dcm"] = partial(cell_annotations, selection=selection)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's, about ids that people chose
-            dataset = cell_annotations(run, slide, selection)
-            buffer = io.BytesIO()
-            dataset.save_as(buffer, enforce_file_format=True)
-        out.write_bytes(f"{slide['slide_id']}.ann.dcm", buffer.getvalue())
-        return f"{slide['slide_id']}.ann.dcm"
+            for name, of in made.items():
+                buffer = io.BytesIO()
+                of(run, slide).save_as(buffer, enforce_file_format=True)
+                out.write_bytes(name, buffer.getvalue())
+        return list(made)
 
-    return export_each(run.chosen(selection, Assay.IHC), write)
+    return [name for names in export_each(run.chosen(selection), write) for name in names]
 
 
 def uid(*parts: str) -> str:
@@ -67,10 +73,10 @@ def cell_annotations(run: FinishedRun, slide: Row, selection: Selection) -> Any:
     groups: list[Any] = []
     for label in sorted({row["cell_class"] or "" for row in rows}):
         of = [row for row in rows if (row["cell_class"] or "") == label]
-        groups.append(_group(hd, Code, len(groups) + 1, slide["slide_id"], label, of))
+        groups.append(_group(hd, Code, len(groups) + 1, slide["slide_id"], label, of, software_version(run)))
     identity = slide["identity"] or slide["slide_id"]
     return hd.ann.MicroscopyBulkSimpleAnnotations(
-        source_images=[_source(slide, identity, run.run["finished_at"])],
+        source_images=[source_of(slide, identity, run.run["finished_at"])],
         annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
         annotation_groups=groups,
         series_instance_uid=uid("series", identity, run.run["run_id"]),
@@ -79,14 +85,14 @@ def cell_annotations(run: FinishedRun, slide: Row, selection: Selection) -> Any:
         instance_number=1,
         manufacturer="her2cohort",
         manufacturer_model_name="her2cohort",
-        software_versions="research use only",
-        device_serial_number="0",
+        software_versions=software_version(run),
+        device_serial_number="none",
         content_label="HER2_CELLS",
         content_description="Cells by HER2 class. Research use only.",
     )
 
 
-def _group(hd: Any, code: Any, number: int, slide: str, label: str, rows: Sequence[Row]) -> Any:
+def _group(hd: Any, code: Any, number: int, slide: str, label: str, rows: Sequence[Row], version: str) -> Any:
     title = f"HER2 class {label}" if label else "not evaluable"
     measurements = [
         hd.ann.Measurements(
@@ -97,7 +103,7 @@ def _group(hd: Any, code: Any, number: int, slide: str, label: str, rows: Sequen
         for name in MEASURED
     ]
     software = hd.AlgorithmIdentificationSequence(
-        name="her2cohort", family=code("123109", "DCM", "Manual Processing"), version="1"
+        name="her2cohort", family=code("123109", "DCM", "Manual Processing"), version=version
     )
     software[0].AlgorithmFamilyCodeSequence = [hd.sr.CodedConcept("IMAGE_ANALYSIS", SCHEME, "Image analysis")]
     return hd.ann.AnnotationGroup(
@@ -120,8 +126,13 @@ def _unit(column: str) -> tuple[str, str, str]:
     return value, "UCUM", meaning
 
 
-def _source(slide: Row, identity: str, finished: datetime) -> Any:
-    """What an annotation has to know of its slide; pseudonyms alone."""
+def software_version(run: FinishedRun) -> str:
+    """Version of this software that made the run, as its row has it."""
+    return str(json.loads(run.run["versions"]).get("her2cohort", "unknown"))
+
+
+def source_of(slide: Row, identity: str, finished: datetime) -> Any:
+    """What annotations and reports have to know of their slide; pseudonyms alone."""
     from pydicom.dataset import Dataset
 
     source = Dataset()

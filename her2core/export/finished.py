@@ -29,6 +29,7 @@ from her2core.storage.store import Store, record_of
 
 Row = dict[str, Any]
 P = TypeVar("P")
+W = TypeVar("W")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Selection:
         return " AND ".join(parts)
 
 
-def export_each(slides: Sequence[Row], write: Callable[[Row], str]) -> list[str]:
+def export_each(slides: Sequence[Row], write: Callable[[Row], W]) -> list[W]:
     """Write slide by slide; one that cannot be written does not keep the others.
 
     Raises
