@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from her2core.buffers import ThreadBuffers
 from her2core.errors import ConfigError, Reason, SlideError, StoreError
 from her2core.grid import BLOCK, EXACT_LEVEL, Grid
 from her2core.params import PyramidParams, Settled
@@ -61,6 +61,7 @@ Source = Callable[[int, int, Pixels], None]
 """``source(y, x, chunk)`` fills a chunk's pixels at ``(y, x)`` of a block."""
 
 _local = threading.local()
+_buffers = ThreadBuffers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,11 +661,7 @@ def _halving(reader: PyramidReader, grid: Grid, pixels: PixelFormat, first: int,
 
 def _buffer(height: int, width: int, pixels: PixelFormat) -> Pixels:
     """The thread's ``(height, width, channel)`` pixels for reading; grows to the largest asked for."""
-    need = height * width * pixels.bytes_px
-    flat: NDArray[np.uint8] | None = getattr(_local, "block", None)
-    if flat is None or flat.size < need:
-        flat = _local.block = np.empty(need, np.uint8)
-    return pixels.view(flat, height, width)
+    return pixels.view(_buffers.flat("block", height * width * pixels.bytes_px), height, width)
 
 
 def _sizes(store: Store, path: str) -> dict[str, int]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
-import numpy as np
-
+from her2core.buffers import ThreadBuffers
 from her2core.pixels import Pixels
 from her2core.readers.base import DARK, Closing, OpenRequest, SlideReader, clip_region
 from her2core.readers.channels import RGB_NAMES, ChannelMap, map_channels
@@ -28,7 +26,7 @@ class PseudoColourReader(Closing):
         )
         self._reader = reader
         self._sources = list(chosen.sources)
-        self._local = threading.local()
+        self._buffers = ThreadBuffers()
 
     def read_region(self, y0: int, x0: int, out: Pixels) -> None:
         box = clip_region(y0, x0, out, self.info.height, self.info.width, DARK)
@@ -38,7 +36,7 @@ class PseudoColourReader(Closing):
         top = box.y0
         while top < box.y1:
             end = min(top - top % STRIP_ROWS + STRIP_ROWS, box.y1)
-            rgb = self._buffer((end - top) * box.width).reshape(end - top, box.width, 3)
+            rgb = self._buffers.flat("rgb", 3 * (end - top) * box.width).reshape(end - top, box.width, 3)
             self._reader.read_region(top, box.x0, rgb)
             for channel, source in enumerate(self._sources):
                 inside[top - box.y0 : end - box.y0, :, channel] = rgb[..., source]
@@ -51,13 +49,6 @@ class PseudoColourReader(Closing):
 
     def close(self) -> None:
         self._reader.close()
-
-    def _buffer(self, pixels: int) -> Pixels:
-        """This thread's colours; grows to the largest region read."""
-        flat: Pixels | None = getattr(self._local, "flat", None)
-        if flat is None or flat.size < 3 * pixels:
-            flat = self._local.flat = np.empty(3 * pixels, np.uint8)
-        return flat[: 3 * pixels]
 
 
 def as_asked(reader: SlideReader, asked: OpenRequest) -> SlideReader:

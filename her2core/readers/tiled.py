@@ -6,13 +6,14 @@ the thread keeps, from where its part is copied into the caller's array.
 
 from __future__ import annotations
 
-import threading
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from her2core.buffers import ThreadBuffers
 from her2core.errors import Reason, SlideError
 from her2core.pixels import Pixels
 from her2core.readers.base import DARK, OUTSIDE, Closing, SlideReader, clip_region, composite
@@ -146,7 +147,7 @@ class TiledReader(Closing):
         self._decode = decode
         self._outside = outside
         self._colours = colours
-        self._local = threading.local()
+        self._buffers = ThreadBuffers()
 
     @property
     def waits(self) -> bool:
@@ -324,13 +325,10 @@ class TiledReader(Closing):
 
     def _buffer(self) -> Pixels:
         """This thread's tile: fresh pages cost more than decoding into warm ones."""
-        buffer: Pixels | None = getattr(self._local, "buffer", None)
-        if buffer is None:
-            shape = (self._grid.tile_height, self._grid.tile_width, self._grid.samples)
-            buffer = self._local.buffer = np.empty(
-                shape[: 2 if self._grid.samples == 1 else 3], self._grid.dtype
-            )
-        return buffer
+        grid, dtype = self._grid, np.dtype(self._grid.dtype)
+        shape = (grid.tile_height, grid.tile_width, grid.samples)[: 2 if grid.samples == 1 else 3]
+        flat = self._buffers.flat("tile", math.prod(shape) * dtype.itemsize)
+        return flat.view(dtype).reshape(shape)
 
     def _bad_tile(self, reason: Reason, tile: tuple[int, int, int], error: Exception) -> SlideError:
         plane, row, column = tile

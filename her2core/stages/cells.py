@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from her2core.buffers import ThreadBuffers
 from her2core.columns import CELL_DTYPE
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ish.kernel import ISHKernel
@@ -45,6 +46,7 @@ FINEST_UM_PX = 0.17
 Params = IHCParams | ISHParams
 
 _local = threading.local()
+_buffers = ThreadBuffers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +267,10 @@ def _buffer(unit: Unit, halo_px: int, around: Box) -> NDArray[Any]:
     """Return this thread's pixels for reading a box, at once large enough for every unit of the slide."""
     height, width = _largest_box(unit)
     dtype, channels = np.dtype(unit.pyramid.dtype), len(unit.pyramid.channels)
-    need = (height + 2 * halo_px) * (width + 2 * halo_px) * channels * dtype.itemsize
-    flat: NDArray[np.uint8] | None = getattr(_local, "region", None)
-    if flat is None or flat.size < need:
-        _local.region = None
-        flat = _local.region = np.empty(need, np.uint8)
+    room = (height + 2 * halo_px) * (width + 2 * halo_px) * channels * dtype.itemsize
     shape = (around.height, around.width, channels)
-    return flat[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+    flat = _buffers.flat("region", math.prod(shape) * dtype.itemsize, room)
+    return flat.view(dtype).reshape(shape)
 
 
 def _cells_table(cells: NDArray[np.void]) -> pa.Table:
