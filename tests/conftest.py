@@ -33,6 +33,15 @@ SLOW = frozenset(
 """Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`, nor is any
 test on a real S3 server."""
 
+COMPILE = frozenset(
+    """
+    background cluster contours_by_eye contours_kept dapi_share dish export fields_picture fluorescence
+    ihc_kernel ingest_flow ish_kernel ish_phantom ish_real layout learn_tumour outlines python_api qc readme
+    real_images regions report report_browser run server stage_versions tissue_by_eye viewer
+    """.split()  # noqa: SIM905
+)
+"""Modules whose tests measure pixels: kernels are compiled before the first, outside of any time limit."""
+
 settings.register_profile("her2", deadline=None)  # the first example may compile a kernel
 settings.load_profile("her2")
 
@@ -68,6 +77,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         of_server = "radosgw_endpoint" in getattr(item, "fixturenames", ())
         if of_server or item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile both kernels, or load them from the cache, where a test will need them."""
+    if session.config.option.collectonly:
+        return
+    if COMPILE.intersection(item.path.stem.removeprefix("test_") for item in session.items):
+        from her2core.kernels.ihc import kernel as ihc
+        from her2core.kernels.ish import kernel as ish
+
+        ihc.warm()
+        ish.warm()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
