@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -186,13 +187,18 @@ class Publisher:
         patients = [patient_row(p) for p in score_patients(specimens)]
         rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens)
         cube = partial(write_cube_of_table, store, run.run_id, all_ids)
-        begun = None if store.is_local else begin(cube)  # from a table that is committed
-        for tables in IN_TURN:
-            self._check()
-            found = side_by_side(store, [partial(self._commit_true, t, rows_of[t]) for t in tables])
-            versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
-        _ = cube() if begun is None else begun.result()
-        store.write_bytes(PICTURE, cohort_picture(self._all_cases(cases)))
+        if store.is_local:
+            versions |= self._commit_in_turn(rows_of)
+            cube()
+            picture = cohort_picture(self._all_cases(cases))
+        else:  # what computes goes on while the store is waited for
+            turns, drawn = begin(partial(self._commit_in_turn, rows_of)), begin(cube)
+            if self._carried():  # what stays of other specimens is known then
+                wait((turns,))
+            picture = cohort_picture(self._all_cases(cases))
+            versions |= turns.result()
+            drawn.result()
+        store.write_bytes(PICTURE, picture)
         inputs = [self._input(result) for result in finished] + list(self._carried())
         states = Counter(entry["state"] for entry in inputs)
         whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
@@ -244,6 +250,15 @@ class Publisher:
         jobs = [partial(table.commit, everything=everything) for table in before.values()]
         versions = dict(zip(before, side_by_side(self.store, jobs), strict=True))
         return versions | {last: self.own[last].commit(everything=everything)}
+
+    def _commit_in_turn(self, rows_of: Mapping[Table, Sequence[Row]]) -> dict[str, int]:
+        """Commit the tables of specimens and patients; their versions."""
+        versions: dict[str, int] = {}
+        for tables in IN_TURN:
+            self._check()
+            found = side_by_side(self.store, [partial(self._commit_true, t, rows_of[t]) for t in tables])
+            versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
+        return versions
 
     def _commit_true(self, table: Table, rows: Sequence[Row]) -> int:
         return commit_rows(self.store, table, rows, keep=TRUE[table](self.store))

@@ -343,8 +343,9 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
 def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
     """Refuse a table that lacks a column, has another type for one, or wants another that is never null."""
     found, own = _schema(delta), table.schema
-    kept = pa.schema([found.field(name) for name in own.names if name in found.names])
-    wanted = [field for field in found if field.name not in own.names and not field.nullable]
+    there, ours = {field.name: field for field in found}, {*own.names}
+    kept = pa.schema([there[name] for name in own.names if name in there])
+    wanted = [field for field in found if field.name not in ours and not field.nullable]
     if not kept.equals(own) or wanted:
         odd = sorted(set(map(_plain, kept)) ^ set(map(_plain, own)) | set(map(_plain, wanted)))
         raise StoreError(
@@ -381,7 +382,8 @@ def _stored(
 ) -> pa.Table:
     """A table's rows in no order: these columns, or all, its own before those that someone added."""
     own = table.schema
-    added = [field for field in _schema(delta) if field.name not in own.names]
+    ours = {*own.names}
+    added = [field for field in _schema(delta) if field.name not in ours]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
     named = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
     listed = {name: ", ".join(map(sql_text, values)) for name, values in (among or {}).items()}

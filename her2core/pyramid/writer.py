@@ -252,8 +252,12 @@ def write_shards(
     check_codec(reader.info, params)
     work = _workspace(grid, params, PixelFormat.of(reader.info), 0)
     ahead = _Ahead(reader, [grid.shard_box(0, *at) for task in tasks for at in work.order(grid, *task)])
-    with Uploads(store) as uploads:
-        made = [_Block(reader, path, grid, params, task, ahead, uploads).write(work) for task in tasks]
+    try:
+        with Uploads(store) as uploads:
+            blocks = (_Block(reader, path, grid, params, task, ahead, uploads) for task in tasks)
+            made = [block.write(work) for block in blocks]
+    finally:
+        begin_reading(reader, [])
     return ShardWritten(sum(m.objects for m in made), sum(m.bytes_written for m in made))
 
 

@@ -44,7 +44,10 @@ class ByteSource(Protocol):
         ...
 
     def begin(self, spans: Sequence[Span]) -> None:
-        """Begin to read spans that will be asked for, where reading waits; the last two lots are kept."""
+        """Begin to read spans that will be asked for, where reading waits.
+
+        The last two lots are kept; of no span, both go.
+        """
         ...
 
     def close(self) -> None: ...
@@ -192,6 +195,9 @@ class RemoteBytes:
             yield from (memoryview(part) for part in self._fetch(batch))
 
     def begin(self, spans: Sequence[Span]) -> None:
+        if not spans:
+            self._begun.clear()
+            return
         pieces = [piece for piece, _ in coalesce(spans, self.max_gap, REQUEST_BYTES)]
         self._begun.append(_Begun(pieces, begin(partial(self._fetch, pieces))))
 

@@ -157,6 +157,8 @@ class TiledReader(Closing):
     def begin(self, boxes: Sequence[Box]) -> int:
         """Begin to read the next regions, inside the slide, of a file that has to be waited for.
 
+        Of no region: let go what was read ahead.
+
         Returns
         -------
         int
@@ -171,7 +173,7 @@ class TiledReader(Closing):
                 break
             spans += more
             number += 1
-        if spans:
+        if spans or not boxes:
             self._source.begin(spans)
         return number
 
