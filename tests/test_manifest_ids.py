@@ -41,6 +41,8 @@ def problems(folder: Path, *rows: str) -> list[str]:
         (("A-1", "A\u20111"), "case_id"),  # a hyphen that does not break, as word processors write it
         (("A-1", "A\u20131"), "case_id"),
         (("Ａ1", "A1"), "case_id"),
+        (("A-1", "A_1"), "case_id"),
+        (("A_1", "a 1"), "case_id"),
         (("a,P-1", "b,p-1"), "patient_id"),
         (("a,P 1", "b,P1"), "patient_id"),
         (("a,,core", "a,,Core"), "specimen_id"),
@@ -53,7 +55,11 @@ def test_ids_that_differ_in_case_or_spaces_alone_are_refused(
 ) -> None:
     (problem,) = problems(tmp_path, *rows)
     assert problem.startswith(f"row 3, {column}: ")
-    assert problem.endswith("of row 2 only in letter case, spaces or dashes; write it one way")
+    assert problem.endswith("of row 2 only in letter case, spaces, dashes or underscores; write it one way")
+
+
+def test_ids_whose_parts_differ_are_others(tmp_path: Path) -> None:
+    assert len(read(tmp_path, "S19-1", "S1-91", "S191", "S19_10")) == 4
 
 
 def test_names_within_a_case_may_be_written_differently_in_another(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Ids of a manifest: which rows are of one patient, case and specimen, and where that is undecided.
 
-Ids are compared as they are written. Two that differ only in letter case, spaces or dashes are a slip, and
-refused. An empty cell takes what the other rows of its case say, if they leave one answer; if they leave
-several, it is refused too.
+Ids are compared as they are written. Two that differ only in letter case, spaces, dashes or underscores are a
+slip, and refused. An empty cell takes what the other rows of its case say, if they leave one answer; if they
+leave several, it is refused too.
 """
 
 from __future__ import annotations
@@ -29,13 +29,19 @@ Place = tuple[str | None, str | None, str | None]
 """Specimen, kind of site and organ; None where a row does not say."""
 
 
+def separated(text: str) -> str:
+    """An id with one sign between its parts, be it a space, a dash or an underscore."""
+    plain = _DASHES.sub("-", unicodedata.normalize("NFKC", text).casefold())
+    return re.sub(r"[\s_-]+", "-", plain.strip())
+
+
 def folded(text: str) -> str:
     """What is left of an id without letter case, spaces and kinds of dashes."""
     return _DASHES.sub("-", "".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
 def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
-    """Ids that differ from an earlier one in letter case, spaces or dashes alone.
+    """Ids that differ from an earlier one in letter case, spaces, dashes or underscores alone.
 
     Cases and patients are compared over the manifest, the rest within a case.
     """
@@ -47,11 +53,14 @@ def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
             if value is None:
                 continue
             scope = "" if column in ("case_id", "patient_id") else row.case_id
-            other, earlier = first.setdefault((column, scope, folded(value)), (value, number))
+            keys = [(column, scope, fold(value)) for fold in (folded, separated)]
+            other, earlier = next((first[key] for key in keys if key in first), (value, number))
+            for key in keys:
+                first.setdefault(key, (value, number))
             if value != other:
                 problems.append(
                     f"row {number}, {column}: {value!r} differs from {other!r} of row {earlier} only in "
-                    "letter case, spaces or dashes; write it one way"
+                    "letter case, spaces, dashes or underscores; write it one way"
                 )
     return problems
 
