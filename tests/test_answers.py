@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import her2cli
 from her2core.errors import ConfigError, ManifestError
-from tests.lakes import write_run
+from tests.helpers.lakes import write_run
 
 CLASSES = ("pos_IHC3", "low_1plus", "ultralow", "null")
 SCORES = {"pos_IHC3": "3+", "low_1plus": "1+", "ultralow": "0_ultralow", "null": "0_null"}

@@ -17,7 +17,7 @@ from her2core.intake.manifest import read_manifest
 from her2core.lake.schema import SLIDES
 from her2core.lake.tables import commit_rows
 from her2core.storage.store import Store
-from tests.lakes import row
+from tests.helpers.lakes import row
 
 GLASS = ((235.1, 234.3, 242.9), (233.1, 232.3, 239.7), (234.2, 233.5, 241.1), (234.9, 234.1, 242.6),
          (234.6, 233.8, 242.5), (234.8, 233.8, 242.6), (234.7, 233.8, 242.2))  # fmt: skip

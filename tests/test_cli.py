@@ -28,7 +28,7 @@ from her2core.stages.failures import failure_of
 from her2core.stages.run import open_run
 from her2core.storage.journal import write_status
 from her2core.storage.store import Store
-from tests.jpegslides import FLAVOURS, write_flavour
+from tests.helpers.jpegslides import FLAVOURS, write_flavour
 
 Her2 = Callable[..., tuple[int, str, str]]
 

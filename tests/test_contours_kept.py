@@ -30,8 +30,8 @@ from her2core.stages.contours import (
     read_part,
 )
 from her2core.storage.store import Store
-from tests import chain
-from tests.lakes import write_scored_run
+from tests.helpers import chain
+from tests.helpers.lakes import write_scored_run
 
 SPEC = PhantomSpec(seed=11, height_px=620, width_px=700, mix=(0.3, 0.2, 0.1, 0.2, 0.2))
 COLUMNS = ("ids", "start_px0", "nucleus_um", "contour_um", "dab_od", "evaluable")

@@ -88,7 +88,7 @@ def test_the_unit_starts_what_the_command_line_has() -> None:
 
 
 def test_metrics_are_served_until_a_signal_and_what_hinders_a_store_is_said(tmp_path: Path) -> None:
-    from tests import cohorts
+    from tests.helpers import cohorts
 
     log = tmp_path / "tables" / "runs" / "_delta_log"
     log.mkdir(parents=True)

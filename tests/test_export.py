@@ -31,7 +31,7 @@ from her2core.export.single_cell import export_anndata, export_spatialdata
 from her2core.export.tables import LOINC, SMALL, export_csv, export_xlsx
 from her2core.lake.schema import CELLS, SLIDES, TABLES
 from her2core.storage.store import Store
-from tests.lakes import write_run, write_scored_run
+from tests.helpers.lakes import write_run, write_scored_run
 
 SECRET = "Anna_Smith"
 """Part of the slide's and the manifest's addresses, which nothing that is given away may hold."""

@@ -19,7 +19,7 @@ from her2core.params import PyramidParams
 from her2core.phantom import ISHSpec, PhantomSpec, Population, plant_ish, render_field, render_ish
 from her2core.profile.tissue import TissueMask
 from her2core.records import Assay, Box, SlideProfile
-from tests import chain
+from tests.helpers import chain
 
 SPEC = PhantomSpec(
     seed=11,

@@ -33,7 +33,7 @@ from her2core.report.compare import setting_changes
 from her2core.scoring.tumour import FROM_CELLS, choose_tumour, load_model
 from her2core.storage.store import Store, content_key
 from tests.conftest import Bucket
-from tests.lakes import row
+from tests.helpers.lakes import row
 from tests.test_tumour import MPP, STAIN
 
 SIDE_PX = 1600

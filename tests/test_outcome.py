@@ -21,7 +21,7 @@ from her2core.analysis.treatments import T_DM1, Line, days_of, read_lines
 from her2core.errors import ConfigError, ManifestError
 from her2core.extras import need
 from her2core.storage.store import Store
-from tests.lakes import write_run
+from tests.helpers.lakes import write_run
 
 
 def sample(taken: str | None, name: str = "s", status: str = "Positive") -> Sample:

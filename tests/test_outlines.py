@@ -30,8 +30,8 @@ from her2core.records import Assay, Box, SlideRow
 from her2core.stages import prepare
 from her2core.storage.sources import Scratch
 from her2core.storage.store import Store
-from tests import chain
 from tests.conftest import Bucket
+from tests.helpers import chain
 from tests.test_ihc_kernel import cut, pairs, profiled
 from tests.tools.faultproxy import FaultProxy
 

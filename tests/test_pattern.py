@@ -15,7 +15,7 @@ from her2core.heterogeneity.pattern import CLUSTER_CELLS, Pattern, PatternType, 
 from her2core.heterogeneity.spatial_cells import Neighbours
 from her2core.params import HeterogeneityParams, PyramidParams
 from her2core.phantom import PhantomSpec, plant, render_field
-from tests import chain
+from tests.helpers import chain
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]

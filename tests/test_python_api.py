@@ -14,7 +14,7 @@ from her2core.lake.schema import CELLS, NUCLEI, Table
 from her2core.params import PyramidParams
 from her2core.phantom import PhantomSpec, render_field
 from her2core.scoring.ihc import Verdict
-from tests import chain
+from tests.helpers import chain
 
 PAGE = Path(__file__).parent.parent / "docs" / "python.md"
 DRAWN = PhantomSpec(seed=4, height_px=700, width_px=760, mix=(0.2, 0.2, 0.2, 0.2, 0.2), pattern="mosaic")

@@ -28,7 +28,7 @@ from her2core.lake.tables import commit_rows
 from her2core.lake.views import create_views
 from her2core.storage.store import Store
 from tests.conftest import ROOT, Bucket
-from tests.lakes import row
+from tests.helpers.lakes import row
 
 DOC = (ROOT / "docs" / "queries.md").read_text()
 QUERIES = {

@@ -22,7 +22,7 @@ from her2core.pyramid.writer import convert, finalise, grid_of, write_shard, wri
 from her2core.readers import open_slide
 from her2core.records import Assay
 from her2core.storage.store import Store
-from tests import cohorts
+from tests.helpers import cohorts
 
 EXPRESSION = ("p3_pct", "p2_pct", "p_any_pct", "h_score", "membrane_od_mean", "completeness_mean")
 

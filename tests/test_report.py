@@ -33,7 +33,7 @@ from her2core.report.slides import how_far
 from her2core.report.specimens import reader_steps
 from her2core.storage.store import Store
 from tests.conftest import ROOT, Bucket
-from tests.report_run import FOLDER, RUN, blank, picture, slide, specimen, unscored, write_run
+from tests.helpers.report_run import FOLDER, RUN, blank, picture, slide, specimen, unscored, write_run
 
 EVIL = "</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>"
 MESSAGE = f"{FOLDER}/c.svs: is no slide; see s3://b/x?X-Amz-Signature=1"

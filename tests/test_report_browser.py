@@ -17,7 +17,7 @@ from her2core.lake.schema import HETEROGENEITY_WIDE, PATIENTS
 from her2core.report.build import write_report
 from her2core.report.compare import write_comparison
 from her2core.storage.store import Store
-from tests.report_run import RUN, blank, picture, slide, specimen, unscored, write_run
+from tests.helpers.report_run import RUN, blank, picture, slide, specimen, unscored, write_run
 from tests.tools.chromium import chromium
 
 EVIL = "</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>"

@@ -13,7 +13,7 @@ from her2core.errors import ConfigError
 from her2core.report.compare import comparison_tables, write_comparison
 from her2core.report.run_tables import read_run
 from her2core.storage.store import Store
-from tests.report_run import FOLDER, Row, slide, specimen, unscored, write_run
+from tests.helpers.report_run import FOLDER, Row, slide, specimen, unscored, write_run
 
 STATUS = "status, class, IHC"
 LATER = "20270102T030405Z-abcdef"

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tests import cohorts
 from tests.conftest import Bucket
+from tests.helpers import cohorts
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -26,8 +26,8 @@ import pytest
 import yaml
 
 from flows.environment import ServerError, check_server
-from tests import cohorts
 from tests.conftest import ROOT
+from tests.helpers import cohorts
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -30,8 +30,17 @@ from her2core.readers.tiled import TiledReader
 from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import Box, PyramidRef
 from her2core.storage.store import Store
-from tests import chain
-from tests.jpegslides import FLAVOURS, SECRET, jpeg, jpeg2000, segment, told, write_flavour, write_slide
+from tests.helpers import chain
+from tests.helpers.jpegslides import (
+    FLAVOURS,
+    SECRET,
+    jpeg,
+    jpeg2000,
+    segment,
+    told,
+    write_flavour,
+    write_slide,
+)
 
 EDGE = 32
 

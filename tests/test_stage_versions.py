@@ -29,7 +29,7 @@ from her2core.pyramid.dataset import open_level
 from her2core.records import Assay, Box
 from her2core.scoring import ihc
 from her2core.stages import slide_ihc
-from tests import chain
+from tests.helpers import chain
 
 PINNED = Path(__file__).parent / "data" / "stage_outputs.json"
 VERSIONS = {

@@ -38,8 +38,8 @@ from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
 from her2core.viewer.server import HOST, TOKEN_HEADER, Viewed, ViewerServer
 from her2core.viewer.tiles import TILE_PX, Tiles, check_layout, coarsest
 from tests.conftest import Bucket
-from tests.jpegslides import jpeg, write_slide
-from tests.lakes import write_scored_run
+from tests.helpers.jpegslides import jpeg, write_slide
+from tests.helpers.lakes import write_scored_run
 from tests.test_fluorescence import convert
 from tests.tools.chromium import chromium
 

@@ -26,8 +26,8 @@ from her2core.records import Box, PyramidRef
 from her2core.stages import parts
 from her2core.storage.store import Store
 from her2core.storage.waiting import Uploads, side_by_side
-from tests import jpegslides
 from tests.conftest import Bucket
+from tests.helpers import jpegslides
 from tests.test_source_codec import scene
 from tests.tools.faultproxy import Fault, FaultProxy
 

@@ -15,7 +15,7 @@ from her2core.pyramid import writer
 from her2core.pyramid.reader import PyramidReader
 from her2core.readers import open_slide
 from her2core.storage.store import Store
-from tests.jpegslides import jpeg, write_slide
+from tests.helpers.jpegslides import jpeg, write_slide
 
 CODEC = Path(__file__).parents[1] / "her2core" / "viewer" / "imagecodecs_jpeg.js"
 PACKAGES = ("zarrita@0.7.5", "jpeg-js@0.4.4")

@@ -22,7 +22,7 @@ from her2core.phantom.spec import PhantomSpec
 from her2core.records import Assay, SlideRow
 from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store
-from tests.chain import memory_slide, score
+from tests.helpers.chain import memory_slide, score
 
 SCORES = {"pos_IHC3": "3+", "pos_IHC2_ISHpos": "2+", "low_2plus": "2+", "low_1plus": "1+", "equivocal": "2+"}
 STATUSES = {"pos_IHC3": "Positive", "pos_IHC2_ISHpos": "Positive", "equivocal": "Equivocal"}
