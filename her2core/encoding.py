@@ -28,8 +28,10 @@ def decode_text(data: bytes) -> str:
     ('MPP = 0.25', '0,25 µm')
     """
     encoding, skip = encoding_of(data)
-    text = data[skip:].decode(encoding, "replace")
-    return text.rstrip("\0")
+    body = data[skip:]
+    if encoding.startswith("utf-16") and len(body) % 2 and body.endswith(b"\0"):
+        body = body[:-1]  # a tag's one zero at its end, behind signs of two bytes
+    return body.decode(encoding, "replace").rstrip("\0")
 
 
 def encoding_of(data: bytes) -> tuple[str, int]:
