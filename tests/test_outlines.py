@@ -431,7 +431,7 @@ def test_outlines_on_the_grid_keep_their_place_and_turn_no_sharper_than_ours() -
     assert (hollow.on_grid(2, 0.5, 3, 18).path == 3).all()
 
 
-@pytest.mark.parametrize("stored", ["geojson", "label", "zarr"])
+@pytest.mark.parametrize("stored", ["geojson", "label"])
 def test_membranes_of_given_nuclei_are_those_of_our_own(
     field: npt.NDArray[np.uint8], tmp_path: Path, stored: str
 ) -> None:
@@ -440,8 +440,7 @@ def test_membranes_of_given_nuclei_are_those_of_our_own(
     if stored == "geojson":
         uri = written(tmp_path, collection([feature(ring) for ring in rings]))
     else:
-        store = labelled if stored == "label" else zarr_label
-        uri = store(tmp_path, drawn(rings, *field.shape[:2]))
+        uri = labelled(tmp_path, drawn(rings, *field.shape[:2]))
     found = read(uri)
     kernel = IHCKernel(PARAMS, profiled(field, MPP), MPP)
     core = Box(0, 0, *field.shape[:2])
