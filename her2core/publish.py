@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -175,10 +175,11 @@ class Publisher:
         """
         run, store = self.run, self.store
         all_ids = [row.slide_id for row in run.rows]
-        dropped = sorted(dropped_slides(store, run.cohort, all_ids))
-        make_tables(
-            store, [schema.COMMITTED[name] for name, version in self.before.items() if version is None]
-        )
+        new = [schema.COMMITTED[name] for name, version in self.before.items() if version is None]
+        with ThreadPoolExecutor(1) as beside:
+            made = beside.submit(make_tables, store, new)
+            dropped = sorted(dropped_slides(store, run.cohort, all_ids))
+        made.result()
         versions = self._flush(dropped, everything=True)
         order = {slide: number for number, slide in enumerate(all_ids)}
         finished = sorted(self.results.values(), key=lambda r: order[r.outcome.slide.slide_id])
@@ -192,10 +193,11 @@ class Publisher:
             cube()
             picture = cohort_picture(self._all_cases(cases))
         else:  # what computes goes on while the store is waited for
-            turns, drawn = begin(partial(self._commit_in_turn, rows_of)), begin(cube)
-            if self._carried():  # what stays of other specimens is known then
-                wait((turns,))
-            picture = cohort_picture(self._all_cases(cases))
+            with ThreadPoolExecutor(2) as beside:
+                turns, drawn = beside.submit(self._commit_in_turn, rows_of), beside.submit(cube)
+                if self._carried():  # what stays of other specimens is known then
+                    wait((turns,))
+                picture = cohort_picture(self._all_cases(cases))
             versions |= turns.result()
             drawn.result()
         store.write_bytes(PICTURE, picture)
@@ -261,7 +263,10 @@ class Publisher:
         return versions
 
     def _commit_true(self, table: Table, rows: Sequence[Row]) -> int:
-        return commit_rows(self.store, table, rows, keep=TRUE[table](self.store))
+        if self.store.is_local:
+            return commit_rows(self.store, table, rows, keep=TRUE[table](self.store))
+        true = begin(partial(TRUE[table], self.store))  # read while the table itself is opened
+        return commit_rows(self.store, table, rows, keep=lambda before: true.result()(before))
 
     def _slide_row(self, outcome: SlideOutcome) -> Row:
         return slide_row(outcome, self.judging.of(outcome.slide).score, self.run.config.ihc.ladder_od)
