@@ -7,7 +7,7 @@ const PAGE = 25;
  * `kind` (num, name, words). A click on a row opens its case; `slide(row)` is the slide that the viewer opens.
  */
 function table(name, { title, note, columns: own, rows, marked, open, csv, slide, page = PAGE }) {
-  const columns = VIEWER && slide ? [...own, { words: 'viewer', of: (row) => slide(row) ?? null, show: (row) => slide(row) === undefined ? '–' : toViewer(slide(row), 'open') }] : own;
+  const columns = VIEWER && slide ? [...own, { words: 'viewer', kind: 'to-viewer', of: (row) => slide(row) ?? null, show: (row) => slide(row) === undefined ? '–' : toViewer(slide(row), 'open') }] : own;
   let [sorted, down, first] = [null, false, 0];
   const ordered = () => {
     const all = rows().slice();
@@ -30,7 +30,7 @@ function table(name, { title, note, columns: own, rows, marked, open, csv, slide
       first = Math.min(first, Math.floor((all.length - 1) / page) * page);
       const head = columns.map((c, k) => {
         const sort = sorted === k ? (down ? 'descending' : 'ascending') : 'none';
-        return el('th', { scope: 'col', class: c.kind === 'num' ? 'num' : '', 'aria-sort': sort },
+        return el('th', { scope: 'col', class: ['num', 'to-viewer'].includes(c.kind) ? c.kind : '', 'aria-sort': sort },
           el('button', { type: 'button', onclick: () => { down = sorted === k && !down; sorted = k; first = 0; made.update(); } }, c.words));
       });
       const lines = all.slice(first, first + page).map((row) => el('tr', {
