@@ -29,7 +29,7 @@ from botocore.exceptions import BotoCoreError
 from her2core.cases.specimens import SlideOutcome
 from her2core.errors import Reason, SlideError, StoreError
 from her2core.grid import BLOCK
-from her2core.records import Assay, PyramidRef, SlideRow, SlideState
+from her2core.records import Assay, CellsRef, OutlinesRef, PyramidRef, SlideProfile, SlideRow, SlideState
 from her2core.stages import tasks
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
@@ -37,6 +37,7 @@ from her2core.stages.finished import SlideFinished
 from her2core.stages.progress import ENDED, Published, report, report_published
 from her2core.stages.run import Run
 from her2core.stages.tasks import (
+    Inspected,
     Keys,
     Made,
     Measured,
@@ -68,7 +69,9 @@ def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
     if row.exclude:
         return record_failure(run, row, left_out(row))
     try:
-        return _Slide(run, row, workers).score()
+        deadline = time.monotonic() + run.config.run.slide_timeout_s
+        work = SlideWork(run.store, run.config, row, run.shown(row))
+        return _Slide(run, row, workers, work, deadline).score()
     except Exception as error:  # noqa: BLE001, the one place where a failure becomes words
         why = _why(run, row, error)
         if why.again and (lacking := store_trouble(run)):
@@ -135,66 +138,89 @@ class _Slide:
     run: Run
     row: SlideRow
     workers: Workers
+    work: SlideWork
+    deadline: float
 
     def score(self) -> SlideFinished:
-        run, row = self.run, self.row
-        deadline = time.monotonic() + run.config.run.slide_timeout_s
-        one = partial(self._one, deadline=deadline)
-        fan = partial(self._fan, deadline=deadline)
-        store, work = run.store, SlideWork(run.store, run.config, row, run.shown(row))
-
-        write_status(store, run.run_id, row, SlideState.RUNNING, "inspect")
-        found = one("inspect", partial(tasks.inspect, work))
-        source, keys = found.source, found.keys
+        """Every stage in turn; each method has its record made, unless it was found."""
+        write_status(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, "inspect")
+        found = self._one("inspect", partial(tasks.inspect, self.work))
         if found.finished is not None:
-            return self._ended(keys, found.finished)
+            return self._ended(found.keys, found.finished)
+        outlines = self._outlines(found)
+        pyramid = self._pyramid(found)
+        frozen = self._profile(found, pyramid)
+        cells = self._cells(found, pyramid, frozen, outlines)
+        return self._ended(*self._result(found, pyramid, frozen, cells, outlines))
 
-        outlines = found.outlines
-        if keys.outlines is not None and outlines is None:
-            job = partial(tasks.outline, work, source, keys.outlines)
-            outlines = self._made("outlines", keys.outlines, lambda: one("outlines", job))
+    def _outlines(self, found: Inspected) -> OutlinesRef | None:
+        """Another program's nuclei, where the manifest names them."""
+        key = found.keys.outlines
+        if key is None or found.outlines is not None:
+            return found.outlines
+        job = partial(tasks.outline, self.work, found.source, key)
+        return self._made("outlines", key, lambda: self._one("outlines", job))
+
+    def _pyramid(self, found: Inspected) -> PyramidRef:
+        key = found.keys.pyramid
+        to = (self.run.store, found.source, f"pyramids/{key}", found.settled)
 
         def convert() -> Made[PyramidRef]:
-            to = (store, source, f"pyramids/{keys.pyramid}", found.settled)
             whole = BLOCK**2 if found.blocks < found.shards else 1  # blocks at the edges hold fewer shards
             blocks = max(round(found.shards / whole), 1)
-            fan("pyramid", partial(tasks.convert, *to), blocks, max(MOST_SHARDS["pyramid"] // whole, 1))
-            return one("pyramid-top", partial(tasks.finish_pyramid, *to, keys.pyramid))
+            most = max(MOST_SHARDS["pyramid"] // whole, 1)
+            self._fan("pyramid", partial(tasks.convert, *to), blocks, most)
+            return self._one("pyramid-top", partial(tasks.finish_pyramid, *to, key))
 
-        ref = found.pyramid or self._made("pyramid", keys.pyramid, convert)
-        frozen = found.profile or self._made(
-            "profile", keys.profile, lambda: one("profile", partial(tasks.profile, work, ref, keys.profile))
-        )
+        return found.pyramid or self._made("pyramid", key, convert)
 
-        at = outlines.path if outlines else None
-        measure = partial(tasks.measure, store, ref, frozen, work.kernel, keys.cells, at, keys.contours)
+    def _profile(self, found: Inspected, pyramid: PyramidRef) -> SlideProfile:
+        key = found.keys.profile
+        job = partial(tasks.profile, self.work, pyramid, key)
+        return found.profile or self._made("profile", key, lambda: self._one("profile", job))
+
+    def _cells(
+        self, found: Inspected, pyramid: PyramidRef, frozen: SlideProfile, outlines: OutlinesRef | None
+    ) -> CellsRef:
+        """Cells or nuclei; of cells their outlines too, where these are kept."""
+        store, key, contours = self.run.store, found.keys.cells, found.keys.contours
+        given = (self.work.kernel, key, outlines.path if outlines else None, contours)
+        job = partial(tasks.measure, store, pyramid, frozen, *given)
         measured: list[Measured] = []
 
-        def cells(stage: str) -> list[Measured]:
-            measured[:] = measured or fan(stage, measure, found.shards, MOST_SHARDS["cells"])
+        def measure(stage: str) -> list[Measured]:
+            measured[:] = measured or self._fan(stage, job, found.shards, MOST_SHARDS["cells"])
             return measured
 
-        shown = "cells" if row.assay == Assay.IHC else "nuclei"
-        parts = found.cells or self._made(
-            "cells", keys.cells, lambda: publish_cells(store, keys.cells, cells(shown))
-        )
-        if (key := keys.contours) is not None and found.contours is None:
+        shown = "cells" if self.row.assay == Assay.IHC else "nuclei"
+        cells = found.cells or self._made("cells", key, lambda: publish_cells(store, key, measure(shown)))
+        if contours is not None and found.contours is None:
             # Cells that were measured before their outlines were kept are measured again.
-            self._made("contours", key, lambda: publish_contours(store, key, cells("contours")))
-        info = replace(
-            source.info,
-            uri=run.names.of(source.info.uri),
-            problems=tuple(run.hide(text, row) for text in source.info.problems),
-        )
+            self._made("contours", contours, lambda: publish_contours(store, contours, measure("contours")))
+        return cells
+
+    def _result(
+        self,
+        found: Inspected,
+        pyramid: PyramidRef,
+        frozen: SlideProfile,
+        cells: CellsRef,
+        outlines: OutlinesRef | None,
+    ) -> tuple[Keys, SlideFinished]:
+        """What the slide leaves behind, and its keys: that of the result is made anew with it."""
+        run, info, keys = self.run, found.source.info, found.keys
+        problems = tuple(run.hide(text, self.row) for text in info.problems)
+        shown = replace(info, uri=run.names.of(info.uri), problems=problems)
+        job = partial(tasks.finish, self.work, shown, pyramid, frozen, cells, outlines, keys.cells)
 
         def finish() -> Made[SlideFinished]:
             nonlocal keys
-            given = (work, info, ref, frozen, parts, outlines, keys.cells)
-            key, made = one("slide", partial(tasks.finish, *given))
+            key, made = self._one("slide", job)
             keys = replace(keys, slide=key)
             return made
 
-        return self._ended(keys, self._made("slide", keys.slide, finish))
+        finished = self._made("slide", keys.slide, finish)
+        return keys, finished
 
     def _ended(self, keys: Keys, finished: SlideFinished) -> SlideFinished:
         """Tell how the slide ended."""
@@ -214,26 +240,26 @@ class _Slide:
         report_published(Published(self.row.slide_id, stage, key, seconds, made.bytes_written))
         return made.record
 
-    def _one(self, stage: str, job: Callable[[], T], *, deadline: float) -> T:
+    def _one(self, stage: str, job: Callable[[], T]) -> T:
         """Run one task on the cluster and wait for it."""
-        (result,) = self._run(stage, [job], deadline)
+        (result,) = self._run(stage, [job])
         return result
 
-    def _fan(
-        self, stage: str, job: Callable[[Share], T], items: int, most: int, *, deadline: float
-    ) -> list[T]:
+    def _fan(self, stage: str, job: Callable[[Share], T], items: int, most: int) -> list[T]:
         """Run a stage's work on the cluster in shares, as many as keep its workers busy."""
         count = shares(items, most, self.workers.room())
-        return self._run(stage, [partial(job, Share(number, count)) for number in range(count)], deadline)
+        return self._run(stage, [partial(job, Share(number, count)) for number in range(count)])
 
-    def _run(self, stage: str, jobs: Sequence[Callable[[], T]], deadline: float) -> list[T]:
+    def _run(self, stage: str, jobs: Sequence[Callable[[], T]]) -> list[T]:
         """Run tasks on the cluster, a window at a time, telling progress."""
         results: list[T] = []
         report(self.row.slide_id, stage, 0, len(jobs))
         # By these names the scheduler learns how long tasks of a stage take: what it may not know comes last.
         names = [f"{stage}-{i}-{self.row.slide_id}-{self.run.run_id}" for i in range(len(jobs))]
         window = self.run.config.run.tasks_in_flight
-        for result in fan_out(self.workers, run_task, jobs, keys=names, window=window, deadline=deadline):
+        for result in fan_out(
+            self.workers, run_task, jobs, keys=names, window=window, deadline=self.deadline
+        ):
             results.append(result)
             report(self.row.slide_id, stage, len(results), len(jobs))
         return results
