@@ -5,7 +5,7 @@ The same bits as OpenCV's 8-bit ``GaussianBlur``, and faster where it is wide.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
@@ -33,7 +33,7 @@ def gaussian_taps(sigma_px: float, reach: int) -> NDArray[np.int32]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def blur(image: Any, taps: Any, out: Any, first: int = 0) -> None:
+def blur(image: NDArray[np.uint8], taps: NDArray[np.int32], out: NDArray[np.uint8], first: int = 0) -> None:
     """Blur ``image`` (h, w) uint8, mirrored about its outermost pixels, from row ``first`` on into ``out``.
 
     Both sides are longer than ``taps`` (reach + 1,) from `gaussian_taps`, whose reach is 1 or more.
@@ -58,7 +58,9 @@ def blur(image: Any, taps: Any, out: Any, first: int = 0) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _first_rows(image: Any, y: int, middle: int, beside: int, column: Any, reach: int) -> None:
+def _first_rows(
+    image: NDArray[np.uint8], y: int, middle: int, beside: int, column: NDArray[np.uint16], reach: int
+) -> None:
     bottom = len(image) - 1
     row, above, below = image[y], image[abs(y - 1)], image[bottom - abs(bottom - y - 1)]
     total, w0, w1 = column[reach : reach + len(row)], np.uint16(middle), np.uint16(beside)
@@ -68,7 +70,9 @@ def _first_rows(image: Any, y: int, middle: int, beside: int, column: Any, reach
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_rows(image: Any, y: int, k: int, near: int, far: int, column: Any, reach: int) -> None:
+def _add_rows(
+    image: NDArray[np.uint8], y: int, k: int, near: int, far: int, column: NDArray[np.uint16], reach: int
+) -> None:
     """Rows at distances ``k`` and ``k + 1``."""
     bottom = len(image) - 1
     above, below = image[abs(y - k)], image[bottom - abs(bottom - y - k)]
@@ -82,7 +86,9 @@ def _add_rows(image: Any, y: int, k: int, near: int, far: int, column: Any, reac
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _first_columns(column: Any, reach: int, middle: int, beside: int, total: Any) -> None:
+def _first_columns(
+    column: NDArray[np.uint16], reach: int, middle: int, beside: int, total: NDArray[np.uint32]
+) -> None:
     here, left, right = column[reach:], column[reach - 1 :], column[reach + 1 :]
     w0, w1 = np.uint32(middle), np.uint32(beside)
     for x in range(len(total)):
@@ -91,7 +97,9 @@ def _first_columns(column: Any, reach: int, middle: int, beside: int, total: Any
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_columns(column: Any, reach: int, k: int, near: int, far: int, total: Any) -> None:
+def _add_columns(
+    column: NDArray[np.uint16], reach: int, k: int, near: int, far: int, total: NDArray[np.uint32]
+) -> None:
     """Columns at distances ``k`` and ``k + 1``."""
     beyond = min(k + 1, reach)
     left, right = column[reach - k :], column[reach + k :]
@@ -105,7 +113,7 @@ def _add_columns(column: Any, reach: int, k: int, near: int, far: int, total: An
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _finish(total: Any, out: Any, y: int) -> None:
+def _finish(total: NDArray[np.uint32], out: NDArray[np.uint8], y: int) -> None:
     row = out[y]
     for x in range(len(row)):
         row[x] = np.uint32(total[x] + np.uint32(1 << 15)) >> np.uint32(16)

@@ -75,7 +75,7 @@ class Sheet(NamedTuple):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def sample(sheet: Any, at: int, a: int, r: int) -> Any:
+def sample(sheet: Sheet, at: int, a: int, r: int) -> Any:
     """Grey at radius ``r`` of ray ``a`` around place ``at``, none of them negative.
 
     Unsigned indices: with signed ones every look-up would first test for one that counts from the end.
@@ -95,7 +95,14 @@ def new_lap(n_radii: int) -> NDArray[np.int32]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def trace(gain: Any, least: int, most: int, bend: Any, lap: Any, path: Any) -> None:
+def trace(
+    gain: NDArray[np.int32],
+    least: int,
+    most: int,
+    bend: NDArray[np.int32],
+    lap: NDArray[np.int32],
+    path: NDArray[np.int32],
+) -> None:
     """Write into ``path`` (ray,) the closed outline of greatest summed gain within ``least .. most``.
 
     The programme runs a lap and a half and the middle lap is kept: a quarter from start and end these no
@@ -126,7 +133,9 @@ def trace(gain: Any, least: int, most: int, bend: Any, lap: Any, path: Any) -> N
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _advance(last: Any, gain: Any, bend: Any, row: Any) -> None:
+def _advance(
+    last: NDArray[np.int32], gain: NDArray[np.int32], bend: NDArray[np.int32], row: NDArray[np.int32]
+) -> None:
     """One ray of the programme: ``row`` (radius,) from ``last``, which has a margin of `MAX_BEND`.
 
     Written out, in 32 bits and without negative indices, so that it becomes vector code.
@@ -142,7 +151,7 @@ def _advance(last: Any, gain: Any, bend: Any, row: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _walk_back(lap: Any, bend: Any, i: int, path: Any) -> None:
+def _walk_back(lap: NDArray[np.int32], bend: NDArray[np.int32], i: int, path: NDArray[np.int32]) -> None:
     """Follow the best outline back from its end, and keep its middle lap."""
     n = len(path)
     for a in range(n + n // 2 - 1, n // 4 - 1, -1):
@@ -162,7 +171,7 @@ def _walk_back(lap: Any, bend: Any, i: int, path: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def centroid(path: Any, inset: float, ray_index: Any) -> tuple[float, float, float]:
+def centroid(path: NDArray[np.int32], inset: float, ray_index: RayIndex) -> tuple[float, float, float]:
     """Centroid (dy, dx) from the centre, and area, of the polygon of ``path`` (ray,); pixels.
 
     An edge found at ``r`` lies between samples ``r - 1`` and ``r``: half a pixel inside.
@@ -183,7 +192,7 @@ def centroid(path: Any, inset: float, ray_index: Any) -> tuple[float, float, flo
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def elongation(path: Any, ray_index: Any) -> float:
+def elongation(path: NDArray[np.int32], ray_index: RayIndex) -> float:
     """Axis ratio of the ellipse with the outline's second moments; 1 for a circle."""
     dy, dx, _ = centroid(path, 0.5, ray_index)
     yy = 0.0

@@ -9,7 +9,7 @@ and in loops as short as these that shows.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
@@ -33,7 +33,14 @@ def new_scores(n_radii: int) -> NDArray[np.int32]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def trace_lanes(gain: Any, least: int, most: int, bend: Any, scores: Any, paths: Any) -> None:
+def trace_lanes(
+    gain: NDArray[np.int32],
+    least: int,
+    most: int,
+    bend: NDArray[np.int32],
+    scores: NDArray[np.int32],
+    paths: NDArray[np.int32],
+) -> None:
     """`polar.trace` of every lane: ``gain`` (ray, radius * LANES) into ``paths`` (LANES, ray)."""
     n = gain.shape[0]
     low, high = least * LANES, (most + 1) * LANES
@@ -54,7 +61,9 @@ def trace_lanes(gain: Any, least: int, most: int, bend: Any, scores: Any, paths:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _advance(scores: Any, a: int, gain: Any, low: int, high: int, bend: Any) -> None:
+def _advance(
+    scores: NDArray[np.int32], a: int, gain: NDArray[np.int32], low: int, high: int, bend: NDArray[np.int32]
+) -> None:
     """`polar._advance` in lanes: row ``a`` of ``scores``, places ``low`` to ``high`` of the gain."""
     last, row, own = (
         scores[a - 1, low : high + _8],
@@ -72,7 +81,7 @@ def _advance(scores: Any, a: int, gain: Any, low: int, high: int, bend: Any) -> 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _find_end(scores: Any, place: int, best: Any, at: Any) -> None:
+def _find_end(scores: NDArray[np.int32], place: int, best: NDArray[np.int32], at: NDArray[np.int64]) -> None:
     """Move every lane to ``place`` where the last row is better there than the ``best`` before."""
     end = scores[len(scores) - 1, place : place + LANES]
     for lane in range(LANES):
@@ -81,7 +90,7 @@ def _find_end(scores: Any, place: int, best: Any, at: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _step_back(scores: Any, a: int, bend: Any, at: Any) -> None:
+def _step_back(scores: NDArray[np.int32], a: int, bend: NDArray[np.int32], at: NDArray[np.int64]) -> None:
     """Move every lane's place ``at`` in row ``a`` of ``scores`` to where it came from in the row before."""
     last = scores[a - 1]
     for lane in range(LANES):

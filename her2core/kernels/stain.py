@@ -14,12 +14,12 @@ QuPath 0.5 source, ``ColorDeconvolutionStains`` (default H-DAB vectors).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.records import StainProfile
 
@@ -165,7 +165,7 @@ def dab_doubt(stain: StainProfile) -> tuple[float, float]:
 
 
 @njit(nogil=True, cache=True)
-def _look_up(rgb: Any, table: Any, out: Any) -> None:
+def _look_up(rgb: NDArray[np.uint8], table: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Sum up the channels' entries of ``table`` (3, 256, 3) for pixels (n, 3)."""
     for i in range(len(rgb)):
         red, green, blue = rgb[i]

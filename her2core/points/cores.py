@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -136,7 +136,7 @@ class Strips:
 
 
 @njit(nogil=True, cache=True)
-def _clip(low: float, high: float, slope: float, a: float, b: float, half: float) -> Any:
+def _clip(low: float, high: float, slope: float, a: float, b: float, half: float) -> tuple[float, float]:
     """Cut ``low..high`` to the ``dx`` with ``|dx * slope + c| <= half`` for some ``c`` in ``a..b``."""
     if abs(slope) < 1e-9:
         return low, high
@@ -145,7 +145,7 @@ def _clip(low: float, high: float, slope: float, a: float, b: float, half: float
 
 
 @njit(nogil=True, cache=True)
-def _under(filed: Any, core: Any) -> Any:
+def _under(filed: _Filed, core: _Core) -> NDArray[np.int64]:
     y, x, starts, top, left, height, part = filed
     y0, x0, sin, cos, along, across, disc = core
     down = along * abs(sin) + across * abs(cos)
@@ -178,7 +178,15 @@ def _under(filed: Any, core: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _tally(filed: Any, kinds: Any, centres: Any, angles: Any, shape: Any, least: int, table: Any) -> int:
+def _tally(
+    filed: _Filed,
+    kinds: tuple[NDArray[np.int64], NDArray[np.int64]],
+    centres: NDArray[np.int64],
+    angles: NDArray[np.float64],
+    shape: tuple[float, float, bool],
+    least: int,
+    table: NDArray[np.int64],
+) -> int:
     along, across, disc = shape
     n = 0
     for k in range(len(centres)):
@@ -193,7 +201,9 @@ def _tally(filed: Any, kinds: Any, centres: Any, angles: Any, shape: Any, least:
 
 
 @njit(nogil=True, cache=True)
-def _count(filed: Any, kinds: Any, core: Any, out: Any) -> None:
+def _count(
+    filed: _Filed, kinds: tuple[NDArray[np.int64], NDArray[np.int64]], core: _Core, out: NDArray[np.int64]
+) -> None:
     """Add up points under one core by kind, those well inside by what was counted before each point.
 
     ``kinds`` are the kind of every point ``(n,)``, and how many of each come before it ``(n + 1, kind)``.
@@ -231,7 +241,9 @@ def _count(filed: Any, kinds: Any, core: Any, out: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _add_under(filed: Any, kinds: Any, span: Any, core: Any, out: Any) -> None:
+def _add_under(
+    filed: _Filed, kinds: NDArray[np.int64], span: tuple[int, int], core: _Core, out: NDArray[np.int64]
+) -> None:
     y, x, (first, last) = filed.y, filed.x, span
     y0, x0, sin, cos, along, across, disc = core
     if disc:
@@ -251,7 +263,7 @@ def _part(right: float, width: float, many: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _within(low: float, high: float, slope: float, a: float, b: float, half: float) -> Any:
+def _within(low: float, high: float, slope: float, a: float, b: float, half: float) -> tuple[float, float]:
     """Cut ``low..high`` to the ``dx`` with ``|dx * slope + c| <= half`` for every ``c`` in ``a..b``."""
     if abs(slope) < 1e-9:  # nearly none: every dx, or nearly every one, is alike
         return (low, high) if max(abs(a), abs(b)) + 1e-9 * (high - low) < half else (0.0, 0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -40,7 +38,14 @@ def nearest(y: Reals, x: Reals, target: Bools, reach: float) -> Reals:
 
 
 @njit(nogil=True, cache=True)
-def _search(places: Any, targets: Any, square: Any, filed: Any, reach: float, found: Any) -> None:
+def _search(
+    places: tuple[NDArray[np.float64], NDArray[np.float64]],
+    targets: tuple[NDArray[np.float64], NDArray[np.float64]],
+    square: NDArray[np.int64],
+    filed: tuple[NDArray[np.int64], int],
+    reach: float,
+    found: NDArray[np.float64],
+) -> None:
     """Fill in what is not yet ``found``; targets are sorted by their square."""
     (y, x), (of_y, of_x), (starts, width) = places, targets, filed
     for i in range(len(y)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -52,7 +51,7 @@ _SLACK = 1 + 1e-9
 
 
 @njit(nogil=True, cache=True)
-def _within(y: Any, x: Any, y0: float, x0: float, limit: float) -> int:
+def _within(y: NDArray[np.float64], x: NDArray[np.float64], y0: float, x0: float, limit: float) -> int:
     near = 0
     for j in range(len(y)):
         dy, dx = y[j] - y0, x[j] - x0
@@ -61,7 +60,14 @@ def _within(y: Any, x: Any, y0: float, x0: float, limit: float) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _count(y: Any, x: Any, strips: Any, starts: Any, longest: float, limits: Any) -> Any:
+def _count(
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    strips: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    longest: float,
+    limits: NDArray[np.float64],
+) -> NDArray[np.int64]:
     near = np.full((len(limits), len(y)), -1)  # itself
     for k in range(len(limits)):
         reach = np.sqrt(limits[k]) * _SLACK
@@ -73,7 +79,14 @@ def _count(y: Any, x: Any, strips: Any, starts: Any, longest: float, limits: Any
 
 @njit(nogil=True, cache=True)
 def _add_strip(
-    y: Any, x: Any, strips: Any, starts: Any, offset: int, reach: float, limit: float, near: Any
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    strips: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    offset: int,
+    reach: float,
+    limit: float,
+    near: NDArray[np.int64],
 ) -> None:
     """Add to ``near`` the points of the strip ``offset`` strips below each."""
     first = last = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -42,7 +40,14 @@ def marked_fraction(
 
 
 @njit(nogil=True, cache=True)
-def _fractions(y: Any, x: Any, marked: Any, key: Any, width: int, limit: float) -> Any:
+def _fractions(
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    marked: NDArray[np.bool_],
+    key: NDArray[np.int64],
+    width: int,
+    limit: float,
+) -> NDArray[np.float32]:
     """Of cells sorted by ``key``: row times ``width`` plus column of a square of one reach."""
     n = len(y)
     near, hits = np.zeros(n, np.int32), np.zeros(n, np.int32)

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.buffers import Buffers
 from her2core.kernels.stain import (
@@ -156,7 +157,7 @@ class Weights(NamedTuple):
 
     red: npt.NDArray[np.int32]
     hematoxylin: npt.NDArray[np.int32]
-    leak: int
+    leak: np.int32
 
 
 def unmixing_weights(stain: DishStain) -> Weights:
@@ -175,7 +176,13 @@ def unmixing_weights(stain: DishStain) -> Weights:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_signals(rgb: Any, table: Any, weights: Any, black: Any, red: Any) -> None:
+def unmix_signals(
+    rgb: NDArray[np.uint8],
+    table: NDArray[np.int32],
+    weights: Weights,
+    black: NDArray[np.uint8],
+    red: NDArray[np.uint8],
+) -> None:
     """Black and red (h, w) of ``rgb`` (h, w, 3)."""
     od = np.empty((3, black.shape[1]), np.int32)
     for y in range(len(black)):
@@ -184,7 +191,9 @@ def unmix_signals(rgb: Any, table: Any, weights: Any, black: Any, red: Any) -> N
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_hematoxylin(rgb: Any, table: Any, weights: Any, hem: Any) -> None:
+def unmix_hematoxylin(
+    rgb: NDArray[np.uint8], table: NDArray[np.int32], weights: Weights, hem: NDArray[np.uint8]
+) -> None:
     """Hematoxylin (h, w) of ``rgb`` (h, w, 3)."""
     od = np.empty((3, hem.shape[1]), np.int32)
     for y in range(len(hem)):
@@ -193,7 +202,7 @@ def unmix_hematoxylin(rgb: Any, table: Any, weights: Any, hem: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _look_up(row: Any, table: Any, od: Any) -> None:
+def _look_up(row: NDArray[np.uint8], table: NDArray[np.int32], od: NDArray[np.int32]) -> None:
     """OD (3, w) of a row of pixels. Apart from what follows from it, which is vector code."""
     red, green, blue = od[0], od[1], od[2]
     of_red, of_green, of_blue = table[0], table[1], table[2]
@@ -204,7 +213,15 @@ def _look_up(row: Any, table: Any, od: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _signals(a: Any, b: Any, c: Any, weight: Any, leak: Any, black: Any, red: Any) -> None:
+def _signals(
+    a: NDArray[np.int32],
+    b: NDArray[np.int32],
+    c: NDArray[np.int32],
+    weight: NDArray[np.int32],
+    leak: np.int32,
+    black: NDArray[np.uint8],
+    red: NDArray[np.uint8],
+) -> None:
     """A row of black and red from ODs of the channels; in 32 bits throughout."""
     one, none = np.int32(WEIGHT_BITS), np.int32((ZERO << OD_BITS) + (1 << OD_BITS - 1))
     shift, per_od, fades = np.int32(OD_BITS), np.int32(PER_OD), np.int32(BLUE_FADES)
@@ -218,7 +235,13 @@ def _signals(a: Any, b: Any, c: Any, weight: Any, leak: Any, black: Any, red: An
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _hematoxylin_row(a: Any, b: Any, c: Any, weight: Any, hem: Any) -> None:
+def _hematoxylin_row(
+    a: NDArray[np.int32],
+    b: NDArray[np.int32],
+    c: NDArray[np.int32],
+    weight: NDArray[np.int32],
+    hem: NDArray[np.uint8],
+) -> None:
     shift, low, high = np.int32(OD_BITS + HEM_BITS), np.int32(0), np.int32(255)
     for x in range(len(hem)):
         grey = np.int32(weight[0] * a[x] + weight[1] * b[x] + weight[2] * c[x] + weight[3]) >> shift
@@ -226,7 +249,7 @@ def _hematoxylin_row(a: Any, b: Any, c: Any, weight: Any, hem: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def paint_over(image: Any, mask: Any, reach: int) -> None:
+def paint_over(image: NDArray[np.uint8], mask: NDArray[np.uint8], reach: int) -> None:
     """Inpaint masked (1, not 0) pixels of ``image`` from the nearest unmasked ones in all eight directions.
 
     The nearer weigh more, by the inverse number of steps. Where none is within ``reach``, a pixel stays.
@@ -234,7 +257,7 @@ def paint_over(image: Any, mask: Any, reach: int) -> None:
     weight = np.zeros(FAR + 1, np.int32)
     for d in range(1, reach + 1):
         weight[d] = (1 << 16) // d
-    n = 0
+    n: int | np.int32 = 0
     for y in range(len(mask)):
         n += _sum(mask[y])
     sums = np.zeros((n, 2), np.int32)  # of weighted values and of weights, of every masked pixel
@@ -243,7 +266,13 @@ def paint_over(image: Any, mask: Any, reach: int) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _gather(image: Any, mask: Any, weight: Any, way: int, sums: Any) -> None:
+def _gather(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    weight: NDArray[np.int32],
+    way: int,
+    sums: NDArray[np.int32],
+) -> None:
     """Add to ``sums`` what lies before masked pixels, or behind them (``way`` -1, which paints them as well).
 
     Steps to the nearest unmasked pixel are counted from row to row, for all pixels: that is vector code.
@@ -284,13 +313,13 @@ def _gather(image: Any, mask: Any, weight: Any, way: int, sums: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _step(last: Any, mask: Any, now: Any) -> None:
+def _step(last: NDArray[np.uint8], mask: NDArray[np.uint8], now: NDArray[np.uint8]) -> None:
     for x in range(len(mask)):
         now[x] = np.uint8(min(last[x], np.uint8(FAR - 1)) + np.uint8(1)) if mask[x] else np.uint8(0)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _sum(line: Any) -> Any:
+def _sum(line: NDArray[np.uint8]) -> np.int32:
     n = np.int32(0)
     for x in range(len(line)):
         n += np.int32(line[x])

@@ -12,7 +12,7 @@ Borgefors 1986, Comput Vis Graph Image Process 34:344 (chamfer distance 5-7-11).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -129,7 +129,14 @@ def _disc(radius: float) -> Plane:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _stained(calm: Any, wide: Any, near: Any, closed: Any, whole: Any, parts: Any) -> None:
+def _stained(
+    calm: NDArray[np.uint8],
+    wide: NDArray[np.uint8],
+    near: NDArray[np.uint8],
+    closed: NDArray[np.uint8],
+    whole: NDArray[np.uint8],
+    parts: NDArray[np.uint8],
+) -> None:
     """255 where ``calm`` (h, w) is stained, else 0: ``whole``, and ``parts`` without creases."""
     low = np.int32(BASE + STAINED[0] * SHADES)
     high = np.int32(BASE + STAINED[1] * SHADES)
@@ -146,7 +153,7 @@ def _stained(calm: Any, wide: Any, near: Any, closed: Any, whole: Any, parts: An
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def measure_depth(depth: Any, cap: int) -> None:
+def measure_depth(depth: NDArray[np.uint8], cap: int) -> None:
     """Chamfer distance of every pixel of ``depth`` (h, w) to the nearest 0, in place.
 
     Counted up to ``cap``: an integer that depends on nothing farther away. A rim of two pixels stays 0.

@@ -6,17 +6,18 @@ is `OUTSIDE`, and what touches that is outside too. So little is left to be look
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 OUTSIDE: Final = 0  # the region of all that is no hole
 FIRST_RUNS: Final = 4096  # room for so many runs, to begin with
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def fill_holes(mask: Any, grey: Any, dark: int, widest: tuple[int, int]) -> None:
+def fill_holes(mask: NDArray[np.uint8], grey: NDArray[np.uint8], dark: int, widest: tuple[int, int]) -> None:
     """Fill holes of ``mask`` (h, w), 0 or 255, in place.
 
     A hole is a region of 0, its pixels joined by their edges, whose box is no wider and no higher than
@@ -75,7 +76,7 @@ def fill_holes(mask: Any, grey: Any, dark: int, widest: tuple[int, int]) -> None
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _join(regions: Any, a: int, b: int) -> None:
+def _join(regions: NDArray[np.int32], a: int, b: int) -> None:
     a, b = _region(regions, a), _region(regions, b)
     if a == b:
         return
@@ -87,7 +88,7 @@ def _join(regions: Any, a: int, b: int) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _region(regions: Any, i: int) -> int:
+def _region(regions: NDArray[np.int32], i: int) -> int:
     while regions[i, 0] != i:
         regions[i, 0] = regions[regions[i, 0], 0]
         i = regions[i, 0]
@@ -95,7 +96,7 @@ def _region(regions: Any, i: int) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _longer(rows: Any) -> Any:
+def _longer(rows: NDArray[np.int32]) -> NDArray[np.int32]:
     """The same rows, and room for as many again."""
     out = np.empty((2 * len(rows), rows.shape[1]), np.int32)
     out[: len(rows)] = rows

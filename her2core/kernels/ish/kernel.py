@@ -256,7 +256,7 @@ class ISHKernel:
             low, high, zero = self.stain.hematoxylin_low_od, self.stain.hematoxylin_high_od, 0.0
         return low + (grey - BASE) * (high - low) / SHADES - zero
 
-    def _flag(self, nuclei: Rows, shape: Any, mine: NDArray[np.intp]) -> None:
+    def _flag(self, nuclei: Rows, shape: Outlines, mine: NDArray[np.intp]) -> None:
         p, ray_index = self.params, self.rules.ray_index
         area = nuclei["nucleus_area_um2"]
         radius = shape.radius[mine]
@@ -359,7 +359,13 @@ def crisp(spots: Rows, n: int) -> NDArray[np.bool_]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int, out: Any) -> None:
+def shrink_grey(
+    pixels: NDArray[np.uint16] | NDArray[np.uint8],
+    factor: int,
+    scale: tuple[float, float],
+    most: int,
+    out: NDArray[np.uint8],
+) -> None:
     """``out`` (h, w) is ``scale[0] + scale[1]`` times the sum of a bin of channel 0; 255 where saturated."""
     h, w = out.shape
     sums = np.zeros(w, np.int64)
@@ -377,7 +383,13 @@ def shrink_grey(pixels: Any, factor: int, scale: tuple[float, float], most: int,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def hide(black: Any, red: Any, grey: Any, clear: Any, beside: Any) -> None:
+def hide(
+    black: NDArray[np.uint8],
+    red: NDArray[np.uint8],
+    grey: NDArray[np.uint8],
+    clear: NDArray[np.uint8],
+    beside: NDArray[np.uint8],
+) -> None:
     """``clear`` (h, w) is 255 where there is no signal, else 0; ``beside`` is ``grey`` there."""
     h, w = grey.shape
     for y in range(h):
@@ -388,7 +400,13 @@ def hide(black: Any, red: Any, grey: Any, clear: Any, beside: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def mend(black: Any, red: Any, weight: int, around: tuple[Any, Any], grey: Any) -> None:
+def mend(
+    black: NDArray[np.uint8],
+    red: NDArray[np.uint8],
+    weight: int,
+    around: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    grey: NDArray[np.uint8],
+) -> None:
     """Fill in what signals hide of ``grey`` (h, w).
 
     With ``weight`` / 256 a grey step of signal, up to a typical nucleus; and with what is seen around, in
@@ -411,7 +429,7 @@ def mend(black: Any, red: Any, weight: int, around: tuple[Any, Any], grey: Any) 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def shrink_rgb(pixels: Any, left: int, factor: int, out: Any) -> None:
+def shrink_rgb(pixels: NDArray[np.uint8], left: int, factor: int, out: NDArray[np.uint8]) -> None:
     """``out`` (h, w, 3) uint8 is the mean over bins of ``pixels``, from column ``left`` on."""
     h, w = out.shape[:2]
     n = factor * factor
@@ -436,7 +454,7 @@ def shrink_rgb(pixels: Any, left: int, factor: int, out: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add(row: Any, column: Any) -> None:
+def _add(row: NDArray[np.uint8], column: NDArray[np.uint16]) -> None:
     for x in range(len(column)):
         column[x] += row[x]
 

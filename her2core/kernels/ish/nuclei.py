@@ -28,6 +28,7 @@ from her2core.kernels.polar import (
     N_RAYS,
     RayIndex,
     RayOffsets,
+    Sheet,
     bend_costs,
     new_lap,
     new_ray_index,
@@ -123,7 +124,13 @@ def rules(um: float, largest_um2: float, *, levelled: bool) -> Rules:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def deepest(hill: Any, y: Any, x: Any, rule: Any, keep: Any) -> None:
+def deepest(
+    hill: NDArray[np.uint8],
+    y: NDArray[np.int32],
+    x: NDArray[np.int32],
+    rule: PartRule,
+    keep: NDArray[np.bool_],
+) -> None:
     """Clear ``keep`` (n,) of seeds (ascending ``y``) with a deeper one near and no neck on the way there."""
     for i in range(len(y)):
         j = i + 1
@@ -245,7 +252,7 @@ def merit(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def empty_share(shape: Any, hill: Any, ray_index: Any) -> Any:
+def empty_share(shape: Outlines, hill: NDArray[np.uint8], ray_index: RayIndex) -> NDArray[np.float64]:
     """float64 (n,): fraction of every outline, a pixel's rim apart, where ``hill`` (h, w) is flat.
 
     Outlines bridge the notches between nuclei that touch.
@@ -267,7 +274,13 @@ def empty_share(shape: Any, hill: Any, ray_index: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def compete(shape: Any, part: Any, merit: Any, contrast: tuple[Any, Any], rule: Any) -> Any:
+def compete(
+    shape: Outlines,
+    part: NDArray[np.bool_],
+    merit: NDArray[np.float64],
+    contrast: tuple[NDArray[np.int32], NDArray[np.int32]],
+    rule: Rules,
+) -> NDArray[np.bool_]:
     """bool (n,): which of the outlines (in ascending ``y``, then ``x``, wholes first) are kept.
 
     Among wholes, and among parts, one that lies half in a better one is dropped. A whole and the parts whose
@@ -312,13 +325,15 @@ def compete(shape: Any, part: Any, merit: Any, contrast: tuple[Any, Any], rule: 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _has_room(i: int, j: int, shape: Any) -> bool:
+def _has_room(i: int, j: int, shape: Outlines) -> bool:
     """Whether outline ``j`` could hold the nucleus ``i`` and more."""
     return bool(shape.solidity[i] >= OWN_SOLIDITY and shape.area[j] >= OWN_ROOM * shape.area[i])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _own_edge(i: int, j: int, shape: Any, contrast: tuple[Any, Any], rule: Any) -> float:
+def _own_edge(
+    i: int, j: int, shape: Outlines, contrast: tuple[NDArray[np.int32], NDArray[np.int32]], rule: Rules
+) -> float:
     """Mean edge of outline ``i`` inside ``j``, as a fraction of its free one: near 1 it is no piece of it."""
     step, edge = contrast
     ray_index = rule.ray_index
@@ -335,7 +350,7 @@ def _own_edge(i: int, j: int, shape: Any, contrast: tuple[Any, Any], rule: Any) 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _beaten(i: int, keep: Any, part: Any, shape: Any, rule: Any) -> bool:
+def _beaten(i: int, keep: NDArray[np.bool_], part: NDArray[np.bool_], shape: Outlines, rule: Rules) -> bool:
     """Whether a kept whole holds the centre, or half the area, of part ``i``."""
     first = np.searchsorted(shape.y, shape.y[i] - rule.near)
     last = np.searchsorted(shape.y, shape.y[i] + rule.near + 1)
@@ -349,7 +364,7 @@ def _beaten(i: int, keep: Any, part: Any, shape: Any, rule: Any) -> bool:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _holds(i: int, y: int, x: int, shape: Any, ray_index: Any) -> bool:
+def _holds(i: int, y: int, x: int, shape: Outlines, ray_index: RayIndex) -> bool:
     dy, dx = y - shape.y[i] + ray_index.reach, x - shape.x[i] + ray_index.reach
     if not (0 <= dy <= 2 * ray_index.reach and 0 <= dx <= 2 * ray_index.reach):
         return False
@@ -357,7 +372,7 @@ def _holds(i: int, y: int, x: int, shape: Any, ray_index: Any) -> bool:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _share(i: int, j: int, shape: Any, ray_index: Any) -> float:
+def _share(i: int, j: int, shape: Outlines, ray_index: RayIndex) -> float:
     """Fraction of outline ``i`` that lies in ``j``, by samples at half and nine tenths of every radius."""
     n = 0
     for a in range(N_RAYS):
@@ -370,7 +385,14 @@ def _share(i: int, j: int, shape: Any, ray_index: Any) -> float:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def outline_all(
-    sheet: Any, stride: int, wide: Any, bound: Any, rule: Any, work: Any, found: Any, seen: Any
+    sheet: Sheet,
+    stride: int,
+    wide: NDArray[np.uint8],
+    bound: NDArray[np.int32],
+    rule: Rules,
+    work: Workspace,
+    found: Nuclei,
+    seen: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]],
 ) -> None:
     """Trace every nucleus of ``found``: its paths, and ``inside``, ``step`` and ``edge`` as `Found` has them.
 
@@ -417,7 +439,15 @@ def outline_all(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _steps(cum: Any, here: Any, beyond: Any, per_inner: Any, per_outer: Any, clip: Any, row: Any) -> None:
+def _steps(
+    cum: NDArray[np.int32],
+    here: NDArray[np.int32],
+    beyond: NDArray[np.int32],
+    per_inner: NDArray[np.int32],
+    per_outer: np.int32,
+    clip: np.int32,
+    row: NDArray[np.int32],
+) -> None:
     """Step of every radius, 1/16 grey, from the ``cum`` of greys before it; in 32 bits, as vector code."""
     bits, low = np.int32(SHARE_BITS), np.int32(-(clip // 4))
     for r in range(len(row)):
@@ -427,7 +457,7 @@ def _steps(cum: Any, here: Any, beyond: Any, per_inner: Any, per_outer: Any, cli
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _free_step(path: Any, bound: Any, step: Any) -> int:
+def _free_step(path: NDArray[np.int32], bound: NDArray[np.int32], step: NDArray[np.int32]) -> int:
     """Mean step along the rays that no neighbour bounds; 0 of too few."""
     total = 0
     n = 0

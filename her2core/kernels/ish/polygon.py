@@ -48,7 +48,7 @@ def outlines(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _shapes(found: Any, ray_index: Any) -> None:
+def _shapes(found: Outlines, ray_index: RayIndex) -> None:
     ys, xs = np.empty(N_RAYS), np.empty(N_RAYS)
     for i in range(len(found.y)):
         sy = 0.0
@@ -70,7 +70,7 @@ def _shapes(found: Any, ray_index: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _elongation(ys: Any, xs: Any, centroid: Any) -> float:
+def _elongation(ys: NDArray[np.float64], xs: NDArray[np.float64], centroid: NDArray[np.float64]) -> float:
     """Axis ratio of the ellipse with the polygon's second moments."""
     area = 0.0
     yy = 0.0
@@ -89,7 +89,7 @@ def _elongation(ys: Any, xs: Any, centroid: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _hull_area(ys: Any, xs: Any) -> float:
+def _hull_area(ys: NDArray[np.float64], xs: NDArray[np.float64]) -> float:
     """Area of the convex hull, by gift wrapping: corners are few."""
     n = len(ys)
     start = 0
@@ -113,14 +113,14 @@ def _hull_area(ys: Any, xs: Any) -> float:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def paint(
-    labels: Any,
+    labels: NDArray[np.int32],
     origin: tuple[int, int],
     step: int,
-    shape: Any,
-    contrast: Any,
-    names: Any,
+    shape: Outlines,
+    contrast: NDArray[np.int32],
+    names: NDArray[np.int32],
     factor: int,
-    ray_index: Any,
+    ray_index: RayIndex,
 ) -> None:
     """Write ``names`` (n,), not 0, into int32 ``labels`` (h, w) where a nucleus is.
 
@@ -175,7 +175,7 @@ def paint(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _deep(y: int, x: int, i: int, shape: Any, factor: int, ray_index: Any) -> float:
+def _deep(y: int, x: int, i: int, shape: Outlines, factor: int, ray_index: RayIndex) -> float:
     """Way from the centre of nucleus ``i`` to a full pixel, as a fraction of that to its outline."""
     mid = 0.5 * (factor - 1)
     dy, dx = (y - shape.y[i] * factor - mid) / factor, (x - shape.x[i] * factor - mid) / factor

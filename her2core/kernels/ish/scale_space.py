@@ -7,7 +7,7 @@ the same bits wherever the nucleus lies in an array, and pixels outside nuclei c
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -59,7 +59,13 @@ def scales(min_diameter_px: float, max_diameter_px: float, count: int) -> Scales
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cut_out(plane: Any, b: int, y0: int, x0: int, out: Any) -> None:
+def cut_out(
+    plane: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
+    b: int,
+    y0: int,
+    x0: int,
+    out: NDArray[np.float32],
+) -> None:
     """Means of ``plane`` over bins of ``b`` x ``b`` pixels, from bin ``(y0, x0)`` on; its rim goes on.
 
     ``out`` is float32 ``(h, w)``.
@@ -76,7 +82,9 @@ def cut_out(plane: Any, b: int, y0: int, x0: int, out: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _bin_means(lines: Any, b: int, row: Any) -> None:
+def _bin_means(
+    lines: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8], b: int, row: NDArray[np.float32]
+) -> None:
     share = np.float32(1.0 / (b * b))
     if b == 1:
         for x in range(len(row)):
@@ -95,7 +103,15 @@ def _bin_means(lines: Any, b: int, row: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def blur(source: Any, w: int, margin: int, taps: Any, radius: int, across: Any, out: Any) -> None:
+def blur(
+    source: NDArray[np.float32],
+    w: int,
+    margin: int,
+    taps: NDArray[np.float32],
+    radius: int,
+    across: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
     """Gaussian of ``source``, rows of ``w``, which holds from ``margin`` on; ``out`` is ``radius`` less wide.
 
     All three are flat: the ends of rows run into one another, but no farther than the margin.
@@ -107,7 +123,15 @@ def blur(source: Any, w: int, margin: int, taps: Any, radius: int, across: Any, 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _weigh(source: Any, step: int, start: int, stop: int, taps: Any, radius: int, out: Any) -> None:
+def _weigh(
+    source: NDArray[np.float32],
+    step: int,
+    start: int,
+    stop: int,
+    taps: NDArray[np.float32],
+    radius: int,
+    out: NDArray[np.float32],
+) -> None:
     """``out[start:stop]``: what lies up to ``radius`` steps away to either side, weighed by ``taps``."""
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
@@ -124,21 +148,25 @@ def _weigh(source: Any, step: int, start: int, stop: int, taps: Any, radius: int
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _one_pair(line: Any, step: int, k: Any, near: Any, row: Any) -> None:
+def _one_pair(line: NDArray[np.float32], step: int, k: float, near: float, row: NDArray[np.float32]) -> None:
     a, mid, b = line, line[step:], line[2 * step :]
     for x in range(len(row)):
         row[x] = k * mid[x] + near * (a[x] + b[x])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _two_pairs(line: Any, step: int, k: Any, near: Any, far: Any, row: Any) -> None:
+def _two_pairs(
+    line: NDArray[np.float32], step: int, k: float, near: float, far: float, row: NDArray[np.float32]
+) -> None:
     c, a, mid, b, d = line, line[step:], line[2 * step :], line[3 * step :], line[4 * step :]
     for x in range(len(row)):
         row[x] = k * mid[x] + (near * (a[x] + b[x]) + far * (c[x] + d[x]))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_two_pairs(line: Any, step: int, t: int, near: Any, far: Any, row: Any) -> None:
+def _add_two_pairs(
+    line: NDArray[np.float32], step: int, t: int, near: float, far: float, row: NDArray[np.float32]
+) -> None:
     """Two pairs of taps at once: half the walks through ``row``."""
     c, a, b, d = line, line[step:], line[(2 * t + 1) * step :], line[(2 * t + 2) * step :]
     for x in range(len(row)):
@@ -146,14 +174,21 @@ def _add_two_pairs(line: Any, step: int, t: int, near: Any, far: Any, row: Any) 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add_pair(line: Any, reach: int, k: Any, row: Any) -> None:
+def _add_pair(line: NDArray[np.float32], reach: int, k: float, row: NDArray[np.float32]) -> None:
     a, b = line, line[2 * reach :]
     for x in range(len(row)):
         row[x] += k * (a[x] + b[x])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def differences(window: Any, taps: Any, radius: Any, across: Any, smooth: Any, levels: Any) -> None:
+def differences(
+    window: NDArray[np.float32],
+    taps: NDArray[np.float32],
+    radius: NDArray[np.int64],
+    across: NDArray[np.float32],
+    smooth: NDArray[np.float32],
+    levels: NDArray[np.float32],
+) -> None:
     """Scales of ``window`` (h, w) into ``levels`` (scales + 1, h, w), valid from the last margin on.
 
     ``smooth`` receives the first level: the window with no more than the finest noise taken out.
@@ -175,6 +210,6 @@ def differences(window: Any, taps: Any, radius: Any, across: Any, smooth: Any, l
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _subtract(fine: Any, coarse: Any, out: Any) -> None:
+def _subtract(fine: NDArray[np.float32], coarse: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     for x in range(len(out)):
         out[x] = fine[x] - coarse[x]

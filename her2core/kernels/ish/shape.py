@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.ish.distance_map import BASE
-from her2core.kernels.ish.polygon import PALER, RIM
-from her2core.kernels.polar import N_RAYS
+from her2core.kernels.ish.nuclei import Found
+from her2core.kernels.ish.polygon import PALER, RIM, Outlines
+from her2core.kernels.polar import N_RAYS, RayIndex
 
 MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
 """Columns of a measured row: mean grey, ratio, and two fractions of the area."""
@@ -25,14 +27,14 @@ MOST_NEIGHBOURS: Final = 64
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure(
-    images: tuple[Any, Any],
-    shape: Any,
-    found: Any,
-    wanted: Any,
+    images: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    shape: Outlines,
+    found: Found,
+    wanted: NDArray[np.int64],
     near: int,
     radii: tuple[float, float],
-    ray_index: Any,
-) -> Any:
+    ray_index: RayIndex,
+) -> NDArray[np.float64]:
     """Measure the nuclei that ``wanted`` lists.
 
     Parameters
@@ -63,7 +65,15 @@ def measure(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _inside(grey: Any, i: int, shape: Any, step: Any, near: int, ray_index: Any, row: Any) -> None:
+def _inside(
+    grey: NDArray[np.uint8],
+    i: int,
+    shape: Outlines,
+    step: NDArray[np.int32],
+    near: int,
+    ray_index: RayIndex,
+    row: NDArray[np.float64],
+) -> None:
     """Mean grey, and the fractions that other nuclei share or that are too bright to be measured.
 
     What has less than half the contrast of a nucleus is the haze behind it, and shares nothing with it.
@@ -104,7 +114,9 @@ def _inside(grey: Any, i: int, shape: Any, step: Any, near: int, ray_index: Any,
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _lens(soft: Any, i: int, shape: Any, bound: Any, ray_index: Any) -> float:
+def _lens(
+    soft: NDArray[np.uint8], i: int, shape: Outlines, bound: NDArray[np.int32], ray_index: RayIndex
+) -> float:
     """Area, as a fraction of the nucleus's, of what lies on a cut and is as bright as two nuclei."""
     bright = BASE + LENS * (_median(soft, i, shape, ray_index) - BASE)
     total = 0.0
@@ -128,7 +140,7 @@ def _lens(soft: Any, i: int, shape: Any, bound: Any, ray_index: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _median(grey: Any, i: int, shape: Any, ray_index: Any) -> int:
+def _median(grey: NDArray[np.uint8], i: int, shape: Outlines, ray_index: RayIndex) -> int:
     """Median grey of nucleus ``i``."""
     count = np.zeros(256, np.int64)
     reach = int(np.ceil(shape.radius[i].max()))
@@ -147,7 +159,9 @@ def _median(grey: Any, i: int, shape: Any, ray_index: Any) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _shared(dy: int, dx: int, i: int, rivals: Any, shape: Any, ray_index: Any) -> bool:
+def _shared(
+    dy: int, dx: int, i: int, rivals: NDArray[np.int64], shape: Outlines, ray_index: RayIndex
+) -> bool:
     """Whether the pixel at ``(dy, dx)`` from the centre of nucleus ``i`` lies in another nucleus."""
     for j in rivals:
         y, x = dy + shape.y[i] - shape.y[j] + ray_index.reach, dx + shape.x[i] - shape.x[j] + ray_index.reach
@@ -159,7 +173,12 @@ def _shared(dy: int, dx: int, i: int, rivals: Any, shape: Any, ray_index: Any) -
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _sharpness(
-    grey: Any, i: int, shape: Any, bound: Any, spread: tuple[float, float], ray_index: Any
+    grey: NDArray[np.uint8],
+    i: int,
+    shape: Outlines,
+    bound: NDArray[np.int32],
+    spread: tuple[float, float],
+    ray_index: RayIndex,
 ) -> float:
     """Step across the free edge as a fraction of the step over a wider way; 0 where nothing is free."""
     half = int(np.ceil(spread[1] + 0.5))
@@ -174,7 +193,7 @@ def _sharpness(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _drop(profile: Any, away: float) -> float:
+def _drop(profile: NDArray[np.int64], away: float) -> float:
     """How much higher ``profile`` is ``away`` pixels before its middle than after it."""
     last = len(profile) - 1
     before = 0.5 * last - away
@@ -186,6 +205,6 @@ def _drop(profile: Any, away: float) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _level(grey: Any, i: int, shape: Any, r: float, a: int, ray_index: Any) -> int:
+def _level(grey: NDArray[np.uint8], i: int, shape: Outlines, r: float, a: int, ray_index: RayIndex) -> int:
     dy, dx = int(np.floor(r * ray_index.sin[a] + 0.5)), int(np.floor(r * ray_index.cos[a] + 0.5))
     return int(grey[shape.y[i] + dy, shape.x[i] + dx])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.ish.spot_peaks import median
 
@@ -19,7 +20,15 @@ TOP: Final = -2  # a pixel that is the top of signal ``TOP - value``
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: float, reach: int) -> float:
+def ground_around(
+    smooth: NDArray[np.float32],
+    inside: NDArray[np.int32],
+    label: int,
+    pad: int,
+    y: float,
+    x: float,
+    reach: int,
+) -> float:
     """Median level of the nucleus around a place."""
     h, w = inside.shape
     step = max(1, reach // GROUND_STEPS)
@@ -35,7 +44,15 @@ def ground_around(smooth: Any, inside: Any, label: int, pad: int, y: float, x: f
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def risen(smooth: Any, inside: Any, label: int, pad: int, reach: int, spots: Any, n: int) -> int:
+def risen(
+    smooth: NDArray[np.float32],
+    inside: NDArray[np.int32],
+    label: int,
+    pad: int,
+    reach: int,
+    spots: NDArray[np.float64],
+    n: int,
+) -> int:
     """Keep the signals that rise above the nucleus around, and note its level; their number.
 
     A bump on the rim of a nucleus that glows rises above what is outside alone.
@@ -53,8 +70,15 @@ def risen(smooth: Any, inside: Any, label: int, pad: int, reach: int, spots: Any
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def integrate(
-    window: Any, smooth: Any, inside: Any, label: int, pad: int, spots: Any, n: int, scratch: Any
-) -> Any:
+    window: NDArray[np.float32],
+    smooth: NDArray[np.float32],
+    inside: NDArray[np.int32],
+    label: int,
+    pad: int,
+    spots: NDArray[np.float64],
+    n: int,
+    scratch: NDArray[np.int32],
+) -> NDArray[np.float64]:
     """Sum over each signal's own pixels of what rises above the nucleus around.
 
     Pixels are taken from bright to dim, each to the signal uphill of it; a hill without a signal on top
@@ -119,7 +143,7 @@ def integrate(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _from_bright(flat: Any, pixels: Any, least: float) -> Any:
+def _from_bright(flat: NDArray[np.float32], pixels: NDArray[np.int32], least: float) -> NDArray[np.int64]:
     """Pixels from bright to dim, in `SHADES` steps; of equals the first in reading order comes first."""
     most = least
     for p in pixels:
@@ -138,7 +162,7 @@ def _from_bright(flat: Any, pixels: Any, least: float) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _hill(parent: Any, i: int) -> int:
+def _hill(parent: NDArray[np.int32], i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]

@@ -9,12 +9,13 @@ counts once.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from her2core.kernels.ish.scale_space import ROOT8
+from her2core.kernels.ish.scale_space import ROOT8, Scales
 
 SUBPIXEL: Final = 64  # places are whole fractions of this
 SAMPLES: Final = 256  # pixels of a nucleus from which its noise is taken, about; ours
@@ -24,7 +25,7 @@ RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; o
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def noise_of(level: Any, inside: Any, label: int, pad: int) -> float:
+def noise_of(level: NDArray[np.float32], inside: NDArray[np.int32], label: int, pad: int) -> float:
     """Robust standard deviation of a scale, whose mean is 0, in the nucleus: from a square grid of pixels."""
     h, w = inside.shape
     step = max(1, int(np.sqrt(h * w / SAMPLES)))
@@ -39,7 +40,7 @@ def noise_of(level: Any, inside: Any, label: int, pad: int) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def median(values: Any) -> float:
+def median(values: NDArray[np.float32]) -> float:
     """Median of float32 ``values`` (n,), n > 0, of which none is NaN.
 
     By halving the range in which it lies: counting is vector code, and sorting a few hundred numbers is not.
@@ -75,14 +76,21 @@ def median(values: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _ordered(bits: Any) -> Any:
+def _ordered(bits: np.int32) -> np.int32:
     """Bits of a float32 as an int32 of the same order, and back."""
     return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def candidates(
-    levels: Any, inside: Any, label: int, pad: int, scales: Any, floor: float, mad: float, spots: Any
+    levels: NDArray[np.float32],
+    inside: NDArray[np.int32],
+    label: int,
+    pad: int,
+    scales: Scales,
+    floor: float,
+    mad: float,
+    spots: NDArray[np.float64],
 ) -> int:
     """Maxima over place and scale that rise above the nucleus's own noise and ``floor``; their number.
 
@@ -127,7 +135,7 @@ def candidates(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _peak(level: Any, y: int, x: int) -> bool:
+def _peak(level: NDArray[np.float32], y: int, x: int) -> bool:
     """Whether a pixel is above its eight neighbours; of equals the last in reading order is."""
     v = level[y, x]
     up, row, down = level[y - 1], level[y], level[y + 1]
@@ -144,7 +152,7 @@ def _peak(level: Any, y: int, x: int) -> bool:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _round(level: Any, y: int, x: int) -> bool:
+def _round(level: NDArray[np.float32], y: int, x: int) -> bool:
     """Whether the peak falls off on all sides: what falls off on two only is a ridge or an edge."""
     v = level[y, x]
     yy = level[y - 1, x] + level[y + 1, x] - 2.0 * v
@@ -154,7 +162,7 @@ def _round(level: Any, y: int, x: int) -> bool:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _beaten(level: Any, y: int, x: int, v: float) -> bool:
+def _beaten(level: NDArray[np.float32], y: int, x: int, v: float) -> bool:
     """Whether another scale answers more in the same place."""
     for yy in range(y - 1, y + 2):
         for xx in range(x - 1, x + 2):
@@ -173,7 +181,9 @@ def _vertex(before: float, v: float, after: float) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _fitting_sigma(levels: Any, i: int, y: int, x: int, sigma_px: Any) -> float:
+def _fitting_sigma(
+    levels: NDArray[np.float32], i: int, y: int, x: int, sigma_px: NDArray[np.float64]
+) -> float:
     """Sigma of the signal, between scales by a parabola over their logarithm."""
     if i == 0 or i + 1 == len(sigma_px):
         return float(sigma_px[i])
@@ -182,7 +192,7 @@ def _fitting_sigma(levels: Any, i: int, y: int, x: int, sigma_px: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def merge_spots(spots: Any, n: int, share: float, merge: float) -> int:
+def merge_spots(spots: NDArray[np.float64], n: int, share: float, merge: float) -> int:
     """Keep the stronger of two signals no farther apart than ``merge`` diameters; first rows of ``spots``.
 
     What has less than ``share`` of the nucleus's strongest signal is texture or the haze of another plane.

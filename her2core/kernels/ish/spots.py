@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.ish.scale_space import ROOT8, cut_out, differences, scales
+from her2core.kernels.ish.scale_space import ROOT8, Scales, cut_out, differences, scales
 from her2core.kernels.ish.spot_intensity import FREE, GROUND_UM, integrate, risen
 from her2core.kernels.ish.spot_peaks import candidates, merge_spots
 from her2core.params import ISHParams
@@ -149,7 +149,7 @@ class SpotFinder:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def nucleus_boxes(labels: Any, n: int) -> Any:
+def nucleus_boxes(labels: NDArray[np.int32], n: int) -> NDArray[np.int64]:
     """int64 ``(n + 1, 4)``: ``y0, x0, y1, x1`` of every label; empty where ``y1`` is 0."""
     h, w = labels.shape
     boxes = np.zeros((n + 1, 4), np.int64)
@@ -173,7 +173,7 @@ def nucleus_boxes(labels: Any, n: int) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def window_size(boxes: Any, pad: int) -> int:
+def window_size(boxes: NDArray[np.int64], pad: int) -> int:
     """Pixels of the largest window."""
     largest = 0
     for k in range(1, len(boxes)):
@@ -185,7 +185,14 @@ def window_size(boxes: Any, pad: int) -> int:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_spots(
-    plane: Any, b: int, labels: Any, boxes: Any, scales: Any, rules: Any, work: Any, rows: Any
+    plane: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
+    b: int,
+    labels: NDArray[np.int32],
+    boxes: NDArray[np.int64],
+    scales: Scales,
+    rules: tuple[float, float, float, float, float],
+    work: tuple[NDArray[np.float32], NDArray[np.int32]],
+    rows: NDArray[np.float64],
 ) -> int:
     """Signals of all nuclei into ``rows`` (n, 6), places in bins; their number, were ``rows`` long enough."""
     floor, mad, share, merge, um = rules

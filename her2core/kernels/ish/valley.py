@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from her2core.kernels.polar import N_RAYS
+from her2core.kernels.polar import N_RAYS, RayIndex
 
 LEAST_ALONG: Final = 0.2  # cosine: a ray so far aslant to the other seed meets the valley nowhere near; ours
 LEAST_WAY_PX: Final = 4  # seeds nearer than this stand in one nucleus; ours
@@ -25,7 +26,14 @@ class PartRule(NamedTuple):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def part_seeds(image: Any, y: Any, x: Any, rule: Any, ray_index: Any, bound: Any) -> None:
+def part_seeds(
+    image: NDArray[np.uint8],
+    y: NDArray[np.int32],
+    x: NDArray[np.int32],
+    rule: PartRule,
+    ray_index: RayIndex,
+    bound: NDArray[np.int32],
+) -> None:
     """Lower ``bound`` (n, ray), px, to the valley between every two seeds that stand in two nuclei."""
     for i in range(len(y)):
         j = i + 1
@@ -45,7 +53,7 @@ def part_seeds(image: Any, y: Any, x: Any, rule: Any, ray_index: Any, bound: Any
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def valley(image: Any, y: int, x: int, dy: int, dx: int, rule: Any) -> float:
+def valley(image: NDArray[np.uint8], y: int, x: int, dy: int, dx: int, rule: PartRule) -> float:
     """Where along the way from (y, x) the valley to (y + dy, x + dx) lies, 0 to 1; 0 where there is none."""
     steps = max(abs(dy), abs(dx))
     if steps < LEAST_WAY_PX:
@@ -73,7 +81,7 @@ def valley(image: Any, y: int, x: int, dy: int, dx: int, rule: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _mean9(image: Any, y: int, x: int) -> Any:
+def _mean9(image: NDArray[np.uint8], y: int, x: int) -> np.int32:
     total = np.int32(0)
     for v in range(y - 1, y + 2):
         for u in range(x - 1, x + 2):
