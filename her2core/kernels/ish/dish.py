@@ -157,7 +157,7 @@ class Weights(NamedTuple):
 
     red: npt.NDArray[np.int32]
     hematoxylin: npt.NDArray[np.int32]
-    leak: np.int32
+    leak: int
 
 
 def unmixing_weights(stain: DishStain) -> Weights:
