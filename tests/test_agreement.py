@@ -300,3 +300,16 @@ def test_the_answer_is_written_as_tables_figures_and_text(tmp_path: Path) -> Non
     (tmp_path / "out" / "files.txt").write_text("../secret.csv\nfigures/../../secret.csv\n")
     write_answer(Store(tmp_path / "out"), later)
     assert (tmp_path / "secret.csv").exists()
+
+
+def test_a_reader_of_few_slides_does_not_undo_the_panel(tmp_path: Path) -> None:
+    rows = panel(24, 3)
+    several = compute_agreement(gather({}, write(tmp_path / "a.csv", "slide_id,reader,score", rows)))
+    few = [*rows, (rows[0][0], "guest", "3+")]
+    found = compute_agreement(gather({}, write(tmp_path / "b.csv", "slide_id,reader,score", few)))
+    [before, *_], [after, *_] = several.panels, found.panels
+    assert after.absent == ("guest",)
+    assert (after.raters, after.n, after.fleiss.value) == (before.raters, before.n, before.fleiss.value)
+    text = report_agreement(found).text
+    assert "In no panel, with a level of fewer than 50% of the slides of the busiest rater: guest" in text
+    assert "In no panel" not in report_agreement(several).text

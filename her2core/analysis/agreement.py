@@ -34,6 +34,9 @@ MAJORITY = "majority"
 SCHEMES = {"four tiers": (FOUR, four), "five tiers": (FIVE, five)}
 CUTS = {"0|1+": "1+", "null|ultralow": "ultralow", "1+|2+": "2+", "2+|3+": "3+"}
 """Cut, and the lowest level above it."""
+PANEL_SHARE = 0.5
+"""Share of the slides of the busiest rater that another must have a level of to be in a panel, which counts
+only slides that all gave a level. Ours."""
 WASH_OUT_DAYS = 14
 """Shortest pause between two reads of one slide (CAP 2021: at least two weeks)."""
 CAP_CASES, CAP_MORE_CASES, CAP_CONCORDANCE = 60, 20, 0.95
@@ -88,6 +91,8 @@ class Panel:
 
     Attributes
     ----------
+    absent
+        Raters with too few levels (`PANEL_SHARE`), who would leave the others hardly a slide.
     onest
         Number of readers, and the chance that so many drawn from the panel all agree.
     """
@@ -95,6 +100,7 @@ class Panel:
     name: str
     scheme: str
     raters: tuple[str, ...]
+    absent: tuple[str, ...]
     n: int
     left_out: int
     fleiss: Estimate
@@ -347,14 +353,17 @@ def panel(
 ) -> Panel:
     """Fleiss' kappa, ICC(2,1), complete agreement and the ONEST curve, where every rater gave a level."""
     names, to = SCHEMES[scheme]
+    given = {r: sum(to(level) is not None for level in levels[r].values()) for r in raters}
+    absent = tuple(r for r in raters if given[r] < PANEL_SHARE * max(given.values()))
+    raters = [r for r in raters if r not in absent]
     any_, rows, owners = sorted({s for r in raters for s in levels[r]}), [], []
     for slide in any_:
         said = [to(levels[r].get(slide)) for r in raters]
-        if all(said):
+        if all(said) and len(raters) > 1:
             rows.append([names.index(level) for level in said if level])
             owners.append(patients[slide])
     if not rows:
-        return Panel(name, scheme, tuple(raters), 0, len(any_), NOTHING, NOTHING, NOTHING, {}, ())
+        return Panel(name, scheme, tuple(raters), absent, 0, len(any_), NOTHING, NOTHING, NOTHING, {}, ())
     codes = np.array(rows)
     counts = (codes[:, :, None] == np.arange(len(names))).sum(1).astype(np.float64)
     curve = []
@@ -370,6 +379,7 @@ def panel(
         name,
         scheme,
         tuple(raters),
+        absent,
         len(rows),
         len(any_) - len(rows),
         Resampled.of(fleiss_terms(counts), owners).estimate(fleiss),

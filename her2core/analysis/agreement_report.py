@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from her2core.analysis.agreement import CAP_SOURCE, MAJORITY, SCHEMES, Agreement, Pair, Panel
+from her2core.analysis.agreement import CAP_SOURCE, MAJORITY, PANEL_SHARE, SCHEMES, Agreement, Pair, Panel
 from her2core.analysis.anchors import AGREEMENT, anchor_table, anchor_text
 from her2core.analysis.reads import FIVE
 from her2core.analysis.resampling import MIN_PATIENTS, REPLICATES, Estimate
@@ -147,6 +147,7 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
             text_column("panel", "readers, readers with assistance, or machines."),
             _SCHEME,
             count_column("raters", "How many."),
+            text_column("absent", "Raters who gave too few levels to be in it; empty if none."),
             count_column("n", "Slides with a level of every rater."),
             count_column("left_out", "Slides that one of them gave no level."),
             *estimate_columns("fleiss_kappa", "Fleiss' kappa"),
@@ -155,6 +156,7 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
         ),
         [
             {"panel": p.name, "scheme": p.scheme, "raters": len(p.raters), "n": p.n, "left_out": p.left_out}
+            | {"absent": "; ".join(p.absent) or None}
             | spread("fleiss_kappa", p.fleiss)
             | spread("icc", p.icc)
             | spread("all_agree", p.agree_all)
@@ -380,8 +382,16 @@ def _panels(panels: Sequence[Panel]) -> str:
         for p in panels
     ]
     names = ("panel", "scheme", "raters", "slides", "left out", "all agree", "Fleiss' κ", "ICC(2,1)")
+    absent = dict.fromkeys(f"{rater} ({p.scheme})" for p in panels for rater in p.absent)
+    note = (
+        f"\n\nIn no panel, with a level of fewer than {PANEL_SHARE:.0%} of the slides of the busiest rater: "
+        f"{', '.join(absent)}."
+        if absent
+        else ""
+    )
     return (
         markdown(names, rows)
+        + note
         + "\n\nThat all agree becomes rarer with every rater: compare it with the published 28.8 % of 18 "
         "readers only along the ONEST curve (`onest.csv`)."
     )
