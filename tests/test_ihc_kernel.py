@@ -573,7 +573,7 @@ def marked() -> dict[str, dict[Box, npt.NDArray[np.float64]]]:
 
 
 def test_nuclei_marked_by_eye_are_found(shared_data: Path) -> None:
-    """But for uncertain marks. `benchmarks/fit_nuclei.py` fits on these, and judges fields apart."""
+    """But for uncertain marks. `benchmarks/fit_nuclei.py` fits on these, and judges cores apart."""
     hits = sure = found = 0
     for core, fields in marked().items():
         rgb = np.ascontiguousarray(cv2.imread(str(shared_data / "ihc_cores" / core))[..., ::-1])
