@@ -8,7 +8,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, bend_costs, centroid, sample
+from her2core.kernels.polar import (
+    FORBIDDEN,
+    MAX_BEND,
+    N_RAYS,
+    RayIndex,
+    RayOffsets,
+    Sheet,
+    bend_costs,
+    centroid,
+    sample,
+)
 from her2core.kernels.polar_lanes import LANES, in_lanes, new_scores, trace_lanes
 
 STRIP: Final = 32  # height of a band of nuclei worked through from left to right, pixels
@@ -111,7 +121,13 @@ def _disc(radius: int, width: int) -> NDArray[np.int64]:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _find_seeds(image: Any, least: int, disc: Any, margin: int, seeds: Any) -> int:
+def _find_seeds(
+    image: NDArray[np.int16] | NDArray[np.uint8],
+    least: int,
+    disc: NDArray[np.int64],
+    margin: int,
+    seeds: NDArray[np.int32],
+) -> int:
     h, w = image.shape
     n = 0
     width = max(w - 2 * margin, 0)
@@ -132,7 +148,15 @@ def _find_seeds(image: Any, least: int, disc: Any, margin: int, seeds: Any) -> i
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _find_tops(row: Any, left: Any, right: Any, up: Any, down: Any, least: int, top: Any) -> None:
+def _find_tops(
+    row: NDArray[np.int16] | NDArray[np.uint8],
+    left: NDArray[np.int16] | NDArray[np.uint8],
+    right: NDArray[np.int16] | NDArray[np.uint8],
+    up: NDArray[np.int16] | NDArray[np.uint8],
+    down: NDArray[np.int16] | NDArray[np.uint8],
+    least: int,
+    top: NDArray[np.uint8],
+) -> None:
     """Mark pixels that are `least`, and no lower than those beside them; in vector code."""
     for x in range(len(top)):
         v = row[x]
@@ -141,7 +165,7 @@ def _find_tops(row: Any, left: Any, right: Any, up: Any, down: Any, least: int, 
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _is_peak(flat: Any, at: int, disc: Any) -> bool:
+def _is_peak(flat: NDArray[np.int16] | NDArray[np.uint8], at: int, disc: NDArray[np.int64]) -> bool:
     v = flat[np.uint64(at)]
     for k in range(len(disc)):
         if flat[np.uint64(at - disc[k])] >= v or flat[np.uint64(at + disc[k])] > v:
@@ -228,7 +252,14 @@ def workspace(rule: EdgeRule) -> Workspace:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def outline_all(
-    sheet: Any, stride: int, floor: Any, limit: Any, rule: Any, work: Any, found: Any, order: Any
+    sheet: Sheet,
+    stride: int,
+    floor: NDArray[np.int32],
+    limit: NDArray[np.int32],
+    rule: EdgeRule,
+    work: Workspace,
+    found: Nuclei,
+    order: NDArray[np.int64],
 ) -> None:
     """Trace the nuclei around the centres of ``found``, in any order; its paths and scores are filled in.
 
@@ -262,7 +293,7 @@ def outline_all(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _gather(sheet: Any, centre: Any, a: int, grey: Any) -> None:
+def _gather(sheet: Sheet, centre: NDArray[np.int64], a: int, grey: NDArray[np.int32]) -> None:
     """Greys along ray ``a`` around every lane's centre."""
     for r in range(len(grey) // LANES):
         for lane in range(LANES):
@@ -270,7 +301,7 @@ def _gather(sheet: Any, centre: Any, a: int, grey: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _sum_up(sample: Any, first: int, sums: Any) -> None:
+def _sum_up(sample: NDArray[np.int32], first: int, sums: NDArray[np.int32]) -> None:
     """Add up every lane's samples: from ``first`` on ``sums`` has a zero a lane, and then the sums."""
     own = sums[first:]
     for k in range(len(sample)):
@@ -279,7 +310,14 @@ def _sum_up(sample: Any, first: int, sums: Any) -> None:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _steps(
-    sums: Any, inner: int, outer: int, rule: Any, per_inner: Any, weight: Any, gain: Any, a: int
+    sums: NDArray[np.int32],
+    inner: int,
+    outer: int,
+    rule: EdgeRule,
+    per_inner: NDArray[np.int32],
+    weight: NDArray[np.int32],
+    gain: NDArray[np.int32],
+    a: int,
 ) -> None:
     """Weighted step of every radius of ray ``a``, 1/16 grey, from sums to ``inner`` places before it, to it,
     and to ``outer`` beyond.
@@ -296,7 +334,14 @@ def _steps(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, gain: Any, a: int) -> None:
+def _pay_for_pale(
+    sample: NDArray[np.int32],
+    floor: NDArray[np.int32],
+    rule: EdgeRule,
+    pale: NDArray[np.int32],
+    gain: NDArray[np.int32],
+    a: int,
+) -> None:
     """Let every radius of ray ``a`` pay for the pixels before it that are paler than the floor."""
     clip, cost, row = np.int32(rule.clip), np.int32(rule.pale), gain[a]
     for k in range(len(row)):
@@ -306,14 +351,16 @@ def _pay_for_pale(sample: Any, floor: Any, rule: Any, pale: Any, gain: Any, a: i
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _stop_at(limit: Any, batch: Any, least: int, gain: Any, a: int) -> None:
+def _stop_at(
+    limit: NDArray[np.int32], batch: NDArray[np.int64], least: int, gain: NDArray[np.int32], a: int
+) -> None:
     """Forbid every lane the radii beyond its limit on ray ``a``."""
     for lane in range(len(batch)):
         gain[a, (max(limit[batch[lane], a], least) + 1) * LANES + lane :: LANES] = FORBIDDEN
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _score(gain: Any, lane: int, paths: Any) -> int:
+def _score(gain: NDArray[np.int32], lane: int, paths: NDArray[np.int32]) -> int:
     """Mean gain along a lane's outline."""
     total = 0
     for a in range(N_RAYS):
@@ -322,7 +369,7 @@ def _score(gain: Any, lane: int, paths: Any) -> int:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def recentre(found: Any, ray_offsets: Any, ray_index: Any, most: int) -> None:
+def recentre(found: Nuclei, ray_offsets: RayOffsets, ray_index: RayIndex, most: int) -> None:
     """Draw every outline around its centroid's pixel, or as near to that as ``most`` pixels allow."""
     old = np.empty(N_RAYS, np.int32)
     for i in range(len(found.y)):
@@ -346,7 +393,7 @@ def recentre(found: Any, ray_offsets: Any, ray_index: Any, most: int) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _inside(dy: int, dx: int, path: Any, ray_index: Any) -> bool:
+def _inside(dy: int, dx: int, path: NDArray[np.int32], ray_index: RayIndex) -> bool:
     """Whether the pixel at ``(dy, dx)`` from its centre lies inside an outline."""
     row, column = dy + ray_index.reach, dx + ray_index.reach
     return bool(ray_index.distance[row, column] < path[ray_index.ray[row, column]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from her2core.columns import CELL_MEASURES, LADDER_STEPS
 from her2core.kernels.ihc import membrane
-from her2core.kernels.ihc.contour import trace_contours
+from her2core.kernels.ihc.contour import ContourRule, Workspace, trace_contours
 from her2core.kernels.ihc.nucleus_model import around, inside
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD
 from her2core.kernels.ihc.surroundings import SurroundingsRule, clear_fraction, fibre_alignment, texture
-from her2core.kernels.polar import N_RAYS, Sheet, centroid, elongation
+from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.polar import N_RAYS, RayIndex, Sheet, centroid, elongation
 from her2core.kernels.polar_lanes import LANES
 
 NUCLEUS_RIM_PX: Final = 2  # width of what a nucleus is compared with, pixels of about 0.5 um; ours
@@ -77,8 +78,17 @@ def _scratch(slack: int) -> Scratch:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure(
-    sheets: Any, found: Any, strips: Any, wanted: Any, sizes: Any, rule: Any, ray_index: Any, work: Any
-) -> Any:
+    sheets: Sheets,
+    found: Nuclei,
+    strips: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    sizes: Sizes,
+    rule: ContourRule,
+    ray_index: RayIndex,
+    work: Workspace,
+) -> tuple[
+    NDArray[np.float32], NDArray[np.float64], NDArray[np.uint16], NDArray[np.uint8], NDArray[np.bool_]
+]:
     """Measure the nuclei of ``found`` whose indices ``wanted`` lists, in any order.
 
     ``found`` is in the order of `Nuclei.nearby`, ``strips`` are its.
@@ -125,7 +135,15 @@ def measure(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _take(i: int, lane: int, found: Any, strips: Any, sizes: Any, ray_index: Any, work: Any) -> None:
+def _take(
+    i: int,
+    lane: int,
+    found: Nuclei,
+    strips: NDArray[np.int64],
+    sizes: Sizes,
+    ray_index: RayIndex,
+    work: Workspace,
+) -> None:
     """Put nucleus ``i`` into a lane, and the midlines to its neighbours."""
     work.centre[0, lane] = sizes.factor * (found.y[i] * sizes.stride * sizes.factor + found.x[i])
     work.centre[1, lane] = found.y[i] * sizes.stride + found.x[i]
@@ -135,7 +153,9 @@ def _take(i: int, lane: int, found: Any, strips: Any, sizes: Any, ray_index: Any
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, ray_index: Any, row: Any) -> None:
+def _measure_nucleus(
+    i: int, sheets: Sheets, found: Nuclei, sizes: Sizes, ray_index: RayIndex, row: NDArray[np.float32]
+) -> None:
     at = found.y[i] * sizes.stride + found.x[i]
     own = inside(sheets.stains, at, found.path[i], 1)[0]
     row[1] = sizes.low_od + (own - BASE) * sizes.grey_od
@@ -150,7 +170,14 @@ def _measure_nucleus(i: int, sheets: Any, found: Any, sizes: Any, ray_index: Any
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _measure_membrane(
-    lane: int, sheets: Any, sizes: Any, rule: Any, ray_index: Any, work: Any, scratch: Any, row: Any
+    lane: int,
+    sheets: Sheets,
+    sizes: Sizes,
+    rule: ContourRule,
+    ray_index: RayIndex,
+    work: Workspace,
+    scratch: Scratch,
+    row: NDArray[np.float32],
 ) -> None:
     nucleus, path = work.nucleus[lane], work.path[lane]
     at_full, at = work.centre[0, lane], work.centre[1, lane]
@@ -168,13 +195,13 @@ def _measure_membrane(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _mark_stained(peak: Any, base: int, sizes: Any, stained: Any) -> None:
+def _mark_stained(peak: NDArray[np.int32], base: int, sizes: Sizes, stained: NDArray[np.bool_]) -> None:
     for a in range(N_RAYS):
         stained[a] = (peak[a] >= sizes.positive) & (peak[a] - base >= sizes.above)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _summarise(scratch: Any, base: int, sizes: Any, row: Any) -> None:
+def _summarise(scratch: Scratch, base: int, sizes: Sizes, row: NDArray[np.float32]) -> None:
     """Membrane OD, completeness ladder, largest gap and evaluable fraction of one contour into ``row``."""
     peak, weight, valid, stained = scratch.peak, scratch.weight, scratch.valid, scratch.stained
     part = scratch.part
@@ -206,7 +233,13 @@ def _summarise(scratch: Any, base: int, sizes: Any, row: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _quantile(grey: Any, weight: Any, use: Any, q: float, total: Any) -> float:
+def _quantile(
+    grey: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    use: NDArray[np.bool_],
+    q: float,
+    total: NDArray[np.float64],
+) -> float:
     """Weighted quantile of the greys in use; 0 where there are none. ``total`` (256,) is scratch."""
     total[:] = 0.0
     whole = 0.0

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, sample
+from her2core.kernels.polar import FORBIDDEN, MAX_BEND, N_RAYS, Sheet, sample
 from her2core.kernels.polar_lanes import LANES, new_scores, trace_lanes
 
 OPEN: Final = 1 << 20  # no neighbour along this ray
@@ -163,7 +163,7 @@ def workspace(n_radii: int) -> Workspace:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def trace_contours(dab: Any, rule: Any, work: Any) -> None:
+def trace_contours(dab: Sheet, rule: ContourRule, work: Workspace) -> None:
     """Trace the cells around the nuclei of ``work`` into its paths, radii in steps."""
     last = dab.offset.shape[1] - 1 - rule.flank
     for lane in range(LANES):
@@ -187,7 +187,14 @@ def trace_contours(dab: Any, rule: Any, work: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _bound(nucleus: Any, hidden: bool, mid: Any, last: int, rule: Any, bound: Any) -> None:
+def _bound(
+    nucleus: NDArray[np.int32],
+    hidden: bool,
+    mid: NDArray[np.float64],
+    last: int,
+    rule: ContourRule,
+    bound: NDArray[np.int32],
+) -> None:
     """Nuclear edge, least, middle and greatest radius (steps) of a cell into ``bound`` (ray, 4)."""
     for a in range(N_RAYS):
         edge = int(nucleus[a] * rule.scale + 0.5)
@@ -202,7 +209,9 @@ def _bound(nucleus: Any, hidden: bool, mid: Any, last: int, rule: Any, bound: An
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _read_brown(dab: Any, at: int, bound: Any, rule: Any, brown: Any) -> None:
+def _read_brown(
+    dab: Sheet, at: int, bound: NDArray[np.int32], rule: ContourRule, brown: NDArray[np.uint8]
+) -> None:
     """Compressed DAB of one lane's cell between its bounds, and a flank to either side."""
     for a in range(N_RAYS):
         for r in range(bound[a, 1] - rule.flank, bound[a, 3] + rule.flank + 1):
@@ -210,7 +219,9 @@ def _read_brown(dab: Any, at: int, bound: Any, rule: Any, brown: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _place(bound: Any, rule: Any, by_edge: Any, gain: Any) -> None:
+def _place(
+    bound: NDArray[np.int32], rule: ContourRule, by_edge: NDArray[np.int32], gain: NDArray[np.int32]
+) -> None:
     """Gain of one lane's radii by their place: from the nucleus, and from the midline if there is one."""
     for a in range(N_RAYS):
         edge, middle = bound[a, 0], bound[a, 2]
@@ -222,7 +233,7 @@ def _place(bound: Any, rule: Any, by_edge: Any, gain: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _span(bound: Any, a: int) -> Any:
+def _span(bound: NDArray[np.int32], a: int) -> tuple[int, int]:
     """Least radius of ray ``a`` that any lane may use, and one more than the greatest."""
     low, high = bound[a, 1, 0], bound[a, 3, 0]
     for lane in range(1, LANES):
@@ -236,14 +247,14 @@ def _span(bound: Any, a: int) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _forbid(gain: Any, a: int, first: int, final: int) -> None:
+def _forbid(gain: NDArray[np.int32], a: int, first: int, final: int) -> None:
     row = gain[a, first * LANES : (final + 1) * LANES]
     for k in range(len(row)):
         row[k] = FORBIDDEN
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _count(bound: Any, a: int, low: int, high: int, since: Any) -> None:
+def _count(bound: NDArray[np.int32], a: int, low: int, high: int, since: NDArray[np.int32]) -> None:
     """How far the radii lie beyond every lane's least."""
     one = np.int32(1)
     for lane in range(LANES):
@@ -253,7 +264,9 @@ def _count(bound: Any, a: int, low: int, high: int, since: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _ridge_height(brown: Any, a: int, low: int, high: int, flank: int, height: Any) -> None:
+def _ridge_height(
+    brown: NDArray[np.uint8], a: int, low: int, high: int, flank: int, height: NDArray[np.int32]
+) -> None:
     """Height of the compressed DAB over both flanks, twice."""
     here, outer = brown[a, low * LANES :], brown[a, (low + flank) * LANES :]
     inner = brown[a, (low - flank) * LANES :]
@@ -263,7 +276,14 @@ def _ridge_height(brown: Any, a: int, low: int, high: int, flank: int, height: A
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _crossing_cost(height: Any, since: Any, low: int, high: int, flank: int, crossed: Any) -> None:
+def _crossing_cost(
+    height: NDArray[np.int32],
+    since: NDArray[np.int32],
+    low: int,
+    high: int,
+    flank: int,
+    crossed: NDArray[np.int32],
+) -> None:
     """Add up the crests that lie before every radius, a flank or more."""
     none, crest, behind = np.int32(0), np.int32(CREST), np.int32(flank - 1)
     over = height[LANES:]  # a flank less one behind
@@ -273,7 +293,16 @@ def _crossing_cost(height: Any, since: Any, low: int, high: int, flank: int, cro
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _weigh(height: Any, crossed: Any, low: int, high: int, rule: Any, brown: Any, gain: Any, a: int) -> None:
+def _weigh(
+    height: NDArray[np.int32],
+    crossed: NDArray[np.int32],
+    low: int,
+    high: int,
+    rule: ContourRule,
+    brown: NDArray[np.uint8],
+    gain: NDArray[np.int32],
+    a: int,
+) -> None:
     """Add to the gain of every radius what its DAB and what lies before it are worth."""
     none, some, much = np.int32(0), np.int32(FAINT_RIDGE), np.int32(PLAIN_RIDGE)
     stained = np.int32(PLAIN_LEVEL)

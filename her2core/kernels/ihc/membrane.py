@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from her2core.kernels.ihc.contour import OPEN
-from her2core.kernels.nuclei import STRIP
-from her2core.kernels.polar import N_RAYS, sample
+from her2core.kernels.ihc.contour import OPEN, ContourRule
+from her2core.kernels.nuclei import STRIP, Nuclei
+from her2core.kernels.polar import N_RAYS, RayIndex, Sheet, sample
 
 GLASSY: Final = 0.3  # of the way from glass to a cell's cytoplasm: less is a gap; ours
 LEAST_ALONG: Final = 0.2  # cosine: a ray so far aslant to a neighbour meets its midline nowhere near; ours
@@ -28,7 +29,9 @@ FAINTEST_DAB: Final = 6  # grey steps, 0.05 OD: less is no stain; ours
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def bound_rays(i: int, found: Any, strips: Any, near: int, ray_index: Any, mid: Any) -> None:
+def bound_rays(
+    i: int, found: Nuclei, strips: NDArray[np.int64], near: int, ray_index: RayIndex, mid: NDArray[np.float64]
+) -> None:
     """Distance to the midline between nucleus ``i`` of ``found`` and its neighbours, along every ray.
 
     The midline halves the gap between the two nuclear edges. ``strips`` are those of ``found`` (see
@@ -52,7 +55,7 @@ def bound_rays(i: int, found: Any, strips: Any, near: int, ray_index: Any, mid: 
 
 
 @njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
-def _halve(dy: int, dx: int, d: float, half: float, ray_index: Any, mid: Any) -> None:
+def _halve(dy: int, dx: int, d: float, half: float, ray_index: RayIndex, mid: NDArray[np.float64]) -> None:
     """Let no ray pass the line ``half`` of the way along ``d``; in vector code."""
     for a in range(N_RAYS):
         along = (ray_index.cos[a] * dx + ray_index.sin[a] * dy) / d
@@ -61,7 +64,14 @@ def _halve(dy: int, dx: int, d: float, half: float, ray_index: Any, mid: Any) ->
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def read_contour(dab: Any, centre: int, path: Any, slack: int, grey: Any, peak: Any) -> None:
+def read_contour(
+    dab: Sheet,
+    centre: int,
+    path: NDArray[np.int32],
+    slack: int,
+    grey: NDArray[np.int32],
+    peak: NDArray[np.int32],
+) -> None:
     """DAB (grey steps) of the contour at every ray: the greatest within two ``slack`` of it.
 
     In the last ``slack`` of these only a crest of its own counts, no flank. Where all this is the flank of a
@@ -83,7 +93,13 @@ def read_contour(dab: Any, centre: int, path: Any, slack: int, grey: Any, peak: 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def leave_neighbours(
-    stains: Any, at: int, nucleus: Any, rule: Any, stained: Any, path: Any, peak: Any
+    stains: Sheet,
+    at: int,
+    nucleus: NDArray[np.int32],
+    rule: ContourRule,
+    stained: NDArray[np.bool_],
+    path: NDArray[np.int32],
+    peak: NDArray[np.int32],
 ) -> None:
     """Give back stained arcs that clear glass parts from the cell's own cytoplasm: they are a neighbour's.
 
@@ -124,7 +140,7 @@ def leave_neighbours(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _cytoplasm_hematoxylin(stains: Any, at: int, nucleus: Any) -> Any:
+def _cytoplasm_hematoxylin(stains: Sheet, at: int, nucleus: NDArray[np.int32]) -> float:
     """Hematoxylin grey of the cytoplasm beside the nucleus: the upper quartile, for it may be missing."""
     grey = np.zeros(N_RAYS, np.int32)
     for a in range(N_RAYS):
@@ -138,7 +154,7 @@ def _cytoplasm_hematoxylin(stains: Any, at: int, nucleus: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def arc_lengths(path: Any, ray_index: Any, weight: Any) -> None:
+def arc_lengths(path: NDArray[np.int32], ray_index: RayIndex, weight: NDArray[np.float64]) -> None:
     """Length of the contour (steps) that every ray stands for."""
     weight[:] = 0.0
     for a in range(N_RAYS):
@@ -151,7 +167,14 @@ def arc_lengths(path: Any, ray_index: Any, weight: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, count: Any) -> int:
+def cytoplasm_level(
+    dab: Sheet,
+    centre: int,
+    nucleus: NDArray[np.int32],
+    path: NDArray[np.int32],
+    rule: ContourRule,
+    count: NDArray[np.int32],
+) -> int:
     """Median DAB from the nuclear edge to 60 % of the way to the membrane (spec §4.3.5).
 
     Nearer than ``rule.ridge_half_width`` to the contour is membrane: there the median of a narrow cytoplasm
@@ -183,7 +206,14 @@ def cytoplasm_level(dab: Any, centre: int, nucleus: Any, path: Any, rule: Any, c
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_valid(
-    stains: Any, at: int, nucleus: Any, path: Any, peak: Any, positive: int, rule: Any, valid: Any
+    stains: Sheet,
+    at: int,
+    nucleus: NDArray[np.int32],
+    path: NDArray[np.int32],
+    peak: NDArray[np.int32],
+    positive: int,
+    rule: ContourRule,
+    valid: NDArray[np.bool_],
 ) -> None:
     """Mark the rays (ray,) that can be judged: ``positive`` ones, and those that do not look into a lumen.
 

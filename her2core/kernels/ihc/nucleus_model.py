@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES
-from her2core.kernels.polar import N_RAYS, sample
+from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.polar import N_RAYS, Sheet, sample
 
 NONE: Final = -(1 << 16)  # evidence of an outline without contrast
 PER_LOG_ODD: Final = 256.0  # steps of the whole-numbered score; fine enough that none ties by rounding
@@ -65,7 +67,9 @@ def nucleus_rule(rim: int, um: float) -> NucleusRule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def judge(stains: Any, stride: int, found: Any, order: Any, least: int, rule: Any) -> None:
+def judge(
+    stains: Sheet, stride: int, found: Nuclei, order: NDArray[np.int64], least: int, rule: NucleusRule
+) -> None:
     """Replace every outline's score by its `evidence`, in 1/256; `NONE` where the score is below ``least``.
 
     ``stains`` is a sheet of `Planes.stains`, ``stride`` its width. ``order`` lists the outlines in any order.
@@ -82,7 +86,12 @@ def judge(stains: Any, stride: int, found: Any, order: Any, least: int, rule: An
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def evidence(
-    found: Any, i: int, within: tuple[float, float], beyond: tuple[float, float], uneven: float, rule: Any
+    found: Nuclei,
+    i: int,
+    within: tuple[float, float],
+    beyond: tuple[float, float],
+    uneven: float,
+    rule: NucleusRule,
 ) -> float:
     """Evidence by `NucleusRule` for outline ``i``.
 
@@ -110,7 +119,7 @@ def evidence(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def inside(stains: Any, centre: int, path: Any, every: int) -> tuple[float, float]:
+def inside(stains: Sheet, centre: int, path: NDArray[np.int32], every: int) -> tuple[float, float]:
     """Mean grey of hematoxylin and of DAB inside the outline, by area; one ray in ``every``."""
     total = np.uint64(0)
     area = 0
@@ -125,7 +134,7 @@ def inside(stains: Any, centre: int, path: Any, every: int) -> tuple[float, floa
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def around(stains: Any, centre: int, path: Any, rim: int, every: int) -> tuple[float, float]:
+def around(stains: Sheet, centre: int, path: NDArray[np.int32], rim: int, every: int) -> tuple[float, float]:
     """Mean grey of hematoxylin and of DAB in the ``rim`` pixels around the outline; one ray in ``every``."""
     total = np.uint64(0)
     for a in range(0, N_RAYS, every):
@@ -136,14 +145,14 @@ def around(stains: Any, centre: int, path: Any, rim: int, every: int) -> tuple[f
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _apart(stains: Any) -> Any:
+def _apart(stains: int) -> np.uint64:
     """Both bytes with room to be added up, hematoxylin in the high half of 64 bits."""
     grey = np.uint64(stains)
     return (grey & np.uint64(0xFF)) | ((grey & np.uint64(0xFF00)) << np.uint64(24))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def rim_spread(stains: Any, centre: int, path: Any, rim: int) -> float:
+def rim_spread(stains: Sheet, centre: int, path: NDArray[np.int32], rim: int) -> float:
     """Standard deviation of hematoxylin's grey in the ``rim`` pixels beyond the edge."""
     total = 0
     square = 0

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from her2core.kernels.polar import N_RAYS
+from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.polar import N_RAYS, RayIndex, RayOffsets
 
 ROUNDED_PX: Final = 0.75  # about half the diagonal of a pixel: points of an outline are whole pixels; ours
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def suppress_overlaps(
-    found: Any, near: int, shared: int, of_kinds: int, ray_offsets: Any, ray_index: Any
-) -> Any:
+    found: Nuclei, near: int, shared: int, of_kinds: int, ray_offsets: RayOffsets, ray_index: RayIndex
+) -> NDArray[np.bool_]:
     """Mark the outlines (in ascending ``y``) that no better one rivals, bool (n,).
 
     Two outlines are rivals if one has ``shared`` of its points inside the other, or ``of_kinds`` where one is
@@ -44,7 +46,7 @@ def suppress_overlaps(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _covers(i: int, j: int, found: Any, ray_offsets: Any, ray_index: Any) -> int:
+def _covers(i: int, j: int, found: Nuclei, ray_offsets: RayOffsets, ray_index: RayIndex) -> int:
     """Number of outline points of nucleus ``i`` that lie inside nucleus ``j``."""
     n = 0
     for a in range(N_RAYS):

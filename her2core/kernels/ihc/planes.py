@@ -7,7 +7,7 @@ is bluer *or* less brown than its rim, and nests of strong membranes show as the
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -81,7 +81,9 @@ class Smoothing(NamedTuple):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def fill_planes(rgb: Any, packed: Any, smoothing: Any, planes: Any) -> None:
+def fill_planes(
+    rgb: NDArray[np.uint8], packed: NDArray[np.int32], smoothing: Smoothing, planes: Planes
+) -> None:
     """Fill `Planes` from uint8 ``rgb``, of their own size or less than a pixel of the nuclear image larger.
 
     Band by band: what has been unmixed is smoothed while it is in the cache.
@@ -110,7 +112,9 @@ def fill_planes(rgb: Any, packed: Any, smoothing: Any, planes: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_binned(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> None:
+def unmix_binned(
+    rgb: NDArray[np.uint8], packed: NDArray[np.int32], planes: Planes, top: int, bottom: int
+) -> None:
     """Unmix ``rgb`` (2h, 2w, 3), rows ``top`` to ``bottom`` of h: raw DAB and, as 2 x 2 means, the others."""
     w = 2 * planes.nuclear.shape[1]
     both, blue = np.empty(w, np.int32), np.empty((2, w), np.int32)
@@ -123,7 +127,9 @@ def unmix_binned(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> N
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def unmix_plain(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> None:
+def unmix_plain(
+    rgb: NDArray[np.uint8], packed: NDArray[np.int32], planes: Planes, top: int, bottom: int
+) -> None:
     """Unmix ``rgb`` (h, w, 3) where a pixel already is about half a micrometre wide; rows as above."""
     w = planes.nuclear.shape[1]
     both, blue = np.empty(w, np.int32), np.empty(w, np.int32)
@@ -137,14 +143,20 @@ def unmix_plain(rgb: Any, packed: Any, planes: Any, top: int, bottom: int) -> No
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _look_up(row: Any, red: Any, green: Any, blue: Any, both: Any) -> None:
+def _look_up(
+    row: NDArray[np.uint8],
+    red: NDArray[np.int32],
+    green: NDArray[np.int32],
+    blue: NDArray[np.int32],
+    both: NDArray[np.int32],
+) -> None:
     """Packed stains of a row of pixels (w, 3)."""
     for x in range(len(both)):
         both[x] = red[row[x, 0]] + green[row[x, 1]] + blue[row[x, 2]]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _part(both: Any, dab: Any, hem: Any) -> None:
+def _part(both: NDArray[np.int32], dab: NDArray[np.uint8], hem: NDArray[np.int32]) -> None:
     """DAB as grey, and hematoxylin still in fixed point."""
     half, none, white = np.int32(1 << (FRACTION_BITS - 1)), np.int32(0), np.int32(255)
     for x in range(len(both)):
@@ -154,7 +166,14 @@ def _part(both: Any, dab: Any, hem: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, stains: Any, nuclear: Any) -> None:
+def _average(
+    upper: NDArray[np.int32],
+    lower: NDArray[np.int32],
+    dab0: NDArray[np.uint8],
+    dab1: NDArray[np.uint8],
+    stains: NDArray[np.uint16],
+    nuclear: NDArray[np.uint8],
+) -> None:
     """Hematoxylin and nuclear image from two rows of pixels."""
     half, none, white = np.int32(2 << FRACTION_BITS), np.int32(0), np.int32(255)
     for x in range(len(stains)):
@@ -174,7 +193,9 @@ def _average(upper: Any, lower: Any, dab0: Any, dab1: Any, stains: Any, nuclear:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _shade(blue: Any, dab: Any, stains: Any, nuclear: Any) -> None:
+def _shade(
+    blue: NDArray[np.int32], dab: NDArray[np.uint8], stains: NDArray[np.uint16], nuclear: NDArray[np.uint8]
+) -> None:
     """Hematoxylin and nuclear image from one row of pixels."""
     half = np.int32(1 << (FRACTION_BITS - 1))
     for x in range(len(stains)):
@@ -188,13 +209,13 @@ def _shade(blue: Any, dab: Any, stains: Any, nuclear: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _join(dab: Any, factor: int, stains: Any) -> None:
+def _join(dab: NDArray[np.uint8], factor: int, stains: NDArray[np.uint16]) -> None:
     """Put DAB beside hematoxylin, of every ``factor``-th pixel."""
     for x in range(len(stains)):
         stains[x] |= dab[factor * x]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _subtract(one: Any, other: Any, difference: Any) -> None:
+def _subtract(one: NDArray[np.uint8], other: NDArray[np.uint8], difference: NDArray[np.int16]) -> None:
     for x in range(len(difference)):
         difference[x] = np.int16(one[x]) - np.int16(other[x])

@@ -11,10 +11,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.ihc.nucleus_model import NONE, PER_LOG_ODD
 from her2core.kernels.ihc.planes import DAB_PER_OD, SHADES
-from her2core.kernels.polar import N_RAYS, sample
+from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.polar import N_RAYS, Sheet, sample
 
 # A DAB step counts less the darker it is: a membrane of 1.2 OD on a cytoplasm of 0.6 is as plain to see as
 # one of 0.3 on 0.1. Three straight lines, the lowest counts; DAB grey (0.008 OD). Ours.
@@ -34,7 +36,7 @@ MOST_ROUGH: Final = 8.0  # mean radii
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def fill_pockets(stains: Any, pocket: Any, coarse: Any) -> None:
+def fill_pockets(stains: NDArray[np.uint16], pocket: NDArray[np.uint8], coarse: NDArray[np.uint8]) -> None:
     """Fill ``pocket`` (h, w) uint8, pale where ``stains`` have no DAB, and ``coarse``, its 2 x 2 means."""
     for y in range(len(coarse)):
         _fill_row(stains[2 * y], pocket[2 * y])
@@ -45,7 +47,7 @@ def fill_pockets(stains: Any, pocket: Any, coarse: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _fill_row(stains: Any, pocket: Any) -> None:
+def _fill_row(stains: NDArray[np.uint16], pocket: NDArray[np.uint8]) -> None:
     (s1, o1), (s2, o2), (s3, o3) = LINES
     for x in range(len(pocket)):
         dab = np.int32(stains[x]) & np.int32(0xFF)
@@ -54,7 +56,7 @@ def _fill_row(stains: Any, pocket: Any) -> None:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _halve_rows(upper: Any, lower: Any, coarse: Any) -> None:
+def _halve_rows(upper: NDArray[np.uint8], lower: NDArray[np.uint8], coarse: NDArray[np.uint8]) -> None:
     for x in range(len(coarse)):
         total = np.int32(upper[2 * x]) + np.int32(upper[2 * x + 1])
         total += np.int32(lower[2 * x]) + np.int32(lower[2 * x + 1])
@@ -97,7 +99,13 @@ def pocket_rule(rim: int, um: float) -> PocketRule:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def judge_pockets(
-    stains: Any, stride: int, found: Any, order: Any, least: int, clear: int, rule: Any
+    stains: Sheet,
+    stride: int,
+    found: Nuclei,
+    order: NDArray[np.int64],
+    least: int,
+    clear: int,
+    rule: PocketRule,
 ) -> None:
     """Replace every outline's score by its evidence, in 1/256; `NONE` where the score is below ``least``.
 
@@ -120,7 +128,7 @@ def judge_pockets(
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def measure_pocket(
-    stains: Any, at: int, path: Any, clear: int, rule: Any, height: Any
+    stains: Sheet, at: int, path: NDArray[np.int32], clear: int, rule: PocketRule, height: NDArray[np.float64]
 ) -> tuple[float, float, float, float, float]:
     """Measures that `PocketRule` weighs, of the outline ``path`` (ray,) around place ``at``.
 

@@ -6,14 +6,16 @@ outlined anew, each kept from crossing to the other, and have to be nuclei by th
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.ihc.nucleus_model import AROUND_RANGE, around, inside
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES
-from her2core.kernels.polar import N_RAYS
+from her2core.kernels.nuclei import Nuclei
+from her2core.kernels.polar import N_RAYS, RayIndex, Sheet
 
 CHORD: Final = 4  # rays from a notch to either end of the chord across it; ours
 # Measures are limited to these ranges, in the fit as here. Ours.
@@ -74,7 +76,7 @@ class Shape(NamedTuple):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def shape(path: Any, ray_index: Any) -> Shape:
+def shape(path: NDArray[np.int32], ray_index: RayIndex) -> Shape:
     """Shape of an outline, as sectors around its centre."""
     area = sy = sx = yy = xx = yx = 0.0
     radii = missing = 0.0
@@ -101,7 +103,9 @@ def shape(path: Any, ray_index: Any) -> Shape:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def find_merged(stains: Any, stride: int, found: Any, rule: Any, ray_index: Any) -> Any:
+def find_merged(
+    stains: Sheet, stride: int, found: Nuclei, rule: SplittingRule, ray_index: RayIndex
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
     """Find the outlines that hold two nuclei.
 
     ``stains`` is a sheet of `Planes.stains`, ``stride`` its width.
@@ -137,7 +141,9 @@ def find_merged(stains: Any, stride: int, found: Any, rule: Any, ray_index: Any)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def split_log_odds(i: int, whole: Any, stains: Any, stride: int, found: Any, rule: Any) -> float:
+def split_log_odds(
+    i: int, whole: Shape, stains: Sheet, stride: int, found: Nuclei, rule: SplittingRule
+) -> float:
     """Evidence by `SplittingRule` that outline ``i`` holds two nuclei; no more of it than is needed."""
     total = (
         rule.bias
@@ -157,7 +163,9 @@ def split_log_odds(i: int, whole: Any, stains: Any, stride: int, found: Any, rul
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def split_limits(y: Any, x: Any, most: int, ray_index: Any) -> Any:
+def split_limits(
+    y: NDArray[np.int32], x: NDArray[np.int32], most: int, ray_index: RayIndex
+) -> NDArray[np.int32]:
     """Radii (half, n, ray) beyond which it is nearer to the other half's centre; ``most`` at the most."""
     limit = np.full((2, y.shape[1], N_RAYS), most, np.int32)
     for half in range(2):

@@ -7,13 +7,14 @@ not decide what a cell is. Sums are whole numbers: the same bits in any layout.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from her2core.kernels.ihc.planes import BASE, SHADES
-from her2core.kernels.polar import N_RAYS, sample
+from her2core.kernels.polar import N_RAYS, RayIndex, Sheet, sample
 
 CLEAR_RANGE: Final = 0.15
 """So far below the level between nuclei, in ranges of hematoxylin, a place is clear. Ours."""
@@ -55,7 +56,7 @@ def surroundings_rule(um: float, last: int) -> SurroundingsRule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def texture(stains: Any, at: int, path: Any) -> float:
+def texture(stains: Sheet, at: int, path: NDArray[np.int32]) -> float:
     """Standard deviation of hematoxylin's grey inside the outline, by area."""
     total = 0
     square = 0
@@ -72,7 +73,9 @@ def texture(stains: Any, at: int, path: Any) -> float:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def clear_fraction(stains: Any, at: int, path: Any, band: Any, every: int, rule: Any) -> float:
+def clear_fraction(
+    stains: Sheet, at: int, path: NDArray[np.int32], band: tuple[int, int], every: int, rule: SurroundingsRule
+) -> float:
     """Share of a band around the outline without hematoxylin; one ray and sample in ``every``."""
     clear = 0
     n = 0
@@ -84,7 +87,9 @@ def clear_fraction(stains: Any, at: int, path: Any, band: Any, every: int, rule:
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def fibre_alignment(stains: Any, stride: int, at: int, path: Any, ray_index: Any, rule: Any) -> float:
+def fibre_alignment(
+    stains: Sheet, stride: int, at: int, path: NDArray[np.int32], ray_index: RayIndex, rule: SurroundingsRule
+) -> float:
     """How far a long nucleus lies along what runs around it: 1 along, -1 across, 0 where either is round.
 
     The product of both eccentricities and cos(2 x the angle between). Of the nucleus it is that of its
@@ -109,7 +114,7 @@ def fibre_alignment(stains: Any, stride: int, at: int, path: Any, ray_index: Any
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _stretch(path: Any, ray_index: Any) -> tuple[float, float]:
+def _stretch(path: NDArray[np.int32], ray_index: RayIndex) -> tuple[float, float]:
     """Eccentricity of the outline's moments times cos and sin of twice its direction."""
     weight = 0.0
     mx = 0.0
