@@ -81,11 +81,12 @@ def show_cohort(run: Run, summary: CohortSummary) -> None:
     )
     page = address(run, summary.report) if summary.report else None
     if page is not None:
+        ended = f"run {run.run_id}: {ending_in_words(summary)}"
         create_link_artifact(
             key=REPORT,
             link=page,
             link_text=f"report of run {run.run_id}",
-            description=f"run {run.run_id}: {ending_in_words(summary)}. Research use only.",
+            description=f"{ended}. {how_to_open(page)}Research use only.",
         )
 
 
@@ -129,6 +130,16 @@ def _link(run: Run, path: str | None) -> str:
         return "–"
     name, target = path.rpartition("/")[2], address(run, path)
     return name if target is None else f"[{name}]({target})"
+
+
+def how_to_open(page: str) -> str:
+    """What to do where a browser does not follow a link: from a server's page to a file of its machine."""
+    if not page.startswith("file://"):
+        return ""
+    return (
+        f"Browsers open a file only from their address bar: paste {page} there, or set run.browse_url to "
+        "where the output is served. "
+    )
 
 
 def address(run: Run, path: str) -> str | None:

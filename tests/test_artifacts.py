@@ -120,7 +120,12 @@ def test_prefect_links_the_report_that_was_written(run: Run, monkeypatch: pytest
             artifacts, f"create_{kind}_artifact", lambda key, **given: made.update({key: given})
         )
     artifacts.show_cohort(run, replace(summary(run), report="report/r1/page.html"))
-    assert made[artifacts.REPORT]["link"] == f"file://{run.store.uri('report/r1/page.html')}"
+    link = f"file://{run.store.uri('report/r1/page.html')}"
+    assert made[artifacts.REPORT]["link"] == link
+    assert (
+        f"paste {link} there" in made[artifacts.REPORT]["description"]
+    )  # no browser follows it from a server
+    assert artifacts.how_to_open("https://see.org/page.html") == ""
     del made[artifacts.REPORT]
     artifacts.show_cohort(run, summary(run))
     assert artifacts.REPORT not in made
