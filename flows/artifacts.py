@@ -7,6 +7,7 @@ beyond `MOST_ROWS` are left to the lake tables.
 from __future__ import annotations
 
 import base64
+import itertools
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -98,10 +99,11 @@ def ending_in_words(summary: CohortSummary) -> str:
 
 def listed(summary: CohortSummary) -> list[Row]:
     """Rows of the slides that are shown: all in the manifest's order, or of many the unscored first."""
-    rows = list(summary.slides)
-    if len(rows) > MOST_ROWS:
-        rows.sort(key=lambda row: bool(row["state"] == SlideState.SCORED))
-    return rows[:MOST_ROWS]
+    if len(summary.slides) <= MOST_ROWS:
+        return list(summary.slides)
+    first = [row for row in summary.slides if row["state"] != SlideState.SCORED]
+    rest = (row for row in summary.slides if row["state"] == SlideState.SCORED)
+    return [*first[:MOST_ROWS], *itertools.islice(rest, max(MOST_ROWS - len(first), 0))]
 
 
 def pictures_page(run: Run, summary: CohortSummary) -> str:

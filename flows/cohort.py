@@ -33,7 +33,6 @@ from her2core.errors import Her2Error, StoreError
 from her2core.pipeline import not_scored, published_slide, record_failure, score_slide, store_trouble
 from her2core.publish import Publisher
 from her2core.records import SlideRow, SlideState
-from her2core.report.build import write_report
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import Crews, RunOverError, Workers
 from her2core.stages.finished import SlideFinished
@@ -93,6 +92,8 @@ def tables(publisher: Publisher) -> CohortSummary:
 @task(name="report", tags=["her2"], retries=1, cache_policy=NO_CACHE, persist_result=False)
 def report(run: Run) -> str:
     """Write the report beside the run's outputs: the path of its page."""
+    from her2core.report.build import write_report
+
     return write_report(run.store, run.run_id).path
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -26,7 +28,11 @@ from her2core.text import shown
 
 POOL = "her2"
 TAG = "her2-served"
-"""What deployments are tagged with that a file of cohorts made, so that those it no longer names go."""
+"""Tag of deployments that a file of cohorts made; the tag of that one file begins with it, see `owner`."""
+LIMIT = {"limit": 1, "collision_strategy": "ENQUEUE"}
+"""A run waits for another of its deployment, and is not lost: ingest may have asked for it."""
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+"""Where our server keeps who holds that limit; in memory, a run that died with it would hold it for ever."""
 START_S = 180.0
 """Patience for the Prefect server; it takes 30 to 40 s on a loaded machine."""
 END_S = 30.0
@@ -114,10 +120,27 @@ def read_cohorts(place: str) -> list[ScheduledCohort]:
     return found
 
 
-def deployment_file(cohorts: Sequence[ScheduledCohort]) -> dict[str, Any]:
-    """What ``prefect deploy`` reads: the installed package holds the flows, so nothing is pulled."""
+def owner(home: Path, file: str) -> str:
+    """The tag of what a file of cohorts makes, the same at every start with this home folder."""
+    kept = home / "service-id"
+    if not kept.exists():
+        kept.write_text(secrets.token_hex(8))
+    named = f"{kept.read_text().strip()} {Path(file).resolve()}"
+    return f"{TAG}-{hashlib.sha256(named.encode()).hexdigest()[:12]}"
+
+
+def deployment_file(cohorts: Sequence[ScheduledCohort], own: str = TAG) -> dict[str, Any]:
+    """What ``prefect deploy`` reads: the installed package holds the flows, so nothing is pulled.
+
+    Parameters
+    ----------
+    own
+        Of `owner`.
+    """
     deployments = [_deployment(cohort) for cohort in cohorts]
     deployments += [_ingest(cohort, cohort.ingest) for cohort in cohorts if cohort.ingest is not None]
+    for deployment in deployments:
+        deployment["tags"] = ["her2", *sorted({TAG, own})]
     return {"name": "her2cohort", "pull": [], "deployments": deployments}
 
 
@@ -150,7 +173,7 @@ def _common(cohort: ScheduledCohort) -> dict[str, Any]:
 
 def _schedule(cohort: ScheduledCohort, cron: str) -> dict[str, Any]:
     return {
-        "tags": ["her2", TAG],
+        "concurrency_limit": LIMIT,
         "schedules": [{"cron": cron, "timezone": cohort.timezone, "active": cohort.active}],
         "work_pool": {"name": POOL, "job_variables": {"env": JOB_ENVIRONMENT}},
     }
@@ -178,11 +201,15 @@ class Served:
 
 
 @contextmanager
-def served(cohorts: Sequence[ScheduledCohort], home: Path, port: int) -> Iterator[Served]:
+def served(
+    cohorts: Sequence[ScheduledCohort], home: Path, port: int, file: str = "cohorts"
+) -> Iterator[Served]:
     """Prefect's server, the cohorts' schedules and a process worker, for the length of the block.
 
     Parameters
     ----------
+    file
+        Where the cohorts were read: only what came from there is taken off the schedule.
     home
         Folder that keeps Prefect's database and logs between starts.
     port
@@ -205,6 +232,7 @@ def served(cohorts: Sequence[ScheduledCohort], home: Path, port: int) -> Iterato
         "PREFECT_API_URL": api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
         "DO_NOT_TRACK": "1",
     }
     with ExitStack() as stack:
@@ -212,7 +240,7 @@ def served(cohorts: Sequence[ScheduledCohort], home: Path, port: int) -> Iterato
             words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
             server = stack.enter_context(_running(words, environment, home / "server.log"))
             _await(api, server, home / "server.log")
-        _register(cohorts, environment, home)
+        _register(cohorts, owner(home, file), environment, home)
         words = ["worker", "start", "--pool", POOL, "--type", "process"]
         worker = stack.enter_context(_running(words, environment, home / "worker.log"))
         yield Served(api, home, [worker] if named else [server, worker])
@@ -260,14 +288,30 @@ def _await(api: str, server: subprocess.Popen[bytes], log: Path) -> None:
     raise ServerError(f"the Prefect server did not start; see {log}")
 
 
-def _register(cohorts: Sequence[ScheduledCohort], environment: dict[str, str], home: Path) -> None:
-    """Make the work pool and the schedules, and take away what the file no longer names."""
+def _register(cohorts: Sequence[ScheduledCohort], own: str, environment: dict[str, str], home: Path) -> None:
+    """Make the work pool and the schedules, and take away what the file no longer names.
+
+    Raises
+    ------
+    ServerError
+        If Prefect refuses, or another file's cohort has one of these names.
+    """
+    named = deployment_file(cohorts, own)
+    names = {entry["name"] for entry in named["deployments"]}
+    with _asking(environment["PREFECT_API_URL"]) as (client, found):
+        if others := sorted(
+            {one.name for one in found if one.name in names and _is_of_another(one.tags, own)}
+        ):
+            raise ServerError(
+                f"{', '.join(others)}: on this Prefect server another her2 serve has a cohort of that name; "
+                "give yours another, or remove that one with prefect deployment delete"
+            )
     with tempfile.TemporaryDirectory(dir=home) as folder:
-        file = Path(folder) / "prefect.yaml"
-        file.write_text(yaml.safe_dump(deployment_file(cohorts)))
+        place = Path(folder) / "prefect.yaml"
+        place.write_text(yaml.safe_dump(named))
         for words in (
             ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
-            ("deploy", "--all", "--prefect-file", str(file)),
+            ("deploy", "--all", "--prefect-file", str(place)),
         ):
             done = subprocess.run(
                 _prefect(*words), env=environment, cwd=folder, capture_output=True, text=True
@@ -275,18 +319,24 @@ def _register(cohorts: Sequence[ScheduledCohort], environment: dict[str, str], h
             if done.returncode:
                 said = (done.stdout + done.stderr).strip().splitlines()[-1:]
                 raise ServerError(f"prefect {' '.join(words[:2])} failed: {' '.join(said)}")
-    kept = {entry["name"] for entry in deployment_file(cohorts)["deployments"]}
-    _forget(kept, environment["PREFECT_API_URL"])
+    with _asking(environment["PREFECT_API_URL"]) as (client, found):
+        for deployment in found:
+            if own in deployment.tags and deployment.name not in names:
+                client.delete_deployment(deployment.id)
 
 
-def _forget(kept: set[str], api: str) -> None:
-    """Delete deployments that an earlier file made and this one does not name."""
+def _is_of_another(tags: Sequence[str], own: str) -> bool:
+    """Whether a deployment was made by another file of cohorts; those of earlier versions are nobody's."""
+    return own not in tags and any(tag.startswith(f"{TAG}-") for tag in tags)
+
+
+@contextmanager
+def _asking(api: str) -> Iterator[tuple[Any, list[Any]]]:
+    """A client of the server, and the deployments that files of cohorts made there."""
     from prefect import get_client
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    chosen = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    made = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        for deployment in client.read_deployments(deployment_filter=chosen):
-            if deployment.name not in kept:
-                client.delete_deployment(deployment.id)
+        yield client, client.read_deployments(deployment_filter=made)

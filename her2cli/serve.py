@@ -31,7 +31,7 @@ def serve_command(
     for number in STOPS:
         signal.signal(number, _stop)
     say("starting Prefect")
-    with suppress(KeyboardInterrupt), served(named, home.expanduser(), port) as running:
+    with suppress(KeyboardInterrupt), served(named, home.expanduser(), port, cohorts) as running:
         for cohort in named:
             when = f"{cohort.cron} {cohort.timezone}" if cohort.active else "paused"
             say(f"{cohort.name}: {when}")

@@ -33,8 +33,8 @@ class CohortSummary:
 
     run_id: str
     out: str
-    slides: tuple[Row, ...]
-    cases: tuple[Row, ...]
+    slides: Sequence[Row]
+    cases: Sequence[Row]
     trouble: str = ""
     committed: bool = True
     report: str = ""

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
@@ -32,7 +33,6 @@ from her2core.errors import Her2Error, Reason
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake import schema
 from her2core.lake.batches import OWN_FILES, SlideTable
-from her2core.lake.cube import write_cube_of_table
 from her2core.lake.ghosts import (
     COMPLETE,
     INTERRUPTED,
@@ -46,6 +46,7 @@ from her2core.lake.ghosts import (
     true_patients,
 )
 from her2core.lake.lineage import absolute, event, tell
+from her2core.lake.packed import ArrowRows, Gathered, Packed
 from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.lake.rows_metrics import (
     case_metric_rows,
@@ -57,9 +58,8 @@ from her2core.lake.rows_metrics import (
 )
 from her2core.lake.rows_regions import block_sums
 from her2core.lake.schema import Table
-from her2core.lake.tables import Keep, commit_rows, find_table, make_tables, read_rows
-from her2core.pictures.cohort import cohort_picture
-from her2core.records import Assay, SlideState
+from her2core.lake.tables import Keep, commit_rows, find_table, make_tables, read_rows, sorted_by_key
+from her2core.records import Assay, SlideRow, SlideState
 from her2core.scoring.keyed import Judging
 from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
@@ -97,6 +97,10 @@ BATCH_SLIDES = 100
 """Slides that are committed together while a run goes on: ours, their commits take some seconds."""
 BATCH_S = 600.0
 """A batch that is smaller is committed after so many seconds, at the next slide. Ours."""
+SAY_SHARE = 0.01
+"""Share of a cohort after which the row of a run at work is written anew: it names every slide. Ours."""
+CHUNK_SLIDES = 200
+"""Slides, with all of their patients', whose specimens are pooled together. Ours: bounds memory."""
 COUNTED = {
     "n_scored": SlideState.SCORED,
     "n_indeterminate": SlideState.INDETERMINATE,
@@ -118,8 +122,8 @@ def publish(run: Run, finished: Sequence[SlideFinished]) -> CohortSummary:
 class Publisher:
     """The lake as one run fills it; used by one thread.
 
-    Memory grows by a slide's row and what a specimen is pooled from, about 30 kB a slide (measured with 5 000
-    slides, synthetic); metrics and files of rows go with their batch.
+    Memory grows by a slide's row and what a specimen is pooled from, both compressed; metrics and files of
+    rows go with their batch. See `benchmarks/bench_tables.py`.
 
     Parameters
     ----------
@@ -133,8 +137,10 @@ class Publisher:
         self.run, self.store, self.lease = run, run.store, lease
         self.division = division
         self.judging = Judging(run.config.ihc_score, run.config.ish_score)
-        self.results: dict[str, SlideFinished] = {}
-        self.rows: dict[str, Row] = {}
+        self.results: Packed[SlideFinished] = Packed()
+        self.rows, self.row_at = Gathered(schema.SLIDES), dict[str, int]()
+        self.inputs: dict[str, Mapping[str, Any]] = {}
+        self.said = 0
         self.buffer: list[SlideFinished] = []
         self.last, self.due = time.monotonic(), BATCH_SLIDES
         self.digests = row_digests(run)
@@ -154,11 +160,14 @@ class Publisher:
         slide = result.outcome.slide.slide_id
         result = self._whole(result)
         self.buffer.append(result)
-        self.results[slide] = replace(result, metrics=())
-        if len(self.buffer) >= self.due or time.monotonic() - self.last > BATCH_S:
+        self.results[slide] = replace(result, metrics=(), rests_on=())
+        self.inputs[slide] = self._input(result)
+        late = time.monotonic() - self.last > BATCH_S
+        if len(self.buffer) >= self.due or late:
             try:
                 self._flush()
-                self._say_running()
+                if late or len(self.inputs) - self.said >= len(self.run.rows) * SAY_SHARE:
+                    self._say_running()
             except LeaseLostError:
                 raise
             except (Her2Error, OSError, BotoCoreError, DeltaError) as error:  # the next one tries again
@@ -181,13 +190,9 @@ class Publisher:
             dropped = sorted(dropped_slides(store, run.cohort, all_ids))
         made.result()
         versions = self._flush(dropped, everything=True)
-        order = {slide: number for number, slide in enumerate(all_ids)}
-        finished = sorted(self.results.values(), key=lambda r: order[r.outcome.slide.slide_id])
-        specimens = pooled([result.outcome for result in finished], self.judging)
-        cases = [case_row(c, load_rules(c.rules)) for c in specimens]
-        patients = [patient_row(p) for p in score_patients(specimens)]
-        rows_of = {schema.CASES: cases, schema.PATIENTS: patients} | _between(run, finished, specimens)
-        cube = partial(write_cube_of_table, store, run.run_id, all_ids)
+        rows_of = self._pool()
+        cases = ArrowRows(sorted_by_key(schema.CASES, rows_of[schema.CASES]))
+        cube = partial(write_cube, store, run.run_id, all_ids)
         if store.is_local:
             versions |= self._commit_in_turn(rows_of)
             cube()
@@ -201,14 +206,27 @@ class Publisher:
             versions |= turns.result()
             drawn.result()
         store.write_bytes(PICTURE, picture)
-        inputs = [self._input(result) for result in finished] + list(self._carried())
+        inputs = [*self.inputs.values(), *self._carried()]
         states = Counter(entry["state"] for entry in inputs)
         whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
         self._say(COMPLETE if whole else PARTIAL, versions, inputs)
         self._trace("COMPLETE", run.run_id, versions)
-        clear_pictures(store, [result.outcome.slide.slide_id for result in finished], dropped)
-        slides = tuple(self.rows[result.outcome.slide.slide_id] for result in finished)
-        return CohortSummary(run.run_id, store.uri(), slides, tuple(cases))
+        ended = [slide for slide in all_ids if slide in self.results]
+        clear_pictures(store, ended, dropped)
+        slides = self.rows.rows().take([self.row_at[slide] for slide in ended])
+        return CohortSummary(run.run_id, store.uri(), ArrowRows(slides), cases)
+
+    def _pool(self) -> dict[Table, pa.Table]:
+        """Rows of specimens and patients, pooled a few hundred slides at a time."""
+        made = {table: Gathered(table) for table in TRUE}
+        for slides in _together(self.run.rows, CHUNK_SLIDES):
+            finished = [self.results[slide] for slide in slides if slide in self.results]
+            specimens = pooled([result.outcome for result in finished], self.judging)
+            made[schema.CASES].add(case_row(c, load_rules(c.rules)) for c in specimens)
+            made[schema.PATIENTS].add(patient_row(p) for p in score_patients(specimens))
+            for table, rows in _between(self.run, finished, specimens).items():
+                made[table].add(rows)
+        return {table: rows.rows() for table, rows in made.items()}
 
     # batches
 
@@ -243,9 +261,10 @@ class Publisher:
         self.own[schema.HETEROGENEITY.name].add_rows(metrics, ids)
         wide = [wide_row(r.outcome.slide, r.metrics) for r in batch if r.metrics]
         self.own[schema.HETEROGENEITY_WIDE.name].add_rows(wide, ids)
-        slides = {r.outcome.slide.slide_id: self._slide_row(r.outcome) for r in batch}
-        self.own[schema.SLIDES.name].add_rows([*slides.values()], ids)
-        self.rows |= slides
+        slides = [self._slide_row(result.outcome) for result in batch]
+        self.own[schema.SLIDES.name].add_rows(slides, ids)
+        self.row_at |= {row["slide_id"]: len(self.row_at) + number for number, row in enumerate(slides)}
+        self.rows.add(slides)
         self.buffer = []
         last = schema.SLIDES.name
         before = {name: table for name, table in (self.files | self.own).items() if name != last}
@@ -253,7 +272,7 @@ class Publisher:
         versions = dict(zip(before, side_by_side(self.store, jobs), strict=True))
         return versions | {last: self.own[last].commit(everything=everything)}
 
-    def _commit_in_turn(self, rows_of: Mapping[Table, Sequence[Row]]) -> dict[str, int]:
+    def _commit_in_turn(self, rows_of: Mapping[Table, pa.Table]) -> dict[str, int]:
         """Commit the tables of specimens and patients; their versions."""
         versions: dict[str, int] = {}
         for tables in IN_TURN:
@@ -262,7 +281,7 @@ class Publisher:
             versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
         return versions
 
-    def _commit_true(self, table: Table, rows: Sequence[Row]) -> int:
+    def _commit_true(self, table: Table, rows: pa.Table) -> int:
         if self.store.is_local:
             return commit_rows(self.store, table, rows, keep=TRUE[table](self.store))
         true = begin(partial(TRUE[table], self.store))  # read while the table itself is opened
@@ -279,7 +298,8 @@ class Publisher:
 
     def _say_running(self) -> None:
         """Write the run's row while it goes on: how far it is, and the tables as they were before."""
-        done: list[Mapping[str, Any]] = [self._input(result) for result in self.results.values()]
+        done = list(self.inputs.values())
+        self.said = len(done)
         done += [{**entry, "carried": True} for entry in self._carried()]
         ended = {entry["slide_id"] for entry in done}
         waiting: list[Mapping[str, Any]] = [
@@ -346,7 +366,7 @@ class Publisher:
     def _carried(self) -> Sequence[Mapping[str, Any]]:
         return self.division.carried if self.division else ()
 
-    def _all_cases(self, cases: list[Row]) -> list[Row]:
+    def _all_cases(self, cases: Sequence[Row]) -> Sequence[Row]:
         """Specimens of the whole cohort, those included that this run did not look at."""
         others = {entry["case_id"] for entry in self._carried()} - {row["case_id"] for row in cases}
         if not others:
@@ -354,6 +374,25 @@ class Publisher:
         names = [column.name for column in schema.CASES.columns]
         stored = read_rows(self.store, schema.CASES, names, {"case_id": sorted(others)})
         return sorted([*cases, *stored.to_pylist()], key=lambda r: (r["case_id"], r["specimen_id"] or ""))
+
+
+def _together(rows: Sequence[SlideRow], most: int) -> Iterator[list[str]]:
+    """Slides in portions of about so many, in which all slides of a patient and of a case are together."""
+    patients: dict[str, str] = {}
+    for row in rows:  # the rows of a case may name its patient once
+        if row.patient_id or row.case_id not in patients:
+            patients[row.case_id] = row.patient_id or row.case_id
+    slides: dict[str, list[str]] = {}
+    for row in rows:
+        slides.setdefault(patients[row.case_id], []).append(row.slide_id)
+    portion: list[str] = []
+    for own in slides.values():
+        portion += own
+        if len(portion) >= most:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 def _file(table: str, result: SlideFinished) -> Any:
@@ -422,3 +461,17 @@ def _between(
         found[schema.PATIENT_HETEROGENEITY] += patient_metric_rows(patient, compared.lesions)
         found[schema.PATIENT_HETEROGENEITY_WIDE].append(patient_wide_row(patient, compared.lesions))
     return found
+
+
+def cohort_picture(cases: Sequence[Row]) -> bytes:
+    """Every specimen in one picture; what draws is loaded now."""
+    from her2core.pictures.cohort import cohort_picture
+
+    return cohort_picture(cases)
+
+
+def write_cube(store: Store, run_id: str, slides: Sequence[str]) -> None:
+    """The metrics of a run as arrays; what writes them is loaded now."""
+    from her2core.lake.cube import write_cube_of_table
+
+    write_cube_of_table(store, run_id, slides)

@@ -17,6 +17,7 @@ import yaml
 
 from flows.clusters import pods
 from flows.clusters.pods import Owner, PodSettings
+from flows.deployments import LIMIT
 from tests.conftest import ROOT
 from tests.tools import helm
 
@@ -227,6 +228,7 @@ def test_schedules_are_deployments_that_prefect_takes(name: str) -> None:
         assert bound["rule"] == given[0]["ingest"]["rule"]
     whole = [d for d in file["deployments"] if d not in taken]
     assert [d["name"] for d in whole] == [cohort["name"] for cohort in given]
+    assert {str(d["concurrency_limit"]) for d in file["deployments"]} == {str(LIMIT)}
     for deployment, cohort in zip(whole, given, strict=True):
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
         assert set(deployment["parameters"]) == set(inspect.signature(flow.fn).parameters)

@@ -16,8 +16,18 @@ from her2core.guidelines.rules_ihc import load_rules
 from her2core.heterogeneity.dataset import to_map
 from her2core.heterogeneity.metrics import insufficient, measured
 from her2core.heterogeneity.regions import Regions, regions_of_cells
-from her2core.lake.cube import cohort_cube, open_cohort_cube, open_regions, write_cohort_cube, write_regions
+from her2core.lake import cube as cube_module
+from her2core.lake.cube import (
+    cohort_cube,
+    open_cohort_cube,
+    open_regions,
+    write_cohort_cube,
+    write_cube_of_table,
+    write_regions,
+)
 from her2core.lake.rows_metrics import metric_rows
+from her2core.lake.schema import HETEROGENEITY
+from her2core.lake.tables import commit_rows
 from her2core.records import Assay, SlideRow
 from her2core.scoring.ihc import MeasuredCells
 from her2core.storage.store import Store
@@ -146,3 +156,28 @@ def test_nothing_is_written_of_nothing_and_nothing_opens_where_nothing_is(tmp_pa
 def test_one_place_holds_one_row() -> None:
     with pytest.raises(ValueError, match="two rows"):
         cohort_cube([*rows(), rows()[0]])
+
+
+def test_a_cube_written_chunk_by_chunk_is_the_cube_of_all_its_slides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table in two files, with a slide that is not asked for and one that has no metrics."""
+    store, names = Store(tmp_path), [f"s{number}" for number in (4, 0, 3, 1, 2)]
+    rows_of = [SlideRow(name, f"c {name}", "x", Assay.IHC) for name in names]
+    each = {row.slide_id: metric_rows(row, _some(at)) for at, row in enumerate(rows_of)}
+    for some in (names[:3], names[3:]):
+        commit_rows(store, HETEROGENEITY, [row for name in some for row in each[name]])
+    monkeypatch.setattr(cube_module, "SLIDES_CHUNK", 2)
+    asked = [name for name in names if name != "s4"]
+    assert write_cube_of_table(store, "run", [*asked, "nothing"]) == "cubes/run"
+    found = open_cohort_cube(store.uri("cubes/run"))
+    assert found["value"].chunks[0] == (2, 2)
+    expected = cohort_cube([row for name in asked for row in each[name]]).assign_attrs(run_id="run")
+    xr.testing.assert_identical(found.load(), expected)
+    assert write_cube_of_table(store, "other", ["nothing"]) is None
+
+
+def _some(number: int) -> list[Any]:
+    """Metrics that not every slide has."""
+    own = measured(f"metric {number}", float(number), 5, scale_um=100.0 * number)
+    return [measured("shannon", number / 10, 900, interval=(0.0, 1.0)), own]

@@ -7,12 +7,17 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
-from flows.deployments import TAG, Served, deployment_file, read_cohorts
+from flows import deployments
+from flows.deployments import LEASES, TAG, ScheduledCohort, Served, deployment_file, owner, read_cohorts
 from flows.environment import ServerError
 from her2core.errors import ConfigError
 from tests.conftest import ROOT
@@ -66,6 +71,55 @@ def test_a_cohort_becomes_a_deployment_that_the_flow_understands(tmp_path: Path)
 def test_a_file_that_cannot_be_used_is_refused_by_name(tmp_path: Path, content: object, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_cohorts(written(tmp_path, content))
+
+
+class Prefect:
+    """What of a Prefect server registering needs: deployments by name, with their tags."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, list[str]] = {}
+
+    def deploy(self, words: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        if "deploy" in words:
+            file = yaml.safe_load(Path(words[-1]).read_text())
+            self.tags |= {entry["name"]: entry["tags"] for entry in file["deployments"]}
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    @contextmanager
+    def asking(self, api: str) -> Iterator[tuple[Any, list[Any]]]:
+        found = [SimpleNamespace(id=name, name=name, tags=tags) for name, tags in self.tags.items()]
+        yield SimpleNamespace(delete_deployment=self.tags.pop), found
+
+
+def test_a_second_file_of_cohorts_takes_nothing_of_the_first_off_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Prefect()
+    monkeypatch.setattr(deployments, "_asking", server.asking)
+    monkeypatch.setattr(deployments.subprocess, "run", server.deploy)
+
+    def serve(file: str, *names: str) -> None:
+        cohorts = [ScheduledCohort.model_validate(COHORT | {"name": name}) for name in names]
+        deployments._register(cohorts, owner(tmp_path, file), {"PREFECT_API_URL": ""}, tmp_path)
+
+    server.tags["old"] = ["her2", TAG]  # as earlier versions made them
+    serve("a.yaml", "breast", "gastric")
+    serve("b.yaml", "trial", "old")
+    assert set(server.tags) == {"breast", "gastric", "trial", "old"}
+    serve("a.yaml", "breast")  # its file names the other no longer
+    assert set(server.tags) == {"breast", "trial", "old"}
+    with pytest.raises(ServerError, match="breast: on this Prefect server another her2 serve"):
+        serve("b.yaml", "trial", "breast")
+    assert owner(tmp_path, "a.yaml") in server.tags["breast"]
+
+
+def test_a_run_waits_for_another_of_its_deployment_also_when_the_server_was_away(tmp_path: Path) -> None:
+    from prefect.server.concurrency.lease_storage import filesystem
+
+    file = deployment_file(read_cohorts(written(tmp_path, [COHORT | {"ingest": INGEST}])))
+    limits = [entry["concurrency_limit"] for entry in file["deployments"]]
+    assert limits == [{"limit": 1, "collision_strategy": "ENQUEUE"}] * 2
+    assert filesystem.__name__ == LEASES
 
 
 def test_a_part_of_prefect_that_ends_by_itself_ends_the_service(tmp_path: Path) -> None:

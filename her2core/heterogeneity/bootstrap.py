@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from her2core.statistics import Z95
 
@@ -62,6 +61,8 @@ def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | No
         times = np.bincount(drawn.ravel(), minlength=many * m).reshape(many, m)
         sums.append(times.astype(np.float64) @ blocks)
     total = blocks.sum(axis=0)
+    from scipy.special import stdtrit
+
     wider = float(stdtrit(m - 1, 0.975)) / Z95 * math.sqrt(m / (m - 1))
     replicated: Reals = np.maximum(np.rint(total + wider * (np.concatenate(sums) - total)), 0.0)
     return replicated

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import SCORES
 from her2core.heterogeneity.regions import OD_PERCENTS, UNSCORED, NucleusRegions, Regions
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Columns = dict[str, tuple[NDArray[np.generic], str, str]]
 """Name -> values of every region, unit (empty for counts) and meaning."""
@@ -68,6 +72,8 @@ def to_dataset(regions: Regions | NucleusRegions) -> xr.Dataset:
         centres ``y_um`` and ``x_um``. Attribute ``size_um`` is the hexagons' width from flat to flat side.
     """
     place = {"units": "micrometer"}
+    import xarray as xr
+
     return xr.Dataset(
         {
             name: ("region", values, _attrs(unit, text))
@@ -104,6 +110,8 @@ def to_map(regions: Regions | NucleusRegions) -> xr.Dataset:
         dense[at] = values
         variables[name] = (("r", "column"), dense, _attrs(unit, text))
     place = {"units": "micrometer"}
+    import xarray as xr
+
     return xr.Dataset(
         variables,
         coords={

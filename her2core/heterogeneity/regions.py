@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.guidelines.rules_ish import ISHRules
 from her2core.params import ISHScoreParams
-from her2core.points.components import largest_component
 from her2core.points.order import by_group
 from her2core.scoring.ihc import MeasuredCells
 from her2core.scoring.ish_nuclei import MeasuredNuclei
@@ -228,6 +227,8 @@ def _scores(
 
 def _clusters(kinds: Ints, y: Reals, x: Reals, link_um: float) -> dict[str, int]:
     """Largest connected groups inside one hexagon."""
+    from her2core.points.components import largest_component  # compiled code: not where a run is only driven
+
     floors = {"cluster_any": CellClass.C1, "cluster_2": CellClass.C2, "cluster_3": CellClass.C3}
     return {
         name: largest_component(y[kinds >= lowest], x[kinds >= lowest], link_um)

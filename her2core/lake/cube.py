@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ NO_ROW = -1
 STATUS_CODES = {Status.OK: 0, Status.INSUFFICIENT: 1, Status.DEGENERATE: 2}
 NO_SCALE = 0.0
 """Place on the axis ``scale_um`` of metrics that know none."""
+SLIDES_CHUNK = 500
+"""Slides of a chunk of a cohort's cube: some ten megabytes in memory. Ours."""
 _METADATA = "zarr.json"
 _CUBED = HETEROGENEITY.schema
 
@@ -100,8 +102,17 @@ def open_regions(
     return _opened(zarr_store, _group(scale_um), name)
 
 
-def cohort_cube(rows: Sequence[Mapping[str, Any]] | pa.Table) -> xr.Dataset:
+def cohort_cube(
+    rows: Sequence[Mapping[str, Any]] | pa.Table,
+    metrics: Sequence[str] | None = None,
+    scales_um: Sequence[float] | None = None,
+) -> xr.Dataset:
     """Rows of the table ``heterogeneity`` as a cube.
+
+    Parameters
+    ----------
+    metrics, scales_um
+        What the axes are to hold, each sorted; what the rows hold by default.
 
     Returns
     -------
@@ -117,12 +128,12 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]] | pa.Table) -> xr.Dataset:
     """
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(r) for r in rows], _CUBED)
     scales = pc.fill_null(table["scale_um"], NO_SCALE)
-    (slides, of_slide), (metrics, of_metric), (reaches, of_reach) = (
+    (slides, of_slide), (names, of_metric), (reaches, of_reach) = (
         _axis(table["slide_id"], np.str_),
-        _axis(table["metric"], np.str_),
-        _axis(scales, np.float64),
+        _axis(table["metric"], np.str_, metrics),
+        _axis(scales, np.float64, scales_um),
     )
-    shape = (len(slides), len(metrics), len(reaches))
+    shape = (len(slides), len(names), len(reaches))
     at = (of_slide, of_metric, of_reach)
     places = np.ravel_multi_index(at, shape) if len(table) else np.zeros(0, np.int64)
     if len(np.unique(places)) < len(table):
@@ -169,7 +180,7 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]] | pa.Table) -> xr.Dataset:
         variables,
         coords={
             "slide": slides.astype(object),
-            "metric": metrics.astype(object),
+            "metric": names.astype(object),
             "scale_um": ("scale_um", reaches, reach),
             "case_id": ("slide", np.array([case_of[slide] for slide in slides.tolist()], object)),
         },
@@ -177,20 +188,35 @@ def cohort_cube(rows: Sequence[Mapping[str, Any]] | pa.Table) -> xr.Dataset:
     )
 
 
-def _axis(column: pa.ChunkedArray, kind: type[np.generic]) -> tuple[np.ndarray[Any, Any], Any]:
-    """Sorted values of a column, and the place of every row among them."""
+def _axis(
+    column: pa.ChunkedArray, kind: type[np.generic], given: Sequence[Any] | None = None
+) -> tuple[np.ndarray[Any, Any], Any]:
+    """Sorted values of a column, or those given, and the place of every row among them."""
     encoded = column.combine_chunks().dictionary_encode()
     found = np.array(encoded.dictionary.to_pylist(), kind)
-    values = np.sort(found)
+    values = np.sort(found) if given is None else np.array(given, kind)
     return values, np.searchsorted(values, found)[encoded.indices.to_numpy()]
 
 
 def write_cube_of_table(store: Store, run_id: str, slides: Sequence[str]) -> str | None:
-    """Write the metrics of some slides, as the table ``heterogeneity`` has them, as a cube."""
+    """Write the metrics of some slides, as the table ``heterogeneity`` has them, as a cube; its path, if any.
+
+    `SLIDES_CHUNK` slides at a time are in memory, and are a chunk.
+    """
+    there = read_rows(store, HETEROGENEITY, ["slide_id"], distinct=True)["slide_id"].to_pylist()
+    ids = sorted(set(slides).intersection(there))
+    if not ids:
+        return None
+    among = None if len(ids) == len(there) else {"slide_id": ids}
+    axes = read_rows(store, HETEROGENEITY, ["metric", "scale_um"], among, distinct=True)
+    metrics = sorted(set(axes["metric"].to_pylist()))
+    scales = sorted(set(pc.fill_null(axes["scale_um"], NO_SCALE).to_pylist()))
     names = [column.name for column in HETEROGENEITY.columns]
-    rows = read_rows(store, HETEROGENEITY, names)
-    rows = rows.filter(pc.is_in(rows["slide_id"], value_set=pa.array(slides, pa.string())))
-    return write_cohort_cube(store, run_id, rows)
+    blocks = (ids[start : start + SLIDES_CHUNK] for start in range(0, len(ids), SLIDES_CHUNK))
+    parts = (read_rows(store, HETEROGENEITY, names, {"slide_id": block}) for block in blocks)
+    path = f"{CUBES_FOLDER}/{run_id}"
+    _append(store, path, (cohort_cube(part, metrics, scales).assign_attrs(run_id=run_id) for part in parts))
+    return path
 
 
 def write_cohort_cube(store: Store, run_id: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> str | None:
@@ -220,6 +246,27 @@ def open_cohort_cube(uri: str, storage_options: Mapping[str, Any] | None = None)
     return _opened(Store(uri, **(storage_options or {})).zarr_store(), None, uri)
 
 
+def _append(store: Store, path: str, parts: Iterable[xr.Dataset]) -> None:
+    """Write Datasets one behind the other along ``slide``, each a chunk, and the metadata last.
+
+    All but the last have `SLIDES_CHUNK` slides. What is written is no longer in memory.
+    """
+    objects: dict[str, Any] = {}
+    memory = MemoryStore(objects)
+    how: dict[str, Any] = {"zarr_format": 3, "consolidated": False}
+    for number, part in enumerate(parts):
+        if number == 0:
+            chunks = {v: {"chunks": tuple(part.sizes[dim] for dim in part[v].dims)} for v in part.variables}
+            part.to_zarr(memory, mode="a", encoding=chunks, **how)
+        else:
+            part.to_zarr(memory, mode="a", append_dim="slide", **how)
+        written = {name: objects.pop(name).to_bytes() for name in list(objects) if not _is_metadata(name)}
+        store.write_many({f"{path}/{name}": body for name, body in sorted(written.items())})
+    data = _consolidated({name: value.to_bytes() for name, value in objects.items()})
+    store.write_many({f"{path}/{name}": body for name, body in sorted(data.items()) if name != _METADATA})
+    store.write_bytes(f"{path}/{_METADATA}", data[_METADATA])
+
+
 def _group(size_um: float) -> str:
     return f"{size_um:g}"
 
@@ -243,17 +290,18 @@ def _zipped(groups: Mapping[str, xr.Dataset]) -> bytes:
 
 
 def _encoded(groups: Mapping[str, xr.Dataset]) -> dict[str, bytes]:
-    """Objects of one Zarr hierarchy with Datasets as its groups.
-
-    Every group carries its own metadata and that of all below it, so that one read opens it.
-    """
+    """Objects of one Zarr hierarchy with Datasets as its groups, so that one read opens it."""
     objects: dict[str, Any] = {}
     memory = MemoryStore(objects)
     for name, dataset in groups.items():
         whole = {v: {"chunks": dataset[v].shape} for v in dataset.variables if dataset[v].size}
         how: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False, "encoding": whole}
         dataset.to_zarr(memory, group=name or None, **how)
-    data: dict[str, bytes] = {name: value.to_bytes() for name, value in objects.items()}
+    return _consolidated({name: value.to_bytes() for name, value in objects.items()})
+
+
+def _consolidated(data: dict[str, bytes]) -> dict[str, bytes]:
+    """Objects of a Zarr hierarchy, each group with its own metadata and that of all below it."""
     nodes = {name: json.loads(body) for name, body in data.items() if _is_metadata(name)}
     for name, node in nodes.items():
         if node["node_type"] == "group":

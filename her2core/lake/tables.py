@@ -66,7 +66,7 @@ ATTEMPTS = 10
 def commit_rows(
     store: Store,
     table: Table,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]] | pa.Table,
     also_replaced: Iterable[str] = (),
     keep: Keep | None = None,
 ) -> int:
@@ -93,8 +93,11 @@ def commit_rows(
     StoreError
         If the table is not ours, or other writers keep winning.
     """
-    require_columns(table, rows)
-    own = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
+    if isinstance(rows, pa.Table):
+        own = rows.cast(table.schema)
+    else:
+        require_columns(table, rows)
+        own = pa.Table.from_pylist([dict(row) for row in rows], schema=table.schema)
 
     replaced = pa.array(sorted({*also_replaced, *own[table.replaces].to_pylist()}), TEXT)
 
@@ -104,7 +107,7 @@ def commit_rows(
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
         if keep is not None and len(before):
             stays = pc.and_(stays, keep(before))
-        if not rows and pc.all(stays).as_py() is not False:
+        if not len(own) and pc.all(stays).as_py() is not False:
             return Change([], [])
         after = sorted_by_key(table, pa.concat_tables([before.filter(stays), new]))
         old = active_paths(current)
@@ -214,7 +217,12 @@ def active_paths(delta: DeltaTable) -> list[str]:
 
 
 def read_rows(
-    store: Store, table: Table, columns: Sequence[str], among: Mapping[str, Sequence[str]] | None = None
+    store: Store,
+    table: Table,
+    columns: Sequence[str],
+    among: Mapping[str, Sequence[str]] | None = None,
+    *,
+    distinct: bool = False,
 ) -> pa.Table:
     """Columns of a table as it stands; no rows if nothing was committed yet.
 
@@ -222,11 +230,13 @@ def read_rows(
     ----------
     among
         Values of text columns, to read only rows that have one of them; files without are not opened.
+    distinct
+        Whether equal rows are one.
     """
     delta = find_table(store, table)
     if delta is None:
         return table.schema.empty_table().select(list(columns))
-    return _outlasting(store, lambda: _stored(delta, table, columns, among))
+    return _outlasting(store, lambda: _stored(delta, table, columns, among, distinct=distinct))
 
 
 def read_present(store: Store, table: Table, columns: Sequence[str], version: int | None = None) -> pa.Table:
@@ -379,6 +389,8 @@ def _stored(
     table: Table,
     columns: Sequence[str] | None = None,
     among: Mapping[str, Sequence[str]] | None = None,
+    *,
+    distinct: bool = False,
 ) -> pa.Table:
     """A table's rows in no order: these columns, or all, its own before those that someone added."""
     own = table.schema
@@ -386,14 +398,23 @@ def _stored(
     added = [field for field in _schema(delta) if field.name not in ours]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
     named = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
-    listed = {name: ", ".join(map(sql_text, values)) for name, values in (among or {}).items()}
-    wanted = " AND ".join(f'"{name}" IN ({values})' for name, values in listed.items())
-    query = f"SELECT {named} FROM stored" + (f" WHERE {wanted}" if wanted else "")
+    wanted = " AND ".join(_is_among(name, values) for name, values in (among or {}).items())
+    query = f"SELECT {'DISTINCT ' if distinct else ''}{named} FROM stored"
+    query += f" WHERE {wanted}" if wanted else ""
     try:
         found = pa.table(QueryBuilder().register("stored", delta).execute(query))
     except (pa.ArrowException, DeltaError) as error:  # as which whatever the store says comes here
         raise OSError(str(error)) from error
     return found.cast(schema)
+
+
+def _is_among(name: str, values: Sequence[str]) -> str:
+    """A condition of SQL; its bounds let files be passed by, which a long list does not."""
+    if not values:
+        return "FALSE"
+    listed = ", ".join(map(sql_text, values))
+    low, high = sql_text(min(values)), sql_text(max(values))
+    return f'"{name}" BETWEEN {low} AND {high} AND "{name}" IN ({listed})'
 
 
 def sql_text(text: str) -> str:

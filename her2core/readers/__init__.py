@@ -21,9 +21,28 @@ picture its colours as channels.
 
 from __future__ import annotations
 
-from her2core.readers.base import SlideReader
-from her2core.readers.memory import MemoryReader
-from her2core.readers.opening import needs_local_copy, open_slide
-from her2core.readers.reader_cache import shared_reader
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from her2core.readers.base import SlideReader
+    from her2core.readers.memory import MemoryReader
+    from her2core.readers.opening import needs_local_copy, open_slide
+    from her2core.readers.reader_cache import shared_reader
+
+_HOMES = {
+    "MemoryReader": "memory",
+    "SlideReader": "base",
+    "needs_local_copy": "opening",
+    "open_slide": "opening",
+    "shared_reader": "reader_cache",
+}
 
 __all__ = ["MemoryReader", "SlideReader", "needs_local_copy", "open_slide", "shared_reader"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for: a run's driver names much that only its workers use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.params import ScoreParams
-from her2core.points.components import largest_component
 from her2core.records import Quality, StainProfile
 from her2core.statistics import exact_sum, quantiles, wilson
 
@@ -175,6 +174,8 @@ def count_classes(
     n0, n1, n2, n2u, n3 = np.bincount(classes[classes >= CellClass.C0], minlength=len(CellClass) - 1).tolist()
     intensity, completeness = _bins(cells, params)
     faint_and_complete = (classes == CellClass.C1) & (intensity == 0) & (completeness == 3)
+
+    from her2core.points.components import largest_component  # compiled code: not where a run is only driven
 
     def largest(lowest: CellClass) -> int:
         at_least = classes >= lowest

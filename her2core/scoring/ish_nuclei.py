@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from her2core.columns import NucleusFlag
 from her2core.guidelines.rules_ish import ISHRules
 from her2core.params import ISHScoreParams
-from her2core.points.components import component_labels
 from her2core.scoring.signals import ISHCounts, SignalCounts
 from her2core.statistics import scattered
 
@@ -158,6 +156,10 @@ def second_population(
     signals that are then counted. The largest group of such nuclei is reported if it holds enough nuclei,
     more than ``population_percent`` of all, and is of another ISH group than the rest.
     """
+    from scipy.spatial import cKDTree
+
+    from her2core.points.components import component_labels  # compiled code: not where a run is only driven
+
     evaluable = np.flatnonzero(nuclei.evaluable(params))
     her2, cep17 = nuclei.counted(params)
     rule = rules.heterogeneity

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from her2core.intake.outlines import outlines_identity
-from her2core.intake.roi import roi_identity
 from her2core.lake import schema
 from her2core.lake.ghosts import last_run
 from her2core.records import SlideRow, SlideState, keyed_fields
@@ -136,6 +134,9 @@ def _stands(run: Run, row: SlideRow, digests: Mapping[str, str], entry: Mapping[
         return True
     if entry["identity"] is None or run.identities.get(row.slide_id) != entry["identity"]:
         return False
+    from her2core.intake.outlines import outlines_identity
+    from her2core.intake.roi import roi_identity
+
     endpoint = run.config.run.endpoint_url
     if row.roi_uri is not None and roi_identity(row.roi_uri, endpoint) != entry["roi"]:
         return False

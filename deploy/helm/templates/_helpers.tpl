@@ -109,6 +109,9 @@ deployments:
       new_only: false
     schedules:
       - {cron: {{ .cron | quote }}, timezone: {{ $timezone }}, active: {{ $active }}}
+    {{- if $.Values.prefect.enqueue }}
+    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
+    {{- end }}
     work_pool:
       name: {{ $.Values.prefect.workPool }}
   {{- with .ingest }}
@@ -127,6 +130,9 @@ deployments:
       deployment: her2-cohort/{{ $cohort.name }}
     schedules:
       - {cron: {{ .cron | quote }}, timezone: {{ $timezone }}, active: {{ $active }}}
+    {{- if $.Values.prefect.enqueue }}
+    concurrency_limit: {limit: 1, collision_strategy: ENQUEUE}
+    {{- end }}
     work_pool:
       name: {{ $.Values.prefect.workPool }}
   {{- end }}

@@ -10,14 +10,37 @@ classes      which annotations count, which are cut out
 label        masks
 """
 
-from her2core.intake.roi.read import (
-    DrawnTissue,
-    PolygonRoi,
-    ReadRoi,
-    Roi,
-    read_roi,
-    read_tissue,
-    roi_identity,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from her2core.intake.roi.read import (
+        DrawnTissue,
+        PolygonRoi,
+        ReadRoi,
+        Roi,
+        read_roi,
+        read_tissue,
+        roi_identity,
+    )
+
+_HOMES = {
+    "DrawnTissue": "read",
+    "PolygonRoi": "read",
+    "ReadRoi": "read",
+    "Roi": "read",
+    "read_roi": "read",
+    "read_tissue": "read",
+    "roi_identity": "read",
+}
 
 __all__ = ["DrawnTissue", "PolygonRoi", "ReadRoi", "Roi", "read_roi", "read_tissue", "roi_identity"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for: a run's driver names much that only its workers use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
