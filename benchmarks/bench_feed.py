@@ -365,7 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    modes = parser.add_subparsers(dest="mode", required=True)
+    modes = parser.add_subparsers(dest="mode")
     one = modes.add_parser("feed")
     one.add_argument("--workers", type=int, nargs="+", default=[16, 64, 256])
     one.add_argument("--slides", type=float, default=3, help="slides a worker")
@@ -376,7 +376,7 @@ def main() -> None:
     two.add_argument("--workers", type=int, default=2)
     two.add_argument("--side", type=int, default=1024, help="edge of a slide, px")
     two.add_argument("--s3", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(sys.argv[1:] or ["feed"])
     print(machine("prefect", "dask", "deltalake", "s3fs"))
     with tempfile.TemporaryDirectory(prefix="her2-feed-") as name:
         folder = Path(name)

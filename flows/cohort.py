@@ -121,7 +121,8 @@ def cohort(
     config
         Path or URI of a YAML configuration; the defaults apply without one.
     cluster
-        ``local``, the address of a Dask scheduler, or ``kubernetes``; see `flows.clusters.open_cluster`.
+        ``local``, the address of a Dask scheduler, several with commas, or ``kubernetes``; see
+        `flows.clusters.open_clusters`.
     only
         Slides of the manifest to work on; then nothing is committed to the tables. All without any.
     new_only

@@ -112,7 +112,7 @@ def plan_command(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show slides, chunks, bytes, objects and estimated CPU time, from the slides' headers alone."""
+    """Show bytes, objects, requests, CPU time and cost before a run, from the slides' headers alone."""
     from her2core.config import load_config
     from her2core.intake.draft import draft, find_slides, is_folder
     from her2core.stages.run import read_inputs
@@ -145,5 +145,5 @@ def show_plan(rows: Sequence[SlideRow], config: Config, as_json: bool) -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if codecs := plan.codec_cells():
             console.print(row_table(codecs, console.width))
-            console.print("pyramid.codec by size, requests (S3 list prices) and CPU time to convert and read")
+            console.print("a whole run by pyramid.codec, if all is tissue, at the configuration's prices")
     raise typer.Exit(PARTIAL if plan.problems else OK)

@@ -50,7 +50,7 @@ def run_command(
     ],
     config: ConfigFile = None,
     cluster: Annotated[
-        str, typer.Option(help="local, tcp://HOST:PORT, tls://HOST:PORT or kubernetes.")
+        str, typer.Option(help="local, kubernetes, or tcp:// or tls://HOST:PORT, several with commas.")
     ] = "local",
     only: Annotated[
         list[str] | None,
@@ -75,13 +75,14 @@ def _check(
     manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str], as_json: bool
 ) -> None:
     """All that a run checks before it begins, and the plan."""
-    from flows.clusters import open_cluster
+    from flows.clusters import open_clusters
     from flows.environment import check_server, prepare_environment
     from her2core.stages.run import open_run
 
     with warnings_spoken():
         run = open_run(manifest, out, config, only)
-        open_cluster(cluster).check()
+        for each in {id(one): one for one in open_clusters(cluster)}.values():
+            each.check()
     if os.environ.get("PREFECT_API_URL"):
         prepare_environment()
         check_server()

@@ -34,6 +34,7 @@ from her2core.params import (
     ISHParams,
     ISHScoreParams,
     OutlineParams,
+    Prices,
     ProfileParams,
     PyramidParams,
     RoiParams,
@@ -204,12 +205,14 @@ class Config(BaseModel):
     """From cells and nuclei to regions and heterogeneity; changing it touches no pixel."""
     outlines: OutlineParams = OutlineParams()
     """Outlines of cells and nuclei that are kept; changes no score."""
+    prices: Prices = Prices()
+    """Price list of her2 plan; changes no result."""
     run: RunSettings = RunSettings()
     """How the run is carried out; changes no result."""
 
     def resolved(self) -> dict[str, Any]:
-        """Every value in force, as plain JSON types: what is stored with the run. It holds no secret."""
-        plain: dict[str, Any] = json.loads(TypeAdapter(Config).dump_json(self))
+        """Every value in force but prices, as plain JSON types: what is stored with the run. No secret."""
+        plain: dict[str, Any] = json.loads(TypeAdapter(Config).dump_json(self, exclude={"prices"}))
         return plain
 
 
@@ -283,6 +286,11 @@ def _with_model(config: Config) -> Config:
 
 def _check_meaning(config: Config) -> None:
     """What no single value shows: geometry, names of codecs and rules, ranges that a unit implies."""
+    for name in ("put_1000", "get_1000", "gb_month", "cpu_hour"):
+        if not 0 <= (price := getattr(config.prices, name)) <= MOST:
+            raise ConfigError(f"prices.{name} is {shown(price)}; expected 0 or more.")
+    if not (config.prices.currency.isprintable() and 0 < len(config.prices.currency) <= MAX_CURRENCY):
+        raise ConfigError(f"prices.currency is {shown(config.prices.currency)}; expected a sign or a code.")
     for section in RESULTS:
         params = getattr(config, section)
         for field in dataclasses.fields(params):
@@ -302,7 +310,7 @@ def _check_meaning(config: Config) -> None:
             )
 
 
-RESULTS = tuple(section for section in Config.model_fields if section != "run")
+RESULTS = tuple(section for section in Config.model_fields if section not in ("run", "prices"))
 """Sections that decide results."""
 
 
@@ -338,6 +346,8 @@ def _check_size(name: str, value: Any) -> None:
 
 MAX_NAME = 128
 """Longest name, in characters. Ours."""
+MAX_CURRENCY = 8
+"""Longest name of a currency, in characters. Ours."""
 MAX_MODEL_BYTES = 2**20
 """Longest file of a tumour model. Ours; one learned on ten slides has 4 kB."""
 
@@ -458,7 +468,7 @@ def document() -> str:
         "`python -m her2core.config document > docs/parameters.md`; a test compares it with the code. How to",
         "set them is on [configuration](configuration.md).",
     ]
-    defaults = Config().resolved()
+    defaults = json.loads(TypeAdapter(Config).dump_json(Config()))
     definitions = json_schema()["$defs"]
     for section, field in Config.model_fields.items():
         keys = definitions[type(field.default).__name__]["properties"]

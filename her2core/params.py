@@ -48,6 +48,25 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """What `her2 plan` multiplies with: list prices, to be replaced by your own. Nothing else reads them."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = FORBID_UNKNOWN
+
+    currency: str = "$"
+    """What the prices are in."""
+    put_1000: float = 0.005
+    """A thousand PUT, POST or LIST requests. AWS S3 Standard, us-east-1, list price."""
+    get_1000: float = 0.0004
+    """A thousand GET or HEAD requests. AWS S3 Standard, us-east-1, list price."""
+    gb_month: float = 0.023
+    """A gigabyte kept for a month. AWS S3 Standard, us-east-1, first 50 TB, list price."""
+    cpu_hour: float = 0.0504
+    """A core with 4 GiB for an hour. AWS EC2, half an m7i.large, on demand, us-east-1; spot is a third to a
+    half of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileParams:
     """Background, stain vectors, tissue mask and quality gates."""
 

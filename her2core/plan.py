@@ -26,20 +26,31 @@ CODEC_MS_MPX = {"source": 13.2, "blosc-lz4": 15.8, "zstd": 20.2, "jpeg-90": 17.9
 cores laid out as a JPEG slide of 131 megapixels; slides of JPEG 2000 take four times as long to read."""
 CODEC_GETS = {"source": 2.2, "blosc-lz4": 9.8, "zstd": 8.6, "jpeg-90": 5.1, "htj2k": 7.7}
 """GET requests for each level-0 shard that cells are measured on. Ours, measured there."""
-PUT_USD, GET_USD, GB_MONTH_USD = 0.005e-3, 0.0004e-3, 0.023
-"""AWS's list price of a request and of a gigabyte for a month: S3 Standard, us-east-1, first tier."""
+REST_MS_MPX = 16.0
+"""Milliseconds a core takes for a megapixel beside that: cells 10.3, profile 2.3, slide 3.4. Ours, measured
+on a slide of 525 megapixels of real cores; glass takes less."""
+SLIDE_CPU_S = 1.7
+"""Processor seconds of a slide that do not depend on its size: worker 1.4, driver, scheduler and Prefect's
+server 0.1 each. Ours, measured with bench_feed.py; see docs/scale.md."""
+SLIDE_PUTS, SLIDE_GETS = 30, 60
+"""PUT (with LIST) and GET (with HEAD) requests of a slide beside its shards: journal, records, parts, tables,
+pictures. Ours, measured there."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodecPlan:
-    """What a cohort's pyramids take with one codec.
+    """What a cohort takes with one codec.
 
     Attributes
     ----------
+    stored_bytes
+        Size of the pyramids; tables and pictures are some percent of it.
+    cpu_hours
+        Of all processes, from slides to tables; an upper bound, as if all of it were tissue.
+    requests, cpu, month
+        Price of the run's requests, of its processor time, and of keeping the pyramids for a month.
     fallbacks
         Slides that are stored as `FALLBACK` instead: tiles that cannot be copied, or channels.
-    cpu_s
-        To convert the slides and to read the pyramids again; kernels are not counted.
     """
 
     codec: str
@@ -47,18 +58,12 @@ class CodecPlan:
     stored_bytes: int
     puts: int
     gets: int
-    cpu_s: float
+    cpu_hours: float
+    requests: float
+    cpu: float
+    month: float
+    currency: str
     fallbacks: int = 0
-
-    @property
-    def requests_usd(self) -> float:
-        """Price of the requests of one run."""
-        return self.puts * PUT_USD + self.gets * GET_USD
-
-    @property
-    def month_usd(self) -> float:
-        """Price of keeping the pyramids for a month."""
-        return self.stored_bytes / 1e9 * GB_MONTH_USD
 
     def cells(self, source_bytes: int) -> dict[str, str]:
         """The codec as a line of a table."""
@@ -67,9 +72,10 @@ class CodecPlan:
             "pyramids": f"{_size(self.stored_bytes)} (×{self.stored_bytes / max(source_bytes, 1):.1f})",
             "PUT": f"{self.puts:,}",
             "GET": f"{self.gets:,}",
-            "$ requests": f"{self.requests_usd:.2f}",
-            "$ a month": f"{self.month_usd:.2f}",
-            "CPU": _time(self.cpu_s),
+            "CPU": _time(self.cpu_hours * 3600),
+            f"{self.currency} requests": f"{self.requests:.2f}",
+            f"{self.currency} CPU": f"{self.cpu:.2f}",
+            f"{self.currency} a month": f"{self.month:.2f}",
             f"as {FALLBACK}": f"{self.fallbacks} slides" if self.fallbacks else "–",
         }
 
@@ -182,10 +188,24 @@ def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> Codec
         fallbacks += used != codec
         measured = used if used in CODEC_MS_MPX else "jpeg-90"
         stored += estimate.stored_bytes
-        puts += estimate.objects
+        puts += estimate.objects + SLIDE_PUTS
+        gets += SLIDE_GETS
         gets += len(grid_of(info.height, info.width, settled.params).tasks()) * CODEC_GETS[measured]
-        cpu += info.height * info.width / 1e6 * CODEC_MS_MPX[measured] / 1e3
-    return CodecPlan(codec, codec == config.pyramid.codec, stored, puts, round(gets), cpu, fallbacks)
+        cpu += SLIDE_CPU_S + info.height * info.width / 1e9 * (CODEC_MS_MPX[measured] + REST_MS_MPX)
+    prices, hours = config.prices, cpu / 3600
+    return CodecPlan(
+        codec=codec,
+        chosen=codec == config.pyramid.codec,
+        stored_bytes=stored,
+        puts=puts,
+        gets=round(gets),
+        cpu_hours=hours,
+        requests=(puts * prices.put_1000 + gets * prices.get_1000) / 1000,
+        cpu=hours * prices.cpu_hour,
+        month=stored / 1e9 * prices.gb_month,
+        currency=prices.currency,
+        fallbacks=fallbacks,
+    )
 
 
 def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:

@@ -467,6 +467,18 @@ def test_a_plan_sets_codecs_side_by_side(tmp_path: Path, her2: Her2) -> None:
     assert codecs["source"]["fallbacks"] == 0
     assert codecs["source"]["stored_bytes"] < codecs["zstd"]["stored_bytes"]
     assert codecs["source"]["puts"] < codecs["zstd"]["puts"]
+    one = codecs["source"]
+    assert one["requests"] == pytest.approx(one["puts"] * 5e-6 + one["gets"] * 4e-7)
+    assert one["cpu"] == pytest.approx(one["cpu_hours"] * 0.0504)
+    assert one["month"] == pytest.approx(one["stored_bytes"] * 0.023e-9)
     _, text, _ = her2("plan", manifest)
     assert "source" in text
     assert "$ a month" in text
+    (tmp_path / "c.yaml").write_text("prices: {currency: EUR, cpu_hour: 0, put_1000: 1, get_1000: 0}")
+    _, text, _ = her2("plan", manifest, "-c", str(tmp_path / "c.yaml"), "--json")
+    dear = {one["codec"]: one for one in json.loads(text)["codecs"]}["source"]
+    assert (dear["cpu"], dear["currency"]) == (0, "EUR")
+    assert dear["requests"] == pytest.approx(dear["puts"] / 1000)
+    (tmp_path / "c.yaml").write_text("prices: {gb_month: -1}")
+    code, _, said = her2("plan", manifest, "-c", str(tmp_path / "c.yaml"))
+    assert (code, "prices.gb_month is -1" in said) == (2, True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from distributed import Client, LocalCluster
 
+from flows.clusters import open_clusters
 from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
-from her2core.errors import ClusterError
+from her2core.errors import ClusterError, ConfigError
 from her2core.stages.workers import WorkerFacts
 
 GOOD = {name: str(value) for name, value in WORKER_ENVIRONMENT.items()}
@@ -44,3 +45,13 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("flows.clusters.base.version", lambda name: "9.9")
         with pytest.raises(ClusterError, match=r"and this is 9\.9"):
             check_workers(client, "tcp://there")
+
+
+def test_several_schedulers_share_a_run_by_one_parameter() -> None:
+    named = open_clusters("tcp://a:8786,tls://b:8786")
+    assert [one.title for one in named] == ["tcp://a:8786", "tls://b:8786"]
+    for wrong in ("tcp://a:8786,tcp://a:8786", "local,tcp://a:8786", "tcp://a:8786,"):
+        with pytest.raises(ConfigError, match="each once"):
+            open_clusters(wrong)
+    with pytest.raises(ConfigError, match="expected local"):
+        open_clusters("tcp://a:8786,tcp://b")

@@ -47,13 +47,27 @@ def open_cluster(cluster: str, workers: int | None = None) -> Cluster:
 
 
 def open_clusters(cluster: str, workers: int | None = None) -> list[Cluster]:
-    """The clusters that share a run's slides: one, or as many as the settings of Kubernetes say."""
-    first = open_cluster(cluster, workers)
-    return [first] * first.count
+    """The clusters that share a run's slides: schedulers, or as many as the settings of Kubernetes say.
+
+    Parameters
+    ----------
+    cluster
+        As of `open_cluster`; several schedulers with commas between them.
+    """
+    check_address(cluster)
+    named = [open_cluster(each, workers) for each in cluster.split(",")]
+    return [one for one in named for _ in range(one.count)]
 
 
 def check_address(cluster: str) -> None:
-    """Refuse what names no cluster, with `ConfigError`."""
+    """Refuse what names no cluster, with `ConfigError`; also of several, each once and a scheduler."""
+    several = cluster.split(",")
+    if len(several) > 1:
+        if len(set(several)) < len(several) or not all("://" in each for each in several):
+            raise ConfigError("cluster names several; expected addresses of schedulers, each once")
+        for each in several:
+            check_address(each)
+        return
     if cluster in ("local", KUBERNETES) or cluster.startswith(f"{KUBERNETES}:"):
         return
     if "@" in cluster or "?" in cluster:
