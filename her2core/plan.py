@@ -31,10 +31,10 @@ REST_MS_MPX = 16.0
 on a slide of 525 megapixels of real cores; glass takes less."""
 SLIDE_CPU_S = 1.7
 """Processor seconds of a slide that do not depend on its size: worker 1.4, driver, scheduler and Prefect's
-server 0.1 each. Ours, measured with bench_feed.py; see docs/scale.md."""
-SLIDE_PUTS, SLIDE_GETS = 30, 60
-"""PUT (with LIST) and GET (with HEAD) requests of a slide beside its shards: journal, records, parts, tables,
-pictures. Ours, measured there."""
+server 0.1 each. Ours, measured; on a crowded machine it was 2.9; see docs/scale.md."""
+SLIDE_PUTS, SHARD_PUTS, SHARD_GETS = 41, 0.44, 12.4
+"""PUT (with LIST) requests of a slide beside its pyramid, and PUT and GET (with HEAD) requests for each
+level-0 shard: ranges of the slide, parts. Ours: bench_store.py, a slide of 525 megapixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +188,20 @@ def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> Codec
         fallbacks += used != codec
         measured = used if used in CODEC_MS_MPX else "jpeg-90"
         stored += estimate.stored_bytes
-        puts += estimate.objects + SLIDE_PUTS
-        gets += SLIDE_GETS
-        gets += len(grid_of(info.height, info.width, settled.params).tasks()) * CODEC_GETS[measured]
+        rows, columns = grid_of(info.height, info.width, settled.params).shard_counts(0)
+        shards = rows * columns
+        puts += round(estimate.objects + SLIDE_PUTS + shards * SHARD_PUTS)
+        gets += shards * (CODEC_GETS[measured] + SHARD_GETS)
         cpu += SLIDE_CPU_S + info.height * info.width / 1e9 * (CODEC_MS_MPX[measured] + REST_MS_MPX)
-    prices, hours = config.prices, cpu / 3600
+    prices, hours, reads = config.prices, cpu / 3600, round(gets)
     return CodecPlan(
         codec=codec,
         chosen=codec == config.pyramid.codec,
         stored_bytes=stored,
         puts=puts,
-        gets=round(gets),
+        gets=reads,
         cpu_hours=hours,
-        requests=(puts * prices.put_1000 + gets * prices.get_1000) / 1000,
+        requests=(puts * prices.put_1000 + reads * prices.get_1000) / 1000,
         cpu=hours * prices.cpu_hour,
         month=stored / 1e9 * prices.gb_month,
         currency=prices.currency,
