@@ -106,7 +106,7 @@ class Viewed:
         self._records: dict[str, SlideFinished] = {}
         self._contours: OrderedDict[str, SlideContours] = OrderedDict()
         self._areas: OrderedDict[str, Answer] = OrderedDict()
-        self._outlining = threading.Lock()
+        self._making, self._outlining, self._finding = (threading.Lock() for _ in range(3))
         self._lock = threading.Lock()
         self._routes: list[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)
@@ -271,12 +271,13 @@ class Viewed:
         )
 
     def _contours_of(self, slide_id: str) -> SlideContours:
-        if slide_id not in self._contours:
-            self._contours[slide_id] = SlideContours(self._run, self.slides[slide_id])
-            while len(self._contours) > SLIDES_KEPT:
-                self._contours.popitem(last=False)
-        self._contours.move_to_end(slide_id)
-        return self._contours[slide_id]
+        with self._making:
+            if slide_id not in self._contours:
+                self._contours[slide_id] = SlideContours(self._run, self.slides[slide_id])
+                while len(self._contours) > SLIDES_KEPT:
+                    self._contours.popitem(last=False)
+            self._contours.move_to_end(slide_id)
+            return self._contours[slide_id]
 
     def _block_px(self, slide_id: str) -> int | None:
         """Edge of a block of contours; None where the slide can have none."""
@@ -284,8 +285,7 @@ class Viewed:
         if record is None or not record.cells or not can_have_contours(self.slides[slide_id]):
             return None
         try:
-            with self._outlining:
-                return self._contours_of(slide_id).block_px
+            return self._contours_of(slide_id).block_px
         except Her2Error:
             return None
 
@@ -297,14 +297,14 @@ class Viewed:
             return _lost(NO_CONTOURS)
         if int(row) * edge >= ref.shapes[0][0] or int(column) * edge >= ref.shapes[0][1]:
             return _lost("no such block")
-        cells = self._cells_of(slide_id, ref)
-        with self._outlining:  # the kernel takes all that the machine has
-            return _json(self._contours_of(slide_id).block(int(row), int(column), cells))
+        cells, contours = self._cells_of(slide_id, ref), self._contours_of(slide_id)
+        with self._outlining:  # the kernel takes all that the machine has; other slides open meanwhile
+            return _json(contours.block(int(row), int(column), cells))
 
     def _areas_of(self, slide_id: str) -> Answer:
         if self._ref(slide_id) is None:
             return _lost("no such slide")
-        with self._outlining:
+        with self._finding:
             if slide_id not in self._areas:
                 self._areas[slide_id] = _json(areas_of(self._run, self.slides[slide_id]))
                 while len(self._areas) > AREAS_KEPT:
