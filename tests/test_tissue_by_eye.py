@@ -6,9 +6,13 @@ import csv
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
 
+READ = list(
+    csv.DictReader((Path(__file__).parent / "data" / "tumour_cells_by_eye.csv").read_text().splitlines())
+)
 TISSUES = {"tumour", "stroma", "lymphocytes", "benign", "muscle", "necrosis", "artefact"}
 ROWS = list(csv.DictReader((Path(__file__).parent / "data" / "tissue_by_eye.csv").read_text().splitlines()))
 BY_IMAGE = {image: list(rows) for image, rows in groupby(ROWS, key=lambda row: row["image"])}
@@ -53,3 +57,33 @@ def test_shapes_have_an_area_and_lie_in_the_image(image: str) -> None:
 
 def test_every_tissue_is_drawn_for_certain() -> None:
     assert {row["tissue"] for row in ROWS if row["certain"] == "1"} == TISSUES
+
+
+CORES = sorted(image for image in BY_IMAGE if "-" in image)
+
+
+def test_as_many_single_cells_were_read_in_every_core() -> None:
+    assert sorted({mark["image"] for mark in READ}) == CORES
+    assert all(sum(mark["image"] == core for mark in READ) == 130 for core in CORES)
+    assert {mark["tumour"] for mark in READ} == {"0", "1", ""}
+    assert len({(mark["image"], mark["y_px0"], mark["x_px0"]) for mark in READ}) == len(READ)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_what_is_drawn_for_certain_is_what_was_read_blind_cell_by_cell(core: str) -> None:
+    """Of cells drawn and read as either, nine in ten are read as they are drawn."""
+    marks = [mark for mark in READ if mark["image"] == core and mark["tumour"]]
+    x, y = (np.array([float(mark[axis]) for mark in marks]) + 0.5 for axis in ("x_px0", "y_px0"))
+    first, *others = BY_IMAGE[core]
+    tissue, certain = (
+        np.full(len(marks), first["tissue"], "U11"),
+        np.full(len(marks), first["certain"] == "1"),
+    )
+    for row in others:
+        inside = shapely.contains_xy(drawn(row), x, y)
+        tissue[inside], certain[inside] = row["tissue"], row["certain"] == "1"
+    read = np.array([mark["tumour"] == "1" for mark in marks])
+    for kind in (True, False):
+        here = certain & ((tissue == "tumour") == kind)
+        assert here.sum() >= 10
+        assert (read[here] == kind).mean() >= 0.85
