@@ -78,7 +78,8 @@ class Sites(ast.NodeVisitor):
         self.found: list[Mutant] = []
 
     def _offset(self, line: int | None, column: int | None) -> int:
-        assert line is not None and column is not None
+        if line is None or column is None:
+            raise ValueError("a node without a place")
         return self._lines[line - 1] + column
 
     def _note(self, line: int, start: int, end: int, new: str) -> None:
