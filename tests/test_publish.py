@@ -17,6 +17,7 @@ from her2core import publish as publishing
 from her2core.cohort import CohortSummary
 from her2core.config import load_config
 from her2core.heterogeneity.metrics import Metric, Status
+from her2core.lake import packed
 from her2core.lake.batches import SlideTable, read_members
 from her2core.lake.schema import CELLS, HETEROGENEITY, SLIDES, Table
 from her2core.lake.tables import open_table
@@ -290,3 +291,35 @@ def test_a_run_names_the_files_of_regions_and_nuclei_with_their_identities(tmp_p
     assert {name: said[name] for name in wanted} == wanted
     unread = input_of(plain, "digest", {})
     assert (unread["roi_uri"], unread["roi"], unread["cells"]) == ("a.geojson", None, None)
+
+
+def test_portions_keep_cases_and_patients_together() -> None:
+    def row(slide: str, case: str, patient: str | None = None) -> SlideRow:
+        return SlideRow(slide, case, "x", Assay.IHC, patient_id=patient)
+
+    rows = [row("a", "c1"), row("b", "c2", "p"), row("c", "c3"), row("d", "c1", "p"), row("e", "c4", "c3")]
+    assert list(publishing._together(rows, 2)) == [["a", "b", "d"], ["c", "e"]]
+    assert list(publishing._together(rows, 100)) == [["a", "b", "d", "c", "e"]]
+    assert list(publishing._together([], 2)) == []
+
+
+def test_rows_that_are_kept_packed_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "CHUNK_ROWS", 32)
+    gathered = packed.Gathered(HETEROGENEITY)
+    rows = [
+        {"slide_id": f"s{n}", "case_id": "c", "metric": "m", "value": n / 7, "low": None, "high": None,
+         "n": n, "status": "ok", "scale_um": None, "label": None}
+        for n in range(70)
+    ]  # fmt: skip
+    for start in range(0, 70, 10):
+        gathered.add(rows[start : start + 10])
+    found = packed.ArrowRows(gathered.rows())
+    assert list(found) == rows
+    assert (found[3], found[-1], found[1:3], len(found)) == (rows[3], rows[-1], rows[1:3], 70)
+    with pytest.raises(IndexError):
+        found[70]
+    with pytest.raises(ValueError, match="columns"):
+        gathered.add([{"slide_id": "s"}] * 40)
+    one: packed.Packed[SlideRow] = packed.Packed()
+    one["s0"] = ROWS[0]
+    assert (one["s0"], "s0" in one, "s1" in one, len(one)) == (ROWS[0], True, False, 1)
