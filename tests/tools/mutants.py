@@ -39,6 +39,7 @@ LAST = ["tests/test_stage_versions.py"]
 """What every stage makes of one small slide: slow, and fails for most changes of a kernel."""
 TESTS = {
     "scoring": [
+        "tests/test_thresholds.py",
         "tests/test_scores.py",
         "tests/test_signal_filter.py",
         "tests/test_tumour.py",
@@ -147,10 +148,13 @@ def tests_of(mutant: Mutant) -> list[str]:
     return next(tests for room, tests in TESTS.items() if mutant.path.startswith(f"her2core/{room}"))
 
 
-def forget_compiled(tree: Path) -> None:
-    """Remove the compiled kernels of a tree: Numba compares a function's own file, not those it calls."""
-    for index in (tree / "her2core" / "kernels").rglob("*.nb[ic]"):
-        index.unlink()
+def forget_compiled(tree: Path, mutant: Mutant) -> None:
+    """Remove what is compiled of a mutant and its callers: Numba looks at a function's own file alone."""
+    folder = (tree / mutant.path).parent
+    if folder.name == "points":  # kernels call it as well
+        folder = folder.parent
+    for compiled in folder.rglob("*.nb[ic]"):
+        compiled.unlink()
 
 
 def survives(tree: Path, mutant: Mutant) -> bool:
@@ -161,13 +165,13 @@ def survives(tree: Path, mutant: Mutant) -> bool:
     compiled = "/kernels/" in mutant.path or "/points/" in mutant.path
     try:
         if compiled:
-            forget_compiled(tree)
+            forget_compiled(tree, mutant)
         return all(passes(tree, tests) for tests in (tests_of(mutant), LAST))
     finally:
         file.write_bytes(kept)
         os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # what is compiled of it stays known
         if compiled:
-            forget_compiled(tree)
+            forget_compiled(tree, mutant)
 
 
 def passes(tree: Path, tests: Sequence[str]) -> bool:
