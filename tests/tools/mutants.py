@@ -10,9 +10,9 @@ mutant is tried in a copy of the tree: the tests of its room first, then the pin
 mutant that every test passes is printed: a number that nothing holds. docs/testing.md gives the figures.
 
 What is changed: a number that decides becomes four thirds of itself (whole numbers below 4 become one more),
-and of a comparison the bound changes sides (``<`` becomes ``<=``); in kernels, whose reals never lie on a
-bound, the comparison is turned round (``<`` becomes ``>=``). Left alone: 0, 1 and -1, indexes, shapes,
-defaults of names in messages, annotations and text.
+and a comparison is turned round (``<`` becomes ``>=``); in guidelines, whose percentages and ratios are exact
+and lie on their bounds, equality changes sides instead (``<`` becomes ``<=``).
+Left alone: 0, 1 and -1, guards, indexes, annotations, messages.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Sites(ast.NodeVisitor):
         self._note(node.lineno, start, end, repr(round(new) if isinstance(value, int) else new))
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        swaps = TURNED if "/kernels/" in self._path else BOUNDS
+        swaps = BOUNDS if "/guidelines/" in self._path else TURNED
         left: ast.expr = node.left
         for operator, right in zip(node.ops, node.comparators, strict=True):
             kind = type(operator)
