@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ConfigError, StoreError
@@ -32,6 +31,7 @@ def background_command(
     as_json: Json = False,
 ) -> None:
     """Propose the light through glass for slides that show none, from slides of the same scanner that do."""
+    from flows.show import row_table
     from her2core.analysis.background import complete_manifest, propose
     from her2core.storage.store import Store
 
@@ -52,7 +52,8 @@ def background_command(
         batches = [asdict(one) | {"proposed": one.text or None} for one in found]
         typer.echo(json.dumps({"batches": batches, "manifest": out, "filled": filled}, indent=1))
         return
-    console.print(_table(found))
+    console.print("Light through empty glass, by batch")
+    console.print(row_table(_rows(found), console.width))
     if out is not None:
         console.print(f"{out}: background of {filled} slides. Look at it, then run with it.", soft_wrap=True)
     console.print("Research use only, not for diagnosis.", highlight=False)
@@ -63,18 +64,21 @@ def _folder(uri: str) -> str:
     return folder or ("/" if uri.startswith("/") else ".")
 
 
-def _table(found: tuple[Proposal, ...]) -> Table:
-    columns = ("assay", "scanner", "laboratory", "with glass", "R;G;B", "off by", "without", "proposed")
-    shown = Table(*columns, box=None, title="Light through empty glass, by batch", title_justify="left")
+def _rows(found: tuple[Proposal, ...]) -> list[dict[str, str]]:
+    rows = []
     for one in found:
+        why = ""
+        if one.lacking:
+            why = (
+                f"proposed for {_named(one.lacking)}" if one.text else f"{one.refused}: {_named(one.lacking)}"
+            )
+        if one.outshone:
+            why += f"; brighter than this glass, not given: {_named(one.outshone)}"
         levels = "–" if one.background is None else ";".join(f"{level:g}" for level in one.background)
         off = "–" if one.off is None else f"{one.off:g}"
-        said = one.text or (one.refused if one.lacking else "–")
-        if one.outshone:
-            said += f"; brighter than this glass, not given: {_named(one.outshone)}"
-        batch = (one.assay, one.scanner or "–", one.laboratory or "–")
-        shown.add_row(*batch, str(one.with_glass), levels, off, _named(one.lacking), said)
-    return shown
+        batch = {"assay": one.assay, "scanner": one.scanner or "–", "laboratory": one.laboratory or "–"}
+        rows.append({**batch, "with glass": str(one.with_glass), "R;G;B": levels, "off by": off, "why": why})
+    return rows
 
 
 def _named(slides: tuple[str, ...]) -> str:

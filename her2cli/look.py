@@ -145,5 +145,11 @@ def show_plan(rows: Sequence[SlideRow], config: Config, as_json: bool) -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if codecs := plan.codec_cells():
             console.print(row_table(codecs, console.width))
-            console.print("a whole run by pyramid.codec, if all is tissue, at the configuration's prices")
+            console.print(
+                "* chosen (pyramid.codec); as lz4: slides that the codec cannot hold, stored so.\n"
+                "A whole run, if all is tissue: its requests, its processor time, and keeping its\n"
+                "pyramids for a month, at the configuration's prices.",
+                highlight=False,
+                soft_wrap=True,
+            )
     raise typer.Exit(PARTIAL if plan.problems else OK)

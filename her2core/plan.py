@@ -68,15 +68,15 @@ class CodecPlan:
     def cells(self, source_bytes: int) -> dict[str, str]:
         """The codec as a line of a table."""
         return {
-            "codec": self.codec + (" (chosen)" if self.chosen else ""),
+            "codec": self.codec + (" *" if self.chosen else ""),
             "pyramids": f"{_size(self.stored_bytes)} (×{self.stored_bytes / max(source_bytes, 1):.1f})",
             "PUT": f"{self.puts:,}",
             "GET": f"{self.gets:,}",
             "CPU": _time(self.cpu_hours * 3600),
-            f"{self.currency} requests": f"{self.requests:.2f}",
+            f"{self.currency} S3": f"{self.requests:.2f}",
             f"{self.currency} CPU": f"{self.cpu:.2f}",
-            f"{self.currency} a month": f"{self.month:.2f}",
-            f"as {FALLBACK}": f"{self.fallbacks} slides" if self.fallbacks else "–",
+            f"{self.currency}/month": f"{self.month:.2f}",
+            "as lz4": str(self.fallbacks) if self.fallbacks else "–",
         }
 
 
