@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -22,6 +24,8 @@ EXIT_CODES = (
 )
 PIPED_WIDTH = 200
 """Columns of what is written to a file or a pipe, unless COLUMNS is set. Ours."""
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 app = typer.Typer(
     name="her2",
@@ -38,6 +42,23 @@ def _width() -> int | None:
     if told.isdecimal() and 0 < int(told) < 10_000:
         return int(told)
     return None if sys.stdout.isatty() else PIPED_WIDTH
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt once, also where whoever started us ignores SIGINT."""
+    before = {number: signal.signal(number, _stop) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for each in STOPS:  # what is being ended takes its time
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 console = Console(width=_width())

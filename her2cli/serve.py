@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, app, say
+from her2cli.common import EXIT_CODES, app, ending_in_order, say
 
 HOME = Path("~/.her2")
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @app.command("serve", epilog=EXIT_CODES)
@@ -28,20 +25,15 @@ def serve_command(
 
     named = read_cohorts(cohorts)
     prepare_environment()
-    for number in STOPS:
-        signal.signal(number, _stop)
     say("starting Prefect")
-    with suppress(KeyboardInterrupt), served(named, home.expanduser(), port, cohorts) as running:
+    with (
+        ending_in_order(),
+        suppress(KeyboardInterrupt),
+        served(named, home.expanduser(), port, cohorts) as running,
+    ):
         for cohort in named:
             when = f"{cohort.cron} {cohort.timezone}" if cohort.active else "paused"
             say(f"{cohort.name}: {when}")
         say(f"Prefect: {running.api.removesuffix('/api')}; logs: {running.home}")
         running.watch()
     say("stopped")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End in order, once: what is terminated takes its time."""
-    for each in STOPS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
+from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, ending_in_order
 from her2core.errors import ConfigError
 
 
@@ -31,7 +32,7 @@ def view_command(
         server = ViewerServer(store, port)
     except OSError as error:
         raise ConfigError(f"--port {port} cannot be used: {error.strerror}; 0 takes a free one") from error
-    with server:
+    with ending_in_order(), suppress(KeyboardInterrupt), server:
         n = len(server.viewed.slides)
         if as_json:
             typer.echo(json.dumps({"address": server.address, "slides": n}))
@@ -44,7 +45,4 @@ def view_command(
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
         if browser:
             webbrowser.open(server.address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+        server.serve_forever()
