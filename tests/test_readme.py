@@ -70,7 +70,9 @@ def test_commands_are_understood(page: Path) -> None:
         elif program == "make":
             assert set(words) <= set(targets)
         elif program == "python":
-            assert (ROOT / words[0]).exists()
+            module = words[0] == "-m"
+            file = f"{words[1].replace('.', '/')}.py" if module else words[0]
+            assert (ROOT / file).exists()
         else:
             assert program in OTHER_TOOLS, line
 
