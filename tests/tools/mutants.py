@@ -45,6 +45,8 @@ TESTS = {
         "tests/test_tumour.py",
         "tests/test_ish.py",
         "tests/test_neighbours.py",
+        "tests/test_learn_tumour.py",
+        "tests/test_pattern.py",
         "tests/test_cases.py",
     ],
     "guidelines": ["tests/test_guideline.py", "tests/test_guideline_ish.py", "tests/test_cases.py"],
