@@ -45,13 +45,9 @@ from her2cli import (  # noqa: F401
 )
 
 # isort: split
-from botocore.exceptions import BotoCoreError
-
 from flows.environment import ServerError
 from her2cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, Talk, app, complain
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
-from her2core.storage.s3 import endpoint_from_environment
-from her2core.storage.s3check import outage
 from her2core.text import cleaned
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
@@ -67,11 +63,26 @@ def main() -> None:
         _fail(error, BAD_INPUT)
     except (StoreError, ClusterError, ServerError) as error:
         _fail(error, UNUSABLE)
-    except (OSError, BotoCoreError) as error:
-        gone = outage(error, "the store", endpoint_from_environment())  # in the middle of a verb
+    except Exception as error:
+        gone = _outage(error)
         if gone is None:
             raise
         _fail(gone, UNUSABLE)
+
+
+def _outage(error: Exception) -> StoreError | None:
+    """What to say of a store that went away in the middle of a verb; None for any other error.
+
+    Its client is loaded now, and not on the way to every verb.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    from her2core.storage.s3 import endpoint_from_environment
+    from her2core.storage.s3check import outage
+
+    if not isinstance(error, OSError | BotoCoreError):
+        return None
+    return outage(error, "the store", endpoint_from_environment())
 
 
 def _fail(error: Her2Error, code: int) -> None:

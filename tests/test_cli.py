@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from botocore.exceptions import EndpointConnectionError
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -31,6 +34,7 @@ from her2core.storage.store import Store
 from tests.helpers.jpegslides import FLAVOURS, write_flavour
 
 Her2 = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -427,6 +431,35 @@ def test_notes_are_not_said_with_q(folder: Path, her2: Her2, words: tuple[str, .
     code, text, said = her2(*words, "manifest", str(folder / "sub"))
     assert (code, text.count("\n")) == (0, 4)
     assert ("3 slides" in said) is notes
+
+
+def test_help_loads_only_what_prints_it() -> None:
+    code = "import sys, her2cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {"botocore", "dask", "deltalake", "fsspec", "numpy", "prefect", "pyarrow", "pydantic", "zarr"}
+    assert "typer" in loaded.stdout.split()
+    assert not heavy & {*loaded.stdout.split()}
+
+
+def test_an_outage_in_the_middle_of_a_verb_ends_in_words_and_other_errors_do_not(
+    her2: Her2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: Exception) -> None:
+        def raising() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", raising)
+
+    fail(EndpointConnectionError(endpoint_url="http://127.0.0.1:9"))
+    code, _, said = her2("status", "s3://bucket/out")
+    assert code == cli.UNUSABLE
+    assert "the store at" in said
+    for other in (PermissionError(13, "Permission denied"), KeyError("slides")):
+        fail(other)
+        with pytest.raises(type(other)):
+            cli.main()
 
 
 def test_help_tells_exit_codes_and_completion() -> None:
