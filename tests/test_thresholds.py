@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from her2core.scoring.copynumber import CopyPopulations
 from her2core.scoring.ish_copies import cluster_copies, single_signal
-from her2core.scoring.mixture import MIN_DELTA_BIC, MIN_WEIGHT
+from her2core.scoring.mixture import Populations
 from her2core.scoring.signal_filter import PALE, WEAK, SignalFilter, Signals
 
 
@@ -86,5 +87,22 @@ def test_a_peak_of_single_signals_has_half_the_height_of_the_highest(singles: in
     assert single_signal(np.array([100.0] * singles + [800.0] * 100)) == pytest.approx(found)
 
 
-def test_two_populations_need_a_tenfold_bic_and_a_twentieth_of_the_cells() -> None:
-    assert (MIN_DELTA_BIC, MIN_WEIGHT) == (10.0, 0.05)  # Kass and Raftery 1995; CAP 2009
+@pytest.mark.parametrize(
+    ("gain", "share", "apart", "two", "separated"),
+    [
+        (9.9, 0.06, 2.1, False, False),
+        (10.1, 0.06, 2.1, True, True),
+        (10.1, 0.049, 2.1, False, False),
+        (10.1, 0.051, 2.1, True, True),
+        (10.1, 0.06, 1.9, True, False),
+    ],
+)
+def test_two_populations_need_ten_of_bic_and_a_twentieth_of_the_cells_and_copies_a_distance_of_two(
+    gain: float, share: float, apart: float, two: bool, separated: bool
+) -> None:
+    """Kass and Raftery 1995; CAP 2009; Ashman 1994. Which population is the smaller makes no difference."""
+    for weights in ((share, 1 - share), (1 - share, share)):
+        stain = Populations(np.array(weights), np.array([0.1, 0.6]), np.array([0.05, 0.05]), np.array(gain))
+        assert bool(stain.two) == two
+        copies = CopyPopulations((2.0, 8.0), (1.0, 1.0), weights, gain, apart)
+        assert copies.separated == separated
