@@ -85,7 +85,7 @@ def test_a_gate_waits_ten_minutes_and_then_nobody_waits(
 
 
 def test_one_request_that_fails_beside_others_is_given_up_sooner_and_shuts_nobody_out(
-    clock: Callable[[float], None],
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     gate, error = Gate("the store at x", "read"), OSError("odd object")
     clock(230.0)
@@ -94,6 +94,23 @@ def test_one_request_that_fails_beside_others_is_given_up_sooner_and_shuts_nobod
     clock(242.0)
     assert not gate.is_worth_waiting(1.0, error)
     assert gate.is_worth_waiting(241.0, error)
+    assert caplog.messages == [
+        "the store at x answers others, but one request to read has failed for 241 s (odd object), "
+        "and is given up"
+    ]
+
+
+def test_requests_in_flight_when_an_outage_begins_wait_as_long_as_any(clock: Callable[[float], None]) -> None:
+    """One beside them was still answered."""
+    gate, error = Gate("the store at x", "write", answered=0.0), OSError("gone")
+    clock(2.0)
+    gate.let_through()
+    for second in range(12, 602, 10):
+        clock(second)
+        assert gate.is_worth_waiting(1.0, error), second
+    clock(603.0)
+    assert not gate.is_worth_waiting(1.0, error)
+    assert not gate.is_worth_waiting(602.0, error)
 
 
 @pytest.mark.parametrize(

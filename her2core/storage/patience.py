@@ -29,6 +29,9 @@ PATIENCE_S = 600.0
 primary is back within; a slide may take `run.slide_timeout_s`, 36 times as long."""
 ALONE_S = 240.0
 """How long one request is made again while the store answers others. Ours."""
+LATELY_S = 60.0
+"""A store that has answered within this time answers others. Ours: four of the longest pauses; requests that
+were on their way when an outage began, beside one that was answered, are not taken for odd ones."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 """Pauses between tries, beside those of botocore within a try. Ours."""
 SAY_AFTER_S, SAY_EVERY_S = 20.0, 120.0
@@ -90,21 +93,27 @@ class Gate:
             When it was made first.
         """
         now = time.monotonic()
-        since = now - begun
+        since, silent = now - begun, now - max(begun, self.answered)
         if self.shut:
             return False
-        if since > (PATIENCE_S if self.answered < begun else ALONE_S):
-            self.shut = self.answered < begun
+        if silent > PATIENCE_S:
+            self.shut = True
             log.warning(
                 "%s has let us %s nothing for %.0f s (%s), and is given up",
+                self.name, self.deed, silent, _words(error),
+            )  # fmt: skip
+            return False
+        if since > ALONE_S and silent < LATELY_S:
+            log.warning(
+                "%s answers others, but one request to %s has failed for %.0f s (%s), and is given up",
                 self.name, self.deed, since, _words(error),
             )  # fmt: skip
             return False
-        if since > SAY_AFTER_S and (self.said is None or now - self.said > SAY_EVERY_S):
+        if silent > SAY_AFTER_S and (self.said is None or now - self.said > SAY_EVERY_S):
             self.said = now
             log.warning(
                 "%s has let us %s nothing for %.0f s (%s); it is waited for up to %.0f s",
-                self.name, self.deed, since, _words(error), PATIENCE_S,
+                self.name, self.deed, silent, _words(error), PATIENCE_S,
             )  # fmt: skip
         return True
 
