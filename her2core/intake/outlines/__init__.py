@@ -19,17 +19,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from her2core.intake.outlines.read import check_outlines, outlines_identity, read_outlines
 
-_HOMES = {
-    "check_outlines": "read",
-    "outlines_identity": "read",
-    "read_outlines": "read",
-}
-
 __all__ = ["check_outlines", "outlines_identity", "read_outlines"]
 
 
 def __getattr__(name: str) -> Any:
     """Load what is asked for: a run's driver names much that only its workers use."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.read"), name)

@@ -26,21 +26,11 @@ if TYPE_CHECKING:
         roi_identity,
     )
 
-_HOMES = {
-    "DrawnTissue": "read",
-    "PolygonRoi": "read",
-    "ReadRoi": "read",
-    "Roi": "read",
-    "read_roi": "read",
-    "read_tissue": "read",
-    "roi_identity": "read",
-}
-
 __all__ = ["DrawnTissue", "PolygonRoi", "ReadRoi", "Roi", "read_roi", "read_tissue", "roi_identity"]
 
 
 def __getattr__(name: str) -> Any:
     """Load what is asked for: a run's driver names much that only its workers use."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.read"), name)
