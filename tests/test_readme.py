@@ -124,6 +124,10 @@ def test_the_demo_is_shown_with_all_its_slides() -> None:
     ish = [line.split()[0] for line in shown.splitlines() if line.split() and line.split()[0] in ISH_IDS]
     assert ish == ISH_IDS
     assert f"of {len(ISH_IDS)} ISH slides the planted group" in shown
+    columns = [(5, 6, "3+ cells"), (7, 8, "stained")]
+    off = {name: max(abs(float(row[a]) - float(row[b])) for row in rows) for a, b, name in columns}
+    limits = f"by up to {off['stained']:.1f} points of stained and {off['3+ cells']:.1f} of 3+ cells"
+    assert limits in README.read_text(encoding="utf-8")
     header = next(line for line in shown.splitlines() if "planted score" in line)
     assert re.split(r"\s{2,}", header.strip()) == DEMO_COLUMNS
 
