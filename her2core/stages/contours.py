@@ -2,7 +2,7 @@
 
 They are what the cells were measured on, written by the task that measures them: nucleus, contour, and the
 stain along it, ray by ray. All are whole numbers of the kernel's steps, so nothing is lost by storing them;
-a cell takes about 55 bytes. Each work unit writes one Parquet file, in the order of ``cell_id``.
+a cell takes about 53 bytes. Each work unit writes one Parquet file, in the order of ``cell_id``.
 
 ::
 
