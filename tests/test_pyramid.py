@@ -31,7 +31,7 @@ from her2core.pyramid.writer import (
     estimate_size,
     finalise,
     grid_of,
-    shard_done,
+    shards_done,
     write_shard,
     write_top,
 )
@@ -352,11 +352,11 @@ def test_a_task_that_died_before_its_last_write_is_not_seen_as_done(
         writes.clear()
         with pytest.raises(Killed):
             write_shard(reader, store, PATH, grid, params, (0, 0))
-        assert not shard_done(store, PATH, grid, (0, 0))
+        assert (0, 0) not in shards_done(store, PATH, grid)
     allowed = grid.band
     writes.clear()
     write_shard(reader, store, PATH, grid, params, (0, 0))
-    assert shard_done(store, PATH, grid, (0, 0))
+    assert (0, 0) in shards_done(store, PATH, grid)
     assert writes[-1] == f"{PATH}/0/c/0/0/0"
     assert {path.split("/")[2] for path in writes} == {"0", "1", "2"}
 
@@ -388,7 +388,7 @@ def test_killed_in_the_middle_the_done_shards_are_whole(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8)
     store, params = Store(tmp_path), PyramidParams(64, 256)
     grid = grid_of(2048, 2048, params)
-    done = [task for task in grid.tasks() if shard_done(store, PATH, grid, task)]
+    done = shards_done(store, PATH, grid)
     assert 12 <= len(done) < len(grid.tasks())
     ref = PyramidRef(PATH, "", grid.shapes, 64, 256, 0.25, "blosc-lz4", 0, 0)
     for task in done:
@@ -460,9 +460,9 @@ def test_on_s3(s3: Bucket) -> None:
     params = PyramidParams(32, 128)
     grid = grid_of(300, 260, params)
     for task in grid.tasks():
-        assert not shard_done(store, PATH, grid, task)
+        assert task not in shards_done(store, PATH, grid)
         write_shard(MemoryReader(image), store, PATH, grid, params, task)
-        assert shard_done(store, PATH, grid, task)
+        assert task in shards_done(store, PATH, grid)
     write_top(store, PATH, grid, params)
     ref = finalise(store, PATH, grid, params, identity="1-x", mpp=0.25)
     assert ref.objects == len(store.list(PATH, recursive=True))

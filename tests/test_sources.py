@@ -18,7 +18,7 @@ from her2core.errors import Reason, ScratchError, SlideError, StoreError
 from her2core.params import PyramidParams, RoiParams
 from her2core.phantom import PhantomSpec, plant
 from her2core.phantom.slides import write_slide
-from her2core.pyramid.writer import grid_of, shard_done
+from her2core.pyramid.writer import grid_of, shards_done
 from her2core.records import Assay, SlideRow
 from her2core.stages import prepare
 from her2core.storage import sources
@@ -279,11 +279,11 @@ def test_a_slide_replaced_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     store, grid = Store(tmp_path / "out"), grid_of(256, 512, params)
     path.touch()
     prepare.shard(source, store, "p", grid, params, (0, 0))
-    assert shard_done(store, "p", grid, (0, 0))
+    assert (0, 0) in shards_done(store, "p", grid)
     other = tmp_path / "other.tif"
     write_slide(other, plant(PhantomSpec(seed=2, height_px=256, width_px=512)))
     other.replace(path)
     with pytest.raises(SlideError, match="replaced while it was read") as caught:
         prepare.shard(source, store, "p", grid, params, (0, 1))
     assert caught.value.reason == Reason.FILE_CHANGED
-    assert not shard_done(store, "p", grid, (0, 1))
+    assert (0, 1) not in shards_done(store, "p", grid)

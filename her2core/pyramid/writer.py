@@ -194,11 +194,6 @@ def convert(
     )
 
 
-def shard_done(store: Store, path: str, grid: Grid, task: tuple[int, int]) -> bool:
-    """Whether a task has written everything it writes."""
-    return store.exists(shard_key(path, 0, *grid.last_shard(*task)))
-
-
 def shards_done(store: Store, path: str, grid: Grid) -> frozenset[tuple[int, int]]:
     """All tasks that have written everything they write, by one listing."""
     folder = shard_key(path, 0, 0, 0).rsplit("/", 2)[0]
