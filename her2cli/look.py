@@ -147,8 +147,8 @@ def show_plan(rows: Sequence[SlideRow], config: Config, as_json: bool) -> None:
             console.print(row_table(codecs, console.width))
             console.print(
                 "* chosen (pyramid.codec); as lz4: slides that the codec cannot hold, stored so.\n"
-                "A whole run, if all is tissue: its requests, its processor time, and keeping its\n"
-                "pyramids for a month, at the configuration's prices.",
+                "A whole run, if three fifths is tissue: its requests, its processor time, and\n"
+                "keeping its pyramids for a month, at the configuration's prices.",
                 highlight=False,
                 soft_wrap=True,
             )

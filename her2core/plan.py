@@ -19,16 +19,14 @@ from her2core.records import SlideInfo, SlideRow
 from her2core.scoring.keyed import Judging
 from her2core.stages.failures import failure_of
 
-CPU_MPX_S = 17.0
-"""Megapixels a core-second from file to rows, on tissue: the measured order of size (see benchmarks/)."""
 CODEC_MS_MPX = {"source": 13.2, "blosc-lz4": 15.8, "zstd": 20.2, "jpeg-90": 17.9, "htj2k": 58.5}
 """Milliseconds a core takes for a megapixel that is converted and read again. Ours: bench_codecs.py on tissue
 cores laid out as a JPEG slide of 131 megapixels; slides of JPEG 2000 take four times as long to read."""
 CODEC_GETS = {"source": 2.2, "blosc-lz4": 9.8, "zstd": 8.6, "jpeg-90": 5.1, "htj2k": 7.7}
 """GET requests for each level-0 shard that cells are measured on. Ours, measured there."""
 REST_MS_MPX = 16.0
-"""Milliseconds a core takes for a megapixel beside that: cells 10.3, profile 2.3, slide 3.4. Ours, measured
-on a slide of 525 megapixels of real cores; glass takes less."""
+"""Milliseconds a core takes for a megapixel beside that, glass included: cells 10.3, profile 2.3, slide 3.4.
+Ours, measured on a mosaic of real cores of 525 megapixels, three fifths of it tissue; glass takes less."""
 SLIDE_CPU_S = 1.7
 """Processor seconds of a slide that do not depend on its size: worker 1.4, driver, scheduler and Prefect's
 server 0.1 each. Ours, measured; on a crowded machine it was 2.9; see docs/scale.md."""
@@ -46,7 +44,7 @@ class CodecPlan:
     stored_bytes
         Size of the pyramids; tables and pictures are some percent of it.
     cpu_hours
-        Of all processes, from slides to tables; an upper bound, as if all of it were tissue.
+        Of all processes, from slides to tables, where three fifths of a slide are tissue; more takes longer.
     requests, cpu, month
         Price of the run's requests, of its processor time, and of keeping the pyramids for a month.
     fallbacks
@@ -150,8 +148,7 @@ class CohortPlan:
             f"{sum(s.tasks for s in self.slides):,} shard tasks, "
             f"{sum(s.chunks for s in self.slides):,} chunks, {sum(s.objects for s in self.slides):,} objects",
             f"{_size(source)} of slides become about {_size(stored)} of pyramids",
-            f"about {_time(sum(s.cpu_s for s in self.slides))} of CPU time if all of it is tissue "
-            f"(estimate: {CPU_MPX_S:.0f} MP/s a core)",
+            f"about {_time(sum(s.cpu_s for s in self.slides))} of CPU time if three fifths of it is tissue",
         ]
 
 
@@ -174,7 +171,7 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
 
 
 def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> CodecPlan:
-    """What slides take with a codec; of a quality of JPEG that was not measured, as with 90."""
+    """What slides take with a codec."""
     stored, puts, gets, cpu, fallbacks = 0, 0, 0.0, 0.0, 0
     for info in infos:
         params, used = replace(config.pyramid, codec=codec), codec
@@ -186,13 +183,12 @@ def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> Codec
         settled = settle(info, params)
         used = FALLBACK if settled.fallback else used
         fallbacks += used != codec
-        measured = used if used in CODEC_MS_MPX else "jpeg-90"
         stored += estimate.stored_bytes
         rows, columns = grid_of(info.height, info.width, settled.params).shard_counts(0)
         shards = rows * columns
         puts += round(estimate.objects + SLIDE_PUTS + shards * SHARD_PUTS)
-        gets += shards * (CODEC_GETS[measured] + SHARD_GETS)
-        cpu += SLIDE_CPU_S + info.height * info.width / 1e9 * (CODEC_MS_MPX[measured] + REST_MS_MPX)
+        gets += shards * (CODEC_GETS[_measured(used)] + SHARD_GETS)
+        cpu += _cpu_s(info, used)
     prices, hours, reads = config.prices, cpu / 3600, round(gets)
     return CodecPlan(
         codec=codec,
@@ -207,6 +203,16 @@ def _plan_codec(infos: Sequence[SlideInfo], config: Config, codec: str) -> Codec
         currency=prices.currency,
         fallbacks=fallbacks,
     )
+
+
+def _measured(codec: str) -> str:
+    """A codec that was measured: of JPEG of another quality, that of 90."""
+    return codec if codec in CODEC_MS_MPX else "jpeg-90"
+
+
+def _cpu_s(info: SlideInfo, codec: str) -> float:
+    """Processor seconds of a slide that is stored with a codec."""
+    return SLIDE_CPU_S + info.height * info.width / 1e9 * (CODEC_MS_MPX[_measured(codec)] + REST_MS_MPX)
 
 
 def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:
@@ -225,7 +231,8 @@ def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:
             check_outlines(row.cells_uri, config.run.endpoint_url)
     except (Her2Error, OSError, BotoCoreError) as error:
         return SlidePlan(row.slide_id, problem=str(failure_of(error))), None
-    grid = grid_of(info.height, info.width, settle(info, config.pyramid).params)
+    settled = settle(info, config.pyramid)
+    grid = grid_of(info.height, info.width, settled.params)
     chunks = 0
     for level in grid.stored:
         (height, width), chunk = grid.level_shape(level), grid.chunk_px(level)
@@ -240,7 +247,7 @@ def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:
         objects=grid.objects,
         source_bytes=info.size_bytes,
         pyramid_bytes=estimate.stored_bytes,
-        cpu_s=info.height * info.width / 1e6 / CPU_MPX_S,
+        cpu_s=_cpu_s(info, FALLBACK if settled.fallback else config.pyramid.codec),
         doubt=f"region doubtful: {'; '.join(doubts)}" if doubts else "",
     )
     return slide, info

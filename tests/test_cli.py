@@ -496,7 +496,10 @@ def test_a_plan_sets_codecs_side_by_side(tmp_path: Path, her2: Her2) -> None:
     code, text, _ = her2("plan", manifest, "-c", str(tmp_path / "c.yaml"), "--json")
     codecs = {one["codec"]: one for one in json.loads(text)["codecs"]}
     assert code == 0
-    assert [one["codec"] for one in codecs.values() if one["chosen"]] == ["jpeg-80"]
+    (chosen,) = (one for one in codecs.values() if one["chosen"])
+    assert chosen["codec"] == "jpeg-80"
+    (slide,) = json.loads(text)["slides"]
+    assert slide["cpu_s"] == pytest.approx(chosen["cpu_hours"] * 3600)  # one estimate, not two
     assert codecs["source"]["fallbacks"] == 0
     assert codecs["source"]["stored_bytes"] < codecs["zstd"]["stored_bytes"]
     assert codecs["source"]["puts"] < codecs["zstd"]["puts"]
