@@ -20,27 +20,25 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _home = pytest.StashKey[str]()
 
-SLOW = frozenset(
+COMPILE = frozenset(
     """
-    between biopsy blur cli cluster contours_by_eye contours_kept cube dapi_share dish export fanout
-    fields_picture fluorescence gc ghosts heterogeneity hostile ihc_kernel ingest_flow ish ish_kernel
-    ish_phantom ish_real jackknife kubernetes lanes layout learn_tumour maintain neighbours outcome
-    outlines pattern phantom picture picture_cohort picture_ish picture_regions profile publish pyramid
-    python_api qc queries readme real_images regions report report_browser report_compare run server
-    source_codec sources spatial spots stage_versions stain storage tissue_by_eye viewer zarrita
+    cluster contours_by_eye contours_kept dapi_share dish export fields_picture fluorescence ihc_kernel
+    ingest_flow ish_kernel ish_phantom ish_real layout learn_tumour outlines python_api qc readme
+    real_images regions report report_browser run server stage_versions viewer
+    """.split()  # noqa: SIM905
+)
+"""Modules whose tests measure pixels: kernels are compiled before the first, outside of any time limit."""
+
+SLOW = COMPILE | frozenset(
+    """
+    between biopsy blur cli cube fanout ghosts heterogeneity hostile ish jackknife kubernetes lanes
+    maintain neighbours outcome pattern phantom picture picture_cohort picture_ish picture_regions
+    profile publish pyramid queries report_compare source_codec sources spatial spots stain storage
+    zarrita
     """.split()  # noqa: SIM905
 )
 """Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`, nor is any
 test on a real S3 server."""
-
-COMPILE = frozenset(
-    """
-    background cluster contours_by_eye contours_kept dapi_share dish export fields_picture fluorescence
-    ihc_kernel ingest_flow ish_kernel ish_phantom ish_real layout learn_tumour outlines python_api qc readme
-    real_images regions report report_browser run server stage_versions tissue_by_eye viewer
-    """.split()  # noqa: SIM905
-)
-"""Modules whose tests measure pixels: kernels are compiled before the first, outside of any time limit."""
 
 settings.register_profile("her2", deadline=None)  # the first example may compile a kernel
 settings.load_profile("her2")

@@ -1,10 +1,11 @@
-"""What holds for every function of the package, whoever writes it."""
+"""What holds for the whole tree, whoever writes to it."""
 
 from __future__ import annotations
 
 import ast
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SLOW
+from tests.tools.mutants import LAST, TESTS
 
 MOST_POSITIONAL = 8
 """Parameters of a function that may be given by place: more cannot be told apart where it is called. Ours."""
@@ -22,3 +23,8 @@ def test_no_function_takes_more_than_eight_parameters_by_place() -> None:
                     found.append(f"{file.relative_to(ROOT)}:{node.lineno}: {len(by_place)}")
     assert seen > 1000
     assert not found
+
+
+def test_lists_of_test_modules_name_modules_that_exist() -> None:
+    named = {f"tests/test_{name}.py" for name in SLOW}.union(LAST, *TESTS.values())
+    assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
