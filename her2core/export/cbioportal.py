@@ -111,8 +111,7 @@ def export_cbioportal(
             "cancer_study_identifier": study, "genetic_alteration_type": "GENERIC_ASSAY",
             "generic_assay_type": ASSAY_ID, "datatype": "LIMIT-VALUE", "stable_id": ASSAY_ID.lower(),
             "profile_name": "HER2 heterogeneity", "profile_description": "Metrics of the slides of a "
-            "specimen, "
-            "weighted by cells.", "generic_entity_meta_properties": "NAME,DESCRIPTION",
+            "specimen, weighted by cells.", "generic_entity_meta_properties": "NAME,DESCRIPTION",
             "show_profile_in_analysis_tab": "true",
         }  # fmt: skip
         files |= _pair("heterogeneity", meta, assay)

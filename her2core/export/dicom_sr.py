@@ -99,11 +99,8 @@ def slide_report(run: FinishedRun, slide: Row) -> Any:
     )
     made.ManufacturerModelName, made.SoftwareVersions = "her2cohort", software_version(run)
     made.SeriesDescription = "HER2 scores. Research use only."
-    for name in (
-        "Content",
-        "InstanceCreation",
-        "Series",
-    ):  # of the run, so that the same run gives the same bytes
+    # of the run, so that the same run gives the same bytes
+    for name in ("Content", "InstanceCreation", "Series"):
         setattr(made, f"{name}Date", finished.strftime("%Y%m%d"))
         setattr(made, f"{name}Time", finished.strftime("%H%M%S"))
     for equipment in made.get("ContributingEquipmentSequence", ()):

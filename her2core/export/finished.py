@@ -194,8 +194,7 @@ class FinishedRun:
         except ValidationError as error:
             raise StoreError(
                 f"{self.store.uri(path)}: the record of another version; run again to make it "
-                f"({error.error_count()} "
-                "fields differ)"
+                f"({error.error_count()} fields differ)"
             ) from None
 
     @property
@@ -207,15 +206,13 @@ class FinishedRun:
         StoreError
             If they are of another version.
         """
-        found = json.loads(self.run["configuration"])
-        try:
-            return _IHC.validate_python(found["ihc"])
-        except (KeyError, ValidationError):
+        found = self._params("ihc", _IHC)
+        if found is None:
             raise StoreError(
                 f"{self.store.uri('tables/runs')}: the configuration of another version; run again to "
-                f"measure with "
-                "this one, or export without contours"
-            ) from None
+                "measure with this one, or export without contours"
+            )
+        return found
 
     @property
     def profile_params(self) -> ProfileParams | None:

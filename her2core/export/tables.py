@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from her2core.errors import ConfigError
-from her2core.export.finished import FinishedRun, Row
+from her2core.export.finished import FinishedRun, Row, Selection
 from her2core.extras import need
 from her2core.lake.schema import TABLES, Table
 from her2core.storage.store import Store
@@ -104,8 +104,6 @@ def _write_csv(file: Any, table: Table, run: FinishedRun, addresses: bool) -> No
     if table.name not in ("cells", "nuclei"):
         writer.writerows([plain(row[name]) for name in names] for row in run.rows(table, names))
         return
-    from her2core.export.finished import Selection
-
     for slide in run.slides:
         for batch in run.batches(slide, Selection(), names, table):
             writer.writerows([plain(row.get(name)) for name in names] for row in batch.to_pylist())

@@ -20,7 +20,7 @@ from her2core.intake.roi import read_roi, roi_identity
 from her2core.profile.excluded import Excluded, excluded_areas
 from her2core.profile.tissue import TissueMask, read_tissue
 from her2core.pyramid.reader import PyramidReader
-from her2core.records import Box, PyramidRef, Quality, SlideProfile
+from her2core.records import Box, PyramidRef, Quality
 
 Polygon = list[list[list[float]]]
 """Rings of (x, y) in level-0 pixels from the slide's corner: the outline first, then its holes."""
@@ -29,6 +29,9 @@ MAX_POLYGONS = 4000
 """Most polygons of one kind, the largest first: mottled tissue has hundreds. Ours."""
 NO_PROFILE = "the slide has no profile"
 ANOTHER_FILE = "the file of the region is another one now, or cannot be read from here"
+FRACTION_OFF, SHARP_OFF = 2e-3, 1e-3
+"""Most by which a fraction of tissue, and the share of sharp squares, may differ from the recorded ones, which
+are rounded. Ours."""
 NO_MEASURE = "pen, folds, bubbles and focus are not measured in fluorescence"
 NOT_AGAIN = "the excluded areas cannot be found again: the run had other parameters, or another version"
 
@@ -48,7 +51,7 @@ def areas_of(run: FinishedRun, slide: Row) -> dict[str, Any]:
         notes += [] if found["roi"] else [ANOTHER_FILE]
     params = run.profile_params
     again = params and excluded_areas(PyramidReader(run.store, ref), ref, profile, params)
-    if again and _recorded(again, profile.quality, profile, mask.mask, mask.downsample):
+    if again and _recorded(again, profile.quality, mask.mask, mask.downsample):
         found |= {
             kind: polygons_of_mask(getattr(again, kind), again.step) for kind in ("pen", "folds", "bubbles")
         }
@@ -58,15 +61,13 @@ def areas_of(run: FinishedRun, slide: Row) -> dict[str, Any]:
     return found | {"notes": notes}
 
 
-def _recorded(
-    again: Excluded, quality: Quality, profile: SlideProfile, tissue: npt.NDArray[np.uint8], step: int
-) -> bool:
+def _recorded(again: Excluded, quality: Quality, tissue: npt.NDArray[np.uint8], step: int) -> bool:
     """Whether areas are those behind the recorded fractions (of tissue before any was taken out)."""
     scale = (step / again.step) ** 2
     left = float(np.count_nonzero(tissue)) * scale
     whole = left + float(np.count_nonzero(again.folds | again.bubbles | again.pen))
     close = all(
-        recorded is not None and abs(np.count_nonzero(mask) / max(whole, 1.0) - recorded) < 2e-3
+        recorded is not None and abs(np.count_nonzero(mask) / max(whole, 1.0) - recorded) < FRACTION_OFF
         for mask, recorded in (
             (again.pen, quality.pen_fraction),
             (again.folds, quality.fold_fraction),
@@ -74,7 +75,7 @@ def _recorded(
         )
     )
     sharp = 1 - len(again.blurred) / again.sampled if again.sampled else 0.0
-    return close and quality.sharp_fraction is not None and abs(sharp - quality.sharp_fraction) < 1e-3
+    return close and quality.sharp_fraction is not None and abs(sharp - quality.sharp_fraction) < SHARP_OFF
 
 
 def _region(run: FinishedRun, slide: Row, ref: PyramidRef) -> list[Polygon]:
