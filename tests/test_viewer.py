@@ -33,7 +33,7 @@ from her2core.report.build import page_path
 from her2core.report.page import as_json
 from her2core.storage.sources import file_identity
 from her2core.storage.store import Store
-from her2core.viewer.areas import ANOTHER_FILE, NOT_AGAIN, polygons_of_mask
+from her2core.viewer.areas import ANOTHER_FILE, ANOTHER_VERSION, NOT_AGAIN, polygons_of_mask
 from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
 from her2core.viewer.server import HOST, TOKEN_HEADER, Viewed, ViewerServer
 from her2core.viewer.tiles import TILE_PX, Tiles, check_layout, coarsest
@@ -230,7 +230,9 @@ def test_outlines_of_a_mask_follow_the_edges_of_its_pixels() -> None:
     assert polygons_of_mask(np.zeros((3, 3)), 8) == []
 
 
-def test_tissue_and_the_drawn_region_are_outlined(server: ViewerServer, slide: str, tmp_path: Path) -> None:
+def test_tissue_and_the_drawn_region_are_outlined(
+    server: ViewerServer, slide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     viewed = Viewed(server.viewed._store)
     ring = [[100, 100], [500, 120], [300, 600], [100, 100]]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
@@ -258,6 +260,11 @@ def test_tissue_and_the_drawn_region_are_outlined(server: ViewerServer, slide: s
     later = json.loads(again.answer(f"/api/areas/{slide}").body)
     assert (later["roi"], later["notes"]) == ([], [ANOTHER_FILE])
     assert "Doe" not in json.dumps(later)
+    monkeypatch.setattr(FinishedRun, "roi_params", None)
+    viewed = Viewed(server.viewed._store)
+    viewed.slides[slide] |= {"roi_source": str(drawn_on), "roi_digest": file_identity(str(drawn_on), None)[1]}
+    other = json.loads(viewed.answer(f"/api/areas/{slide}").body)
+    assert ("roi" in other, other["notes"]) == (False, [ANOTHER_VERSION])
 
 
 def test_excluded_areas_that_are_not_those_of_the_run_are_not_shown(

@@ -29,9 +29,10 @@ MAX_POLYGONS = 4000
 """Most polygons of one kind, the largest first: mottled tissue has hundreds. Ours."""
 NO_PROFILE = "the slide has no profile"
 ANOTHER_FILE = "the file of the region is another one now, or cannot be read from here"
+ANOTHER_VERSION = "the region cannot be drawn again: the run had the parameters of another version"
 FRACTION_OFF, SHARP_OFF = 2e-3, 1e-3
-"""Most by which a fraction of tissue, and the share of sharp squares, may differ from the recorded ones, which
-are rounded. Ours."""
+"""Most by which a fraction of tissue, and the share of sharp squares, may differ from what the run recorded.
+Ours."""
 NO_MEASURE = "pen, folds, bubbles and focus are not measured in fluorescence"
 NOT_AGAIN = "the excluded areas cannot be found again: the run had other parameters, or another version"
 
@@ -46,7 +47,9 @@ def areas_of(run: FinishedRun, slide: Row) -> dict[str, Any]:
     mask = read_tissue(run.store, ref, profile)
     found: dict[str, Any] = {"tissue": polygons_of_mask(mask.mask, mask.downsample)}
     notes = []
-    if slide["roi_source"]:
+    if slide["roi_source"] and run.roi_params is None:
+        notes.append(ANOTHER_VERSION)
+    elif slide["roi_source"]:
         found["roi"] = _region(run, slide, ref)
         notes += [] if found["roi"] else [ANOTHER_FILE]
     params = run.profile_params

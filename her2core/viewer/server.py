@@ -22,7 +22,7 @@ from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from her2core.errors import Her2Error
@@ -31,7 +31,7 @@ from her2core.export.qupath import hexagon_px0
 from her2core.lake.finished import finished_table
 from her2core.lake.schema import REGIONS
 from her2core.pictures.colours import OTHER_COLOUR, SCORE_COLOURS
-from her2core.records import PyramidRef
+from her2core.records import RGB, PyramidRef
 from her2core.report.build import page_path
 from her2core.report.inlined import KINDS as PICTURES
 from her2core.stages.finished import SlideFinished
@@ -66,9 +66,12 @@ IDLE_S = 30.0
 """How long a browser may keep a connection without asking; ours."""
 SLIDES_KEPT = 4
 """Slides whose cells stay in memory, some 30 MB a million cells."""
-NO_CONTOURS = "contours of these cells are not stored and cannot be made again"
 AREAS_KEPT = 16
 """Slides whose areas stay in memory, some 100 kB each. Ours."""
+NO_CONTOURS = "contours of these cells are not stored and cannot be made again"
+NO_TOKEN = b"No token: open the address that `her2 view` printed.\n"
+REGION_MEASURES = {"membrane_od_mean": "membrane_od_mean", "her2_signals": "copies_mean"}
+"""Column of ``regions`` that the measure of a cell has."""
 _VIEWER_OF_PAGE = re.compile(rb'<meta name="her2-viewer" content="[^"]*">')
 _VIEWER_HERE = b'<meta name="her2-viewer" content="/#slide={slide_id}">'
 LIST = (
@@ -96,18 +99,44 @@ def _lost(why: str) -> Answer:
     return Answer(json.dumps({"error": why}).encode(), status=HTTPStatus.NOT_FOUND)
 
 
+T = TypeVar("T")
+
+
+class _Kept(Generic[T]):
+    """What was made of the slides that were asked for last. One request makes it, others wait for it.
+
+    Parameters
+    ----------
+    most
+        Slides that are kept.
+    """
+
+    def __init__(self, most: int, make: Callable[[str], T]) -> None:
+        self._most, self._make = most, make
+        self._made: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, slide_id: str) -> T:
+        with self._lock:
+            if slide_id not in self._made:
+                self._made[slide_id] = self._make(slide_id)
+                if len(self._made) > self._most:
+                    self._made.popitem(last=False)
+            self._made.move_to_end(slide_id)
+            return self._made[slide_id]
+
+
 class Viewed:
     """A run as the viewer answers it."""
 
     def __init__(self, store: Store) -> None:
         self._run = FinishedRun(store)
         self._store = store
-        self._cells: OrderedDict[str, Cells] = OrderedDict()
         self._records: dict[str, SlideFinished] = {}
-        self._contours: OrderedDict[str, SlideContours] = OrderedDict()
-        self._areas: OrderedDict[str, Answer] = OrderedDict()
-        self._making, self._outlining, self._finding = (threading.Lock() for _ in range(3))
-        self._lock = threading.Lock()
+        self._cells = _Kept(SLIDES_KEPT, self._read_cells)
+        self._contours = _Kept(SLIDES_KEPT, self._open_contours)
+        self._areas = _Kept(AREAS_KEPT, self._find_areas)
+        self._outlining = threading.Lock()
         self._routes: list[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)
             for pattern, answer in (
@@ -190,7 +219,7 @@ class Viewed:
                 "mpp": ref.mpp,
                 "levels": coarsest(ref) + 1,
                 "tile": TILE_PX,
-                "dark": ref.channels != ("R", "G", "B"),
+                "dark": ref.channels != RGB,
                 "classes": [list(pair) for pair in kind.classes],
                 "other": OTHER_COLOUR,
                 "measure": kind.measure,
@@ -222,31 +251,25 @@ class Viewed:
         ref = self._ref(slide_id)
         if ref is None or not _has(ref, int(level), int(row), int(column)):
             return _lost("no such tile")
-        cells = self._cells_of(slide_id, ref)
+        cells = self._cells.of(slide_id)
         drawn = draw_tile(cells, by == "class", others == "1", int(level), int(row), int(column))
         return Answer(drawn, "image/png")
 
     def _cell(self, slide_id: str, y: str, x: str) -> Answer:
-        ref = self._ref(slide_id)
-        if ref is None:
+        if self._ref(slide_id) is None:
             return _lost("no such slide")
-        cells = self._cells_of(slide_id, ref)
+        cells = self._cells.of(slide_id)
         row = cells.nearest(float(y), float(x))
         if row is None:
             return _json(None)
         found = read_cell(self._store, self.slides[slide_id], cells, row)
         return _json(found | {"values": {name: _plain(v) for name, v in found["values"].items()}})
 
-    def _cells_of(self, slide_id: str, ref: PyramidRef) -> Cells:
-        with self._lock:  # one reads, the other tiles wait for it
-            if slide_id not in self._cells:
-                record, row = self._record(slide_id), self.slides[slide_id]
-                read = read_cells if record and record.cells else no_cells
-                self._cells[slide_id] = read(self._store, row, ref.mpp)
-                while len(self._cells) > SLIDES_KEPT:
-                    self._cells.popitem(last=False)
-            self._cells.move_to_end(slide_id)
-            return self._cells[slide_id]
+    def _read_cells(self, slide_id: str) -> Cells:
+        record, ref = self._record(slide_id), self._ref(slide_id)
+        assert ref is not None
+        read = read_cells if record and record.cells else no_cells
+        return read(self._store, self.slides[slide_id], ref.mpp)
 
     def _regions(self, slide_id: str, size: str) -> Answer:
         ref = self._ref(slide_id)
@@ -270,14 +293,8 @@ class Viewed:
             ]
         )
 
-    def _contours_of(self, slide_id: str) -> SlideContours:
-        with self._making:
-            if slide_id not in self._contours:
-                self._contours[slide_id] = SlideContours(self._run, self.slides[slide_id])
-                while len(self._contours) > SLIDES_KEPT:
-                    self._contours.popitem(last=False)
-            self._contours.move_to_end(slide_id)
-            return self._contours[slide_id]
+    def _open_contours(self, slide_id: str) -> SlideContours:
+        return SlideContours(self._run, self.slides[slide_id])
 
     def _block_px(self, slide_id: str) -> int | None:
         """Edge of a block of contours; None where the slide can have none."""
@@ -285,32 +302,27 @@ class Viewed:
         if record is None or not record.cells or not can_have_contours(self.slides[slide_id]):
             return None
         try:
-            return self._contours_of(slide_id).block_px
+            return self._contours.of(slide_id).block_px
         except Her2Error:
             return None
 
     def _block(self, slide_id: str, row: str, column: str) -> Answer:
-        ref, edge = self._ref(slide_id), None
-        if ref is not None:
-            edge = self._block_px(slide_id)
+        ref, edge = self._ref(slide_id), self._block_px(slide_id)
         if ref is None or edge is None:
             return _lost(NO_CONTOURS)
         if int(row) * edge >= ref.shapes[0][0] or int(column) * edge >= ref.shapes[0][1]:
             return _lost("no such block")
-        cells, contours = self._cells_of(slide_id, ref), self._contours_of(slide_id)
+        cells, contours = self._cells.of(slide_id), self._contours.of(slide_id)
         with self._outlining:  # the kernel takes all that the machine has; other slides open meanwhile
             return _json(contours.block(int(row), int(column), cells))
 
     def _areas_of(self, slide_id: str) -> Answer:
         if self._ref(slide_id) is None:
             return _lost("no such slide")
-        with self._finding:
-            if slide_id not in self._areas:
-                self._areas[slide_id] = _json(areas_of(self._run, self.slides[slide_id]))
-                while len(self._areas) > AREAS_KEPT:
-                    self._areas.popitem(last=False)
-            self._areas.move_to_end(slide_id)
-            return self._areas[slide_id]
+        return self._areas.of(slide_id)
+
+    def _find_areas(self, slide_id: str) -> Answer:
+        return _json(areas_of(self._run, self.slides[slide_id]))
 
     @cached_property
     def _has_report(self) -> bool:
@@ -335,10 +347,6 @@ class Viewed:
             return Answer(self._store.read_bytes(self._pictures[name]), "image/png")
         except (KeyError, FileNotFoundError):
             return _lost("no picture")
-
-
-REGION_MEASURES = {"membrane_od_mean": "membrane_od_mean", "her2_signals": "copies_mean"}
-"""Column of ``regions`` that the measure of a cell has."""
 
 
 def _has(ref: PyramidRef, level: int, row: int, column: int) -> bool:
@@ -448,6 +456,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: addresses name slides, and the first one holds the token."""
-
-
-NO_TOKEN = b"No token: open the address that `her2 view` printed.\n"

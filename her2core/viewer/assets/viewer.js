@@ -332,6 +332,7 @@ class Pane {
 
 const measured = (row) => row.state === 'scored' || row.state === 'indeterminate';
 const round = (value) => Math.round(value * 100) / 100;
+const rgbOf = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
 const inWords = (value) => typeof value === 'boolean' ? (value ? 'yes' : 'no')
   : typeof value === 'number' ? String(Number(value.toPrecision(3))) : value;
 
@@ -340,7 +341,7 @@ function remember() {  // where two slides stand when they begin to move togethe
 }
 
 function ramp(slide, value) {
-  const stops = slide.ramp.map((colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
+  const stops = slide.ramp.map(rgbOf);
   const at = Math.min(Math.max(value / slide.top, 0), 1) * (stops.length - 1);
   const low = Math.min(Math.floor(at), stops.length - 2);
   return stops[low].map((v, i) => Math.round(v + (stops[low + 1][i] - v) * (at - low)));
@@ -396,8 +397,7 @@ function contourStyle(slide, by, others) {
 }
 
 function areaStyle(colour, filled) {
-  const part = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
-  return new ol.Style({stroke: new ol.Stroke({color: colour, width: 2}), fill: new ol.Fill({color: [...part, filled ? 0.25 : 0]})});
+  return new ol.Style({stroke: new ol.Stroke({color: colour, width: 2}), fill: new ol.Fill({color: [...rgbOf(colour), filled ? 0.25 : 0]})});
 }
 
 function markStyle(feature) {
@@ -442,7 +442,7 @@ function marksOf(id) {
     type: 'Feature', geometry: mark.geometry,
     properties: {
       objectType: 'annotation',
-      classification: {name: mark.kind, color: [1, 3, 5].map((i) => parseInt(KINDS[mark.kind].slice(i, i + 2), 16))},
+      classification: {name: mark.kind, color: rgbOf(KINDS[mark.kind])},
       metadata: {slide_id: id, ...(mark.cell ? {cell_id: mark.cell} : {})},
     },
   }))};
