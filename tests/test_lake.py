@@ -32,7 +32,7 @@ from her2core.lake import slide_files
 from her2core.lake import tables as lake
 from her2core.lake.batches import commit_files
 from her2core.lake.rows import RunRecord, case_row, run_row, slide_row
-from her2core.lake.rows_cells import cell_ids, cell_rows, classes_of
+from her2core.lake.rows_cells import cell_ids, cell_places, cell_rows, classes_of
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
 from her2core.lake.tables import check_tables, commit_rows, open_table, read_rows
@@ -176,6 +176,7 @@ def test_cell_ids_sort_by_place_and_start_at_the_corner() -> None:
     y, x = np.array([-0.5, -0.5, 0.0, 199_999.5]), np.array([-0.5, 0.0, -0.5, 99_999.5])
     ids = cell_ids(y, x)
     assert ids.tolist() == [0, 8, 8 << 32, (3_200_000 << 32) + 1_600_000]
+    assert cell_places(ids).tolist() == [[0, 0], [0, 8], [8, 0], [3_200_000, 1_600_000]]
 
 
 # files

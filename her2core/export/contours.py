@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from her2core.errors import ConfigError
 from her2core.export.finished import FinishedRun, Row
 from her2core.kernels.ihc.kernel import IHCKernel
+from her2core.lake.rows_cells import PLACE_PARTS, cell_places
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, StainProfile
 from her2core.stages.cells import working_level
@@ -106,7 +107,6 @@ class OutlinedAgain:
 
 def _tiles(ids: NDArray[np.int64], level: int) -> Iterator[Box]:
     """Tiles that hold the centroid of a cell, from the top; centroids are in sixteenths from the corner."""
-    edge = TILE_PX * 2**level * 16
-    places = np.unique(np.stack([(ids >> 32) // edge, (ids & 0xFFFFFFFF) // edge], axis=1), axis=0)
-    for row, column in places.tolist():
+    edge = TILE_PX * 2**level * PLACE_PARTS
+    for row, column in np.unique(cell_places(ids) // edge, axis=0).tolist():
         yield Box(row * TILE_PX, column * TILE_PX, (row + 1) * TILE_PX, (column + 1) * TILE_PX)

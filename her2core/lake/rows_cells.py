@@ -15,6 +15,8 @@ from her2core.guidelines.rules_ihc import CLASS_OF_LABEL, CellClass
 from her2core.lake.schema import CELLS
 from her2core.records import Assay, SlideRow
 
+PLACE_PARTS = 16
+"""Parts of a pixel in which ``cell_id`` counts centroids; the kernels keep places to as many."""
 _LABELS = pa.array(list(CLASS_OF_LABEL))
 
 
@@ -80,8 +82,13 @@ def cell_ids(y_px0: NDArray[np.float64], x_px0: NDArray[np.float64]) -> NDArray[
 
     Ascending names are rows sorted by (y, x).
     """
-    y16, x16 = (np.rint((axis + 0.5) * 16).astype(np.int64) for axis in (y_px0, x_px0))
-    return (y16 << 32) + x16
+    y, x = (np.rint((axis + 0.5) * PLACE_PARTS).astype(np.int64) for axis in (y_px0, x_px0))
+    return (y << 32) + x
+
+
+def cell_places(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Centroids that `cell_ids` made names of: ``(n, 2)``, each ``(y, x)`` in 1/16 px from the corner."""
+    return np.stack([ids >> 32, ids & 0xFFFFFFFF], axis=1)
 
 
 def in_schema(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

@@ -37,15 +37,13 @@ from her2core.errors import StoreError
 from her2core.kernels.ihc.kernel import IHCKernel, Outlines
 from her2core.kernels.ihc.planes import DAB_PER_OD
 from her2core.kernels.polar import N_RAYS
-from her2core.lake.rows_cells import cell_ids
+from her2core.lake.rows_cells import PLACE_PARTS, cell_ids, cell_places
 from her2core.records import Box, ContoursPart, ContoursRef
 from her2core.storage.store import Store, record_of
 
 STEPS = b"her2_contours"
 """Key of the steps in a file's metadata."""
 NOT_JUDGED: Final = -1
-PLACE_PARTS: Final = 16
-"""Parts of a pixel in which ``cell_id`` and places are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +130,7 @@ def encode(found: CellOutlines, kernel: IHCKernel) -> bytes:
         "stain_per_od": DAB_PER_OD,
         "mpp": found.mpp,
     }
-    centre = np.stack([found.ids >> 32, found.ids & 0xFFFFFFFF], axis=1)
-    start = (found.start_px0 * PLACE_PARTS).astype(np.int64) - centre
+    start = (found.start_px0 * PLACE_PARTS).astype(np.int64) - cell_places(found.ids)
     nucleus = np.rint(found.nucleus_um / kernel.um + 0.5).astype(np.int64)
     contour = np.rint(found.contour_um / kernel.step_um).astype(np.int64)
     stain = np.where(found.evaluable, np.rint(found.dab_od * DAB_PER_OD), NOT_JUDGED).astype(np.int64)
@@ -167,8 +164,7 @@ def _decoded(table: pa.Table) -> CellOutlines:
         return np.asarray(table[name].combine_chunks().flatten()).reshape(-1, N_RAYS)
 
     ids = table["cell_id"].to_numpy()
-    centre = np.stack([ids >> 32, ids & 0xFFFFFFFF], axis=1)
-    start = centre + np.stack([table["start_y"].to_numpy(), table["start_x"].to_numpy()], axis=1)
+    start = cell_places(ids) + np.stack([table["start_y"].to_numpy(), table["start_x"].to_numpy()], axis=1)
     stain = rays("stain")
     return CellOutlines(
         ids,
@@ -224,7 +220,7 @@ def outlines_within(store: Store, ref: ContoursRef, box: Box) -> CellOutlines:
         own = part.box
         if own.y0 < box.y1 and box.y0 < own.y1 and own.x0 < box.x1 and box.x0 < own.x1:
             cells = read_part(store, part)
-            y, x = ((axis / PLACE_PARTS) for axis in (cells.ids >> 32, cells.ids & 0xFFFFFFFF))
+            y, x = cell_places(cells.ids).T / PLACE_PARTS
             found.append(cells.where((y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1)))
     return _joined(found)
 
