@@ -103,16 +103,16 @@ def _proposal(batch: Batch, rows: Sequence[Mapping[str, Any]]) -> Proposal:
     if n >= 2:
         others = [np.median(np.delete(glass, k, axis=0), axis=0) for k in range(n)]
         off = round(float(np.abs(glass - np.array(others)).max()), 1)
-    brightest = max(background) if background is not None else 0.0
-    outshone = sorted(name for name, level in guessed.items() if level > brightest + MAX_OUTSHONE)
+    brightest = max(background) if background is not None else np.inf
+    outshone = {name for name, level in guessed.items() if level > brightest + MAX_OUTSHONE}
     return Proposal(
         *batch,
         with_glass=n,
         background=background,
         off=off,
-        lacking=tuple(sorted(set(guessed) - set(outshone))) if n else tuple(sorted(guessed)),
+        lacking=tuple(sorted(guessed.keys() - outshone)),
         refused=_refused(batch[1], n, off),
-        outshone=tuple(outshone) if n else (),
+        outshone=tuple(sorted(outshone)),
     )
 
 

@@ -618,7 +618,6 @@ def interaction_of(endpoint: str, used: Sequence[Joined], measure: str) -> Inter
         return None
     rows = [one for one in rows if one.line.therapy_class in classes]
     er_known = [one for one in rows if one.line.er_positive is not None]
-    note = ""
     with_er = len({one.line.er_positive for one in er_known}) == 2
     if with_er:
         note = f"{len(rows) - len(er_known)} without ER left out" if len(rows) > len(er_known) else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from her2core.records import Assay
-from her2core.report.run_tables import Row, RunTables, specimen_key
+from her2core.report.run_tables import Row, RunTables, patient_key, specimen_key
 
 if TYPE_CHECKING:
     from her2core.analysis.rna import RnaValue
@@ -63,21 +63,19 @@ def outcomes(tables: RunTables, lines: Sequence[Line]) -> Linked:
     """Specimens whose patient has a line of therapy with an endpoint or a response."""
     known = [line for line in lines if line.ends or line.pcr is not None or line.bor is not None]
     with_outcome = {line.patient_id for line in known}
-    patients = [_patient(case) for case in tables.cases]
-    used = sum(line.patient_id in set(patients) for line in known)
+    patients = [patient_key(case) for case in tables.cases]
+    of_run = set(patients)
+    used = sum(line.patient_id in of_run for line in known)
     return Linked(tuple(patient in with_outcome for patient in patients), used, len(lines))
 
 
 def rna(tables: RunTables, values: Sequence[RnaValue]) -> Linked:
     """Specimens that a value of RNA is surely of: the only one that it fits."""
-    ids = [(_patient(case), str(case["case_id"]), case["specimen_id"]) for case in tables.cases]
+    ids = [(patient_key(case), str(case["case_id"]), case["specimen_id"]) for case in tables.cases]
     found = [[at for at, of in enumerate(ids) if value.fits(*of)] for value in values]
     sure = [fitting[0] for fitting in found if len(fitting) == 1]
-    return Linked(tuple(at in set(sure) for at in range(len(ids))), len(sure), len(values))
-
-
-def _patient(case: Row) -> str:
-    return str(case["patient_id"] or case["case_id"])
+    having = set(sure)
+    return Linked(tuple(at in having for at in range(len(ids))), len(sure), len(values))
 
 
 def coverage(tables: RunTables, linked: Mapping[str, Linked] | None = None) -> list[list[bool]]:
@@ -86,11 +84,12 @@ def coverage(tables: RunTables, linked: Mapping[str, Linked] | None = None) -> l
     for slide in tables.slides:
         slides[specimen_key(slide)].append(slide)
     patients = {row["patient_id"]: row for row in tables.patients}
-    return [
-        [bool(has(case, slides[specimen_key(case)], patients.get(_patient(case)))) for has in ITEMS.values()]
-        + [of.has[at] for of in (linked or {}).values()]
-        for at, case in enumerate(tables.cases)
-    ]
+    rows = []
+    for at, case in enumerate(tables.cases):
+        own, patient = slides[specimen_key(case)], patients.get(patient_key(case))
+        has = [bool(item(case, own, patient)) for item in ITEMS.values()]
+        rows.append(has + [of.has[at] for of in (linked or {}).values()])
+    return rows
 
 
 def combinations(covered: Sequence[Sequence[bool]], items: Sequence[str]) -> list[Row]:

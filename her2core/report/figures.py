@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from her2core.report import batches, quality
 from her2core.report.coverage import ITEMS, Linked, combinations, coverage
-from her2core.report.run_tables import MEASURES, Row, RunTables, specimen_key
+from her2core.report.run_tables import MEASURES, Row, RunTables, patient_key, specimen_key
 from her2core.report.slides import ASKED, slide_views
 from her2core.report.specimens import KINDS, STEPS, TAKEN, specimen_views
 from her2core.report.words import HER2_CLASSES, ISH_GROUPS, STAGE_MEANING, STAGES
@@ -98,7 +98,7 @@ def funnel(slides: Sequence[Row]) -> list[Row]:
                 "meaning": meaning,
                 "slides": len(reached),
                 "specimens": len({specimen_key(row) for row in reached}),
-                "patients": len({row["patient_id"] or row["case_id"] for row in reached}),
+                "patients": len({patient_key(row) for row in reached}),
             }
         )
     return rows

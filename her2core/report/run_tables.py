@@ -98,7 +98,7 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
 
     slides = [row for row in rows(SLIDES, SLIDE_COLUMNS) if row["slide_id"] in own]
     cases = [row for row in rows(CASES, CASE_COLUMNS) if own.intersection(_slides_of(row))]
-    patients = {row["patient_id"] or row["case_id"] for row in cases}
+    patients = {patient_key(row) for row in cases}
     return RunTables(
         run=run,
         slides=tuple(slides),
@@ -118,6 +118,11 @@ def _slides_of(case: Row) -> list[str]:
         return list(case["slides"])
     kinds = ("pooled", "ish", "indeterminate", "failed", "skipped")
     return [name for kind in kinds for name in case[f"slides_{kind}"] or ()]
+
+
+def patient_key(row: Row) -> str:
+    """Whose a slide or specimen is: the patient, or the case where the manifest names none."""
+    return str(row["patient_id"] or row["case_id"])
 
 
 def specimen_key(row: Row) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from her2core.report.run_tables import Row, RunTables, specimen_key
+from her2core.report.run_tables import Row, RunTables, patient_key, specimen_key
 from her2core.report.slides import CALLS, class_words, flag_words, reason_words
 from her2core.report.words import ISH_GROUPS, NO_CLASS, PENDING, in_words
 from her2core.text import joined_name
@@ -46,7 +46,7 @@ def specimen_views(tables: RunTables) -> tuple[Row, ...]:
     for case in tables.cases:
         places = slides.get(specimen_key(case), [])
         of = [tables.slides[at] for at in places]
-        disagreements = _disagreements(case, of, lesions.get(case["patient_id"] or case["case_id"]))
+        disagreements = _disagreements(case, of, lesions.get(patient_key(case)))
         views.append(
             {
                 **{name: case.get(name) for name in TAKEN},
