@@ -150,11 +150,15 @@ def test_a_patient_is_that_of_the_whole_case(tmp_path: Path) -> None:
     assert [row.patient_id for row in rows] == ["P1", "P1"]
 
 
-@pytest.mark.parametrize("spelling", ["X", "x", " x"])
-def test_a_case_that_is_called_as_another_s_patient_needs_its_own(tmp_path: Path, spelling: str) -> None:
-    assert problems(tmp_path, "X", f"Y,{spelling}", "X") == [
-        f"row 2, patient_id: empty, so the patient is taken to be 'X', but in row 3 {spelling.strip()!r} is "
-        "the patient of case 'Y'; write the patient of 'X'"
+@pytest.mark.parametrize(
+    ("case", "spelling"), [("X", "X"), ("X", "x"), ("X", " x"), ("X-1", "X_1"), ("X 1", "x-1"), ("X1", "X 1")]
+)
+def test_a_case_that_is_called_as_another_s_patient_needs_its_own(
+    tmp_path: Path, case: str, spelling: str
+) -> None:
+    assert problems(tmp_path, case, f"Y,{spelling}", case) == [
+        f"row 2, patient_id: empty, so the patient is taken to be {case!r}, but in row 3 "
+        f"{spelling.strip()!r} is the patient of case 'Y'; write the patient of {case!r}"
     ]
     assert [row.patient_id for row in read(tmp_path, "X,X", "Y,X")] == ["X", "X"]
     assert [row.patient_id for row in read(tmp_path, "X,P", "Y,X")] == ["P", "X"]

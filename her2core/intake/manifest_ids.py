@@ -40,6 +40,11 @@ def folded(text: str) -> str:
     return _DASHES.sub("-", "".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
+def _spellings(text: str) -> tuple[str, str]:
+    """Two ids are a slip of one another if they have one of these in common."""
+    return folded(text), separated(text)
+
+
 def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
     """Ids that differ from an earlier one in letter case, spaces, dashes or underscores alone.
 
@@ -53,7 +58,7 @@ def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
             if value is None:
                 continue
             scope = "" if column in ("case_id", "patient_id") else row.case_id
-            keys = [(column, scope, fold(value)) for fold in (folded, separated)]
+            keys = [(column, scope, spelling) for spelling in _spellings(value)]
             other, earlier = next((first[key] for key in keys if key in first), (value, number))
             for key in keys:
                 first.setdefault(key, (value, number))
@@ -67,11 +72,17 @@ def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
 
 def patient_problems(rows: Sequence[Numbered]) -> list[str]:
     """Cases without a patient that are named as another case's patient: both would be one patient."""
-    patients = {folded(row.patient_id): (row, n) for n, row in reversed(rows) if row.patient_id is not None}
+    patients = {
+        spelling: (row, n)
+        for n, row in reversed(rows)
+        if row.patient_id is not None
+        for spelling in _spellings(row.patient_id)
+    }
     named = {row.case_id for _, row in rows if row.patient_id is not None}
     problems = []
     for case, (number, row) in {row.case_id: (n, row) for n, row in reversed(rows)}.items():
-        other, earlier = patients.get(folded(case), (row, number))
+        alike = (patients[spelling] for spelling in _spellings(case) if spelling in patients)
+        other, earlier = next(alike, (row, number))
         if case not in named and other.case_id != case:
             problems.append(
                 f"row {number}, patient_id: empty, so the patient is taken to be {case!r}, but in row "
