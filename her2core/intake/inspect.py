@@ -186,9 +186,10 @@ def _sample(reader: SlideReader) -> npt.NDArray[np.uint8]:
     """Pixels of evenly spread fields, shape ``(3, pixel)``."""
     info = reader.info
     h, w = min(SAMPLE_PX, info.height), min(SAMPLE_PX, info.width)
-    steps = range(1, 2 * SAMPLES, 2)
-    ys, xs = ([step * (size - edge) // (2 * SAMPLES) for step in steps] for size, edge in
-              ((info.height, h), (info.width, w)))  # fmt: skip
+    ys, xs = (
+        [step * (size - edge) // (2 * SAMPLES) for step in range(1, 2 * SAMPLES, 2)]
+        for size, edge in ((info.height, h), (info.width, w))
+    )
     boxes = [Box(y0, x0, y0 + h, x0 + w) for y0 in ys for x0 in xs]
     begin_reading(reader, boxes)
     fields = np.empty((len(boxes), h, w, 3), np.uint8)

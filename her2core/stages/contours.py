@@ -234,10 +234,10 @@ def outlines_by_part(store: Store, ref: ContoursRef) -> Iterator[CellOutlines]:
 def _joined(parts: list[CellOutlines]) -> CellOutlines:
     if len(parts) == 1:
         return parts[0]
-    rays = np.zeros((0, N_RAYS), np.float32)
-    none = CellOutlines(np.zeros(0, np.int64), np.zeros((0, 2)), rays, rays, rays, rays.astype(np.bool_), 1.0)
     if not parts:
-        return none
+        rays = np.zeros((0, N_RAYS), np.float32)
+        none = rays.astype(np.bool_)
+        return CellOutlines(np.zeros(0, np.int64), np.zeros((0, 2)), rays, rays, rays, none, 1.0)
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(one, name) for one in parts]) for name in _COLUMNS
     }
