@@ -31,6 +31,7 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
 from her2core.lake.batches import commit_files
+from her2core.lake.finished import finished_rows
 from her2core.lake.rows import RunRecord, case_row, run_row, slide_row
 from her2core.lake.rows_cells import cell_ids, cell_places, cell_rows, classes_of
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
@@ -712,6 +713,16 @@ def test_broken_replies_to_the_tables_client_are_outlasted_and_then_told(
     commit_rows(store, SLIDES, [_failed_row("s1")])
     assert proxy.hits == {"truncate": 2, "lost_reply": 2}
     assert read_rows(store, SLIDES, ["slide_id"])["slide_id"].to_pylist() == ["s1"]
+    broken = [OSError("Generic S3 error")]
+
+    def select(delta: DeltaTable, query: str) -> pa.Table:
+        if broken:
+            raise broken.pop()
+        return lake.select(delta, query)
+
+    monkeypatch.setattr("her2core.lake.finished.select", select)
+    assert finished_rows(store, SLIDES, ["slide_id"]) == [{"slide_id": "s1"}]
+    assert not broken
     for place, pauses in (("_delta_log", (0.0,)), (".parquet", ())):  # each try of its client takes seconds
         monkeypatch.setattr("her2core.lake.tables.PAUSES_S", pauses)
         proxy.faults = [Fault("truncate", method="GET", path=place)]

@@ -169,10 +169,10 @@ def test_commits_wait_for_the_store_and_say_when_it_is_gone(
             raise errors.pop()
         return "done"
 
-    assert tables._outlasting(store, ask) == "done"
+    assert tables.outlasting(store, ask) == "done"
     with pytest.raises(DeltaError, match="another matter"):
-        tables._outlasting(store, lambda: (_ for _ in ()).throw(DeltaError("another matter")))
+        tables.outlasting(store, lambda: (_ for _ in ()).throw(DeltaError("another matter")))
     proxy.faults = outage()
     errors.append(OSError("Generic S3 error"))
     with pytest.raises(StoreError, match="the store breaks off"):
-        tables._outlasting(store, ask)
+        tables.outlasting(store, ask)

@@ -18,10 +18,10 @@ from deltalake import QueryBuilder
 from pydantic import TypeAdapter, ValidationError
 
 from her2core.errors import ConfigError, StoreError
-from her2core.lake.finished import finished_rows, opened, quoted
+from her2core.lake.finished import finished_rows, opened
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
-from her2core.lake.tables import sql_text
+from her2core.lake.tables import sql_name, sql_text
 from her2core.params import IHCParams, ProfileParams, RoiParams
 from her2core.records import Assay
 from her2core.stages.finished import SlideFinished
@@ -166,9 +166,9 @@ class FinishedRun:
         """
         delta = opened(self.store, table)
         there = set(pa.schema(delta.schema().to_arrow()).names)
-        names = ", ".join(quoted(c) for c in columns if c in there)
+        names = ", ".join(sql_name(c) for c in columns if c in there)
         where = selection.condition(slide["slide_id"])
-        query = f"SELECT {names} FROM stored WHERE {where} ORDER BY {quoted(table.key[-1])}"
+        query = f"SELECT {names} FROM stored WHERE {where} ORDER BY {sql_name(table.key[-1])}"
         found = pa.RecordBatchReader.from_stream(QueryBuilder().register("stored", delta).execute(query))
         return found.cast(
             pa.schema(

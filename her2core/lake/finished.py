@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import DeltaTable
 
 from her2core.errors import StoreError
 from her2core.lake.schema import Table
-from her2core.lake.tables import open_table
+from her2core.lake.tables import find_table, outlasting, select, sql_name
 from her2core.storage.store import Store
 
 
@@ -46,14 +45,12 @@ def finished_table(
     there = {field.name: field for field in pa.schema(delta.schema().to_arrow())}
     wanted = list(columns) if columns is not None else list(there)
     held = [name for name in wanted if name in there]
-    order = ", ".join(quoted(name) for name in table.key)
-    query = f"SELECT {', '.join(quoted(name) for name in held)} FROM stored"
+    order = ", ".join(sql_name(name) for name in table.key)
+    query = f"SELECT {', '.join(sql_name(name) for name in held)} FROM stored"
     query += f" WHERE {where}" if where else ""
     try:
-        found = pa.table(
-            QueryBuilder().register("stored", delta).execute(f"{query} ORDER BY {order}").read_all()
-        )
-    except (pa.ArrowException, DeltaError) as error:
+        found = outlasting(store, lambda: select(delta, f"{query} ORDER BY {order}"))
+    except OSError as error:
         raise StoreError(f"{store.uri(f'tables/{table.name}')}: cannot be read: {error}") from error
     own = {c.name: c.type for c in table.columns}
     columns_ = [
@@ -70,15 +67,10 @@ def opened(store: Store, table: Table) -> DeltaTable:
     StoreError
         If it is not there.
     """
-    try:
-        return open_table(store, table)
-    except TableNotFoundError:
+    delta = find_table(store, table)
+    if delta is None:
         raise StoreError(
             f"{store.uri(f'tables/{table.name}')}: no such table; expected the output of a finished run "
             "(her2 run ... --out)"
-        ) from None
-
-
-def quoted(name: str) -> str:
-    """A column's name for SQL."""
-    return '"{}"'.format(name.replace('"', '""'))
+        )
+    return delta

@@ -160,7 +160,7 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
         If nothing was committed yet.
     """
     uri = store.delta_uri(f"{FOLDER}/{table.name}")
-    return _outlasting(
+    return outlasting(
         store, lambda: DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
     )
 
@@ -173,7 +173,7 @@ def find_table(store: Store, table: Table, version: int | None = None) -> DeltaT
         return None
 
 
-def _outlasting(store: Store, ask: Callable[[], T]) -> T:
+def outlasting(store: Store, ask: Callable[[], T]) -> T:
     """Ask Delta Lake's own client again, which gives a store up after seconds; in the end in words.
 
     Between two tries the store is listed by our client, which outlasts an outage. What Delta's client is
@@ -236,7 +236,7 @@ def read_rows(
     delta = find_table(store, table)
     if delta is None:
         return table.schema.empty_table().select(list(columns))
-    return _outlasting(store, lambda: _stored(delta, table, columns, among, distinct=distinct))
+    return outlasting(store, lambda: _stored(delta, table, columns, among, distinct=distinct))
 
 
 def read_present(store: Store, table: Table, columns: Sequence[str], version: int | None = None) -> pa.Table:
@@ -249,7 +249,7 @@ def read_present(store: Store, table: Table, columns: Sequence[str], version: in
     if delta is None:
         return wanted.empty_table()
     there = set(_schema(delta).names)
-    rows = _outlasting(store, lambda: _stored(delta, table, [name for name in columns if name in there]))
+    rows = outlasting(store, lambda: _stored(delta, table, [name for name in columns if name in there]))
     schema = pa.schema([field if field.name in there else field.with_nullable(True) for field in wanted])
     return with_columns(rows, schema)
 
@@ -310,7 +310,7 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
 
     for attempt in range(ATTEMPTS):
         try:
-            return _outlasting(store, once)
+            return outlasting(store, once)
         except CommitFailedError as error:
             log.info("%s: another writer committed first (%s); trying again", table.name, error)
             time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
@@ -397,15 +397,19 @@ def _stored(
     ours = {*own.names}
     added = [field for field in _schema(delta) if field.name not in ours]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
-    named = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
+    named = ", ".join(map(sql_name, schema.names))
     wanted = " AND ".join(_is_among(name, values) for name, values in (among or {}).items())
     query = f"SELECT {'DISTINCT ' if distinct else ''}{named} FROM stored"
     query += f" WHERE {wanted}" if wanted else ""
+    return select(delta, query).cast(schema)
+
+
+def select(delta: DeltaTable, query: str) -> pa.Table:
+    """What a query finds in a table, which it calls ``stored``; whatever hinders it is an `OSError`."""
     try:
-        found = pa.table(QueryBuilder().register("stored", delta).execute(query))
+        return pa.table(QueryBuilder().register("stored", delta).execute(query))
     except (pa.ArrowException, DeltaError) as error:  # as which whatever the store says comes here
         raise OSError(str(error)) from error
-    return found.cast(schema)
 
 
 def _is_among(name: str, values: Sequence[str]) -> str:
@@ -420,6 +424,11 @@ def _is_among(name: str, values: Sequence[str]) -> str:
 def sql_text(text: str) -> str:
     """A text for SQL."""
     return "'{}'".format(text.replace("'", "''"))
+
+
+def sql_name(name: str) -> str:
+    """A column's name for SQL."""
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
