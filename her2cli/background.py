@@ -83,4 +83,4 @@ def _rows(found: tuple[Proposal, ...]) -> list[dict[str, str]]:
 
 def _named(slides: tuple[str, ...]) -> str:
     more = f" and {len(slides) - MOST_NAMED} more" if len(slides) > MOST_NAMED else ""
-    return ", ".join(slides[:MOST_NAMED]) + more if slides else "–"
+    return ", ".join(slides[:MOST_NAMED]) + more
