@@ -17,7 +17,7 @@ from her2core.intake.manifest import read_manifest
 from her2core.lake.schema import SLIDES
 from her2core.lake.tables import commit_rows
 from her2core.storage.store import Store
-from tests.helpers.lakes import row
+from tests.helpers.report_run import blank
 
 GLASS = ((235.1, 234.3, 242.9), (233.1, 232.3, 239.7), (234.2, 233.5, 241.1), (234.9, 234.1, 242.6),
          (234.6, 233.8, 242.5), (234.8, 233.8, 242.6), (234.7, 233.8, 242.2))  # fmt: skip
@@ -28,7 +28,7 @@ def slides(scanner: str | None, glass: Any, guesses: Any, **more: Any) -> list[d
     found = [(f"{scanner}-g{i}", list(i0), "glass") for i, i0 in enumerate(glass)]
     found += [(f"{scanner}-t{i}", list(i0), "bright_end") for i, i0 in enumerate(guesses)]
     return [
-        row(SLIDES, slide_id=name, case_id="c", assay="HER2-IHC", uri=f"{name}.tif", state="scored",
+        blank(SLIDES, slide_id=name, case_id="c", assay="HER2-IHC", uri=f"{name}.tif", state="scored",
             scanner=scanner, i0=i0, i0_source=source, **more)
         for name, i0, source in found
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_batches_are_apart_and_brighter_slides_get_nothing(tmp_path: Path) -> No
     rows = slides("AT2", GLASS, [(228, 226, 231), (251, 250, 252)], laboratory="A")
     rows += slides("P1000", dark, [(200, 190, 180)], laboratory="A")
     rows += [one | {"slide_id": f"B{one['slide_id']}"} for one in slides("AT2", dark, [], laboratory="B")]
-    rows.append(row(SLIDES, slide_id="failed", case_id="c", assay="HER2-IHC", uri="x", state="failed"))
+    rows.append(blank(SLIDES, slide_id="failed", case_id="c", assay="HER2-IHC", uri="x", state="failed"))
     first, other, third = proposals(tmp_path, rows)
     assert (first.scanner, first.laboratory, first.text) == ("AT2", "A", "234.7;233.8;242.5")
     assert (first.lacking, first.outshone) == (("AT2-t0",), ("AT2-t1",))

@@ -33,7 +33,7 @@ from her2core.report.compare import setting_changes
 from her2core.scoring.tumour import FROM_CELLS, choose_tumour, load_model
 from her2core.storage.store import Store, content_key
 from tests.conftest import Bucket
-from tests.helpers.lakes import row
+from tests.helpers.report_run import blank
 from tests.test_tumour import MPP, STAIN
 
 SIDE_PX = 1600
@@ -94,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.write_bytes(f"stages/slide/k{number}.json", json.dumps(stain).encode())
         own = {"mpp": MPP, "height_px0": SIDE_PX, "width_px0": SIDE_PX, "score_key": f"k{number}"}
         slides.append(
-            row(SLIDES, slide_id=slide_id, case_id=slide_id, assay="HER2-IHC", state="scored", **own)
+            blank(SLIDES, slide_id=slide_id, case_id=slide_id, assay="HER2-IHC", state="scored", **own)
         )
     commit_files(store, CELLS, [file for file in files if file], SLIDES_DRAWN)
     commit_rows(store, SLIDES, slides)

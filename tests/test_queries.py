@@ -28,7 +28,7 @@ from her2core.lake.tables import commit_rows
 from her2core.lake.views import create_views
 from her2core.storage.store import Store
 from tests.conftest import ROOT, Bucket
-from tests.helpers.lakes import row
+from tests.helpers.report_run import blank
 
 DOC = (ROOT / "docs" / "queries.md").read_text()
 QUERIES = {
@@ -208,7 +208,7 @@ def write_lake(store: Store) -> None:
             for k, (slide, od) in enumerate(CELL_OD)
         ],
     }
-    versions = {t.name: commit_rows(store, t, [row(t, **one) for one in own]) for t, own in rows.items()}
+    versions = {t.name: commit_rows(store, t, [blank(t, **one) for one in own]) for t, own in rows.items()}
     ran = {
         "run_id": RUN,
         "state": "complete",
@@ -218,8 +218,8 @@ def write_lake(store: Store) -> None:
         **{f"{name}_version": version for name, version in versions.items()},
     }
     at_work = ran | {"run_id": "later", "state": "running", "finished_at": datetime(2026, 1, 3, tzinfo=UTC)}
-    commit_rows(store, RUNS, [row(RUNS, **ran), row(RUNS, **at_work)])
-    commit_rows(store, CASES, [row(CASES, case_id="c3", her2_status="Positive", her2_class="pos_IHC3")])
+    commit_rows(store, RUNS, [blank(RUNS, **ran), blank(RUNS, **at_work)])
+    commit_rows(store, CASES, [blank(CASES, case_id="c3", her2_status="Positive", her2_class="pos_IHC3")])
 
 
 @pytest.fixture(scope="module")

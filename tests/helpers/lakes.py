@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pydantic import TypeAdapter
 
 from her2core.config import Config
 from her2core.lake.batches import commit_files
 from her2core.lake.rows import slide_row
-from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, PATIENTS, REGIONS, RUNS, SLIDES, Table
+from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, PATIENTS, REGIONS, RUNS, SLIDES
 from her2core.lake.tables import commit_rows
 from her2core.params import IHCParams, PyramidParams, ScoreParams
 from her2core.phantom.render import render_field
@@ -23,22 +22,10 @@ from her2core.records import Assay, SlideRow
 from her2core.stages.finished import SlideFinished
 from her2core.storage.store import Store
 from tests.helpers.chain import memory_slide, score
+from tests.helpers.report_run import blank
 
 SCORES = {"pos_IHC3": "3+", "pos_IHC2_ISHpos": "2+", "low_2plus": "2+", "low_1plus": "1+", "equivocal": "2+"}
 STATUSES = {"pos_IHC3": "Positive", "pos_IHC2_ISHpos": "Positive", "equivocal": "Equivocal"}
-
-
-def row(table: Table, **known: Any) -> dict[str, Any]:
-    """A row of a table: null where nothing is known, empty where null is not allowed."""
-    return {c.name: known.get(c.name, _empty(c.type) if c.required else None) for c in table.columns}
-
-
-def _empty(kind: pa.DataType) -> Any:
-    if pa.types.is_list(kind):
-        return []
-    if pa.types.is_boolean(kind):
-        return False
-    return 0 if pa.types.is_integer(kind) or pa.types.is_floating(kind) else ""
 
 
 def write_run(folder: Path, specimens: Iterable[Mapping[str, Any]]) -> Path:
@@ -57,14 +44,14 @@ def write_run(folder: Path, specimens: Iterable[Mapping[str, Any]]) -> Path:
         own = {"score": score, "membrane_od_mean": one.get("membrane_od_mean"), "h_score": one.get("h_score")}
         state = "scored" if score else "indeterminate"
         slides.append(
-            row(SLIDES, slide_id=name, assay="HER2-IHC", uri=f"slides/{name}.tif", state=state, n_scored=1000,
-                reader_score=one.get("reader_score"), her2_class=found, **ids, **own)
+            blank(SLIDES, slide_id=name, assay="HER2-IHC", uri=f"slides/{name}.tif", state=state,
+                n_scored=1000, reader_score=one.get("reader_score"), her2_class=found, **ids, **own)
         )  # fmt: skip
         status = STATUSES.get(found, "Indeterminate" if found == "indeterminate" else "Negative")
-        cases.append(row(CASES, her2_status=status, her2_class=found, **ids, **own))
+        cases.append(blank(CASES, her2_status=status, her2_class=found, **ids, **own))
         for (metric, scale), value in one.get("metrics", {}).items():
             metrics.append(
-                row(HETEROGENEITY, slide_id=name, case_id=ids["case_id"], metric=metric, scale_um=scale,
+                blank(HETEROGENEITY, slide_id=name, case_id=ids["case_id"], metric=metric, scale_um=scale,
                     value=value, n=1000, status="ok")
             )  # fmt: skip
     for table, rows in ((SLIDES, slides), (CASES, cases), (HETEROGENEITY, metrics)):
@@ -94,12 +81,12 @@ def write_scored_run(folder: Path, *, keep: bool = False) -> Path:
     commit_rows(store, SLIDES, [slide])
     names = ("case_id", *ids, "score", "her2_class", "membrane_od_mean", "n_scored")
     own = {name: slide[name] for name in names}
-    commit_rows(store, CASES, [row(CASES, her2_status="Positive", slides=["s1"], **own)])
+    commit_rows(store, CASES, [blank(CASES, her2_status="Positive", slides=["s1"], **own)])
     commit_rows(store, HETEROGENEITY, [
-        row(HETEROGENEITY, slide_id="s1", case_id="c1", metric="rao_q", value=0.25, n=900, status="ok"),
-        row(HETEROGENEITY, slide_id="s1", case_id="c1", metric="eta2", scale_um=250.0, status="degenerate"),
+        blank(HETEROGENEITY, slide_id="s1", case_id="c1", metric="rao_q", value=0.25, n=900, status="ok"),
+        blank(HETEROGENEITY, slide_id="s1", case_id="c1", metric="eta2", scale_um=250.0, status="degenerate"),
     ])  # fmt: skip
-    commit_rows(store, PATIENTS, [row(PATIENTS, patient_id="p1", index_basis="only_specimen")])
+    commit_rows(store, PATIENTS, [blank(PATIENTS, patient_id="p1", index_basis="only_specimen")])
     known = {
         "run_id": "20260102T030000Z-abcdef",
         "started_at": datetime(2026, 1, 2, 3, tzinfo=UTC),
@@ -116,5 +103,5 @@ def write_scored_run(folder: Path, *, keep: bool = False) -> Path:
         "cases_version": 0,
         "cells_version": 0,
     }
-    commit_rows(store, RUNS, [row(RUNS, **known)])
+    commit_rows(store, RUNS, [blank(RUNS, **known)])
     return folder

@@ -32,7 +32,7 @@ def blank(table: Table, **values: Any) -> Row:
                 empty = []
             elif pa.types.is_boolean(column.type):
                 empty = False
-            elif pa.types.is_integer(column.type):
+            elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
                 empty = 0
             elif pa.types.is_timestamp(column.type):
                 empty = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
