@@ -22,19 +22,19 @@ _home = pytest.StashKey[str]()
 
 COMPILE = frozenset(
     """
-    cluster contours_by_eye contours_kept dapi_share dish export fields_picture fluorescence ihc_kernel
-    ingest_flow ish_kernel ish_phantom ish_real layout learn_tumour outlines python_api qc readme
-    real_images regions report report_browser run server stage_versions viewer
+    contours_by_eye contours_kept dapi_share dish export fields_picture ihc_kernel ingest_flow
+    ish_kernel ish_phantom ish_real layout learn_tumour outlines python_api qc readme real_images run
+    server stage_versions viewer
     """.split()  # noqa: SIM905
 )
 """Modules whose tests measure pixels: kernels are compiled before the first, outside of any time limit."""
 
 SLOW = COMPILE | frozenset(
     """
-    between biopsy blur cli cube fanout ghosts heterogeneity hostile ish jackknife kubernetes lanes
-    maintain neighbours outcome pattern phantom picture picture_cohort picture_ish picture_regions
-    profile publish pyramid queries report_compare source_codec sources spatial spots stain storage
-    zarrita
+    between biopsy blur cli cluster cube fanout fluorescence ghosts heterogeneity hostile ish jackknife
+    kubernetes lanes maintain neighbours outcome pattern phantom picture picture_cohort picture_ish
+    picture_regions profile publish pyramid queries regions report report_browser report_compare
+    source_codec sources spatial spots stain storage zarrita
     """.split()  # noqa: SIM905
 )
 """Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`, nor is any
