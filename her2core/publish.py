@@ -263,7 +263,7 @@ class Publisher:
         self.own[schema.HETEROGENEITY_WIDE.name].add_rows(wide, ids)
         slides = [self._slide_row(result.outcome) for result in batch]
         self.own[schema.SLIDES.name].add_rows(slides, ids)
-        self.row_at |= {row["slide_id"]: len(self.row_at) + number for number, row in enumerate(slides)}
+        self.row_at |= {row["slide_id"]: at for at, row in enumerate(slides, len(self.rows))}
         self.rows.add(slides)
         self.buffer = []
         last = schema.SLIDES.name

@@ -158,6 +158,14 @@ def test_rows_of_a_shared_file_are_replaced_once_at_the_end(store: Store) -> Non
     assert len(history) == 1 + 3 + 1  # created, three batches, one commit of the second run
 
 
+def test_a_slide_that_comes_again_leaves_the_others_their_rows(store: Store) -> None:
+    run = Publisher(made("r1", store, ROWS))
+    run.begin()
+    for number in (0, 1, 0, 2, 3, 4):
+        run.add(result(store, ROWS[number]))
+    assert [row["slide_id"] for row in run.finish().slides] == [row.slide_id for row in ROWS]
+
+
 def test_a_result_that_stands_is_written_nowhere(store: Store) -> None:
     def all_over(run_id: str) -> None:
         publisher = Publisher(made(run_id, store, ROWS))

@@ -68,6 +68,9 @@ class Gathered:
         self._rows: list[Row] = []
         self._chunks: list[pa.Table] = []
 
+    def __len__(self) -> int:
+        return sum(map(len, self._chunks)) + len(self._rows)
+
     def add(self, rows: Iterable[Row]) -> None:
         """Take rows with the table's columns."""
         self._rows += rows
