@@ -14,7 +14,7 @@ import pyarrow as pa
 from her2core.errors import ConfigError
 from her2core.params import RENAMED
 from her2core.report.build import FOLDER, data_folder, run_facts, vocabulary
-from her2core.report.data_files import write_tables
+from her2core.report.data_files import table_of, write_tables
 from her2core.report.page import assemble, columns, rounded
 from her2core.report.run_tables import Row, RunTables, read_run, specimen_key
 from her2core.report.slides import class_words, how_far
@@ -90,13 +90,15 @@ def write_comparison(
 def comparison_tables(before: RunTables, after: RunTables) -> dict[str, pa.Table]:
     """The tables of a comparison, by the name of their files."""
     return {
-        "changes": _table(
+        "changes": table_of(
             [*slide_changes(before, after), *specimen_changes(before, after)], _CHANGE, pa.string()
         ),
-        "transitions": _table(transitions(before, after), ("before", "after", "specimens")),
-        "numbers": _table(number_changes(before, after), ("slide_id", *NUMBERS)),
-        "distributions": _table(distributions(before, after), ("of", "value", "meaning", "before", "after")),
-        "settings": _table(setting_changes(before.run, after.run), _SETTING, pa.string()),
+        "transitions": table_of(transitions(before, after), ("before", "after", "specimens")),
+        "numbers": table_of(number_changes(before, after), ("slide_id", *NUMBERS)),
+        "distributions": table_of(
+            distributions(before, after), ("of", "value", "meaning", "before", "after")
+        ),
+        "settings": table_of(setting_changes(before.run, after.run), _SETTING, pa.string()),
     }
 
 
@@ -274,11 +276,3 @@ def comparison_page(before: RunTables, after: RunTables, tables: Mapping[str, pa
     }
     title = f"HER2 runs {before.run_id} and {after.run_id} compared"
     return assemble("compare.html", "HER2 runs compared", title, SCRIPTS, data)
-
-
-def _table(rows: Sequence[Row], names: Sequence[str], of: pa.DataType | None = None) -> pa.Table:
-    """Rows as a table with these columns, also without a row."""
-    if rows:
-        schema = None if of is None else pa.schema([(name, of) for name in names])
-        return pa.Table.from_pylist(list(rows), schema=schema)
-    return pa.table({name: pa.nulls(0, of or pa.string()) for name in names})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,6 +61,24 @@ def write_tables(store: Store, folder: str, tables: Mapping[str, pa.Table]) -> l
         written += [f"{folder}/{name}.csv", f"{folder}/{name}.parquet"]
     store.write_bytes(f"{folder}/columns.csv", as_csv(_columns(tables)))
     return [*written, f"{folder}/columns.csv"]
+
+
+def table_of(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str] = (), of: pa.DataType | None = None
+) -> pa.Table:
+    """Rows as a table, also without a row.
+
+    Parameters
+    ----------
+    names
+        Columns of a table that may have no row, and of one whose type is given.
+    of
+        Type of all columns; by default that of their values.
+    """
+    if rows:
+        schema = None if of is None else pa.schema([(name, of) for name in names])
+        return pa.Table.from_pylist(list(rows), schema=schema)
+    return pa.table({name: pa.nulls(0, of or pa.string()) for name in names})
 
 
 def as_csv(table: pa.Table) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from her2core.report import batches, quality
 from her2core.report.coverage import ITEMS, Linked, combinations, coverage
+from her2core.report.data_files import table_of
 from her2core.report.run_tables import MEASURES, Row, RunTables, patient_key, specimen_key
 from her2core.report.slides import ASKED, slide_views
 from her2core.report.specimens import KINDS, STEPS, TAKEN, specimen_views
@@ -57,20 +57,22 @@ def figure_tables(of: Views) -> dict[str, pa.Table]:
     """The tables behind the figures, by the name of their files."""
     slides, specimens = of.slides, of.specimens
     return {
-        "slides": _table([_slide_row(row) for row in slides]),
-        "specimens": _table([_specimen_row(row) for row in specimens]),
-        "funnel": _table(funnel(slides)),
-        "exclusions": _table(exclusions(slides), ("stage", "why", "slides")),
-        "her2_classes": _table(counted(specimens, "her2_class", HER2_CLASSES)),
-        "ihc_scores": _table(counted(specimens, "score", {step: f"IHC {step}" for step in STEPS})),
-        "ish_groups": _table(counted(specimens, "ish_group", ISH_GROUPS)),
-        "expression": _table([_picked(row, _EXPRESSION) for row in slides], _EXPRESSION),
-        "coverage": _table(combinations(of.covered, of.items), ("specimens",)),
-        "heterogeneity": _table([_picked(row, _HETEROGENEITY) for row in slides], _HETEROGENEITY),
-        "quality": _table(of.quality, ("slide_id", "assay", "measure", "unit", "value", "score", "outlier")),
-        "batches": _table([_batch_row(row) for row in of.tables.slides]),
-        "batch_tests": _table(of.batches, ("factor", "measure", "groups", "n", "effect", "p", "q")),
-        "disagreements": _table(
+        "slides": table_of([_slide_row(row) for row in slides]),
+        "specimens": table_of([_specimen_row(row) for row in specimens]),
+        "funnel": table_of(funnel(slides)),
+        "exclusions": table_of(exclusions(slides), ("stage", "why", "slides")),
+        "her2_classes": table_of(counted(specimens, "her2_class", HER2_CLASSES)),
+        "ihc_scores": table_of(counted(specimens, "score", {step: f"IHC {step}" for step in STEPS})),
+        "ish_groups": table_of(counted(specimens, "ish_group", ISH_GROUPS)),
+        "expression": table_of([_picked(row, _EXPRESSION) for row in slides], _EXPRESSION),
+        "coverage": table_of(combinations(of.covered, of.items), ("specimens",)),
+        "heterogeneity": table_of([_picked(row, _HETEROGENEITY) for row in slides], _HETEROGENEITY),
+        "quality": table_of(
+            of.quality, ("slide_id", "assay", "measure", "unit", "value", "score", "outlier")
+        ),
+        "batches": table_of([_batch_row(row) for row in of.tables.slides]),
+        "batch_tests": table_of(of.batches, ("factor", "measure", "groups", "n", "effect", "p", "q")),
+        "disagreements": table_of(
             [
                 {"specimen": row["name"], "between": KINDS[kind], "what": words}
                 for row in specimens
@@ -78,7 +80,7 @@ def figure_tables(of: Views) -> dict[str, pa.Table]:
             ],
             ("specimen", "between", "what"),
         ),
-        "reader_machine": _table(reader_machine(slides), ("reader", "machine", "slides")),
+        "reader_machine": table_of(reader_machine(slides), ("reader", "machine", "slides")),
     }
 
 
@@ -162,10 +164,3 @@ def _picked(row: Row, names: Sequence[str]) -> Row:
 def _batch_row(row: Row) -> Row:
     groups = {factor.key: factor.group(row) for factor in batches.FACTORS}
     return {"slide_id": row["slide_id"]} | groups | {name: row.get(name) for name in batches.MEASURES}
-
-
-def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> pa.Table:
-    """Rows as a table; with these columns where there are none."""
-    if rows:
-        return pa.Table.from_pylist([dict(row) for row in rows])
-    return pa.table({name: pa.nulls(0, pa.string()) for name in names})

@@ -373,7 +373,7 @@ function contourFeatures(cell) {
     arc.push(between((b + n - 1) % n, b % n));
     arcs.push(arc);
   }
-  return [['nucleus', closed(nucleus)], ['contour', closed(ring)], ['arc', whole ? new ol.MultiLineString([[...ring, ring[0]]]) : new ol.MultiLineString(arcs)]]
+  return [['nucleus', closed(nucleus)], ['contour', closed(ring)], ['arc', new ol.MultiLineString(whole ? [[...ring, ring[0]]] : arcs)]]
     .map(([part, geometry]) => {
       const feature = new ol.Feature(geometry);
       feature.setProperties({part, code: cell.code, value: cell.value}, true);
