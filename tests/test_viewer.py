@@ -499,7 +499,7 @@ def test_close_by_the_page_draws_contours_and_areas(page: tuple[Any, Path], slid
     count = "const {contours} = her2viewer.state.active; return contours.getSource().getFeatures().length"
     _until(lambda: browser.execute_script(count) >= 3 * 20)
     _until(lambda: len(browser.execute_script(COLOURS, ".contours canvas")) > 10)
-    assert browser.execute_script("return her2viewer.state.active.waiting") == 0
+    _until(lambda: browser.execute_script("return her2viewer.state.active.waiting") == 0)
     for box in ("tissue", "excluded"):
         browser.find_element("id", box).click()
     legend = "return her2viewer.state.active.legend.textContent"
