@@ -21,7 +21,6 @@ from her2core.lake.cube import (
     cohort_cube,
     open_cohort_cube,
     open_regions,
-    write_cohort_cube,
     write_cube_of_table,
     write_regions,
 )
@@ -56,8 +55,13 @@ def rows() -> list[dict[str, Any]]:
 
 
 def written(store: Store) -> None:
+    commit_rows(store, HETEROGENEITY, rows())
+    write(store)
+
+
+def write(store: Store) -> None:
     assert write_regions(store, "key", sweep(), "slide 1") == "regions/key.zarr.zip"
-    assert write_cohort_cube(store, "run-1", rows()) == "cubes/run-1"
+    assert write_cube_of_table(store, "run-1", ["a", "longer name"]) == "cubes/run-1"
 
 
 def test_regions_come_back_from_a_folder_as_they_were_and_lazily(tmp_path: Path) -> None:
@@ -115,17 +119,20 @@ def test_both_open_from_s3(s3: Bucket) -> None:
 
 def test_writing_again_changes_no_byte(tmp_path: Path) -> None:
     def all_bytes(root: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+        found = (p for folder in ("regions", "cubes") for p in (root / folder).rglob("*") if p.is_file())
+        return {str(p.relative_to(root)): p.read_bytes() for p in found}
 
     for name in ("one", "two"):
         written(Store(tmp_path / name))
+    assert len(all_bytes(tmp_path / "one")) > 2
     assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
 
 
 def test_the_root_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[str] = []
+    commit_rows(Store(tmp_path), HETEROGENEITY, rows())
     monkeypatch.setattr(Store, "write_bytes", lambda self, path, data: paths.append(path))
-    written(Store(tmp_path))
+    write(Store(tmp_path))
     assert paths[0] == "regions/key.zarr.zip"
     cube = [path for path in paths if path.startswith("cubes/")]
     assert cube[-1] == "cubes/run-1/zarr.json"
@@ -144,7 +151,7 @@ def test_regions_that_earlier_versions_wrote_as_a_folder_open_as_well(tmp_path: 
 def test_nothing_is_written_of_nothing_and_nothing_opens_where_nothing_is(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert write_regions(store, "key", sweep(0), "slide 1") is None
-    assert write_cohort_cube(store, "run-1", []) is None
+    assert write_cube_of_table(store, "run-1", []) is None
     assert store.list() == []
     written(store)
     with pytest.raises(StoreError, match="group 123 of"):

@@ -219,15 +219,6 @@ def write_cube_of_table(store: Store, run_id: str, slides: Sequence[str]) -> str
     return path
 
 
-def write_cohort_cube(store: Store, run_id: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> str | None:
-    """Write the metrics of a run as a cube; its path, or None without rows."""
-    if not len(rows):
-        return None
-    path = f"{CUBES_FOLDER}/{run_id}"
-    _write(store, path, {"": cohort_cube(rows).assign_attrs(run_id=run_id)})
-    return path
-
-
 def open_cohort_cube(uri: str, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open the metrics of a run, see `cohort_cube`; values are read when they are used.
 
@@ -269,15 +260,6 @@ def _append(store: Store, path: str, parts: Iterable[xr.Dataset]) -> None:
 
 def _group(size_um: float) -> str:
     return f"{size_um:g}"
-
-
-def _write(store: Store, path: str, groups: Mapping[str, xr.Dataset]) -> None:
-    """Write Datasets as groups of one Zarr hierarchy: chunks first, then metadata, the root's last of all."""
-    data = _encoded(groups)
-    for metadata in (False, True):
-        inner = {n: body for n, body in data.items() if _is_metadata(n) == metadata and n != _METADATA}
-        store.write_many({f"{path}/{name}": inner[name] for name in sorted(inner)})
-    store.write_bytes(f"{path}/{_METADATA}", data[_METADATA])
 
 
 def _zipped(groups: Mapping[str, xr.Dataset]) -> bytes:
