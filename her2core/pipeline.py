@@ -128,7 +128,7 @@ def published_slide(run: Run, row: SlideRow, key: str | None) -> SlideFinished |
     """A slide's published result, without a look at the slide; None if it is not there."""
     if row.exclude:
         return record_failure(run, row, left_out(row))
-    return published_result(run.store, str(key))
+    return None if key is None else published_result(run.store, key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from her2core.readers import MemoryReader
 from her2core.records import Assay, Box, CellsRef, PyramidRef, SlideRow, SlideState
 from her2core.scoring.tumour import load_model
 from her2core.stages import prepare
-from her2core.stages.slide import SlideJob
+from her2core.stages.slide import SlideJob, result_key
 from her2core.storage.sources import Scratch
 from her2core.storage.store import Store, content_key
 
@@ -380,20 +380,16 @@ def test_what_is_told_of_a_region_bears_its_pseudonym(tmp_path: Path) -> None:
     assert found.used.digest == roi_identity(where, None)
     Path(where).unlink()
     with pytest.raises(SlideError, match=r"no such file. Correct roi_uri in the manifest"):
-        job.key("k")
+        job.region_digest()
 
 
 def test_a_laboratory_enters_a_result_s_key_where_there_is_one() -> None:
-    reader = MemoryReader(np.full((10, 20, 3), 240, np.uint8), MPP)
-    ref = PyramidRef("p", "1-x", ((10, 20),), 512, 512, MPP, "zstd", 1, 1)
     row = SlideRow("s", "c", "s.tif", Assay.IHC, scanner="A")
-    profile: Any = None
-    given = (Store("."), row, reader.info, ref, profile, CellsRef((), 0))
-    params = ScoreParams()
-    job = SlideJob(*given, params, IHCParams(), None, HeterogeneityParams())
+    params, *rest = ScoreParams(), HeterogeneityParams(), RoiParams()
     rules, model = load_rules(params.rules), load_model(params.tumour_model)
     before = [f"{f.name}={getattr(row, f.name)}" for f in fields(row) if f.name != "laboratory"]
-    inputs = ["k", "", f"{rules.name} {rules.version}", str(job.heterogeneity), str(job.roi_params), *before]
+    inputs = ["k", "", f"{rules.name} {rules.version}", *map(str, rest), *before]
     inputs.append(f"tumour model {model.version}")
-    assert job.key("k") == content_key("slide", versions.SLIDE, params, inputs)
-    assert replace(job, row=replace(row, laboratory="North")).key("k") != job.key("k")
+    key = result_key(row, "k", params, *rest, "")
+    assert key == content_key("slide", versions.SLIDE, params, inputs)
+    assert result_key(replace(row, laboratory="North"), "k", params, *rest, "") != key

@@ -87,8 +87,11 @@ def working_level(mpp: float, params: Params) -> int:
     return level
 
 
-def measure(unit: Unit, there: Collection[str] = ()) -> int:
-    """Measure every cell whose centroid lies in the unit's box and in tissue; publish them as one part.
+def measure(units: Sequence[Unit], there: Collection[str] = ()) -> int:
+    """Measure every cell in tissue whose centroid lies in a unit's box; publish one part a unit.
+
+    The units are of one slide and done one after the other; when it returns, all are stored. Of a server, the
+    next one is read and the last ones stored while one is measured.
 
     Parameters
     ----------
@@ -98,26 +101,13 @@ def measure(unit: Unit, there: Collection[str] = ()) -> int:
     Returns
     -------
     int
-        Number of cells.
-    """
-    return measure_all([unit], there)[0]
-
-
-def measure_all(units: Sequence[Unit], there: Collection[str]) -> list[int]:
-    """Measure units of one slide one after the other, as `measure` does; when it returns, all are stored.
-
-    Of a server, the next one is read and the last ones stored while one is measured.
-
-    Parameters
-    ----------
-    there
-        Parts and outlines that are published: such parts are counted.
+        Number of cells of all units.
     """
     counts: dict[str, int] = {}
     found = frozenset(there)
     todo = deque(unit for unit in units if not {unit.part, unit.contours or unit.part} <= found)
     if not todo:
-        return [_count(unit) for unit in units]
+        return sum(map(_count, units))
     looks = deque([_look(todo.popleft())])
     with Uploads(units[0].store) as uploads:
         while looks:
@@ -129,7 +119,7 @@ def measure_all(units: Sequence[Unit], there: Collection[str]) -> list[int]:
             pq.write_table(rows, buffer, compression="zstd", compression_level=1)
             uploads.put({look.unit.part: buffer.getbuffer()}, last=look.unit.contours is not None)
             counts[look.unit.part] = len(rows)
-    return [counts[unit.part] if unit.part in counts else _count(unit) for unit in units]
+    return sum(counts[unit.part] if unit.part in counts else _count(unit) for unit in units)
 
 
 def _count(unit: Unit) -> int:

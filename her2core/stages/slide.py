@@ -83,18 +83,6 @@ class SlideJob(Generic[Score, Kernel]):
         """Where the region of interest lies; the row may show a pseudonym."""
         return self.roi_at or self.row.roi_uri
 
-    def key(self, cells_key: str) -> str:
-        """Content key of the result; see `result_key`."""
-        return result_key(
-            self.row,
-            cells_key,
-            self.params,
-            self.heterogeneity,
-            self.roi_params,
-            self.region_digest(),
-            self.contours,
-        )
-
     def region_digest(self) -> str:
         """Identity of the region's file when the job was made; nothing without a region."""
         if self.roi_uri is None:

@@ -170,7 +170,7 @@ def inspect(work: SlideWork) -> Inspected:
     contours = _contours_key(work, cells)
     keys = Keys(pyramid, profile, cells, _result_key(work, cells, _region(work)), outlines, contours)
 
-    if (done := _found(work.store, "slide", keys.slide, SlideFinished)) is not None:
+    if (done := published_result(work.store, keys.slide)) is not None:
         return Inspected(source, keys, settled, *size, finished=done)
     records: dict[str, tuple[str | None, type[Any]]] = {
         "outlines": (outlines, OutlinesRef),
@@ -245,10 +245,10 @@ def measure(
     """Measure a share of a slide's work units; those that are done are only counted."""
     from her2core.stages import cells
 
-    folder, kept = f"parts/cells/{key}", contours_key and f"{CONTOURS}/{contours_key}"
+    folder, kept = f"parts/cells/{key}", _contours_folder(contours_key)
     units = share.deal(cells.units(store, ref, frozen, params, folder, outlines, kept))
     there = {name for place in (folder, kept) if place and units for name in store.list(place)}
-    count = sum(cells.measure_all(units, there))
+    count = cells.measure(units, there)
     lines = (ContoursPart(unit.contours, unit.box_px0) for unit in units if unit.contours is not None)
     return Measured(tuple(unit.part for unit in units), count, tuple(lines))
 
@@ -274,13 +274,12 @@ def finish(
     endpoint = config.run.endpoint_url
     region = _region(work)
     key = _result_key(work, cells_key, region)
-    if (done := _found(work.store, "slide", key, SlideFinished)) is not None:
+    if (done := published_result(work.store, key)) is not None:
         return key, Made(done, 0)
     given = (work.store, work.shown, info, ref, frozen, measured)
     rest = (endpoint, config.heterogeneity, config.roi, row.roi_uri, outlines, region or None)
     if row.assay == Assay.IHC:
-        contours = _contours_key(work, cells_key)
-        kept = contours and f"{CONTOURS}/{contours}"
+        kept = _contours_folder(_contours_key(work, cells_key))
         made = finish_ihc(SlideJob(*given, work.judging.score, config.ihc, *rest, contours=kept), key)
     else:
         made = finish_ish(SlideJob(*given, work.judging.ish, config.ish, *rest), key)
@@ -308,12 +307,17 @@ def _contours_key(work: SlideWork, cells_key: str) -> str | None:
     return content_key("contours", versions.CONTOURS, {}, [cells_key])
 
 
+def _contours_folder(key: str | None) -> str | None:
+    """Where outlines of a key lie; None without a key."""
+    return None if key is None else f"{CONTOURS}/{key}"
+
+
 def _result_key(work: SlideWork, cells_key: str, region: str) -> str:
     from her2core.stages.slide import result_key
 
-    config, judging, contours = work.config, work.judging, _contours_key(work, cells_key)
+    config, judging = work.config, work.judging
     params = judging.score if work.row.assay == Assay.IHC else judging.ish
-    kept = contours and f"{CONTOURS}/{contours}"
+    kept = _contours_folder(_contours_key(work, cells_key))
     return result_key(work.shown, cells_key, params, config.heterogeneity, config.roi, region, kept)
 
 
@@ -334,7 +338,7 @@ def _outlines_key(work: SlideWork, source: Source) -> str | None:
 
 
 @cache
-def adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
     """What writes and reads records of a kind."""
     return TypeAdapter(kind)
 
@@ -345,13 +349,13 @@ def _found(store: Store, stage: str, key: str, kind: type[T]) -> T | None:
         data = store.read_bytes(record_of(stage, key))
     except FileNotFoundError:
         return None
-    made: TypeAdapter[T] = adapter(kind)  # type: ignore[arg-type]  # classes can be hashed
+    made: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # classes can be hashed
     return made.validate_json(data)
 
 
 def _publish(store: Store, stage: str, key: str, record: T) -> Made[T]:
     """Publish what a stage made: from now on it is done."""
-    made: TypeAdapter[T] = adapter(type(record))  # type: ignore[arg-type]
+    made: TypeAdapter[T] = _adapter(type(record))  # type: ignore[arg-type]
     text = made.dump_json(record, indent=1)
     store.write_bytes(record_of(stage, key), text)
     return Made(record, len(text))

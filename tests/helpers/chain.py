@@ -84,7 +84,7 @@ def score(
     kept = "contours/k" if keep else None
     units = list(cut(cells.units(store, ref, profile, kernel, "parts/cells/k", place, kept)))
     shuffled.shuffle(units)
-    count = sum(cells.measure(unit) for unit in units)
+    count = cells.measure(units)
     if keep:
         parts = tuple(ContoursPart(str(unit.contours), unit.box_px0) for unit in units)
         record = TypeAdapter(ContoursRef).dump_json(ContoursRef(parts))
