@@ -29,7 +29,6 @@ lossless (libjxl 0.11, a few in a thousand noisy chunks; libjxl issue 4026).
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,6 +38,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from her2core.buffers import ThreadBuffers
 from her2core.errors import ConfigError
 from her2core.grid import EXACT_LEVEL
 from her2core.pixels import RGB8, PixelFormat, Pixels
@@ -62,7 +62,7 @@ _JPEG_END = b"\xff\xd9"
 _INTERLEAVED = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
 """Says of a chunk of ``(c, y, x)`` that it is stored as ``(y, x, c)``."""
 
-_local = threading.local()
+_buffers = ThreadBuffers()
 
 _ic: Any = imagecodecs  # its stubs are narrower than what it takes: any buffer in, any buffer as ``out``
 
@@ -308,7 +308,4 @@ def _fill(chunk: Pixels, decode: Callable[[Encoded], int]) -> None:
 def _room(chunk: Pixels) -> Pixels:
     """The thread's ``(c, y, x)`` pixels for a chunk of ``(y, x, c)``."""
     height, width, count = chunk.shape
-    room: Pixels | None = getattr(_local, "planes", None)
-    if room is None or room.shape != (count, height, width) or room.dtype != chunk.dtype:
-        room = _local.planes = np.empty((count, height, width), chunk.dtype)
-    return room
+    return _buffers.flat("planes", chunk.nbytes).view(chunk.dtype).reshape(count, height, width)

@@ -15,12 +15,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
+from her2core.buffers import ThreadBuffers
 from her2core.errors import StoreError
 from her2core.grid import Grid
 from her2core.pixels import PixelFormat, Pixels
-from her2core.pyramid.codecs import Encoded, copied_tile, level_codec, worst_case_bytes
+from her2core.pyramid.codecs import copied_tile, level_codec, worst_case_bytes
 from her2core.pyramid.halving import halve, repeat_edges
 from her2core.pyramid.shards import ABSENT, Index, index_bytes, read_index
 from her2core.records import Box, PyramidRef
@@ -40,7 +39,7 @@ INDEX_BYTES = 16 * 2**20
 MADE_PX = 2048
 """Edge at level 0 of the blocks that a level is made again in: 12 MB, and whole tiles of any usual edge."""
 
-_local = threading.local()
+_buffers = ThreadBuffers()
 
 
 def grid_of_ref(ref: PyramidRef) -> Grid:
@@ -333,10 +332,7 @@ def _fetched(store: Store, ranges: Iterable[_Range]) -> Iterable[tuple[_Range, m
 def _pread(store: Store, part: _Range) -> memoryview:
     """Read a range of a local file into the thread's own buffer: no fresh pages."""
     size = part.end - part.start
-    buffer: Encoded | None = getattr(_local, "encoded", None)
-    if buffer is None or len(buffer) < size:
-        buffer = _local.encoded = np.empty(max(size, LOCAL_BYTES), np.uint8)
-    view = buffer.data[:size]
+    view = _buffers.flat("encoded", size, LOCAL_BYTES).data
     try:
         descriptor = os.open(store.uri(part.key), os.O_RDONLY)
     except FileNotFoundError as error:
@@ -461,8 +457,4 @@ def _damaged(store: Store, key: str, what: str) -> StoreError:
 
 def _scratch(chunk: int, pixels: PixelFormat) -> Pixels:
     """The thread's own ``(chunk, chunk, channel)`` pixels to decode into."""
-    need = chunk * chunk * pixels.bytes_px
-    kept: Encoded | None = getattr(_local, "chunk", None)
-    if kept is None or kept.size < need:
-        kept = _local.chunk = np.empty(need, np.uint8)
-    return pixels.view(kept, chunk, chunk)
+    return pixels.view(_buffers.flat("chunk", chunk * chunk * pixels.bytes_px), chunk, chunk)

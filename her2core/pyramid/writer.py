@@ -357,7 +357,7 @@ class _Block:
 def write_top(
     store: Store, path: str, grid: Grid, params: PyramidParams, *, pixels: PixelFormat = RGB8
 ) -> ShardWritten:
-    """Write the levels above those of :func:`write_shard`, band by band, from the level below each."""
+    """Write the levels above those of :func:`write_shards`, band by band, from the level below each."""
     params = _stored(params)
     reader = PyramidReader(store, _draft(path, grid, params, pixels))
     written = ShardWritten(0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
+from her2core.buffers import ThreadBuffers
 from her2core.errors import Reason, SlideError
 from her2core.storage.waiting import begin
 
@@ -73,7 +73,7 @@ class LocalBytes:
         self.name = name or os.fspath(path)
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self._fd).st_size
-        self._local = threading.local()
+        self._buffers = ThreadBuffers()
 
     def read(self, start: int, length: int) -> bytes:
         data = os.pread(self._fd, length, start) if start + length <= self.size else b""
@@ -83,7 +83,7 @@ class LocalBytes:
 
     def read_spans(self, spans: Sequence[Span]) -> Iterator[memoryview]:
         for start, end in spans:
-            view = self._buffer(end - start)
+            view = self._buffers.flat("span", end - start).data
             done = 0
             while done < len(view):
                 n = os.preadv(self._fd, [view[done:]], start + done)
@@ -94,12 +94,6 @@ class LocalBytes:
 
     def begin(self, spans: Sequence[Span]) -> None:
         pass
-
-    def _buffer(self, length: int) -> memoryview:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < length:
-            buffer = self._local.buffer = bytearray(length)
-        return memoryview(buffer)[:length]
 
     def close(self) -> None:
         if self._fd >= 0:
