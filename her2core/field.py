@@ -19,7 +19,6 @@ from her2core.config import Config
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.lake.schema import CELLS, NUCLEI
 from her2core.params import IHCParams, ScoreParams
-from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader
 from her2core.readers.channels import CHANNELS
@@ -169,14 +168,7 @@ def _prepare(
     """Step 1: pyramid and profile."""
     channels = CHANNELS[: pixels.shape[-1]] if assay is Assay.FISH else RGB
     reader = MemoryReader(pixels, mpp, channels=channels)
-    params = pyramid.settle(reader.info, config.pyramid).params
-    grid, form = pyramid.grid_of(reader.info.height, reader.info.width, params), PixelFormat.of(reader.info)
-    for task in grid.tasks():
-        pyramid.write_shard(reader, store, "pyramid", grid, params, task)
-    pyramid.write_top(store, "pyramid", grid, params, pixels=form)
-    ref = pyramid.finalise(
-        store, "pyramid", grid, params, identity=reader.info.identity, mpp=mpp, pixels=form
-    )
+    ref = pyramid.convert(reader, store, "pyramid", config.pyramid, mpp=mpp)
     return ref, prepare.profile(store, ref, config.profile, assay, "tissue"), reader
 
 
