@@ -31,7 +31,7 @@ from her2core.stages.failures import failure_of
 from her2core.stages.run import open_run
 from her2core.storage.journal import write_status
 from her2core.storage.store import Store
-from tests.helpers.jpegslides import FLAVOURS, write_flavour
+from tests.helpers.jpegslides import JFIF, write_flavour
 
 Her2 = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parent.parent
@@ -490,7 +490,7 @@ def test_pyramid_converts_alone(tmp_path: Path, her2: Her2) -> None:
 
 
 def test_a_plan_sets_codecs_side_by_side(tmp_path: Path, her2: Her2) -> None:
-    copied = write_flavour(tmp_path / "copied.svs", np.full((1100, 700, 3), 90, np.uint8), 64, FLAVOURS[0])
+    copied = write_flavour(tmp_path / "copied.svs", np.full((1100, 700, 3), 90, np.uint8), 64, JFIF)
     manifest = manifest_of(tmp_path, copied, mpp="0.25")
     (tmp_path / "c.yaml").write_text("pyramid: {codec: jpeg-80}")
     code, text, _ = her2("plan", manifest, "-c", str(tmp_path / "c.yaml"), "--json")

@@ -34,6 +34,7 @@ from tests.helpers import chain
 from tests.helpers.jpegslides import (
     FLAVOURS,
     SECRET,
+    SHARED_TABLES,
     jpeg,
     jpeg2000,
     segment,
@@ -211,7 +212,7 @@ def chain_halve(level: np.ndarray) -> np.ndarray:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, PyramidRef, Store, PyramidRef]:
     """A slide of several shards and bands, copied and without loss."""
     folder = tmp_path_factory.mktemp("made")
-    path = write_flavour(folder / "a.svs", scene(700, 900), EDGE, FLAVOURS[1])
+    path = write_flavour(folder / "a.svs", scene(700, 900), EDGE, SHARED_TABLES)
     with open_slide(path, mpp=0.25) as reader:
         return *convert(reader, folder / "source", "source", 16), *convert(reader, folder / "raw", "zstd", 16)
 

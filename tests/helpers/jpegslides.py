@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from her2core.readers.jpegfile import segments
 
 SECRET = b"JANE DOE 1948-02-11"
 """A patient, in every place where a JPEG stream has room for one."""
+
+TABLES = (0xC4, 0xDB)
+"""Markers of Huffman and quantisation tables."""
 
 Tile = Callable[[np.ndarray], bytes]
 
@@ -57,9 +60,11 @@ def told(stream: bytes) -> bytes:
     return stream[:2] + private + stream[2:scan] + segment(0xFE, SECRET) + stream[scan:] + SECRET
 
 
-def bare(stream: bytes) -> bytes:
-    """A stream without JFIF and Adobe markers: nothing says what its colours are."""
-    kept = b"".join(segment(m, bytes(b)) for m, b in segments(stream) if not 0xE0 <= m <= 0xEF)
+def bare(stream: bytes, without: Container[int] = ()) -> bytes:
+    """A stream without JFIF and Adobe markers: nothing says what its colours are; other ones left out too."""
+    kept = b"".join(
+        segment(m, bytes(b)) for m, b in segments(stream) if m not in without and not 0xE0 <= m <= 0xEF
+    )
     scan = stream.index(b"\xff\xda")
     (length,) = struct.unpack(">H", stream[scan + 2 : scan + 4])
     return b"\xff\xd8" + kept + stream[scan + 2 + length :]
@@ -67,18 +72,13 @@ def bare(stream: bytes) -> bytes:
 
 def tables_of(stream: bytes) -> bytes:
     """An abbreviated stream that holds a stream's tables alone."""
-    kept = b"".join(segment(m, bytes(b)) for m, b in segments(stream) if m in (0xC4, 0xDB))
+    kept = b"".join(segment(m, bytes(b)) for m, b in segments(stream) if m in TABLES)
     return b"\xff\xd8" + segment(0xFE, SECRET) + kept + b"\xff\xd9"
 
 
 def without_tables(stream: bytes) -> bytes:
     """A bare stream that leaves its tables to the container."""
-    kept = b"".join(
-        segment(m, bytes(b)) for m, b in segments(stream) if m not in (0xC4, 0xDB) and not 0xE0 <= m <= 0xEF
-    )
-    scan = stream.index(b"\xff\xda")
-    (length,) = struct.unpack(">H", stream[scan + 2 : scan + 4])
-    return b"\xff\xd8" + kept + stream[scan + 2 + length :]
+    return bare(stream, TABLES)
 
 
 def jpeg(pixels: np.ndarray, **how: Any) -> bytes:
@@ -94,44 +94,31 @@ def jpeg2000(pixels: np.ndarray) -> bytes:
     return stream[:tile] + note + stream[tile:] + SECRET
 
 
-def write_flavour(path: Path, pixels: np.ndarray, edge: int, flavour: str) -> Path:
-    """Write a slide as one of `FLAVOURS` has it."""
-    colour = {"colorspace": "rgb", "outcolorspace": "rgb"}
-    if flavour == "420 with JFIF":
-        return write_slide(path, pixels, edge, lambda t: told(jpeg(t, subsampling="420")))
-    if flavour == "422, shared tables, no marker":
-        shared = tables_of(jpeg(pixels[:edge, :edge], subsampling="422"))
-        return write_slide(
-            path, pixels, edge, lambda t: without_tables(jpeg(t, subsampling="422")), jpegtables=shared
-        )
-    if flavour == "RGB, no marker":
-        return write_slide(path, pixels, edge, lambda t: bare(told(jpeg(t, **colour))), photometric="rgb")
-    if flavour == "RGB with Adobe":
-        return write_slide(path, pixels, edge, lambda t: told(jpeg(t, **colour)), photometric="rgb")
-    if flavour == "progressive":
-        return write_slide(path, pixels, edge, lambda t: told(_pillow(t, progressive=True)))
-    if flavour == "restart markers":
-        return write_slide(path, pixels, edge, lambda t: told(_pillow(t, restart_marker_blocks=2)))
-    if flavour == "no end, zeros behind":
-        return write_slide(path, pixels, edge, lambda t: jpeg(t).removesuffix(b"\xff\xd9") + bytes(7))
-    assert flavour == "JPEG 2000"
-    return write_slide(path, pixels, edge, jpeg2000, compression=33005, photometric="rgb",
-                       description="Aperio |MPP = 0.25")  # fmt: skip
-
-
-FLAVOURS = (
-    "420 with JFIF",
-    "422, shared tables, no marker",
-    "RGB, no marker",
-    "RGB with Adobe",
-    "progressive",
-    "restart markers",
-    "no end, zeros behind",
-    "JPEG 2000",
-)
-
-
 def _pillow(pixels: np.ndarray, **how: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85, **how)
     return buffer.getvalue()
+
+
+JFIF, SHARED_TABLES = "420 with JFIF", "422, shared tables, no marker"
+_RGB = {"colorspace": "rgb", "outcolorspace": "rgb"}
+_APERIO = {"compression": 33005, "photometric": "rgb", "description": "Aperio |MPP = 0.25"}
+FLAVOURS: dict[str, tuple[Tile, dict[str, Any]]] = {
+    JFIF: (lambda t: told(jpeg(t, subsampling="420")), {}),
+    SHARED_TABLES: (lambda t: without_tables(jpeg(t, subsampling="422")), {}),
+    "RGB, no marker": (lambda t: bare(told(jpeg(t, **_RGB))), {"photometric": "rgb"}),
+    "RGB with Adobe": (lambda t: told(jpeg(t, **_RGB)), {"photometric": "rgb"}),
+    "progressive": (lambda t: told(_pillow(t, progressive=True)), {}),
+    "restart markers": (lambda t: told(_pillow(t, restart_marker_blocks=2)), {}),
+    "no end, zeros behind": (lambda t: jpeg(t).removesuffix(b"\xff\xd9") + bytes(7), {}),
+    "JPEG 2000": (jpeg2000, _APERIO),
+}
+"""How a tile is encoded, and options of the file."""
+
+
+def write_flavour(path: Path, pixels: np.ndarray, edge: int, flavour: str) -> Path:
+    """Write a slide as one of `FLAVOURS` has it."""
+    encode, options = FLAVOURS[flavour]
+    if flavour == SHARED_TABLES:
+        options = {"jpegtables": tables_of(jpeg(pixels[:edge, :edge], subsampling="422"))}
+    return write_slide(path, pixels, edge, encode, **options)
