@@ -50,6 +50,8 @@ def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | No
     ----------
     Davison AC, Hinkley DV. Bootstrap Methods and their Application. 1997, chapter 8 (block resampling).
     """
+    from scipy.special import stdtrit  # slow to import: not where a run is only driven
+
     m = len(blocks)
     if m < MIN_BLOCKS:
         return None
@@ -61,8 +63,6 @@ def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | No
         times = np.bincount(drawn.ravel(), minlength=many * m).reshape(many, m)
         sums.append(times.astype(np.float64) @ blocks)
     total = blocks.sum(axis=0)
-    from scipy.special import stdtrit
-
     wider = float(stdtrit(m - 1, 0.975)) / Z95 * math.sqrt(m / (m - 1))
     replicated: Reals = np.maximum(np.rint(total + wider * (np.concatenate(sums) - total)), 0.0)
     return replicated

@@ -71,9 +71,9 @@ def to_dataset(regions: Regions | NucleusRegions) -> xr.Dataset:
         A variable a column of `columns_of`; coordinates ``q`` and ``r`` (axial, see `regions`) and the
         centres ``y_um`` and ``x_um``. Attribute ``size_um`` is the hexagons' width from flat to flat side.
     """
-    place = {"units": "micrometer"}
-    import xarray as xr
+    import xarray as xr  # slow to import: not where a run is only driven
 
+    place = {"units": "micrometer"}
     return xr.Dataset(
         {
             name: ("region", values, _attrs(unit, text))
@@ -95,6 +95,8 @@ def to_map(regions: Regions | NucleusRegions) -> xr.Dataset:
     Columns are shifted by half the row number, so that the map is upright; ``y_um`` depends on ``r`` alone
     and ``x_um`` on both. Where there is no region, numbers are NaN and counts 0.
     """
+    import xarray as xr
+
     column = regions.q + regions.r // 2
     if len(regions) == 0:
         raise ValueError("a map of no regions; expected at least one")
@@ -110,8 +112,6 @@ def to_map(regions: Regions | NucleusRegions) -> xr.Dataset:
         dense[at] = values
         variables[name] = (("r", "column"), dense, _attrs(unit, text))
     place = {"units": "micrometer"}
-    import xarray as xr
-
     return xr.Dataset(
         variables,
         coords={
