@@ -46,6 +46,11 @@ class Box:
         """This box with ``by`` pixels more on every side."""
         return Box(self.y0 - by, self.x0 - by, self.y1 + by, self.x1 + by)
 
+    def within(self, other: Box) -> Box:
+        """The part of this box in another one; of no positive height or width where they do not meet."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        return Box(y0, x0, min(self.y1, other.y1), min(self.x1, other.x1))
+
 
 @dataclass(frozen=True, slots=True)
 class SlideRow:

@@ -123,8 +123,7 @@ class PyramidReader:
 
         Of more than `BEGUN_BYTES` the rest is fetched by `read`.
         """
-        height, width = self._ref.shape(level)
-        inside = Box(max(box.y0, 0), max(box.x0, 0), min(box.y1, height), min(box.x1, width))
+        inside = box.within(Box(0, 0, *self._ref.shape(level)))
         return begin(partial(self._begun, level, inside, wanted))
 
     def _begun(self, level: int, inside: Box, wanted: Callable[[Box], bool]) -> Begun:
@@ -167,8 +166,8 @@ class PyramidReader:
         edge = max(MADE_PX >> level, 1)
         for y0 in range(inside.y0 // edge * edge, inside.y1, edge):
             for x0 in range(inside.x0 // edge * edge, inside.x1, edge):
-                y1, x1 = min(y0 + edge, inside.y1), min(x0 + edge, inside.x1)
-                yield Box(y0, x0, y0 + edge, x0 + edge), Box(max(y0, inside.y0), max(x0, inside.x0), y1, x1)
+                around = Box(y0, x0, y0 + edge, x0 + edge)
+                yield around, around.within(inside)
 
     def read(
         self,
@@ -206,8 +205,7 @@ class PyramidReader:
         if out.shape[2:] != (self._format.count,) or out.dtype != self._format.dtype:
             raise ValueError(f"{out.dtype} {out.shape} for pixels of {self._format}")
         box = Box(y0, x0, y0 + out.shape[0], x0 + out.shape[1])
-        height, width = self._ref.shape(level)
-        inside = Box(max(y0, 0), max(x0, 0), min(box.y1, height), min(box.x1, width))
+        inside = box.within(Box(0, 0, *self._ref.shape(level)))
         if inside != box:
             out.fill(self._format.outside)
         if inside.height <= 0 or inside.width <= 0:

@@ -113,7 +113,7 @@ class Closing:
 def clip_region(y0: int, x0: int, out: Pixels, height: int, width: int, outside: int = OUTSIDE) -> Box | None:
     """Blank the part of ``out`` that lies outside the slide and return the part inside, in slide pixels."""
     h, w = out.shape[:2]
-    inside = Box(max(y0, 0), max(x0, 0), min(y0 + h, height), min(x0 + w, width))
+    inside = Box(y0, x0, y0 + h, x0 + w).within(Box(0, 0, height, width))
     if inside.height <= 0 or inside.width <= 0:
         out[...] = outside
         return None

@@ -165,8 +165,8 @@ def core_with_tissue(tissue: TissueMask, box: Box, level: int) -> Box | None:
     found = tissue.bounds(_at_level_0(box.grown(1), level))
     if found is None:
         return None
-    near = Box(found.y0 // scale, found.x0 // scale, -(-found.y1 // scale), -(-found.x1 // scale)).grown(1)
-    return Box(max(near.y0, box.y0), max(near.x0, box.x0), min(near.y1, box.y1), min(near.x1, box.x1))
+    near = Box(found.y0 // scale, found.x0 // scale, -(-found.y1 // scale), -(-found.x1 // scale))
+    return near.grown(1).within(box)
 
 
 def _at_level_0(box: Box, level: int) -> Box:
