@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,10 +31,10 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
 from her2core.lake.batches import commit_files
-from her2core.lake.finished import finished_rows
+from her2core.lake.finished import finished_batches, finished_rows
 from her2core.lake.rows import RunRecord, case_row, run_row, slide_row
 from her2core.lake.rows_cells import cell_ids, cell_places, cell_rows, classes_of
-from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Table
+from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Column, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
 from her2core.lake.tables import check_tables, commit_rows, open_table, read_rows
 from her2core.params import IHCParams, ScoreParams
@@ -728,3 +728,40 @@ def test_broken_replies_to_the_tables_client_are_outlasted_and_then_told(
         proxy.faults = [Fault("truncate", method="GET", path=place)]
         with pytest.raises(StoreError, match="the store breaks off"):
             commit_rows(store, SLIDES, [_failed_row("s1")])
+
+
+def test_cells_that_are_streamed_go_on_where_the_store_broke_off(
+    faulty_s3: tuple[Bucket, FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was handed on already is not handed on again."""
+    monkeypatch.setattr("her2core.lake.tables.PAUSES_S", (0.0, 0.0, 0.0))
+    store, ids = Store(faulty_s3[0].uri), range(0, 60_000, 2)
+    columns = (Column("slide_id", pa.string(), "", ""), Column("id", pa.int64(), "", ""))
+    table = Table("cells", "", "slide_id", ("slide_id", "id"), columns)
+    commit_rows(store, table, pa.table({"slide_id": ["s1"] * len(ids), "id": pa.array(ids, pa.int64())}))
+    breaks = [2, 0, 1, 0]
+
+    class Breaking(QueryBuilder):
+        """Whose stream ends in an error after some batches."""
+
+        def execute(self, sql: str) -> Any:
+            found = pa.RecordBatchReader.from_stream(super().execute(sql))
+            after = breaks.pop(0) if breaks else None
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                for number, batch in enumerate(found):
+                    if number == after:
+                        raise OSError("Generic S3 error: error decoding response body")
+                    yield batch
+
+            return pa.RecordBatchReader.from_batches(found.schema, batches())
+
+    monkeypatch.setattr("her2core.lake.finished.QueryBuilder", Breaking)
+    streamed = finished_batches(store, table, ["id", "not_there"], "slide_id = 's1'")
+    assert streamed.schema.names == ["id"]
+    assert streamed.read_all()["id"].to_pylist() == list(ids)
+    assert not breaks
+    breaks[:] = [1, 0, 0, 0, 0]
+    with pytest.raises(StoreError, match="the store breaks off"):
+        finished_batches(store, table, ["id"], "slide_id = 's1'").read_all()
+

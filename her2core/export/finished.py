@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from deltalake import QueryBuilder
 from pydantic import TypeAdapter, ValidationError
 
 from her2core.errors import ConfigError, StoreError
-from her2core.lake.finished import finished_rows, opened
+from her2core.lake.finished import finished_batches, finished_rows
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
-from her2core.lake.tables import sql_name, sql_text
+from her2core.lake.tables import sql_text
 from her2core.params import IHCParams, ProfileParams, RoiParams
 from her2core.records import Assay
 from her2core.stages.finished import SlideFinished
@@ -160,21 +159,8 @@ class FinishedRun:
     def batches(
         self, slide: Row, selection: Selection, columns: Sequence[str], table: Table = CELLS
     ) -> pa.RecordBatchReader:
-        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out.
-
-        Text is of the kind that Arrow can select rows of.
-        """
-        delta = opened(self.store, table)
-        there = set(pa.schema(delta.schema().to_arrow()).names)
-        names = ", ".join(sql_name(c) for c in columns if c in there)
-        where = selection.condition(slide["slide_id"])
-        query = f"SELECT {names} FROM stored WHERE {where} ORDER BY {sql_name(table.key[-1])}"
-        found = pa.RecordBatchReader.from_stream(QueryBuilder().register("stored", delta).execute(query))
-        return found.cast(
-            pa.schema(
-                [f.with_type(pa.string()) if pa.types.is_string_view(f.type) else f for f in found.schema]
-            )
-        )
+        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out."""
+        return finished_batches(self.store, table, columns, selection.condition(slide["slide_id"]))
 
     def record(self, slide: Row) -> SlideFinished:
         """What a slide left behind.

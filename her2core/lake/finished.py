@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
 
 from her2core.errors import StoreError
 from her2core.lake.schema import Table
@@ -51,12 +52,70 @@ def finished_table(
     try:
         found = outlasting(store, lambda: select(delta, f"{query} ORDER BY {order}"))
     except OSError as error:
-        raise StoreError(f"{store.uri(f'tables/{table.name}')}: cannot be read: {error}") from error
+        raise _unreadable(store, table, error) from error
     own = {c.name: c.type for c in table.columns}
     columns_ = [
         found[name] if name in held else pa.nulls(len(found), own.get(name, pa.null())) for name in wanted
     ]
     return pa.table(dict(zip(wanted, columns_, strict=True)))
+
+
+def finished_batches(
+    store: Store, table: Table, columns: Sequence[str], where: str
+) -> pa.RecordBatchReader:
+    """Rows of one slide in the order of their ids, a few thousand at a time; absent columns are left out.
+
+    A stream that the store breaks off goes on behind the last row that came. Text is of the kind that Arrow
+    can select rows of.
+
+    Parameters
+    ----------
+    where
+        Condition in SQL on the rows; ids are unique among those that it takes.
+    """
+    delta = opened(store, table)
+    there = {field.name: field for field in pa.schema(delta.schema().to_arrow())}
+    schema = pa.schema([_selectable(there[name]) for name in columns if name in there])
+    return pa.RecordBatchReader.from_batches(schema, _outlasting_batches(store, delta, table, schema, where))
+
+
+def _outlasting_batches(
+    store: Store, delta: DeltaTable, table: Table, schema: pa.Schema, where: str
+) -> Iterator[pa.RecordBatch]:
+    key = sql_name(table.key[-1])
+    names = ", ".join(map(sql_name, schema.names))
+    after, stream = "", None
+
+    def following() -> pa.RecordBatch | None:
+        nonlocal stream
+        try:
+            if stream is None:
+                query = f"SELECT {key} AS her2_order, {names} FROM stored WHERE {where}{after} ORDER BY {key}"
+                found = QueryBuilder().register("stored", delta).execute(query)
+                stream = iter(pa.RecordBatchReader.from_stream(found))
+            return next(stream, None)
+        except (pa.ArrowException, DeltaError, OSError) as error:  # as which whatever the store says comes
+            stream = None
+            raise OSError(str(error)) from error
+
+    while True:
+        try:
+            batch = outlasting(store, following)
+        except OSError as error:
+            raise _unreadable(store, table, error) from error
+        if batch is None:
+            return
+        if len(batch):
+            after = f" AND {key} > {batch.column(0)[-1].as_py()}"
+            yield batch.select(schema.names).cast(schema)
+
+
+def _selectable(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string()) if pa.types.is_string_view(field.type) else field
+
+
+def _unreadable(store: Store, table: Table, error: OSError) -> StoreError:
+    return StoreError(f"{store.uri(f'tables/{table.name}')}: cannot be read: {error}")
 
 
 def opened(store: Store, table: Table) -> DeltaTable:
