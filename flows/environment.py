@@ -16,6 +16,8 @@ DEFAULTS = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # Prefect's root handler would print Dask's notes on its workers, and its tracebacks of a lost scheduler.
     "DASK_LOGGING__DISTRIBUTED": "critical",
+    # Where a run is ended by force, multiprocessing clears up behind it, and would have the last word.
+    "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
 }
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 8.0
@@ -36,7 +39,7 @@ def ending_quickly(code: int, say: Callable[[], None]) -> Iterator[None]:
 
     def stop() -> None:
         say()
-        os._exit(code)
+        leave(code)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
@@ -60,6 +63,14 @@ def ending_quickly(code: int, say: Callable[[], None]) -> Iterator[None]:
         _handler = None
         for number, old in before.items():
             signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
+def leave(code: int) -> NoReturn:
+    """End now, workers of this machine first, without waiting for threads that nobody needs any more."""
+    sys.stderr.flush()
+    for worker in active_children():
+        worker.kill()
+    os._exit(code)
 
 
 def rearm() -> None:

@@ -99,7 +99,7 @@ def _run(
     new_only: bool,
 ) -> None:
     from flows.clusters import check_address
-    from flows.interrupt import ending_quickly
+    from flows.interrupt import ending_quickly, leave
     from flows.show import row_table, showing_progress
     from her2core.stages.run import open_run
     from her2core.storage.lease import refuse_if_busy
@@ -118,8 +118,7 @@ def _run(
             summary = run_cohort(manifest, out, config, cluster, only, new_only)
     except KeyboardInterrupt:
         last_word()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # without waiting for threads that nobody needs any more
+        leave(INTERRUPTED)
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), indent=1))
     else:
