@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any

@@ -764,4 +764,3 @@ def test_cells_that_are_streamed_go_on_where_the_store_broke_off(
     breaks[:] = [1, 0, 0, 0, 0]
     with pytest.raises(StoreError, match="the store breaks off"):
         finished_batches(store, table, ["id"], "slide_id = 's1'").read_all()
-

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import numpy as np
@@ -24,6 +25,7 @@ from her2core.config import load_config
 from her2core.errors import DiskFullError, ManifestError, SlideError, StoreError
 from her2core.intake.manifest import read_manifest
 from her2core.records import Assay
+from her2core.storage.patient_s3 import is_whole
 from her2core.storage.s3 import s3_filesystem
 from her2core.storage.s3check import check_bucket
 from her2core.storage.sources import file_identity, open_remote, read_small
@@ -264,6 +266,52 @@ def test_unavailability_and_broken_connections_are_outlasted(faulty_s3: tuple[Bu
     store.write_bytes("a", b"x" * 100_000)
     assert store.read_bytes("a") == b"x" * 100_000
     assert proxy.hits == {"unavailable": 4, "lost_reply": 1, "truncate": 2}
+
+
+def test_replies_that_say_too_little_are_asked_for_again(faulty_s3: tuple[Bucket, FaultProxy]) -> None:
+    """As from what stands between us and the store."""
+    bucket, proxy = faulty_s3
+    store, data = Store(bucket.uri), bytes(range(250)) * 400
+    store.write_bytes("f/a", data)
+    store.write_bytes("f/none", b"")
+    proxy.faults = [
+        Fault("empty", method="GET", path="/f/a$", times=3),
+        Fault("shorten", method="GET", path="/f/a$", times=2),
+        Fault("empty", method="GET", path="list-type", times=2),
+        Fault("twice", path="/f/b$"),
+    ]
+    assert store.read_bytes("f/a") == data
+    assert store.cat_range("f/a", 10, 90_000) == data[10:90_000]
+    assert store.cat_range("f/a", -50, 0) == data[-50:]
+    assert store.read_bytes("f/none") == b""
+    assert store.list("f") == ["f/a", "f/none"]
+    assert store.put_if_absent("f/b", b"mine")
+    assert proxy.hits == {"empty": 5, "shorten": 2, "twice": 1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "whole"),
+    [
+        ({}, {"ContentLength": 9, "ETag": '"x"'}, True),
+        ({}, {"ContentLength": 0, "ETag": '"x"'}, None),
+        ({}, {"ContentLength": 0, "ETag": '"d41d8cd98f00b204e9800998ecf8427e"'}, True),
+        ({}, {}, None),
+        ({"Range": "bytes=2-5"}, {"ContentLength": 4, "ContentRange": "bytes 2-5/9"}, True),
+        ({"Range": "bytes=2-99"}, {"ContentLength": 7, "ContentRange": "bytes 2-8/9"}, True),
+        ({"Range": "bytes=2-5"}, {"ContentLength": 3, "ContentRange": "bytes 2-5/9"}, False),
+        ({"Range": "bytes=2-5"}, {"ContentLength": 3, "ContentRange": "bytes 2-4/9"}, False),
+        ({"Range": "bytes=2-5"}, {"ContentLength": 4, "ContentRange": "bytes 3-6/9"}, False),
+        ({"Range": "bytes=2-5"}, {"ContentLength": 4, "ContentRange": "bytes 2-5/*"}, True),
+        ({"Range": "bytes=2-5"}, {"ContentLength": 9}, False),
+        ({"Range": "bytes=-4"}, {"ContentLength": 4, "ContentRange": "bytes 5-8/9"}, True),
+        ({"Range": "bytes=-4"}, {"ContentLength": 3, "ContentRange": "bytes 5-7/9"}, False),
+        ({"Range": "bytes=4-"}, {"ContentLength": 5, "ContentRange": "bytes 4-8/9"}, True),
+    ],
+)
+def test_which_replies_to_a_read_are_whole(
+    asked: dict[str, str], answer: dict[str, Any], whole: bool | None
+) -> None:
+    assert is_whole("get_object", asked, answer) is whole
 
 
 def test_a_bucket_we_may_not_write_to_is_refused_in_words(faulty_s3: tuple[Bucket, FaultProxy]) -> None:

@@ -60,9 +60,7 @@ def finished_table(
     return pa.table(dict(zip(wanted, columns_, strict=True)))
 
 
-def finished_batches(
-    store: Store, table: Table, columns: Sequence[str], where: str
-) -> pa.RecordBatchReader:
+def finished_batches(store: Store, table: Table, columns: Sequence[str], where: str) -> pa.RecordBatchReader:
     """Rows of one slide in the order of their ids, a few thousand at a time; absent columns are left out.
 
     A stream that the store breaks off goes on behind the last row that came. Text is of the kind that Arrow

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from botocore.exceptions import (
     ClientError,
     ConnectionError,  # botocore's
+    FlexibleChecksumError,
     HTTPClientError,
     SSLError,
 )
@@ -47,6 +48,17 @@ LONGEST_WORDS = 120
 """Most characters of a library's own words in the log. Ours."""
 
 
+class BrokenReplyError(OSError):
+    """A reply that began well and is not whole, or not what was asked for; the next one may be."""
+
+
+PASSING = (
+    ConnectionError, HTTPClientError, TimeoutError, ResponseParserError, FlexibleChecksumError,
+    BrokenReplyError,
+)  # fmt: skip
+"""What befalls a request on its way."""
+
+
 def in_trouble(error: BaseException | None) -> bool:
     """Whether a request failed for a server that is in trouble or not there; the same may go well later."""
     while error is not None:
@@ -56,7 +68,7 @@ def in_trouble(error: BaseException | None) -> bool:
             return status in TROUBLE or answer.get("Error", {}).get("Code") in TROUBLE_CODES
         if isinstance(error, SSLError):
             return False
-        if isinstance(error, ConnectionError | HTTPClientError | ResponseParserError | TimeoutError):
+        if isinstance(error, PASSING):
             return True
         error = error.__cause__
     return False

@@ -4,16 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import FlexibleChecksumError
 from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
+from s3fs.core import add_retryable_error
 
-from her2core.storage.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, Gate, in_trouble
+from her2core.storage.patience import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    BrokenReplyError,
+    Gate,
+    in_trouble,
+)
 
 READING = ("get_", "head_", "list_")
 """How the names of requests begin that change nothing."""
+
+
+EMPTY_ETAG = "d41d8cd98f00b204e9800998ecf8427e"
+"""MD5 of nothing: the ETag of an object without a byte, unless it is encrypted."""
+ALWAYS_THERE = {
+    "list_objects_v2": {"Name", "KeyCount", "IsTruncated"},
+    "create_multipart_upload": {"UploadId"},
+}
+"""What a reply holds at least one of, however little there is to tell."""
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+def is_whole(method: str, asked: Mapping[str, Any], answer: Any) -> bool | None:
+    """Whether a reply is what was asked for, as far as its head shows; None if only the object's size tells.
+
+    Whoever stands between us and the store may end a reply early and say that it is all there is. What is
+    cut short within what its head announces is an error of the connection already.
+    """
+    if method in ALWAYS_THERE:
+        return not ALWAYS_THERE[method].isdisjoint(answer)
+    if method != "get_object":
+        return True
+    length = answer.get("ContentLength")
+    if (wanted := _RANGE.fullmatch(str(asked.get("Range", "")))) is None:
+        return bool(length) or None if str(answer.get("ETag", "")).strip('"') != EMPTY_ETAG else True
+    got = _CONTENT_RANGE.match(str(answer.get("ContentRange", "")))
+    if got is None:
+        return False
+    first, last = int(got[1]), int(got[2])
+    end = last if got[3] == "*" else int(got[3]) - 1
+    begins = not wanted[1] or first == int(wanted[1])
+    ends = last == (min(end, int(wanted[2])) if wanted[1] and wanted[2] else end)
+    return begins and ends and length == last - first + 1
+
+
+add_retryable_error(FlexibleChecksumError)  # of a body that was changed or cut short on its way
 
 
 class PatientS3FileSystem(S3FileSystem):  # type: ignore[misc]
@@ -30,6 +77,7 @@ class PatientS3FileSystem(S3FileSystem):  # type: ignore[misc]
         while True:
             try:
                 answer = await super()._call_s3(method, *given, **options)
+                await self._require_whole(method, options, answer)
             except Exception as error:
                 if not in_trouble(error):
                     gate.let_through()
@@ -41,5 +89,15 @@ class PatientS3FileSystem(S3FileSystem):  # type: ignore[misc]
                 return answer
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _require_whole(self, method: str, asked: Mapping[str, Any], answer: Any) -> None:
+        whole = is_whole(method, asked, answer)
+        if whole is None:
+            same = {name: asked[name] for name in ("Bucket", "Key", "VersionId") if name in asked}
+            whole = not (await super()._call_s3("head_object", **same))["ContentLength"]
+        if not whole:
+            if method == "get_object":
+                answer["Body"].close()
+            raise BrokenReplyError(f"the reply to {method} is not whole")
 
     call_s3 = sync_wrapper(_call_s3)

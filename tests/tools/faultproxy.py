@@ -26,8 +26,9 @@ class Fault:
     ----------
     kind
         ``unavailable`` (503), ``lost_reply`` (applied, but the connection breaks), ``truncate`` (half the
-        body), ``ignore_condition`` (``If-None-Match`` is dropped, as by servers that do not know it), or
-        ``forbidden`` (403).
+        body), ``shorten`` (the same, and the head of the reply announces no more), ``empty`` (200, and not a
+        byte), ``twice`` (applied twice), ``ignore_condition`` (``If-None-Match`` is dropped, as by servers
+        that do not know it), or ``forbidden`` (403).
     times
         How many requests it hits; all by default.
     """
@@ -92,11 +93,12 @@ class FaultProxy:
                 }
                 if kind == "ignore_condition":
                     headers = {k: v for k, v in headers.items() if k.lower() != "if-none-match"}
-                upstream = http.client.HTTPConnection(urlsplit(proxy.upstream).netloc, timeout=60)
-                upstream.request(self.command, self.path, body=body, headers=headers)
-                reply = upstream.getresponse()
-                data = reply.read()
-                upstream.close()
+                for _ in range(2 if kind == "twice" else 1):
+                    upstream = http.client.HTTPConnection(urlsplit(proxy.upstream).netloc, timeout=60)
+                    upstream.request(self.command, self.path, body=body, headers=headers)
+                    reply = upstream.getresponse()
+                    data = reply.read()
+                    upstream.close()
                 if kind == "lost_reply":
                     self.close_connection = True
                     return
@@ -108,7 +110,10 @@ class FaultProxy:
                 if kind == "truncate":
                     self.close_connection = True
                     data = data[: len(data) // 2]
-                self._answer(reply.status, kept, data)
+                if kind in ("shorten", "empty"):
+                    kept = {k: v for k, v in kept.items() if k.lower() != "content-length"}
+                    data = data[: len(data) // 2] if kind == "shorten" else b""
+                self._answer(200 if kind == "empty" else reply.status, kept, data)
 
             def _body(self) -> bytes:
                 if self.headers.get("Expect", "").lower() == "100-continue":
