@@ -30,7 +30,7 @@ from scipy.optimize import linear_sum_assignment, minimize
 from slides import MPP, RGB, SHARED
 
 from her2core.kernels.ihc import contour, membrane, pockets
-from her2core.kernels.ihc.kernel import IHCKernel
+from her2core.kernels.ihc.kernel import Cells, IHCKernel, Outlines
 from her2core.kernels.ihc.planes import Planes
 from her2core.kernels.nuclei import Nuclei
 from her2core.kernels.polar import N_RAYS, centroid
@@ -86,23 +86,29 @@ class Watched(IHCKernel):
         self, planes: Planes, pocket: RGB, wide: RGB, y: NDArray[np.int32], x: NDArray[np.int32]
     ) -> Nuclei:
         found = super()._outlined_pockets(planes, pocket, wide, y, x)
-        sheet, width, scratch = self.wide_rays.over(planes.stains), planes.soft.shape[1], np.empty(N_RAYS)
-        clear = self.contour_rule.clear_glass
+        sheet, width, scratch = (
+            self.rules.wide_rays.over(planes.stains),
+            planes.soft.shape[1],
+            np.empty(N_RAYS),
+        )
+        clear = self.rules.contour.clear_glass
         rows = [
             pockets.measure_pocket(
-                sheet, found.y[i] * width + found.x[i], found.path[i], clear, self.pocket_rule, scratch
+                sheet, found.y[i] * width + found.x[i], found.path[i], clear, self.rules.pocket, scratch
             )
             for i in range(len(found.y))
         ]
         self.asked.append((found, np.array(rows).reshape(-1, len(POCKETS))))
         return found
 
-    def _measure(self, planes: Planes, found: Nuclei, inner: Box):  # type: ignore[no-untyped-def]
+    def _measure(
+        self, planes: Planes, found: Nuclei, inner: Box, source: int | None
+    ) -> tuple[Cells, Outlines]:
         self.found = found.where(found.nearby())
         strips = self.found.strips(planes.soft.shape[0])
         width, stride = planes.soft.shape[1], planes.dab.shape[1]
-        at = self.bin * (self.found.y.astype(np.int64) * stride + self.found.x)
-        offset = self.fine_rays.dy.astype(np.int64) * stride + self.fine_rays.dx
+        at = self.geometry.bin * (self.found.y.astype(np.int64) * stride + self.found.x)
+        offset = self.rules.fine_rays.dy.astype(np.int64) * stride + self.rules.fine_rays.dx
         inside = (self.found.y > 60) & (self.found.y < len(planes.soft) - 60)
         inside &= (self.found.x > 60) & (self.found.x < width - 60)
         self.rows = np.flatnonzero(inside)
@@ -111,8 +117,10 @@ class Watched(IHCKernel):
         )
         self.mid = np.zeros((len(self.rows), N_RAYS))
         for k, i in enumerate(self.rows):
-            membrane.bound_rays(i, self.found, strips, self.neighbour, self.ray_index, self.mid[k])
-        return super()._measure(planes, found, inner)
+            membrane.bound_rays(
+                i, self.found, strips, self.geometry.neighbour, self.rules.ray_index, self.mid[k]
+            )
+        return super()._measure(planes, found, inner, source)
 
 
 def regions() -> Iterator[Region]:
@@ -153,7 +161,7 @@ def examples(region: Region, into: Examples) -> None:
     part = region.rgb[y0 - region.origin[0] :, x0 - region.origin[1] :][: need.y1 - y0, : need.x1 - x0]
     padded[y0 - need.y0 :, x0 - need.x0 :][: part.shape[0], : part.shape[1]] = part
     kernel(padded, (need.y0, need.x0), region.box)
-    coarse = 2 * kernel.bin
+    coarse = 2 * kernel.geometry.bin
     origin = np.array([need.y0 + -need.y0 % coarse, need.x0 + -need.x0 % coarse])
     add_rays(kernel, region, origin, into)
     add_pockets(kernel, region, origin, into)
@@ -161,9 +169,9 @@ def examples(region: Region, into: Examples) -> None:
 
 def places(kernel: Watched, found: Nuclei, origin: NDArray[np.int64]) -> tuple[Array, Array]:
     """Where outlines start, and their centroids; pixels of the image."""
-    start = kernel.bin * np.stack([found.y, found.x], 1) + 0.5 * (kernel.bin - 1) + origin
-    inner = np.array([centroid(path, 0.5, kernel.ray_index)[:2] for path in found.path]).reshape(-1, 2)
-    return start, start + kernel.bin * inner
+    start = kernel.geometry.bin * np.stack([found.y, found.x], 1) + 0.5 * (kernel.geometry.bin - 1) + origin
+    inner = np.array([centroid(path, 0.5, kernel.rules.ray_index)[:2] for path in found.path]).reshape(-1, 2)
+    return start, start + kernel.geometry.bin * inner
 
 
 def add_rays(kernel: Watched, region: Region, origin: NDArray[np.int64], into: Examples) -> None:
@@ -174,7 +182,7 @@ def add_rays(kernel: Watched, region: Region, origin: NDArray[np.int64], into: E
     for i, j in zip(rows, columns, strict=True):
         if apart[i, j] > FOUND_UM or len(region.contours[i]) < 3 or not region.certain[i]:
             continue
-        true = radii(region.contours[i], start[j]) * MPP / kernel.step_um
+        true = radii(region.contours[i], start[j]) * MPP / kernel.geometry.step_um
         values, allowed = features(
             kernel, found.path[j], bool(found.hidden[j]), kernel.mid[j], kernel.brown[j]
         )
@@ -205,7 +213,7 @@ def features(
     kernel: Watched, path: NDArray[np.int32], hidden: bool, mid: Array, brown: Array
 ) -> tuple[Array, NDArray[np.bool_]]:
     """What a radius's log-odds are made of ``(ray, radius, k)``, and which radii are allowed."""
-    rule, um = kernel.contour_rule, kernel.step_um
+    rule, um = kernel.rules.contour, kernel.geometry.step_um
     n = brown.shape[1]
     r = np.arange(n)[None]
     bound = np.zeros((N_RAYS, 4), np.int32)
@@ -250,7 +258,7 @@ def add_pockets(kernel: Watched, region: Region, origin: NDArray[np.int64], into
         box = region.box
         inside = ((place >= (box.y0, box.x0)) & (place < (box.y1, box.x1))).all(1)
         for i in np.flatnonzero(inside & (found.score > -(1 << 16))):
-            size = centroid(found.path[i], 0.5, kernel.ray_index)[2] * kernel.bin**2
+            size = centroid(found.path[i], 0.5, kernel.rules.ray_index)[2] * kernel.geometry.bin**2
             verdict: bool | None = False
             y, x = place[i]
             for shape, area, centre, sure in zip(shapes, areas, region.centres, region.certain, strict=True):
@@ -339,7 +347,7 @@ def main() -> None:
     all_of = Examples()
     for region in regions():
         examples(region, all_of)
-    step_um = Watched(next(regions()).stain).step_um
+    step_um = Watched(next(regions()).stain).geometry.step_um
     weights, loss = fit_rays(all_of.rays)
     print(f"contours: {len(all_of.rays)} rays, loss {loss:.4f}")
     show(weights)

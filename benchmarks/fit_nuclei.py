@@ -17,10 +17,9 @@ Which outlines there are depends on the rules in use: a second run gives slightl
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -114,13 +113,12 @@ class Watched(IHCKernel):
     def _outlined(
         self, planes: Planes, y: NDArray[np.int32], x: NDArray[np.int32], limit: NDArray[np.int32] = UNLIMITED
     ) -> Nuclei:
-        rule, columns = self.nucleus_rule, []
+        used, columns = self.rules, []
         for name in EVIDENCE:  # evidence is linear: a rule with one weight is that measure
-            self.nucleus_rule = rule._replace(**dict.fromkeys(EVIDENCE, 0.0), bias=0.0)._replace(
-                **{name: 256.0}
-            )
+            none = used.nucleus._replace(**dict.fromkeys(EVIDENCE, 0.0), bias=0.0)
+            self.rules = replace(used, nucleus=none._replace(**{name: 256.0}))
             columns.append(super()._outlined(planes, y, x, limit).score / 65536)
-        self.nucleus_rule = rule
+        self.rules = used
         found = super()._outlined(planes, y, x, limit)
         if len(limit) == 0:
             self.judged.append((found, np.stack(columns, axis=1)))
@@ -128,12 +126,12 @@ class Watched(IHCKernel):
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
         kept = self._unrivalled(found.where(np.lexsort((found.x, found.y))))
-        stains, width = self.wide_rays.over(planes.stains), planes.stains.shape[1]
+        stains, width = self.rules.wide_rays.over(planes.stains), planes.stains.shape[1]
         measures, none = np.zeros((len(kept.y), len(SPLITTING))), dict.fromkeys(SPLITTING, 0.0)
         for i in range(len(kept.y)):
-            whole = shape(kept.path[i], self.ray_index)
+            whole = shape(kept.path[i], self.rules.ray_index)
             for k, name in enumerate(SPLITTING):
-                rule = self.splitting_rule._replace(**none, bias=1.0)._replace(**{name: 1.0})
+                rule = self.rules.splitting._replace(**none, bias=1.0)._replace(**{name: 1.0})
                 measures[i, k] = split_log_odds(i, whole, stains, width, kept, rule) - 1.0
         self.asked.append((kept, measures))
         return super()._parted(planes, found)
@@ -155,7 +153,7 @@ def marked_fields() -> Iterator[Field]:
 
 def phantom_fields() -> Iterator[Field]:
     for spec in PHANTOMS:
-        rgb, truth = render_field(dataclasses.replace(spec, height_px=1024, width_px=1024))
+        rgb, truth = render_field(replace(spec, height_px=1024, width_px=1024))
         marks = np.stack([truth["y_px0"], truth["x_px0"], np.ones(len(truth))], axis=1)
         yield cut("phantom", rgb, profile_of(rgb), Box(48, 48, 976, 976), marks, True)
 
@@ -209,14 +207,14 @@ def inside(one: Field, found: Nuclei) -> NDArray[np.bool_]:
 
 def distances(one: Field, kernel: IHCKernel, found: Nuclei, i: int) -> tuple[Array, Array]:
     """Micrometres from an outline's centroid to the certain and the uncertain marks."""
-    dy, dx, _ = centroid(found.path[i], 0.5, kernel.ray_index)
+    dy, dx, _ = centroid(found.path[i], 0.5, kernel.rules.ray_index)
     apart = np.hypot(*(one.marks[:, :2] - places(one, found)[i] - (2 * dy, 2 * dx)).T) * MPP
     return apart[one.marks[:, 2] == 1], apart[one.marks[:, 2] != 1]
 
 
 def within(one: Field, kernel: IHCKernel, found: Nuclei, i: int) -> NDArray[np.bool_]:
     """Which marks lie inside an outline."""
-    ray_index = kernel.ray_index
+    ray_index = kernel.rules.ray_index
     off = np.rint((one.marks[:, :2] - places(one, found)[i]) / 2).astype(int)
     near = (abs(off) <= ray_index.reach).all(axis=1)
     y, x = np.clip(off, -ray_index.reach, ray_index.reach).T + ray_index.reach
@@ -228,11 +226,11 @@ def rules(
 ) -> tuple[NucleusRule, SplittingRule]:
     """Both rules as fitted, but for the examples of one core, if any."""
     bias, weights = single.fit(1.0, without)
-    nucleus = kernel.nucleus_rule._replace(
+    nucleus = kernel.rules.nucleus._replace(
         **dict(zip(EVIDENCE, weights.tolist(), strict=True)), bias=bias + LENIENT
     )
     bias, weights = double.fit(2.0, without)
-    splitting = kernel.splitting_rule._replace(
+    splitting = kernel.rules.splitting._replace(
         **dict(zip(SPLITTING, weights.tolist(), strict=True)), bias=bias + LENIENT_SPLITTING
     )
     return nucleus, splitting
@@ -266,7 +264,7 @@ def main() -> None:
     on_all = rules(used, single, double, None)
     for rule, names in zip(on_all, (EVIDENCE, SPLITTING), strict=True):
         print(", ".join(f"{name}={getattr(rule, name):.4g}" for name in ("bias", *names)))
-    show("rules in use", marked, dict.fromkeys(cores, (used.nucleus_rule, used.splitting_rule)))
+    show("rules in use", marked, dict.fromkeys(cores, (used.rules.nucleus, used.rules.splitting)))
     show("fitted on all cores", marked, dict.fromkeys(cores, on_all))
     show("fitted without the core", marked, {core: rules(used, single, double, core) for core in cores})
 
@@ -277,7 +275,8 @@ def show(title: str, marked: list[Field], by_core: dict[str, tuple[NucleusRule, 
     total: dict[str, Counter[str]] = defaultdict(Counter)
     for one in marked:
         kernel = IHCKernel(IHCParams(), one.stain, MPP)
-        kernel.nucleus_rule, kernel.splitting_rule = by_core[one.name]
+        nucleus, splitting = by_core[one.name]
+        kernel.rules = replace(kernel.rules, nucleus=nucleus, splitting=splitting)
         counts = compare(one, kernel)
         total[one.name] += counts
         total["all"] += counts

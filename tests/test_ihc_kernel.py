@@ -167,7 +167,7 @@ def test_planes_made_in_bands_are_those_of_the_whole_image(mpp: float) -> None:
     kernel = IHCKernel(IHCParams(), by_hand(), mpp)
     rgb = np.random.default_rng(2).integers(60, 244, (301, 203, 3)).astype(np.uint8)  # bands, and an odd rest
     found = kernel._unmix(rgb)
-    assert found.nuclear.shape == (301 // kernel.bin, 203 // kernel.bin)
+    assert found.nuclear.shape == (301 // kernel.geometry.bin, 203 // kernel.geometry.bin)
     assert len(found.nuclear) > 2 * planes.BAND
 
     def blurred(
@@ -175,14 +175,14 @@ def test_planes_made_in_bands_are_those_of_the_whole_image(mpp: float) -> None:
     ) -> npt.NDArray[np.uint8]:
         return np.asarray(cv2.GaussianBlur(image, (2 * len(taps) - 1,) * 2, sigma))
 
-    taps = kernel.smoothing
+    taps = kernel.rules.smoothing
     np.testing.assert_array_equal(found.dab, blurred(found.raw, taps.light, 0.8))
     np.testing.assert_array_equal(found.soft, blurred(found.nuclear, taps.light, 0.8))
     wide, seed = blurred(found.nuclear, taps.wide, 2.75 / 0.5), blurred(found.nuclear, taps.seed, 1.0 / 0.5)
     np.testing.assert_array_equal(found.wide, wide)
     np.testing.assert_array_equal(found.seed, seed.astype(int) - wide)
     height, width = found.nuclear.shape
-    corner = found.dab[:: kernel.bin, :: kernel.bin][:height, :width]
+    corner = found.dab[:: kernel.geometry.bin, :: kernel.geometry.bin][:height, :width]
     np.testing.assert_array_equal(found.stains & 0xFF, corner)
 
 

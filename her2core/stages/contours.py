@@ -125,14 +125,14 @@ def encode(found: CellOutlines, kernel: IHCKernel) -> bytes:
         If these are no outlines of the kernel: they are stored exactly or not at all.
     """
     steps = {
-        "nucleus_um": kernel.um,
-        "contour_um": kernel.step_um,
+        "nucleus_um": kernel.geometry.um,
+        "contour_um": kernel.geometry.step_um,
         "stain_per_od": DAB_PER_OD,
         "mpp": found.mpp,
     }
     start = (found.start_px0 * PLACE_PARTS).astype(np.int64) - cell_places(found.ids)
-    nucleus = np.rint(found.nucleus_um / kernel.um + 0.5).astype(np.int64)
-    contour = np.rint(found.contour_um / kernel.step_um).astype(np.int64)
+    nucleus = np.rint(found.nucleus_um / kernel.geometry.um + 0.5).astype(np.int64)
+    contour = np.rint(found.contour_um / kernel.geometry.step_um).astype(np.int64)
     stain = np.where(found.evaluable, np.rint(found.dab_od * DAB_PER_OD), NOT_JUDGED).astype(np.int64)
     table = pa.table(
         {
