@@ -141,7 +141,7 @@ def list_scenes(sizes: Mapping[str, tuple[int, int]]) -> str:
     return ", ".join([*listed[:LISTED_SCENES], *more])
 
 
-def choose_scene(name: str, sizes: Mapping[str, tuple[int, int]], asked: str | None) -> int:
+def choose_scene(name: str, sizes: Mapping[str, tuple[int, int]], wanted: str | None) -> int:
     """Index of the scene to read.
 
     Parameters
@@ -152,8 +152,8 @@ def choose_scene(name: str, sizes: Mapping[str, tuple[int, int]], asked: str | N
     Raises
     ------
     SlideError
-        ``NOT_A_SLIDE`` where there is none, ``SCENE_AMBIGUOUS`` where there are several and none is asked
-        for, ``SCENE_UNKNOWN`` where the one asked for is not among them.
+        ``NOT_A_SLIDE`` where there is none, ``SCENE_AMBIGUOUS`` where there are several and none is
+        requested, ``SCENE_UNKNOWN`` where the requested one is not among them.
     """
     if not sizes:
         raise SlideError(
@@ -161,20 +161,20 @@ def choose_scene(name: str, sizes: Mapping[str, tuple[int, int]], asked: str | N
             f"{name}: holds no slide image, only label, macro, overview or thumbnail pictures (or what is "
             "named so). Export the slide again",
         )
-    if asked is not None and asked not in sizes:
+    if wanted is not None and wanted not in sizes:
         raise SlideError(
             Reason.SCENE_UNKNOWN,
-            f"{name}: has no scene {asked[:40]!r}; its scenes are {list_scenes(sizes)}. Give the number of "
+            f"{name}: has no scene {wanted[:40]!r}; its scenes are {list_scenes(sizes)}. Give the number of "
             "one in the manifest column `scene`",
         )
-    if asked is None and len(sizes) > 1:
+    if wanted is None and len(sizes) > 1:
         alike = ". Images of one size can be focal planes" if len(set(sizes.values())) == 1 else ""
         raise SlideError(
             Reason.SCENE_AMBIGUOUS,
             f"{name}: holds {len(sizes)} scenes: {list_scenes(sizes)}. Give the number of one in the "
             f"manifest column `scene`{alike}",
         )
-    return 0 if asked is None else list(sizes).index(asked)
+    return 0 if wanted is None else list(sizes).index(wanted)
 
 
 def focal_planes(name: str, planes: int) -> SlideError:

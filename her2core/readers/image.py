@@ -76,7 +76,7 @@ def is_plain_image(head: bytes) -> bool:
     return head.startswith((PNG_MAGIC, JPEG_MAGIC))
 
 
-def open_image(source: ByteSource, asked: OpenRequest) -> WholeReader:
+def open_image(source: ByteSource, request: OpenRequest) -> WholeReader:
     """Reader of a JPEG or PNG file.
 
     Raises
@@ -84,18 +84,18 @@ def open_image(source: ByteSource, asked: OpenRequest) -> WholeReader:
     SlideError
         ``FILE_UNREADABLE`` for anything but 8-bit RGB, ``FILE_BEYOND_LIMITS`` beyond the pixel cap.
     """
-    name = asked.name
+    name = request.name
     is_png = source.read(0, min(8, source.size)) == PNG_MAGIC
     head = source.read(0, min(source.size, HEADER_BYTES))
-    height, width, load = _png(source, head, asked.outside) if is_png else _jpeg(source, head)
+    height, width, load = _png(source, head, request.outside) if is_png else _jpeg(source, head)
     check_size(name, height, width, source.size)
     check_whole(name, height, width)
-    choose_scene(name, {"0": (height, width)}, asked.scene)
-    scale = resolve_scale(name, asked.mpp, (), asked.assay)
+    choose_scene(name, {"0": (height, width)}, request.scene)
+    scale = resolve_scale(name, request.mpp, (), request.assay)
     info = SlideInfo(
         uri=name,
-        identity=asked.identity,
-        size_bytes=asked.size_bytes,
+        identity=request.identity,
+        size_bytes=request.size_bytes,
         format="png" if is_png else "jpeg",
         reader="image",
         levels=(LevelInfo(height, width, 1.0),),
@@ -105,7 +105,7 @@ def open_image(source: ByteSource, asked: OpenRequest) -> WholeReader:
         mpp=scale.mpp,
         mpp_source=scale.source,
         scenes=("0",),
-        scene=asked.scene,
+        scene=request.scene,
         objective_power=None,
         problems=(*scale.problems, *(() if is_png else turned(jpegfile.orientation(head)))),
     )

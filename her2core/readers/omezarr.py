@@ -123,7 +123,7 @@ class OmeZarrReader(Closing):
         """Nothing is held open between reads."""
 
 
-def open_omezarr(store: Any, asked: OpenRequest, series_xml: str = "") -> OmeZarrReader:
+def open_omezarr(store: Any, request: OpenRequest, series_xml: str = "") -> OmeZarrReader:
     """Reader of an OME-Zarr group.
 
     Parameters
@@ -140,31 +140,31 @@ def open_omezarr(store: Any, asked: OpenRequest, series_xml: str = "") -> OmeZar
         is asked for, the channels of fluorescence.
     """
     register_image_codecs()
-    with _named(asked.name):
-        root = zarr.open_group(_bounded(store, asked.name), mode="r")
-        images = read_images(asked.name, root, series_xml)
+    with _named(request.name):
+        root = zarr.open_group(_bounded(store, request.name), mode="r")
+        images = read_images(request.name, root, series_xml)
         sizes = {number: _size(image) for number, image in images.items()}
-        chosen = list(sizes)[choose_scene(asked.name, sizes, asked.scene)]
+        chosen = list(sizes)[choose_scene(request.name, sizes, request.scene)]
         image = images[chosen]
-        levels = _levels(asked.name, image)
+        levels = _levels(request.name, image)
     axes, first = image.axes, levels[0][1]
-    (_checked_stack if asked.fluorescence else _checked)(asked.name, first, axes)
+    (_checked_stack if request.fluorescence else _checked)(request.name, first, axes)
     stated = _stated(image.group, first.shape[axes.index("c")])
     chosen_channels, foci = None, 1
     odd: tuple[str, ...] = ()
-    if asked.fluorescence:
-        chosen_channels = map_channels(asked.name, asked.channels, [channel.name for channel in stated])
+    if request.fluorescence:
+        chosen_channels = map_channels(request.name, request.channels, [channel.name for channel in stated])
         foci = first.shape[axes.index("z")] if "z" in axes else 1
         sources = chosen_channels.sources
     else:
-        sources, odd = colour_order(asked.name, stated, in_order=not any(map(_says, stated)))
+        sources, odd = colour_order(request.name, stated, in_order=not any(map(_says, stated)))
     seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
     width = first.shape[axes.index("x")]
-    scale = resolve_scale(asked.name, asked.mpp, image.scale_of(levels[0][0]), asked.assay)
+    scale = resolve_scale(request.name, request.mpp, image.scale_of(levels[0][0]), request.assay)
     info = SlideInfo(
-        uri=asked.name,
-        identity=asked.identity,
-        size_bytes=asked.size_bytes,
+        uri=request.name,
+        identity=request.identity,
+        size_bytes=request.size_bytes,
         format=f"ome-zarr-{'0.5' if first.metadata.zarr_format == 3 else '0.4'}",
         reader="ome-zarr",
         levels=tuple(_level(array, axes, width) for _, array in levels),
@@ -174,7 +174,7 @@ def open_omezarr(store: Any, asked: OpenRequest, series_xml: str = "") -> OmeZar
         mpp=scale.mpp,
         mpp_source=scale.source,
         scenes=tuple(sizes),
-        scene=chosen if len(sizes) > 1 or asked.scene else None,
+        scene=chosen if len(sizes) > 1 or request.scene else None,
         objective_power=None,
         problems=(*scale.problems, *odd, *seen),
         channels=chosen_channels.names if chosen_channels else RGB,

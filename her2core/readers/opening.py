@@ -21,7 +21,7 @@ from her2core.readers.mirax import HEADER as MIRAX_HEADER
 from her2core.readers.mirax import check_parts, is_mirax
 from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
-from her2core.readers.pseudocolour import as_asked
+from her2core.readers.pseudocolour import as_requested
 from her2core.readers.tiff.ifd import is_tiff
 from her2core.readers.tiff.reader import NeedsOpenSlideError, open_tiff
 from her2core.records import Assay
@@ -99,10 +99,10 @@ def open_slide(
         if identity is None:
             identity = file_identity(os.fspath(source), endpoint_url)[1]
         size = _size_of(identity) or (0 if content is None else content.size)
-        asked = OpenRequest(place.name, identity, size, scene, mpp, assay, channels)
+        request = OpenRequest(place.name, identity, size, scene, mpp, assay, channels)
         if content is None:
-            return as_asked(_open_directory(place, asked, endpoint_url), asked)
-        return as_asked(_open_file(place, content, asked), asked)
+            return as_requested(_open_directory(place, request, endpoint_url), request)
+        return as_requested(_open_file(place, content, request), request)
     except BaseException:
         if content is not None:
             content.close()
@@ -129,30 +129,31 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
     return False
 
 
-def _open_directory(place: Location, asked: OpenRequest, endpoint_url: str | None) -> SlideReader:
+def _open_directory(place: Location, request: OpenRequest, endpoint_url: str | None) -> SlideReader:
     if not _is_omezarr(place):
-        return open_dicom(place.path, asked)
+        return open_dicom(place.path, request)
     remote = place.fs is not None
     store = Store(f"s3://{place.path}", endpoint_url=endpoint_url).zarr_store() if remote else place.path
-    return open_omezarr(store, asked, decode_text(place.read_child(SERIES_NAMES, MAX_TEXT_BYTES)))
+    return open_omezarr(store, request, decode_text(place.read_child(SERIES_NAMES, MAX_TEXT_BYTES)))
 
 
-def _open_file(place: Location, source: ByteSource, asked: OpenRequest) -> SlideReader:
+def _open_file(place: Location, source: ByteSource, request: OpenRequest) -> SlideReader:
     kind = _kind(place, _head(source))
     if kind is _Kind.TIFF:
         try:
-            return open_tiff(source, asked)
+            return open_tiff(source, request)
         except NeedsOpenSlideError as error:
             if place.fs is not None or detect_vendor(place.path) is None:
                 raise SlideError(error.reason, error.message) from error
     if kind is _Kind.IMAGE:
-        return open_image(source, asked)
+        return open_image(source, request)
     if place.fs is not None:
         raise SlideError(
-            Reason.FILE_UNREADABLE, f"{asked.name}: this format is read from a local copy, not from the store"
+            Reason.FILE_UNREADABLE,
+            f"{request.name}: this format is read from a local copy, not from the store",
         )
     source.close()
-    return open_dicom(place.path, asked) if kind is _Kind.DICOM else open_openslide(place.path, asked)
+    return open_dicom(place.path, request) if kind is _Kind.DICOM else open_openslide(place.path, request)
 
 
 def _kind(place: Location, head: bytes) -> _Kind | None:

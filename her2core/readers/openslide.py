@@ -73,7 +73,7 @@ class OpenSlideReader(Closing):
         self._slide.close()
 
 
-def open_openslide(path: str | os.PathLike[str], asked: OpenRequest) -> OpenSlideReader:
+def open_openslide(path: str | os.PathLike[str], request: OpenRequest) -> OpenSlideReader:
     """Reader of a local file (or, for DICOM, of the series that it belongs to).
 
     Raises
@@ -86,37 +86,37 @@ def open_openslide(path: str | os.PathLike[str], asked: OpenRequest) -> OpenSlid
     except openslide.OpenSlideError as error:
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{asked.name}: OpenSlide {openslide.__library_version__} cannot open it. Transfer it again with "
-            "every file that belongs to it, or export it as OME-TIFF",
+            f"{request.name}: OpenSlide {openslide.__library_version__} cannot open it. Transfer it again "
+            "with every file that belongs to it, or export it as OME-TIFF",
         ) from error
     try:
         foci = max(_stated_foci(slide.properties), _leica_foci(path), _ndpi_foci(path))
         if foci > 1:
-            raise focal_planes(asked.name, foci)
+            raise focal_planes(request.name, foci)
         return _reader(
-            slide, asked, None if os.fspath(path).lower().endswith(MANY_FILES) else os.stat(path).st_size
+            slide, request, None if os.fspath(path).lower().endswith(MANY_FILES) else os.stat(path).st_size
         )
     except SlideError:
         slide.close()
         raise
 
 
-def _reader(slide: openslide.OpenSlide, asked: OpenRequest, file_bytes: int | None) -> OpenSlideReader:
+def _reader(slide: openslide.OpenSlide, request: OpenRequest, file_bytes: int | None) -> OpenSlideReader:
     properties = slide.properties
     regions = _regions(slide)
     sizes = {str(i): (region.height, region.width) for i, region in enumerate(regions)}
-    chosen = choose_scene(asked.name, sizes, asked.scene)
+    chosen = choose_scene(request.name, sizes, request.scene)
     scene, names = regions[chosen], tuple(sizes)
-    check_size(asked.name, scene.height, scene.width, file_bytes)
+    check_size(request.name, scene.height, scene.width, file_bytes)
     x, y = (read_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide")
-    scale = resolve_scale(asked.name, asked.mpp, [Scale(vendor, y, x)] if x and y else [], asked.assay)
+    scale = resolve_scale(request.name, request.mpp, [Scale(vendor, y, x)] if x and y else [], request.assay)
     colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "")
-    background = tuple(bytes.fromhex(colour)) if len(colour) == 6 else (asked.outside,) * 3
+    background = tuple(bytes.fromhex(colour)) if len(colour) == 6 else (request.outside,) * 3
     info = SlideInfo(
-        uri=asked.name,
-        identity=asked.identity,
-        size_bytes=asked.size_bytes,
+        uri=request.name,
+        identity=request.identity,
+        size_bytes=request.size_bytes,
         format=vendor,
         reader="openslide",
         levels=tuple(
@@ -129,7 +129,7 @@ def _reader(slide: openslide.OpenSlide, asked: OpenRequest, file_bytes: int | No
         mpp=scale.mpp,
         mpp_source=scale.source,
         scenes=names,
-        scene=names[chosen] if len(names) > 1 or asked.scene else None,
+        scene=names[chosen] if len(names) > 1 or request.scene else None,
         objective_power=read_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         problems=scale.problems,
         scene_sizes=tuple(sizes.values()),

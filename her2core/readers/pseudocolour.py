@@ -51,7 +51,7 @@ class PseudoColourReader(Closing):
         self._reader.close()
 
 
-def as_asked(reader: SlideReader, asked: OpenRequest) -> SlideReader:
+def as_requested(reader: SlideReader, request: OpenRequest) -> SlideReader:
     """The reader itself, or its colours as the channels of fluorescence where that was requested.
 
     Raises
@@ -59,10 +59,10 @@ def as_asked(reader: SlideReader, asked: OpenRequest) -> SlideReader:
     SlideError
         ``CHANNELS_UNKNOWN`` where the manifest does not say which colour is which; the reader is closed.
     """
-    if not asked.fluorescence or reader.info.channels != RGB:
+    if not request.fluorescence or reader.info.channels != RGB:
         return reader
     try:
-        return PseudoColourReader(reader, map_channels(asked.name, asked.channels, RGB_NAMES))
+        return PseudoColourReader(reader, map_channels(request.name, request.channels, RGB_NAMES))
     except BaseException:
         reader.close()
         raise

@@ -59,7 +59,7 @@ PIXEL_DATA, ITEM, SEQUENCE_END = b"\xe0\x7f\x10\x00", b"\xfe\xff\x00\xe0", b"\xf
 Index = npt.NDArray[np.int64]
 
 
-def open_dicom(path: str | os.PathLike[str], asked: OpenRequest) -> TiledReader:
+def open_dicom(path: str | os.PathLike[str], request: OpenRequest) -> TiledReader:
     """Reader of a DICOM file, or of a folder that holds one series.
 
     Raises
@@ -71,25 +71,25 @@ def open_dicom(path: str | os.PathLike[str], asked: OpenRequest) -> TiledReader:
     if len(files) > MAX_FILES:
         raise SlideError(
             Reason.FILE_BEYOND_LIMITS,
-            f"{asked.name}: {len(files)} files in the folder; accepted are {MAX_FILES}",
+            f"{request.name}: {len(files)} files in the folder; accepted are {MAX_FILES}",
         )
-    found = [header for header in read_headers(files, asked.name) if header.is_level]
+    found = [header for header in read_headers(files, request.name) if header.is_level]
     if not found:
-        raise SlideError(Reason.NOT_A_SLIDE, f"{asked.name}: no DICOM whole-slide image (VOLUME) in it")
+        raise SlideError(Reason.NOT_A_SLIDE, f"{request.name}: no DICOM whole-slide image (VOLUME) in it")
     series = sorted({header.series for header in found})
     sizes = {
         str(i): max((h.height, h.width) for h in found if h.series == one) for i, one in enumerate(series)
     }
-    chosen, names = choose_scene(asked.name, sizes, asked.scene), tuple(sizes)
+    chosen, names = choose_scene(request.name, sizes, request.scene), tuple(sizes)
     levels = _levels([header for header in found if header.series == series[chosen]])
     first = levels[0]
     if len(levels) > 1 and (levels[1].height, levels[1].width) == (first.height, first.width):
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{asked.name}: several files hold the finest level (focal planes?); expected one, or the parts "
-            "of one concatenation",
+            f"{request.name}: several files hold the finest level (focal planes?); expected one, or the "
+            "parts of one concatenation",
         )
-    return _reader(asked, levels, names, names[chosen])
+    return _reader(request, levels, names, names[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +125,24 @@ def _levels(headers: Sequence[DicomHeader]) -> list[Level]:
     return sorted(levels, key=lambda level: (level.height, level.width), reverse=True)
 
 
-def _reader(asked: OpenRequest, levels: Sequence[Level], names: tuple[str, ...], scene: str) -> TiledReader:
+def _reader(request: OpenRequest, levels: Sequence[Level], names: tuple[str, ...], scene: str) -> TiledReader:
     level, first = levels[0], levels[0].header
-    scale = resolve_scale(asked.name, asked.mpp, [first.scale] if first.scale else [], asked.assay)
-    check_size(asked.name, first.height, first.width)
-    compression, decode, native = _decoder(asked.name, first)
-    _check_level(asked.name, level)
-    parts = [LocalBytes(part.path, asked.name) for part in level.parts]
-    source = parts[0] if len(parts) == 1 else JoinedBytes(asked.name, parts)
+    scale = resolve_scale(request.name, request.mpp, [first.scale] if first.scale else [], request.assay)
+    check_size(request.name, first.height, first.width)
+    compression, decode, native = _decoder(request.name, first)
+    _check_level(request.name, level)
+    parts = [LocalBytes(part.path, request.name) for part in level.parts]
+    source = parts[0] if len(parts) == 1 else JoinedBytes(request.name, parts)
     try:
-        grid = _grid(asked.name, level, parts, getattr(source, "starts", [0]))
+        grid = _grid(request.name, level, parts, getattr(source, "starts", [0]))
     except SlideError:
         source.close()
         raise
     odd = () if first.kind else ("the DICOM header has no ImageType: taken for slide pixels",)
     info = SlideInfo(
-        uri=asked.name,
-        identity=asked.identity,
-        size_bytes=asked.size_bytes,
+        uri=request.name,
+        identity=request.identity,
+        size_bytes=request.size_bytes,
         format="dicom",
         reader="dicom",
         levels=tuple(LevelInfo(v.height, v.width, first.width / v.width) for v in levels),
@@ -152,7 +152,7 @@ def _reader(asked: OpenRequest, levels: Sequence[Level], names: tuple[str, ...],
         mpp=scale.mpp,
         mpp_source=scale.source,
         scenes=names,
-        scene=scene if len(names) > 1 or asked.scene else None,
+        scene=scene if len(names) > 1 or request.scene else None,
         objective_power=first.objective_power,
         problems=(*scale.problems, *odd, *absent_tiles(grid, "glass")),
     )
@@ -161,7 +161,7 @@ def _reader(asked: OpenRequest, levels: Sequence[Level], names: tuple[str, ...],
         source,
         grid,
         fragments_decoder(decode) if grid.head_bytes else decode,
-        asked.outside,
+        request.outside,
         icc_profile=first.icc_profile,
         native=joined_tiles(native, joined_fragments) if native and grid.head_bytes else native,
     )

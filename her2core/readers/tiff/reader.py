@@ -44,7 +44,7 @@ class NeedsOpenSlideError(SlideError):
     """A TIFF whose layout is left to OpenSlide (Hamamatsu, Leica, Ventana, Philips, Trestle, ...)."""
 
 
-def open_tiff(source: ByteSource, asked: OpenRequest) -> SlideReader:
+def open_tiff(source: ByteSource, request: OpenRequest) -> SlideReader:
     """Reader of a TIFF slide.
 
     Raises
@@ -58,27 +58,28 @@ def open_tiff(source: ByteSource, asked: OpenRequest) -> SlideReader:
     vendor = next(filter(None, map(_vendor, chain.ifds)), None)
     if vendor:
         raise NeedsOpenSlideError(
-            Reason.FILE_UNREADABLE, f"{asked.name}: a {vendor} file is read with OpenSlide from a local copy"
+            Reason.FILE_UNREADABLE,
+            f"{request.name}: a {vendor} file is read with OpenSlide from a local copy",
         )
-    kind, scenes = find_scenes(source, asked.name, chain.ifds, fluorescence=asked.fluorescence)
+    kind, scenes = find_scenes(source, request.name, chain.ifds, fluorescence=request.fluorescence)
     sizes = {scene.name: scene.size for scene in scenes}
-    scene = scenes[choose_scene(asked.name, sizes, asked.scene)]
-    _check_left_out(asked.name, chain, scene)
+    scene = scenes[choose_scene(request.name, sizes, request.scene)]
+    _check_left_out(request.name, chain, scene)
     odd = (*chain.problems, *turned(int(scene.planes[0].ratio(tags.ORIENTATION) or 1)))
     if scene.times > 1:
-        raise time_points(asked.name, scene.times)
-    scale = resolve_scale(asked.name, asked.mpp, scene.scales, asked.assay)
+        raise time_points(request.name, scene.times)
+    scale = resolve_scale(request.name, request.mpp, scene.scales, request.assay)
     chosen = ChosenScene(scene, kind, sizes, scale)
-    if asked.fluorescence and is_stack(scene):
-        return open_stack(source, asked, chosen, odd)
-    layout = sample_layout(asked.name, scene)
+    if request.fluorescence and is_stack(scene):
+        return open_stack(source, request, chosen, odd)
+    layout = sample_layout(request.name, scene)
     if scene.foci > 1:
-        raise focal_planes(asked.name, scene.foci)
-    compression, decode, native = _decoder(asked.name, layout, aperio=kind == "aperio")
-    grid = _grid(source, asked.name, layout, compression)
-    info = chosen.info(asked, grid, compression, (*odd, *layout.problems, *absent_tiles(grid, "glass")))
+        raise focal_planes(request.name, scene.foci)
+    compression, decode, native = _decoder(request.name, layout, aperio=kind == "aperio")
+    grid = _grid(source, request.name, layout, compression)
+    info = chosen.info(request, grid, compression, (*odd, *layout.problems, *absent_tiles(grid, "glass")))
     profile = layout.pages[0].head(tags.ICC_PROFILE, MAX_PROFILE_BYTES + 1)
-    reader = TiledReader(info, source, grid, decode, asked.outside, layout.colours, profile, native)
+    reader = TiledReader(info, source, grid, decode, request.outside, layout.colours, profile, native)
     return decoded_once_if_huge(reader, grid)
 
 

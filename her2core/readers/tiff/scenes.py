@@ -69,14 +69,14 @@ class ChosenScene:
     scale: ResolvedScale
 
     def info(
-        self, asked: OpenRequest, grid: TileGrid, compression: str, problems: Sequence[str]
+        self, request: OpenRequest, grid: TileGrid, compression: str, problems: Sequence[str]
     ) -> SlideInfo:
         """What its header states, of a bright-field slide."""
         scene, several = self.scene, len(self.sizes) > 1
         return SlideInfo(
-            uri=asked.name,
-            identity=asked.identity,
-            size_bytes=asked.size_bytes,
+            uri=request.name,
+            identity=request.identity,
+            size_bytes=request.size_bytes,
             format=self.format,
             reader="tiff",
             levels=scene.levels,
@@ -86,7 +86,7 @@ class ChosenScene:
             mpp=self.scale.mpp,
             mpp_source=self.scale.source,
             scenes=tuple(self.sizes),
-            scene=scene.name if several or asked.scene else None,
+            scene=scene.name if several or request.scene else None,
             objective_power=scene.objective_power,
             problems=(*self.scale.problems, *scene.problems, *problems),
             scene_sizes=tuple(self.sizes.values()),

@@ -41,7 +41,7 @@ def is_stack(scene: Scene) -> bool:
 
 
 def open_stack(
-    source: ByteSource, asked: OpenRequest, chosen: ChosenScene, odd: tuple[str, ...] = ()
+    source: ByteSource, request: OpenRequest, chosen: ChosenScene, odd: tuple[str, ...] = ()
 ) -> SlideReader:
     """Reader of the requested channels, at their maximum over the focal planes.
 
@@ -55,12 +55,12 @@ def open_stack(
     SlideError
         ``CHANNELS_UNKNOWN``, ``PIXELS_UNSUPPORTED``, or for what cannot or should not be read.
     """
-    name, scene, page = asked.name, chosen.scene, chosen.scene.planes[0]
+    name, scene, page = request.name, chosen.scene, chosen.scene.planes[0]
     samples = page.number(tags.SAMPLES_PER_PIXEL, 1)
     channels, foci = max(len(scene.stack), samples), len(scene.stack[0])
     dtype = _dtype(name, [p for planes in scene.stack for p in planes])
     _check_counts(name, scene, samples)
-    mapped = map_channels(name, asked.channels, _names(scene, page, channels))
+    mapped = map_channels(name, request.channels, _names(scene, page, channels))
     separate = samples > 1 and page.number(tags.PLANAR_CONFIGURATION, 1) == 2
     if samples > 1:
         pages = list(scene.stack[0])
@@ -81,7 +81,7 @@ def open_stack(
         grid = resplit(name, grid)
     seen = (f"{foci} focal planes: each pixel is their maximum",) if foci > 1 else ()
     info = replace(
-        chosen.info(asked, grid, compression, (*odd, *absent_tiles(grid, "dark"), *seen)),
+        chosen.info(request, grid, compression, (*odd, *absent_tiles(grid, "dark"), *seen)),
         channels=mapped.names,
         dtype=dtype,
         z_planes=foci,
