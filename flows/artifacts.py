@@ -26,7 +26,7 @@ from her2core.publish import PICTURE
 from her2core.records import SlideState
 from her2core.stages.progress import COHORT, SLIDES, report
 from her2core.stages.run import Run
-from her2core.text import HIDDEN
+from her2core.text import HIDDEN, counted
 
 PROGRESS, TABLE, CASES, PICTURES = "her2-progress", "her2-cohort", "her2-cases", "her2-pictures"
 REPORT = "her2-report"
@@ -69,11 +69,11 @@ def show_cohort(run: Run, summary: CohortSummary) -> None:
         description=f"run {run.run_id}: {ending_in_words(summary)}{more}. Research use only.",
     )
     cases, missing = summary.case_table()[:MOST_ROWS], max(len(summary.cases) - MOST_ROWS, 0)
-    more = f"; {missing} more specimens are in {summary.out}/tables/cases" if missing else ""
+    more = f"; {counted(missing, 'more specimen')} in {summary.out}/tables/cases" if missing else ""
     create_table_artifact(
         key=CASES,
         table=cases,
-        description=f"run {run.run_id}: {len(summary.cases)} specimens{more}. Research use only.",
+        description=f"run {run.run_id}: {counted(len(summary.cases), 'specimen')}{more}. Research use only.",
     )
     create_markdown_artifact(
         key=PICTURES,
@@ -94,7 +94,7 @@ def show_cohort(run: Run, summary: CohortSummary) -> None:
 def ending_in_words(summary: CohortSummary) -> str:
     """How the slides ended, as ``7 slides: 5 scored, 1 indeterminate, 1 quarantined``."""
     counts = [f"{summary.states[state]} {state}" for state in SlideState if summary.states[state]]
-    return f"{len(summary.slides)} slides: {', '.join(counts)}"
+    return f"{counted(len(summary.slides), 'slide')}: {', '.join(counts)}"
 
 
 def listed(summary: CohortSummary) -> list[Row]:

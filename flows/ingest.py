@@ -22,6 +22,7 @@ from her2core.intake.marker import Marker
 from her2core.intake.request import open_intake
 from her2core.stages.run import open_run
 from her2core.stages.unchanged import divide
+from her2core.text import counted
 
 log = logging.getLogger("her2core.ingest")
 
@@ -109,7 +110,7 @@ def start_cohort(
         "only": [],
         "new_only": True,
     }
-    told = f"{len(division.fresh)} slides to score"
+    told = f"{counted(len(division.fresh), 'slide')} to score"
     if deployment is not None:
         run_deployment(deployment, parameters=parameters, timeout=0)
         return f"{told}: {deployment} started"

@@ -11,6 +11,7 @@ import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ManifestError
+from her2core.text import counted
 
 if TYPE_CHECKING:
     from her2core.analysis.results import Answer
@@ -78,7 +79,9 @@ def leave(answer: Answer, out: str, endpoint_url: str | None, as_json: bool) -> 
         )
         return
     console.print(answer.text, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(written)} files: {place.uri()}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{counted(len(written), 'file')}: {place.uri()}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 @app.command("outcome", epilog=EXIT_CODES)

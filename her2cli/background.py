@@ -10,6 +10,7 @@ import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ConfigError, StoreError
+from her2core.text import counted
 
 if TYPE_CHECKING:
     from her2core.analysis.background import Proposal
@@ -55,7 +56,10 @@ def background_command(
     console.print("Light through empty glass, by batch")
     console.print(row_table(_rows(found), console.width))
     if out is not None:
-        console.print(f"{out}: background of {filled} slides. Look at it, then run with it.", soft_wrap=True)
+        console.print(
+            f"{out}: background of {counted(filled or 0, 'slide')}. Look at it, then run with it.",
+            soft_wrap=True,
+        )
     console.print("Research use only, not for diagnosis.", highlight=False)
 
 

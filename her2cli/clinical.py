@@ -16,7 +16,7 @@ from rich.text import Text
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
 from her2core.errors import ManifestError
-from her2core.text import harmless
+from her2core.text import counted, harmless
 
 if TYPE_CHECKING:
     from her2core.cases.clinical import ClinicalRow, ClinicalTable
@@ -80,7 +80,10 @@ def mapping_of(words: Sequence[str]) -> dict[str, str]:
 def _lines(table: ClinicalTable) -> list[str]:
     layout = table.layout
     read = ", ".join(f"{what} from {column!r}" for what, column in layout.columns.items())
-    return [f"{len(table.rows)} rows, separated by {layout.delimiter}, {layout.encoding}", f"read: {read}"]
+    return [
+        f"{counted(len(table.rows), 'row')}, separated by {layout.delimiter}, {layout.encoding}",
+        f"read: {read}",
+    ]
 
 
 def _outcomes(rows: Sequence[ClinicalRow]) -> Table:
@@ -100,7 +103,7 @@ def _open(rows: Sequence[ClinicalRow]) -> Table | None:
     conflicting = [row for row in rows if row.conflicts]
     if not conflicting:
         return None
-    title = f"For a person to decide: {len(conflicting)} rows{_first(conflicting)}"
+    title = f"For a person to decide: {counted(len(conflicting), 'row')}{_first(conflicting)}"
     shown = Table("row", "patient", "what contradicts what", box=None, title=title, title_justify="left")
     for row in conflicting[:MAX_SHOWN]:
         shown.add_row(str(row.row), _plain(row.patient_id), _plain("; ".join(row.conflicts), 200))
@@ -114,7 +117,7 @@ def _unread(rows: Sequence[ClinicalRow]) -> Table | None:
     )
     if not texts:
         return None
-    title = f"Not read: {texts.total()} cells{_first(texts)}"
+    title = f"Not read: {counted(texts.total(), 'cell')}{_first(texts)}"
     shown = Table("what", "why", "text", "cells", box=None, title=title, title_justify="left")
     for (column, reason, text), count in texts.most_common(MAX_SHOWN):
         shown.add_row(column, reason, _plain(text), str(count))

@@ -11,6 +11,7 @@ import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ConfigError
+from her2core.text import counted
 
 if TYPE_CHECKING:
     from her2core.export.finished import FinishedRun, Selection
@@ -106,7 +107,10 @@ def export_command(
     for path in written[:20]:
         console.print(path, markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"{len(written)} files or folders: {place.uri()}", markup=False, highlight=False, soft_wrap=True
+        f"{counted(len(written), 'file or folder', 'files or folders')}: {place.uri()}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -23,6 +23,7 @@ from her2cli.common import (
 )
 from her2core.errors import SlideError
 from her2core.records import Assay
+from her2core.text import counted
 
 if TYPE_CHECKING:
     from her2core.config import Config
@@ -99,9 +100,9 @@ def manifest_command(
     unknown = sum(not one.assay_from for one in drafted)
     broken = sum(one.info is None for one in drafted)
     say(
-        f"{len(drafted)} slides, {unknown} of unknown assay, {broken} that cannot be read (x_problem). "
-        "Fill in case_id, and patient_id and specimen_id where you have them; check assay; then: her2 plan "
-        "MANIFEST"
+        f"{counted(len(drafted), 'slide')}, {unknown} of unknown assay, {broken} that cannot be read "
+        "(x_problem). Fill in case_id, and patient_id and specimen_id where you have them; check assay; "
+        "then: her2 plan MANIFEST"
     )
     raise typer.Exit(PARTIAL if broken else OK)
 

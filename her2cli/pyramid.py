@@ -16,6 +16,7 @@ import typer
 from her2cli.common import EXIT_CODES, PARTIAL, ConfigFile, Json, app, complain, console, say
 from her2core.errors import SlideError, StoreError
 from her2core.records import Assay
+from her2core.text import counted
 
 if TYPE_CHECKING:
     from her2core.config import Config
@@ -108,7 +109,8 @@ def _convert(store: Store, settings: Config, row: SlideRow) -> PyramidRef:
 def _line(store: Store, ref: PyramidRef) -> str:
     """What became of a slide, in a line."""
     lines = [
-        f"{store.uri(ref.path)}: {ref.codec}, {ref.bytes_written / 1e6:,.1f} MB in {ref.objects} objects"
+        f"{store.uri(ref.path)}: {ref.codec}, {ref.bytes_written / 1e6:,.1f} MB in "
+        f"{counted(ref.objects, 'object')}"
     ]
     if ref.fallback:
         lines.append(f"  stored without loss: {ref.fallback}")

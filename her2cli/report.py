@@ -10,6 +10,7 @@ import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, app, console
 from her2core.errors import ConfigError
+from her2core.text import counted
 
 if TYPE_CHECKING:
     from her2core.analysis.rna import RnaValue
@@ -118,7 +119,8 @@ def _compare(before: Opened, after: Opened, into: Store | None, as_json: bool) -
     made = write_comparison(before, after, into)
     changed = {"slides_changed": made.slides_changed, "specimens_changed": made.specimens_changed}
     lines = [
-        f"{made.slides_changed} slides and {made.specimens_changed} specimens have another result",
+        f"another result: {counted(made.slides_changed, 'slide')}, "
+        f"{counted(made.specimens_changed, 'specimen')}",
         f"page  {made.uri} ({made.size_bytes / MB:.1f} MB)",
     ]
     _show({"page": made.uri, "data": made.data_uri, "bytes": made.size_bytes} | changed, lines, as_json)

@@ -10,6 +10,7 @@ import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, ending_in_order
 from her2core.errors import ConfigError
+from her2core.text import counted
 
 
 @app.command("view", epilog=EXIT_CODES)
@@ -38,7 +39,7 @@ def view_command(
             typer.echo(json.dumps({"address": server.address, "slides": n}))
         else:
             for line in (
-                f"{n} slides  {server.address}",
+                f"{counted(n, 'slide')}  {server.address}",
                 "The address holds a token: whoever has it on this machine sees the slides. Ctrl-C ends.",
                 "Research use only, not for diagnosis.",
             ):

@@ -13,6 +13,7 @@ from her2core.records import SlideState
 from her2core.scoring.keyed import Judging
 from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
+from her2core.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,14 @@ class CohortSummary:
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
         if not self.committed:
             return [
-                f"run {self.run_id}: {len(self.slides)} slides ({states}) of the manifest",
+                f"run {self.run_id}: {counted(len(self.slides), 'slide')} ({states}) of the manifest",
                 f"pictures  {self.out}/pictures",
                 "The tables are as they were; run without --only to pool specimens and commit.",
                 "Research use only, not for diagnosis.",
             ]
         return [
-            f"run {self.run_id}: {len(self.slides)} slides ({states}), {len(self.cases)} specimens",
+            f"run {self.run_id}: {counted(len(self.slides), 'slide')} ({states}), "
+            f"{counted(len(self.cases), 'specimen')}",
             *([f"report    {self.out}/{self.report}"] if self.report else []),
             f"tables    {self.out}/tables/{{{names}}} (Delta)",
             f"          {self.out}/tables/{{,case_,patient_}}heterogeneity{{,_wide}}",

@@ -18,6 +18,7 @@ from her2core.pyramid.writer import estimate_size, grid_of, settle
 from her2core.records import SlideInfo, SlideRow
 from her2core.scoring.keyed import Judging
 from her2core.stages.failures import failure_of
+from her2core.text import counted
 
 CODEC_MS_MPX = {"source": 13.2, "blosc-lz4": 15.8, "zstd": 20.2, "jpeg-90": 17.9, "htj2k": 58.5}
 """Milliseconds a core takes for a megapixel that is converted and read again. Ours: bench_codecs.py on tissue
@@ -144,9 +145,10 @@ class CohortPlan:
         source, stored = (sum(getattr(s, f) for s in self.slides) for f in ("source_bytes", "pyramid_bytes"))
         excluded = sum(bool(slide.excluded) for slide in self.slides)
         return [
-            f"{len(self.slides)} slides, {self.problems} with problems, {excluded} excluded; "
-            f"{sum(s.tasks for s in self.slides):,} shard tasks, "
-            f"{sum(s.chunks for s in self.slides):,} chunks, {sum(s.objects for s in self.slides):,} objects",
+            f"{counted(len(self.slides), 'slide')}, {self.problems} with problems, {excluded} excluded; "
+            f"{counted(sum(s.tasks for s in self.slides), 'shard task')}, "
+            f"{counted(sum(s.chunks for s in self.slides), 'chunk')}, "
+            f"{counted(sum(s.objects for s in self.slides), 'object')}",
             f"{_size(source)} of slides become about {_size(stored)} of pyramids",
             f"about {_time(sum(s.cpu_s for s in self.slides))} of CPU time if three fifths of it is tissue",
         ]

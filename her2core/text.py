@@ -82,6 +82,11 @@ def cut(text: str, most: int = LONGEST) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things in words: ``1 slide``, ``2,000 slides``."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def harmless(cell: str) -> str:
     """A cell of a table so that no spreadsheet takes it for a formula."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

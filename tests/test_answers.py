@@ -58,7 +58,7 @@ def test_outcome(run: str, tmp_path: Path) -> None:
     table = tmp_path / "clinical.csv"
     table.write_text("patient_id,therapy_class,start,er,os_days,os_event\n" + "\n".join(rows) + "\n")
     shown = her2("outcome", run, str(table), "--out", str(tmp_path / "out"), "--metric", "rao_q")
-    assert "24 lines of therapy of 24 patients; 24 have a sample that was surely taken before" in " ".join(
+    assert "24 lines of therapy of 24 patients; of 24 a sample was surely taken before" in " ".join(
         shown.split()
     )
     assert "No row has `entry_days`" in shown

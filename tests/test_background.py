@@ -53,9 +53,9 @@ def test_of_a_batch_that_agrees_the_median_is_proposed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scanner", "glass", "why"),
     [
-        ("AT2", GLASS[:4], "4 slides show glass; expected 5 or more"),
+        ("AT2", GLASS[:4], "glass on 4 slides; expected 5 or more"),
         ("AT2", [*GLASS, (178.5, 178.5, 176.7)], "glass differs by 65.8 grey levels from slide to slide"),
-        ("AT2", [], "0 slides show glass"),
+        ("AT2", [], "glass on 0 slides"),
         (None, GLASS, "no scanner in the manifest"),
     ],
 )

@@ -155,5 +155,5 @@ def test_exports_take_the_stored_ones(tmp_path: Path, monkeypatch: pytest.Monkey
     ref = open_contours(run.store, "contours/k")
     first = pq.read_table(Path(run.store.root) / ref.parts[0].path)
     pq.write_table(first.slice(1), Path(run.store.root) / ref.parts[0].path)
-    with pytest.raises(ConfigError, match="1 cells of the table are not found again"):
+    with pytest.raises(ConfigError, match="not found again: 1 cell of the table"):
         exported()

@@ -66,14 +66,14 @@ def test_what_is_new_starts_a_run_once(tmp_path: Path, started: list[dict[str, A
     (tmp_path / "slides").mkdir()
     assert "the manifest is empty" in look(tmp_path)
     write_slide(tmp_path / "slides" / "B1-A1_HER2.tif", 1)
-    assert "1 slides to score: her2-cohort/nightly started" in look(tmp_path)
+    assert "1 slide to score: her2-cohort/nightly started" in look(tmp_path)
     (parameters,) = started
     assert (parameters["new_only"], parameters["only"]) == (True, [])
-    assert "1 slides to score" in look(tmp_path)  # that run has not come to its end
+    assert "1 slide to score" in look(tmp_path)  # that run has not come to its end
     score(tmp_path)
     assert "nothing to score" in look(tmp_path)
     write_slide(tmp_path / "slides" / "B2-A1_HER2.tif", 2)
-    assert "1 slides to score" in look(tmp_path)
+    assert "1 slide to score" in look(tmp_path)
     assert len(started) == 3
 
 
@@ -83,7 +83,7 @@ def test_a_marker_says_when_to_look(tmp_path: Path, started: list[dict[str, Any]
     assert "no marker" in look(tmp_path, marker=str(marker))
     assert started == []
     marker.touch()
-    assert "1 slides to score" in look(tmp_path, marker=str(marker))
+    assert "1 slide to score" in look(tmp_path, marker=str(marker))
     assert not marker.exists()
 
 

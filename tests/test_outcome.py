@@ -151,7 +151,7 @@ def test_samples_of_a_run_and_dates_of_biopsies(tmp_path: Path) -> None:
     assert (second.patient_id, second.name, second.group) == ("B", "B", "3+")
     with pytest.raises(ManifestError, match="by the manifest"):
         read_samples(Store(run), (), {"B": "2021-01-01"})
-    with pytest.raises(ManifestError, match="names 1 cases"):
+    with pytest.raises(ManifestError, match="names 1 case"):
         read_samples(Store(run), (), {"C": "2021-01-01"})
     with pytest.raises(ManifestError, match="--metric beauty"):
         read_samples(Store(run), ("beauty",))

@@ -199,7 +199,7 @@ def test_a_cell_s_nucleus_wins_and_without_one_it_is_drawn_in(tmp_path: Path) ->
     assert not found.used.notes
     found = read(written(tmp_path, collection([feature(cell, "cell")])))
     np.testing.assert_allclose(found.radius_um, SHRUNK * 30 * MPP, atol=0.02)
-    assert found.used.notes == ("1 cells without a nucleus: 0.6 of their radii taken for it",)
+    assert found.used.notes == ("1 cell without a nucleus: 0.6 of their radii taken for it",)
 
 
 def test_annotations_are_nuclei_only_where_nothing_else_is(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_her2_run_uses_the_server_and_a_cohort_without_a_score_is_failed(
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["states"] == {"quarantined": 1}
     (run,) = server.runs("flow_runs", flow_runs={"deployment_id": {"is_null_": True}})
-    assert (run["state_type"], run["state"]["message"]) == ("FAILED", "1 slides: 1 quarantined")
+    assert (run["state_type"], run["state"]["message"]) == ("FAILED", "1 slide: 1 quarantined")
 
 
 def test_a_server_that_is_not_there_is_told_before_any_work(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from her2core.text import carries_secret, cleaned, cut, harmless, shown
+from her2core.text import carries_secret, cleaned, counted, cut, harmless, shown
 
 
 def test_short_values_are_shown_as_they_are() -> None:
@@ -82,3 +82,8 @@ def test_plain_text_stays_as_it_is() -> None:
 def test_a_cell_that_a_spreadsheet_would_run_is_made_text(cell: str) -> None:
     assert harmless(cell) == "'" + cell
     assert harmless("B17-A1") == "B17-A1"
+
+
+def test_one_thing_is_named_in_the_singular() -> None:
+    assert [counted(n, "slide") for n in (0, 1, 2000)] == ["0 slides", "1 slide", "2,000 slides"]
+    assert counted(2, "nucleus", "nuclei") == "2 nuclei"

@@ -29,6 +29,7 @@ from her2core.analysis.kappa import (
 from her2core.analysis.reads import FIVE, FOUR, Read, Reads, five, four
 from her2core.analysis.resampling import NOTHING, Estimate, Resampled
 from her2core.errors import ManifestError
+from her2core.text import counted
 
 MAJORITY = "majority"
 SCHEMES = {"four tiers": (FOUR, four), "five tiers": (FIVE, five)}
@@ -455,17 +456,18 @@ def _cap(reads: Reads) -> tuple[CapCheck, ...]:
     return (
         CapCheck(
             f"{CAP_CASES} cases for one application",
-            f"{n} cases read twice with the wash-out",
+            f"{counted(n, 'case')} read twice with the wash-out",
             n >= CAP_CASES,
         ),
         CapCheck(
             f"{CAP_MORE_CASES} more cases for IHC beside {CAP_CASES} of another application, such as H&E",
-            f"{n} cases read twice with the wash-out; the other application is not in these tables",
+            f"{counted(n, 'case')} read twice with the wash-out; the other application is not in these "
+            "tables",
             None if n >= CAP_MORE_CASES else False,
         ),
         CapCheck(
             f"wash-out of at least {WASH_OUT_DAYS} days",
-            f"{len(pairs)} pairs of reads with it, {short} below, {unknown} without dates",
+            f"{counted(len(pairs), 'pair')} of reads with it, {short} below, {unknown} without dates",
             bool(pairs) and not short and not unknown,
         ),
         CapCheck(
@@ -475,7 +477,7 @@ def _cap(reads: Reads) -> tuple[CapCheck, ...]:
         ),
         CapCheck(
             "glass against digital",
-            f"{kinds} pairs of reads of two modalities",
+            f"{counted(kinds, 'pair')} of reads of two modalities",
             kinds >= len(pairs) > 0,
         ),
     )

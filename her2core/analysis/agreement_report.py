@@ -28,6 +28,7 @@ from her2core.analysis.results import (
 )
 from her2core.lake.schema import FLAG, Column
 from her2core.pictures.canvas import INK, png_bytes
+from her2core.text import counted
 
 
 def report_agreement(found: Agreement) -> Answer:
@@ -314,7 +315,7 @@ def _who(found: Agreement) -> str:
     patients = len(set(reads.patients.values()))
     people = ", ".join(reads.people) or "none"
     return (
-        f"{len(reads.patients)} IHC slides of {patients} patients. Readers: {people}. "
+        f"{counted(len(reads.patients), 'IHC slide')} of {counted(patients, 'patient')}. Readers: {people}. "
         f"Machines: {', '.join(reads.machines) or 'none'}."
     )
 

@@ -26,12 +26,14 @@ from her2core.lake.finished import finished_rows
 from her2core.lake.schema import SLIDES
 from her2core.profile.tissue import MAX_OUTSHONE
 from her2core.storage.store import Store
+from her2core.text import counted
 
 LEAST_SLIDES: Final = 5
 """Fewest slides with glass that tell what others of their batch have. Ours."""
 MOST_OFF: Final = 4.0
 """Farthest a slide's own glass may be from what the others of its batch propose, grey levels: what a guess
 from a slide's brightest patches is within on real cores."""
+
 COLUMN: Final = "background"
 
 Batch = tuple[str, str | None, str | None]
@@ -125,7 +127,7 @@ def _refused(scanner: str | None, n: int, off: float | None) -> str:
     if scanner is None:
         return "no scanner in the manifest: name it"
     if n < LEAST_SLIDES:
-        return f"{n} slides show glass; expected {LEAST_SLIDES} or more"
+        return f"glass on {counted(n, 'slide')}; expected {LEAST_SLIDES} or more"
     if off is None or off > MOST_OFF:
         return f"glass differs by {off:g} grey levels from slide to slide; at most {MOST_OFF:g}"
     return ""

@@ -38,7 +38,7 @@ from her2core.scoring.tumour import (
 from her2core.scoring.tumour_fit import LEAST_EXAMPLES, DrawnCells, fit_model
 from her2core.storage.sources import read_small
 from her2core.storage.store import Store, record_of
-from her2core.text import shown
+from her2core.text import counted, shown
 
 MARGIN_UM: Final = 2.5
 """Cells nearer to a drawn line are left out: half of a nucleus. Ours, as for the shipped model."""
@@ -333,23 +333,24 @@ def _check(slides: Sequence[_Slide]) -> None:
     """Whether there is enough to learn from, and to judge every slide by a model of the others."""
     if len(slides) < LEAST_PATIENTS:
         raise ManifestError(
-            f"{len(slides)} IHC slides with a roi_uri in the manifest; expected {LEAST_PATIENTS} or more. "
-            "Name a GeoJSON in the column roi_uri, with annotations of tumour (Tumor) and of other tissue "
-            "(Stroma, Immune cells, Normal, ...)."
+            f"{counted(len(slides), 'IHC slide')} with a roi_uri in the manifest; expected "
+            f"{LEAST_PATIENTS} or more. Name a GeoJSON in the column roi_uri, with annotations of tumour "
+            "(Tumor) and of other tissue (Stroma, Immune cells, Normal, ...)."
         )
     for kind, what in zip(_kinds(slides), ("tumour (Tumor)", "other tissue (Stroma, ...)"), strict=True):
         counts = {slide.slide_id: int(flags.sum()) for slide, flags in zip(slides, kind, strict=True)}
         listed = ", ".join(f"{name} {n}" for name, n in list(counts.items())[:MAX_NAMED])
         if sum(counts.values()) < LEAST_CELLS:
             raise ManifestError(
-                f"{sum(counts.values())} cells lie in regions of {what} ({listed}); expected {LEAST_CELLS} "
-                "or more. Draw more of it."
+                f"in regions of {what}: {counted(sum(counts.values()), 'cell')} ({listed}); expected "
+                f"{LEAST_CELLS} or more. Draw more of it."
             )
         patients = {slide.patient for slide in slides if counts[slide.slide_id] >= LEAST_EXAMPLES}
         if len(patients) < LEAST_PATIENTS:
             raise ManifestError(
-                f"{len(patients)} patients have {LEAST_EXAMPLES} or more cells in regions of {what} "
-                f"({listed}); expected {LEAST_PATIENTS} or more: each is judged by a model of the others."
+                f"with {LEAST_EXAMPLES} or more cells in regions of {what}: "
+                f"{counted(len(patients), 'patient')} ({listed}); expected {LEAST_PATIENTS} or more: "
+                "each is judged by a model of the others."
             )
 
 

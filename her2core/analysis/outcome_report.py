@@ -37,6 +37,7 @@ from her2core.analysis.survival import CUT_DRAWS, FEW_EVENTS, MIN_EVENTS, Effect
 from her2core.lake.schema import FLAG, REAL, Column
 from her2core.pictures.canvas import INK, png_bytes
 from her2core.statistics import Z95
+from her2core.text import counted
 
 TIMES_SHOWN = 6
 """Times at which numbers at risk stand. Ours."""
@@ -315,8 +316,8 @@ def _text(found: Outcome) -> str:
         "# Outcome by HER2",
         f"{RESEARCH_ONLY} Associations of one cohort: therapy was not assigned by chance, and no number "
         "here says that a therapy works, or fails, because of HER2.",
-        f"{len(found.joined)} lines of therapy of {patients} patients; {len(used)} have a sample that was "
-        f"surely taken before. Endpoints: {', '.join(found.endpoints) or 'none'}. Measures: "
+        f"{counted(len(found.joined), 'line')} of therapy of {counted(patients, 'patient')}; of {len(used)} "
+        f"a sample was surely taken before. Endpoints: {', '.join(found.endpoints) or 'none'}. Measures: "
         f"{', '.join((MEAN, *found.metrics))}.",
         "## Who is not compared",
         _excluded(found),
@@ -374,8 +375,8 @@ def _cautions(found: Outcome) -> Iterator[str]:
         )
     if between := sum(one.therapy_between for one in used):
         yield (
-            f"{between} lines began after another therapy that came later than the sample: HER2 may have "
-            "changed since."
+            f"{counted(between, 'line')} began after another therapy that came later than the sample: HER2 "
+            "may have changed since."
         )
     unclassed = sum(one.sample.group is None for one in used if one.sample)
     if unclassed:

@@ -24,6 +24,7 @@ from her2core.analysis.rna import LEVELS, OUTLIER, Rna, RnaSet
 from her2core.analysis.samples import GROUP_ORDER
 from her2core.lake.schema import REAL, Column
 from her2core.pictures.canvas import png_bytes
+from her2core.text import counted
 
 _SET = (text_column("platform", "How RNA was measured."), text_column("unit", "Unit of its values."))
 
@@ -118,14 +119,14 @@ def _text(found: Rna) -> str:
 
 def _set(s: RnaSet) -> str:
     rows = [(name, str(e.n), estimated(e)) for name, e in s.measures]
-    lines = [f"{len(s.matched)} specimens. Values: {s.scale}."]
+    lines = [f"{counted(len(s.matched), 'specimen')}. Values: {s.scale}."]
     if rows:
         lines.append(markdown(("measure", "n", "value (95 %, draws of patients)"), rows))
     if s.refused:
         lines.append("Not computed: " + "; ".join(s.refused) + ".")
     if s.outliers:
         lines.append(
-            f"{len(s.outliers)} specimens off the line: "
+            f"{counted(len(s.outliers), 'specimen')} off the line: "
             + "; ".join(
                 f"{o.sample.name} ({o.sample.her2_class}, z {o.robust_z:+.1f})" for o in s.outliers[:20]
             )
@@ -133,8 +134,8 @@ def _set(s: RnaSet) -> str:
         )
     if np.isfinite(s.within_sd):
         lines.append(
-            f"{s.several} patients have several values: SD {s.within_sd:.2f} within them, {s.between_sd:.2f} "
-            "between patients."
+            f"Several values of {counted(s.several, 'patient')}: SD {s.within_sd:.2f} within them, "
+            f"{s.between_sd:.2f} between patients."
         )
     return "\n\n".join(lines)
 

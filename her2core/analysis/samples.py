@@ -18,6 +18,7 @@ from her2core.lake.finished import finished_rows
 from her2core.lake.schema import CASES, HETEROGENEITY, SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store
+from her2core.text import counted
 
 LEVELS = ("membrane_od_mean", "h_score", "p3_pct", "p2_pct", "p_any_pct", "completeness_mean")
 """Columns of `cases` that say how much HER2 there is."""
@@ -143,7 +144,7 @@ def read_samples(
         )
     if unused := sorted(set(dates) - used):
         raise ManifestError(
-            f"the table of biopsies names {len(unused)} cases that the run has not, as {unused[0]}"
+            f"the table of biopsies names {counted(len(unused), 'case')} that the run has not, as {unused[0]}"
         )
     return tuple(samples)
 

@@ -20,6 +20,7 @@ from her2core.pyramid.reader import PyramidReader
 from her2core.records import Box, StainProfile
 from her2core.stages.cells import working_level
 from her2core.stages.contours import CellOutlines, open_contours, outlined, outlines_by_part
+from her2core.text import counted
 
 TILE_PX = 1024
 """Edge of what is outlined at once, in pixels of the level that is worked on: some 20 MB. Ours."""
@@ -55,8 +56,8 @@ def outline_cells(run: FinishedRun, slide: Row, ids: NDArray[np.int64]) -> Itera
             yield found
     if missing:
         raise ConfigError(
-            f"{slide['slide_id']}: {len(missing)} cells of the table are not found again; it was measured by "
-            "another version. Run again, or export without contours"
+            f"{slide['slide_id']}: not found again: {counted(len(missing), 'cell')} of the table; it was "
+            "measured by another version. Run again, or export without contours"
         )
 
 

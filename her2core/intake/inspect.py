@@ -18,6 +18,7 @@ from her2core.readers.scale import plausible_range
 from her2core.readers.tiled import begin_reading
 from her2core.records import RGB, Assay, Box, SlideInfo, SlideRow
 from her2core.storage.sources import Scratch, file_identity, slide_bytes
+from her2core.text import counted
 
 SAMPLES = 6
 """Sample fields along each axis of the slide; 36 fields meet any tissue of a few mm."""
@@ -213,7 +214,7 @@ def describe(info: SlideInfo) -> str:
     lines = [
         info.uri,
         f"  {info.format}, {info.width} x {info.height} px in tiles of {info.tile_width} x "
-        f"{info.tile_height} ({info.compression}), {len(info.levels)} level{'s' * (len(info.levels) > 1)}, "
+        f"{info.tile_height} ({info.compression}), {counted(len(info.levels), 'level')}, "
         f"{info.size_bytes / 1e6:.1f} MB, read by {info.reader}",
     ]
     power = f", objective {info.objective_power:g}x" if info.objective_power else ""

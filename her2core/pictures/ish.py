@@ -35,6 +35,7 @@ from her2core.pictures.canvas import (
 from her2core.pictures.colours import OTHER_COLOUR
 from her2core.profile.sampling import LevelReader, Pixels
 from her2core.records import RGB, Box, PyramidRef
+from her2core.text import counted
 
 AMPLIFIED, NOT_AMPLIFIED = "#E69F00", "#56B4E9"
 PROBE_NAMES = ("HER2", "CEP17")
@@ -325,7 +326,7 @@ def _heading(figure: Figure, summary: ISHSummary, nuclei: ISHNuclei, left: float
     for probe, mean in zip(PROBE_NAMES, (summary.her2_mean, summary.cep17_mean), strict=True):
         if mean is not None:
             parts.append(f"{probe} {mean:.1f} a nucleus")
-    parts.append(f"{int(np.count_nonzero(nuclei.evaluable)):,} nuclei judged")
+    parts.append(f"{counted(int(np.count_nonzero(nuclei.evaluable)), 'nucleus', 'nuclei')} judged")
     if summary.note:
         parts.append(summary.note)
     line = shortened("   ·   ".join(parts), int(figure.get_figwidth() * (1 - 2 * left) * 11))

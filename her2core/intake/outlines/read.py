@@ -17,6 +17,7 @@ from her2core.params import IHCParams
 from her2core.records import OutlinesUsed
 from her2core.storage.sources import file_identity, slide_bytes
 from her2core.storage.store import Store
+from her2core.text import counted
 
 MAX_BYTES: Final = 512 * 2**20
 """Longest GeoJSON (some 200 000 cells with their nuclei); it takes ten times as much memory. Ours."""
@@ -173,15 +174,17 @@ def _measurable(
     fit = fit[np.lexsort((x[fit], y[fit]))]
     kept = fit[_once(y[fit] * mpp, x[fit] * mpp, area[fit])]
     wrong_size = int(np.count_nonzero(small | large))
-    counted = (
+    unused = (
         (int(np.count_nonzero(small)), f"smaller than {params.min_nucleus_um2:g} µm²"),
         (int(np.count_nonzero(large)), f"larger than {params.max_nucleus_um2:g} µm²"),
         (off, "off the slide"),
         (len(fit) - len(kept), f"within {TWICE_UM:g} µm of a larger one"),
     )
-    notes = [f"{count} of {n} outlines not used: {why}" for count, why in counted if count]
+    notes = [f"{count} of {n} outlines not used: {why}" for count, why in unused if count]
     if found.whole_cells:
-        notes.append(f"{found.whole_cells} cells without a nucleus: {SHRUNK:g} of their radii taken for it")
+        notes.append(
+            f"{counted(found.whole_cells, 'cell')} without a nucleus: {SHRUNK:g} of their radii taken for it"
+        )
     if passed:
         notes.append(f"passed over: {', '.join(passed)}")
     doubts = []
