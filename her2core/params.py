@@ -358,7 +358,8 @@ class RoiParams:
     """Classes that count; beside them annotations without a class, or of ``Region*``, do not."""
     exclude: tuple[str, ...] = (
         "Ignore*", "Exclu*", "*DCIS*", "*LCIS*", "*in situ*", "*necro*", "*stroma*", "Normal*", "*benign*",
-        "Immune*", "Lymphocyt*", "Artefact*", "Artifact*", "Other",
+        "Immune*", "Lymphocyt*", "Artefact*", "Artifact*", "Other", "Background*",
+        "Non[- _]*", "Nontumo*", "Nonneopl*", "Nonmalig*", "No tumo*", "Not tumo*", "Tumo*[- _]free*",
     )  # fmt: skip
     """Classes that are cut out of all others: what is no invasive tumour."""
 

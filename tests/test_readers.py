@@ -503,6 +503,15 @@ def test_png(tmp_path: Path, alpha: bool) -> None:
         np.testing.assert_array_equal(read(reader, -3, 100, 70, 150), cut(TRUTH, -3, 100, 70, 150))
 
 
+def test_png_with_a_transparent_colour_lies_on_glass(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "a.png", TRUTH.copy()
+    pixels[5:9, 7:20] = (1, 2, 3)
+    Image.fromarray(pixels).save(path, transparency=(1, 2, 3))
+    clear = np.all(pixels == (1, 2, 3), axis=2)
+    with open_slide(path, mpp=0.25) as reader:
+        np.testing.assert_array_equal(whole(reader), np.where(clear[..., None], 255, pixels))
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg(tmp_path: Path, progressive: bool) -> None:
     path = tmp_path / "a.jpg"

@@ -322,6 +322,19 @@ def test_what_was_used_stands_in_the_row_of_the_slide(tmp_path: Path) -> None:
     assert {without[name] for name in row if name.startswith("roi_")} == {None}
 
 
+@pytest.mark.parametrize("name", ["Non-tumor", "non tumour", "Nontumorous", "No tumor", "Tumor-free"])
+@pytest.mark.parametrize("form", ["a.geojson", "a.annotations"])
+def test_what_is_named_no_tumour_is_cut_out_of_it(tmp_path: Path, name: str, form: str) -> None:
+    corners = "".join(f'<V X="{x}" Y="{y}"/>' for x, y in ((0, 0), (100, 0), (100, 100), (0, 100)))
+    layer = f'<Annotation Name="{name}"><Regions><Region Type="Polygon"><Vertices>{corners}'
+    layer = f"<Annotations>{layer}</Vertices></Region></Regions></Annotation></Annotations>"
+    drawn = json.dumps([feature(square(0, 0, 100, 100), classification={"name": name})])
+    path = tmp_path / form
+    path.write_text(layer if form.endswith("annotations") else drawn, encoding="utf-8")
+    with pytest.raises(SlideError, match="no annotation to score: all are cut out"):
+        read_roi(str(path), HEIGHT, WIDTH)
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"gone\.geojson: there is no such file"):
         read_roi(str(tmp_path / "gone.geojson"), HEIGHT, WIDTH)
@@ -342,6 +355,24 @@ def test_ome_zarr_label_of_either_version(tmp_path: Path, zarr_format: Any, dept
     assert roi.contains([80, 79, 159, 160], [240, 240, 319, 319]).tolist() == [True, False, True, False]
     with pytest.raises(SlideError, match="125 x 250 pixels; expected those of the slide"):
         read_roi(str(path), HEIGHT, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "chunks", "complaint"),
+    [
+        ("u1", (40_000, 40_000), r"chunks of \(40000, 40000\), 1600000000 bytes each; accepted are"),
+        ("U20", (125, 250), "values of type <U20; expected numbers"),
+    ],
+)
+def test_a_label_is_bounded_before_it_is_decoded(
+    tmp_path: Path, dtype: str, chunks: tuple[int, int], complaint: str
+) -> None:
+    group = zarr.open_group(tmp_path / "tumour", mode="w", zarr_format=2)
+    group.create_array("0", shape=(125, 250), chunks=chunks, dtype=dtype)
+    group.attrs["ome"] = {"multiscales": [{"datasets": [{"path": "0"}]}]}
+    with pytest.raises(SlideError, match=complaint) as caught:
+        read_roi(str(tmp_path / "tumour"), HEIGHT, WIDTH)
+    assert caught.value.reason is Reason.ROI_INVALID
 
 
 def test_neither_geojson_nor_label(tmp_path: Path) -> None:

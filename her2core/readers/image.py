@@ -25,6 +25,9 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 HEADER_BYTES = 1 << 20
 """How far into a JPEG its size is looked for, bytes; ICC and EXIF segments come before it."""
 
+MAX_CHUNKS = 256
+"""Chunks of a PNG before its pixels that are looked at; writers make a dozen. Ours."""
+
 
 class WholeReader(Closing):
     """Reader of an image that can only be decoded whole.
@@ -121,9 +124,9 @@ def _png(source: ByteSource, head: bytes, outside: int) -> tuple[int, int, Calla
         raise SlideError(
             Reason.FILE_UNREADABLE,
             f"{source.name}: PNG of colour type {colour} with {depth} bits; expected 8-bit RGB (2) or RGBA "
-            "(6)",
+            "(6). Export it as one of these",
         )
-    samples = 3 if colour == 2 else 4
+    samples = 4 if colour == 6 or _names_transparent(source) else 3
 
     def load() -> Pixels:
         stored = np.empty((height, width, samples), np.uint8)
@@ -140,6 +143,19 @@ def _png(source: ByteSource, head: bytes, outside: int) -> tuple[int, int, Calla
     return height, width, load
 
 
+def _names_transparent(source: ByteSource) -> bool:
+    """Whether a PNG names a transparent colour: a chunk tRNS before its pixels (ISO/IEC 15948, 11.3.2)."""
+    at = len(PNG_MAGIC)
+    for _ in range(MAX_CHUNKS):
+        header = source.read(at, 8) if at + 8 <= source.size else b""
+        if len(header) < 8 or header[4:] in (b"IDAT", b"IEND"):
+            return False
+        if header[4:] == b"tRNS":
+            return True
+        at += 12 + int.from_bytes(header[:4], "big")
+    return False
+
+
 def _jpeg(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixels]]:
     """Size and loader of a JPEG, from its frame header (ITU-T T.81, B.2.2)."""
     frame = jpegfile.frame_of(head)
@@ -151,7 +167,8 @@ def _jpeg(source: ByteSource, head: bytes) -> tuple[int, int, Callable[[], Pixel
     if bits != 8 or components != 3:
         raise SlideError(
             Reason.FILE_UNREADABLE,
-            f"{source.name}: JPEG of {components} components with {bits} bits; expected 8-bit RGB",
+            f"{source.name}: JPEG of {components} components with {bits} bits; expected 8-bit RGB. Export it "
+            "as that",
         )
 
     def load() -> Pixels:

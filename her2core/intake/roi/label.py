@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from her2core.errors import SlideError
 from her2core.intake.roi.shapes import invalid
 from her2core.profile.tissue import TissueMask
+from her2core.readers.omezarrmeta import BoundedStore
 from her2core.storage.store import Store
 from her2core.text import cut
 
@@ -17,6 +19,10 @@ MAX_LEVELS = 64
 """Most levels that are looked at. Ours."""
 MAX_LABEL_PIXELS = 64 * 10**6
 """Finest level of a label that is read whole (64 MB)."""
+MAX_CHUNK_BYTES = 2**29
+"""Most bytes of a chunk and of a shard, which memory holds whole: a whole label of 64 bits. Ours."""
+KINDS = "buif"
+"""Kinds of numbers, NumPy's letters: of truth, whole and real ones."""
 
 
 def read_label(uri: str, height: int, width: int, endpoint_url: str | None) -> TissueMask:
@@ -29,11 +35,13 @@ def read_label(uri: str, height: int, width: int, endpoint_url: str | None) -> T
     """
     store = Store(uri, endpoint_url=endpoint_url)
     try:
-        group = zarr.open_group(store.zarr_store(), mode="r")
+        group = zarr.open_group(BoundedStore(store.zarr_store(), uri), mode="r")
         attributes: dict[str, Any] = dict(group.attrs)
         ome: Any = attributes.get("ome", attributes)  # OME-Zarr 0.5, or 0.4 and earlier
         paths = [str(dataset["path"]) for dataset in ome["multiscales"][0]["datasets"][:MAX_LEVELS]]
         arrays = [group[path] for path in paths]
+    except SlideError as error:
+        raise invalid(uri, f"{error.message.removeprefix(f'{uri}: ')}.") from error
     except (OSError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise invalid(
             uri,
@@ -56,6 +64,7 @@ def read_label(uri: str, height: int, width: int, endpoint_url: str | None) -> T
                 f"{label_height} x {label_width} pixels; expected those of the slide ({height} x {width}) "
                 "divided by a whole number. Is it a label of this slide?",
             )
+        _check_chunks(uri, array)
         try:
             mask = np.asarray(array[(0,) * (array.ndim - 2)] if array.ndim > 2 else array[:])
         except (OSError, RuntimeError, TypeError, ValueError) as error:
@@ -64,3 +73,16 @@ def read_label(uri: str, height: int, width: int, endpoint_url: str | None) -> T
             raise invalid(uri, "the label is empty; expected at least one pixel above 0.")
         return TissueMask((mask != 0).astype(np.uint8), factor)
     raise invalid(uri, f"no level of at most {MAX_LABEL_PIXELS} pixels. Store the label as a pyramid.")
+
+
+def _check_chunks(uri: str, array: zarr.Array[Any]) -> None:
+    """Refuse what would take more memory than the level itself before any of it is decoded."""
+    if array.dtype.kind not in KINDS:
+        raise invalid(uri, f"values of type {str(array.dtype)[:20]}; expected numbers, 0 outside the region.")
+    largest = max(math.prod(array.chunks), math.prod(array.shards or ())) * array.dtype.itemsize
+    if largest > MAX_CHUNK_BYTES:
+        raise invalid(
+            uri,
+            f"chunks of {array.shards or array.chunks}, {largest} bytes each; accepted are "
+            f"{MAX_CHUNK_BYTES}. Store smaller ones.",
+        )
