@@ -420,6 +420,38 @@ def test_rows_of_one_patient_that_differ_are_left_to_a_person() -> None:
     assert nobody.conflicts == ("no patient is named",)
 
 
+def test_slips_of_one_patient_s_name_are_one_patient() -> None:
+    written = (
+        "CASE-1\t3+",
+        "case_1\t0",
+        "Case 1\t0",
+        "CASE\u20111\t3+",
+        "CASE1\t3+",
+        "CASE 11\t1+",
+        "NA\t2+",
+    )
+    text = "\n".join(("patient_id\tihc_score", *written))
+    *slips, other, nobody = parse_clinical(text)
+    assert [(row.row, row.others) for row in slips] == [(2, (3,)), (3, (2,))]  # CASE1 as CASE 1, by letters
+    assert (other.patient_id, other.conflicts) == ("CASE 11", ())
+    assert nobody.conflicts == ("no patient is named",)
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        *((text, "0_null") for text in ("0/absent", "0 (absent membrane staining)", "IHC 0, no staining")),
+        *((text, "0_ultralow") for text in ("0+/with membrane staining", "0 with faint staining")),
+        *((text, "0_ultralow") for text in ("HER2-ultralow", "Score 0+ (ultralow)", "0+ (HER2-ultralow)")),
+        *((text, None) for text in ("0+ (absent)", "1+ no staining", "absent", "1+ (ultralow)")),
+        ("0 null ultralow", None),
+        ("0", "0"),
+    ],
+)
+def test_the_words_of_the_consensus_split_the_zero(text: str, score: str | None) -> None:
+    assert row(ihc_score=text).ihc_score == score
+
+
 def test_a_note_of_any_length_is_kept_and_not_read() -> None:
     note = "amplified " * 20_000
     found = row(ish_status=note, ish_ratio=note, ihc_score="2+ " * 60_000)

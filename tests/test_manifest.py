@@ -286,6 +286,7 @@ def test_names_that_differ_in_case_are_one_column(tmp_path: Path) -> None:
         (["2-Mar"], "looks like a date"),
         (["01. Mrz"], "looks like a date"),
         (["Sep-02"], "looks like a date"),
+        (["3.4.2021"], "looks like a date"),
         (["123456789012345000"], "has kept 15 digits"),
         (["4711.0"], "a whole number that became one with decimals"),
     ],
@@ -316,6 +317,8 @@ def test_what_a_spreadsheet_would_run_is_refused(tmp_path: Path, text: str, colu
 
 
 def test_an_error_of_the_spreadsheet_is_no_id(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, f"{HEADER}\nS1,########,a.tif,HER2-IHC\n")
+    assert "found '########', for want of room in the spreadsheet; widen its column" in problem
     (problem,) = problems(tmp_path, f"{HEADER}\nS1,#REF!,a.tif,HER2-IHC\n")
     assert problem == "row 2, case_id: found '#REF!', an error of the spreadsheet; expected its value"
 
@@ -455,6 +458,16 @@ def test_files_that_are_no_manifest(tmp_path: Path, text: str | bytes, message: 
     (problem,) = problems(tmp_path, text)
     assert message in problem
     assert "secret" not in problem
+
+
+def test_a_slide_may_be_called_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = f"{HEADER}\nnone,c,a.tif,HER2-IHC\nNaN,c,b.tif,HER2-IHC\nnull,c,c.tif,HER2-IHC\n"
+    assert [row.slide_id for row in read_manifest(write(tmp_path, text))] == ["none", "NaN", "null"]
+    assert "row 2, slide_id: 'none' is taken for the slide's name" in caplog.text
+    assert problems(tmp_path, f"{HEADER}\n-,none,a.tif,HER2-IHC\n") == [
+        "row 2, slide_id: empty; a value is required; '-' means an empty cell",
+        "row 2, case_id: empty; a value is required; 'none' means an empty cell",
+    ]
 
 
 def test_a_missing_manifest_is_refused_in_words(tmp_path: Path) -> None:

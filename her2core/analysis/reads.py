@@ -18,7 +18,7 @@ from her2core.lake.finished import finished_rows
 from her2core.lake.schema import SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store
-from her2core.text import shown
+from her2core.text import counted, shown
 
 FOUR = ("0", "1+", "2+", "3+")
 FIVE = ("null", "ultralow", "1+", "2+", "3+")
@@ -137,8 +137,8 @@ def gather(runs: Mapping[str, Store], readers: str | None = None, endpoint_url: 
         unknown = sorted({r.slide_id for r in table} - set(patients)) if runs else []
         if unknown:
             raise ManifestError(
-                f"{readers}: {len(unknown)} slides are in no run given, as {shown(unknown[0])}; expected "
-                "slide_id as in the run's manifest (HER2-IHC)"
+                f"{readers}: in no run given: {counted(len(unknown), 'slide')}, as {shown(unknown[0])}; "
+                "expected slide_id as in the run's manifest (HER2-IHC)"
             )
         taken = {r.rater for r in table} & set(runs)
         if taken:
@@ -186,7 +186,7 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
     ManifestError
         Names every row that cannot be used.
     """
-    header, rows, problems = read_rows(uri, endpoint_url, ("slide_id",))
+    header, rows, problems = read_rows(uri, endpoint_url, ("slide_id",), literal=("slide_id",))
     wide = [name for name in header if name.startswith(WIDE_PREFIX)]
     long = {"reader", "score"} <= set(header)
     if "slide_id" not in header or not (long or wide):
@@ -199,7 +199,7 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
     for number, row in rows:
         slide = row["slide_id"]
         try:
-            if slide is None:
+            if not slide:
                 raise ValueError("no slide_id")
             patient = row.get("patient_id")
             if patient and patients.setdefault(slide, patient) != patient:

@@ -8,15 +8,15 @@ other are listed, and what only a person can decide is no result.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from her2core.cases.clinical_cells import RANGES, Reading, read_cell, split_ratio
+from her2core.cases.clinical_cells import RANGES, Reading, absence, read_cell, split_ratio
 from her2core.cases.clinical_table import COLUMNS, Layout, Table, read_table
 from her2core.cases.clinical_words import STATUS_OF, by_assay, read_words
+from her2core.spelling import alike
 
 MANIFEST_COLUMNS = ("reader_score", "ish_ratio", "ish_her2", "ish_cep17", "ish_status", "ish_source")
 """Columns of the manifest that a clinical table can fill."""
@@ -120,10 +120,10 @@ def read_clinical_table(
 
 def _cleaned(table: Table) -> ClinicalTable:
     """Rows of a table; of rows that say the same of the same patient, one."""
-    by_patient: dict[str, dict[tuple[object, ...], ClinicalRow]] = {}
-    for number, cells in table.rows:
-        row = clean(cells, number)
-        patient = _same(row.patient_id) or f"row {number}"
+    cleaned = [clean(cells, number) for number, cells in table.rows]
+    by_patient: dict[int, dict[tuple[object, ...], ClinicalRow]] = {}
+    for row, first in zip(cleaned, alike([row.patient_id for row in cleaned]), strict=True):
+        patient = row.row if _unnamed(row) else cleaned[first].row
         by_patient.setdefault(patient, {}).setdefault(_said(row), row)
     rows = [row for different in by_patient.values() for row in _beside_each_other(different)]
     return ClinicalTable(table.layout, tuple(sorted(rows, key=lambda row: row.row)))
@@ -144,15 +144,15 @@ def _beside_each_other(different: Mapping[tuple[object, ...], ClinicalRow]) -> l
         if others:
             where = ", ".join(map(str, others))
             conflicts += (f"the patient's row {where} holds something else",)
-        if not _same(row.patient_id):
+        if _unnamed(row):
             conflicts += ("no patient is named",)
         rows.append(replace(row, conflicts=conflicts, others=others))
     return rows
 
 
-def _same(patient: str) -> str:
-    """Names of one patient are the same whatever their letters' case and spaces."""
-    return " ".join(unicodedata.normalize("NFKC", patient).casefold().split())
+def _unnamed(row: ClinicalRow) -> bool:
+    """Whether a row names no patient."""
+    return absence(row.patient_id) is not None
 
 
 def clean(cells: Mapping[str, str], row: int = 0) -> ClinicalRow:

@@ -71,8 +71,12 @@ _ISH = _BOTH | frozenset(
 _NAMES = {"ihc": r"\bihc\b", "ish": r"\b(?:[fcsd]-?)?ish\b"}
 """How the assays are called."""
 ASSAYS = "|".join(_NAMES.values())
-_ZERO = {"ultralow": "0_ultralow", "null": "0_null"}
-"""Words that distinguish one 0 from the other."""
+_STAIN = r"(?:(?:faint|weak|partial|incomplete|membrane|membranous) )*staining"
+_ZEROS = (
+    ("0_null", rf"null|absent(?: {_STAIN})?|(?:no|without|absence of) {_STAIN}|{_STAIN} (?:is )?absent"),
+    ("0_ultralow", rf"ultralow|with {_STAIN}"),
+)
+"""What distinguishes one 0 from the other: of the consensus, 0/absent and 0+/with membrane staining."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,10 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
             if re.search(rf"(?<!\+){re.escape(signs)}(?!\+)", rest):
                 found.add(score)
                 rest = rest.replace(signs, " ")
+    zeros, ultralow = set[str](), "ultralow" in rest
+    for score, phrase in _ZEROS if scores else ():
+        rest, times = re.subn(rf"\b(?:{phrase})\b", " ", " ".join(rest.split()))
+        zeros |= {score} if times else set()
     statuses: set[str] = set()
     for status, phrase in _PHRASES:
         if scores and "amplif" in phrase:
@@ -178,6 +186,8 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
     left = set(rest.replace("§", " ").split()) - (_IHC if scores else _ISH)
     if named in ({"1+"}, {"2+"}):
         left.discard("low")  # 1+ (HER2-low)
-    if named == {"0"} and len(left) == 1 and (zero := _ZERO.get(min(left))):
-        named, left = frozenset({zero}), set()
+    if zeros and (named in ({"0"}, zeros) or (not named and ultralow and len(zeros) == 1)):
+        named = frozenset(zeros)
+    elif zeros:
+        left |= zeros  # of another score, or of none
     return Said(named, frozenset(statuses), not left and bool(named or statuses))

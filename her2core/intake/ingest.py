@@ -30,14 +30,14 @@ from her2core.intake.draft import assay_of, slide_id_of
 from her2core.intake.identifiers import Cells, NamingRule, Sidecar, UnclearError, merged
 from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.intake.manifest import IDENTITY, REQUIRED, check_rows, resolved
-from her2core.intake.manifest_ids import folded
 from her2core.intake.manifest_sheet import MAX_BYTES, Sheet, parse_sheet
 from her2core.readers.channels import parse_channels
 from her2core.records import Assay
+from her2core.spelling import folded
 from her2core.storage.lease import held
 from her2core.storage.sources import Scratch, read_small
 from her2core.storage.store import Store
-from her2core.text import cleaned, cut, harmless
+from her2core.text import cleaned, counted, cut, harmless
 
 SETTLE_S = 600.0
 """A slide whose last file is younger may still be arriving. Ours: longer than a scanner pauses."""
@@ -127,8 +127,8 @@ class IngestReport:
         counts = Counter(entry.kind for entry in self.entries)
         found = ", ".join(f"{counts[kind]} {kind}" for kind in Kind if counts[kind]) or "nothing new"
         lines = [
-            f"{self.place}: {self.objects:,} objects, {self.slides:,} slides: {found}",
-            f"{self.manifest}: {self.rows:,} rows, {'replaced' if self.written else 'as it was'}",
+            f"{self.place}: {counted(self.objects, 'object')}, {counted(self.slides, 'slide')}: {found}",
+            f"{self.manifest}: {counted(self.rows, 'row')}, {'replaced' if self.written else 'as it was'}",
         ]
         if self.guessed:
             told = ", ".join(f"{count} from the {source}" for source, count in sorted(self.guessed.items()))

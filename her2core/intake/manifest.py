@@ -25,13 +25,22 @@ from her2core.cases.clinical_cells import named_number, read_cell
 from her2core.cases.clinical_words import READER_SCORES, read_words
 from her2core.errors import ConfigError, ManifestError
 from her2core.guidelines.rules_ihc import SPECIMEN_TYPES, TUMOURS
-from her2core.intake.manifest_ids import folded, joined, patient_problems, spelling_problems, taken_over
-from her2core.intake.manifest_sheet import EXCEL_ERRORS, Sheet, mangled, parse_sheet, read_sheet, repeated
+from her2core.intake.manifest_ids import joined, patient_problems, spelling_problems, taken_over
+from her2core.intake.manifest_sheet import (
+    EXCEL_ERRORS,
+    NO_ROOM,
+    Sheet,
+    mangled,
+    parse_sheet,
+    read_sheet,
+    repeated,
+)
 from her2core.readers.channels import parse_channels
 from her2core.readers.scale import plausible_range
 from her2core.records import Assay, SlideRow
 from her2core.scoring.keyed import Judging
-from her2core.text import CARRIES_SECRET, carries_secret, cut, shown
+from her2core.spelling import folded
+from her2core.text import CARRIES_SECRET, carries_secret, counted, cut, shown
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +52,8 @@ MISSING = frozenset(
     {"", "-", "--", "–", "—", "na", "n/a", "#n/a", "nan", "none"}
     | {"[not available]", "[not applicable]", "[unknown]"}
 )
-"""Texts (in any case) that mean an empty cell; clinical exports write them."""
+"""Texts (in any case) that mean an empty cell; clinical exports write them. A slide may be called as one of
+their words: files are."""
 SITES = ("primary", "lymph_node", "metastasis", "recurrence", "unknown")
 """Sites; an organ may follow: ``metastasis:liver``."""
 ISH_STATUSES = ("positive", "equivocal", "negative")
@@ -77,6 +87,8 @@ UNSAFE = re.compile(r'[/\\:*?"<>|#%&]|^[^\w]|\.\.')
 def _plain(value: str) -> str:
     if value.casefold() in EXCEL_ERRORS:
         raise ValueError(f"found {shown(value)}, an error of the spreadsheet; expected its value")
+    if NO_ROOM.fullmatch(value):
+        raise ValueError(f"found {shown(value)}, for want of room in the spreadsheet; widen its column")
     if FORMULA.match(value):
         raise ValueError(
             f"found {shown(value)}, which a spreadsheet may run as a formula; expected text without =, +, - "
@@ -360,7 +372,10 @@ def check_rows(uri: str, sheet: Sheet, misshapen: Sequence[str]) -> tuple[SlideR
         try:
             row = _Row.model_validate(_filled(sheet.header, cells))
         except ValidationError as error:
-            problems += [f"row {number}, {_sentence(entry)}" for entry in error.errors(include_url=False)]
+            problems += [
+                f"row {number}, {_sentence(entry)}{_says_empty(entry, sheet.header, cells)}"
+                for entry in error.errors(include_url=False)
+            ]
             continue
         values = row.model_dump()
         for column in ("uri", "roi_uri", "cells_uri"):
@@ -414,7 +429,16 @@ def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     texts = {
         name: unicodedata.normalize("NFC", cell.strip()) for name, cell in zip(header, cells, strict=True)
     }
-    return {k: v for k, v in texts.items() if v.lower() not in MISSING and not k.startswith(EXTRA_PREFIX)}
+    said = {k: v for k, v in texts.items() if not k.startswith(EXTRA_PREFIX)}
+    return {k: v for k, v in said.items() if v.lower() not in MISSING or (k == "slide_id" and v.isalnum())}
+
+
+def _says_empty(error: Any, header: Sequence[str], cells: Sequence[str]) -> str:
+    """For a value that is required: the text that was taken for an empty cell; nothing of other errors."""
+    if error["type"] != "missing":
+        return ""
+    text = cells[header.index(error["loc"][0])].strip()
+    return f"; {shown(text)} means an empty cell" if text else ""
 
 
 def _header_problems(header: Sequence[str]) -> list[str]:
@@ -428,7 +452,7 @@ def _header_problems(header: Sequence[str]) -> list[str]:
 
 
 def _doubts(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
-    """Ids that a spreadsheet may have changed; the first few, with their rows."""
+    """Ids that a spreadsheet may have changed or that mean an empty cell; the first few, with their rows."""
     doubts: dict[tuple[str, str], str] = {}
     stripped: dict[tuple[str, str], tuple[str, int]] = {}
     for number, row in rows:
@@ -436,6 +460,8 @@ def _doubts(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
             value = getattr(row, column)
             if value is None or (column, value) in doubts:
                 continue
+            if value.lower() in MISSING:
+                doubts[column, value] = f"row {number}, {column}: {value!r} is taken for the slide's name"
             if why := mangled(value):
                 doubts[column, value] = f"row {number}, {column}: {value!r} {why}; compare it with its source"
             if value.isdecimal():
@@ -500,5 +526,5 @@ def _refused(uri: str, problems: Sequence[str]) -> ManifestError:
     lines = ordered[:MAX_SHOWN]
     if len(ordered) > len(lines):
         lines.append(f"... and {len(ordered) - len(lines)} more")
-    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    count = counted(len(ordered), "problem")
     return ManifestError(f"{uri}: {count}, nothing was started:\n  " + "\n  ".join(lines))

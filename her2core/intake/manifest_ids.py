@@ -7,13 +7,12 @@ leave several, it is refused too.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from her2core.records import SlideRow
+from her2core.spelling import spellings
 
 UNKNOWN_SITE = "unknown"
 """Site that somebody looked for and did not find."""
@@ -23,26 +22,9 @@ MAX_NAMED = 20
 """Most rows that a warning names."""
 Numbered = tuple[int, SlideRow]
 """A row and its number, as a spreadsheet shows it."""
-_DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
 
 Place = tuple[str | None, str | None, str | None]
 """Specimen, kind of site and organ; None where a row does not say."""
-
-
-def separated(text: str) -> str:
-    """An id with one sign between its parts, be it a space, a dash or an underscore."""
-    plain = _DASHES.sub("-", unicodedata.normalize("NFKC", text).casefold())
-    return re.sub(r"[\s_-]+", "-", plain.strip())
-
-
-def folded(text: str) -> str:
-    """What is left of an id without letter case, spaces and kinds of dashes."""
-    return _DASHES.sub("-", "".join(unicodedata.normalize("NFKC", text).casefold().split()))
-
-
-def _spellings(text: str) -> tuple[str, str]:
-    """Two ids are a slip of one another if they have one of these in common."""
-    return folded(text), separated(text)
 
 
 def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
@@ -58,7 +40,7 @@ def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
             if value is None:
                 continue
             scope = "" if column in ("case_id", "patient_id") else row.case_id
-            keys = [(column, scope, spelling) for spelling in _spellings(value)]
+            keys = [(column, scope, spelling) for spelling in spellings(value)]
             other, earlier = next((first[key] for key in keys if key in first), (value, number))
             for key in keys:
                 first.setdefault(key, (value, number))
@@ -76,12 +58,12 @@ def patient_problems(rows: Sequence[Numbered]) -> list[str]:
         spelling: (row, n)
         for n, row in reversed(rows)
         if row.patient_id is not None
-        for spelling in _spellings(row.patient_id)
+        for spelling in spellings(row.patient_id)
     }
     named = {row.case_id for _, row in rows if row.patient_id is not None}
     problems = []
     for case, (number, row) in {row.case_id: (n, row) for n, row in reversed(rows)}.items():
-        alike = (patients[spelling] for spelling in _spellings(case) if spelling in patients)
+        alike = (patients[spelling] for spelling in spellings(case) if spelling in patients)
         other, earlier = next(alike, (row, number))
         if case not in named and other.case_id != case:
             problems.append(

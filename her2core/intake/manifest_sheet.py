@@ -148,11 +148,15 @@ EXCEL_NUMBER = re.compile(r"[0-9](?:[.,][0-9]+)?[eE]\+[0-9]{1,3}")
 """How a spreadsheet writes a long number: 1.23457E+11."""
 _MONTH = "(?:jan|feb|mar|mrz|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)[a-zä]*"
 EXCEL_DATE = re.compile(
-    rf"[0-9]{{1,2}}[-. /]{{1,2}}{_MONTH}(?:[-. /]+[0-9]{{2,4}})?|{_MONTH}[-. /]+[0-9]{{2,4}}", re.IGNORECASE
+    rf"[0-9]{{1,2}}[-. /]{{1,2}}{_MONTH}(?:[-. /]+[0-9]{{2,4}})?|{_MONTH}[-. /]+[0-9]{{2,4}}"
+    r"|[0-9]{1,2}([./])[0-9]{1,2}\1(?:[0-9]{2}){1,2}|[0-9]{4}-[0-9]{2}-[0-9]{2} 00:00(?::00)?",
+    re.IGNORECASE,
 )
-"""How a spreadsheet writes what looks like a date: 3-Jan, Mar-02, 01. Mrz."""
+"""How a spreadsheet writes what looks like a date: 3-Jan, Mar-02, 01. Mrz, 5/12/2024, 2024-05-12 00:00."""
 EXCEL_ERRORS = frozenset({"#ref!", "#name?", "#value!", "#div/0!", "#null!", "#num!", "#spill!"})
 """What a spreadsheet writes where a formula fails."""
+NO_ROOM = re.compile("#{2,}")
+"""What a spreadsheet writes of a number for which its column is too narrow."""
 EXACT_DIGITS = 15
 """Digits that a spreadsheet keeps of a number; the rest become zeros."""
 
