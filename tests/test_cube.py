@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from zarr.storage import ZipStore
+from zarr.storage import MemoryStore, ZipStore
 
 from her2core.errors import StoreError
 from her2core.guidelines.rules_ihc import load_rules
@@ -138,6 +139,25 @@ def test_the_root_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert cube[-1] == "cubes/run-1/zarr.json"
     kinds = [path.endswith("zarr.json") for path in cube]
     assert kinds == sorted(kinds)
+
+
+@pytest.mark.parametrize("n", [400, 3])
+def test_regions_are_the_objects_that_xarray_writes(n: int) -> None:
+    maps = {f"{each.grid.size_um:g}": to_map(each).assign_attrs(slide_id="s") for each in sweep(n)}
+    objects: dict[str, Any] = {}
+    for name, each in maps.items():
+        whole = {v: {"chunks": each[v].shape} for v in each.variables}
+        each.to_zarr(
+            MemoryStore(objects), group=name, mode="a", zarr_format=3, consolidated=False, encoding=whole
+        )
+    ours = cube_module._encoded(maps)
+    theirs = cube_module._consolidated({name: body.to_bytes() for name, body in objects.items()})
+    assert ours.keys() == theirs.keys()
+    arrays, chunks = ([name for name in ours if part in name] for part in ("/zarr.json", "/c/"))
+    assert (len(arrays) - len(maps) > len(chunks)) == (n == 3)  # empty chunks are left out
+    for name, body in ours.items():
+        same = json.loads if name.endswith(".json") else bytes
+        assert same(body) == same(theirs[name]), name
 
 
 def test_regions_that_earlier_versions_wrote_as_a_folder_open_as_well(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from her2core.guidelines.rules_ihc import CellClass
-from her2core.pictures.canvas import read_thumbnail
+from her2core.pictures.canvas import DPI, Panel, encode_png, png_bytes, read_thumbnail
 from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.records import PyramidRef
@@ -113,3 +115,30 @@ def test_thumbnail_is_the_finest_level_that_fits() -> None:
     for longest, level in ((1500, 2), (1400, 3), (100, 3)):
         thumbnail, um_px = read_thumbnail(Levels(), ref, longest)
         assert (thumbnail.shape[:2], um_px, int(thumbnail.max())) == (shapes[level], 0.25 * 2**level, level)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (37, 53), (2, 300)])
+def test_a_png_holds_every_pixel(shape: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(5).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert (decoded(encode_png(rgb)) == rgb).all()
+
+
+def test_a_panel_is_drawn_as_axes_without_ticks_are() -> None:
+    x, y = np.random.default_rng(7).uniform(0, 70, (2, 40))
+    drawn = []
+    for ours in (True, False):
+        figure = Figure(figsize=(4.37, 3.21), dpi=DPI, facecolor="white")
+        box = 0.213, 0.305, 2.5, 2.6
+        if ours:
+            panel = Panel(figure, box, (0, 70), (90, 0), equal=True, facecolor="black")
+            panel.dots(x, y, 6.0, "#56B4E9", "#222222", 0.4)
+            panel.add(Text(35, 45, "words", color="red", transform=panel.transData), clip=False)
+        else:
+            axes = figure.add_axes((box[0] / 4.37, box[1] / 3.21, box[2] / 4.37, box[3] / 3.21))
+            axes.set(xlim=(0, 70), ylim=(90, 0), aspect="equal", xticks=[], yticks=[], facecolor="black")
+            axes.spines[:].set_color("#BBBBBB")
+            axes.scatter(x, y, s=36.0, facecolors="#56B4E9", edgecolors="#222222", linewidths=0.4)
+            axes.text(35, 45, "words", color="red")
+        drawn.append(decoded(png_bytes(figure)))
+    assert len(np.unique(drawn[0].reshape(-1, 3), axis=0)) > 50
+    assert (drawn[0] == drawn[1]).all()

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -22,7 +22,7 @@ from her2core.guidelines.rules_ihc import CellClass, load_rules
 from her2core.guidelines.rules_ish import load_ish_rules
 from her2core.heterogeneity.regions import NucleusRegions, Regions, regions_of_cells, regions_of_nuclei
 from her2core.params import HeterogeneityParams, ISHScoreParams
-from her2core.pictures.canvas import Backdrop, png_bytes
+from her2core.pictures.canvas import Panel, png_bytes
 from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.regions import (
     COLD,
@@ -90,15 +90,19 @@ def drawn(figure: Figure) -> npt.NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[::-1, :, :3]
 
 
-def panels_of(figure: Figure) -> list[Axes]:
-    return [axes for axes in figure.axes if any(isinstance(each, Backdrop) for each in axes.artists)]
+def panels_of(figure: Figure) -> list[Panel]:
+    return [each for each in figure.artists if isinstance(each, Panel)]
 
 
-def maps(figure: Figure) -> list[Axes]:
+def maps(figure: Figure) -> list[Panel]:
     return panels_of(figure)[1:]  # the slide is the first
 
 
-def at_centres(image: npt.NDArray[np.uint8], axes: Axes, regions: Regions | NucleusRegions) -> list[str]:
+def collections(panel: Panel) -> list[PolyCollection]:
+    return [each for each in panel.get_children() if isinstance(each, PolyCollection)]
+
+
+def at_centres(image: npt.NDArray[np.uint8], axes: Panel, regions: Regions | NucleusRegions) -> list[str]:
     """Colour of the picture at the centre of every region, and none outside the panel."""
     places = axes.transData.transform(np.stack([regions.x_um, regions.y_um], axis=1))
     box = axes.get_window_extent().padded(-3)
@@ -133,7 +137,7 @@ def test_every_hexagon_has_the_colour_of_its_number_where_it_lies() -> None:
 def test_legends_count_the_hexagons_of_their_colours() -> None:
     figure = regions_figure(blank(4000, 5000, 10), 10.0, RGB, two_corners(), PARAMS, "s1")
     faces = [
-        [to_hex(face).upper() for part in axes.collections for face in part.get_facecolor()]
+        [to_hex(face).upper() for part in collections(axes) for face in part.get_facecolor()]
         for axes in maps(figure)
     ]
     assert len(figure.legends) == 3
@@ -177,7 +181,7 @@ def test_hexagons_are_smaller_where_too_few_large_ones_count() -> None:
     titles = [text.get_text() for text in figure.texts]
     assert any(title.startswith("hexagons of 100 µm") for title in titles)
     assert "score of regions of 250 µm" in titles
-    scored = [part for axes in maps(figure)[1:2] for part in axes.collections]
+    scored = [part for axes in maps(figure)[1:2] for part in collections(axes)]
     assert sum(len(part.get_paths()) for part in scored) == len(core[1])
 
 
@@ -186,7 +190,7 @@ def test_too_few_hexagons_are_said_to_be_too_few() -> None:
     sweep = ihc(y, x, x / 1000, np.ones(len(y), np.int64))
     figure = regions_figure(blank(400, 400, 4), 4.0, RGB, sweep, PARAMS, "s1")
     hot = maps(figure)[2]
-    assert {to_hex(face).upper() for part in hot.collections for face in part.get_facecolor()} == {FEW}
+    assert {to_hex(face).upper() for part in collections(hot) for face in part.get_facecolor()} == {FEW}
     valid = np.count_nonzero(sweep[1].n >= 20)
     assert f"hot and cold: insufficient ({valid} of 30 regions)" in {t.get_text() for t in figure.texts}
 

@@ -31,6 +31,9 @@ TRIES = 10
 """Places tried for each core that is needed, before the tumour is too thin for such cores. Ours."""
 _AT_FIRST = 64
 """Cells under a core in which a group is looked for first; speed alone depends on it."""
+_GROUPS = ("cluster_any", "cluster_2", "cluster_3")
+_COUNTED = ("n0", "n1", "n2", "n2u", "n3", *_GROUPS)
+"""What is counted under a core, as `ClassCounts` names it: classes as in `CellClass`, and groups."""
 _SEED = 20260403
 """Key of the places: the same cells give the same biopsies."""
 
@@ -98,26 +101,34 @@ class Section:
                 found = largest_component(self.y_um[some], self.x_um[some], link_um)
         return found
 
-    def take(self, core: Core, params: HeterogeneityParams, rules: RuleSet) -> list[ClassCounts]:
-        """As many cores as are needed, of enough cells each, centred on a cell and in a random direction."""
+    def take(self, core: Core, params: HeterogeneityParams, rules: RuleSet) -> Ints:
+        """As many cores as are needed, of enough cells each, centred on a cell and in a random direction.
+
+        Returns
+        -------
+        Ints
+            Shape ``(found, 8)``: cells of each class, and of the groups any, 2 and 3 of `ClassCounts`.
+        """
+        table = np.zeros((0, len(_COUNTED)), np.int64)
         if self.strips is None:
-            return []
+            return table
         random = np.random.Generator(np.random.Philox(key=_SEED))
         needed = params.biopsies * params.biopsy_cores
         centres = random.integers(len(self.classes), size=TRIES * needed)
         angles = random.random(TRIES * needed) * math.pi
         if all(step.cluster is None for step in rules.steps):
             size, least = (core.length_um, core.width_um), params.biopsy_cells
-            table = self.strips.tally(
+            by_class = self.strips.tally(
                 self.classes, centres, angles, *size, disc=core.disc, least=least, most=needed
             )
-            return [ClassCounts(*row) for row in table.tolist()]
+            return np.pad(by_class, ((0, 0), (0, len(_COUNTED) - by_class.shape[1])))
         found = (
             rows
             for i, angle in zip(centres.tolist(), angles.tolist(), strict=True)
             if len(rows := self._under(core, i, angle)) >= params.biopsy_cells
         )
-        return [self.counts(rows, rules) for rows in islice(found, needed)]
+        counts = [self.counts(rows, rules) for rows in islice(found, needed)]
+        return np.array([[getattr(c, name) for name in _COUNTED] for c in counts] or table, np.int64)
 
     def _under(self, core: Core, i: int, angle: float) -> Ints:
         assert self.strips is not None
@@ -172,10 +183,10 @@ def _of_core(
             yield measured(name, many / n, n, scale_um=core.length_um, interval=interval)
 
 
-def _ranks(taken: list[ClassCounts], shape: tuple[int, int], rules: RuleSet) -> Ints:
+def _ranks(taken: Ints, shape: tuple[int, int], rules: RuleSet) -> Ints:
     """`score_of` the first 1, 2, ... cores of every biopsy, pooled; ``shape`` is (biopsies, cores)."""
-    by_class = np.array([(c.n0, c.n1, c.n2, c.n2u, c.n3) for c in taken]).reshape(*shape, -1).cumsum(1)
-    groups = np.array([(c.cluster_any, c.cluster_2, c.cluster_3) for c in taken]).reshape(*shape, -1)
+    by_class, groups = np.split(taken.reshape(*shape, -1), [len(_COUNTED) - len(_GROUPS)], axis=2)
+    by_class = by_class.cumsum(1)
     groups, n = np.maximum.accumulate(groups, axis=1), by_class.sum(2)
     ranks: Ints = np.full(shape, -1)
     for step in rules.steps:

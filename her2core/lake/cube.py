@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xarray as xr
+from numcodecs import Zstd
 from zarr.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
@@ -43,6 +44,9 @@ NO_SCALE = 0.0
 SLIDES_CHUNK = 500
 """Slides of a chunk of a cohort's cube: some ten megabytes in memory. Ours."""
 _METADATA = "zarr.json"
+_ZSTD = Zstd(level=0, checksum=False)  # what zarr-python compresses with by default
+_NAN, _NAN_BYTES = "NaN", "AAAAAAAA+H8="
+"""How Zarr's documents, and xarray's attribute ``_FillValue``, write not-a-number (float64, base64)."""
 _CUBED = HETEROGENEITY.schema
 
 
@@ -272,14 +276,53 @@ def _zipped(groups: Mapping[str, xr.Dataset]) -> bytes:
 
 
 def _encoded(groups: Mapping[str, xr.Dataset]) -> dict[str, bytes]:
-    """Objects of one Zarr hierarchy with Datasets as its groups, so that one read opens it."""
-    objects: dict[str, Any] = {}
-    memory = MemoryStore(objects)
+    """Objects of one Zarr hierarchy with Datasets of numbers as its groups, so that one read opens it.
+
+    They are what `xarray.Dataset.to_zarr` writes, arrays in one chunk, in a tenth of its time: it takes more
+    than a small slide's cells do.
+    """
+    data = {_METADATA: _document({}, "group")}
     for name, dataset in groups.items():
-        whole = {v: {"chunks": dataset[v].shape} for v in dataset.variables if dataset[v].size}
-        how: dict[str, Any] = {"mode": "a", "zarr_format": 3, "consolidated": False, "encoding": whole}
-        dataset.to_zarr(memory, group=name or None, **how)
-    return _consolidated({name: value.to_bytes() for name, value in objects.items()})
+        data[f"{name}/{_METADATA}"] = _document(dataset.attrs, "group")
+        beside = " ".join(sorted(str(each) for each in dataset.coords if each not in dataset.dims))
+        for variable, values in dataset.variables.items():
+            attributes = dict(values.attrs)
+            if variable in dataset.data_vars:
+                attributes["coordinates"] = beside
+            data |= _array(f"{name}/{variable}", values, attributes)
+    return _consolidated(data)
+
+
+def _array(path: str, values: xr.Variable, attributes: dict[str, Any]) -> dict[str, bytes]:
+    """Objects of one array in one chunk; a chunk of nothing but what fills is left out."""
+    kind, shape = values.dtype, list(values.shape)
+    numbers = np.ascontiguousarray(values.values, kind.newbyteorder("<"))
+    fill, empty = (_NAN, np.isnan(numbers)) if kind.kind == "f" else (0, numbers == 0)
+    if kind == np.float64:
+        attributes = attributes | {"_FillValue": _NAN_BYTES}
+    order = {"configuration": {"endian": "little"}} if kind.itemsize > 1 else {}
+    about = {
+        "shape": shape,
+        "data_type": kind.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [
+            {"name": "bytes"} | order,
+            {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+        ],
+        "dimension_names": [str(dim) for dim in values.dims],
+        "storage_transformers": [],
+    }
+    data = {f"{path}/{_METADATA}": _document(attributes, "array", about)}
+    if not empty.all():
+        data["/".join([path, "c", *("0" for _ in shape)])] = bytes(_ZSTD.encode(numbers))
+    return data
+
+
+def _document(attributes: Mapping[Any, Any], kind: str, about: Mapping[str, Any] | None = None) -> bytes:
+    whole = {**(about or {}), "attributes": attributes, "zarr_format": 3, "node_type": kind}
+    return json.dumps(whole).encode()
 
 
 def _consolidated(data: dict[str, bytes]) -> dict[str, bytes]:

@@ -7,16 +7,31 @@ input gives the same bytes.
 from __future__ import annotations
 
 import math
+import struct
+import zlib
+from typing import Any
 
 import cv2
 import imagecodecs
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Rectangle
+from matplotlib.path import Path
+from matplotlib.text import Text
+from matplotlib.transforms import (
+    Bbox,
+    BboxTransformFrom,
+    BboxTransformTo,
+    BlendedAffine2D,
+    IdentityTransform,
+    TransformedBbox,
+)
+from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.profile.sampling import LevelReader, Pixels
@@ -33,6 +48,8 @@ INK = "#222222"
 DPI = 100
 PANEL_IN = 7.0  # longest edge of a panel, inches
 THUMBNAIL_PX = 1400
+UP_FILTER, TRUE_COLOUR = 2, 2  # as the PNG specification numbers them (sections 9.2, 11.2.1)
+FRAME, FRAME_POINTS, FRAME_ORDER = "#BBBBBB", 0.8, 2.5  # around a panel, below its text
 
 
 def read_thumbnail(
@@ -46,27 +63,157 @@ def read_thumbnail(
     return out, ref.mpp * 2**level
 
 
-class Backdrop(Artist):
-    """A slide that fills its place on axes in µm, resampled by area: `Axes.imshow` in a tenth of its time.
+def _circle() -> Path:
+    style = MarkerStyle("o")
+    return style.get_path().transformed(style.get_transform())
+
+
+class Panel(Artist):
+    """A place for a slide in µm: what axes without ticks are, at a twentieth of their time; the same pixels.
 
     Parameters
     ----------
-    pixels
-        (h, w, 3) or grey (h, w) uint8 at ``um_px``; its first corner lies at the axes' zero.
+    box
+        ``(left, bottom, width, height)`` in inches.
+    x_um, y_um
+        First and last µm from left to right and from below to above.
+    equal
+        Shrink the panel around its middle until a µm is as long in either direction.
+    facecolor
+        Colour of what nothing covers.
+    framed
+        Whether a thin line runs around it.
+
+    Attributes
+    ----------
+    inch
+        An inch across and up as fractions of the panel.
     """
 
-    def __init__(self, pixels: Pixels, um_px: float) -> None:
+    def __init__(
+        self,
+        figure: Figure,
+        box: tuple[float, float, float, float],
+        x_um: tuple[float, float],
+        y_um: tuple[float, float],
+        *,
+        equal: bool = False,
+        facecolor: str | None = None,
+        framed: bool = True,
+    ) -> None:
         super().__init__()
-        self._pixels, self._um_px = pixels, um_px
+        wide, high = figure.get_size_inches()
+        x, y, w, h = box
+        place = Bbox.from_bounds(x / wide, y / high, w / wide, h / high)
+        extent = TransformedBbox(place, figure.transSubfigure)
+        self.inch = DPI / extent.width, DPI / extent.height
+        if equal:
+            ratio = abs(y_um[1] - y_um[0]) / abs(x_um[1] - x_um[0])
+            whole = Bbox.unit().transformed(figure.transSubfigure)
+            place = place.shrunk_to_aspect(ratio, place, whole.height / whole.width).anchored("C", place)
+        self.bbox = TransformedBbox(place, figure.transSubfigure)
+        self.transAxes = BboxTransformTo(self.bbox)
+        seen = Bbox.from_extents(x_um[0], y_um[0], x_um[1], y_um[1])
+        self.transData = BboxTransformFrom(seen) + self.transAxes
+        self._seen, self._framed = seen, framed
+        self._drawn: list[Artist] = []
         self.set_zorder(0)
+        figure.add_artist(self)
+        if facecolor is not None:
+            ground = Rectangle((0, 0), 1, 1, transform=self.transAxes, facecolor=facecolor, lw=0)
+            self.add(ground)
+            ground.set_zorder(-1)
+
+    def add(self, artist: Artist, *, clip: bool = True) -> None:
+        """Draw something in the panel, in µm unless it has a place of its own; later ones on top."""
+        artist.set_figure(self.get_figure(root=True))  # type: ignore[arg-type]
+        if not artist.is_transform_set():
+            artist.set_transform(self.transData)
+        if clip:
+            artist.set_clip_box(self.bbox)
+        self._drawn.append(artist)
+
+    def dots(
+        self,
+        x_um: NDArray[np.float64],
+        y_um: NDArray[np.float64],
+        points: float,
+        facecolor: str,
+        edgecolor: str = "face",
+        linewidth: float = 0.0,
+    ) -> None:
+        """Draw circles of one size, ``points`` wide, and one colour."""
+        circles = PathCollection(
+            (_circle(),), (points**2,), offsets=np.stack([x_um, y_um], axis=1),
+            offset_transform=self.transData, facecolors=facecolor, edgecolors=edgecolor,
+            linewidths=linewidth,
+        )  # fmt: skip
+        circles.set_transform(IdentityTransform())
+        self.add(circles)
+
+    def part(self, x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+        """A part of the panel, given in fractions of it, in fractions of the figure: place for axes."""
+        figure = self.get_figure(root=True)
+        assert figure is not None
+        place = TransformedBbox(Bbox.from_bounds(x, y, w, h), self.transAxes - figure.transSubfigure)
+        left, low, width, height = place.bounds
+        return left, low, width, height
+
+    def get_children(self) -> list[Artist]:
+        """What is drawn in the panel."""
+        return self._drawn
+
+    def get_window_extent(self, renderer: RendererBase | None = None) -> Bbox:
+        """Where it lies, in pixels."""
+        return self.bbox.frozen()
 
     def draw(self, renderer: RendererBase) -> None:
-        """Called by the figure, when the axes have their final place."""
-        if self.axes is None:
-            return
+        """Called by the figure."""
+        ordered = sorted(self._drawn, key=lambda each: each.get_zorder())
+        below = [each for each in ordered if each.get_zorder() <= FRAME_ORDER]
+        for artist in below:
+            artist.draw(renderer)
+        if self._framed:
+            self._draw_frame(renderer)
+        for artist in ordered[len(below) :]:
+            artist.draw(renderer)
+
+    def _draw_frame(self, renderer: RendererBase) -> None:
+        pen = renderer.new_gc()
+        pen.set_linewidth(FRAME_POINTS)
+        pen.set_capstyle("projecting")
+        pen.set_foreground(FRAME)
+        across, up = self._seen.intervalx, self._seen.intervaly
+        upright = BlendedAffine2D(self.transAxes, self.transData)
+        level = BlendedAffine2D(self.transData, self.transAxes)
+        for at in (0.0, 1.0):
+            renderer.draw_path(pen, Path([(at, end) for end in up]), upright)
+            renderer.draw_path(pen, Path([(end, at) for end in across]), level)
+        pen.restore()
+
+
+class Backdrop(Artist):
+    """A slide that fills its place on a panel, resampled by area: `Axes.imshow` in a tenth of its time.
+
+    Parameters
+    ----------
+    panel
+        Where it is drawn; its first corner lies at the panel's zero.
+    pixels
+        (h, w, 3) or grey (h, w) uint8 at ``um_px``.
+    """
+
+    def __init__(self, panel: Panel, pixels: Pixels, um_px: float) -> None:
+        super().__init__()
+        self._panel, self._pixels, self._um_px = panel, pixels, um_px
+        self.set_zorder(0)
+        panel.add(self)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Called by the panel."""
         height, width = self._pixels.shape[:2]
         ends = np.array([(0.0, height), (width, 0.0)]) * self._um_px
-        (left, low), (right, high) = np.rint(self.axes.transData.transform(ends)).astype(int)
+        (left, low), (right, high) = np.rint(self._panel.transData.transform(ends)).astype(int)
         size = max(right - left, 1), max(high - low, 1)
         how = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
         scaled = cv2.resize(self._pixels, size, interpolation=how)
@@ -74,42 +221,22 @@ class Backdrop(Artist):
         renderer.draw_image(renderer.new_gc(), left, low, cv2.cvtColor(scaled, code)[::-1])
 
 
-def bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
-    """Axes at ``(left, bottom, width, height)`` in inches, without ticks."""
-    x, y, w, h = box
-    axes = figure.add_axes((x / wide, y / high, w / wide, h / high))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#BBBBBB")
-    return axes
-
-
-def scale_bar(axes: Axes, width_um: float) -> None:
+def scale_bar(panel: Panel, width_um: float) -> None:
     """Bar of a round length, about a fifth of the width, on a white plate in the lower left corner."""
     length = _round_length(width_um / 5)
-    box = axes.get_window_extent()
-    inch_x, inch_y = DPI / box.width, DPI / box.height  # one inch as a fraction of the panel
+    inch_x, inch_y = panel.inch
     bar = length / width_um
     plate = max(bar + 0.2 * inch_x, 0.75 * inch_x)
     x0, y0 = 0.12 * inch_x, 0.12 * inch_y
     middle = x0 + plate / 2
-    here = axes.transAxes
-    axes.add_patch(
-        Rectangle((x0, y0), plate, 0.42 * inch_y, transform=here, facecolor="white", alpha=0.85, lw=0)
-    )
-    axes.add_patch(
-        Rectangle(
-            (middle - bar / 2, y0 + 0.08 * inch_y),
-            bar,
-            0.04 * inch_y,
-            transform=here,
-            facecolor="black",
-            lw=0,
-        )
-    )
+    left, low, thick = middle - bar / 2, y0 + 0.08 * inch_y, 0.04 * inch_y
+    here = panel.transAxes
+    high = 0.42 * inch_y
+    panel.add(Rectangle((x0, y0), plate, high, transform=here, facecolor="white", alpha=0.85, lw=0))
+    panel.add(Rectangle((left, low), bar, thick, transform=here, facecolor="black", lw=0))
     text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    axes.text(middle, y0 + 0.15 * inch_y, text, transform=here, ha="center", va="bottom", fontsize=9)
+    high = y0 + 0.15 * inch_y
+    panel.add(Text(middle, high, text, va="bottom", ha="center", fontsize=9, transform=here), clip=False)
 
 
 def _round_length(um: float) -> float:
@@ -148,5 +275,26 @@ def png_bytes(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    rgb = cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB)
-    return bytes(imagecodecs.png_encode(rgb, level=1, filter=imagecodecs.PNG.FILTER.SUB))
+    return encode_png(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB))
+
+
+def encode_png(rgb: NDArray[Any]) -> bytes:
+    """A PNG file of (h, w, 3): every row less the one above it, deflated by libdeflate.
+
+    Half of libpng's time at its quickest level, and a sixteenth fewer bytes.
+    """
+    height, width = rgb.shape[:2]
+    rows: Any = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = UP_FILTER
+    flat = rgb.reshape(height, 3 * width)
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, TRUE_COLOUR, 0, 0, 0)
+    deflated = bytes(imagecodecs.deflate_encode(rows, level=1))
+    chunks = (b"IHDR", header), (b"IDAT", deflated), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, body) for name, body in chunks)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    check = zlib.crc32(body, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(body)), name, body, struct.pack(">I", check)))

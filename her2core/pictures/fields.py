@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from her2core.pictures.canvas import DPI, INK, Backdrop, bare_axes, png_bytes, scale_bar
+from her2core.pictures.canvas import DPI, INK, Backdrop, Panel, png_bytes, scale_bar
 from her2core.profile.sampling import Pixels
 
 ARC_COLOURS = ("#9A9A9A", "#56B4E9", "#F0E442", "#E69F00", "#D62728")
@@ -63,19 +67,40 @@ def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
         low = high - top - (k // 2 + 1) * (FIELD_IN + 0.3)
         height_um, width_um = (edge * one.um_px for edge in one.rgb.shape[:2])
         for pixels, x in ((one.rgb, left), (_outlined(one), left + FIELD_IN + gap)):
-            panel = bare_axes(figure, (x, low, FIELD_IN, FIELD_IN), wide, high)
-            panel.set_xlim(0, width_um)
-            panel.set_ylim(height_um, 0)
-            panel.add_artist(Backdrop(pixels, width_um / pixels.shape[1]))
+            panel = Panel(figure, (x, low, FIELD_IN, FIELD_IN), (0, width_um), (height_um, 0))
+            Backdrop(panel, pixels, width_um / pixels.shape[1])
             if x == left:
                 scale_bar(panel, width_um)
         n, counted = len(one.cells.pocket), int(one.cells.counted.sum())
         title = f"{one.name}: {n} cells, {counted} counted"
         figure.text(left / wide, (low + FIELD_IN + 0.06) / high, title, size=9, color=INK)
+    figure.add_artist(_Keys(wide, bottom))
+    return png_bytes(figure)
+
+
+class _Keys(Artist):
+    """The legend along the lower edge: the same below all such pictures, and so drawn once in a process."""
+
+    def __init__(self, wide: float, high: float) -> None:
+        super().__init__()
+        self._pixels = _keys(wide, high)
+        self.set_zorder(-1)  # below the frames that reach into it
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Called by the figure."""
+        renderer.draw_image(renderer.new_gc(), 0, 0, self._pixels)
+
+
+@cache
+def _keys(wide: float, high: float) -> NDArray[np.uint8]:
+    """(h, w, 4) of the legend on white, the lowest row first; its size in inches."""
+    figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
     lines = [Line2D([], [], color=c, lw=2.5) for c in (*ARC_COLOURS, NUCLEUS, POCKET, EXCLUDED)]
     names = [f"contour: {ARC_NAMES[0]}", *ARC_NAMES[1:], "nucleus", "pocket (no nucleus seen)", "not counted"]
     figure.legend(lines, names, loc="lower center", ncol=len(names), frameon=False, fontsize=8)
-    return png_bytes(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[::-1].copy()  # type: ignore[no-untyped-call]
 
 
 def _outlined(one: PicturedField) -> NDArray[np.uint8]:
@@ -87,15 +112,19 @@ def _outlined(one: PicturedField) -> NDArray[np.uint8]:
         return np.asarray(np.rint(yx_um[..., ::-1] * per_um * 2**sixteenth), np.int32)
 
     cells = one.cells
+    arcs, (nucleus, pocket, excluded) = (
+        [_rgb(colour) for colour in colours] for colours in (ARC_COLOURS, (NUCLEUS, POCKET, EXCLUDED))
+    )
+    rings, borders = places(cells.nucleus_um), places(cells.contour_um)
+    sides = np.stack([borders, np.roll(borders, -1, axis=1)], axis=2)
     for i in range(len(cells.pocket)):
-        colour = POCKET if cells.pocket[i] else NUCLEUS
-        ring = places(cells.nucleus_um[i])
-        line = _rgb(colour if cells.counted[i] else EXCLUDED)
-        cv2.polylines(out, [ring], True, line, 2, cv2.LINE_AA, sixteenth)
-        border = places(cells.contour_um[i])
-        for a in range(len(border)):
-            ends = tuple(map(int, border[a])), tuple(map(int, border[(a + 1) % len(border)]))
-            cv2.line(out, *ends, _rgb(ARC_COLOURS[cells.arc[i, a]]), 3, cv2.LINE_AA, sixteenth)
+        colour = pocket if cells.pocket[i] else nucleus
+        line = colour if cells.counted[i] else excluded
+        cv2.polylines(out, [rings[i]], True, line, 2, cv2.LINE_AA, sixteenth)
+        turns = np.flatnonzero(np.diff(cells.arc[i])) + 1  # sides of one colour in a row are drawn at once
+        for some in np.split(np.arange(len(sides[i])), turns):
+            arc = arcs[cells.arc[i, some[0]]]
+            cv2.polylines(out, list(sides[i, some]), False, arc, 3, cv2.LINE_AA, sixteenth)
     return np.asarray(out, np.uint8)
 
 

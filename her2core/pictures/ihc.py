@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import RegularPolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import (
@@ -22,7 +22,7 @@ from her2core.pictures.canvas import (
     INK,
     PANEL_IN,
     Backdrop,
-    bare_axes,
+    Panel,
     heading,
     png_bytes,
     scale_bar,
@@ -96,15 +96,12 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
         (left, bottom if beside else bottom + panel_h + gap),
         (left + panel_w + gap if beside else left, bottom),
     )
-    panels = [bare_axes(figure, (x, y, panel_w, panel_h), wide, high) for x, y in corners]
-    for panel in panels:
-        panel.set_xlim(0, width_um)
-        panel.set_ylim(height_um, 0)
-        panel.set_aspect("equal")
-    panels[0].add_artist(Backdrop(thumbnail, um_px))
+    whole = (0, width_um), (height_um, 0)
+    panels = [Panel(figure, (x, y, panel_w, panel_h), *whole, equal=True) for x, y in corners]
+    Backdrop(panels[0], thumbnail, um_px)
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     faded = 255 - (255 - grey.astype(np.int16)) * 2 // 5
-    panels[1].add_artist(Backdrop(faded.astype(np.uint8), um_px))
+    Backdrop(panels[1], faded.astype(np.uint8), um_px)
     px_um = inch_um * DPI
     _class_bar(figure, summary, (left, 0.12, wide - 2 * left, bottom - 0.3), wide, high)
     if CELL_UM * px_um >= MIN_DOT_PX:
@@ -118,13 +115,13 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     return png_bytes(figure)
 
 
-def _draw_dots(axes: Axes, cells: PictureCells, points: float) -> None:
+def _draw_dots(panel: Panel, cells: PictureCells, points: float) -> None:
     """One dot a cell, ``points`` wide; higher classes on top."""
     other = ~cells.counted | (cells.cell_class < 0)
-    axes.scatter(cells.x_um[other], cells.y_um[other], s=(points / 2) ** 2, c=OTHER_COLOUR, linewidths=0)
+    panel.dots(cells.x_um[other], cells.y_um[other], points / 2, OTHER_COLOUR)
     for cell_class, colour in CLASS_COLOURS.items():
         here = ~other & (cells.cell_class == cell_class)
-        axes.scatter(cells.x_um[here], cells.y_um[here], s=points**2, c=colour, linewidths=0)
+        panel.dots(cells.x_um[here], cells.y_um[here], points, colour)
 
 
 def _heat_map() -> LinearSegmentedColormap:
@@ -132,7 +129,7 @@ def _heat_map() -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("her2", shades)
 
 
-def _draw_hexagons(axes: Axes, cells: PictureCells, spacing_um: float, px_um: float) -> None:
+def _draw_hexagons(panel: Panel, cells: PictureCells, spacing_um: float, px_um: float) -> None:
     """Hexagons with at least `HEX_CELLS` counted cells, coloured by their mean class."""
     use = cells.counted & (cells.cell_class >= 0)
     row_um = spacing_um * math.sqrt(3) / 2
@@ -149,25 +146,26 @@ def _draw_hexagons(axes: Axes, cells: PictureCells, spacing_um: float, px_um: fl
     y = row * row_um
     x = (column + 0.5 * (row % 2)) * spacing_um
     radius_points = spacing_um * px_um / math.sqrt(3) * 72 / DPI
-    axes.add_collection(
+    panel.add(
         RegularPolyCollection(
             6, sizes=(math.pi * radius_points**2,), offsets=np.stack([x, y], axis=1),
-            offset_transform=axes.transData, array=means[kept], cmap=_heat_map(), norm=Normalize(0, 3),
+            offset_transform=panel.transData, array=means[kept], cmap=_heat_map(), norm=Normalize(0, 3),
             linewidths=0,
         )
     )  # fmt: skip
 
 
-def _colour_scale(figure: Figure, panel: Axes) -> None:
+def _colour_scale(figure: Figure, panel: Panel) -> None:
     """Key of the heat map on a white plate in the panel's lower right corner."""
-    box = panel.get_window_extent()
-    inch_x, inch_y = DPI / box.width, DPI / box.height
+    inch_x, inch_y = panel.inch
     width, height = min(2.1 * inch_x, 0.95 - 1.0 * inch_x), 0.55 * inch_y
     x0, y0 = 1 - 0.12 * inch_x - width, 0.12 * inch_y
-    panel.add_patch(
+    panel.add(
         Rectangle((x0, y0), width, height, transform=panel.transAxes, facecolor="white", alpha=0.85, lw=0)
     )
-    bar = panel.inset_axes((x0 + 0.15 * inch_x, y0 + 0.22 * inch_y, width - 0.3 * inch_x, 0.11 * inch_y))
+    bar = figure.add_axes(
+        panel.part(x0 + 0.15 * inch_x, y0 + 0.22 * inch_y, width - 0.3 * inch_x, 0.11 * inch_y)
+    )
     scale = ScalarMappable(Normalize(0, 3), _heat_map())
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 1, 2, 3])
     bar.tick_params(labelsize=8, length=2, pad=1)
@@ -179,24 +177,25 @@ def _class_bar(
 ) -> None:
     """Stacked bar of the counted cells by class, which is the legend at once."""
     x, y, w, h = box
-    axes = figure.add_axes((x / wide, (y + 0.42) / high, w / wide, (h - 0.5) / high))
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 1)
-    axes.axis("off")
+    bar = Panel(figure, (x, y + 0.42, w, h - 0.5), (0, 100), (0, 1), framed=False)
+
+    def write(at: float, text: str, ink: str) -> None:
+        bar.add(
+            Text(at, 0.48, text, color=ink, va="center", ha="center", fontsize=9.5, transform=bar.transData),
+            clip=False,
+        )
+
     start = 0.0
     for cell_class, count in zip(CLASS_COLOURS, summary.counts, strict=True):
         share = 100 * count / max(summary.n, 1)
-        axes.barh(0.5, share, left=start, height=1.0, color=CLASS_COLOURS[cell_class], linewidth=0)
+        colour = CLASS_COLOURS[cell_class]
+        bar.add(Rectangle((start, 0.0), share, 1.0, facecolor=colour, linewidth=0))
         if share >= 5:
-            ink = ink_on(CLASS_COLOURS[cell_class])
-            middle = start + share / 2
-            axes.text(middle, 0.48, f"{share:.0f} %", ha="center", va="center", fontsize=9.5, color=ink)
+            write(start + share / 2, f"{share:.0f} %", ink_on(colour))
         start += share
     if not summary.n:
-        axes.barh(0.5, 100, height=1.0, color="#F0F0F0", linewidth=0)
-        axes.text(
-            50, 0.48, "no tumour cell could be judged", ha="center", va="center", fontsize=9.5, color=INK
-        )
+        bar.add(Rectangle((0.0, 0.0), 100, 1.0, facecolor="#F0F0F0", linewidth=0))
+        write(50, "no tumour cell could be judged", INK)
     handles = [
         Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="none")
         for colour in (*CLASS_COLOURS.values(), OTHER_COLOUR)

@@ -26,7 +26,7 @@ from her2core.pictures.canvas import (
     INK,
     PANEL_IN,
     Backdrop,
-    bare_axes,
+    Panel,
     heading,
     png_bytes,
     scale_bar,
@@ -190,13 +190,10 @@ def ish_picture(
     high = top + body + bottom
     figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
 
-    left = bare_axes(figure, (gap, bottom + body - panel_h, panel_w, panel_h), wide, high)
-    left.set_xlim(0, width_um)
-    left.set_ylim(height_um, 0)
-    left.set_facecolor("white" if bright else "black")
-    shown = thumbnail if bright else composite(thumbnail, channels)
-    left.set_aspect("equal")
-    left.add_artist(Backdrop(shown, um_px))
+    place = gap, bottom + body - panel_h, panel_w, panel_h
+    ground = "white" if bright else "black"
+    left = Panel(figure, place, (0, width_um), (height_um, 0), equal=True, facecolor=ground)
+    Backdrop(left, thumbnail if bright else composite(thumbnail, channels), um_px)
     _draw_nuclei(left, nuclei, inch_um * DPI)
     scale_bar(left, width_um)
 
@@ -204,7 +201,7 @@ def ish_picture(
     for i, close in enumerate(close_ups[:GALLERY]):
         row, column = divmod(i, COLUMNS)
         corner = (x0 + column * (tile + 0.1), bottom + body - row * (tile + caption) - tile)
-        axes = bare_axes(figure, (*corner, tile, tile), wide, high)
+        axes = _bare_axes(figure, (*corner, tile, tile), wide, high)
         _draw_close_up(axes, close, channels, mpp)
         figure.text(
             (corner[0] + tile / 2) / wide, (corner[1] - 0.04) / high, _counts(close),
@@ -236,7 +233,7 @@ def composite(pixels: Pixels, channels: tuple[str, ...]) -> npt.NDArray[np.uint8
     return np.minimum(out, 255).astype(np.uint8)
 
 
-def _draw_nuclei(axes: Axes, nuclei: ISHNuclei, px_um: float) -> None:
+def _draw_nuclei(panel: Panel, nuclei: ISHNuclei, px_um: float) -> None:
     """One dot a nucleus: those that count above those that do not, amplified ones on top."""
     diameter = max(DOT_UM * px_um, MIN_DOT_PX)
     points, hollow = diameter * 72 / DPI, diameter > OPEN_DOT_PX
@@ -246,11 +243,22 @@ def _draw_nuclei(axes: Axes, nuclei: ISHNuclei, px_um: float) -> None:
         (NOT_AMPLIFIED, nuclei.evaluable & ~amplified, 1.0),
         (AMPLIFIED, amplified, 1.0),
     ):
-        axes.scatter(
-            nuclei.x_um[here], nuclei.y_um[here], s=(size * points) ** 2,
-            facecolors="none" if hollow else colour, edgecolors=colour if hollow else INK,
-            linewidths=1.6 if hollow else 0.08 * points,
+        panel.dots(
+            nuclei.x_um[here], nuclei.y_um[here], size * points,
+            facecolor="none" if hollow else colour, edgecolor=colour if hollow else INK,
+            linewidth=1.6 if hollow else 0.08 * points,
         )  # fmt: skip
+
+
+def _bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
+    """Axes at ``(left, bottom, width, height)`` in inches, without ticks."""
+    x, y, w, h = box
+    axes = figure.add_axes((x / wide, y / high, w / wide, h / high))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#BBBBBB")
+    return axes
 
 
 def _draw_close_up(axes: Axes, close: CloseUp, channels: tuple[str, ...], mpp: float) -> None:

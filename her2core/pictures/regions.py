@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize, to_hex
@@ -31,7 +30,7 @@ from her2core.pictures.canvas import (
     DPI,
     INK,
     Backdrop,
-    bare_axes,
+    Panel,
     heading,
     scale_bar,
     shortened,
@@ -129,17 +128,16 @@ def regions_figure(
         row, column = divmod(i, columns)
         left = GAP_IN + column * (panel_w + GAP_IN)
         bottom = high - TOP_IN - row * step_h + (saved if row else 0.0) - TITLE_IN - panel_h
-        axes = bare_axes(figure, (left, bottom, panel_w, panel_h), wide, high)
         spare_x, spare_y = panel_w / inch_um - width_um, panel_h / inch_um - height_um
-        axes.set_xlim(-spare_x / 2, width_um + spare_x / 2)
-        axes.set_ylim(height_um + spare_y / 2, -spare_y / 2)
-        axes.add_artist(Backdrop(shown if drawn is None else faded, um_px))
+        x_um, y_um = (-spare_x / 2, width_um + spare_x / 2), (height_um + spare_y / 2, -spare_y / 2)
+        panel = Panel(figure, (left, bottom, panel_w, panel_h), x_um, y_um)
+        Backdrop(panel, shown if drawn is None else faded, um_px)
         title = drawn.title if drawn is not None else "slide"
         figure.text(left / wide, (bottom + panel_h + 0.1) / high, title, fontsize=10.5, color=INK)
         if drawn is None:
-            scale_bar(axes, panel_w / inch_um)
+            scale_bar(panel, panel_w / inch_um)
             continue
-        _draw(axes, drawn.hexes, drawn.colours, inch_um * DPI)
+        _draw(panel, drawn.hexes, drawn.colours, inch_um * DPI)
         _explain(figure, drawn, (left, bottom - 0.08, panel_w), params, wide, high)
     _heading(figure, to_draw(sweep, params), params, slide_id, wide)
     return figure
@@ -239,7 +237,7 @@ def _backdrop(shown: npt.NDArray[np.uint8], *, bright: bool) -> npt.NDArray[np.u
     return (255 - dark * 2 // 5).astype(np.uint8)
 
 
-def _draw(axes: Axes, hexes: Hexes, colours: npt.NDArray[np.str_], px_um: float) -> None:
+def _draw(panel: Panel, hexes: Hexes, colours: npt.NDArray[np.str_], px_um: float) -> None:
     """Every hexagon in its colour and at its size, on the slide's own scale."""
     angle = np.radians(30 + 60 * np.arange(6))
     corners = np.stack([np.cos(angle), np.sin(angle)], axis=1) * hexes.grid.size_um / math.sqrt(3)
@@ -247,13 +245,12 @@ def _draw(axes: Axes, hexes: Hexes, colours: npt.NDArray[np.str_], px_um: float)
     apart = hexes.grid.size_um * px_um >= EDGE_PX
     few = colours == FEW
     for here, edges in ((few, FEW_EDGE), (~few, "white" if apart else "face")):
-        axes.add_collection(
+        panel.add(
             PolyCollection(
                 centres[here, np.newaxis] + corners,  # type: ignore[arg-type]  # faster than a list of them
                 facecolors=colours[here].tolist(), edgecolors=edges,
                 linewidths=0.8 if apart else 0.3,
-            ),
-            autolim=False,
+            )
         )  # fmt: skip
 
 

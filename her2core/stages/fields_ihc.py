@@ -154,26 +154,26 @@ def _field_cells(
 
 def fields_geojson(fields: list[tuple[ChosenField, PicturedField]], mpp: float) -> bytes:
     """The outlines as a GeoJSON FeatureCollection of cells as QuPath has them, in level-0 pixels."""
-    features = [
-        {
-            "type": "Feature",
-            "geometry": _polygon((cells.contour_um[i] + corner) / mpp),
-            "nucleusGeometry": _polygon((cells.nucleus_um[i] + corner) / mpp),
-            "properties": {
-                "objectType": "cell",
-                "classification": {"name": "Tumor" if cells.counted[i] else "Other"},
-                "measurements": {
-                    "pocket": int(cells.pocket[i]),
-                    "stained rays": int((cells.arc[i] > 0).sum()),
-                },
-                "metadata": {"field": chosen.name},
-            },
-        }
-        for chosen, cells, corner in (
-            (chosen, field.cells, _corner_um(chosen, field.um_px)) for chosen, field in fields
-        )
-        for i in range(len(cells.pocket))
-    ]
+    features = []
+    for chosen, field in fields:
+        cells, corner = field.cells, _corner_um(chosen, field.um_px)
+        contours, nuclei = (_rings((um + corner) / mpp) for um in (cells.contour_um, cells.nucleus_um))
+        stained = (cells.arc > 0).sum(axis=1).tolist()
+        rows = zip(contours, nuclei, cells.counted.tolist(), cells.pocket.tolist(), stained, strict=True)
+        for contour, nucleus, counted, pocket, rays in rows:
+            features.append(
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Polygon", "coordinates": [contour]},
+                    "nucleusGeometry": {"type": "Polygon", "coordinates": [nucleus]},
+                    "properties": {
+                        "objectType": "cell",
+                        "classification": {"name": "Tumor" if counted else "Other"},
+                        "measurements": {"pocket": int(pocket), "stained rays": rays},
+                        "metadata": {"field": chosen.name},
+                    },
+                }
+            )
     return json.dumps({"type": "FeatureCollection", "features": features}).encode()
 
 
@@ -183,6 +183,8 @@ def _corner_um(chosen: ChosenField, um_px: float) -> NDArray[np.float64]:
     return corner
 
 
-def _polygon(yx: NDArray[np.float64]) -> dict[str, Any]:
-    ring = np.round(yx[:, ::-1], 1).tolist()
-    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+def _rings(yx: NDArray[np.float64]) -> list[Any]:
+    """Closed rings as GeoJSON has them, x before y, of ``(n, ray, 2)``."""
+    rings = np.round(yx[..., ::-1], 1)
+    found: list[Any] = np.concatenate([rings, rings[:, :1]], axis=1).tolist()
+    return found
