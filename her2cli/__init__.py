@@ -18,7 +18,9 @@ Exit codes
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from importlib.util import find_spec
 
@@ -52,6 +54,11 @@ from her2core.text import cleaned
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
 
+UNFIT = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+})  # fmt: skip
+"""What a folder or file of a user may be unfit for; whoever names it can mend that."""
+
 
 def main() -> None:
     """Entry point: turn the errors that a user can act on into one line and an exit code."""
@@ -71,18 +78,23 @@ def main() -> None:
 
 
 def _outage(error: Exception) -> StoreError | None:
-    """What to say of a store that went away in the middle of a verb; None for any other error.
+    """What to say of a store that went away or refused us in the middle of a verb; None for any other error.
 
     Its client is loaded now, and not on the way to every verb.
     """
     from botocore.exceptions import BotoCoreError
 
     from her2core.storage.s3 import endpoint_from_environment
-    from her2core.storage.s3check import outage
+    from her2core.storage.s3check import outage, refusal
 
     if not isinstance(error, OSError | BotoCoreError):
         return None
-    return outage(error, "the store", endpoint_from_environment())
+    if isinstance(error, OSError) and error.errno in UNFIT and error.filename is not None:
+        return StoreError(
+            f"{error.filename}: {os.strerror(error.errno)}; correct the address, or see that it can be used"
+        )
+    endpoint = endpoint_from_environment()
+    return outage(error, "the store", endpoint) or refusal(error, "the store", endpoint)
 
 
 def _fail(error: Her2Error, code: int) -> None:

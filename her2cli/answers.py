@@ -43,8 +43,9 @@ def agreement_command(
     from her2core.analysis.agreement_report import report_agreement
     from her2core.analysis.reads import gather
 
+    place = answer_place(out, endpoint_url)
     reads = gather(named_runs(runs or [], endpoint_url), readers, endpoint_url)
-    leave(report_agreement(compute_agreement(reads, reference)), out, endpoint_url, as_json)
+    leave(report_agreement(compute_agreement(reads, reference)), place, as_json)
 
 
 def named_runs(words: Sequence[str], endpoint_url: str | None) -> dict[str, Store]:
@@ -65,12 +66,19 @@ def named_runs(words: Sequence[str], endpoint_url: str | None) -> dict[str, Stor
     return found
 
 
-def leave(answer: Answer, out: str, endpoint_url: str | None, as_json: bool) -> None:
-    """Write an answer, and show its text or its tables."""
-    from her2core.analysis.results import write_answer
+def answer_place(out: str, endpoint_url: str | None) -> Store:
+    """Where an answer goes, before it is worked out: its server answers."""
     from her2core.storage.store import Store
 
     place = Store(out, endpoint_url=endpoint_url)
+    place.reach("write to")
+    return place
+
+
+def leave(answer: Answer, place: Store, as_json: bool) -> None:
+    """Write an answer, and show its text or its tables."""
+    from her2core.analysis.results import write_answer
+
     written = write_answer(place, answer)
     if as_json:
         tables = {table.name: table.arrow().to_pylist() for table in answer.tables}
@@ -114,6 +122,7 @@ def outcome_command(
 
     for package in ("lifelines", "statsmodels"):
         need("analysis", package)
+    place = answer_place(out, endpoint_url)
     metrics = tuple(dict.fromkeys(metric or DEFAULT_METRICS))
     cuts = tuple(dict.fromkeys(cut_point or ()))
     lines = read_lines(clinical, endpoint_url)
@@ -122,7 +131,7 @@ def outcome_command(
     store.reach()
     samples = read_samples(store, (*metrics, *cuts), dates)
     found = compute_outcome(join(lines, samples), [m for m in metrics if m != MEAN], cuts)
-    leave(report_outcome(found), out, endpoint_url, as_json)
+    leave(report_outcome(found), place, as_json)
 
 
 @app.command("rna", epilog=EXIT_CODES)
@@ -144,7 +153,8 @@ def rna_command(
     from her2core.analysis.samples import read_samples
     from her2core.storage.store import Store
 
+    place = answer_place(out, endpoint_url)
     store = Store(run, endpoint_url=endpoint_url)
     store.reach()
     found = compute_rna(read_rna(table, endpoint_url), read_samples(store, ()), cut)
-    leave(report_rna(found), out, endpoint_url, as_json)
+    leave(report_rna(found), place, as_json)

@@ -42,11 +42,13 @@ def background_command(
         raise ConfigError(f"--out {out}: expected a file beside {manifest}, from where its addresses count")
     store = Store(run, endpoint_url=endpoint_url)
     store.reach()
+    place = None if out is None else Store(_folder(out), endpoint_url=endpoint_url)
+    if place is not None:
+        place.reach("write to")
     found = propose(store)
     filled = None
-    if manifest is not None and out is not None:
+    if manifest is not None and out is not None and place is not None:
         data, filled = complete_manifest(manifest, found, endpoint_url)
-        place = Store(_folder(out), endpoint_url=endpoint_url)
         if not place.put_if_absent(out.rpartition("/")[2], data):
             raise StoreError(f"--out {out}: there is a file already; name another")
     if as_json:

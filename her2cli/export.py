@@ -85,6 +85,7 @@ def export_command(
             raise ConfigError(f"{option} does nothing for {form}; it is for {forms}")
     store, place = Store(run, endpoint_url=endpoint_url), Store(out, endpoint_url=endpoint_url)
     store.reach()
+    place.reach("write to")
     chosen = Selection(tuple(slide or ()), tuple(case or ()), tuple(cell_class or ()), _box(box), tumour)
     finished = FinishedRun(store)
     if form is Form.QUPATH:

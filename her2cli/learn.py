@@ -48,11 +48,12 @@ def learn_tumour_command(
     endpoint = endpoint_url or settings.run.endpoint_url
     store = Store(run, endpoint_url=endpoint)
     store.reach()
+    place = Store(folder or ("/" if out.startswith("/") else "."), endpoint_url=endpoint)
+    place.reach("write to")
     rows = read_manifest(manifest, endpoint)
     before = model_at(out, called, endpoint)
     learned = learn_tumour(rows, store, called, settings.roi, before=before, endpoint_url=endpoint)
     try:
-        place = Store(folder or ("/" if out.startswith("/") else "."), endpoint_url=endpoint)
         place.write_bytes(file, learned.json.encode())
     except OSError as error:
         raise StoreError(f"--out {out}: cannot be written: {error.strerror or error}") from error

@@ -68,6 +68,8 @@ def report_command(
         raise ConfigError("--compare takes none of --clinical, --rna and --viewer")
     _check_viewer(viewer)
     into = None if out is None else Store(out, endpoint_url=endpoint_url)
+    if into is not None:
+        into.reach("write to")
     opened = [_opened(run, endpoint_url) for run in runs]
     if compare:
         _compare(opened[0], opened[1], into, as_json)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -456,10 +456,46 @@ def test_an_outage_in_the_middle_of_a_verb_ends_in_words_and_other_errors_do_not
     code, _, said = her2("status", "s3://bucket/out")
     assert code == cli.UNUSABLE
     assert "the store at" in said
+    refused = PermissionError(13, "Access Denied")
+    refused.__cause__ = ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject")
+    no_folder = NotADirectoryError(20, "Not a directory", "/dev/null/x")
+    for error, words in ((refused, "the bucket's policy (AccessDenied)"), (no_folder, "/dev/null/x: Not a")):
+        fail(error)
+        code, _, said = her2("export", "run", "csv")
+        assert (code, words in said) == (cli.UNUSABLE, True)
     for other in (PermissionError(13, "Permission denied"), KeyError("slides")):
         fail(other)
         with pytest.raises(type(other)):
             cli.main()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "agreement run -o s3://b/x",
+        "outcome run clinical.csv -o s3://b/x",
+        "rna run rna.csv -o s3://b/x",
+        "export run csv -o s3://b/x",
+        "report run -o s3://b/x",
+        "background run --manifest s3://b/m.csv -o s3://b/n.csv",
+        "learn-tumour m.csv --run run -o s3://b/m.json",
+        "ingest slides -m s3://b/m.csv",
+        "ingest s3://b/slides -m m.csv",
+        "ingest s3://b/slides -m m.csv --dry-run",
+    ],
+)
+def test_where_a_verb_writes_or_looks_is_asked_for_before_it_begins(
+    words: str, her2: Her2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    code, _, said = her2(*words.split())
+    assert code == cli.UNUSABLE
+    assert said.startswith("error s3://b")
+    assert " at http://127.0.0.1:9 cannot be used: tried to " in said
+    assert said.count("\n") == 1
 
 
 def test_help_tells_exit_codes_and_completion() -> None:

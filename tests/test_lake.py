@@ -711,7 +711,12 @@ def test_broken_replies_to_the_tables_client_are_outlasted_and_then_told(
     ]
     commit_rows(store, SLIDES, [_failed_row("s1")])
     commit_rows(store, SLIDES, [_failed_row("s1")])
-    assert proxy.hits == {"truncate": 2, "lost_reply": 2}
+    proxy.faults = [
+        Fault("shorten", method="GET", path="json$", times=2),
+        Fault("empty", method="GET", path="json$", times=2),
+    ]
+    commit_rows(store, SLIDES, [_failed_row("s1")])
+    assert proxy.hits == {"truncate": 2, "lost_reply": 2, "shorten": 2, "empty": 2}
     assert read_rows(store, SLIDES, ["slide_id"])["slide_id"].to_pylist() == ["s1"]
     broken = [OSError("Generic S3 error")]
 

@@ -188,6 +188,7 @@ def ingest(intake: Intake, *, dry_run: bool = False) -> IngestReport:
     ManifestError
         If the manifest as it stands cannot be used.
     """
+    Store(intake.place, endpoint_url=intake.endpoint_url).reach()
     if dry_run:
         return _Ingest(intake).run(write=False)
     with _alone(intake):
@@ -197,6 +198,7 @@ def ingest(intake: Intake, *, dry_run: bool = False) -> IngestReport:
 @contextmanager
 def _alone(intake: Intake) -> Iterator[None]:
     folder, name = _manifest_place(intake)
+    folder.reach("write to")
     with held(folder, "another ingest", "ingest", folder=f".{name}.lease", patience_s=MANIFEST_WAIT_S):
         yield
 

@@ -55,8 +55,11 @@ APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version counts commits."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a request is repeated, beside what Delta Lake's client repeats itself. Ours."""
-_BROKEN_OFF = re.compile("interacting with object store|Generic S3 error")
-"""What Delta Lake's errors say that are of its store."""
+_BROKEN_OFF = re.compile(
+    "interacting with object store|Generic S3 error|Json error|Parquet error|EOF|unexpected end",
+    re.IGNORECASE,
+)
+"""What Delta Lake's errors say that are of its store, or of a file that may have come cut short."""
 KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days"}
 """Property of our tables: checkpoints leave the log, by which a version that a run names is found."""
 ATTEMPTS = 10

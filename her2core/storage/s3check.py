@@ -178,6 +178,16 @@ def outage(error: BaseException, uri: str, endpoint: str | None) -> StoreError |
     return explained(uri, endpoint, error, to="use") if in_trouble(error) else None
 
 
+def refusal(error: BaseException, uri: str, endpoint: str | None) -> StoreError | None:
+    """What to say where a server refuses a request, or has no such bucket; None for any other error."""
+    cause = _cause(error)
+    if not isinstance(cause, BotoCoreError | ClientError):
+        return None
+    if isinstance(cause, ClientError) and _code(cause) in ("404", "NoSuchKey"):
+        return None  # an object that is not there is for whoever asked for it
+    return explained(uri, endpoint, error, to="use")
+
+
 def explained(uri: str, endpoint: str | None, error: BaseException, *, to: str = "read") -> StoreError:
     """What a library's error of S3 means, in one line."""
     place, cause = named(uri, endpoint), _cause(error)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -120,7 +121,12 @@ class Store:
         full = self._full(path)
         if self.is_local:
             return Path(full).read_bytes()
-        return bytes(self.fs.cat_file(full, max_concurrency=1))  # else its size is asked for first
+        try:
+            return bytes(self.fs.cat_file(full, start=0))  # the reply to a range tells how much there is
+        except OSError as error:
+            if http_status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return b""
+            raise
 
     def cat_range(self, path: str, start: int, end: int) -> bytes:
         """Bytes ``[start, end)`` of an object; a negative start counts from its end (then ``end`` is 0)."""
@@ -236,7 +242,8 @@ class Store:
                 for piece in pieces:
                     file.write(piece)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may be none
+                temporary.unlink()
             raise _in_words(error, full, size) from None
         return temporary
 
@@ -319,15 +326,20 @@ class Store:
                 "that honours it (AWS S3, Ceph 16 or later, MinIO) or a local folder."
             )
 
-    def reach(self) -> None:
-        """See that the store's server answers, before something is read; a folder is there or not.
+    def reach(self, to: str = "read") -> None:
+        """See that the store's server answers, before something is done with it; a folder is there or not.
+
+        Parameters
+        ----------
+        to
+            What is wanted of it, for the message.
 
         Raises
         ------
         StoreError
             In one line, within seconds.
         """
-        check_bucket(self.uri_root, self.endpoint_url)
+        check_bucket(self.uri_root, self.endpoint_url, to=to)
 
     def _unusable(self, error: BaseException) -> StoreError:
         """Why a folder cannot hold results."""
