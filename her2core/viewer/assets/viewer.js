@@ -97,7 +97,7 @@ class Pane {
     }
     view.on(['change:center', 'change:resolution'], () => this.moved());
     this.overlay.setPosition(undefined);
-    this.title.replaceChildren([id, slide.assay, slide.score ?? slide.ish_group ?? slide.state].filter(Boolean).join(' · '),
+    this.title.replaceChildren([id, slide.assay, resultOf(slide)].filter(Boolean).join(' · '),
       ...(slide.report ? [make('a', {href: `/report#slide=${path}`, target: '_blank', rel: 'noopener', textContent: 'in the report'})] : []));
     this.title.hidden = false;
     this.found = null;
@@ -330,6 +330,7 @@ class Pane {
   }
 }
 
+const resultOf = (row) => row.score ?? (row.ish_group ? `ISH group ${row.ish_group}`.replace('group single_', 'single probe, ') : row.state);
 const measured = (row) => row.state === 'scored' || row.state === 'indeterminate';
 const round = (value) => Math.round(value * 100) / 100;
 const rgbOf = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
@@ -488,7 +489,7 @@ function writeList() {
       image.onerror = () => image.remove();
       picture.append(image);
     }
-    const about = [row.assay, row.score ?? row.ish_group ?? row.state, row.case_id].filter(Boolean).join(' · ');
+    const about = [row.assay, resultOf(row), row.case_id].filter(Boolean).join(' · ');
     const button = make('button', {type: 'button', onclick: () => open(row.slide_id)}, picture, make('span', {},
       make('div', {className: 'name', textContent: row.slide_id}), make('div', {className: 'about', textContent: about})));
     button.classList.toggle('shown', state.active?.asked === row.slide_id);
