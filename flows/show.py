@@ -87,6 +87,7 @@ def _listening(handler: logging.Handler, level: int) -> Iterator[None]:
 DROPPED_FIRST = (
     "H-score", "stained %", "updated", "chunks", "objects", "HER2 copies", "≥2+ %", "cells", "specimen",
     "shards", "as lz4", "HER2/CEP17", "case", "class", "site", "stage", "3+ %", "source", "HER2 class",
+    "CPU", "pyramid",
 )  # fmt: skip
 """Columns that a narrow terminal does without, in this order; a table's file has all. Ours."""
 PROSE = ("why", "conflicts")

@@ -83,7 +83,7 @@ class CohortSummary:
                 "HER2 class": row["her2_class"] or "–",
                 "IHC": row["score"] or "–",
                 "ISH group": row["ish_group"] or "–",
-                "ISH result": row["ish_result"] or "–",
+                "ISH result": row["ish_result"] or ("external" if row["ish_arm_source"] else "–"),
                 "conflicts": "; ".join(row["conflicts"]) or "–",
             }
             for row in self.cases

@@ -225,9 +225,9 @@ class _Slide:
     def _ended(self, keys: Keys, finished: SlideFinished) -> SlideFinished:
         """Tell how the slide ended."""
         outcome = finished.outcome
-        write_status(
-            self.run.store, self.run.run_id, self.row, outcome.state, "slide", score=outcome.headline
-        )
+        why = "" if outcome.state is SlideState.SCORED else ", ".join(outcome.reasons)
+        about = (self.run.store, self.run.run_id, self.row, outcome.state, "slide")
+        write_status(*about, message=why, score=outcome.headline)
         report(self.row.slide_id, ENDED, 1, 1, outcome.state)
         return replace(finished, rests_on=keys.records())
 

@@ -232,7 +232,8 @@ def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:
         if row.cells_uri is not None:
             check_outlines(row.cells_uri, config.run.endpoint_url)
     except (Her2Error, OSError, BotoCoreError) as error:
-        return SlidePlan(row.slide_id, problem=str(failure_of(error))), None
+        why = str(failure_of(error)).replace(f"{row.uri}: ", "", 1)  # the slide's own place says nothing new
+        return SlidePlan(row.slide_id, problem=why), None
     settled = settle(info, config.pyramid)
     grid = grid_of(info.height, info.width, settled.params)
     chunks = 0

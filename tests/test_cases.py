@@ -867,6 +867,8 @@ def test_rows_hold_every_column_of_their_tables() -> None:
     assert primary["slides"] == ["a1", "a2", "a3", "a4"]
     assert primary["external_ish"] == ["x: Positive (Positive)"]
     assert primary["slides_ish"] == ["a3", "a4"]
+    reported = case_row(score_case([ihc("s", "2+", ish_ratio=2.1)], PARAMS, BREAST, ISH_PARAMS), BREAST)
+    assert (reported["ish_group"], reported["ish_rules"]) == (None, ISH_RULES.name)
     assert primary["gh_category"] == "underpowered"
     people = [patient_row(p) for p in score_patients(cases)]
     assert all(set(r) == set(PATIENTS.schema.names) for r in people)

@@ -95,6 +95,17 @@ def test_a_table_fits_its_terminal_without_cutting_ids_or_numbers(width: int) ->
     assert "…" not in shown
 
 
+def test_a_plan_s_problems_are_read_at_eighty_columns() -> None:
+    plan = {"slide": "dish_macrometastasis", "size": "60000 × 40000", "µm/px": "0.250", "shards": "15"}
+    plan |= {"source": "1.3 GB", "pyramid": "531.0 kB (×97.0)", "CPU": "1.7 s"}
+    why = "the preview of a MIRAX slide, whose pixels lie in the folder 'lonely' beside it"
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(row_table([plan | {"why": ""}, dict.fromkeys(plan, "–") | {"why": why}], 80))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(word in shown for word in why.split())
+    assert len(shown.splitlines()) <= 6
+
+
 # one slide, and what ISH is called
 
 

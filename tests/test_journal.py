@@ -7,10 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from her2core.cases.specimens import SlideOutcome
+from her2core.errors import Reason
+from her2core.pipeline import _Slide
 from her2core.records import Assay, SlideRow, SlideState
+from her2core.stages.finished import SlideFinished
 from her2core.storage.journal import Heartbeat, beating, cohort_status, heartbeats, write_status
 from her2core.storage.store import Store
 from tests.conftest import Bucket
@@ -107,3 +113,14 @@ def test_uploads_that_nobody_ends_are_ended(s3: Bucket) -> None:
 def wait_for_heart(store: Store) -> None:
     while not heartbeats(store):
         pass
+
+
+def test_the_journal_says_why_a_slide_is_indeterminate(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(store=Store(tmp_path), run_id="r")
+    keys: Any = SimpleNamespace(records=lambda: ())
+    row = SlideRow("s", "c", "s.tif", Assay.IHC)
+    outcome = SlideOutcome(row, SlideState.INDETERMINATE, reason=Reason.INSUFFICIENT_TUMOUR)
+    nobody: Any = None
+    _Slide(run, row, nobody, nobody, 0.0)._ended(keys, SlideFinished(outcome, None))
+    (entry,) = cohort_status(run.store)
+    assert (entry.state, entry.message) == (SlideState.INDETERMINATE, "insufficient_tumour")

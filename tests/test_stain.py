@@ -97,6 +97,10 @@ def test_what_a_guessed_background_may_hide_is_known_in_dab() -> None:
     assert lost == pytest.approx(step * column[column < 0].sum())
     blue_alone = stain.dab_doubt(replace(guessed, i0=(243.0, 243.0, 223.0)))
     assert blue_alone == pytest.approx((0.0, step * column[2]))
+    black = stain.dab_doubt(replace(guessed, i0=(0.0, 0.0, 0.0), i0_brightest=2.0))
+    assert black == pytest.approx(
+        (np.log10(2) * column[column < 0].sum(), np.log10(2) * column[column > 0].sum())
+    )
 
 
 @pytest.mark.parametrize("degrees", [-9.0, 0.0, 9.0])

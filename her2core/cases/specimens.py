@@ -86,6 +86,17 @@ class SlideOutcome:
         return (self.score and self.score.verdict.score) or ""
 
     @property
+    def reasons(self) -> tuple[str, ...]:
+        """Codes of everything that bears on how it ended, sorted."""
+        found = {self.reason} if self.reason else set()
+        found |= {Reason.ROI_DOUBTFUL} if self.roi and self.roi.doubts else set()
+        found |= {Reason.CELLS_DOUBTFUL} if self.outlines and self.outlines.doubts else set()
+        found |= set(self.profile.quality.reasons) if self.profile else set()
+        found |= set(self.score.verdict.reasons) if self.score else set()
+        found |= set(self.ish.verdict.reasons) if self.ish else set()
+        return tuple(sorted(str(reason) for reason in found))
+
+    @property
     def readable_score(self) -> SlideScore | None:
         """Its IHC, if quality control passed: also of too few cells, which may be enough together.
 

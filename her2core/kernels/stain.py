@@ -159,7 +159,8 @@ def dab_doubt(stain: StainProfile) -> tuple[float, float]:
     """
     if stain.i0_brightest is None:
         return 0.0, 0.0
-    missing = np.log10(np.maximum(stain.i0_brightest / np.asarray(stain.i0, np.float64), 1.0))
+    guessed = np.maximum(np.asarray(stain.i0, np.float64), 1.0)  # of a black slide one grey level
+    missing = np.log10(np.maximum(stain.i0_brightest / guessed, 1.0))
     by_channel = missing * unmixing_matrix(stain.hematoxylin, stain.dab)[:, 1]
     return float(np.minimum(by_channel, 0.0).sum()), float(np.maximum(by_channel, 0.0).sum())
 

@@ -36,7 +36,6 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
     """Row of the ``slides`` table; what is not known of a slide that failed is null."""
     row: Row = dict.fromkeys(SLIDES.schema.names)
     slide, info, profile, score = outcome.slide, outcome.info, outcome.profile, outcome.score
-    reasons = {outcome.reason} if outcome.reason else set()
     for part in (slide, info, profile and profile.quality, profile and profile.stain):
         row |= {k: v for k, v in _fields(part).items() if k in row and not k.startswith("ish_")}
     row |= {
@@ -60,10 +59,8 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         row |= {"height_px0": info.height, "width_px0": info.width, "source_bytes": info.size_bytes}
     if outcome.roi:
         row |= _region(outcome.roi)
-        reasons |= {Reason.ROI_DOUBTFUL} if outcome.roi.doubts else set()
     if outcome.outlines:
         row |= _outlines(outcome.outlines)
-        reasons |= {Reason.CELLS_DOUBTFUL} if outcome.outlines.doubts else set()
     if outcome.pyramid:
         pyramid = outcome.pyramid
         row |= {"pyramid": pyramid.path, "pyramid_bytes": pyramid.bytes_written, "codec": pyramid.codec}
@@ -73,9 +70,7 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
             "stain_source": getattr(profile.stain, "source", None),
             "stain_fallback": getattr(profile.stain, "fallback", None),
         }
-        reasons |= set(profile.quality.reasons)
     if score:
-        reasons |= set(score.verdict.reasons)
         row |= _judged(score.verdict, score.counts, load_rules(score.rules)) | _expressed(score.expression)
         row |= {
             "rules": score.rules,
@@ -91,9 +86,8 @@ def slide_row(outcome: SlideOutcome, params: ScoreParams, ladder_od: Sequence[fl
         quantiles = zip(OD_PERCENTS, score.membrane_od, strict=True)
         row |= {f"membrane_od_p{percent:02d}": value for percent, value in quantiles}
     if outcome.ish:
-        reasons |= set(outcome.ish.verdict.reasons)
         row |= scored_ish(outcome.ish)
-    return row | external_ish(slide) | {"reasons": sorted(str(r) for r in reasons)}
+    return row | external_ish(slide) | {"reasons": list(outcome.reasons)}
 
 
 def _region(roi: RoiUsed) -> Row:
@@ -121,8 +115,10 @@ def _outlines(outlines: OutlinesUsed) -> Row:
 def case_row(case: CaseScore, rules: RuleSet) -> Row:
     """Row of the ``cases`` table."""
     ish, row = case.ish, dict.fromkeys(CASES.schema.names)
+    if ish.verdict or ish.external:
+        row |= {"ish_rules": ish.rules, "ish_rules_version": ish.rules_version}
     if ish.verdict:
-        row |= judged_ish(ish.verdict) | {"ish_rules": ish.rules, "ish_rules_version": ish.rules_version}
+        row |= judged_ish(ish.verdict)
     if (found := ish.heterogeneity) is not None:
         row |= {"gh_category": found.category, "gh_copies_fraction": found.copies_arm.fraction}
         row |= {"gh_ratio_fraction": found.ratio_arm.fraction if found.ratio_arm else None}

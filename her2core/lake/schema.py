@@ -125,7 +125,7 @@ def _ish(of: str) -> tuple[Column, ...]:
         Column("ish_recount_group", TEXT, "", "Group of the independent reserve sample; null if too small."),
         Column("ish_possible_groups", TEXTS, "", "Groups that the 95 % intervals leave open."),
         Column("ish_borderline", FLAG, "", "An interval crosses ratio 2.0, or 4.0 or 6.0 copies."),
-        Column("ish_rules", TEXT, "", "ISH rule set that gave the group."),
+        Column("ish_rules", TEXT, "", "ISH rule set that gave the group, or read what was reported."),
         Column("ish_rules_version", WHOLE, "", "Version of that rule set."),
         Column("n_ish", WHOLE, "", f"Evaluable nuclei of the {of}'s first count: the denominator."),
         Column("n_ish_recount", WHOLE, "", "Nuclei of the reserve sample; 0 if there is no recount."),
