@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,6 +53,16 @@ def shown(value: object, most: int = SHOWN) -> str:
         return "a whole number of very many digits"
     text = repr(value[:most]) if isinstance(value, str) else _short.repr(value)
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names that came in from outside, such as columns: the first ``most``, short and fit to be printed."""
+    every = list(names)
+    short = [
+        "".join(c if c.isprintable() else "�" for c in (n if len(n) <= SHOWN else f"{n[:SHOWN]}..."))
+        for n in every[:most]
+    ]
+    return ", ".join(short) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def check_viewer(address: str, name: str) -> None:

@@ -214,6 +214,19 @@ def test_a_spreadsheet_says_whose_slides_they_are(tmp_path: Path) -> None:
         read_sidecar(f"{tmp_path}/lis.xlsx#Other", {}, None, None)
 
 
+def test_a_cell_far_from_all_others_makes_no_sheet_long(tmp_path: Path) -> None:
+    """As where somebody gave a format to whole columns."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["file", "case_id"], ["B1.svs", "c1"]):
+        book.active.append(row)
+    book.active.cell(2**20, 2**14).number_format = "0.00"
+    book.save(tmp_path / "lis.xlsx")
+    begun = time.process_time()
+    assert read_sidecar(f"{tmp_path}/lis.xlsx", {}, None, None).cells("B1.svs", 1) == {"case_id": "c1"}
+    assert time.process_time() - begun < 10
+
+
 @pytest.mark.parametrize("rule", ["(?P<case>.*)", "(", ".*", "(?P<uri>.*)"])
 def test_a_rule_that_names_no_column_is_refused(rule: str) -> None:
     with pytest.raises(ConfigError, match="naming rule"):

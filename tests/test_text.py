@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from her2core.text import carries_secret, cleaned, counted, cut, harmless, shown
+from her2core.text import carries_secret, cleaned, counted, cut, harmless, listed, shown
 
 
 def test_short_values_are_shown_as_they_are() -> None:
@@ -87,3 +87,10 @@ def test_a_cell_that_a_spreadsheet_would_run_is_made_text(cell: str) -> None:
 def test_one_thing_is_named_in_the_singular() -> None:
     assert [counted(n, "slide") for n in (0, 1, 2000)] == ["0 slides", "1 slide", "2,000 slides"]
     assert counted(2, "nucleus", "nuclei") == "2 nuclei"
+
+
+def test_names_from_outside_are_listed_in_a_few_printable_characters() -> None:
+    assert listed(["case_id", "n\u00e9e"]) == "case_id, n\u00e9e"
+    assert listed(["\x1b[31mred", "a\0"]) == "�[31mred, a�"
+    assert listed("abcdefghijklmn") == "a, b, c, d, e, f, g, h, i, j, k, l and 2 more"
+    assert listed(["x" * 10**6]) == "x" * 60 + "..."

@@ -18,7 +18,7 @@ from her2core.lake.finished import finished_rows
 from her2core.lake.schema import SLIDES
 from her2core.records import Assay
 from her2core.storage.store import Store
-from her2core.text import counted, shown
+from her2core.text import counted, listed, shown
 
 FOUR = ("0", "1+", "2+", "3+")
 FIVE = ("null", "ultralow", "1+", "2+", "3+")
@@ -192,7 +192,7 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
     if "slide_id" not in header or not (long or wide):
         raise ManifestError(
             f"{uri}: expected the columns slide_id, reader and score, or slide_id and {WIDE_PREFIX}NAME a "
-            f"reader; found {', '.join(header[:10])}"
+            f"reader; found {listed(header)}"
         )
     found: list[Read] = []
     patients: dict[str, str] = {}

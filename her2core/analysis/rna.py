@@ -20,7 +20,7 @@ from her2core.analysis.resampling import SEED, Estimate, Floats, percentiles
 from her2core.analysis.samples import GROUP_ORDER, Sample
 from her2core.analysis.sheets import read_rows, refuse
 from her2core.errors import ManifestError
-from her2core.text import shown
+from her2core.text import listed, shown
 
 COLUMNS = ("patient_id", "case_id", "specimen_id", "region", "value", "unit", "platform", "batch")
 REQUIRED = ("value", "unit", "platform")
@@ -134,7 +134,7 @@ def read_rna(uri: str, endpoint_url: str | None = None) -> tuple[RnaValue, ...]:
     if odd or not set(REQUIRED) <= set(header) or not {"patient_id", "case_id"} & set(header):
         raise ManifestError(
             f"{uri}: expected value, unit, platform and patient_id or case_id, and of others "
-            f"{', '.join(COLUMNS)} or x_...; found {', '.join(header[:12])}"
+            f"{', '.join(COLUMNS)} or x_...; found {listed(header)}"
         )
     found = []
     for number, row in rows:

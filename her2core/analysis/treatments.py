@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 from her2core.analysis.sheets import read_rows, refuse
 from her2core.errors import ManifestError
-from her2core.text import shown
+from her2core.text import listed, shown
 
 ANTIBODY, T_DM1, T_DXD, TKI = "antibody", "T-DM1", "T-DXd", "TKI"
 ANTI_HER2 = (ANTIBODY, T_DM1, T_DXD, TKI)
@@ -96,7 +96,7 @@ def read_lines(uri: str, endpoint_url: str | None = None) -> tuple[Line, ...]:
     odd = [name for name in header if name not in COLUMNS and not name.startswith("x_")]
     if lacking or odd:
         said = [f"lacks the columns {', '.join(lacking)}"] if lacking else []
-        said += [f"has columns that are not known: {', '.join(odd)} (your own begin with x_)"] if odd else []
+        said += [f"has columns that are not known: {listed(odd)} (your own begin with x_)"] if odd else []
         raise ManifestError(f"{uri}: {'; '.join(said)}. Known are {', '.join(COLUMNS)}")
     found = []
     for number, row in rows:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from typing import Any
 
 from her2core.errors import ConfigError, ManifestError
@@ -16,12 +17,14 @@ from her2core.intake.discover import file_stem
 from her2core.intake.manifest import COLUMNS
 from her2core.intake.manifest_sheet import MAX_BYTES, MAX_COLUMNS, MAX_ROWS, column_name, read_sheet
 from her2core.storage.sources import read_small
-from her2core.text import shown
+from her2core.text import listed, shown
 
 NAMED = tuple(name for name in COLUMNS if name != "uri")
 """Columns of a manifest that a rule or a table may fill."""
 FILE_COLUMNS = ("file", "filename", "file_name", "slide_file", "image", "image_file", "path", "uri", "name")
 """Columns that may name the slide's file, in the order in which they are looked for."""
+EXCEL_ROWS = 2**20
+"""Rows of a sheet in Excel; a file may state any number of empty ones."""
 MAX_UNZIPPED = 2**29
 """Most bytes that a spreadsheet may unpack to. Ours."""
 
@@ -58,7 +61,7 @@ class NamingRule:
             raise ConfigError(f"the naming rule {shown(text)} is no regular expression: {error}") from None
         odd = sorted(pattern.groupindex.keys() - set(NAMED))
         if odd or not pattern.groupindex:
-            found = f"the unknown column{'s' if len(odd) > 1 else ''} {', '.join(odd)}" if odd else "no group"
+            found = f"the unknown column{'s' if len(odd) > 1 else ''} {listed(odd)}" if odd else "no group"
             raise ConfigError(
                 f"the naming rule {shown(text)} names {found}; expected groups such as (?P<case_id>...) of "
                 f"{', '.join(NAMED)}"
@@ -146,7 +149,7 @@ def read_sidecar(
     for column, name in wanted.items():
         if name not in by_folded:
             raise ManifestError(
-                f"{uri}: has no column {mapping[column]!r} for {column}; it has {_some(header)}"
+                f"{uri}: has no column {mapping[column]!r} for {column}; it has {listed(header)}"
             )
     used = {name: name for name in NAMED if name in by_folded and name not in wanted.values()} | wanted
     candidates = (
@@ -155,7 +158,7 @@ def read_sidecar(
     if not candidates or candidates[0] not in by_folded:
         expected = file_column or " or ".join(FILE_COLUMNS[:4])
         raise ManifestError(
-            f"{uri}: no column {expected} that names the slide's file; it has {_some(header)}. Name it: "
+            f"{uri}: no column {expected} that names the slide's file; it has {listed(header)}. Name it: "
             "--file-column NAME"
         )
     place = {column_name(name): number for number, name in enumerate(header)}
@@ -227,9 +230,13 @@ def _excel(uri: str, sheet: str, endpoint_url: str | None) -> list[list[str]]:
         raise ManifestError(f"{uri}: no XLSX that can be read ({type(error).__name__})") from None
     try:
         if sheet and sheet not in book.sheetnames:
-            raise ManifestError(f"{uri}: has no sheet {sheet!r}; it has {_some(book.sheetnames)}")
+            raise ManifestError(f"{uri}: has no sheet {sheet!r}; it has {listed(book.sheetnames)}")
         rows: list[list[str]] = []
-        for values in book[sheet or book.sheetnames[0]].iter_rows(values_only=True):
+        chosen = book[sheet or book.sheetnames[0]]
+        chosen.reset_dimensions()  # one cell with a format far below or to the right would widen every row
+        for values in islice(chosen.iter_rows(values_only=True), EXCEL_ROWS):
+            if all(value is None for value in values):
+                continue
             if len(rows) > MAX_ROWS:
                 raise ManifestError(f"{uri}: more than {MAX_ROWS} rows; split the table")
             rows.append([_text(value) for value in values[:MAX_COLUMNS]])
@@ -253,7 +260,3 @@ def _text(value: Any) -> str:
 
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
