@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,7 @@ from her2core.lake.batches import SlideTable
 from her2core.lake.schema import CELLS, RUNS
 from her2core.stages.failures import failure_of
 from her2core.storage.store import Store
-from her2core.storage.temporary import temporary_folder
+from her2core.storage.temporary import clear_left, temporary_folder
 
 WORDS = r"the temporary folder .*: no space left on the disk \(\d+ bytes are free\), and .* are needed; free "
 
@@ -51,6 +54,41 @@ def test_other_errors_pass_and_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), temporary_folder("a-", "3 MB") as at:
         raise FileNotFoundError("x")
     assert not at.exists()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from her2core.storage.temporary import temporary_folder
+with temporary_folder("her2-a-", "3 MB") as folder:
+    Path(folder, "half").write_bytes(b"1")
+    if sys.argv[1] == "killed":
+        os.kill(os.getpid(), 9)
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_and_what_others_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "her2-mine").mkdir()
+    command = [sys.executable, "-c", KILLED]
+    assert subprocess.run([*command, "killed"]).returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob("*.tmp")
+    with subprocess.Popen(
+        [*command, "at work"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        in_use = Path(other.stdout.readline().strip())
+        assert not left.exists()
+        clear_left.cache_clear()
+        with temporary_folder("her2-b-", "3 MB") as own:
+            assert {*tmp_path.iterdir()} == {own, in_use, tmp_path / "her2-mine"}
+        other.communicate("")
+    assert not in_use.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

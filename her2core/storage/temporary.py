@@ -1,18 +1,26 @@
-"""Temporary folders of this machine, and what to say when their disk is full."""
+"""Temporary folders of this machine, and what to say when their disk is full.
+
+A process holds a lock on each of its folders, so that what a killed one leaves behind is known and removed by
+the next.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from her2core.errors import DiskFullError, StoreError
 from her2core.storage.store import FULL
 
 REMEDY = "set TMPDIR to a folder with space"
+SUFFIX = ".tmp"
+"""How the names of our folders end, by which they are found again."""
 
 
 def temporary_place() -> Path:
@@ -47,8 +55,9 @@ def temporary_folder(prefix: str, needs: str) -> Iterator[Path]:
         If its disk is full: which folder, what is needed, and the remedy.
     """
     place = temporary_place()
+    clear_left(place)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        folder, lock = _locked_folder(prefix, place)
     except OSError as error:
         raise full(error, place, needs) or error from None
     try:
@@ -59,6 +68,32 @@ def temporary_folder(prefix: str, needs: str) -> Iterator[Path]:
         raise told from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(prefix: str, place: Path) -> tuple[Path, int]:
+    """A new folder, and a file descriptor that holds its lock."""
+    while True:
+        folder = tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=place)
+        lock = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # a disk without locks: then nobody removes it either
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        if os.path.isdir(folder):  # nobody took it for left behind meanwhile
+            return Path(folder), lock
+        os.close(lock)
+
+
+@cache
+def clear_left(place: Path) -> None:
+    """Remove folders of ours that killed processes left behind; looked for once a process."""
+    for folder in place.glob(f"her2-*{SUFFIX}"):
+        with suppress(OSError):  # somebody else's, or gone just now
+            lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def full(error: OSError, place: Path, needs: str) -> DiskFullError | None:
