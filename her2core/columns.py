@@ -31,6 +31,7 @@ CELL_MEASURES: Final = (
     "clear_rim_fraction",
     "clear_around_fraction",
     "fibre_alignment",
+    "membrane_brownness",
 )
 """What is measured of a cell, in the order of the kernel's rows."""
 

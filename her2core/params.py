@@ -290,6 +290,9 @@ class ScoreParams:
     """Membrane OD from which staining is strong (QuPath's 3+ default)."""
     membrane_contrast_od: float = 0.08
     """Least OD by which a faint or weak membrane exceeds its cell's cytoplasm; less is haze. Ours."""
+    membrane_brownness: float = 0.4
+    """Least brownness of a faint or weak membrane, 0 grey to 1 DAB; less is an erythrocyte or debris.
+    Ours: halfway to the 0.85 of planted 1+ under JPEG's halved colour."""
     detect_fraction: float = 0.10
     """Stained fraction of the contour from which a cell is stained at all. Ours."""
     lateral_fraction: float = 0.30
@@ -339,6 +342,8 @@ class ScoreParams:
             )
         if not 0 <= self.membrane_contrast_od <= 1:
             raise ValueError(f"membrane_contrast_od {self.membrane_contrast_od}: expected 0 to 1")
+        if not 0 <= self.membrane_brownness <= 1:
+            raise ValueError(f"membrane_brownness {self.membrane_brownness}: expected 0 to 1")
         if not 0 <= self.false_stain_ppm <= 1_000_000:
             raise ValueError(f"false_stain_ppm {self.false_stain_ppm}: expected 0 to 1000000")
         if not self.complete_fraction <= 1.0 or not 0.0 <= self.evaluable_fraction <= 1.0:

@@ -31,7 +31,10 @@ def metrics() -> tuple[Metric, ...]:
     draw, n = np.random.default_rng(3), 600
     y, x = draw.uniform(0, 800, (2, n))
     od, yes = draw.uniform(0, 1, n).astype(np.float32), np.ones(n, np.bool_)
-    cells, classes = MeasuredCells(y, x, od, od, od, od, yes, yes), draw.integers(0, 5, n).astype(np.int8)
+    cells, classes = (
+        MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od)),
+        draw.integers(0, 5, n).astype(np.int8),
+    )
     rules = load_rules("breast_asco_cap_2018")
     sweep = sweep_regions(cells, classes, PARAMS, rules)
     of_cells = measure_heterogeneity(cells, classes, sweep, PARAMS, "3+")

@@ -31,6 +31,7 @@ def cells(n: int, squares: int, seed: int = 1) -> tuple[MeasuredCells, np.ndarra
         cytoplasm_od=np.zeros(n, np.float32),
         evaluable=np.ones(n, np.bool_),
         tumour=tumour,
+        brownness=np.ones(n, np.float32),
     )
     return measured, np.full(n, CellClass.C1, np.int8)
 

@@ -220,6 +220,21 @@ def test_completeness_of_a_cell_made_by_hand(stained_deg: float) -> None:
     assert cell["qc_flag"] == 0
 
 
+@pytest.mark.parametrize(
+    ("grey", "stained", "least", "most"), [(0, 0.3, 0.85, 1.1), (0.3, 0, -0.3, 0.3), (0, 0, 1, 1)]
+)
+def test_what_is_grey_is_no_brown_membrane(grey: float, stained: float, least: float, most: float) -> None:
+    """A third of the contour lies on DAB, or on what darkens all colours alike, as an erythrocyte does."""
+    yy, xx = np.mgrid[:1200, :1200] - 599.75
+    radius, angle = np.hypot(yy, xx) * 0.25, np.degrees(np.arctan2(yy, xx)) % 360
+    ring = np.exp(-np.log(2) * (radius - 6.0) ** 2) * (angle < 120)
+    rgb = paint(0.06 + 0.24 * soft_disc(radius), stained * ring) * 10 ** (-grey * ring)[..., None]
+    kernel = IHCKernel(IHCParams(), by_hand(), 0.25)
+    (cell,) = measured(kernel, np.rint(rgb).astype(np.uint8), Box(500, 500, 700, 700))
+    assert (cell["completeness_01"] > 0.25) == (grey > 0 or stained > 0)
+    assert least <= cell["membrane_brownness"] <= most
+
+
 @pytest.mark.parametrize("turn_deg", [0, 70, 315])
 def test_a_membrane_across_a_gap_is_the_neighbours(turn_deg: int) -> None:
     """The same stained arc, beside the cell's own cytoplasm and beyond 1.5 um of glass."""

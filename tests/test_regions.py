@@ -43,6 +43,7 @@ def cells(y: Any, x: Any, od: Any, completeness: Any = 0.5, tumour: Any = True) 
         cytoplasm_od=od.astype(np.float32),
         evaluable=np.ones(len(y), np.bool_),
         tumour=tumour.astype(np.bool_),
+        brownness=np.ones(len(y), np.float32),
     )
 
 

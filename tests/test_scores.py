@@ -70,6 +70,7 @@ def cells(*kinds: str, spacing_um: float = 10.0, **columns: Any) -> MeasuredCell
         "cytoplasm_od": np.full(n, 0.02, np.float32),
         "evaluable": np.ones(n, np.bool_),
         "tumour": np.ones(n, np.bool_),
+        "brownness": np.ones(n, np.float32),
     }
     return MeasuredCells(**(made | {k: np.asarray(v, made[k].dtype) for k, v in columns.items()}))
 
@@ -140,6 +141,20 @@ def test_stain_of_the_membrane_exceeds_that_of_the_cytoplasm(
     assert CellClass(classify(one, PARAMS, BREAST)[0]).label == expected
 
 
+@pytest.mark.parametrize(
+    ("od", "brownness", "expected"),
+    [
+        (0.15, 0.4, "1"),
+        (0.15, 0.39, "0"),  # an erythrocyte beside the cell
+        (0.35, -0.5, "0"),
+        (0.40, 0.1, "2"),  # too dark to be one, and colour is off at strong edges
+    ],
+)
+def test_a_faint_membrane_is_brown(od: float, brownness: float, expected: str) -> None:
+    one = cells("0", completeness=[0.95], intensity_od=[od], brownness=[brownness])
+    assert CellClass(classify(one, PARAMS, BREAST)[0]).label == expected
+
+
 def test_an_unevaluable_contour_has_no_class_and_is_not_counted() -> None:
     measured = cells("3", "3", "0", evaluable=[True, False, True])
     assert classify(measured, PARAMS, BREAST).tolist() == [CellClass.C3, CellClass.UNEVALUABLE, CellClass.C0]
@@ -192,6 +207,7 @@ def test_a_detection_cut_point_that_was_not_measured_is_refused() -> None:
         {"full_cells": 10},
         {"false_stain_ppm": -1},
         {"membrane_contrast_od": -0.1},
+        {"membrane_brownness": 1.5},
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:

@@ -241,7 +241,9 @@ def scored(
     completeness, od = np.array([kinds[c] for c in classes], np.float32).T
     place = np.arange(len(classes), dtype=np.float64)
     everyone = np.ones(len(classes), np.bool_)
-    measured = MeasuredCells(place, place, completeness, od, od, od / 10, everyone, marks(tumour))
+    measured = MeasuredCells(
+        place, place, completeness, od, od, od / 10, everyone, marks(tumour), np.ones_like(od)
+    )
     quality = dataclasses.replace(GOOD, tissue_area_mm2=more.pop("tissue_mm2", 0.01))
     chosen = None if nests is None else marks(nests)
     return score_slide(measured, PARAMS, RULES, quality, MPP, nests=chosen, tumour_found=found, **more)

@@ -182,6 +182,8 @@ CELLS = Table(
         Column("membrane_od_median", SINGLE, "OD", "Median DAB OD of the stained part of the contour: the "
                "intensity of the cell class."),
         Column("membrane_od_p90", SINGLE, "OD", "90th percentile of DAB OD along the contour."),
+        Column("membrane_brownness", SINGLE, "", "How brown the stained part of the contour is above the "
+               "cytoplasm: 1 as DAB, and without stain; 0 as grey (erythrocytes, debris, edges)."),
         *(
             Column(f"completeness_{i:02d}", SINGLE, "fraction", "Completeness: fraction of the contour "
                    f"stained at or above cut-point {i} of slides.ladder_od, counted from 0.")

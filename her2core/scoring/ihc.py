@@ -20,6 +20,14 @@ from her2core.params import ScoreParams
 from her2core.records import Quality, StainProfile
 from her2core.statistics import exact_sum, quantiles, wilson
 
+MEMBRANE_COLUMNS = (
+    "evaluable_fraction",
+    "membrane_od_median",
+    "membrane_od_mean",
+    "cytoplasm_od",
+    "membrane_brownness",
+)
+"""Columns of the ``cells`` table, beside completeness, that a cell's class and its OD are made of."""
 OD_PERCENTS = (5, 10, 25, 50, 75, 90, 95)
 """Quantiles of membrane OD that a slide row gives, in percent."""
 
@@ -38,6 +46,8 @@ class MeasuredCells:
         Mean DAB OD of the whole contour.
     evaluable, tumour
         Which cells could be judged, and which belong to the tumour.
+    brownness
+        How brown the stained part of the contour is: 1 as DAB (and without stain), 0 as grey.
     """
 
     y_um: NDArray[np.float64]
@@ -48,6 +58,7 @@ class MeasuredCells:
     cytoplasm_od: NDArray[np.float32]
     evaluable: NDArray[np.bool_]
     tumour: NDArray[np.bool_]
+    brownness: NDArray[np.float32]
 
     @classmethod
     def of(
@@ -87,6 +98,7 @@ class MeasuredCells:
             cytoplasm_od=column("cytoplasm_od", np.float32) + lacking,
             evaluable=evaluable,
             tumour=column("is_tumour", np.bool_),
+            brownness=column("membrane_brownness", np.float32),
         )
 
 
@@ -106,9 +118,8 @@ def score_columns(
 ) -> tuple[str, ...]:
     """Columns of the ``cells`` table that a score needs; ``every_cut`` where the cut-point may shift."""
     completeness = (completeness_column(params, ladder_od),)
-    measured = ("evaluable_fraction", "membrane_od_median", "membrane_od_mean", "cytoplasm_od")
     columns = ladder_columns(ladder_od) if every_cut else completeness
-    return ("y_um", "x_um", *columns, *measured, "is_tumour")
+    return ("y_um", "x_um", *columns, *MEMBRANE_COLUMNS, "is_tumour")
 
 
 def ladder_columns(ladder_od: Sequence[float]) -> tuple[str, ...]:
@@ -136,15 +147,15 @@ def classify(cells: MeasuredCells, params: ScoreParams, rules: RuleSet) -> NDArr
     """Class of every cell, shape ``(n,)``, values of `CellClass`, from the rule set's table.
 
     A contour drawn through haze follows its darkest grains: faint or weak stain that hardly exceeds the
-    cell's own cytoplasm is none of the membrane.
+    cell's own cytoplasm is none of the membrane. Nor is what is grey: erythrocytes beside a cell, debris.
     """
     intensity, completeness = _bins(cells, params)
     classes = np.array(rules.cell_classes, np.int8)[intensity, completeness]
     contrast = cells.intensity_od - cells.cytoplasm_od  # NaN where either was not measured: no haze known
-    haze = (contrast < np.float32(params.membrane_contrast_od)) & (
-        cells.intensity_od < np.float32(params.moderate_od)
-    )
-    classes = np.where(haze, np.int8(CellClass.C0), classes)
+    haze = contrast < np.float32(params.membrane_contrast_od)
+    grey = cells.brownness < np.float32(params.membrane_brownness)
+    doubtful = cells.intensity_od < np.float32(params.moderate_od)
+    classes = np.where(doubtful & (haze | grey), np.int8(CellClass.C0), classes)
     return np.where(cells.evaluable, classes, np.int8(CellClass.UNEVALUABLE))
 
 

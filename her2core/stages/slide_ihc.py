@@ -25,6 +25,7 @@ from her2core.profile.uncovered import stained_without_cells
 from her2core.pyramid.reader import PyramidReader
 from her2core.records import StainProfile
 from her2core.scoring.ihc import (
+    MEMBRANE_COLUMNS,
     MeasuredCells,
     SlideScore,
     classify,
@@ -120,12 +121,7 @@ def _stain(job: IHCJob) -> StainProfile:
 def _choice(job: IHCJob, rules: RuleSet) -> tuple[NDArray[np.int8], TumourChoice]:
     """Class of every cell, and which are tumour cells, in the order of the job's bands."""
     params, ladder_od, mpp = job.params, job.kernel.ladder_od, job.pyramid.mpp
-    of_class = (
-        completeness_column(params, ladder_od),
-        "membrane_od_median",
-        "membrane_od_mean",
-        "cytoplasm_od",
-    )
+    of_class = (completeness_column(params, ladder_od), *MEMBRANE_COLUMNS)
     read = job.columns(sorted({*FROM_CELLS, *of_class}))
     cells = {name: read[name].to_numpy() for name in read.column_names}
     places = {"y_um": cells["y_px0"] * mpp, "x_um": cells["x_px0"] * mpp}

@@ -43,6 +43,7 @@ class Sizes(NamedTuple):
     near: int  # neighbours are no farther along an axis, pixels of the nuclear image
     low_od: float  # hematoxylin of grey value BASE
     grey_od: float  # of a grey step
+    blueness: float  # of a grey step of hematoxylin, in those of DAB
     positive: int  # DAB grey from which a ray is stained
     above: int  # ... and so much above the cytoplasm
     ladder: NDArray[np.int32]  # DAB grey
@@ -191,6 +192,7 @@ def _measure_membrane(
     row[2] = base / DAB_PER_OD
     _mark_stained(peak, base, sizes, stained)
     _summarise(scratch, base, sizes, row)
+    row[23] = membrane.brownness(sheets.stains, at, nucleus, path, base, stained, sizes.blueness, rule)
     row[18] = centroid(path, 0.0, ray_index)[2] * sizes.step_um * sizes.step_um
 
 

@@ -403,6 +403,7 @@ class IHCKernel:
             near=self.geometry.neighbour,
             low_od=self.stains.low_od,
             grey_od=self.stains.range_od / SHADES,
+            blueness=self.stains.blueness * self.stains.range_od / SHADES * DAB_PER_OD,
             positive=round(self.params.positive_od * DAB_PER_OD),
             above=round(ABOVE_CYTOPLASM_OD * DAB_PER_OD),
             ladder=np.ceil(np.array(self.params.ladder_od) * DAB_PER_OD - 0.5).astype(np.int32),

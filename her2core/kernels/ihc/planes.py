@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from her2core.kernels.blur import blur
-from her2core.kernels.stain import stain_table
+from her2core.kernels.stain import stain_table, unit
 from her2core.records import StainProfile
 
 SHADES: Final = 64  # grey steps from the level between nuclei to hematoxylin_high_od
@@ -27,6 +27,7 @@ BAND: Final = 32  # rows of the nuclear image that are worked through at a time
 DAB_SHADE_OD: Final = 0.35  # DAB that outweighs the whole hematoxylin range; ours
 SHADE: Final = np.int32(round(SHADES / (DAB_SHADE_OD * DAB_PER_OD) * 2**16))  # what a DAB step takes away
 HIDDEN_UNDER_DAB: Final = 100  # DAB grey, 0.8 OD: hematoxylin under so much is not measured; ours
+LEAST_BROWN: Final = 0.1  # OD of blue less red in a unit of DAB; that of trusted vectors is 0.15 or more
 CAP: Final = 2  # ... and under less, so many of its greys at the most for each of DAB's; ours
 
 
@@ -41,11 +42,14 @@ class Stains(NamedTuple):
         Hematoxylin OD of `SHADES` grey steps.
     low_od
         Hematoxylin OD of grey value `BASE`: `BETWEEN` of that of a nucleus.
+    blueness
+        OD of red less that of blue that hematoxylin adds, of that of blue less red that as much DAB adds.
     """
 
     packed: NDArray[np.int32]
     range_od: float
     low_od: float
+    blueness: float
 
 
 def stain_tables(stain: StainProfile) -> Stains:
@@ -57,7 +61,9 @@ def stain_tables(stain: StainProfile) -> Stains:
     hem = np.rint(amounts[:, :, 0] * (SHADES / range_od * one)).astype(np.int32)
     dab = np.rint(amounts[:, :, 1] * (DAB_PER_OD * one)).astype(np.int32)
     hem[0] += round((BASE - low_od * SHADES / range_od) * one)
-    return Stains((hem << 16) + dab, range_od, low_od)
+    (h_red, _, h_blue), (d_red, _, d_blue) = unit(stain.hematoxylin), unit(stain.dab)
+    blueness = float((h_red - h_blue) / max(d_blue - d_red, LEAST_BROWN))
+    return Stains((hem << 16) + dab, range_od, low_od, blueness)
 
 
 class Planes(NamedTuple):
