@@ -17,6 +17,7 @@ from her2core.guidelines.rules_ihc import (
     CellClass,
     ClassCounts,
     RuleSet,
+    Step,
     load_rules,
     parse_rules,
     reader_stratum,
@@ -134,6 +135,18 @@ def test_null_says_what_it_excludes() -> None:
     assert [floor(n) for n in (298, 299, 597, 598)] == [None, 1.0, 1.0, 0.5]
     for cells, percent in NULL_FLOORS:  # the smallest n with (1 - p)^n <= 0.05
         assert (1 - percent / 100) ** cells <= 0.05 < (1 - percent / 100) ** (cells - 1)
+
+
+def test_a_percentage_is_in_doubt_where_its_interval_ends_on_it() -> None:
+    """Of no cell the interval begins at 0, of all of them it ends at 100 %."""
+    classes = frozenset({CellClass.C3})
+    assert Step("3+", classes, "ours", percent=0).in_doubt(counts(100))
+    assert Step("3+", classes, "ours", percent=100).in_doubt(counts(100, n3=100))
+    assert not Step("3+", classes, "ours", percent=100).in_doubt(counts(100, n3=50))
+    for n3, doubt in ((4, False), (6, True), (15, True), (17, False)):
+        assert Step("3+", classes, "ours", percent=10).in_doubt(counts(100, n3=n3)) == doubt
+    for n3, doubt in ((9, False), (10, True)):
+        assert Step("2+", classes, "ours", percent=10, min_cells=10).in_doubt(counts(100, n3=n3)) == doubt
 
 
 def test_the_false_stain_rate_is_a_parameter() -> None:

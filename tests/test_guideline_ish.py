@@ -74,6 +74,54 @@ def test_a_rule_set_that_makes_no_sense_is_refused_in_words(old: str, new: str, 
         parse_ish_rules(text.replace(old, new, 1), NAME)
 
 
+@pytest.mark.parametrize(("middle", "high", "ratio"), [(3, 5, 2), (5, 7, 3), (2, 6, 7), (6, 7, 4)])
+def test_cut_offs_may_be_any_whole_numbers_from_2_to_7(middle: int, high: int, ratio: int) -> None:
+    text = rule_files("ish")[NAME]
+    for word, old, new in (("copies", 6, f"_{high}"), ("copies", 4, f"_{middle}"), ("ratio", 2, f"_{ratio}")):
+        for end in ("at_least", "below"):
+            text = text.replace(f"{word}_{end}: {old}", f"{word}_{end}: {new}")
+    rules = parse_ish_rules(text.replace(": _", ": "), NAME)
+    assert rules.group(1, middle, None) == "single_equivocal"
+    assert rules.group(1, high, None) == "single_positive"
+    assert rules.group(1, 7 * ratio, 7) == "1"
+    assert rules.group(100, 700 * ratio - 1, 700) != "1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("copies_below: 6", "copies_below: 8"),
+        ("percent_from: 5 ", "percent_from: 0 "),
+        ("percent_from: 5 ", "percent_from: 50 "),
+        ("percent_to: 50", "percent_to: 100"),
+        ("min_nuclei: 200", "min_nuclei: 0"),
+        ("ratio_above: [11, 5]", "ratio_above: [11, 0]"),
+    ],
+)
+def test_a_number_at_its_limit_is_refused(old: str, new: str) -> None:
+    text = rule_files("ish")[NAME]
+    assert old in text
+    with pytest.raises(ConfigError):
+        parse_ish_rules(text.replace(old, new), NAME)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "copies", "crossed"),
+    [
+        ((1.9, 2.0), (4.5, 5.5), ("ratio 2",)),
+        ((2.0, 2.1), (4.5, 5.5), ()),
+        ((1.8, 1.9), (4.5, 5.5), ()),
+        ((2.5, 3.0), (3.9, 4.0), ("copies 4",)),
+        ((2.5, 3.0), (4.0, 5.9), ()),
+        ((1.0, 2.0), (3.0, 6.0), ("ratio 2", "copies 4", "copies 6")),
+    ],
+)
+def test_a_range_crosses_a_cut_off_that_it_reaches_from_below(
+    ratio: tuple[float, float], copies: tuple[float, float], crossed: tuple[str, ...]
+) -> None:
+    assert RULES.crossed(ratio, copies) == crossed
+
+
 def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'breast'.*ish_asco_cap_2018"):
         load_ish_rules("breast")
