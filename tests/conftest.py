@@ -22,9 +22,9 @@ _home = pytest.StashKey[str]()
 
 COMPILE = frozenset(
     """
-    contours_by_eye contours_kept dapi_share dish export fields_picture ihc_kernel ingest_flow
-    ish_kernel ish_phantom ish_real layout learn_tumour outlines python_api qc readme real_images run
-    server stage_versions viewer
+    contours_by_eye contours_kept dapi_share dish export fields_picture ihc_kernel ingest_flow ish_kernel
+    ish_phantom ish_real kernel_outputs kernel_thresholds layout learn_tumour outlines python_api qc readme
+    real_images run server stage_versions viewer
     """.split()  # noqa: SIM905
 )
 """Modules whose tests measure pixels: kernels are compiled before the first, outside of any time limit."""
