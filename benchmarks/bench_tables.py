@@ -1,6 +1,6 @@
-"""What tables cost a driver against the size of the cohort: memory, and seconds of commits and last step.
+"""What tables cost a driver against the size of the cohort: memory, seconds of commits, last step and report.
 
-    python benchmarks/bench_tables.py [--slides 1000 5000 10000]
+    python benchmarks/bench_tables.py [--slides 100 1000 5000 10000]
 
 Every size is a process of its own, which imports what a run's driver does and gives a `Publisher` the results
 of two real phantoms, IHC and ISH, under as many names: three slides a case, two IHC and one ISH, two cases a
@@ -35,12 +35,14 @@ def peak_mib() -> float:
 def publish(folder: Path, count: int) -> dict[str, float]:
     """Publish so many results; peaks in MiB, and seconds."""
     import flows.cohort  # noqa: F401, what a driver has in memory
+    from flows.memory import give_memory_back
     from her2core.config import load_config
     from her2core.publish import Publisher
     from her2core.records import Assay, SlideRow
     from her2core.stages.run import Run
     from her2core.storage.store import Store
 
+    give_memory_back()
     idle = peak_mib()
     store, rows = Store(folder / "out"), []
     for number in range(count):
@@ -60,25 +62,35 @@ def publish(folder: Path, count: int) -> dict[str, float]:
     run = Run("run", datetime.now(UTC).isoformat(), "m.csv", "00", tuple(rows), store, config)
     publisher = Publisher(run)
     publisher.begin()
-    made = 0.0
+    made, slow = 0.0, list[float]()
     begun, cpu = time.perf_counter(), time.process_time()
     for row in rows:
         template = found[row.assay]
         wait = time.process_time()
         result = template.like(row, f"k{row.slide_id}", store)
         made += time.process_time() - wait
+        wait = time.perf_counter()
         publisher.add(replace(result, rests_on=tuple(f"stages/{row.slide_id}/{n}" for n in range(4))))
+        if not publisher.buffer:
+            slow.append(time.perf_counter() - wait)
     added, added_cpu, before = time.perf_counter() - begun, time.process_time() - cpu - made, peak_mib()
     begun = time.perf_counter()
-    publisher.finish()
-    seconds = time.perf_counter() - begun
+    summary = publisher.finish()
+    from her2core.report.build import write_report
+
+    seconds, peak = time.perf_counter() - begun, peak_mib()
+    begun = time.perf_counter()
+    write_report(store, summary.run_id)
     return {
         "idle": idle,
         "added": before,
-        "peak": peak_mib(),
+        "peak": peak,
+        "report": peak_mib(),
+        "batch_s": sum(slow) / max(len(slow), 1),
         "add_s": added,
         "add_cpu_ms": added_cpu / count * 1e3,
         "last_s": seconds,
+        "report_s": time.perf_counter() - begun,
     }
 
 
@@ -86,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--slides", type=int, nargs="+", default=[1000, 5000, 10_000])
+    parser.add_argument("--slides", type=int, nargs="+", default=[100, 1000, 5000, 10_000])
     parser.add_argument("--templates", type=Path, help="results of an earlier run of this, to start at once")
     parser.add_argument("--publish", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -96,7 +108,10 @@ def main() -> None:
     from slides import machine
 
     print(f"{machine('pyarrow', 'deltalake')}; MiB and s")
-    print(f"{'slides':>8}{'idle':>8}{'added':>8}{'peak':>8}{'CPU ms a slide':>16}{'last step, s':>14}")
+    print(
+        f"{'slides':>8}{'idle':>8}{'added':>8}{'peak':>8}{'report':>8}"
+        f"{'CPU ms a slide':>16}{'s a batch':>11}{'last step, s':>14}{'report, s':>11}"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         kept = args.templates or Path(scratch) / "templates"
         if not kept.exists():
@@ -110,8 +125,8 @@ def main() -> None:
                 answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
             got = json.loads(answer.splitlines()[-1])
             print(
-                f"{count:8}{got['idle']:8.0f}{got['added']:8.0f}{got['peak']:8.0f}"
-                f"{got['add_cpu_ms']:16.1f}{got['last_s']:14.1f}",
+                f"{count:8}{got['idle']:8.0f}{got['added']:8.0f}{got['peak']:8.0f}{got['report']:8.0f}"
+                f"{got['add_cpu_ms']:16.1f}{got['batch_s']:11.2f}{got['last_s']:14.1f}{got['report_s']:11.1f}",
                 flush=True,
             )
     print(f"to reach: below {GOAL_MIB} MiB for 5000 slides, below {GOAL_S} s for 10000")

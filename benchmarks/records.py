@@ -1,4 +1,8 @@
-"""Real results of small phantoms, and as many slides as wanted that look like them."""
+"""Real results of small phantoms, and as many slides as wanted that look like them.
+
+What draws and scores phantoms is loaded where that happens: who reads results that were made has no more in
+memory than the driver of a run.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from her2core.config import Config, load_config
-from her2core.phantom import ISHSpec, PhantomSpec, Population, plant_ish
-from her2core.phantom.slides import write_slide
-from her2core.phantom.tissue import plant
 from her2core.records import Assay, SlideRow
-from her2core.stages import tasks
 from her2core.stages.finished import SlideFinished
-from her2core.stages.tasks import Share, SlideWork
 from her2core.storage.store import Store
 
 SIDE_PX = 1536
@@ -48,8 +47,12 @@ class Template:
         return replace(done, outcome=outcome, **named)
 
 
-def score_here(work: SlideWork) -> SlideFinished:
+def score_here(store: Store, config: Config, row: SlideRow) -> SlideFinished:
     """One slide through all its tasks in this process."""
+    from her2core.stages import tasks
+    from her2core.stages.tasks import Share, SlideWork
+
+    work = SlideWork(store, config, row, row)
     found = tasks.inspect(work)
     to = (work.store, found.source, f"pyramids/{found.keys.pyramid}", found.settled)
     tasks.convert(*to, Share(0, 1))
@@ -63,6 +66,10 @@ def score_here(work: SlideWork) -> SlideFinished:
 
 def templates(folder: Path, config: Config | None = None) -> dict[Assay, Template]:
     """An IHC and an ISH phantom, written and scored in ``folder``."""
+    from her2core.phantom import ISHSpec, PhantomSpec, Population, plant_ish
+    from her2core.phantom.slides import write_slide
+    from her2core.phantom.tissue import plant
+
     config = config or load_config(environment={})
     store = Store(folder / "scored")
     spec = PhantomSpec(seed=5, height_px=SIDE_PX, width_px=SIDE_PX, mix=(0.2, 0.2, 0.2, 0.2, 0.2))
@@ -74,7 +81,7 @@ def templates(folder: Path, config: Config | None = None) -> dict[Assay, Templat
     found = {}
     for name, assay in (("ihc", Assay.IHC), ("dish", Assay.DISH)):
         row = SlideRow(name, name, str(folder / f"{name}.tif"), assay)
-        finished = score_here(SlideWork(store, config, row, row))
+        finished = score_here(store, config, row)
         assert finished.cells is not None
         assert finished.regions is not None
         table = "cells" if assay == Assay.IHC else "nuclei"

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.memory import choose_allocators
+
 if TYPE_CHECKING:
     from her2core.cohort import CohortSummary
+
+choose_allocators()
 
 
 def run_cohort(

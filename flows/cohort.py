@@ -27,6 +27,7 @@ from prefect.utilities.annotations import quote
 from flows import artifacts
 from flows.clusters import open_clusters
 from flows.interrupt import rearm
+from flows.memory import give_memory_back
 from flows.metrics import observed
 from her2core.cohort import CohortSummary, preview
 from her2core.errors import Her2Error, StoreError
@@ -135,6 +136,7 @@ def cohort(
     """
     _let_stages_log()
     rearm()  # Prefect has taken SIGTERM for itself
+    give_memory_back()
     names = Names({given(name): name for name in (manifest, out, config or "") if name in _stand_ins})
     try:
         run = open_run(given(manifest), given(out), config and given(config), only)

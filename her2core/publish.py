@@ -101,6 +101,8 @@ SAY_SHARE = 0.01
 """Share of a cohort after which the row of a run at work is written anew: it names every slide. Ours."""
 CHUNK_SLIDES = 200
 """Slides, with all of their patients', whose specimens are pooled together. Ours: bounds memory."""
+COMPARED_AT_ONCE = 8
+"""Patients whose slides' regions are read from a bucket at the same time. Ours: a read waits some 30 ms."""
 COUNTED = {
     "n_scored": SlideState.SCORED,
     "n_indeterminate": SlideState.INDETERMINATE,
@@ -226,6 +228,7 @@ class Publisher:
             made[schema.PATIENTS].add(patient_row(p) for p in score_patients(specimens))
             for table, rows in _between(self.run, finished, specimens).items():
                 made[table].add(rows)
+        pa.default_memory_pool().release_unused()
         return {table: rows.rows() for table, rows in made.items()}
 
     # batches
@@ -270,14 +273,16 @@ class Publisher:
         before = {name: table for name, table in (self.files | self.own).items() if name != last}
         jobs = [partial(table.commit, everything=everything) for table in before.values()]
         versions = dict(zip(before, side_by_side(self.store, jobs), strict=True))
-        return versions | {last: self.own[last].commit(everything=everything)}
+        versions |= {last: self.own[last].commit(everything=everything)}
+        pa.default_memory_pool().release_unused()
+        return versions
 
-    def _commit_in_turn(self, rows_of: Mapping[Table, pa.Table]) -> dict[str, int]:
-        """Commit the tables of specimens and patients; their versions."""
+    def _commit_in_turn(self, rows_of: dict[Table, pa.Table]) -> dict[str, int]:
+        """Commit the tables of specimens and patients, and let go of their rows; the tables' versions."""
         versions: dict[str, int] = {}
         for tables in IN_TURN:
             self._check()
-            found = side_by_side(self.store, [partial(self._commit_true, t, rows_of[t]) for t in tables])
+            found = side_by_side(self.store, [partial(self._commit_true, t, rows_of.pop(t)) for t in tables])
             versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
         return versions
 
@@ -453,8 +458,9 @@ def _between(
         schema.PATIENT_HETEROGENEITY: [],
         schema.PATIENT_HETEROGENEITY_WIDE: [],
     }
-    for patient, cases in by_patient(specimens).items():
-        compared = comparer.compare(cases)
+    patients = by_patient(specimens)
+    jobs = [partial(comparer.compare, cases) for cases in patients.values()]
+    for patient, compared in zip(patients, side_by_side(run.store, jobs, COMPARED_AT_ONCE), strict=True):
         for case, metrics in compared.specimens:
             found[schema.CASE_HETEROGENEITY] += case_metric_rows(case, metrics)
             found[schema.CASE_HETEROGENEITY_WIDE].append(case_wide_row(case, metrics))
@@ -465,9 +471,9 @@ def _between(
 
 def cohort_picture(cases: Sequence[Row]) -> bytes:
     """Every specimen in one picture; what draws is loaded now."""
-    from her2core.pictures.cohort import cohort_picture
+    from her2core.pictures.cohort import COLUMNS, cohort_picture
 
-    return cohort_picture(cases)
+    return cohort_picture([{name: row[name] for name in COLUMNS} for row in cases])
 
 
 def write_cube(store: Store, run_id: str, slides: Sequence[str]) -> None:

@@ -196,6 +196,7 @@ def test_metrics_of_groups_by_hand() -> None:
         "groups": 1.0,
     }
     assert {metric.label for metric in found.values()} == {"mosaic"}
+    assert {type(metric.label) for metric in found.values()} == {str}  # who unpickles it loads no numba
     assert CLUSTER_CELLS <= 40 < 0.1 * 500
     for metric in found.values():
         assert metric.low is not None

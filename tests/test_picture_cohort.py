@@ -18,6 +18,7 @@ from her2core.pictures.cohort import (
     BOTTOM_IN,
     CHIP_IN,
     CHIPS,
+    COLUMNS,
     GAP_IN,
     MOST_NAMED,
     NAME_IN,
@@ -130,3 +131,9 @@ def test_cohorts_of_any_size(n: int) -> None:
 def test_the_order_of_the_rows_does_not_matter() -> None:
     rows = [specimen(name, name, (1, 1, 1, 1, i)) for i, name in enumerate(HER2_CLASSES)]
     assert cohort_picture(rows) == cohort_picture(rows[::-1])
+
+
+def test_no_other_column_is_looked_at() -> None:
+    rows = [specimen(name, name, (1, 1, 1, 1, i), **dual(3, 2, 4)) for i, name in enumerate(HER2_CLASSES)]
+    rows[0] |= {"ish_arm_source": "external", "pending": "PENDING_IHC", "score": "3+", "ish_group": "1"}
+    assert cohort_picture([{name: row[name] for name in COLUMNS} for row in rows]) == cohort_picture(rows)

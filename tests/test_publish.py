@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -14,12 +16,13 @@ import pyarrow as pa
 import pytest
 
 from her2core import publish as publishing
+from her2core.cases.comparisons import Comparison
 from her2core.cohort import CohortSummary
 from her2core.config import load_config
 from her2core.heterogeneity.metrics import Metric, Status
 from her2core.lake import packed
 from her2core.lake.batches import SlideTable, read_members
-from her2core.lake.schema import CELLS, HETEROGENEITY, SLIDES, Table
+from her2core.lake.schema import CELLS, HETEROGENEITY, PATIENT_HETEROGENEITY_WIDE, SLIDES, Table
 from her2core.lake.tables import open_table
 from her2core.publish import Publisher
 from her2core.records import Assay, OutlinesUsed, RoiUsed, SlideInfo, SlideRow, SlideState
@@ -63,6 +66,7 @@ def result(store: Store, row: SlideRow, value: float = 1.0, key: str = "k") -> S
     return SlideFinished(outcome, cells, None, metrics, rests_on=(f"stages/slide/{key}{row.slide_id}.json",))
 
 
+BETWEEN: Any = publishing._between
 COMPARED: dict[Table, list[Any]] = {
     table: [] for table in publishing.TRUE if table.name not in ("cases", "patients")
 }
@@ -331,3 +335,20 @@ def test_rows_that_are_kept_packed_come_back_as_they_were(monkeypatch: pytest.Mo
     one: packed.Packed[SlideRow] = packed.Packed()
     one["s0"] = ROWS[0]
     assert (one["s0"], "s0" in one, "s1" in one, len(one)) == (ROWS[0], True, False, 1)
+
+
+def test_regions_of_several_patients_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = threading.Barrier(2, timeout=30)
+
+    class Comparing:
+        def __init__(self, **how: Any) -> None: ...
+
+        def compare(self, cases: Any) -> Comparison:
+            pair.wait()
+            return Comparison((), ())
+
+    monkeypatch.setattr(publishing, "Comparer", Comparing)
+    monkeypatch.setattr(publishing, "by_patient", lambda _: {"p1": (), "p2": ()})
+    bucket: Any = SimpleNamespace(is_local=False)
+    found = BETWEEN(SimpleNamespace(store=bucket, config=load_config(environment={})), [], [])
+    assert [row["patient_id"] for row in found[PATIENT_HETEROGENEITY_WIDE]] == ["p1", "p2"]

@@ -220,6 +220,7 @@ def test_what_does_not_depend_on_one_another_is_done_side_by_side_and_its_error_
     pair = threading.Barrier(2, timeout=30)
     bucket: Any = Stored()
     assert len(side_by_side(bucket, [pair.wait, pair.wait])) == 2
+    assert len(side_by_side(bucket, [pair.wait] * 6, 2)) == 6
     done: list[int] = []
     with pytest.raises(ZeroDivisionError):
         side_by_side(bucket, [lambda: done.append(1 // 0), lambda: done.append(1)])

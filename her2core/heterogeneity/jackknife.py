@@ -65,6 +65,11 @@ def _halves(block: NDArray[np.intp], y: Reals, x: Reals) -> list[NDArray[np.intp
     return [block[order[: len(order) // 2]], block[order[len(order) // 2 :]]]
 
 
+def sums_by(rows: Ints, size: int, *columns: NDArray[np.number | np.bool_]) -> Reals:
+    """Sums of columns by row, shape ``(size, len(columns))``; exact of whole numbers."""
+    return np.stack([np.bincount(rows, column, size).astype(np.float64) for column in columns], axis=1)
+
+
 def jackknife_variance(left_out: Reals) -> float:
     """Variance of a statistic from its values without each block, shape ``(blocks,)``."""
     b = len(left_out)

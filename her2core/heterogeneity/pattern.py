@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from her2core.heterogeneity.blocks import Cuts
 from her2core.heterogeneity.bootstrap import UNIT, whole
+from her2core.heterogeneity.jackknife import sums_by
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
-from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours, sums_by
+from her2core.heterogeneity.spatial_cells import POSITIVE, Neighbours
 from her2core.params import HeterogeneityParams
 from her2core.points.components import component_labels
 from her2core.points.nearest import nearest
@@ -181,10 +182,10 @@ def pattern_metrics(
             else:
                 of = found.minority if METRICS[k] == "scattered" else n
                 interval = blocks.share(value, partial(_value, k), of, high)
-            yield measured(names[k], value, n, scale_um=scale, interval=interval, label=found.type)
+            yield measured(names[k], value, n, scale_um=scale, interval=interval, label=found.type.value)
         groups = float(np.count_nonzero(found.sizes >= CLUSTER_CELLS))
         interval = blocks.interval(groups, partial(_value, 4, times=n), 0.0, n)
-        yield measured(names[4], groups, n, scale_um=scale, interval=interval, label=found.type)
+        yield measured(names[4], groups, n, scale_um=scale, interval=interval, label=found.type.value)
 
 
 def _held(found: Pattern, rows: Ints, blocks: int) -> Reals:

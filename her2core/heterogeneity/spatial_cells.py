@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.heterogeneity.blocks import Cuts
+from her2core.heterogeneity.jackknife import sums_by
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.params import HeterogeneityParams
 from her2core.points.nearest import nearest
@@ -148,11 +149,6 @@ def _l_of_sums(many: int, n: int, area_um2: float) -> Callable[[Reals], Reals]:
         return out
 
     return difference
-
-
-def sums_by(rows: Ints, size: int, *columns: NDArray[np.number | np.bool_]) -> Reals:
-    """Sums of columns by row, shape ``(size, len(columns))``; exact of whole numbers."""
-    return np.stack([np.bincount(rows, column, size).astype(np.float64) for column in columns], axis=1)
 
 
 def proximity_metrics(

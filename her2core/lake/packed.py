@@ -15,7 +15,7 @@ from her2core.lake.tables import require_columns
 T = TypeVar("T")
 
 Row = Mapping[str, Any]
-CHUNK_ROWS = 2048
+CHUNK_ROWS = 128
 """Rows that are kept as Python objects at most. Ours."""
 
 
@@ -56,7 +56,7 @@ class ArrowRows(Sequence[dict[str, Any]]):
         return self._rows.slice(at % len(self), 1).to_pylist()[0]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._rows.to_batches(max_chunksize=CHUNK_ROWS // 16):
+        for batch in self._rows.to_batches(max_chunksize=CHUNK_ROWS):
             yield from batch.to_pylist()
 
 

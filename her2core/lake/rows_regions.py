@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from her2core.guidelines.rules_ihc import SCORES
 from her2core.heterogeneity.bootstrap import UNIT, whole
 from her2core.heterogeneity.dataset import columns_of
-from her2core.heterogeneity.jackknife import BLOCKS, spatial_blocks
+from her2core.heterogeneity.jackknife import BLOCKS, spatial_blocks, sums_by
 from her2core.heterogeneity.regions import NucleusRegions, Regions
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import FOLDER, DataFile
@@ -56,8 +56,6 @@ def block_sums(store: Store, file: DataFile, size_um: float, assay: str) -> NDAr
         `units.CELL_SUMS` of IHC, `units.NUCLEUS_SUMS` of ISH, shape ``(16, k)``; ``(1, k)``, all in one, of
         fewer hexagons than that.
     """
-    from her2core.heterogeneity.spatial_cells import sums_by
-
     ihc = assay == Assay.IHC
     names = ["n", "membrane_od_mean", "membrane_od_sd", "n0", "n1", "n2", "n2u", "n3"]
     if not ihc:

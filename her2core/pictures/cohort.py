@@ -63,6 +63,24 @@ WAITS = {
     "ADJUDICATE": "a person must judge",
 }
 LEAST_SHARE = 9.0  # percent of a bar that has room for its number
+COLUMNS = (
+    *(
+        "case_id",
+        "specimen_id",
+        "site",
+        "her2_class",
+        "her2_status",
+        "score",
+        "h_score",
+        "reasons",
+        "pending",
+    ),
+    *("n_slides", "slides_indeterminate", "slides_failed", "slides_skipped", "ish_group", "ish_arm_source"),
+    *COUNTS,
+    *(f"{edge}_{end}_pct" for edge in EDGES for end in ("low", "high")),
+    *(f"{name}{end}" for name, *_ in (RATIO, COPIES) for end in ("", "_low", "_high")),
+)
+"""What is looked at of the table ``cases``."""
 
 
 def cohort_picture(cases: Sequence[Row]) -> bytes:
@@ -71,7 +89,7 @@ def cohort_picture(cases: Sequence[Row]) -> bytes:
     Parameters
     ----------
     cases
-        Rows of the table ``cases``, in any order.
+        Rows of the table ``cases``, in any order, with `COLUMNS` at least.
     """
     rows = sorted(cases, key=_rank)
     named, ish = len(rows) <= MOST_NAMED, any(row["ish_her2_mean"] is not None for row in rows)

@@ -36,11 +36,17 @@ def begin(read: Callable[[], T]) -> Future[T]:
         return _pools[pid].submit(read)
 
 
-def side_by_side(store: Store, jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """Do what does not depend on one another; when it returns, or raises the first error, all have ended."""
+def side_by_side(store: Store, jobs: Sequence[Callable[[], T]], most: int | None = None) -> list[T]:
+    """Do what does not depend on one another; when it returns, or raises the first error, all have ended.
+
+    Parameters
+    ----------
+    most
+        How many at the same time; all by default.
+    """
     if store.is_local or len(jobs) < 2:
         return [job() for job in jobs]
-    with ThreadPoolExecutor(len(jobs), thread_name_prefix="her2-beside") as pool:
+    with ThreadPoolExecutor(min(most or len(jobs), len(jobs)), thread_name_prefix="her2-beside") as pool:
         begun = [pool.submit(job) for job in jobs]
     return [each.result() for each in begun]
 
