@@ -39,11 +39,12 @@ def agreement_command(
     as_json: Json = False,
 ) -> None:
     """Compare readers and machines: kappas, agreement at each cut, panels, repeated reads."""
+    addresses = [word.partition("=")[2] or word for word in runs or []]
+    place = answer_place(out, endpoint_url, readers, *addresses)
     from her2core.analysis.agreement import compute_agreement
     from her2core.analysis.agreement_report import report_agreement
     from her2core.analysis.reads import gather
 
-    place = answer_place(out, endpoint_url)
     reads = gather(named_runs(runs or [], endpoint_url), readers, endpoint_url)
     leave(report_agreement(compute_agreement(reads, reference)), place, as_json)
 
@@ -66,10 +67,17 @@ def named_runs(words: Sequence[str], endpoint_url: str | None) -> dict[str, Stor
     return found
 
 
-def answer_place(out: str, endpoint_url: str | None) -> Store:
-    """Where an answer goes, before it is worked out: its server answers."""
+def answer_place(out: str, endpoint_url: str | None, *read: str | None) -> Store:
+    """Where an answer goes, before it is worked out: servers of this and of what is read answer.
+
+    Called before the libraries of statistics are imported, which takes seconds.
+    """
+    from her2core.storage.s3check import check_bucket
     from her2core.storage.store import Store
 
+    for uri in read:
+        if uri is not None:
+            check_bucket(uri, endpoint_url)
     place = Store(out, endpoint_url=endpoint_url)
     place.reach("write to")
     return place
@@ -113,6 +121,7 @@ def outcome_command(
     as_json: Json = False,
 ) -> None:
     """Relate HER2 and its heterogeneity to outcome under each class of therapy."""
+    place = answer_place(out, endpoint_url, run, clinical, biopsies)
     from her2core.analysis.outcome import DEFAULT_METRICS, MEAN, compute_outcome
     from her2core.analysis.outcome_report import report_outcome
     from her2core.analysis.samples import join, read_biopsies, read_samples
@@ -122,7 +131,6 @@ def outcome_command(
 
     for package in ("lifelines", "statsmodels"):
         need("analysis", package)
-    place = answer_place(out, endpoint_url)
     metrics = tuple(dict.fromkeys(metric or DEFAULT_METRICS))
     cuts = tuple(dict.fromkeys(cut_point or ()))
     lines = read_lines(clinical, endpoint_url)
@@ -148,12 +156,12 @@ def rna_command(
     as_json: Json = False,
 ) -> None:
     """Set ERBB2 by RNA beside HER2: correlation, AUC, agreement, specimens off the line."""
+    place = answer_place(out, endpoint_url, run, table)
     from her2core.analysis.rna import compute_rna, read_rna
     from her2core.analysis.rna_report import report_rna
     from her2core.analysis.samples import read_samples
     from her2core.storage.store import Store
 
-    place = answer_place(out, endpoint_url)
     store = Store(run, endpoint_url=endpoint_url)
     store.reach()
     found = compute_rna(read_rna(table, endpoint_url), read_samples(store, ()), cut)
