@@ -46,7 +46,7 @@ from her2core.storage.s3 import check_endpoint
 from her2core.storage.sources import Scratch, read_small
 from her2core.storage.temporary import temporary_place
 from her2core.strict_yaml import MAX_BYTES, YamlError, parse_yaml
-from her2core.text import check_viewer, cut, shown
+from her2core.text import CARRIES_SECRET, carries_secret, check_viewer, cut, shown
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +162,8 @@ class RunSettings:
             _check_folder(self.scratch_dir)
         if self.pseudonyms is not None and not 0 < len(self.pseudonyms.strip()) <= MAX_PATH:
             raise ValueError(f"pseudonyms is {shown(self.pseudonyms)}; expected the address of a CSV file")
+        if self.pseudonyms is not None and carries_secret(self.pseudonyms):
+            raise ValueError(f"pseudonyms {CARRIES_SECRET}")
         if self.endpoint_url is not None:
             check_endpoint(self.endpoint_url)
         if self.browse_url is not None:

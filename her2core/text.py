@@ -80,6 +80,8 @@ def check_viewer(address: str, name: str) -> None:
         raise ValueError(f"{name} cannot be read; {wanted}") from None
     if parts.username is not None or "@" in address.partition("{slide_id}")[0]:
         raise ValueError(f"{name} carries credentials; give an address without them")
+    if _PAIR.search(f"{parts.query}&{parts.fragment}"):
+        raise ValueError(f"{name} carries a token or a signature, and reports are given away; leave it out")
     if parts.scheme not in ("http", "https") or not parts.hostname or "{slide_id}" not in address:
         raise ValueError(f"{name} is {shown(address)}; {wanted}")
 

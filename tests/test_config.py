@@ -198,10 +198,31 @@ def test_a_malformed_variable_is_refused_in_words(value: str, words: str) -> Non
         load_config(environment={"HER2_IHC_SCORE__STRONG_OD": value})
 
 
-def test_credentials_in_the_endpoint_are_refused_and_not_repeated(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="carries credentials") as caught:
-        load_config(write(tmp_path, "run: {endpoint_url: 'http://me:hush@host'}"), environment={})
+@pytest.mark.parametrize(
+    ("key", "address", "words"),
+    [
+        ("endpoint_url", "http://me:hush@host", "carries credentials"),
+        ("pseudonyms", "s3://me:hush@bucket/p.csv", "carries a user name, a signature or a password"),
+        ("viewer_url", "https://host/{slide_id}?access_token=hush", "carries a token or a signature"),
+        (
+            "viewer_url",
+            "https://host/#slide={slide_id}&X-Amz-Signature=hush",
+            "carries a token or a signature",
+        ),
+    ],
+)
+def test_credentials_in_addresses_are_refused_and_not_repeated(
+    tmp_path: Path, key: str, address: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config(write(tmp_path, f"run: {{{key}: '{address}'}}"), environment={})
     assert "hush" not in str(caught.value)
+
+
+def test_a_viewer_may_be_asked_by_a_query(tmp_path: Path) -> None:
+    address = "https://host/open?slide={slide_id}&layer=cells"
+    config = load_config(write(tmp_path, f"run: {{viewer_url: '{address}'}}"), environment={})
+    assert config.run.viewer_url == address
 
 
 @pytest.mark.parametrize("variable", ["HER2_IHC_SCORE_STRONG_OD", "HER2_IHC_SCORE__STRONGOD"])

@@ -312,7 +312,7 @@ def test_a_column_that_someone_added_ends_no_run_and_is_kept(store: Store) -> No
         delta.update(updates={'"Reader\'s note"': "'seen'"}, predicate="slide_id = 's2'")
     check_tables(store)
     commit_files(store, CELLS, [written(store, "s1", "k3", 100)], ["s1"])
-    commit_rows(store, SLIDES, [_failed_row("s1", "another")])
+    commit_rows(store, SLIDES, [_failed_row("s1", "another"), _failed_row("s2")])  # as runs do, all of them
     assert cell_counts(store) == {"s1": 100, "s2": 300}
     for table in (CELLS, SLIDES):
         notes = read(store, table).select("slide_id", "Reader's note").unique().sort("slide_id").rows()

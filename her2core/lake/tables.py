@@ -106,7 +106,7 @@ def commit_rows(
 
     def plan(current: DeltaTable) -> Change:
         before = _stored(current, table)
-        new = with_columns(own, before.schema)
+        new = _with_added(table, own, before)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
         if keep is not None and len(before):
             stays = pc.and_(stays, keep(before))
@@ -120,6 +120,27 @@ def commit_rows(
         return Change([file], old)
 
     return int(commit(store, table, plan).version())
+
+
+def _with_added(table: Table, own: pa.Table, before: pa.Table) -> pa.Table:
+    """Our rows, with what somebody's own columns hold for those that stand in the table as they are."""
+    added = [field for field in before.schema if field.name not in table.schema.names]
+    rows = with_columns(own, before.schema)
+    if not added or not len(before):
+        return rows
+    stands = {tuple(row[name] for name in table.key): row for row in before.to_pylist()}
+    kept = []
+    for row in own.to_pylist():
+        there = stands.get(tuple(row[name] for name in table.key))
+        kept.append(there if there is not None and all(_same(there[n], row[n]) for n in row) else {})
+    for field in added:
+        values = pa.array([there.get(field.name) for there in kept], field.type)
+        rows = rows.set_column(rows.schema.get_field_index(field.name), field, values)
+    return rows
+
+
+def _same(a: object, b: object) -> bool:
+    return bool(a == b) or (a != a and b != b)  # NaN is what it was
 
 
 def require_columns(table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
