@@ -29,9 +29,12 @@ from her2core.export.labels import export_labels
 from her2core.export.qupath import export_qupath, hexagon_px0
 from her2core.export.single_cell import export_anndata, export_spatialdata
 from her2core.export.tables import LOINC, SMALL, export_csv, export_xlsx
-from her2core.lake.schema import CELLS, SLIDES, TABLES
+from her2core.lake.schema import CELLS, PATIENTS, SLIDES, TABLES
+from her2core.lake.tables import commit_rows
 from her2core.storage.store import Store
+from tests.helpers.cbioportal import faults, rows
 from tests.helpers.lakes import write_run, write_scored_run
+from tests.helpers.report_run import blank
 
 SECRET = "Anna_Smith"
 """Part of the slide's and the manifest's addresses, which nothing that is given away may hold."""
@@ -401,34 +404,14 @@ def test_prov_refers_to_what_it_names(run: FinishedRun) -> None:
     assert {"her2:slide/s1", "her2:table/slides/0"} <= set(document["entity"])
 
 
+def study(out: Store) -> dict[str, str]:
+    return {path: data.decode() for path, data in texts(out)}
+
+
 def test_a_study_is_what_cbioportal_takes(run: FinishedRun, out: Store) -> None:
-    """The rules of its validator: pairs of files, four lines before the names, ids, types, samples that are
-    known."""
     export_cbioportal(run, out, "her2", "HER2", viewer="https://viewer.example/{slide_id}")
-    files = {path: data.decode() for path, data in texts(out)}
-    metas = {
-        p: dict(line.split(": ", 1) for line in t.splitlines()) for p, t in files.items() if "meta_" in p
-    }
-    assert all(meta["cancer_study_identifier"] == "her2" for meta in metas.values())
-    assert {meta["data_filename"] for meta in metas.values() if "data_filename" in meta} == {
-        p for p in files if p.startswith("data_")
-    }
-    samples: set[str] = set()
-    for name, keys in (("patient", ["PATIENT_ID"]), ("sample", ["PATIENT_ID", "SAMPLE_ID"])):
-        lines = files[f"data_clinical_{name}.txt"].splitlines()
-        heads, columns, rows = lines[:4], lines[4].split("\t"), [x.split("\t") for x in lines[5:]]
-        assert all(head.startswith("#") and len(head.split("\t")) == len(columns) for head in heads)
-        assert columns[: len(keys)] == keys
-        assert all(re.fullmatch(r"[A-Z0-9_]+", c) for c in columns)
-        kinds = heads[2].lstrip("#").split("\t")
-        assert set(kinds) <= {"STRING", "NUMBER", "BOOLEAN"}
-        for row in rows:
-            assert len(row) == len(columns)
-            for kind, value in zip(kinds, row, strict=True):
-                assert kind != "NUMBER" or value == "NA" or np.isfinite(float(value))
-                assert kind != "BOOLEAN" or value in ("TRUE", "FALSE", "NA")
-        samples |= {row[1] for row in rows} if name == "sample" else set()
-    assert samples == {"c1-core-primary"}
+    files = study(out)
+    assert faults(files) == []
     assert files["case_lists/cases_all.txt"].splitlines()[-1] == "case_list_ids: c1-core-primary"
     header, metric = (line.split("\t") for line in files["data_heterogeneity.txt"].splitlines())
     assert header[3:] == ["c1-core-primary"]
@@ -438,8 +421,66 @@ def test_a_study_is_what_cbioportal_takes(run: FinishedRun, out: Store) -> None:
     ]  # fmt: skip
     assert "https://viewer.example/s1" in files["data_resource_sample.txt"]
     assert all(SECRET not in text for text in files.values())
-    with pytest.raises(ConfigError, match="expected letters, digits and underscores"):
-        export_cbioportal(run, out, "her 2", "HER2")
+    for name in ("her 2", "HER2"):
+        with pytest.raises(ConfigError, match="expected small letters, digits and underscores"):
+            export_cbioportal(run, out, name, "HER2")
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("meta_study.txt", "name: ", "add_global_case_list: true\nname: "),
+        ("meta_study.txt", "her2\n", "HER2\n"),
+        ("meta_heterogeneity.txt", "stable_id", "stabel_id"),
+        ("data_clinical_sample.txt", "c1-core-primary", f"c1-{'x' * 61}"),
+        ("data_clinical_sample.txt", "primary\tcore", "primary\tMAR-7"),
+        ("data_clinical_patient.txt", "p1", "NA"),
+        ("data_heterogeneity.txt", "0.25", "inf"),
+        ("data_heterogeneity.txt", "rao q", "'rao q'"),
+        ("data_timeline_specimen.txt", "\t0\t", "\t2020-03-04\t"),
+        ("data_resource_sample.txt", "HER2_SLIDE", "SLIDE"),
+        ("case_lists/cases_all.txt", "c1-core", "c2-core"),
+    ],
+)
+def test_the_rules_of_cbioportal_find_what_breaks_them(
+    broken: dict[str, str], path: str, old: str, new: str
+) -> None:
+    assert old in broken[path]
+    assert faults(broken | {path: broken[path].replace(old, new)})
+
+
+@pytest.fixture(scope="module")
+def broken(run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A study, to be broken."""
+    out = Store(tmp_path_factory.mktemp("study"))
+    export_cbioportal(run, out, "her2", "HER2", viewer="https://viewer.example/{slide_id}")
+    return study(out)
+
+
+def test_words_that_cbioportal_misreads_are_written_otherwise(tmp_path: Path, out: Store) -> None:
+    cases = [
+        {"case_id": "MAR-7", "specimen_id": None, "her2_class": "null", "metrics": {("rao_q", None): np.inf}},
+        {"case_id": "c", "specimen_id": "\"left\" \t'breast'", "her2_class": "null", "site": "oct-2"},
+    ]
+    folder = write_run(tmp_path / "run", cases)
+    commit_rows(Store(folder), PATIENTS, [blank(PATIENTS, patient_id="p")])
+    export_cbioportal(FinishedRun(Store(folder)), out, "her2", "x" * 300, viewer="https://v.org/{slide_id}")
+    files = study(out)
+    assert faults(files) == []
+    assert [row["SAMPLE_ID"] for row in rows(files["data_clinical_sample.txt"])] == [
+        "MAR_7", "c-_left_breast_-oct-2"
+    ]  # fmt: skip
+    assert "data_resource_sample.txt" not in files  # no slide has a pyramid
+    assert "data_heterogeneity.txt" not in files
+
+
+@pytest.mark.parametrize("case", ["NA", "x" * 64])
+def test_ids_that_cbioportal_does_not_take_are_refused(tmp_path: Path, out: Store, case: str) -> None:
+    folder = write_run(tmp_path / "run", [{"case_id": case, "her2_class": "null"}])
+    with pytest.raises(ConfigError, match="no id to cBioPortal"):
+        export_cbioportal(FinishedRun(Store(folder)), out, "her2", "HER2")
+    with pytest.raises(ConfigError, match="no specimen"):
+        export_cbioportal(FinishedRun(Store(write_run(tmp_path / "none", []))), out, "her2", "HER2")
 
 
 def test_ids_that_become_one_are_refused(tmp_path: Path, out: Store) -> None:

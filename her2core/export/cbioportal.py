@@ -1,15 +1,18 @@
 """A run as a study of cBioPortal: patients, samples, specimens in time, and heterogeneity as a generic assay.
 
-A sample is a specimen. Ids keep letters, digits, points, dashes and underscores, which is all that cBioPortal
-takes.
+A sample is a specimen. Ids keep letters, digits, points, dashes and underscores. What cBioPortal's validator
+refuses or warns of is kept out of the files, or refused here in words. Two of its warnings stay: a run knows
+no survival, and a measure may be a whole number.
 
 References
 ----------
 https://docs.cbioportal.org/file-formats/
+https://github.com/cBioPortal/cbioportal-core/blob/main/scripts/importer/validateData.py
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +47,15 @@ SAMPLE_COLUMNS = (
     *("ish_group", "ish_ratio", "ish_her2_mean", "ish_cep17_mean", "site", "specimen_id"),
 )
 ASSAY_ID = "HER2_HETEROGENEITY"
+LONGEST_ID = 63
+"""Characters that cBioPortal's validator allows in the id of a sample; its tables hold no longer ones."""
+LONGEST_NAME = 255
+"""Characters of a study's identifier and name."""
+NO_ID = ("", "na")
+"""What cBioPortal reads as a value that is missing, in any case."""
+MONTHS = frozenset(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])
+QUOTES = str.maketrans({"'": "\u2019", '"': "\u201d"})
+"""Straight quotes, which cBioPortal would take for those of a CSV."""
 KINDS = {"string": "STRING", "bool": "BOOLEAN", "double": "NUMBER", "int64": "NUMBER"}
 
 
@@ -55,7 +67,7 @@ def export_cbioportal(
     Parameters
     ----------
     study
-        Its identifier: letters, digits and underscores.
+        Its identifier: small letters, digits and underscores.
     cancer
         Type of cancer of cBioPortal; by default that of the slides' ``tumour_type``, else brca.
     viewer
@@ -64,16 +76,18 @@ def export_cbioportal(
     Raises
     ------
     ConfigError
-        If ids collide once they are made of what cBioPortal takes.
+        If there is no specimen, or ids are none that cBioPortal takes, or collide once they are.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_]+", study):
-        raise ConfigError(f"--study {study}: expected letters, digits and underscores")
+    if not re.fullmatch(rf"[a-z0-9_]{{1,{LONGEST_NAME}}}", study):
+        raise ConfigError(f"--study {study}: expected small letters, digits and underscores")
     if viewer is not None:
         try:
             check_viewer(viewer, "--viewer")
         except ValueError as error:
             raise ConfigError(str(error)) from None
     cases = run.cases
+    if not cases:
+        raise ConfigError("the run has no specimen; a study of cBioPortal needs one")
     samples = _ids({_specimen(c): "-".join(str(part) for part in _specimen(c) if part) for c in cases})
     patients = _ids({_patient(c): _patient(c) for c in cases})
     kinds = {s["tumour_type"] for s in run.slides if s.get("tumour_type")}
@@ -82,9 +96,8 @@ def export_cbioportal(
         "meta_study.txt": _meta(
             type_of_cancer=cancer,
             cancer_study_identifier=study,
-            name=name,
+            name=" ".join(name.split())[:LONGEST_NAME],
             description="HER2 by IHC and ISH of whole slides, scored by her2cohort. Research use only.",
-            add_global_case_list="true",
         )
     }
     of = {"cancer_study_identifier": study, "genetic_alteration_type": "CLINICAL"}
@@ -115,8 +128,11 @@ def export_cbioportal(
             "show_profile_in_analysis_tab": "true",
         }  # fmt: skip
         files |= _pair("heterogeneity", meta, assay)
-    if viewer is not None:
-        files |= _resources(run, study, viewer, patients, samples)
+    resources = _resources(run, viewer, patients, samples) if viewer is not None else ""
+    if resources:
+        source = {"cancer_study_identifier": study}
+        files |= _pair("resource_definition", source | {"resource_type": "DEFINITION"}, DEFINITION)
+        files |= _pair("resource_sample", source | {"resource_type": "SAMPLE"}, resources)
     ids = "\t".join(sorted(samples.values()))
     files["case_lists/cases_all.txt"] = _meta(
         cancer_study_identifier=study,
@@ -141,8 +157,14 @@ def _specimen(row: Row) -> Specimen:
 
 
 def _ids(names: Mapping[Key, str]) -> dict[Key, str]:
-    """What cBioPortal calls each; refused where two become one."""
-    found = {key: re.sub(r"[^A-Za-z0-9._-]+", "_", name) for key, name in names.items()}
+    """What cBioPortal calls each; refused where it takes none, or two become one."""
+    found = {key: _no_date(re.sub(r"[^A-Za-z0-9._-]+", "_", name)) for key, name in names.items()}
+    refused = [names[key] for key, made in found.items() if made.lower() in NO_ID or len(made) > LONGEST_ID]
+    if refused:
+        raise ConfigError(
+            f"{', '.join(refused[:4])}: no id to cBioPortal, which takes up to {LONGEST_ID} characters and "
+            "reads NA as missing; shorten the case, specimen or patient in the manifest"
+        )
     counts = Counter(found.values())
     twice = sorted(names[key] for key, made in found.items() if counts[made] > 1)
     if twice:
@@ -191,7 +213,16 @@ def _value(value: Any) -> str:
         return "NA"
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else "NA"
+    return _no_date(str(value).translate(QUOTES)) if isinstance(value, str) else str(value)
+
+
+def _no_date(text: str) -> str:
+    """The text, with an underscore where cBioPortal takes it for a date of a spreadsheet, such as MAR-7."""
+    parts = text.strip().lower().split("-")
+    dated = len(parts) == 2 and not set(",.:;") & set(text) and not MONTHS.isdisjoint(parts)
+    return text.replace("-", "_") if dated else text
 
 
 def _timeline(cases: Sequence[Row], patients: Mapping[str, str], samples: Mapping[Specimen, str]) -> str:
@@ -218,7 +249,7 @@ def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[Specimen, st
     sums: dict[tuple[str, Specimen], tuple[float, float]] = {}
     for row in run.rows(HETEROGENEITY, ("slide_id", "metric", "scale_um", "value")):
         weight = cells.get(row["slide_id"], 0)
-        if row["value"] is None or not weight:
+        if row["value"] is None or not math.isfinite(row["value"]) or not weight:
             continue
         name = row["metric"] + (f"_{row['scale_um']:g}um" if row["scale_um"] is not None else "")
         total, of = sums.get((name, specimen[row["slide_id"]]), (0.0, 0.0))
@@ -232,14 +263,22 @@ def _assay(run: FinishedRun, cases: Sequence[Row], samples: Mapping[Specimen, st
     for name in names:
         found = (sums.get((name, key)) for key in keys)
         values = ["NA" if one is None else f"{one[0] / one[1]:.6g}" for one in found]
-        lines.append(_line([name, name.replace("_", " "), meanings.get(name, name), *values]))
+        lines.append(
+            _line([name, name.replace("_", " "), meanings.get(name, name).translate(QUOTES), *values])
+        )
     return "\n".join(lines) + "\n"
 
 
+DEFINITION = (
+    "RESOURCE_ID\tDISPLAY_NAME\tRESOURCE_TYPE\tDESCRIPTION\tOPEN_BY_DEFAULT\tPRIORITY\n"
+    "HER2_SLIDE\tSlide\tSAMPLE\tThe slide with its cells\tFALSE\t1\n"
+)
+
+
 def _resources(
-    run: FinishedRun, study: str, viewer: str, patients: Mapping[str, str], samples: Mapping[Specimen, str]
-) -> dict[str, str]:
-    """A link to the viewer for every slide of a sample."""
+    run: FinishedRun, viewer: str, patients: Mapping[str, str], samples: Mapping[Specimen, str]
+) -> str:
+    """A link to the viewer for every slide of a sample that it can show; empty where there is none."""
     specimen = {_specimen(c): c for c in run.cases}
     lines = ["PATIENT_ID\tSAMPLE_ID\tRESOURCE_ID\tURL"]
     for slide in run.slides:
@@ -247,11 +286,4 @@ def _resources(
         if case is not None and slide["pyramid"]:
             url = viewer.replace("{slide_id}", quote(slide["slide_id"], safe=""))
             lines.append(_line([patients[_patient(case)], samples[_specimen(case)], "HER2_SLIDE", url]))
-    definition = (
-        "RESOURCE_ID\tDISPLAY_NAME\tRESOURCE_TYPE\tDESCRIPTION\tOPEN_BY_DEFAULT\tPRIORITY\n"
-        "HER2_SLIDE\tSlide\tSAMPLE\tThe slide with its cells\tFALSE\t1\n"
-    )
-    of = {"cancer_study_identifier": study}
-    return _pair("resource_definition", of | {"resource_type": "DEFINITION"}, definition) | _pair(
-        "resource_sample", of | {"resource_type": "SAMPLE"}, "\n".join(lines) + "\n"
-    )
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
