@@ -5,6 +5,8 @@ by its version, its parameters and its inputs. Raise the version of the stage, s
 write the digests anew::
 
     python -m tests.test_stage_versions
+
+which also pins what the kernels measure in fields of many kinds (`test_kernel_outputs`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from her2core.pyramid.dataset import open_level
 from her2core.records import Assay, Box
 from her2core.scoring import ihc
 from her2core.stages import slide_ihc
+from tests import test_kernel_outputs
 from tests.helpers import chain
 
 PINNED = Path(__file__).parent / "data" / "stage_outputs.json"
@@ -119,3 +122,4 @@ if __name__ == "__main__":
         for assay in (Assay.IHC, Assay.FISH)
     }
     PINNED.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    test_kernel_outputs.write_pins()
