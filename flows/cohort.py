@@ -34,6 +34,7 @@ from her2core.errors import Her2Error, StoreError
 from her2core.pipeline import not_scored, published_slide, record_failure, score_slide, store_trouble
 from her2core.publish import Publisher
 from her2core.records import SlideRow, SlideState
+from her2core.stages.compiled import make_ready, missing, parts_of
 from her2core.stages.failures import SlideFailedError, cleaned, disk_full, failure_of
 from her2core.stages.fanout import Crews, RunOverError, Workers
 from her2core.stages.finished import SlideFinished
@@ -198,6 +199,8 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
                 rows.append(row)
             else:
                 keep(found)
+        if cluster == "local":
+            _compile(rows, run.config.run.workers)
         with ExitStack() as stack:
             for chosen in open_clusters(cluster, run.config.run.workers):
                 workers = Workers(stack.enter_context(chosen.connect()), chosen.title)
@@ -215,6 +218,14 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
         summary = _reported(run, _publish(run, publisher, trouble))
     artifacts.show_cohort(run, summary)
     return ending(summary, run.hide)
+
+
+def _compile(rows: Sequence[SlideRow], workers: int | None) -> None:
+    """Have what this machine's workers call compiled once, and not by each of them."""
+    needed = parts_of(row.assay for row in rows if not row.exclude)
+    failed = make_ready(missing(needed), workers)
+    if failed:
+        log.warning("kernels were not compiled beforehand (%s); workers compile them", ", ".join(failed))
 
 
 def _publish(run: Run, publisher: Publisher, trouble: Her2Error | None) -> CohortSummary:

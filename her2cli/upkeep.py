@@ -1,4 +1,4 @@
-"""Verbs that look after an output: ``gc`` and ``lake``."""
+"""Verbs that look after an output, ``gc`` and ``lake``, and after a machine, ``warm``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,25 @@ def _checked(out: str, endpoint_url: str | None) -> Store:
     store.reach()
     check_tables(store)
     return store
+
+
+@app.command("warm", epilog=EXIT_CODES)
+def warm_command(
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes at a time; one a processor by default.")
+    ] = None,
+) -> None:
+    """Compile all kernels for this machine, once: for images, and before a first run without waiting."""
+    from flows.show import showing_progress
+    from her2core.errors import Her2Error
+    from her2core.stages.compiled import PARTS, make_ready, missing
+
+    lacking = missing()
+    with showing_progress(console):
+        failed = make_ready(lacking, processes)
+    if failed:
+        raise Her2Error(f"{', '.join(failed)}: could not be compiled; the error is printed above")
+    say("compiled" if lacking else f"nothing to compile: {', '.join(PARTS)} are ready, or no cache is kept")
 
 
 @app.command("gc", epilog=EXIT_CODES)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from her2core.lake.schema import TEXT, Table
+from her2core.lake.encodings import table_options
+from her2core.lake.schema import Table
 from her2core.storage.store import Store
 from her2core.storage.temporary import temporary_folder
 
@@ -71,11 +72,10 @@ def write_slide_file(store: Store, table: Table, key: str, bands: Iterable[pa.Ta
         If a row comes twice or bands overlap: ids must ascend.
     """
     statistics = _Statistics(table)
-    texts = [column.name for column in table.columns if column.type == TEXT]
     name = f"{key}.parquet"
     with temporary_folder(f"her2-{table.name}-", NEEDS) as folder:
         local = folder / name
-        with pq.ParquetWriter(local, table.schema, compression="zstd", use_dictionary=texts) as writer:
+        with pq.ParquetWriter(local, table.schema, **table_options(table.schema)) as writer:
             for group in _row_groups(table, statistics.watch(bands)):
                 writer.write_table(group)
         if not statistics.rows:

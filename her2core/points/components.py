@@ -39,6 +39,9 @@ def component_labels(
     order = np.argsort(keys, kind="stable")
     squares, starts = np.unique(keys[order], return_index=True)
     bounds = np.append(starts, n)
+    y_um, x_um = (
+        np.require(each, np.float64, ["C", "W"]) for each in (y_um, x_um)
+    )  # one kind: one compilation
     return _label(y_um, x_um, link_um * link_um, order, squares, bounds, width)  # type: ignore[no-any-return]
 
 

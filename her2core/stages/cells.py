@@ -27,6 +27,7 @@ from her2core.buffers import ThreadBuffers
 from her2core.columns import CELL_DTYPE
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ish.kernel import ISHKernel
+from her2core.lake.encodings import part_bytes
 from her2core.lake.rows_nuclei import kernel_table
 from her2core.params import IHCParams, ISHParams
 from her2core.profile.tissue import TissueMask, read_tissue
@@ -115,9 +116,7 @@ def measure(units: Sequence[Unit], there: Collection[str] = ()) -> int:
             if todo:
                 looks.append(_look(todo.popleft()))
             rows = _rows_in(look, uploads)
-            buffer = io.BytesIO()
-            pq.write_table(rows, buffer, compression="zstd", compression_level=1)
-            uploads.put({look.unit.part: buffer.getbuffer()}, last=look.unit.contours is not None)
+            uploads.put({look.unit.part: part_bytes(rows)}, last=look.unit.contours is not None)
             counts[look.unit.part] = len(rows)
     return sum(counts[unit.part] if unit.part in counts else _count(unit) for unit in units)
 
