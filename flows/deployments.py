@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -12,9 +13,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ START_S = 180.0
 """Patience for the Prefect server; it takes 30 to 40 s on a loaded machine."""
 END_S = 30.0
 """Patience for what is to end: a flow run writes down where it is."""
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal that a process gets when its parent dies."""
 WATCH_S = 2.0
 """How often the parts are looked at. Ours."""
 JOB_ENVIRONMENT = {
@@ -250,6 +254,15 @@ def _prefect(*words: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", *words]
 
 
+def _ending_with_us() -> Callable[[], None] | None:
+    """What a child of ours does before it begins, so that it is terminated when we die, SIGKILL included.
+
+    Linux tells it; elsewhere it stays, as it does for what a child starts in turn.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    return None if prctl is None else partial(prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
 @contextmanager
 def _running(
     words: Sequence[str], environment: dict[str, str], log: Path
@@ -264,6 +277,7 @@ def _running(
             env=environment,
             cwd=log.parent,
             start_new_session=True,
+            preexec_fn=_ending_with_us(),
         )
     try:
         yield process

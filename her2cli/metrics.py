@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, app, say, warnings_spoken
+from her2cli.common import EXIT_CODES, Endpoint, app, complain, say, warnings_spoken
 
 PORT = 9464
 """Usual port of Prometheus exporters of OpenTelemetry, and ours."""
@@ -24,8 +24,11 @@ def metrics_command(
 ) -> None:
     """Answer Prometheus: how each cohort's last run ended and how long ago, from the tables alone."""
     from flows.metrics import StoreMetrics, prometheus, serving
+    from her2core.storage.s3check import check_some
     from her2core.storage.store import Store
 
+    for trouble in check_some([[out] for out in outs], endpoint_url):
+        complain("warning", str(trouble))
     registry = prometheus().CollectorRegistry()
     registry.register(StoreMetrics([Store(out, endpoint_url=endpoint_url) for out in outs]))
     stops = {signal.SIGINT, signal.SIGTERM}

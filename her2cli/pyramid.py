@@ -50,6 +50,7 @@ def pyramid_command(
     from her2core.intake.draft import slide_id_of
     from her2core.pyramid.codecs import require_codec
     from her2core.records import SlideRow
+    from her2core.stages.run import reach_slides
     from her2core.storage.store import Store
 
     settings = load_config(config)
@@ -58,6 +59,7 @@ def pyramid_command(
         settings = settings.model_copy(update={"pyramid": replace(settings.pyramid, codec=codec)})
     store = Store(out, endpoint_url=settings.run.endpoint_url)
     store.probe()
+    reach_slides(slides, settings.run.endpoint_url)
     taken: set[str] = set()
     names = [slide_id_of(PurePosixPath(uri.rstrip("/")).name, taken) for uri in slides]
     _require_new(store, names)

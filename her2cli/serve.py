@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, app, ending_in_order, say
+from her2cli.common import EXIT_CODES, app, complain, ending_in_order, say
 
 HOME = Path("~/.her2")
 
@@ -22,8 +22,11 @@ def serve_command(
     """Score cohorts on a schedule on this machine: Prefect's server, schedules and worker, until stopped."""
     from flows.deployments import read_cohorts, served
     from flows.environment import prepare_environment
+    from her2core.storage.s3check import check_some
 
     named = read_cohorts(cohorts)
+    for trouble in check_some([cohort.addresses() for cohort in named]):
+        complain("warning", str(trouble))
     prepare_environment()
     say("starting Prefect")
     with (

@@ -490,6 +490,8 @@ def test_an_outage_in_the_middle_of_a_verb_ends_in_words_and_other_errors_do_not
         "report run -o s3://b/x",
         "background run --manifest s3://b/m.csv -o s3://b/n.csv",
         "learn-tumour m.csv --run run -o s3://b/m.json",
+        "pyramid s3://b/a.tif -o out",
+        "metrics s3://b/out --port 0",
         "ingest slides -m s3://b/m.csv",
         "ingest s3://b/slides -m m.csv",
         "ingest s3://b/slides -m m.csv --dry-run",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -127,6 +129,30 @@ def test_a_part_of_prefect_that_ends_by_itself_ends_the_service(tmp_path: Path) 
         part.wait()
         with pytest.raises(ServerError, match=str(tmp_path)):
             Served("http://localhost/api", tmp_path, [part]).watch()
+
+
+KILLED = """
+import os
+from pathlib import Path
+from flows import deployments
+deployments._prefect = lambda *words: ["sleep", "1000"]
+with deployments._running([], dict(os.environ), Path("log").absolute()) as part:
+    print(part.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_prefect_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{int(done.stdout)}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_unit_starts_what_the_command_line_has() -> None:

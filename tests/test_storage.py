@@ -28,7 +28,7 @@ from her2core.records import Assay
 from her2core.storage import patient_s3
 from her2core.storage.patient_s3 import is_whole
 from her2core.storage.s3 import s3_filesystem
-from her2core.storage.s3check import check_bucket
+from her2core.storage.s3check import check_bucket, check_some
 from her2core.storage.sources import file_identity, open_remote, read_small
 from her2core.storage.store import WRITE_BYTES, Store, content_key
 from tests.conftest import Bucket
@@ -381,6 +381,19 @@ def test_every_way_in_says_in_one_line_that_nobody_answers(
         assert "\n" not in str(dead.value)
         assert "AWS_ENDPOINT_URL" in str(dead.value)
         assert "mistyped" not in str(dead.value)
+
+
+def test_one_address_of_several_that_cannot_be_reached_is_told_and_none_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOBODY)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    (told,) = check_some([["s3://b/m.csv", "s3://b/out"], [str(tmp_path)]])
+    assert f"at {NOBODY} cannot be used" in str(told)
+    assert check_some([[str(tmp_path)]]) == check_some([]) == []
+    with pytest.raises(StoreError, match="cannot be used"):
+        check_some([["s3://b/m.csv"], [str(tmp_path), "s3://c/out"]])
 
 
 def test_a_server_that_is_no_s3_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

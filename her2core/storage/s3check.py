@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import botocore.config
@@ -119,6 +121,30 @@ def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read")
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
     _reached.add((bucket, endpoint))
+
+
+def check_some(groups: Sequence[Sequence[str]], endpoint_url: str | None = None) -> list[StoreError]:
+    """See that some of several groups of addresses can be reached; the first trouble of each that cannot.
+
+    Raises
+    ------
+    StoreError
+        If none can.
+    """
+
+    def trouble(uris: Sequence[str]) -> StoreError | None:
+        try:
+            for uri in uris:
+                check_bucket(uri, endpoint_url)
+        except StoreError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(max(len(groups), 1)) as pool:
+        found = [error for error in pool.map(trouble, groups) if error is not None]
+    if found and len(found) == len(groups):
+        raise found[0]
+    return found
 
 
 def _asked(bucket: str, endpoint: str | None) -> Exception | None:
