@@ -27,6 +27,18 @@ def test_pseudonyms_stay_the_same_and_say_nothing(tmp_path: Path) -> None:
     assert open_names(None, [JANE], out, None).of(JANE) == JANE
 
 
+def test_names_that_begin_like_formulas_are_harmless_in_the_table(tmp_path: Path) -> None:
+    table, out, names = (
+        tmp_path / "names.csv",
+        Store(tmp_path / "out"),
+        ["=cmd|x.csv", "'=x.csv", "'x.csv", "+1.csv"],
+    )
+    first = open_names(str(table), names, out, None)
+    written = [line.partition(",")[2] for line in table.read_text().splitlines()[1:]]
+    assert written == ["'=cmd|x.csv", "''=x.csv", "'x.csv", "'+1.csv"]
+    assert open_names(str(table), names, out, None).pseudonyms == first.pseudonyms
+
+
 @pytest.mark.parametrize(
     "text",
     [

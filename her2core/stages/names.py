@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from her2core.errors import ConfigError
 from her2core.storage.sources import read_small
 from her2core.storage.store import Store
-from her2core.text import HIDDEN
+from her2core.text import HIDDEN, harmless
 
 COLUMNS = ("pseudonym", "name")
 MOST_BYTES = 2**30
@@ -96,9 +96,20 @@ def open_names(table: str | None, names: Iterable[str], out: Store, endpoint_url
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        writer.writerows((pseudonym, each) for each, pseudonym in (known | new).items())
+        writer.writerows((pseudonym, _written(each)) for each, pseudonym in (known | new).items())
         Store(folder or "/", endpoint_url=endpoint_url).write_bytes(name, text.getvalue().encode())
     return Names(known | new)
+
+
+def _written(name: str) -> str:
+    """A file's name as a cell that no spreadsheet takes for a formula."""
+    return f"'{name}" if harmless(name.lstrip("'")) != name.lstrip("'") else name
+
+
+def _read(cell: str) -> str:
+    """The name that `_written` wrote."""
+    name = cell.removeprefix("'")
+    return name if _written(name) == cell else cell
 
 
 def _parsed(data: bytes) -> dict[str, str]:
@@ -106,7 +117,7 @@ def _parsed(data: bytes) -> dict[str, str]:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
         if tuple(rows[0]) != COLUMNS:
             raise ValueError
-        return {name: pseudonym for pseudonym, name in rows[1:]}
+        return {_read(name): pseudonym for pseudonym, name in rows[1:]}
     except (UnicodeDecodeError, ValueError, IndexError, csv.Error):
         raise ConfigError(
             f"run.pseudonyms is no table of pseudonyms; expected the columns {', '.join(COLUMNS)}, or no "
