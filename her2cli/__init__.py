@@ -12,6 +12,8 @@ Exit codes
     Bad input: command line, manifest or configuration. Nothing was started.
 3
     The output store, the Dask cluster or the Prefect server cannot be used.
+70
+    An error that nobody expected, with its traceback on the error console.
 130
     Interrupted. Run the same command again to resume.
 """
@@ -22,6 +24,7 @@ import errno
 import logging
 import os
 import sys
+import traceback
 from importlib.util import find_spec
 
 if missing := [name for name in ("prefect", "rich", "typer") if find_spec(name) is None]:
@@ -48,11 +51,21 @@ from her2cli import (  # noqa: F401
 
 # isort: split
 from flows.environment import ServerError
-from her2cli.common import BAD_INPUT, INTERRUPTED, OK, PARTIAL, UNUSABLE, Talk, app, complain
+from her2cli.common import (
+    BAD_INPUT,
+    INTERNAL,
+    INTERRUPTED,
+    OK,
+    PARTIAL,
+    UNUSABLE,
+    Talk,
+    app,
+    complain,
+)
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
-from her2core.text import cleaned
+from her2core.text import cleaned, cut
 
-__all__ = ["BAD_INPUT", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
+__all__ = ["BAD_INPUT", "INTERNAL", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", "app", "main"]
 
 UNFIT = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
@@ -70,11 +83,14 @@ def main() -> None:
         _fail(error, BAD_INPUT)
     except (StoreError, ClusterError, ServerError) as error:
         _fail(error, UNUSABLE)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001, the last place where an error becomes words
         gone = _outage(error)
-        if gone is None:
-            raise
-        _fail(gone, UNUSABLE)
+        if gone is not None:
+            _fail(gone, UNUSABLE)
+        sys.stderr.write(cleaned("".join(traceback.format_exception(error))))
+        why = cleaned(f"{type(error).__name__}: {error}")
+        complain("error", f"nobody expected this ({cut(why)}); what stands above it says where it happened")
+        sys.exit(INTERNAL)
 
 
 def _outage(error: Exception) -> StoreError | None:

@@ -16,11 +16,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-OK, PARTIAL, BAD_INPUT, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 130
+OK, PARTIAL, BAD_INPUT, UNUSABLE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
 EXIT_CODES = (
     f"Exit codes: {OK} no slide failed; {PARTIAL} done, but slides failed or were quarantined; "
     f"{BAD_INPUT} bad input, nothing was started; {UNUSABLE} a store, the Dask cluster or the Prefect server "
-    f"cannot be used; {INTERRUPTED} interrupted, run again to resume."
+    f"cannot be used; {INTERNAL} an error that nobody expected; "
+    f"{INTERRUPTED} interrupted, run again to resume."
 )
 PIPED_WIDTH = 200
 """Columns of what is written to a file or a pipe, unless COLUMNS is set. Ours."""

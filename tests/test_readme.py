@@ -93,7 +93,7 @@ def test_every_verb_is_listed_and_json_is_where_it_is_said_to_be() -> None:
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "cohort.md"], ids=lambda page: page.stem)
 def test_exit_codes_are_the_command_lines_own(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    codes = (cli.OK, cli.PARTIAL, cli.BAD_INPUT, cli.UNUSABLE, cli.INTERRUPTED)
+    codes = (cli.OK, cli.PARTIAL, cli.BAD_INPUT, cli.UNUSABLE, cli.INTERNAL, cli.INTERRUPTED)
     if page == README:
         (sentence,) = re.findall(r"Exit codes: (.*?)\.\n", text, re.S)
         assert tuple(int(code) for code in re.findall(r"\b(\d+) [a-z]", sentence)) == codes
