@@ -221,6 +221,25 @@ def test_repeated_reads_and_cap(tmp_path: Path) -> None:
     assert "96.7 %" in checks[3].found
 
 
+def test_cap_counts_cases(tmp_path: Path) -> None:
+    """Two slides of one case are one; two cases of a patient are two; without cases patients count."""
+    of = (("s1", "p1", "c1"), ("s2", "p1", "c1"), ("s3", "p1", "c2"), ("s4", "p2", ""))
+    rows = [
+        (slide, "anna", "2+", day, patient, case)
+        for slide, patient, case in of
+        for day in ("2026-01-01", "2026-02-01")
+    ]
+    uri = write(tmp_path / "reads.csv", "slide_id,reader,score,date,patient_id,case_id", rows)
+    first, more, *_ = compute_agreement(gather({}, uri)).cap
+    assert (first.found, first.met, more.met) == ("3 cases read twice with the wash-out", False, False)
+    uri = write(tmp_path / "other.csv", "slide_id,reader,score,date,patient_id", [row[:5] for row in rows])
+    assert compute_agreement(gather({}, uri)).cap[0].found == "2 cases read twice with the wash-out"
+    several = [*rows, ("s1", "ben", "2+", "", "p1", "c9")]
+    uri = write(tmp_path / "two.csv", "slide_id,reader,score,date,patient_id,case_id", several)
+    with pytest.raises(ManifestError, match="slide s1 is of case c1 and of c9"):
+        gather({}, uri)
+
+
 def test_assisted_reads_are_a_panel_of_their_own(tmp_path: Path) -> None:
     rows = [
         (f"s{i}", reader, score, assisted)

@@ -438,7 +438,10 @@ def washed_out(first: Read, second: Read) -> bool | None:
 
 
 def _cap(reads: Reads) -> tuple[CapCheck, ...]:
-    """Repeated reads beside what CAP's guideline on validating whole-slide imaging asks for."""
+    """Repeated reads beside what CAP's guideline on validating whole-slide imaging asks for.
+
+    It counts cases, so several slides of a case are one and two cases of a patient are two.
+    """
     same: dict[str, list[bool]] = {}
     short = unknown = kinds = 0
     for first, second in _repeated(reads):
@@ -448,9 +451,7 @@ def _cap(reads: Reads) -> tuple[CapCheck, ...]:
             first.modality is not None and second.modality is not None and first.modality != second.modality
         )
         if washed and first.level and second.level:
-            same.setdefault(reads.patients[first.slide_id], []).append(
-                four(first.level) == four(second.level)
-            )
+            same.setdefault(reads.case(first.slide_id), []).append(four(first.level) == four(second.level))
     pairs = [x for each in same.values() for x in each]
     n, rate = len(same), float(np.mean(pairs)) if pairs else float("nan")
     return (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from her2core.analysis.sheets import read_rows, refuse
@@ -33,7 +33,17 @@ MANIFEST_READER = "manifest"
 """Name of the reader whose scores the manifest brought."""
 WIDE_PREFIX = "x_reader_"
 """Columns of a wide table, and of a manifest, that hold a reader's scores: x_reader_anna."""
-READ_COLUMNS = ("slide_id", "reader", "score", "round", "date", "modality", "assisted", "patient_id")
+READ_COLUMNS = (
+    "slide_id",
+    "reader",
+    "score",
+    "round",
+    "date",
+    "modality",
+    "assisted",
+    "patient_id",
+    "case_id",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +80,19 @@ class Reads:
         Patient of every slide; the case, or the slide itself, where none is known.
     people, machines
         Names of raters, sorted; people who read with assistance are raters of their own.
+    cases
+        Case of slides, where it is known: a run's, or the table's ``case_id``.
     """
 
     reads: tuple[Read, ...]
     patients: Mapping[str, str]
     people: tuple[str, ...]
     machines: tuple[str, ...]
+    cases: Mapping[str, str] = field(default_factory=dict)
+
+    def case(self, slide: str) -> str:
+        """Case of a slide; its patient where none is known."""
+        return self.cases.get(slide) or self.patients[slide]
 
     def first(self, rater: str) -> dict[str, Read]:
         """A rater's first read of every slide."""
@@ -121,19 +138,22 @@ def gather(runs: Mapping[str, Store], readers: str | None = None, endpoint_url: 
     """
     reads: dict[tuple[str, str, int], Read] = {}
     patients: dict[str, str] = {}
+    cases: dict[str, str] = {}
     for name, store in runs.items():
         for row in finished_rows(store, SLIDES, _SLIDE_COLUMNS):
             if row["assay"] != Assay.IHC:
                 continue
             slide = row["slide_id"]
             patients.setdefault(slide, row["patient_id"] or row["case_id"] or slide)
+            cases.setdefault(slide, row["case_id"])
             reads[name, slide, 1] = machine_read(name, row)
             if row["reader_score"] and (MANIFEST_READER, slide, 1) not in reads:
                 level = LEVEL_OF.get(row["reader_score"], row["reader_score"])
                 reads[MANIFEST_READER, slide, 1] = Read(slide, MANIFEST_READER, level)
     people = {MANIFEST_READER} if any(rater == MANIFEST_READER for rater, *_ in reads) else set()
     if readers is not None:
-        table, named = read_table(readers, endpoint_url)
+        table, named, of_case = read_table(readers, endpoint_url)
+        cases = of_case | cases
         unknown = sorted({r.slide_id for r in table} - set(patients)) if runs else []
         if unknown:
             raise ManifestError(
@@ -147,14 +167,15 @@ def gather(runs: Mapping[str, Store], readers: str | None = None, endpoint_url: 
             )
         for read in table:
             reads[read.rater, read.slide_id, read.round] = read
-            patients.setdefault(read.slide_id, named.get(read.slide_id, read.slide_id))
+            known = named.get(read.slide_id) or cases.get(read.slide_id) or read.slide_id
+            patients.setdefault(read.slide_id, known)
         people |= {r.rater for r in table}
     if not people and len(runs) < 2:
         raise ManifestError(
             "nobody to compare with: no reader_score in the run; give --readers TABLE or a second run"
         )
     ordered = tuple(reads[key] for key in sorted(reads))
-    return Reads(ordered, patients, tuple(sorted(people)), tuple(sorted(runs)))
+    return Reads(ordered, patients, tuple(sorted(people)), tuple(sorted(runs)), cases)
 
 
 _SLIDE_COLUMNS = (
@@ -173,12 +194,14 @@ def machine_read(name: str, row: Mapping[str, str | None]) -> Read:
     return Read(slide, name, score)
 
 
-def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, ...], dict[str, str]]:
-    """Reads of a table, long or wide, and the patients that it names.
+def read_table(
+    uri: str, endpoint_url: str | None = None
+) -> tuple[tuple[Read, ...], dict[str, str], dict[str, str]]:
+    """Reads of a table, long or wide, and the patients and cases of slides that it names.
 
     Long: ``slide_id``, ``reader``, ``score`` and, where known, ``round``, ``date`` (YYYY-MM-DD), ``modality``
-    (such as glass, digital), ``assisted`` (yes, no), ``patient_id``. Wide: ``slide_id`` and a column
-    ``x_reader_NAME`` a reader. An empty score is a slide that was not read; ``indeterminate`` or ``not
+    (such as glass, digital), ``assisted`` (yes, no), ``patient_id``, ``case_id``. Wide: ``slide_id`` and
+    a column ``x_reader_NAME`` a reader. An empty score is a slide that was not read; ``indeterminate`` or ``not
     evaluable`` is one without a score.
 
     Raises
@@ -196,14 +219,16 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
         )
     found: list[Read] = []
     patients: dict[str, str] = {}
+    cases: dict[str, str] = {}
     for number, row in rows:
         slide = row["slide_id"]
         try:
             if not slide:
                 raise ValueError("no slide_id")
-            patient = row.get("patient_id")
-            if patient and patients.setdefault(slide, patient) != patient:
-                raise ValueError(f"slide {slide} is of patient {patients[slide]} and of {patient}")
+            for what, of in (("patient", patients), ("case", cases)):
+                named = row.get(f"{what}_id")
+                if named and of.setdefault(slide, named) != named:
+                    raise ValueError(f"slide {slide} is of {what} {of[slide]} and of {named}")
             if long:
                 found += _long(slide, row)
             else:
@@ -212,7 +237,7 @@ def read_table(uri: str, endpoint_url: str | None = None) -> tuple[tuple[Read, .
             problems.append(f"row {number}: {error}")
     numbered = _rounds(found, problems)
     refuse(uri, problems)
-    return tuple(numbered), patients
+    return tuple(numbered), patients, cases
 
 
 def _long(slide: str, row: Mapping[str, str | None]) -> list[Read]:
