@@ -14,6 +14,8 @@ from her2core.errors import ManifestError
 from her2core.text import counted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from her2core.analysis.results import Answer
     from her2core.storage.store import Store
 
@@ -94,10 +96,20 @@ def leave(answer: Answer, place: Store, as_json: bool) -> None:
             json.dumps({"title": answer.title, "files": written, "tables": tables}, indent=1, default=str)
         )
         return
-    console.print(answer.text, markup=False, highlight=False, soft_wrap=True)
+    show(answer.text, console)
     console.print(
         f"{counted(len(written), 'file')}: {place.uri()}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def show(text: str, to: Console) -> None:
+    """Print an answer's Markdown: as it is to a file, laid out to its width on a terminal."""
+    from her2cli.laid_out import LaidOut
+
+    if to.is_terminal:
+        to.print(LaidOut(text, hyperlinks=False))
+    else:
+        to.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("outcome", epilog=EXIT_CODES)

@@ -349,7 +349,14 @@ def _pairs(found: Agreement) -> str:
 
 def _cuts(found: Agreement) -> str:
     rows = [
-        (c.rater, c.cut, _rate(c.overall), _rate(c.positive), _rate(c.negative), str(c.unsplit))
+        (
+            c.rater,
+            c.cut.replace("|", " | "),
+            _rate(c.overall),
+            _rate(c.positive),
+            _rate(c.negative),
+            str(c.unsplit),
+        )
         for c in found.cuts
     ]
     return markdown(("rater", "cut", "OPA", "PPA", "NPA", "0 not split"), rows)

@@ -444,10 +444,11 @@ def _asked(m: Model) -> tuple[str, str, str]:
 
 
 def _models(found: Outcome) -> str:
-    rows, refused = [], []
+    rows, refused, notes = [], [], []
     for m in _first_terms(found):
+        model = f"{m.endpoint}, {m.therapy}, {m.question}, adjusted for {m.adjusted}"
         if m.effect is None:
-            refused.append(f"{m.endpoint}, {m.therapy}, {m.question}, adjusted for {m.adjusted}: {m.note}")
+            refused.append(f"{model}: {m.note}")
             continue
         if not _shown(found, m):
             continue
@@ -457,8 +458,9 @@ def _models(found: Outcome) -> str:
         rows.append((
             m.endpoint, m.therapy, m.question, m.adjusted, f"{m.n} / {m.events}", str(m.left_out),
             ratio_words(m.effect), number(m.effect.p, 3), number(m.p_family, 3),
-            f"{marks}{m.note}".strip(),
         ))  # fmt: skip
+        if marks or m.note:
+            notes.append(f"{model}: {marks}{m.note}".strip())
     names = (
         "endpoint",
         "therapy",
@@ -469,7 +471,6 @@ def _models(found: Outcome) -> str:
         "ratio",
         "p",
         "p, family",
-        "",
     )
     text = (
         "Ratios of hazards (pfs, dfs, os: above 1 is worse) and of odds (pcr, response: above 1 is better), "
@@ -477,6 +478,8 @@ def _models(found: Outcome) -> str:
         "stratified by it), and, where the table has them, for grade, age and stage too. All stand in "
         f"`models.csv`. 3+ is never one group with 2+/ISH+.\n\n{markdown(names, rows)}"
     )
+    if notes:
+        text += "\n\nTo note:\n\n" + "\n".join(f"- {line}" for line in notes)
     if refused:
         text += "\n\nNot estimated:\n\n" + "\n".join(f"- {line}" for line in refused)
     return text
@@ -491,7 +494,7 @@ def _interactions(found: Outcome) -> str:
         )
         for i in found.interactions
     ]  # fmt: skip
-    names = ("endpoint", "measure", "n / events", "hazard ratio per SD by therapy", "p", "p, family", "")
+    names = ("endpoint", "measure", "n / events", "hazard ratio per SD by therapy", "p", "p, family", "note")
     return (
         "Whether the ratios differ is the p, not whether one of them alone is significant. Therapies were "
         f"chosen for patients, often by HER2 itself.\n\n{markdown(names, rows)}"

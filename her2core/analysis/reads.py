@@ -201,8 +201,8 @@ def read_table(
 
     Long: ``slide_id``, ``reader``, ``score`` and, where known, ``round``, ``date`` (YYYY-MM-DD), ``modality``
     (such as glass, digital), ``assisted`` (yes, no), ``patient_id``, ``case_id``. Wide: ``slide_id`` and
-    a column ``x_reader_NAME`` a reader. An empty score is a slide that was not read; ``indeterminate`` or ``not
-    evaluable`` is one without a score.
+    a column ``x_reader_NAME`` a reader. An empty score is a slide that was not read; ``indeterminate`` or
+    ``not evaluable`` is one without a score.
 
     Raises
     ------
