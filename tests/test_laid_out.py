@@ -47,7 +47,7 @@ def test_a_wide_table_stands_on_a_terminal_with_every_word() -> None:
     assert {word for name in NAMES for word in name.split()} <= set(" ".join(lines[:top]).split())
     left = lines[top + 1].index("membrane")
     cell = "".join(line[left : left + 10].strip() for line in lines[top + 1 :])
-    assert cell == "membrane_od_mean,ER"
+    assert cell == "membrane_od_mean, ER"
 
 
 def test_to_a_file_an_answer_is_written_as_it_is() -> None:
