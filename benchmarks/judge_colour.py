@@ -20,20 +20,21 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from planted import UNSTAINED, Plant, PlantedField, marked_fields, plant_field, read
+from planted import RULES, UNSTAINED, Plant, PlantedField, marked_fields, measured, plant_field, read
 from slides import MPP, RGB, SHARED, OneLevel
 
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.kernels.stain import REFERENCE_DAB, REFERENCE_HEMATOXYLIN, Vector, angle_deg, unit
-from her2core.params import IHCParams, ProfileParams, ScoreParams
+from her2core.params import ProfileParams, ScoreParams
 from her2core.profile.build import build_profile
 from her2core.profile.sampling import SampledSlide
 from her2core.profile.tissue import find_background
 from her2core.records import Box, PyramidRef, StainProfile
-from her2core.scoring.ihc import MeasuredCells, count_classes
+from her2core.scoring.ihc import count_classes
 
 NO_GLASS = 0.003  # largest share of a crop, at 8 µm/px, that may be within 4 levels of the glass
 CROPS = 12  # most crops of one size from a core
+MIRROR_PX = 320  # what the kernel looks at beyond a field
 GREY = 0.75  # light that is left on the grey background
 
 
@@ -175,23 +176,25 @@ def judge_vectors() -> None:
 
 
 def judge_zeros() -> None:
-    """Cells that read as stained where nothing, or haze alone, was planted."""
-    rules, params = load_rules("breast_asco_cap_2018"), ScoreParams()
+    """Cells that read as stained where nothing, or haze alone, was planted; fields are mirrored."""
+    rules, params = load_rules(RULES), ScoreParams()
     for ground, plant in itertools.product(GROUNDS, PLANTS[:2]):
         for told in (True, False):
             shown = []
             for field, light, _ in planted(ground, plant, REFERENCE_DAB):
-                field = replace(field, stain=profiled(field.rgb, light if told else None))
+                field = mirrored(replace(field, stain=profiled(field.rgb, light if told else None)))
                 cells = read(field)[0]
-                columns = {name: cells[name] for name in cells.dtype.names}
-                columns["is_tumour"] = np.ones(len(cells), bool)
-                columns["y_um"], columns["x_um"] = columns["y_px0"] * MPP, columns["x_px0"] * MPP
-                measured = MeasuredCells.of(columns, params, IHCParams().ladder_od)
-                counts = count_classes(measured, params, rules)
+                counts = count_classes(measured(cells), params, rules)
                 decision = rules.decide(counts, params.false_stain_ppm)
                 shown.append(f"{100 * counts.stained / counts.n:4.1f} % of {counts.n} {decision.her2_class}")
             print(f"{ground.name:7s} {plant.name:7s} {'told' if told else 'guessed':8s}" + " | ".join(shown),
                   flush=True)  # fmt: skip
+
+
+def mirrored(field: PlantedField, by: int = MIRROR_PX) -> PlantedField:
+    """The field with its own mirror image around it: an edge of white would be glass beside its cells."""
+    rgb = np.ascontiguousarray(np.pad(field.rgb, ((by, by), (by, by), (0, 0)), mode="reflect"))
+    return replace(field, rgb=rgb, origin=(field.origin[0] - by, field.origin[1] - by))
 
 
 def main() -> None:

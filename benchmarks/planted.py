@@ -27,15 +27,19 @@ from scipy.spatial import cKDTree
 from slides import MPP, RGB, SHARED, profile_of
 
 from her2core.analysis.kappa import cohens_kappa
+from her2core.guidelines.rules_ihc import load_rules
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.stain import REFERENCE_DAB
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import Box, StainProfile
+from her2core.scoring.ihc import MeasuredCells, classify
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 UNSTAINED = ("0_aa1d", "0_ccb6")  # cores read as 0: what brown there is, is haze
 FINE = 2  # the truth is drawn at so many times the resolution
 FOUND_UM = 3.0
+RULES = "breast_asco_cap_2018"
+ORDINAL = np.array([0, 1, 2, 2, 3, 0])  # of a `CellClass`; the last, -1, cannot be judged
 Array = NDArray[np.float64]
 
 
@@ -259,6 +263,14 @@ def classes(od: Array, complete: Array, p: ScoreParams) -> NDArray[np.int64]:
     return np.where(some, grade, 0)
 
 
+def measured(cells: np.ndarray) -> MeasuredCells:
+    """Rows of the kernel as scores take them; every cell is tumour."""
+    columns = {name: cells[name] for name in cells.dtype.names}
+    columns["is_tumour"] = np.ones(len(cells), bool)
+    columns["y_um"], columns["x_um"] = columns["y_px0"] * MPP, columns["x_px0"] * MPP
+    return MeasuredCells.of(columns, ScoreParams(), IHCParams().ladder_od)
+
+
 def judge(field: PlantedField) -> dict[str, float]:
     """Agreement of reading and truth in one field; cells whole in it, certain marks."""
     cells, marks, found = read(field)
@@ -271,6 +283,7 @@ def judge(field: PlantedField) -> dict[str, float]:
         float
     )
     read_od = cells["membrane_od_median"].astype(float)
+    read_class = ORDINAL[classify(measured(cells), ScoreParams(), load_rules(RULES))]
     both = (read_od > 0) & (truth_od > 0)
     p = ScoreParams()
     bias = [float((read_c[t, 1] - truth_c[t, 1]).mean()) for t in tenths(truth_c[:, 1]) if t.sum() >= 5]
@@ -285,7 +298,7 @@ def judge(field: PlantedField) -> dict[str, float]:
         else float("nan"),
         "c20_err": float(np.abs(read_c[:, 1] - truth_c[:, 1]).mean()),
         "bias": max(bias, key=abs, default=float("nan")),
-        "kappa": cohens_kappa(classes(read_od, read_c[:, 0], p), classes(truth_od, truth_c[:, 0], p), 4),
+        "kappa": cohens_kappa(read_class, classes(truth_od, truth_c[:, 0], p), 4),
     }
 
 

@@ -107,8 +107,10 @@ def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
         (counts(1000, n1=100), "0", "ultralow"),
         (counts(1000, n1=101), "1+", "low_1plus"),
         (counts(1000, n1=40, n2=40, n2u=21), "1+", "low_1plus"),
-        # 0: ultralow above the false-stain rate of 1 %, null at or below it
-        (counts(1000, n1=11), "0", "ultralow"),
+        # 0: ultralow surely above the false-stain rate of 1 %, null at or below it
+        (counts(1000, n1=17), "0", "ultralow"),
+        (counts(1000, n1=16), "0", "0_unresolved"),  # its 95 % interval reaches from 0.99 to 2.6 %
+        (counts(1000, n1=11), "0", "0_unresolved"),
         (counts(1000, n1=10), "0", "null"),
         (counts(1000), "0", "null"),
         # false stain is faint: one cell of class 2 or higher is stain, whatever a control shows
@@ -120,7 +122,8 @@ def test_an_unknown_rule_set_is_refused_with_the_known_ones() -> None:
         (counts(299), "0", "null"),
         (counts(298), "0", "0_unresolved"),
         (counts(298, n1=2), "0", "0_unresolved"),
-        (counts(298, n1=3), "0", "ultralow"),
+        (counts(298, n1=3), "0", "0_unresolved"),
+        (counts(100, n1=4), "0", "ultralow"),
     ],
 )
 def test_breast(cells: ClassCounts, score: str, her2_class: str) -> None:
@@ -154,7 +157,8 @@ def test_the_false_stain_rate_is_a_parameter() -> None:
     assert rules.decide(counts(1000, n1=1), 0).her2_class == "ultralow"
     assert rules.decide(counts(1000, n1=0), 0).her2_class == "null"
     assert rules.decide(counts(1000, n1=50), 50_000).her2_class == "null"
-    assert rules.decide(counts(1000, n1=51), 50_000).her2_class == "ultralow"
+    assert rules.decide(counts(1000, n1=51), 50_000).her2_class == "0_unresolved"
+    assert rules.decide(counts(1000, n1=70), 50_000).her2_class == "ultralow"
 
 
 @pytest.mark.parametrize(
@@ -381,7 +385,7 @@ def test_the_consensus_keeps_the_cut_offs_and_splits_the_zero() -> None:
         stratum(breast, breast.decide(cells, FALSE_STAIN_PPM).her2_class)
         for cells in (
             counts(1000),
-            counts(1000, n1=11),
+            counts(1000, n1=17),
             counts(1000, n1=100),
             counts(1000, n1=101),
             counts(1000, n2=101),

@@ -271,6 +271,36 @@ def test_a_choice_of_cells_that_decides_nothing_is_not() -> None:
     assert Reason.TUMOUR_CHOICE not in result.reasons
 
 
+@pytest.mark.parametrize(
+    ("tumour", "other", "her2_class", "possible"),
+    [
+        (
+            "1" * 40 + "0" * 960,
+            "1" * 40 + "0" * 960,
+            "0_unresolved",
+            ("0",),
+        ),  # granules, in tumour as elsewhere
+        ("1" * 40 + "0" * 960, "1" * 10 + "0" * 990, "ultralow", ("0",)),
+        ("1" * 40 + "0" * 960, "0" * 10, "ultralow", ("0",)),
+        ("3" + "0" * 999, "1" * 40 + "0" * 960, "ultralow", ("0",)),  # nothing there is of class 3
+        ("3" + "0" * 999, "3" * 10 + "0" * 990, "0_unresolved", ("0",)),
+        ("0" * 1000, "1" * 40 + "0" * 960, "null", ("0",)),
+        ("1" * 200 + "0" * 800, "1" * 150 + "0" * 850, "low_1plus", ("0", "1+")),
+        ("1" * 200 + "0" * 800, "1" * 10 + "0" * 990, "low_1plus", ("1+",)),
+    ],
+)
+def test_other_tissue_is_the_slides_own_negative_control(
+    tumour: str, other: str, her2_class: str, possible: tuple[str, ...]
+) -> None:
+    cells = "x" * len(tumour) + "." * len(other)
+    verdict = scored(tumour + other, cells, "." * len(cells)).verdict
+    assert (verdict.her2_class, verdict.possible_scores) == (her2_class, possible)
+    assert (Reason.FALSE_STAIN in verdict.reasons) == (her2_class == "0_unresolved" or len(possible) > 1)
+    assert (
+        Reason.FALSE_STAIN not in scored(tumour + other, cells).verdict.reasons
+    )  # a person drew what counts
+
+
 def test_a_few_cells_in_nests_are_no_choice() -> None:
     result = scored("3" * 99 + "0" * 4000, "x" * 4099, "x" * 99 + "." * 4000).verdict
     assert Reason.TUMOUR_CHOICE not in result.reasons

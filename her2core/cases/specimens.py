@@ -381,6 +381,7 @@ def _passed_on(outcomes: Sequence[SlideOutcome]) -> set[str]:
         Reason.UNUSUAL_PATTERN,
         Reason.UNCALIBRATED,
         Reason.TUMOUR_CHOICE,
+        Reason.FALSE_STAIN,
     }
     return {r for o in outcomes if o.score for r in o.score.verdict.reasons} - {str(r) for r in anew}
 

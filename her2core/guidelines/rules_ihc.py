@@ -255,7 +255,7 @@ class RuleSet:
         counts
             Evaluable tumour cells by class.
         false_stain_ppm
-            Faint cells a million that a negative control shows: more stained cells than that are stain.
+            Faint cells a million that a negative control shows: what surely exceeds that is stain.
         """
         fired = next((step for step in self.steps if step.holds(counts)), None)
         score = fired.score if fired else "0"
@@ -281,10 +281,13 @@ class RuleSet:
 def _split_zero(counts: ClassCounts, false_stain_ppm: int) -> tuple[str, float | None]:
     """Null, ultralow or unresolved, and for null the stained percentage that is excluded.
 
-    What a negative control shows is faint: a cell of class 2 or higher is never false stain.
+    What a negative control shows is faint: a cell of class 2 or higher is never false stain. Ultralow is a
+    share whose 95 % interval lies above what the control shows, null one that does not exceed it itself.
     """
-    if counts.at_least_2 or 1_000_000 * counts.stained > false_stain_ppm * counts.n:
+    if counts.at_least_2 or 1_000_000 * wilson(counts.stained, counts.n)[0] > false_stain_ppm:
         return "ultralow", None
+    if 1_000_000 * counts.stained > false_stain_ppm * counts.n:
+        return "0_unresolved", None
     for cells, percent in NULL_FLOORS:
         if counts.n >= cells:
             return "null", percent

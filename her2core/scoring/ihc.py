@@ -367,7 +367,8 @@ def judge(
     readable
         False if quality control failed: then nothing is scored.
     others
-        Counts by other choices of cells; their scores are possible too where they hold `full_cells`.
+        Counts by other choices of cells, all cells first; their scores are possible too where they hold
+        `full_cells`. All cells but those counted are the slide's other tissue, its own negative control.
     doubtful
         What the counts may be instead, because the background was guessed.
     """
@@ -388,13 +389,18 @@ def judge(
     chosen = {rules.decide(o, params.false_stain_ppm).score for o in others if o.n >= params.full_cells}
     if chosen - {decision.score}:
         found.add(Reason.TUMOUR_CHOICE)
+    other = _beside(others[0], counts) if others else ClassCounts()
+    cleared = {rules.decide(_without_false_stain(counts, other), params.false_stain_ppm).score}
+    false_zero = decision.her2_class == "ultralow" and not _stained_beyond(counts, other)
+    if false_zero or cleared - {decision.score}:
+        found.add(Reason.FALSE_STAIN)
     if len(scores) > 1:
-        open_scores = _from_to(scores | chosen | set(decision.possible_scores))
+        open_scores = _from_to(scores | chosen | cleared | set(decision.possible_scores))
         return Verdict(None, "indeterminate", _codes(found), open_scores, (), None, *intervals)
     if decision.patterns:
         found.add(Reason.UNUSUAL_PATTERN)
-    sure = all(other.her2_class == decision.her2_class for other in unsure)
-    possible = chosen | set(decision.possible_scores)
+    sure = not false_zero and all(other.her2_class == decision.her2_class for other in unsure)
+    possible = chosen | cleared | set(decision.possible_scores)
     return Verdict(
         decision.score,
         decision.her2_class if sure else "0_unresolved",  # null or ultralow: the only classes of one score
@@ -404,6 +410,28 @@ def judge(
         decision.null_excludes_pct if sure else None,
         *intervals,
     )
+
+
+def _beside(every: ClassCounts, counts: ClassCounts) -> ClassCounts:
+    """Cells of the slide that are not among those counted, by class."""
+    left = {name: getattr(every, name) - getattr(counts, name) for name in ("n0", "n1", "n2", "n2u", "n3")}
+    return ClassCounts(**left)
+
+
+def _stained_beyond(counts: ClassCounts, other: ClassCounts) -> bool:
+    """Whether tumour is surely stained more often than other tissue, faintly or in class 2 and higher.
+
+    Other tissue of a tumour that is 0 has no HER2 on its membranes: what is stained there is false.
+    """
+    pairs = ((counts.stained, other.stained), (counts.at_least_2, other.at_least_2))
+    return not other.n or any(wilson(k, counts.n)[0] > false / other.n for k, false in pairs)
+
+
+def _without_false_stain(counts: ClassCounts, other: ClassCounts) -> ClassCounts:
+    """Counts less the share of faint cells that other tissue has stained."""
+    false = min(counts.n1, counts.n * other.stained // max(other.n, 1))
+    n1 = counts.n1 - false
+    return replace(counts, n0=counts.n0 + false, n1=n1, n1_complete=min(counts.n1_complete, n1))
 
 
 def _from_to(scores: Iterable[str]) -> tuple[str, ...]:
