@@ -234,7 +234,7 @@ def test_other_regions_make_the_next_version(run: Path, own: tuple[Path, str], t
         (
             {"drawn": (feature("Tumor", 0, 100), STROMA)},
             ManifestError,
-            r"of tumour \(Tumor\) \(s1 \d+, s2 \d+, s3 \d+\); expected 200 or more. Draw more",
+            r"of tumour \(Tumor\): \d+ cells \(s1 \d+, s2 \d+, s3 \d+\); expected 200 or more. Draw more",
         ),
         ({"patients": ("p", "p", "p")}, ManifestError, "20 or more cells in regions of .*: 1 patient "),
         ({"drawn": (TUMOUR, feature("Muscle", 900, 1000))}, SlideError, r"classes Muscle: .*roi.exclude"),
