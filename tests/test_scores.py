@@ -539,3 +539,24 @@ def test_slides_merge_in_any_order_to_the_same_row(seed: int) -> None:
     random.Random(seed).shuffle(outcomes)
     assert case_row(score_case(outcomes, PARAMS, BREAST), BREAST) == straight
     assert set(straight) == set(CASES.schema.names)
+
+
+@pytest.mark.parametrize(
+    ("bare_mm2", "stained_mm2", "warned"),
+    [(0.02, 0.19, True), (0.02, 0.21, False), (0.019, 0.1, False), (0.5, 4.9, True), (0.5, 5.0, False)],
+)
+def test_stained_tissue_without_cells_is_named_from_two_hundredths_of_a_mm2_and_more_than_a_tenth(
+    bare_mm2: float, stained_mm2: float, warned: bool
+) -> None:
+    found = cells(*["3"] * 150)
+    verdict = score_slide(found, PARAMS, BREAST, GOOD, 0.25, bare_mm2=(bare_mm2, stained_mm2)).verdict
+    assert (Reason.STAINED_WITHOUT_CELLS in verdict.reasons) == warned
+
+
+def test_a_slides_row_has_the_quantiles_that_its_columns_name() -> None:
+    """A hundred and one cells from 0 to 1: a quantile is its percent."""
+    steps = np.linspace(0, 1, 101)
+    found = cells(*["0"] * 101, membrane_od=steps, completeness=steps)
+    score = score_slide(found, PARAMS, BREAST, GOOD, 0.25)
+    assert score.membrane_od == pytest.approx((0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95), abs=0.006)
+    assert score.completeness_median == pytest.approx(0.5, abs=0.006)
