@@ -208,8 +208,7 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
                 stack.enter_context(workers.watched())
             trouble = _score_all(run, rows, Crews(at_work, run.config.run.slides_in_flight), keep)
             for workers in at_work:
-                if workers.over is None:
-                    workers.client.run(clear_scratch, run.config.run.scratch())
+                workers.tidy(clear_scratch, run.config.run.scratch())
         if publisher is None:
             of = {result.outcome.slide.slide_id: result for result in alone}
             ordered = [of[row.slide_id] for row in rows]

@@ -88,6 +88,17 @@ def _check(
     show_plan(run.rows, run.config, as_json)
 
 
+def _refuse_early(manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str]) -> None:
+    """Refuse what can be refused before a server starts."""
+    from flows.clusters import check_address
+    from her2core.stages.run import open_run
+    from her2core.storage.lease import refuse_if_busy
+
+    check_address(cluster)
+    with warnings_spoken():
+        refuse_if_busy(open_run(manifest, out, config, only).store)
+
+
 def _run(
     manifest: str,
     out: str,
@@ -97,24 +108,19 @@ def _run(
     as_json: bool,
     new_only: bool,
 ) -> None:
-    from flows.clusters import check_address
     from flows.interrupt import ending_quickly, leave
-    from flows.show import row_table, showing_progress
-    from her2core.stages.run import open_run
-    from her2core.storage.lease import refuse_if_busy
-
-    check_address(cluster)
-    with warnings_spoken():
-        run = open_run(manifest, out, config, only)  # what can be refused is refused before a server starts
-        refuse_if_busy(run.store)
-    say("starting Prefect and the Dask workers")
 
     def last_word() -> None:
         errors.print("interrupted; run the same command again to resume")
 
     try:
-        with ending_quickly(INTERRUPTED, last_word), showing_progress(errors, Talk.level):
-            summary = run_cohort(manifest, out, config, cluster, only, new_only)
+        with ending_quickly(INTERRUPTED, last_word):
+            _refuse_early(manifest, out, config, cluster, only)
+            from flows.show import row_table, showing_progress
+
+            say("starting Prefect and the Dask workers")
+            with showing_progress(errors, Talk.level):
+                summary = run_cohort(manifest, out, config, cluster, only, new_only)
     except KeyboardInterrupt:
         last_word()
         leave(INTERRUPTED)

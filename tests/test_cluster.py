@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from importlib.metadata import version
+
 import pytest
 from distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 
 from flows.clusters import open_clusters
 from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
@@ -45,6 +49,29 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("flows.clusters.base.version", lambda name: "9.9")
         with pytest.raises(ClusterError, match=r"and this is 9\.9"):
             check_workers(client, "tcp://there")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (CommClosedError("reset by peer"), None),
+        (ModuleNotFoundError("No module named 'her2core'"), "install her2cohort"),
+        (KeyError("odd"), "odd"),
+    ],
+)
+def test_a_worker_that_dies_while_it_is_asked_is_left_out(answer: Exception, says: str | None) -> None:
+    class Asked:
+        def run(self, *_: object, **__: object) -> dict[str, object]:
+            return {"a": answer, "b": WorkerFacts(version("her2cohort"), GOOD)}
+
+        def nthreads(self) -> dict[str, int]:
+            return {"b": 1}
+
+        def run_on_scheduler(self, *_: object) -> int:
+            return 1
+
+    with nullcontext() if says is None else pytest.raises((ClusterError, KeyError), match=says):
+        check_workers(Asked(), "tcp://there")  # type: ignore[arg-type]
 
 
 def test_several_schedulers_share_a_run_by_one_parameter() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 
 from flows.clusters import SETTINGS
 from her2core.errors import ClusterError
@@ -170,6 +171,25 @@ def test_a_lost_scheduler_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> N
     with workers.watched(), pytest.raises(ClusterError, match="scheduler at tcp://there:8786 is gone"):
         run(workers, ["slow 2", "slow 2"])
     client.close()  # type: ignore[no-untyped-call]
+
+
+def test_a_worker_that_dies_while_it_clears_up_costs_nothing() -> None:
+    """As one that is ended since its task hung, when that was the last of a run."""
+    asked: list[dict[str, object]] = []
+
+    class Dying:
+        status = "running"
+
+        def run(self, function: object, *given: object, **how: object) -> None:
+            asked.append(how)
+            raise CommClosedError("in <TCP (closed) Scheduler Broadcast>: Connection reset by peer")
+
+    workers = Workers(Dying())  # type: ignore[arg-type]
+    workers.tidy(print, "scratch")
+    assert asked == [{"on_error": "ignore"}]
+    workers.stop(RunOverError("interrupted"))
+    workers.tidy(print, "scratch")
+    assert len(asked) == 1
 
 
 def test_a_cluster_without_workers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

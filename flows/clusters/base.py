@@ -103,12 +103,20 @@ def check_workers(client: Client, address: str) -> None:
     ClusterError
         If workers do not have this package, or another version of it.
     """
-    try:
-        found: dict[str, WorkerFacts] = client.run(worker_facts, tuple(WORKER_ENVIRONMENT))
-    except (ImportError, AttributeError) as error:
-        raise ClusterError(
-            f"workers at {address} cannot run {PACKAGE} ({error}); install {PACKAGE} {version(PACKAGE)} there"
-        ) from None
+    answers: dict[str, WorkerFacts | Exception] = client.run(
+        worker_facts, tuple(WORKER_ENVIRONMENT), on_error="return"
+    )
+    found: dict[str, WorkerFacts] = {}
+    for name, answer in answers.items():
+        if isinstance(answer, (ImportError, AttributeError)):
+            raise ClusterError(
+                f"workers at {address} cannot run {PACKAGE} ({answer}); install {PACKAGE} {version(PACKAGE)} "
+                "there"
+            )
+        if isinstance(answer, WorkerFacts):
+            found[name] = answer
+        elif not isinstance(answer, OSError):  # of a worker that died just now
+            raise answer
     for name, facts in found.items():
         if facts.version != version(PACKAGE):
             raise ClusterError(

@@ -181,6 +181,12 @@ class Workers:
             "run the same command again to resume"
         )
 
+    def tidy(self, function: Callable[..., None], *given: object) -> None:
+        """Have every worker clear up; one that dies meanwhile, or a lost scheduler, costs no result."""
+        with suppress(Exception):  # what is left is cleared by the next run
+            if self.over is None:
+                self.client.run(function, *given, on_error="ignore")
+
     # turns
 
     def submit(self, function: Callable[[Any], Any], item: Any, key: str, arrivals: Any) -> Future[Any]:
