@@ -47,7 +47,7 @@ function bars(name, { title, note, key, terms, always = [] }) {
         type: 'bar', orientation: 'h', y, x: all.map(n), customdata: all.map((term) => term.key),
         marker: { color: all.map((term) => term.colour), opacity: all.map(dim), line: { color: EDGE, width: 1 } },
         text: all.map((term) => `${whole.format(n(term))}  (${percent(n(term), state.specimens.length)})`), textposition: 'outside',
-        cliponaxis: false, hovertemplate: '%{y}: %{x} specimens<extra></extra>',
+        cliponaxis: false, hovertemplate: '%{y}<br>specimens: %{x}<extra></extra>',
       }];
       if (state.markedSpecimens.size) {
         traces.push({
@@ -98,7 +98,7 @@ function cloud(body, made, { rows, x, y, group, terms, xaxis, yaxis, shapes = []
     traces.push({
       type: 'heatmap', x: middles(left, xaxis.log), y: middles(top, yaxis.log), z: z.map((row) => row.map((n) => (n ? Math.sqrt(n) : null))), text: z,
       hoverongaps: false, showscale: false, zmin: 0, colorscale: [[0, '#e3edf5'], [0.3, '#9dbdd6'], [0.6, '#4a7fa8'], [1, '#0f2f4a']],
-      hovertemplate: '%{text} slides<extra></extra>',
+      hovertemplate: 'slides: %{text}<extra></extra>',
     });
   } else {
     for (const term of present(terms, Object.fromEntries(known.map((i) => [i, group(i)])), known)) {
@@ -172,7 +172,7 @@ function makeFigures() {
       const traces = present(words.scores, slides.score, rows).map((term) => {
         const counts = new Array(BINS).fill(0);
         for (const i of rows) if ((slides.score[i] ?? NONE) === term.key) counts[Math.min(BINS - 1, Math.floor(slides[level][i] / step))] += 1;
-        return { type: 'bar', name: plain(term.words), x, y: counts, width: step, marker: { color: term.colour, line: { color: EDGE, width: 0.7 } }, hovertemplate: `%{y} slides around %{x:.3g}<extra>${plain(term.words)}</extra>` };
+        return { type: 'bar', name: plain(term.words), x, y: counts, width: step, marker: { color: term.colour, line: { color: EDGE, width: 0.7 } }, hovertemplate: `slides around %{x:.3g}: %{y}<extra>${plain(term.words)}</extra>` };
       });
       return plot(body, made, traces, {
         barmode: 'stack', bargap: 0, showlegend: true, legend: { orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0, font: { size: 11 } }, margin: { l: 10, r: 16, t: 28, b: 40 },
@@ -246,7 +246,7 @@ function makeFigures() {
       return plot(body, made, [{
         type: 'heatmap', x: steps, y: readers.map((one) => plain(one)), z, xgap: 3, ygap: 3, showscale: false,
         colorscale: [[0, '#f4f6f8'], [0.001, '#dbe8f2'], [1, '#24587f']], customdata: readers.map((reader) => steps.map((machine) => `${reader} → ${machine}`)),
-        text: z.map((row) => row.map((n) => (n ? whole.format(n) : ''))), texttemplate: '%{text}', hovertemplate: 'reader %{y}, machine %{x}: %{z} slides<extra></extra>',
+        text: z.map((row) => row.map((n) => (n ? whole.format(n) : ''))), texttemplate: '%{text}', hovertemplate: 'reader %{y}, machine %{x}<br>slides: %{z}<extra></extra>',
       }], {
         height: 90 + 46 * readers.length, margin: { l: 10, r: 10, t: 8, b: 40 },
         xaxis: { title: { text: 'machine' }, fixedrange: true, type: 'category', showgrid: false }, yaxis: { title: { text: 'reader' }, ticksuffix: ' ', fixedrange: true, type: 'category', showgrid: false },

@@ -84,7 +84,7 @@ function measures() {
       const counts = new Array(31).fill(0);
       for (const value of values) counts[Math.min(30, Math.floor(((value + reach) / (2 * reach)) * 31))] += 1;
       const step = (2 * reach) / 31;
-      return plot(body, made, [{ type: 'bar', x: counts.map((_, k) => -reach + (k + 0.5) * step), y: counts, width: step, marker: { color: '#24587f' }, hovertemplate: '%{y} slides around %{x:.3g}<extra></extra>' }], {
+      return plot(body, made, [{ type: 'bar', x: counts.map((_, k) => -reach + (k + 0.5) * step), y: counts, width: step, marker: { color: '#24587f' }, hovertemplate: 'slides around %{x:.3g}: %{y}<extra></extra>' }], {
         bargap: 0, height: 280, xaxis: { title: { text: plain(`${measure.words}, after less before`) } }, yaxis: { title: { text: 'slides' }, dtick: Math.max(...counts) < 6 ? 1 : undefined },
       });
     },
