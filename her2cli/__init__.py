@@ -61,6 +61,7 @@ from her2cli.common import (
     Talk,
     app,
     complain,
+    terminated_in_order,
 )
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
 from her2core.text import cleaned, cut
@@ -78,7 +79,8 @@ def main() -> None:
     logging.getLogger("her2core").addHandler(logging.NullHandler())
     Talk.level = logging.INFO
     try:
-        app()
+        with terminated_in_order():
+            app()
     except (ConfigError, ManifestError, SlideError) as error:
         _fail(error, BAD_INPUT)
     except (StoreError, ClusterError, ServerError) as error:

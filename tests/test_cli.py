@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -511,6 +513,24 @@ def test_where_a_verb_writes_or_looks_is_asked_for_before_it_begins(
     assert said.startswith("error s3://b")
     assert " at http://127.0.0.1:9 cannot be used: tried to " in said
     assert said.count("\n") == 1
+
+
+def test_sigterm_ends_a_verb_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    tidied = []
+
+    def export() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        finally:
+            tidied.append(signal.getsignal(signal.SIGTERM))
+
+    monkeypatch.setattr(cli, "app", export)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main()
+    assert tidied == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_help_tells_exit_codes_and_completion() -> None:
