@@ -217,6 +217,26 @@ def test_an_address_opens_the_slide_that_it_names(page: Any) -> None:
     page.execute_script("document.getElementById('card').close()")
 
 
+def test_one_slide_alone_is_counted_in_the_singular_and_its_axes_begin_at_zero(page: Any) -> None:
+    page.execute_script(
+        "const input = document.getElementById('search'); input.value = 's05';"
+        "input.dispatchEvent(new Event('input'))"
+    )
+    _until(lambda: page.execute_script("return her2report.state.slides.length") == 1)
+    texts = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)"
+    assert page.execute_script(texts, "#tiles .tile")[0] == "1specimen of 1 patient"
+    page.execute_script("her2report.drawAll()")
+    assert page.execute_script(texts, ".funnel b")[0] == "1 slide · 1 specimen · 1 patient"
+    low = (
+        "const {xaxis, yaxis} = document.querySelector('#fig-heterogeneity .plot')._fullLayout;"
+        "return [xaxis.range[0], yaxis.range[0]]"
+    )
+    _until(lambda: page.execute_script(low) == [0, 0])
+    note = page.execute_script(texts, "#fig-coverage .note")[0]
+    assert "outcome" in note
+    assert "--rna" in note
+
+
 def test_it_prints_on_paper_and_comes_back(page: Any) -> None:
     wide = "return document.querySelector('#fig-heterogeneity .plot svg').getBoundingClientRect().width"
     before = page.execute_script(wide)

@@ -50,7 +50,7 @@ function card(s) {
 function makeCards() {
   figure('cases', {
     title: 'Every specimen', long: true,
-    note: () => `Those that a person should look at first. ${report.run.n_full} of ${plural(nSlides, 'slide')} have their pictures in this page at full size; others lie in the run’s folder pictures.`,
+    note: () => `Those that a person should look at first. ${report.run.n_full} of ${plural(nSlides, 'slide')} have their pictures in this page at full size${report.run.n_full < nSlides ? '; others lie in the run’s folder pictures' : ''}.`,
     draw(body, made) {
       const all = state.specimens.filter((s) => specimens.review[s]).concat(state.specimens.filter((s) => !specimens.review[s]));
       if (!all.length) return empty(body, 'No specimen here.');

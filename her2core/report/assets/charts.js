@@ -114,10 +114,13 @@ function cloud(body, made, { rows, x, y, group, terms, xaxis, yaxis, shapes = []
   return plot(body, made, traces, {
     height: 360, showlegend: known.length <= MOST_POINTS, shapes, annotations,
     legend: { orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0, font: { size: 11 } }, margin: { l: 10, r: 16, t: 30, b: 40 },
-    xaxis: { title: { text: plain(xaxis.words) }, type: xaxis.log ? 'log' : 'linear', ...xaxis.more },
-    yaxis: { title: { text: plain(yaxis.words) }, type: yaxis.log ? 'log' : 'linear', ...yaxis.more },
+    xaxis: { title: { text: plain(xaxis.words) }, type: xaxis.log ? 'log' : 'linear', ...alone(xaxis, known.map(x)), ...xaxis.more },
+    yaxis: { title: { text: plain(yaxis.words) }, type: yaxis.log ? 'log' : 'linear', ...alone(yaxis, known.map(y)), ...yaxis.more },
   }, (point) => Number.isInteger(point.customdata) && openCard(slides.specimen_row[point.customdata], point.customdata));
 }
+
+// A single value would stand in the middle of an axis that also has what no measure can be.
+const alone = (axis, values) => (!axis.log && new Set(values).size < 2 ? { rangemode: 'tozero' } : {});
 
 function makeFigures() {
   figure('funnel', {
@@ -128,7 +131,7 @@ function makeFigures() {
         el('span', {}, stage),
         el('button', { type: 'button', class: 'bar', style: { padding: 0, border: 0 }, title: `slides that came to “${stage}” and no further`, onclick: () => toggle('stage', stage) },
           el('i', { style: { width: `${(100 * n) / Math.max(1, state.slides.length)}%` } }),
-          el('b', {}, whole.format(n), el('small', {}, ` slides · ${plural(ofSpecimens, 'specimen')} · ${plural(patients, 'patient')}`))),
+          el('b', {}, whole.format(n), el('small', {}, ` ${n === 1 ? 'slide' : 'slides'} · ${plural(ofSpecimens, 'specimen')} · ${plural(patients, 'patient')}`))),
         el('span', { class: 'what' }, meaning)))));
     },
   });
@@ -200,7 +203,7 @@ function makeFigures() {
 
   figure('coverage', {
     title: 'Which specimens have what', long: true,
-    note: () => `Rows are combinations, the commonest first; a click filters. ${MISSING}`,
+    note: () => `Rows are combinations, the commonest first; a click filters. ${absent()}`,
     data: () => [[...words.coverage, 'specimens'], combinations().map(([bits, n]) => [...words.coverage.map((_, at) => Boolean(bits & (1 << at))), n])],
     draw: drawCoverage,
   });
@@ -264,7 +267,11 @@ function makeFigures() {
   drawBatches();
 }
 
-const MISSING = 'Outcome and RNA are no part of a run’s tables.';
+// What a run's tables do not hold, where no table beside them was named.
+function absent() {
+  const none = [['outcome', '--clinical'], ['RNA', '--rna']].filter(([item]) => !words.coverage.includes(item));
+  return none.map(([item, option]) => `Who has ${item} is shown with her2 report ${option} TABLE.`).join(' ');
+}
 
 function ranged(values, low, high) {
   const known = values.filter((value) => value > 0);

@@ -16,7 +16,7 @@ function tiles() {
   const tile = (n, text, colour) => el('div', { class: 'tile' }, el('b', {}, whole.format(n)),
     el('span', {}, `${text} (${percent(n, some.length)})`), el('i', { style: { background: colour } }));
   byId('tiles').replaceChildren(
-    el('div', { class: 'tile' }, el('b', {}, whole.format(some.length)), el('span', {}, `specimens of ${plural(new Set(some.map((s) => specimens.patient_id[s] ?? specimens.case_id[s])).size, 'patient')}`)),
+    el('div', { class: 'tile' }, el('b', {}, whole.format(some.length)), el('span', {}, `${some.length === 1 ? 'specimen' : 'specimens'} of ${plural(new Set(some.map((s) => specimens.patient_id[s] ?? specimens.case_id[s])).size, 'patient')}`)),
     tile(count((s) => specimens.her2_status[s] === 'Positive'), 'positive', colourOf(words.classes, 'pos_IHC3')),
     tile(count(isLow), 'low', colourOf(words.classes, 'low_1plus')),
     tile(count((s) => specimens.her2_class[s] === 'ultralow'), 'ultralow', colourOf(words.classes, 'ultralow')),
