@@ -31,13 +31,15 @@ def run_cohort(
     from flows.environment import prepare_environment
 
     prepare_environment()
-    from flows.cohort import cohort, stand_in
     from flows.server import prefect_server
-    from her2core.config import load_config
 
-    if load_config(config).run.pseudonyms:  # a flow's arguments stand in Prefect's database
-        manifest, out, config = stand_in(manifest), stand_in(out), config and stand_in(config)
-    with prefect_server():
+    with prefect_server() as wait_for_it:
+        from flows.cohort import cohort, stand_in  # while the server starts
+        from her2core.config import load_config
+
+        if load_config(config).run.pseudonyms:  # a flow's arguments stand in Prefect's database
+            manifest, out, config = stand_in(manifest), stand_in(out), config and stand_in(config)
+        wait_for_it()
         state: Any = cohort(
             manifest=manifest,
             out=out,

@@ -26,6 +26,7 @@ from prefect.utilities.annotations import quote
 
 from flows import artifacts
 from flows.clusters import open_clusters
+from flows.clusters.local import useful_workers
 from flows.interrupt import rearm
 from flows.memory import give_memory_back
 from flows.metrics import observed
@@ -199,10 +200,11 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
                 rows.append(row)
             else:
                 keep(found)
+        count = run.config.run.workers or useful_workers(rows)
         if cluster == "local":
             _compile(rows, run.config.run.workers)
         with ExitStack() as stack:
-            for chosen in open_clusters(cluster, run.config.run.workers):
+            for chosen in open_clusters(cluster, count):
                 workers = Workers(stack.enter_context(chosen.connect()), chosen.title)
                 at_work.append(workers)
                 stack.enter_context(workers.watched())

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,8 +30,13 @@ DATABASE_BYTES = 10 * 2**20
 
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
+def prefect_server() -> Iterator[Callable[[], None]]:
     """Let Prefect use the named server, after asking it whether it is there, or an embedded one.
+
+    Yields
+    ------
+    callable
+        Waits until the server answers: an embedded one takes seconds to start, in which others can begin.
 
     Raises
     ------
@@ -44,10 +49,10 @@ def prefect_server() -> Iterator[None]:
     try:
         if get_current_settings().api.url is not None:
             check_server()
-            yield
+            yield _there
         else:
-            with _embedded() as address, temporary_settings({PREFECT_API_URL: address}):
-                yield
+            with _embedded() as (address, wait), temporary_settings({PREFECT_API_URL: address}):
+                yield wait
     except httpx.HTTPError as error:
         raise ServerError(
             f"the Prefect server does not answer any more ({type(error).__name__}); what was scored is kept: "
@@ -55,8 +60,13 @@ def prefect_server() -> Iterator[None]:
         ) from error
 
 
+def _there() -> None:
+    """A server that was asked needs no waiting for."""
+
+
 @contextmanager
-def _embedded() -> Iterator[str]:
+def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A server that starts: its address, and what waits for it."""
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -81,14 +91,17 @@ def _embedded() -> Iterator[str]:
         ) as process,
     ):
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-        try:
-            patience_s = settings.server.ephemeral.startup_timeout_seconds
-            if not _answers(address, process, time.monotonic() + patience_s):
+        deadline = time.monotonic() + settings.server.ephemeral.startup_timeout_seconds
+
+        def wait() -> None:
+            if not _answers(address, process, deadline):
                 said.seek(0)
                 last = said.read().decode(errors="replace").strip().splitlines()[-1:]
                 why = " ".join(last) or "it printed nothing"
                 raise ServerError(not_started(why, settings.home, ended=process.poll() is not None))
-            yield address
+
+        try:
+            yield address, wait
         finally:
             process.stdin.close()  # type: ignore[union-attr]  # it is a pipe; the server ends with it
             try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
@@ -11,7 +13,9 @@ from distributed.comm.core import CommClosedError
 
 from flows.clusters import open_clusters
 from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
+from flows.clusters.local import WORKER_BYTES, useful_workers
 from her2core.errors import ClusterError, ConfigError
+from her2core.records import Assay, SlideRow
 from her2core.stages.workers import WorkerFacts
 
 GOOD = {name: str(value) for name, value in WORKER_ENVIRONMENT.items()}
@@ -82,3 +86,23 @@ def test_several_schedulers_share_a_run_by_one_parameter() -> None:
             open_clusters(wrong)
     with pytest.raises(ConfigError, match="expected local"):
         open_clusters("tcp://a:8786,tcp://b")
+
+
+def test_a_small_slide_starts_no_worker_that_would_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+    def rows(*names: str, exclude: str | None = None) -> list[SlideRow]:
+        return [SlideRow(name, "c", str(tmp_path / name), Assay.IHC, exclude=exclude) for name in names]
+
+    for name, size in (("a.tif", 1000), ("b.SVS", 3 * WORKER_BYTES + 1), ("c.mrxs", 1000)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    assert useful_workers(rows("a.tif")) == 1
+    assert useful_workers(rows("a.tif", "a.tif")) == 2
+    assert useful_workers(rows("b.SVS")) == 4
+    assert useful_workers(rows(*(["b.SVS"] * 9))) == 8
+    assert useful_workers(rows("a.tif", "c.mrxs")) is None  # its pixels lie in other files
+    assert useful_workers(rows("a.tif", "gone.tif")) is None
+    assert useful_workers(rows("c.mrxs", exclude="broken") + rows("a.tif")) == 1

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.resource_tracker import ensure_running
@@ -17,8 +17,14 @@ from distributed import Client, LocalCluster
 
 from flows.clusters.base import SETTINGS, quieten
 from her2core.errors import ClusterError, Her2Error
+from her2core.records import SlideRow
 from her2core.storage.temporary import full, temporary_place
 from her2core.text import cleaned
+
+WORKER_BYTES = 2**20
+"""Bytes of a slide that are work for as long as another worker takes to start. Ours: some 5 megapixels."""
+ONE_FILE = (".svs", ".ndpi", ".tif", ".tiff")
+"""Endings of slides whose size is that of their file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,21 @@ class LocalMachine:
 
     def check(self) -> None:
         """A machine always has workers."""
+
+
+def useful_workers(rows: Sequence[SlideRow]) -> int | None:
+    """Local workers that could all have something to do; None: as many as there are processors.
+
+    A worker takes seconds to start, which one small slide does not need of several.
+    """
+    size, slides = 0, [row for row in rows if not row.exclude]
+    for row in slides:
+        path = Path(row.uri.removeprefix("file://"))
+        if path.suffix.lower() not in ONE_FILE or not path.is_file():
+            return None  # a remote one, or one of several files: its size is not known
+        size += path.stat().st_size
+    most = max(len(slides), -(-size // WORKER_BYTES), 1)
+    return min(most, os.cpu_count() or 1)
 
 
 def not_started(error: BaseException) -> Her2Error:
