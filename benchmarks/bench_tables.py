@@ -79,6 +79,7 @@ def publish(folder: Path, count: int) -> dict[str, float]:
     from her2core.report.build import write_report
 
     seconds, peak = time.perf_counter() - begun, peak_mib()
+    del publisher
     begun = time.perf_counter()
     write_report(store, summary.run_id)
     return {

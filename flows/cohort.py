@@ -216,7 +216,9 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
             ordered = [of[row.slide_id] for row in rows]
             return ending(replace(preview(run, ordered), trouble=str(trouble or "")), run.hide)
         lease.check()
-        summary = _reported(run, _publish(run, publisher, trouble))
+        summary = _publish(run, publisher, trouble)
+        del publisher, keep  # what is known of thousands of slides makes room for the report
+        summary = _reported(run, summary)
     artifacts.show_cohort(run, summary)
     return ending(summary, run.hide)
 

@@ -31,7 +31,9 @@ from her2core.stages.run import Run
 from her2core.stages.unchanged import divide, input_of
 from her2core.storage.lease import held
 from her2core.storage.store import Store
+from tests.conftest import Bucket
 from tests.test_lake import _outcome, written
+from tests.tools.faultproxy import FaultProxy
 
 METRICS = ("shannon_entropy", "simpson_index")
 
@@ -237,6 +239,29 @@ def test_two_new_slides_in_fifty_touch_their_cases_alone(scored: Store) -> None:
     assert (last["n_slides"], last["n_cells"]) == (52, 52 * 3)
     assert {entry["slide_id"] for entry in json.loads(last["inputs"])} == {r.slide_id for r in [*FIFTY, *NEW]}
     assert divide(made("r3", scored, [*FIFTY, *NEW])).is_idle
+
+
+def test_two_new_slides_in_fifty_cost_no_request_for_the_others(
+    once: Path, faulty_s3: tuple[Bucket, FaultProxy]
+) -> None:
+    """Every request for tables and records, Delta Lake's included."""
+    bucket, proxy = faulty_s3
+    store = Store(bucket.uri)
+    store.write_many({str(p.relative_to(once)): p.read_bytes() for p in once.rglob("*") if p.is_file()})
+    run = made("r2", store, [*FIFTY, *NEW])
+    proxy.asked.clear()
+    division = divide(run)
+    publisher = Publisher(run, None, division)
+    publisher.begin()
+    for row in [*(row for row, _ in division.beside), *division.work]:
+        publisher.add(result(store, row))
+    publisher.finish()
+    looked = {path for _, path in proxy.asked}
+    left_alone = {f"/ks{number:02d}." for number in range(50)} - {"/ks06.", "/ks07."}
+    assert {"/kt1.", "/ks06."} <= {f"/{path.rpartition('/')[2].split('.')[0]}." for path in looked}
+    assert not {key for key in left_alone if any(key in path for path in looked)}
+    assert len({path for path in looked if path.endswith(".parquet")}) <= 22
+    assert proxy.asked.total() < 800  # 680, of them 42 PUT; most are of the tables' logs
 
 
 def test_what_changed_is_worked_on_again(scored: Store) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 ERRORS = {"unavailable": (503, "SlowDown"), "forbidden": (403, "AccessDenied")}
 ERROR_BODY = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
@@ -40,12 +40,21 @@ class Fault:
 
 
 class FaultProxy:
-    """Context manager; ``faults`` may be changed while it runs, ``hits`` counts what was injected."""
+    """Context manager; ``faults`` may be changed while it runs.
+
+    Attributes
+    ----------
+    hits
+        Counts what was injected.
+    asked
+        Counts requests by method and path.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.faults: list[Fault] = []
         self.hits: Counter[str] = Counter()
+        self.asked: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -66,6 +75,7 @@ class FaultProxy:
 
     def _pick(self, method: str, path: str) -> str | None:
         with self._lock:
+            self.asked[method, unquote(path)] += 1
             for fault in self.faults:
                 if fault.times > 0 and fault.method == method and re.search(fault.path, path):
                     fault.times -= 1
