@@ -20,7 +20,7 @@ help:
 	@echo "make quick   run those that compile no kernel and start no server"
 	@echo "make coverage  run the quick tests and print the share of lines and branches that they reach"
 	@echo "make smoke   run every benchmark once, as small as it gets"
-	@echo "make tools   install Helm and the Dask operator, for the tests of deploy/helm"
+	@echo "make tools   install Helm, the Dask operator and DuckDB with its reader of Delta tables, for tests"
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make docs    write the pages that come from the code"

