@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -82,3 +83,15 @@ def test_a_band_is_passed_on_before_the_last_is_read() -> None:
     passed = with_strong_neighbours(bands(), IHCParams(), MPP)
     next(passed)
     assert len(read) < 4
+
+
+@pytest.mark.parametrize(
+    ("apart_um", "contour", "fraction"), [(17.9, 0.51, 1.0), (18.1, 0.51, 0.0), (17.9, 0.49, 0.0)]
+)
+def test_a_strong_neighbour_lies_within_18_um_and_has_half_a_strong_contour(
+    apart_um: float, contour: float, fraction: float
+) -> None:
+    strong = np.array([0.0, contour], np.float32)
+    two = pa.table({"y_px0": [0.0, apart_um / MPP], "x_px0": [0.0, 0.0], "completeness_06": strong})
+    found = pa.concat_tables(with_strong_neighbours([two], IHCParams(), MPP))
+    assert found[COLUMN].to_pylist() == [fraction, 0.0]
