@@ -56,7 +56,8 @@ APPLICATION = "her2cohort"
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a request is repeated, beside what Delta Lake's client repeats itself. Ours."""
 _BROKEN_OFF = re.compile(
-    "interacting with object store|Generic S3 error|Json error|Parquet error|EOF|unexpected end",
+    "interacting with object store|Generic S3 error|Json error|Parquet error|EOF|unexpected end"
+    "|No table metadata or protocol",
     re.IGNORECASE,
 )
 """What Delta Lake's errors say that are of its store, or of a file that may have come cut short."""
