@@ -220,3 +220,11 @@ def test_weights_are_those_of_the_least_penalised_loss() -> None:
 
     least = minimize(loss, np.zeros(3), tol=1e-10).x
     assert [model.bias, *model.weights] == pytest.approx(least.tolist(), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tumour", "other", "missing"), [(19, 300, "of tumour"), (300, 19, "of other tissue")]
+)
+def test_a_kind_that_no_slide_has_20_cells_of_is_named(tumour: int, other: int, missing: str) -> None:
+    with pytest.raises(ValueError, match=f"20 or more cells {missing}"):
+        fit_model([drawn(tumour, other)], ("density", "contrast"), "m", 1, "here")
