@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from her2core.columns import NucleusFlag
 from her2core.kernels import stain
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ish.dish import REFERENCE_COUNTERSTAIN, REFERENCE_RED, estimate_dish
 from her2core.kernels.ish.kernel import ISHKernel
 from her2core.kernels.stain import VectorRules, angle_deg, estimate_vectors, reference_stain, unit
 from her2core.params import IHCParams, ISHParams
-from her2core.records import Fluorescence
+from her2core.records import Box, Fluorescence
 
 I0 = (243.0, 242.0, 240.0)
 FISH = Fluorescence(("DAPI", "HER2"), (100.0, 100.0), (10.0, 10.0), dapi_low=100.0, dapi_high=1000.0)
@@ -148,3 +149,19 @@ def test_colours_are_known_from_200_pixels_of_counterstain_and_50_of_red(
 ) -> None:
     found = estimate_dish(dish(CH, CR, n, reds), I0, 0.5).fallback or ""
     assert found == (f"{missing}: too few pixels of it" if missing else "")
+
+
+@pytest.mark.parametrize(("gap_px", "cut"), [(2, True), (4, False)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_nucleus_within_a_micrometre_of_the_far_edges_is_cut(gap_px: int, cut: bool, axis: int) -> None:
+    """A disc of 20 px; pixels of 0.25 µm, and the outline is known to a bin of two."""
+    edge, centre = 240, [120, 120]
+    centre[axis] = edge - 1 - gap_px - 20
+    y, x = np.mgrid[:edge, :edge]
+    pixels = np.full((edge, edge, 2), 100, np.uint16)
+    pixels[np.hypot(y - centre[0], x - centre[1]) <= 20, 0] = 1000
+    kernel = ISHKernel(ISHParams(), FISH, 0.25, extent=(edge, edge))
+    by = kernel.halo_px
+    around = np.pad(pixels, ((by, by), (by, by), (0, 0)))
+    nuclei, _ = kernel(around, (-by, -by), Box(0, 0, edge, edge))
+    assert [bool(flags & NucleusFlag.TRUNCATED) for flags in nuclei["flags"]] == [cut]
