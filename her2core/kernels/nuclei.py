@@ -41,7 +41,7 @@ class Nuclei(NamedTuple):
 
     @classmethod
     def at(cls, y: NDArray[np.int32], x: NDArray[np.int32]) -> Nuclei:
-        """Centres that have no outline yet."""
+        """Centres ``(n,)`` that have no outline yet."""
         n = len(y)
         return cls(y, x, np.zeros((n, N_RAYS), np.int32), np.zeros(n, np.int32), np.zeros(n, np.bool_))
 
@@ -54,7 +54,7 @@ class Nuclei(NamedTuple):
         return np.searchsorted(self.y // STRIP, np.arange(-(-height // STRIP) + 1))
 
     def where(self, keep: NDArray[Any]) -> Nuclei:
-        """Those that ``keep`` marks or lists."""
+        """Those that ``keep`` marks, bool ``(n,)``, or lists."""
         return Nuclei(*(column[keep] for column in self))
 
     def joined(self, other: Nuclei) -> Nuclei:
@@ -62,7 +62,7 @@ class Nuclei(NamedTuple):
         return Nuclei(*(np.concatenate(columns) for columns in zip(self, other, strict=True)))
 
     def improve(self, rows: NDArray[np.intp], other: Nuclei) -> None:
-        """Put ``other`` in place of ``rows`` where its score is higher."""
+        """Put ``other`` in place of ``rows`` (m,) where its score is higher."""
         better = np.flatnonzero(other.score > self.score[rows])
         for column, others in zip(self, other, strict=True):
             column[rows[better]] = others[better]

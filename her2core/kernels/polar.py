@@ -193,7 +193,7 @@ def centroid(path: NDArray[np.int32], inset: float, ray_index: RayIndex) -> tupl
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def elongation(path: NDArray[np.int32], ray_index: RayIndex) -> float:
-    """Axis ratio of the ellipse with the outline's second moments; 1 for a circle."""
+    """Axis ratio of the ellipse with the second moments of ``path`` (ray,), pixels; 1 for a circle."""
     dy, dx, _ = centroid(path, 0.5, ray_index)
     yy = 0.0
     xx = 0.0

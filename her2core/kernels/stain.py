@@ -277,7 +277,7 @@ def _notes(name: str, found: Floats | None, reference: Floats, missing: str, rul
 
 
 def otsu(histogram: npt.NDArray[np.int64]) -> int:
-    """Otsu's threshold of an integer histogram: bins above the returned index are the upper class."""
+    """Otsu's threshold of a histogram (bin,): bins above the returned index are the upper class."""
     counts = histogram.astype(np.float64)
     bins = np.arange(len(counts), dtype=np.float64)
     below, mass = np.cumsum(counts), np.cumsum(counts * bins)

@@ -46,7 +46,7 @@ class Slopes(NamedTuple):
     bends: tuple[tuple[float, float], ...] = ()  # (distance in um, change of slope)
 
     def at(self, um: NDArray[Any]) -> NDArray[Any]:
-        """Log-odds at distances ``um``."""
+        """Log-odds at distances ``um``, of any shape, in the same shape; float64."""
         total = self.first * um
         for where, change in self.bends:
             total = total + change * np.maximum(um - where, 0.0)

@@ -83,7 +83,7 @@ class Outlines(NamedTuple):
     evaluable: NDArray[np.bool_]
 
     def where(self, rows: NDArray[Any]) -> Outlines:
-        """Those that ``rows`` marks or lists."""
+        """Those that ``rows`` marks, bool ``(n,)``, or lists."""
         return Outlines(*(column[rows] for column in self))
 
 

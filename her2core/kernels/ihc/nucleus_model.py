@@ -72,7 +72,8 @@ def judge(
 ) -> None:
     """Replace every outline's score by its `evidence`, in 1/256; `NONE` where the score is below ``least``.
 
-    ``stains`` is a sheet of `Planes.stains`, ``stride`` its width. ``order`` lists the outlines in any order.
+    ``stains`` is a sheet of `Planes.stains`, ``stride`` its width. ``order`` lists the
+    outlines in any order, int64 ``(n,)``.
     """
     for i in order:
         if found.score[i] < least:
@@ -120,7 +121,7 @@ def evidence(
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def inside(stains: Sheet, centre: int, path: NDArray[np.int32], every: int) -> tuple[float, float]:
-    """Mean grey of hematoxylin and of DAB inside the outline, by area; one ray in ``every``."""
+    """Mean grey of both stains inside the outline ``path`` (ray,), by area; one ray in ``every``."""
     total = np.uint64(0)
     area = 0
     for a in range(0, N_RAYS, every):
@@ -135,7 +136,7 @@ def inside(stains: Sheet, centre: int, path: NDArray[np.int32], every: int) -> t
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def around(stains: Sheet, centre: int, path: NDArray[np.int32], rim: int, every: int) -> tuple[float, float]:
-    """Mean grey of hematoxylin and of DAB in the ``rim`` pixels around the outline; one ray in ``every``."""
+    """Mean grey of both stains in ``rim`` pixels around the outline ``path`` (ray,); one ray in ``every``."""
     total = np.uint64(0)
     for a in range(0, N_RAYS, every):
         for r in range(path[a], path[a] + rim):
@@ -153,7 +154,7 @@ def _apart(stains: int) -> np.uint64:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def rim_spread(stains: Sheet, centre: int, path: NDArray[np.int32], rim: int) -> float:
-    """Standard deviation of hematoxylin's grey in the ``rim`` pixels beyond the edge."""
+    """Standard deviation of hematoxylin's grey in the ``rim`` pixels beyond the edge ``path`` (ray,)."""
     total = 0
     square = 0
     for a in range(N_RAYS):

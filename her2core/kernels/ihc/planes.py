@@ -90,9 +90,9 @@ class Smoothing(NamedTuple):
 def fill_planes(
     rgb: NDArray[np.uint8], packed: NDArray[np.int32], smoothing: Smoothing, planes: Planes
 ) -> None:
-    """Fill `Planes` from uint8 ``rgb``, of their own size or less than a pixel of the nuclear image larger.
+    """Fill `Planes` from ``rgb`` (h, w, 3), as large or less than a pixel of the nuclear image larger.
 
-    Band by band: what has been unmixed is smoothed while it is in the cache.
+    ``packed`` is `Stains.packed`. Band by band: what has been unmixed is smoothed while it is in the cache.
     """
     h, w = planes.nuclear.shape
     factor = len(planes.raw) // h

@@ -109,7 +109,8 @@ def judge_pockets(
 ) -> None:
     """Replace every outline's score by its evidence, in 1/256; `NONE` where the score is below ``least``.
 
-    ``stains`` is a sheet of `Planes.stains`, ``stride`` its width; ``clear`` the hematoxylin grey of glass.
+    ``stains`` is a sheet of `Planes.stains`, ``stride`` its width; ``order`` lists the outlines in any
+    order, int64 ``(n,)``; ``clear`` is the hematoxylin grey of glass.
     """
     height = np.empty(N_RAYS)
     weights = (rule.closed, rule.height, rule.size, rule.rough, rule.tissue)

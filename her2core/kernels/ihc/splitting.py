@@ -77,7 +77,7 @@ class Shape(NamedTuple):
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def shape(path: NDArray[np.int32], ray_index: RayIndex) -> Shape:
-    """Shape of an outline, as sectors around its centre."""
+    """Shape of an outline ``path`` (ray,), pixels, as sectors around its centre."""
     area = sy = sx = yy = xx = yx = 0.0
     radii = missing = 0.0
     turn = 2.0 * np.pi * CHORD / N_RAYS

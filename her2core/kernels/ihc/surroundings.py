@@ -57,7 +57,7 @@ def surroundings_rule(um: float, last: int) -> SurroundingsRule:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def texture(stains: Sheet, at: int, path: NDArray[np.int32]) -> float:
-    """Standard deviation of hematoxylin's grey inside the outline, by area."""
+    """Standard deviation of hematoxylin's grey inside the outline ``path`` (ray,), by area."""
     total = 0
     square = 0
     area = 0
@@ -76,7 +76,7 @@ def texture(stains: Sheet, at: int, path: NDArray[np.int32]) -> float:
 def clear_fraction(
     stains: Sheet, at: int, path: NDArray[np.int32], band: tuple[int, int], every: int, rule: SurroundingsRule
 ) -> float:
-    """Share of a band around the outline without hematoxylin; one ray and sample in ``every``."""
+    """Share of a band around ``path`` (ray,) without hematoxylin; one ray and sample in ``every``."""
     clear = 0
     n = 0
     for a in range(0, N_RAYS, every):

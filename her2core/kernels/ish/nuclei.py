@@ -185,7 +185,7 @@ class Found(NamedTuple):
         )
 
     def where(self, keep: NDArray[Any]) -> Found:
-        """Those that ``keep`` marks or lists."""
+        """Those that ``keep`` marks, bool ``(n,)``, or lists."""
         return Found(self.shape.where(keep), *(a[keep] for a in self[1:]))
 
 
@@ -245,7 +245,10 @@ def _outlined(
 def merit(
     shape: Outlines, part: NDArray[np.bool_], empty: NDArray[np.float64], rule: Rules
 ) -> NDArray[np.float64]:
-    """How much every outline looks like one nucleus: convex and full, not too long, not too large. Ours."""
+    """How much every outline looks like one nucleus: convex and full, not too long, not too large. Ours.
+
+    ``part`` (n,) marks halves of a cut nucleus, ``empty`` (n,) is the share without stain; returns (n,).
+    """
     long = np.maximum(shape.elongation - LONG_FROM, 0.0)
     large = np.maximum(shape.area / rule.largest - 1.0, 0.0)
     return shape.solidity - EMPTY_COST * empty - LONG_COST * long - LARGE_COST * large - PART_COST * part
@@ -396,8 +399,10 @@ def outline_all(
 ) -> None:
     """Trace every nucleus of ``found``: its paths, and ``inside``, ``step`` and ``edge`` as `Found` has them.
 
-    The gain of a radius is the step across it, and what lies within it above the level half-way down from
-    the nucleus: where another nucleus touches there is no step, and the outline goes on to the cut.
+    ``wide`` (h, w) is the smoothed image, ``bound`` (n, ray) the farthest radius in pixels, ``seen`` three
+    arrays, a row a nucleus. The gain of a radius is the step across it, and what lies within it above the
+    level half-way down from the nucleus: where another nucleus touches there is no step, and the outline
+    goes on to the cut.
     """
     flat, offset = sheet
     inside, free, edge = seen

@@ -31,7 +31,7 @@ class Outlines(NamedTuple):
     solidity: NDArray[np.float64]  # area over that of the convex hull
 
     def where(self, keep: NDArray[Any]) -> Outlines:
-        """Those that ``keep`` marks or lists."""
+        """Those that ``keep`` marks, bool ``(n,)``, or lists."""
         return Outlines(*(column[keep] for column in self))
 
 

@@ -114,7 +114,8 @@ def blur(
 ) -> None:
     """Gaussian of ``source``, rows of ``w``, which holds from ``margin`` on; ``out`` is ``radius`` less wide.
 
-    All three are flat: the ends of rows run into one another, but no farther than the margin.
+    ``taps`` is (radius + 1,), from the middle on; the others are flat, (h * w,): the ends of rows run into
+    one another, but no farther than the margin.
     """
     h = len(source) // w
     _weigh(source, 1, margin * w + radius, (h - margin) * w - radius, taps, radius, across)

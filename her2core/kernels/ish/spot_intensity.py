@@ -29,7 +29,10 @@ def ground_around(
     x: float,
     reach: int,
 ) -> float:
-    """Median level of the nucleus around a place."""
+    """Median level of the nucleus around a place.
+
+    ``smooth`` is (h + 2 pad, w + 2 pad), ``inside`` (h, w).
+    """
     h, w = inside.shape
     step = max(1, reach // GROUND_STEPS)
     values = np.empty((2 * (reach // step) + 2) ** 2, np.float32)
@@ -55,7 +58,8 @@ def risen(
 ) -> int:
     """Keep the signals that rise above the nucleus around, and note its level; their number.
 
-    A bump on the rim of a nucleus that glows rises above what is outside alone.
+    Arrays as in `ground_around`; ``spots`` holds ``n`` rows. A bump on the rim of a nucleus that glows rises
+    above what is outside alone.
     """
     flat = smooth.ravel()
     kept = 0

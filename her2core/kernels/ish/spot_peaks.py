@@ -26,7 +26,10 @@ RIDGE: Final = 5.0  # a peak so much more curved across than along is a ridge; o
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def noise_of(level: NDArray[np.float32], inside: NDArray[np.int32], label: int, pad: int) -> float:
-    """Robust standard deviation of a scale, whose mean is 0, in the nucleus: from a square grid of pixels."""
+    """Robust standard deviation of a scale, whose mean is 0, in the nucleus: from a square grid of pixels.
+
+    ``inside`` (h, w) holds labels, ``level`` is ``pad`` wider on every side.
+    """
     h, w = inside.shape
     step = max(1, int(np.sqrt(h * w / SAMPLES)))
     values = np.empty((h // step + 1) * (w // step + 1), np.float32)
@@ -94,6 +97,7 @@ def candidates(
 ) -> int:
     """Maxima over place and scale that rise above the nucleus's own noise and ``floor``; their number.
 
+    ``levels`` is (scale, h + 2 pad, w + 2 pad), ``inside`` (h, w) holds labels, ``spots`` (m, ...) is filled.
     Signals that fill a nucleus, many or out of focus, are no noise: they answer to coarse scales alone.
     """
     h, w = inside.shape
@@ -193,7 +197,7 @@ def _fitting_sigma(
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def merge_spots(spots: NDArray[np.float64], n: int, share: float, merge: float) -> int:
-    """Keep the stronger of two signals no farther apart than ``merge`` diameters; first rows of ``spots``.
+    """Keep the stronger of two signals no farther apart than ``merge`` diameters; first of the rows (m, ...).
 
     What has less than ``share`` of the nucleus's strongest signal is texture or the haze of another plane.
     """

@@ -46,7 +46,7 @@ class Grid(NamedTuple):
     width: int
 
     def sample(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Of every bin, the label of the pixel in its middle."""
+        """Of every bin, the label of the pixel in its middle; ``labels`` is (h, w) of the plane."""
         first, b = self.bin // 2, self.bin
         return labels[self.y0 + first :: b, self.x0 + first :: b][: self.height, : self.width]
 
@@ -59,7 +59,7 @@ class Raster(NamedTuple):
 
 
 def raster(labels: NDArray[np.int32], n: int) -> Raster:
-    """Of nuclei 1 to ``n``."""
+    """Of nuclei 1 to ``n`` in ``labels`` (h, w)."""
     return Raster(labels, nucleus_boxes(labels, n))
 
 
@@ -123,7 +123,7 @@ class SpotFinder:
         return Grid(b, y0, x0, (shape[0] - y0) // b, (shape[1] - x0) // b)
 
     def search(self, plane: NDArray[Any], nuclei: Raster, origin: tuple[int, int]) -> Found:
-        """Signals of nuclei that are drawn already, on the plane's `grid`; else like a call."""
+        """Signals of nuclei that are drawn already, on the grid of ``plane`` (h, w); else like a call."""
         b, y0, x0, h, w = self.grid(plane.shape, origin)
         inside, boxes = nuclei
         need = window_size(boxes, self.scales.pad_px)
@@ -174,7 +174,7 @@ def nucleus_boxes(labels: NDArray[np.int32], n: int) -> NDArray[np.int64]:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def window_size(boxes: NDArray[np.int64], pad: int) -> int:
-    """Pixels of the largest window."""
+    """Pixels of the largest window of ``boxes`` (n + 1, 4)."""
     largest = 0
     for k in range(1, len(boxes)):
         if boxes[k, 2] > 0:
