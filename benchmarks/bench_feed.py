@@ -37,7 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +74,6 @@ _host: dict[str, Any] = {}
 
 def replace_kernels(template: Template, slower: float, log: Path) -> None:
     """Let this process sleep where a worker computes; everything else stays."""
-    from her2core.pyramid import writer
     from her2core.pyramid.reader import shard_key
     from her2core.stages import cells, prepare, slide_ihc, source
     from her2core.stages.source import Source
@@ -93,11 +92,16 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
         info: SlideInfo = replace(base, uri=row.uri, identity=f"1-{row.slide_id}")
         return Source(info, row, scratch, endpoint, "stamp")
 
-    def write_shard(
-        reader: Any, store: Any, path: str, grid: Any, params: Any, task: tuple[int, int]
+    def write_shards(
+        reader: Any, store: Any, path: str, grid: Any, params: Any, tasks: Sequence[tuple[int, int]]
     ) -> None:
-        sleep("shard")
-        store.write_bytes(shard_key(path, 0, *task), b"shard")
+        for task in tasks:
+            box = grid.task_box(*task)
+            for _ in range(
+                math.ceil((box.y1 - box.y0) / grid.shard) * math.ceil((box.x1 - box.x0) / grid.shard)
+            ):
+                sleep("shard")
+            store.write_bytes(shard_key(path, 0, *grid.last_shard(*task)), b"shards")
 
     def finish_pyramid(opened: Source, store: Any, path: str, grid: Any, settled: Any) -> PyramidRef:
         sleep("top")
@@ -108,15 +112,16 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
         sleep("profile")
         return replace(profile, tissue_label=label)
 
-    def units(store: Any, ref: PyramidRef, frozen: Any, params: Any, folder: str, given: Any) -> list[Any]:
+    def units(store: Any, ref: PyramidRef, frozen: Any, params: Any, folder: str, *_: Any) -> list[Any]:
         side = math.ceil(SIDE_PX / (cells.UNIT_SHARDS * ref.shard))
         parts = [f"{folder}/{y:05d}-{x:05d}.parquet" for y in range(side) for x in range(side)]
         return [cells.Unit(store, ref, frozen, params, 0, cells.Box(0, 0, 1, 1), part) for part in parts]
 
-    def measure(unit: Any, there: Any) -> int:
-        sleep("unit")
-        unit.store.write_bytes(unit.part, b"part")
-        return 1000
+    def measure(units: Sequence[Any], there: Any) -> int:
+        for unit in units:
+            sleep("unit")
+            unit.store.write_bytes(unit.part, b"part")
+        return 1000 * len(units)
 
     def finish(job: Any, key: str) -> Any:
         sleep("slide")
@@ -128,7 +133,7 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
     nobody: Any = nullcontext()
     for module, put in (
         (prepare, {"inspect": inspect, "finish_pyramid": finish_pyramid, "profile": build}),
-        (writer, {"write_shard": write_shard}),
+        (prepare.pyramid, {"write_shards": write_shards}),
         (cells, {"units": units, "measure": measure}),
         (slide_ihc, {"finish_ihc": finish}),
         (source.Source, {"opened": lambda self: nobody, "require_unchanged": lambda self: None}),

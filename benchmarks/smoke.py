@@ -2,7 +2,7 @@
 
     python benchmarks/smoke.py
 
-Those that start a cluster or a server, or need slides from elsewhere, only have to load and print their help.
+Those that start a server of S3, or need slides from elsewhere, only have to load and print their help.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ LIMIT_S = 300.0
 SMALLEST = {
     "bench_codecs": "--side 1024 --codecs blosc-lz4 --latency-ms 1",
     "bench_convert": "--side 1024 --rounds 1",
+    "bench_feed": "feed --workers 2 --slides 1 --slower 0.01 --hosts 1",
     "bench_heterogeneity": "--cells 2000",
     "bench_ish": "--side 1024 --peer-side 512 --cores 512 --rounds 1",
     "bench_kernel": "--side 512 --peer-side 256 --rounds 1",
