@@ -125,7 +125,7 @@ class Watched(IHCKernel):
         return found
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
-        kept = self._unrivalled(found.where(np.lexsort((found.x, found.y))))
+        kept = self._unrivalled(found.where(np.lexsort((found.x, found.y))), self.geometry.near)
         stains, width = self.rules.wide_rays.over(planes.stains), planes.stains.shape[1]
         measures, none = np.zeros((len(kept.y), len(SPLITTING))), dict.fromkeys(SPLITTING, 0.0)
         for i in range(len(kept.y)):

@@ -218,25 +218,14 @@ class IHCKernel:
         n = nuclei.find_seeds(planes.seed, SEED_GREY, self.geometry.peak, self.geometry.pixel_reach, seeds)
         y, x = np.ascontiguousarray(seeds[:n].T)
         near = _within(y, x, inner.grown(self.geometry.neighbour + self.geometry.seed_chain))
-        found = self._unrivalled(self._outlined(planes, y[near], x[near]))
+        found = self._unrivalled(self._outlined(planes, y[near], x[near]), self.geometry.near)
         y, x = found.y.copy(), found.x.copy()
         nuclei.recentre(found, self.rules.wide_rays, self.rules.ray_index, self.geometry.shift)
         near = _within(found.y, found.x, inner.grown(self.geometry.neighbour + self.geometry.rival_chain))
         moved = np.flatnonzero(near & ((found.y != y) | (found.x != x)))  # the others would come out the same
         found.improve(moved, self._outlined(planes, found.y[moved], found.x[moved]))
         found = self._parted(planes, found.where(near)).joined(self._pockets(planes, inner))
-        found = found.where(np.lexsort((found.x, found.y)))
-        found = found.where(found.score > 0)
-        found = found.where(
-            suppress_overlaps(
-                found,
-                self.geometry.joint,
-                SHARED_RAYS,
-                SHARED_OF_KINDS,
-                self.rules.wide_rays,
-                self.rules.ray_index,
-            )
-        )
+        found = self._unrivalled(found.where(np.lexsort((found.x, found.y))), self.geometry.joint)
         path = found.path[found.hidden]
         inset = np.minimum(path // POCKET_INSET_PART, self.geometry.inset)
         found.path[found.hidden] = np.maximum(path - inset, self.rules.pocket_edge.r_min)
@@ -260,17 +249,7 @@ class IHCKernel:
         y, x = np.ascontiguousarray(2 * seeds[:n].T)
         near = _within(y, x, inner.grown(self.geometry.neighbour + self.geometry.seed_chain))
         found = self._outlined_pockets(planes, pocket, wide, y[near], x[near])
-        found = found.where(found.score > 0)
-        found = found.where(
-            suppress_overlaps(
-                found,
-                self.geometry.near,
-                SHARED_RAYS,
-                SHARED_OF_KINDS,
-                self.rules.wide_rays,
-                self.rules.ray_index,
-            )
-        )
+        found = self._unrivalled(found, self.geometry.near)
         y, x = found.y.copy(), found.x.copy()
         nuclei.recentre(found, self.rules.wide_rays, self.rules.ray_index, self.geometry.shift)
         near = _within(found.y, found.x, inner.grown(self.geometry.neighbour + self.geometry.rival_chain))
@@ -333,19 +312,14 @@ class IHCKernel:
         judge(self.rules.wide_rays.over(planes.stains), w, found, order, least, self.rules.nucleus)
         return found
 
-    def _unrivalled(self, found: Nuclei) -> Nuclei:
-        """The best outlines of ``found``, of those that are nuclei; in ascending ``y``."""
+    def _unrivalled(self, found: Nuclei, reach: int) -> Nuclei:
+        """The best of the outlines that are nuclei, or pockets, of those whose centres lie within ``reach``.
+
+        ``found`` and what is left of it are in ascending ``y``.
+        """
         found = found.where(found.score > 0)
-        return found.where(
-            suppress_overlaps(
-                found,
-                self.geometry.near,
-                SHARED_RAYS,
-                SHARED_OF_KINDS,
-                self.rules.wide_rays,
-                self.rules.ray_index,
-            )
-        )
+        rays, index = self.rules.wide_rays, self.rules.ray_index
+        return found.where(suppress_overlaps(found, reach, SHARED_RAYS, SHARED_OF_KINDS, rays, index))
 
     def _measure(
         self, planes: Planes, found: Nuclei, inner: Box, source: int | None
