@@ -91,6 +91,26 @@ def test_what_killed_processes_left_is_removed_by_the_next_and_what_others_use_i
     assert not in_use.exists()
 
 
+@pytest.mark.parametrize("moment", [(tempfile, "mkdtemp"), (os, "open")])
+def test_a_folder_that_is_taken_for_left_behind_before_it_is_locked_is_made_again(
+    moment: tuple[object, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = getattr(*moment), list[str]()
+
+    def lose_the_first(*args: object, **named: object) -> object:
+        found = real(*args, **named)
+        folder = str(found if moment[0] is tempfile else args[0])
+        if folder.endswith(".tmp") and not taken:
+            taken.append(folder)
+            os.rmdir(folder)
+        return found
+
+    monkeypatch.setattr(*moment, lose_the_first)
+    with temporary_folder("her2-a-", "3 MB") as at:
+        assert at.is_dir()
+    assert taken != [str(at)]
+
+
 def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", fail)
     with pytest.raises(DiskFullError, match=WORDS), temporary_folder("a-", "3 MB"):

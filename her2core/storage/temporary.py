@@ -75,10 +75,13 @@ def _locked_folder(prefix: str, place: Path) -> tuple[Path, int]:
     """A new folder, and a file descriptor that holds its lock."""
     while True:
         folder = tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=place)
-        lock = os.open(folder, os.O_RDONLY)
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for left behind, before it was locked
+            continue
         with suppress(OSError):  # a disk without locks: then nobody removes it either
             fcntl.flock(lock, fcntl.LOCK_SH)
-        if os.path.isdir(folder):  # nobody took it for left behind meanwhile
+        if os.path.isdir(folder):  # nor while it was being locked
             return Path(folder), lock
         os.close(lock)
 
