@@ -242,7 +242,7 @@ def _reference(
             )
         return wanted, wanted, levels[wanted], 0
     if len(people) < 2:
-        raise ManifestError(f"--reference {MAJORITY}: {len(people)} readers; expected two or more")
+        raise ManifestError(f"--reference {MAJORITY}: {counted(len(people), 'reader')}; expected two or more")
     truth, none = majority([levels[p] for p in people])
     note = f"the level that more than half of {len(people)} readers gave"
     if len(people) == 2:

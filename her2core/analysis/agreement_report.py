@@ -270,7 +270,8 @@ def _text(found: Agreement) -> str:
         parts += [f"## Against the reference: {found.reference}", f"The reference is {found.reference_note}."]
         if found.no_reference:
             parts.append(
-                f"{found.no_reference} slides have no majority and so no reference; they are in no rate."
+                f"Without a majority, so without a reference and in no rate: "
+                f"{counted(found.no_reference, 'slide')}."
             )
         if found.reference == MAJORITY:
             parts.append(
@@ -344,7 +345,7 @@ def _pairs(found: Agreement) -> str:
     ]
     others = sum(found.reference not in (p.a, p.b) for p in found.pairs)
     table = markdown(("rater", "scheme", "n", "agreement", "linear κ", "quadratic κ"), rows)
-    return table + (f"\n\n{others} more comparisons stand in `pairs.csv`." if others else "")
+    return table + (f"\n\n`pairs.csv` has {counted(others, 'more comparison')}." if others else "")
 
 
 def _cuts(found: Agreement) -> str:

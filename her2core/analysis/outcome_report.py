@@ -381,8 +381,8 @@ def _cautions(found: Outcome) -> Iterator[str]:
     unclassed = sum(one.sample.group is None for one in used if one.sample)
     if unclassed:
         yield (
-            f"{unclassed} samples have a class that is no group here (equivocal, 0_unresolved, negative of "
-            "rules without low); they are in no comparison of classes."
+            f"Of a class that is no group here (equivocal, 0_unresolved, negative of rules without low): "
+            f"{counted(unclassed, 'sample')}, in no comparison of classes."
         )
     if any(c.since for c in found.curves):
         yield (
@@ -443,6 +443,12 @@ def _asked(m: Model) -> tuple[str, str, str]:
     return m.endpoint, m.therapy, m.question
 
 
+MODEL_HEADINGS = (
+    *("endpoint", "therapy", "question", "adjusted for"),
+    *("n / events", "left out", "ratio", "p", "p, family"),
+)
+
+
 def _models(found: Outcome) -> str:
     rows, refused, notes = [], [], []
     for m in _first_terms(found):
@@ -461,22 +467,11 @@ def _models(found: Outcome) -> str:
         ))  # fmt: skip
         if marks or m.note:
             notes.append(f"{model}: {marks}{m.note}".strip())
-    names = (
-        "endpoint",
-        "therapy",
-        "question",
-        "adjusted for",
-        "n / events",
-        "left out",
-        "ratio",
-        "p",
-        "p, family",
-    )
     text = (
         "Ratios of hazards (pfs, dfs, os: above 1 is worse) and of odds (pcr, response: above 1 is better), "
         "adjusted where they could be: for mean and ER (and, of odds, for the kind of site; hazards are "
         "stratified by it), and, where the table has them, for grade, age and stage too. All stand in "
-        f"`models.csv`. 3+ is never one group with 2+/ISH+.\n\n{markdown(names, rows)}"
+        f"`models.csv`. 3+ is never one group with 2+/ISH+.\n\n{markdown(MODEL_HEADINGS, rows)}"
     )
     if notes:
         text += "\n\nTo note:\n\n" + "\n".join(f"- {line}" for line in notes)

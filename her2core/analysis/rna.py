@@ -20,7 +20,7 @@ from her2core.analysis.resampling import SEED, Estimate, Floats, percentiles
 from her2core.analysis.samples import GROUP_ORDER, Sample
 from her2core.analysis.sheets import read_rows, refuse
 from her2core.errors import ManifestError
-from her2core.text import listed, shown
+from her2core.text import counted, listed, shown
 
 COLUMNS = ("patient_id", "case_id", "specimen_id", "region", "value", "unit", "platform", "batch")
 REQUIRED = ("value", "unit", "platform")
@@ -288,7 +288,7 @@ def _add(
     known = np.isfinite(a) & np.isfinite(b)
     n = int(known.sum())
     if n < MIN_SPECIMENS:
-        refused.append(f"{name}: {n} specimens; {MIN_SPECIMENS} are needed")
+        refused.append(f"{name}: {counted(n, 'specimen')}; {MIN_SPECIMENS} are needed")
         return
     a, b = a[known], b[known]
     if np.ptp(a) == 0 or np.ptp(b) == 0:

@@ -21,7 +21,7 @@ from her2core.guidelines.rules_case import HER2_CLASSES, STATUSES
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
 from her2core.pictures.colours import CLASS_COLOURS, HER2_CLASS_COLOURS, ink_on
-from her2core.text import joined_name
+from her2core.text import counted, joined_name
 
 Row = dict[str, Any]
 Reals = npt.NDArray[np.float64]
@@ -259,6 +259,6 @@ def _boxes(axes: Axes, left: Reals, right: Reals, colours: Sequence[str], *, nam
 def _heading(figure: Figure, rows: Sequence[Row], wide: float) -> None:
     found = Counter(row["her2_status"] for row in rows)
     states = [f"{found[status]:,} {status.lower()}" for status in STATUSES if found[status]]
-    title = f"HER2 of {len(rows):,} specimen{'' if len(rows) == 1 else 's'}"
+    title = f"HER2 of {counted(len(rows), 'specimen')}"
     line = [*states, "black: 95 % intervals", "dashed: cut-offs of the rules"]
     heading(figure, GAP_IN / wide, title, "   ·   ".join(line))
