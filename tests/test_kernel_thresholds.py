@@ -109,7 +109,7 @@ def test_nuclei_differ_from_the_tint_around_them_by_four_hundredths() -> None:
         assert (found.source != "reference") == known
 
 
-def test_a_tenth_of_an_od_and_less_is_told_from_glass_and_black_is_left_out() -> None:
+def test_a_hundredth_of_an_od_is_tissue_and_less_is_glass_and_black_is_left_out() -> None:
     """Pixels with a channel below grey level 12 have no colour; haze below 0.01 OD is no tissue."""
     black, dark = (np.tile(np.array(grey, np.uint8), (3000, 1)) for grey in ((11, 60, 60), (13, 60, 60)))
     assert "0 stained pixels" in str(estimate_vectors(black, I0, VectorRules()).fallback)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 ROOMS = ("her2core/kernels", "her2core/points")
+PACKAGES = tuple(room.replace("/", ".") for room in ROOMS)
 ROOM_FOR = 1_100_000  # elements: Numba freezes arrays of less than a million bytes
 WHOLE = np.zeros(ROOM_FOR, np.int64)
 REAL = np.zeros(ROOM_FOR, np.float64)
@@ -31,6 +32,8 @@ _state: dict[str, Any] = {"chosen": -1, "slots": 0}
 _elements: list[tuple[Any, int, str, str, tuple[int, ...]]] = []
 _compiled: dict[int, tuple[Any, int | float]] = {}
 _named: dict[tuple[str, str], Any] = {}
+_places: dict[int, np.ndarray] = {}
+_parsed: dict[str, list[ast.stmt]] = {}
 _KEPT = ("tests", "tests.helpers", "tests.helpers.fields")
 _HEAD = """
 import numpy as _np
@@ -43,9 +46,7 @@ _SIMPLE = (int, float, np.integer, np.floating, tuple, dict, str, np.ndarray)
 def forget(package: str) -> None:
     """Let modules be loaded anew, but for these tools and what they draw."""
     for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
-        if name not in ("tests", "tests.helpers", "tests.helpers.fields") and not name.startswith(
-            "tests.tools"
-        ):
+        if name not in _KEPT and not name.startswith("tests.tools"):
             del sys.modules[name]
 
 
@@ -113,11 +114,7 @@ def _name(tree: Path, path: Path) -> str:
 
 
 def _kernels() -> list[str]:
-    rooms = tuple(room.replace("/", ".") for room in ROOMS)
-    return [name for name in sys.modules if name.startswith(rooms)]
-
-
-_places: dict[int, np.ndarray] = {}
+    return [name for name in sys.modules if name.startswith(PACKAGES)]
 
 
 def _in_place(value: np.ndarray) -> np.ndarray:
@@ -137,9 +134,6 @@ def _statements(module: ModuleType) -> Iterator[ast.stmt]:
     if module.__file__ not in _parsed:
         _parsed[module.__file__] = ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
     yield from _parsed[module.__file__]
-
-
-_parsed: dict[str, list[ast.stmt]] = {}
 
 
 def _compute_anew(module: ModuleType) -> None:
@@ -191,9 +185,8 @@ def _assign(
 
 
 def _import_anew(module: ModuleType) -> None:
-    rooms = tuple(room.replace("/", ".") for room in ROOMS)
     for statement in _statements(module):
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(rooms):
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(PACKAGES):
             source = sys.modules[str(statement.module)]
             for alias in statement.names:
                 value = getattr(source, alias.name)

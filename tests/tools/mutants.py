@@ -56,7 +56,7 @@ PRELOADED = (
     "scipy",
     "zarr",
 )
-""": slow to load, and the same for every mutant."""
+"""Slow to load, and the same for every mutant."""
 GUARD = 1e-4
 """Smaller numbers keep a division finite or end a loop; they decide nothing."""
 TESTS = {
