@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from her2core.kernels import stain
-from her2core.points import components, cores, lattice, nearest, neighbour_counts, neighbour_fraction
 from her2core.records import Assay
 from her2core.stages import compiled
 from her2core.stages.compiled import PARTS, make_ready, missing, parts_of
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -71,9 +72,19 @@ def test_nothing_is_compiled_where_no_cache_can_be_kept(cache: Path, monkeypatch
     assert missing() == ()
 
 
+POINTS = """
+from her2core.kernels import stain
+from her2core.points import components, cores, lattice, nearest, neighbour_counts, neighbour_fraction
+from her2core.stages import compiled
+
+compiled._make("points")
+called = (components._label, cores._tally, cores._under, nearest._search, lattice.side_sums)
+called += (neighbour_counts._count, neighbour_fraction._fractions, stain._look_up)
+for function in called:
+    assert function.signatures, function
+"""
+
+
 def test_the_points_part_compiles_all_that_is_called() -> None:
-    compiled._make("points")
-    called = (components._label, cores._tally, cores._under, nearest._search, lattice.side_sums)
-    called += (neighbour_counts._count, neighbour_fraction._fractions, stain._look_up)
-    for function in called:
-        assert function.signatures, function
+    """In a process of its own: in this one, other tests have called them."""
+    subprocess.run([sys.executable, "-c", POINTS], cwd=ROOT, check=True)

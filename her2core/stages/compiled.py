@@ -7,7 +7,6 @@ first run compiles the same kernels at the same time: a minute of each.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import platform
 import re
@@ -23,8 +22,6 @@ from pathlib import Path
 
 from her2core.records import Assay
 from her2core.stages.progress import ENDED, report
-
-log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 PARTS = {
@@ -97,8 +94,9 @@ def make_ready(parts: Sequence[str], processes: int | None = None) -> tuple[str,
     for part in parts:
         if made[part]:
             with suppress(OSError):
-                _mark(part).parent.mkdir(parents=True, exist_ok=True)
-                _mark(part).touch()
+                mark = _mark(part)
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
     return tuple(part for part in parts if not made[part])
 
 
@@ -158,17 +156,17 @@ def _make(part: str) -> None:
                 sys.stdout.write(f"{function.__module__}.{function.__qualname__}\n")
                 sys.stdout.flush()
 
-    event.register("numba:compile", Listener())  # type: ignore[no-untyped-call]
-    if part == "ihc":
-        from her2core.kernels.ihc import kernel as ihc
+    with event.install_listener("numba:compile", Listener()):
+        if part == "ihc":
+            from her2core.kernels.ihc import kernel as ihc
 
-        ihc.warm()
-    elif part == "ish":
-        from her2core.kernels.ish import kernel as ish
+            ihc.warm()
+        elif part == "ish":
+            from her2core.kernels.ish import kernel as ish
 
-        ish.warm()
-    else:
-        _points()
+            ish.warm()
+        else:
+            _points()
 
 
 def _points() -> None:
