@@ -1,5 +1,4 @@
-"""The ``her2`` command line: inspect, manifest, plan, run, status, agreement, outcome, rna, export, clinical,
-background, learn-tumour, report, view, synth.
+"""The ``her2`` command line; ``her2 --help`` lists its verbs.
 
 Exit codes
 ----------
@@ -111,7 +110,10 @@ def _outage(error: Exception) -> StoreError | None:
         return StoreError(
             f"{error.filename}: {os.strerror(error.errno)}; correct the address, or see that it can be used"
         )
-    endpoint = endpoint_from_environment()
+    try:
+        endpoint = endpoint_from_environment()
+    except StoreError:  # of AWS_PROFILE: then no store was opened either
+        return None
     return outage(error, "the store", endpoint) or refusal(error, "the store", endpoint)
 
 
