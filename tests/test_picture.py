@@ -132,7 +132,7 @@ def test_a_panel_is_drawn_as_axes_without_ticks_are() -> None:
         if ours:
             panel = Panel(figure, box, (0, 70), (90, 0), equal=True, facecolor="black")
             panel.dots(x, y, 6.0, "#56B4E9", "#222222", 0.4)
-            panel.add(Text(35, 45, "words", color="red", transform=panel.transData), clip=False)
+            panel.add(Text(35, 45, "words", color="red"), clip=False)
         else:
             axes = figure.add_axes((box[0] / 4.37, box[1] / 3.21, box[2] / 4.37, box[3] / 3.21))
             axes.set(xlim=(0, 70), ylim=(90, 0), aspect="equal", xticks=[], yticks=[], facecolor="black")

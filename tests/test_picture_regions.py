@@ -105,7 +105,7 @@ def collections(panel: Panel) -> list[PolyCollection]:
 def at_centres(image: npt.NDArray[np.uint8], axes: Panel, regions: Regions | NucleusRegions) -> list[str]:
     """Colour of the picture at the centre of every region, and none outside the panel."""
     places = axes.transData.transform(np.stack([regions.x_um, regions.y_um], axis=1))
-    box = axes.get_window_extent().padded(-3)
+    box = axes.bbox.padded(-3)
     return [
         to_hex(image[int(y), int(x)] / 255).upper() if box.contains(x, y) else "" for x, y in places.tolist()
     ]
@@ -226,8 +226,8 @@ def test_nothing_overlaps_or_runs_out_of_the_page(height_um: float, width_um: fl
     assert len(panels) == 4
     for legend in figure.legends:
         assert isinstance(legend, Legend)
-        assert not any(overlap(legend.get_window_extent(), axes.get_window_extent()) for axes in panels)
-    for a, b in combinations([axes.get_window_extent() for axes in panels], 2):
+        assert not any(overlap(legend.get_window_extent(), axes.bbox) for axes in panels)
+    for a, b in combinations([axes.bbox for axes in panels], 2):
         assert not overlap(a, b)
         assert a.size == pytest.approx(b.size)
     um = [abs(axes.transData.transform((1000, 1000)) - axes.transData.transform((0, 0))) for axes in panels]

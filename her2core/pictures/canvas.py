@@ -86,8 +86,12 @@ class Panel(Artist):
 
     Attributes
     ----------
+    bbox
+        Where it lies, in pixels.
     inch
         An inch across and up as fractions of the panel.
+    transAxes, transData
+        From fractions of the panel, and from µm, to pixels.
     """
 
     def __init__(
@@ -117,12 +121,10 @@ class Panel(Artist):
         self.transData = BboxTransformFrom(seen) + self.transAxes
         self._seen, self._framed = seen, framed
         self._drawn: list[Artist] = []
-        self.set_zorder(0)
         figure.add_artist(self)
         if facecolor is not None:
-            ground = Rectangle((0, 0), 1, 1, transform=self.transAxes, facecolor=facecolor, lw=0)
-            self.add(ground)
-            ground.set_zorder(-1)
+            here = self.transAxes
+            self.add(Rectangle((0, 0), 1, 1, transform=here, facecolor=facecolor, lw=0, zorder=-1))
 
     def add(self, artist: Artist, *, clip: bool = True) -> None:
         """Draw something in the panel, in µm unless it has a place of its own; later ones on top."""
@@ -163,10 +165,6 @@ class Panel(Artist):
         """What is drawn in the panel."""
         return self._drawn
 
-    def get_window_extent(self, renderer: RendererBase | None = None) -> Bbox:
-        """Where it lies, in pixels."""
-        return self.bbox.frozen()
-
     def draw(self, renderer: RendererBase) -> None:
         """Called by the figure."""
         ordered = sorted(self._drawn, key=lambda each: each.get_zorder())
@@ -206,7 +204,6 @@ class Backdrop(Artist):
     def __init__(self, panel: Panel, pixels: Pixels, um_px: float) -> None:
         super().__init__()
         self._panel, self._pixels, self._um_px = panel, pixels, um_px
-        self.set_zorder(0)
         panel.add(self)
 
     def draw(self, renderer: RendererBase) -> None:
@@ -230,13 +227,11 @@ def scale_bar(panel: Panel, width_um: float) -> None:
     x0, y0 = 0.12 * inch_x, 0.12 * inch_y
     middle = x0 + plate / 2
     left, low, thick = middle - bar / 2, y0 + 0.08 * inch_y, 0.04 * inch_y
-    here = panel.transAxes
-    high = 0.42 * inch_y
+    here, high, base = panel.transAxes, 0.42 * inch_y, y0 + 0.15 * inch_y
     panel.add(Rectangle((x0, y0), plate, high, transform=here, facecolor="white", alpha=0.85, lw=0))
     panel.add(Rectangle((left, low), bar, thick, transform=here, facecolor="black", lw=0))
     text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    high = y0 + 0.15 * inch_y
-    panel.add(Text(middle, high, text, va="bottom", ha="center", fontsize=9, transform=here), clip=False)
+    panel.add(Text(middle, base, text, va="bottom", ha="center", fontsize=9, transform=here), clip=False)
 
 
 def _round_length(um: float) -> float:
@@ -270,12 +265,16 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The file of a figure without transparent parts."""
+def pixels_of(figure: Figure) -> NDArray[np.uint8]:
+    """The (h, w, 4) pixels of a figure, its upper row first."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
-    drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    return encode_png(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB))
+    return np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The file of a figure without transparent parts."""
+    return encode_png(cv2.cvtColor(pixels_of(figure), cv2.COLOR_RGBA2RGB))
 
 
 def encode_png(rgb: NDArray[Any]) -> bytes:

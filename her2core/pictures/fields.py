@@ -9,12 +9,11 @@ import cv2
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backend_bases import RendererBase
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from her2core.pictures.canvas import DPI, INK, Backdrop, Panel, png_bytes, scale_bar
+from her2core.pictures.canvas import DPI, INK, Backdrop, Panel, pixels_of, png_bytes, scale_bar
 from her2core.profile.sampling import Pixels
 
 ARC_COLOURS = ("#9A9A9A", "#56B4E9", "#F0E442", "#E69F00", "#D62728")
@@ -98,9 +97,7 @@ def _keys(wide: float, high: float) -> NDArray[np.uint8]:
     lines = [Line2D([], [], color=c, lw=2.5) for c in (*ARC_COLOURS, NUCLEUS, POCKET, EXCLUDED)]
     names = [f"contour: {ARC_NAMES[0]}", *ARC_NAMES[1:], "nucleus", "pocket (no nucleus seen)", "not counted"]
     figure.legend(lines, names, loc="lower center", ncol=len(names), frameon=False, fontsize=8)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[::-1].copy()  # type: ignore[no-untyped-call]
+    return pixels_of(figure)[::-1].copy()
 
 
 def _outlined(one: PicturedField) -> NDArray[np.uint8]:

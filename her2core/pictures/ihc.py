@@ -180,10 +180,7 @@ def _class_bar(
     bar = Panel(figure, (x, y + 0.42, w, h - 0.5), (0, 100), (0, 1), framed=False)
 
     def write(at: float, text: str, ink: str) -> None:
-        bar.add(
-            Text(at, 0.48, text, color=ink, va="center", ha="center", fontsize=9.5, transform=bar.transData),
-            clip=False,
-        )
+        bar.add(Text(at, 0.48, text, color=ink, va="center", ha="center", fontsize=9.5), clip=False)
 
     start = 0.0
     for cell_class, count in zip(CLASS_COLOURS, summary.counts, strict=True):
