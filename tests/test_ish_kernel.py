@@ -37,7 +37,6 @@ from her2core.kernels.ish.kernel import (
 )
 from her2core.kernels.ish.polygon import outlines, paint
 from her2core.kernels.polar import N_RAYS, new_ray_index
-from her2core.kernels.stain import unit
 from her2core.lake.rows_nuclei import SingleSignals, Spots, kernel_table, nucleus_rows
 from her2core.params import ISHParams, ISHScoreParams
 from her2core.phantom.ish import ISHSpec, PlantedISH, Population, plant_ish
@@ -45,15 +44,14 @@ from her2core.phantom.ish_render import (
     DAPI_LEVEL,
     FIELD,
     GLASS,
-    HEMATOXYLIN,
     HEMATOXYLIN_OD,
-    RED,
     render_ish,
 )
-from her2core.records import Assay, Box, DishStain, Fluorescence, Quality, SlideRow
+from her2core.records import Assay, Box, DishStain, Quality, SlideRow
 from her2core.scoring.ish import score_ish
 from her2core.scoring.ish_copies import cluster_copies, single_signal
 from her2core.scoring.ish_nuclei import MeasuredNuclei
+from tests.helpers.stains import stain_of
 
 Pixels = npt.NDArray[Any]
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
@@ -61,33 +59,6 @@ MODALITIES = ("FISH", "DISH")
 PARAMS = ISHScoreParams(reserve_one_in=1000, min_nuclei=10, full_nuclei=20)  # a phantom is a small field
 RULES = load_ish_rules(PARAMS.rules)
 PASSED = Quality("pass", (), 1.0, *(None,) * 6)
-
-
-def _three(vector: Any) -> tuple[float, float, float]:
-    r, g, b = (float(v) for v in unit(tuple(float(v) for v in vector)))
-    return r, g, b
-
-
-def stain_of(modality: str, *, dual: bool = True) -> DishStain | Fluorescence:
-    """What the profile of a phantom says."""
-    if modality == "DISH":
-        return DishStain(
-            i0=GLASS,
-            hematoxylin=_three(HEMATOXYLIN),
-            red=_three(RED),
-            source="reference",
-            fallback=None,
-            hematoxylin_low_od=0.02,
-            hematoxylin_high_od=HEMATOXYLIN_OD,
-        )
-    n = 3 if dual else 2
-    return Fluorescence(
-        channels=("DAPI", "HER2", "CEP17")[:n],
-        background=FIELD[:n],
-        noise=(10.0, 10.0, 10.0)[:n],
-        dapi_low=FIELD[0],
-        dapi_high=FIELD[0] + DAPI_LEVEL,
-    )
 
 
 def cut(pixels: Pixels, box: Box, outside: int) -> Pixels:

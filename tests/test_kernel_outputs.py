@@ -31,13 +31,13 @@ from her2core.kernels.stain import (
     dab_doubt,
     estimate_vectors,
     reference_stain,
-    unit,
     unmix,
 )
 from her2core.params import IHCParams, ISHParams
 from her2core.phantom import ish_render as light
-from her2core.records import Box, DishStain, Fluorescence
+from her2core.records import Box
 from tests.helpers.fields import IHC, ISH, pixels_of
+from tests.helpers.stains import stain_of
 
 PINNED = Path(__file__).parent / "data" / "kernel_outputs.json"
 DIGITS = 5
@@ -50,24 +50,6 @@ Pins = dict[str, list[Any]]
 def mirrored(pixels: np.ndarray, by: int) -> np.ndarray:
     """Pixels, and their mirror images all around."""
     return np.pad(pixels, ((by, by), (by, by), (0, 0)), mode="symmetric")
-
-
-def stain_of(modality: str) -> DishStain | Fluorescence:
-    """What the profile of a phantom holds."""
-    if modality == "FISH":
-        low, high = light.FIELD[0], light.FIELD[0] + light.DAPI_LEVEL
-        names = ("DAPI", "HER2", "CEP17")
-        return Fluorescence(names, light.FIELD[:3], (10.0, 10.0, 10.0), dapi_low=low, dapi_high=high)
-    hematoxylin, red = (tuple(map(float, unit(one))) for one in (light.HEMATOXYLIN, light.RED))
-    return DishStain(
-        i0=light.GLASS,
-        hematoxylin=hematoxylin,  # type: ignore[arg-type]
-        red=red,  # type: ignore[arg-type]
-        source="reference",
-        fallback=None,
-        hematoxylin_low_od=0.02,
-        hematoxylin_high_od=light.HEMATOXYLIN_OD,
-    )
 
 
 def pinned(columns: dict[str, Any]) -> Pins:
