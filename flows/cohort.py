@@ -200,9 +200,10 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
                 rows.append(row)
             else:
                 keep(found)
-        count = run.config.run.workers or useful_workers(rows)
+        count = run.config.run.workers
         if cluster == "local":
-            _compile(rows, run.config.run.workers)
+            _compile(rows, count)
+            count = count or useful_workers(rows)
         with ExitStack() as stack:
             for chosen in open_clusters(cluster, count):
                 workers = Workers(stack.enter_context(chosen.connect()), chosen.title)
