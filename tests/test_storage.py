@@ -309,6 +309,8 @@ def test_replies_that_say_too_little_are_asked_for_again(
         ({"Range": "bytes=2-5"}, {"ContentLength": 9}, False),
         ({"Range": "bytes=-4"}, {"ContentLength": 4, "ContentRange": "bytes 5-8/9"}, True),
         ({"Range": "bytes=-4"}, {"ContentLength": 3, "ContentRange": "bytes 5-7/9"}, False),
+        ({"Range": "bytes=-4"}, {"ContentLength": 3, "ContentRange": "bytes 6-8/9"}, False),
+        ({"Range": "bytes=-99"}, {"ContentLength": 9, "ContentRange": "bytes 0-8/9"}, True),
         ({"Range": "bytes=4-"}, {"ContentLength": 5, "ContentRange": "bytes 4-8/9"}, True),
     ],
 )

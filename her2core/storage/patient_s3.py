@@ -24,8 +24,6 @@ from her2core.storage.patience import (
 
 READING = ("get_", "head_", "list_")
 """How the names of requests begin that change nothing."""
-
-
 EMPTY_ETAG = "d41d8cd98f00b204e9800998ecf8427e"
 """MD5 of nothing: the ETag of an object without a byte, unless it is encrypted."""
 ALWAYS_THERE = {
@@ -49,15 +47,17 @@ def is_whole(method: str, asked: Mapping[str, Any], answer: Any) -> bool | None:
         return True
     length = answer.get("ContentLength")
     if (wanted := _RANGE.fullmatch(str(asked.get("Range", "")))) is None:
-        return bool(length) or None if str(answer.get("ETag", "")).strip('"') != EMPTY_ETAG else True
+        return True if length or str(answer.get("ETag", "")).strip('"') == EMPTY_ETAG else None
     got = _CONTENT_RANGE.match(str(answer.get("ContentRange", "")))
     if got is None:
         return False
     first, last = int(got[1]), int(got[2])
     end = last if got[3] == "*" else int(got[3]) - 1
-    begins = not wanted[1] or first == int(wanted[1])
-    ends = last == (min(end, int(wanted[2])) if wanted[1] and wanted[2] else end)
-    return begins and ends and length == last - first + 1
+    if wanted[1]:
+        begin, end = int(wanted[1]), min(end, int(wanted[2] or end))
+    else:  # so many from the end
+        begin = max(end + 1 - int(wanted[2]), 0)
+    return (first, last, length) == (begin, end, end - begin + 1)
 
 
 add_retryable_error(FlexibleChecksumError)  # of a body that was changed or cut short on its way
