@@ -10,7 +10,7 @@ import typer
 
 from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
 from her2core.errors import ConfigError, StoreError
-from her2core.text import counted
+from her2core.text import counted, first_few
 
 if TYPE_CHECKING:
     from her2core.analysis.background import Proposal
@@ -75,18 +75,11 @@ def _rows(found: tuple[Proposal, ...]) -> list[dict[str, str]]:
     for one in found:
         why = ""
         if one.lacking:
-            why = (
-                f"proposed for {_named(one.lacking)}" if one.text else f"{one.refused}: {_named(one.lacking)}"
-            )
+            why = f"{'proposed for ' if one.text else f'{one.refused}: '}{first_few(one.lacking, MOST_NAMED)}"
         if one.outshone:
-            why += f"; brighter than this glass, not given: {_named(one.outshone)}"
+            why += f"; brighter than this glass, not given: {first_few(one.outshone, MOST_NAMED)}"
         levels = "–" if one.background is None else ";".join(f"{level:g}" for level in one.background)
         off = "–" if one.off is None else f"{one.off:g}"
         batch = {"assay": one.assay, "scanner": one.scanner or "–", "laboratory": one.laboratory or "–"}
         rows.append({**batch, "with glass": str(one.with_glass), "R;G;B": levels, "off by": off, "why": why})
     return rows
-
-
-def _named(slides: tuple[str, ...]) -> str:
-    more = f" and {len(slides) - MOST_NAMED} more" if len(slides) > MOST_NAMED else ""
-    return ", ".join(slides[:MOST_NAMED]) + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,14 +55,19 @@ def shown(value: object, most: int = SHOWN) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def first_few(parts: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first ``most`` parts as they are, and how many more there are."""
+    more = f" and {len(parts) - most} more" if len(parts) > most else ""
+    return between.join(parts[:most]) + more
+
+
 def listed(names: Iterable[str], most: int = 12) -> str:
     """Names that came in from outside, such as columns: the first ``most``, short and fit to be printed."""
-    every = list(names)
     short = [
         "".join(c if c.isprintable() else "�" for c in (n if len(n) <= SHOWN else f"{n[:SHOWN]}..."))
-        for n in every[:most]
+        for n in names
     ]
-    return ", ".join(short) + (f" and {len(every) - most} more" if len(every) > most else "")
+    return first_few(short, most)
 
 
 def check_viewer(address: str, name: str) -> None:

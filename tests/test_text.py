@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from her2core.text import carries_secret, cleaned, counted, cut, harmless, listed, shown
+from her2core.text import carries_secret, cleaned, counted, cut, first_few, harmless, listed, shown
 
 
 def test_short_values_are_shown_as_they_are() -> None:
@@ -87,6 +87,12 @@ def test_a_cell_that_a_spreadsheet_would_run_is_made_text(cell: str) -> None:
 def test_one_thing_is_named_in_the_singular() -> None:
     assert [counted(n, "slide") for n in (0, 1, 2000)] == ["0 slides", "1 slide", "2,000 slides"]
     assert counted(2, "nucleus", "nuclei") == "2 nuclei"
+
+
+def test_of_many_the_first_are_named_and_the_others_counted() -> None:
+    assert first_few("abc", 3) == "a, b, c"
+    assert first_few(("a", "b", "c"), 1, "; ") == "a and 2 more"
+    assert first_few(("a", "b", "c"), 2, "; ") == "a; b and 1 more"
 
 
 def test_names_from_outside_are_listed_in_a_few_printable_characters() -> None:

@@ -38,7 +38,7 @@ from her2core.scoring.tumour import (
 from her2core.scoring.tumour_fit import LEAST_EXAMPLES, DrawnCells, fit_model
 from her2core.storage.sources import read_small
 from her2core.storage.store import Store, record_of
-from her2core.text import counted, shown
+from her2core.text import counted, first_few, shown
 
 MARGIN_UM: Final = 2.5
 """Cells nearer to a drawn line are left out: half of a nucleus. Ours, as for the shipped model."""
@@ -257,10 +257,9 @@ def _read(rows: Iterable[SlideRow], store: Store, roi: RoiParams, endpoint_url: 
         if not (known.get(row.slide_id) or {}).get("score_key")
     ]
     if problems:
-        more = f" and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         raise ManifestError(
             f"{store.uri()} has no cells of slides that have a roi_uri: "
-            f"{'; '.join(problems[:MAX_NAMED])}{more}. Run them first (her2 run), or empty their roi_uri."
+            f"{first_few(problems, MAX_NAMED, '; ')}. Run them first (her2 run), or empty their roi_uri."
         )
     ordered = sorted(drawn, key=lambda row: row.slide_id)
     return [_slide(row, known[row.slide_id], store, roi, endpoint_url) for row in ordered]

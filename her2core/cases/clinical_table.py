@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from her2core.encoding import decode_text, encoding_of
 from her2core.errors import ManifestError
 from her2core.storage.sources import read_small
-from her2core.text import shown
+from her2core.text import first_few, shown
 
 MAX_BYTES = 64 * 2**20
 """Longest table, in bytes. Ours."""
@@ -99,8 +99,9 @@ def parse_table(text: str, name: str, mapping: Mapping[str, str], encoding: str 
     places = _places(header, mapping, name)
     wide = [n for n, cells in numbered[1:] if any(cell.strip() for cell in cells[len(header) :])]
     if wide:
+        too_wide = first_few([str(row) for row in wide], MAX_SHOWN)
         raise ManifestError(
-            f"{name}: rows with more cells than the header's {len(header)}: {_listed(wide)}; "
+            f"{name}: rows with more cells than the header's {len(header)}: {too_wide}; "
             f"put cells that hold a {DELIMITERS[delimiter]} in double quotes"
         )
     rows = (
@@ -215,8 +216,3 @@ def _missing(places: Mapping[str, int]) -> str:
         f"no column for {' or '.join(named)}; expected a table separated by tabs, semicolons or commas, "
         f"or a mapping such as {lacking[0]}=NAME"
     )
-
-
-def _listed(rows: Sequence[int]) -> str:
-    more = f" and {len(rows) - MAX_SHOWN} more" if len(rows) > MAX_SHOWN else ""
-    return ", ".join(map(str, rows[:MAX_SHOWN])) + more

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from her2core.records import SlideRow
 from her2core.spelling import spellings
+from her2core.text import first_few
 
 UNKNOWN_SITE = "unknown"
 """Site that somebody looked for and did not find."""
@@ -121,8 +122,7 @@ def taken_over(before: Sequence[Numbered], after: Sequence[Numbered]) -> str:
             found.append(f"row {number} ({', '.join(changed)})")
     if not found:
         return ""
-    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-    return f"cells taken over from other rows of their case: {', '.join(found[:MAX_NAMED])}{more}"
+    return f"cells taken over from other rows of their case: {first_few(found, MAX_NAMED)}"
 
 
 Specimen = tuple[str, str | None, str | None]

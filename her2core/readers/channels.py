@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from her2core.errors import Reason, SlideError
+from her2core.text import first_few
 
 CHANNELS = ("DAPI", "HER2", "CEP17")
 """Channels in the order in which pixels hold them; a single-probe slide has the first two."""
@@ -30,6 +31,8 @@ MAX_CHANNELS = 256
 """Most channels of a file; multiplexed scans have 60."""
 MAX_CHANNEL_NAME = 100
 """Longest name of a channel that is kept, characters (ours)."""
+MAX_NAMED = 16
+"""Most channels that a message names (ours)."""
 MAX_PLANES = 4096
 """Most planes of a file: channels times focal planes; as many as a TIFF may have directories."""
 
@@ -129,7 +132,7 @@ def _colour_shown(rgb: tuple[int, int, int] | None) -> str:
 
 
 def _not_colours(file: str, stated: Sequence[StatedChannel], why: str) -> SlideError:
-    has = ", ".join(f"{i} {channel.name!r}" for i, channel in enumerate(stated[:16]))
+    has = first_few([f"{i} {channel.name!r}" for i, channel in enumerate(stated)], MAX_NAMED)
     return SlideError(
         Reason.FILE_UNREADABLE,
         f"{file}: its {len(stated)} channels are {has}: {why}. Export a bright-field slide as 8-bit RGB; of "
@@ -230,10 +233,9 @@ def _spoken(title: str) -> list[str]:
 
 
 def _unknown(name: str, what: str, stored: Sequence[str]) -> SlideError:
-    has = ", ".join(f"{i} {title!r}" if title else str(i) for i, title in enumerate(stored[:16]))
-    more = f" and {len(stored) - 16} more" if len(stored) > 16 else ""
+    channels = [f"{i} {title!r}" if title else str(i) for i, title in enumerate(stored)]
     return SlideError(
         Reason.CHANNELS_UNKNOWN,
-        f"{name}: {what}. The file has the channels {has}{more}; say which is which in the manifest column "
-        "`channels`, as DAPI=2;HER2=0;CEP17=1 (without CEP17 for a single probe)",
+        f"{name}: {what}. The file has the channels {first_few(channels, MAX_NAMED)}; say which is which in "
+        "the manifest column `channels`, as DAPI=2;HER2=0;CEP17=1 (without CEP17 for a single probe)",
     )
