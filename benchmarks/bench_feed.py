@@ -75,7 +75,7 @@ _host: dict[str, Any] = {}
 def replace_kernels(template: Template, slower: float, log: Path) -> None:
     """Let this process sleep where a worker computes; everything else stays."""
     from her2core.pyramid.reader import shard_key
-    from her2core.stages import cells, prepare, slide_ihc, source
+    from her2core.stages import cells, prepare, slide_ihc
     from her2core.stages.source import Source
 
     _host.update(slower=slower, log=log.open("w", buffering=1))
@@ -97,9 +97,7 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
     ) -> None:
         for task in tasks:
             box = grid.task_box(*task)
-            for _ in range(
-                math.ceil((box.y1 - box.y0) / grid.shard) * math.ceil((box.x1 - box.x0) / grid.shard)
-            ):
+            for _ in range(math.ceil(box.height / grid.shard) * math.ceil(box.width / grid.shard)):
                 sleep("shard")
             store.write_bytes(shard_key(path, 0, *grid.last_shard(*task)), b"shards")
 
@@ -136,7 +134,7 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
         (prepare.pyramid, {"write_shards": write_shards}),
         (cells, {"units": units, "measure": measure}),
         (slide_ihc, {"finish_ihc": finish}),
-        (source.Source, {"opened": lambda self: nobody, "require_unchanged": lambda self: None}),
+        (Source, {"opened": lambda self: nobody, "require_unchanged": lambda self: None}),
     ):
         for name, function in put.items():
             setattr(module, name, function)

@@ -76,10 +76,10 @@ def publish(folder: Path, count: int) -> dict[str, float]:
     added, added_cpu, before = time.perf_counter() - begun, time.process_time() - cpu - made, peak_mib()
     begun = time.perf_counter()
     summary = publisher.finish()
-    from her2core.report.build import write_report
-
     seconds, peak = time.perf_counter() - begun, peak_mib()
     del publisher
+    from her2core.report.build import write_report  # after the last step, whose memory it is none of
+
     begun = time.perf_counter()
     write_report(store, summary.run_id)
     return {

@@ -2,7 +2,7 @@
 
     python benchmarks/smoke.py
 
-Those that start a server of S3, or need slides from elsewhere, only have to load and print their help.
+Those that need Ceph's server of S3, or slides from elsewhere, only have to load and print their help.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SMALLEST = {
     "bench_heterogeneity": "--cells 2000",
     "bench_ish": "--side 1024 --peer-side 512 --cores 512 --rounds 1",
     "bench_kernel": "--side 512 --peer-side 256 --rounds 1",
+    "bench_tables": "--slides 3",
 }
 """Arguments of the smallest sizes that still measure something."""
 
