@@ -115,7 +115,7 @@ class RunSettings:
     """Name of the cohort in an output that holds several; slides that a later manifest of it no longer names
     leave the tables. If null, the address of the manifest identifies the cohort."""
     workers: int | None = None
-    """Worker processes of the local cluster; one a core if null."""
+    """Worker processes of the local cluster; if null one a core, fewer for a few small files in a folder."""
     slides_in_flight: int | None = None
     """Slides that are worked on at the same time, on each cluster; as many as it has workers (at least 4) if
     null."""
