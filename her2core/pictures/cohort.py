@@ -64,18 +64,9 @@ WAITS = {
 }
 LEAST_SHARE = 9.0  # percent of a bar that has room for its number
 COLUMNS = (
-    *(
-        "case_id",
-        "specimen_id",
-        "site",
-        "her2_class",
-        "her2_status",
-        "score",
-        "h_score",
-        "reasons",
-        "pending",
-    ),
-    *("n_slides", "slides_indeterminate", "slides_failed", "slides_skipped", "ish_group", "ish_arm_source"),
+    *("case_id", "specimen_id", "site", "her2_class", "her2_status", "score", "h_score", "reasons"),
+    *("pending", "n_slides", "slides_indeterminate", "slides_failed", "slides_skipped"),
+    *("ish_group", "ish_arm_source"),
     *COUNTS,
     *(f"{edge}_{end}_pct" for edge in EDGES for end in ("low", "high")),
     *(f"{name}{end}" for name, *_ in (RATIO, COPIES) for end in ("", "_low", "_high")),
