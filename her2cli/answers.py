@@ -41,13 +41,13 @@ def agreement_command(
     as_json: Json = False,
 ) -> None:
     """Compare readers and machines: kappas, agreement at each cut, panels, repeated reads."""
-    addresses = [word.partition("=")[2] or word for word in runs or []]
-    place = answer_place(out, endpoint_url, readers, *addresses)
+    machines = named_runs(runs or [], endpoint_url)
+    place = answer_place(out, endpoint_url, readers)
     from her2core.analysis.agreement import compute_agreement
     from her2core.analysis.agreement_report import report_agreement
     from her2core.analysis.reads import gather
 
-    reads = gather(named_runs(runs or [], endpoint_url), readers, endpoint_url)
+    reads = gather(machines, readers, endpoint_url)
     leave(report_agreement(compute_agreement(reads, reference)), place, as_json)
 
 
