@@ -104,10 +104,11 @@ def _beside(
 def _report(made: Report, as_json: bool) -> None:
     lines = [
         f"page  {made.uri} ({made.size_bytes / MB:.1f} MB)",
-        f"      carries {made.n_thumbnails} thumbnails, and the full pictures of {made.n_full} of "
-        f"{made.n_pictured} slides",
+        f"      carries {counted(made.n_thumbnails, 'thumbnail')}, and the full pictures of {made.n_full} of "
+        f"{counted(made.n_pictured, 'slide')}",
         *(
-            f"      {name}: {sum(of.has)} of {len(of.has)} specimens, by {of.used} of {of.rows} rows"
+            f"      {name}: {sum(of.has)} of {counted(len(of.has), 'specimen')}, by {of.used} of "
+            f"{counted(of.rows, 'row')}"
             for name, of in made.linked.items()
         ),
     ]

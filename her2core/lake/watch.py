@@ -20,6 +20,7 @@ from her2core.storage.journal import FOLDER, SlideStatus, status_of
 from her2core.storage.lease import Holder, holder
 from her2core.storage.listing import walk_folder
 from her2core.storage.store import Store
+from her2core.text import counted
 
 RATE_OVER = timedelta(minutes=30)
 """The rate is computed from slides that ended within this time. Ours: longer than a slide takes."""
@@ -70,7 +71,7 @@ class Look:
             return [f"{self.holder.kind} {self.holder.owner} is at work; runs wait for it"]
         ended = ", ".join(f"{count:,} {state}" for state, count in sorted(self.ended.items())) or "none yet"
         done = sum(self.ended.values())
-        lines = [f"{self.holder.owner}: {done:,} of {self.total:,} slides ended ({ended})"]
+        lines = [f"{self.holder.owner}: {done:,} of {counted(self.total, 'slide')} ended ({ended})"]
         if self.per_hour is not None and self.to_go is not None:
             finish = (self.moment + self.to_go).astimezone(UTC)
             lines.append(
