@@ -428,7 +428,7 @@ def _stained_beyond(counts: ClassCounts, other: ClassCounts) -> bool:
 
 
 def _without_false_stain(counts: ClassCounts, other: ClassCounts) -> ClassCounts:
-    """Counts less the share of faint cells that other tissue has stained."""
+    """Counts less the share that other tissue has stained, of any class; it is taken from the faint cells."""
     false = min(counts.n1, counts.n * other.stained // max(other.n, 1))
     n1 = counts.n1 - false
     return replace(counts, n0=counts.n0 + false, n1=n1, n1_complete=min(counts.n1_complete, n1))
