@@ -112,13 +112,17 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
 
     def units(store: Any, ref: PyramidRef, frozen: Any, params: Any, folder: str, *_: Any) -> list[Any]:
         side = math.ceil(SIDE_PX / (cells.UNIT_SHARDS * ref.shard))
-        parts = [f"{folder}/{y:05d}-{x:05d}.parquet" for y in range(side) for x in range(side)]
-        return [cells.Unit(store, ref, frozen, params, 0, cells.Box(0, 0, 1, 1), part) for part in parts]
+        at = [(y, x, x - x % cells.PART_UNITS) for y in range(side) for x in range(side)]
+        return [
+            cells.Unit(store, ref, frozen, params, 0, cells.Box(y, x, y, x), f"{folder}/{y:05d}-{first:05d}")
+            for y, x, first in at
+        ]
 
     def measure(units: Sequence[Any], there: Any) -> int:
-        for unit in units:
-            sleep("unit")
-            unit.store.write_bytes(unit.part, b"part")
+        for part, members in cells.by_part(units).items():
+            for _ in members:
+                sleep("unit")
+            members[0].store.write_bytes(part, b"part")
         return 1000 * len(units)
 
     def finish(job: Any, key: str) -> Any:

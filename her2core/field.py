@@ -176,7 +176,7 @@ def _measure(store: Store, ref: PyramidRef, profile: SlideProfile, assay: Assay,
     """Step 2: cells, or nuclei and signals."""
     kernel = config.ihc if assay is Assay.IHC else config.ish
     units = cells_stage.units(store, ref, profile, kernel, "cells", None)
-    return CellsRef(tuple(sorted(unit.part for unit in units)), cells_stage.measure(units))
+    return CellsRef(tuple(sorted(cells_stage.by_part(units))), cells_stage.measure(units))
 
 
 def _score(

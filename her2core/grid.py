@@ -11,13 +11,12 @@
 Levels come in bands of ``b = log2(shard / chunk) + 1``. A shard of a band's first level covers the same
 ground as one shard of every other level of that band, so one task can write all of them, whole.
 
-Where level 0 holds a slide's own tiles, the first band is another (chunk 512, shard 4096, block 4)::
+Where level 0 holds a slide's own tiles, the first band is another (chunk 512, shard 4096, block 8), and every
+other level is stored, as scanners do::
 
-    level 0   tiles of the slide, as they are: a block of 4 x 4 shards
-    level 1   not stored: half as many bytes as level 0, and every scanner's own pyramid leaves it out
-    level 2   4096 px a shard, 8 x 8 chunks      with loss, for viewers
-    level 3   2048 px, 4 x 4 chunks              with loss, for viewers
-    level 4   1024 px, 2 x 2 chunks              exact; the next band begins above it
+    level 0   tiles of the slide, as they are: a block of 8 x 8 shards
+    level 2   8192 px a shard, 16 x 16 chunks    with loss, for viewers
+    level 4   2048 px, 4 x 4 chunks              exact; the next band begins above it
 
 Copied tiles are so small that a task makes a block of shards: the other levels are then few objects, and what
 is read and stored for one shard goes on while the next is made.
@@ -34,9 +33,11 @@ from her2core.records import Box
 EXACT_LEVEL = 4
 """Level from which on a pyramid of copied tiles is stored without loss (ours: 1/256 of the pixels, and the
 profile's coarse picture lies at 4 or above for any slide of up to 0.7 µm/px)."""
-BLOCK = 4
-"""Edge, in shards, of the block of a task that copies tiles. Ours: 16 shards are two seconds of work, and a
-slide of two gigapixels is then eight tasks and 24 objects beside its level 0."""
+BLOCK = 8
+"""Edge, in shards, of the block of a task that copies tiles. Ours: 64 shards are nine seconds of work, and a
+slide of two gigapixels is then four tasks and nine shards beside its level 0."""
+STEP = 2
+"""Of pyramids of copied tiles every second level is stored: each a sixteenth of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +119,14 @@ class Grid:
         return tuple(level for level in range(self.levels) if self.is_stored(level))
 
     def is_stored(self, level: int) -> bool:
-        """Whether a level is stored; of copied tiles level 1 is not, unless it is the last."""
-        return not (self.tile and level == 1 < self.levels - 1)
+        """Whether a level is stored."""
+        return not self.tile or level % STEP == 0
 
     def exact_from(self, level: int) -> int:
         """The nearest finer level, or this one, whose stored pixels are what analysis reads."""
-        return 0 if self.tile and level < EXACT_LEVEL else level
+        if not self.tile:
+            return level
+        return 0 if level < EXACT_LEVEL else level - level % STEP
 
     def shard_px(self, level: int) -> int:
         """Shard edge at a level, in the level's own pixels."""

@@ -55,7 +55,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_SHARDS = {"pyramid": 32, "cells": 12}
-"""Level-0 shards that one task of a stage works on at most: some seconds, which a lost worker costs. Ours."""
+"""Level-0 shards that one task of a stage works on at most, but for a block of the pyramid or a part of the
+cells, which are not cut: some seconds, which a lost worker costs. Ours."""
+PART_SHARDS = 9
+"""Level-0 shards below a part of cells: four work units of 1.5 x 1.5."""
 
 
 def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
@@ -166,10 +169,9 @@ class _Slide:
         to = (self.run.store, found.source, f"pyramids/{key}", found.settled)
 
         def convert() -> Made[PyramidRef]:
-            whole = BLOCK**2 if found.blocks < found.shards else 1  # blocks at the edges hold fewer shards
-            blocks = max(round(found.shards / whole), 1)
+            whole = BLOCK**2 if found.blocks < found.shards else 1  # a block cannot be cut
             most = max(MOST_SHARDS["pyramid"] // whole, 1)
-            self._fan("pyramid", partial(tasks.convert, *to), blocks, most)
+            self._fan("pyramid", partial(tasks.convert, *to), found.blocks, most)
             return self._one("pyramid-top", partial(tasks.finish_pyramid, *to, key))
 
         return found.pyramid or self._made("pyramid", key, convert)
@@ -189,7 +191,8 @@ class _Slide:
         measured: list[Measured] = []
 
         def measure(stage: str) -> list[Measured]:
-            measured[:] = measured or self._fan(stage, job, found.shards, MOST_SHARDS["cells"])
+            parts, most = -(-found.shards // PART_SHARDS), MOST_SHARDS["cells"] // PART_SHARDS
+            measured[:] = measured or self._fan(stage, job, parts, most)
             return measured
 
         shown = "cells" if self.row.assay == Assay.IHC else "nuclei"

@@ -283,7 +283,7 @@ class OutlinesRef:
 
 @dataclass(frozen=True, slots=True)
 class CellsRef:
-    """The published parts of a slide's cells or nuclei, by work units, and how many rows they hold."""
+    """The published parts of a slide's cells or nuclei, and how many rows they hold."""
 
     parts: tuple[str, ...]
     cells: int

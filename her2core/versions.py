@@ -7,11 +7,11 @@ and must not load what its workers compute with.
 
 from __future__ import annotations
 
-PYRAMID = 5
+PYRAMID = 6
 """The same slide and parameters would give other pixels or files."""
 PROFILE = 6
 """The same pyramid and parameters would give another profile or tissue mask."""
-CELLS = 12
+CELLS = 13
 """The same pixels and parameters would give other rows, or other parts."""
 SLIDE = 21
 """The same cells and parameters would give other rows or another picture."""

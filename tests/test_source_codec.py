@@ -222,31 +222,30 @@ def test_others_read_it_level_0_and_overviews_bit_by_bit(
 ) -> None:
     store, _, exact, raw = made
     levels = [int(path) for path in open_pyramid(store.uri("p")).children]
-    assert levels == [0, 2, 3, 4, 5, 6]
+    assert levels == [0, 2, 4, 6]
     for level in levels:
         seen = open_level(store.uri("p"), level).transpose("y", "x", "c").values
         want = level_of(exact, raw, level)
-        if level in (2, 3):
-            assert 0 < np.abs(seen.astype(int) - want).mean() < 4
+        if level == 2:
+            assert 0 < np.abs(seen.astype(int) - want).mean() < 8
         else:
             assert np.array_equal(seen, want)
     inner = [
         store.read_json(f"p/{level}/zarr.json")["codecs"][0]["configuration"]["codecs"][-1]["name"]
         for level in levels
     ]
-    assert inner == ["imagecodecs_jpeg"] * 3 + ["zstd"] * 3
+    assert inner == ["imagecodecs_jpeg"] * 2 + ["zstd"] * 2
     assert store.read_json("p/0/zarr.json")["codecs"][0]["configuration"]["chunk_shape"] == [3, EDGE, EDGE]
 
 
-def test_levels_that_are_viewed_do_not_depend_on_the_layout(tmp_path: Path) -> None:
+def test_the_level_that_is_viewed_does_not_depend_on_shards(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "a.svs", scene(500, 700), 64, jpeg)
     seen = []
     with open_slide(path, mpp=0.25) as reader:
-        for chunk, shard in ((64, 512), (128, 512), (64, 1024)):
-            store, _ = convert(reader, tmp_path / f"{chunk}-{shard}", "source", chunk, shard)
-            seen.append([open_level(store.uri("p"), level).values for level in (2, 3)])
-    for other in seen[1:]:
-        assert all(np.array_equal(a, b) for a, b in zip(seen[0], other, strict=True))
+        for shard in (64, 128, 1024):
+            store, _ = convert(reader, tmp_path / f"{shard}", "source", 64, shard)
+            seen.append(open_level(store.uri("p"), 2).values)
+    assert all(np.array_equal(seen[0], other) for other in seen[1:])
 
 
 def test_ome_zarr_py_and_labels(made: tuple[Store, PyramidRef, Store, PyramidRef]) -> None:
@@ -255,16 +254,22 @@ def test_ome_zarr_py_and_labels(made: tuple[Store, PyramidRef, Store, PyramidRef
     from ome_zarr_models.v05 import Image as Model
 
     store, ref, exact, raw = made
-    mask = (np.add.outer(np.arange(ref.shapes[5][0]), np.arange(ref.shapes[5][1])) % 7 < 3).astype(np.uint8)
-    write_label(store, ref, "tissue", mask, 5)
-    assert np.array_equal(read_label(store, ref, "tissue")[0], mask)
+    for level in (1, 3, 4, 6, 5):  # two of them are stored
+        rows, columns = (np.arange(size) for size in ref.shapes[level])
+        mask = (np.add.outer(rows, columns) % 7 < 3).astype(np.uint8)
+        write_label(store, ref, "tissue", mask, level)
+        found, downsample = read_label(store, ref, "tissue")
+        assert np.array_equal(found, mask)
+        assert downsample == 2**level
     register_image_codecs()
     location = parse_url(store.uri("p"))
     assert location is not None
     nodes = list(Reader(location)())
     assert np.array_equal(np.moveaxis(nodes[0].data[0].compute(), 0, -1), level_of(exact, raw, 0))
     image = Model.from_zarr(zarr.open_group(store.zarr_store("p"), mode="r"))
-    assert len(image.ome_attributes.multiscales[0].datasets) == 6
+    label = zarr.open_group(store.zarr_store("p/labels/tissue"), mode="r").attrs["ome"]
+    paths = [dataset.path for dataset in image.ome_attributes.multiscales[0].datasets]
+    assert paths == [dataset["path"] for dataset in label["multiscales"][0]["datasets"]] == list("0246")
 
 
 def test_a_pyramid_of_copied_tiles_is_a_slide_again(
@@ -280,7 +285,7 @@ def test_a_pyramid_of_copied_tiles_is_a_slide_again(
 
 def test_regions_of_levels_that_are_made_again(made: tuple[Store, PyramidRef, Store, PyramidRef]) -> None:
     store, ref, exact, raw = made
-    for level, y0, x0 in ((1, -7, 101), (2, 33, -5), (3, 1, 80)):
+    for level, y0, x0 in ((1, -7, 101), (2, 33, -5), (3, 1, 80), (5, -3, 2)):
         mine, theirs = (np.zeros((90, 121, 3), np.uint8) for _ in range(2))
         PyramidReader(store, ref).read(level, y0, x0, mine)
         PyramidReader(exact, raw).read(level, y0, x0, theirs)
@@ -362,6 +367,6 @@ def test_configuration_knows_source_alone(tmp_path: Path) -> None:
 
 def test_only_what_is_exact_is_read(made: tuple[Store, PyramidRef, Store, PyramidRef]) -> None:
     grid = grid_of_ref(made[1])
-    assert [grid.exact_from(level) for level in range(7)] == [0, 0, 0, 0, 4, 5, 6]
-    assert (grid.chunk_px(EXACT_LEVEL), grid.shard_px(EXACT_LEVEL)) == (16, 64)
+    assert [grid.exact_from(level) for level in range(7)] == [0, 0, 0, 0, 4, 4, 6]
+    assert (grid.chunk_px(EXACT_LEVEL), grid.shard_px(EXACT_LEVEL)) == (16, 128)
     assert grid.shard_box(EXACT_LEVEL, 0, 0) == Box(0, 0, 44, 57)

@@ -49,8 +49,9 @@ SOURCE = "source"
 """Asks for the slide's own tiles at level 0."""
 FALLBACK = "blosc-lz4"
 """Stores slides whose tiles cannot be copied."""
-VIEWED = "jpeg-90"
-"""Stores the levels of a slide with copied tiles that only viewers read."""
+VIEWED = "jpeg-80-420"
+"""Stores the level of a slide with copied tiles that only viewers read: half the bytes of ``jpeg-90``, with a
+quality and colours at half the resolution that scanners use for all of theirs. Not to be asked for."""
 OVERVIEW = "zstd"
 """Stores its coarse levels: without loss, and open to any Zarr v3 reader."""
 _COPIED = re.compile(r"source-(jpeg|jpeg2000)-([1-9][0-9]*)")
@@ -124,7 +125,7 @@ def level_codec(name: str, level: int, pixels: PixelFormat = RGB8) -> Codec:
         return codec(name, pixels)
     if level == 0:
         return _copied_jpeg(name) if found[1] == "jpeg" else _copied_jpeg2000(name)
-    return codec(VIEWED if level < EXACT_LEVEL else OVERVIEW, pixels)
+    return _jpeg(VIEWED, 80, "420") if level < EXACT_LEVEL else codec(OVERVIEW, pixels)
 
 
 def require_codec(name: str) -> None:
@@ -240,8 +241,8 @@ def _htj2k() -> Codec:
     return Codec("htj2k", True, chain, encode, decode, tissue_ratio=2.5, glass_ratio=8)
 
 
-def _jpeg(name: str, quality: int) -> Codec:
-    settings = {"level": quality, "subsampling": "444"}
+def _jpeg(name: str, quality: int, subsampling: str = "444") -> Codec:
+    settings = {"level": quality, "subsampling": subsampling}
 
     def encode(chunk: Pixels, out: Encoded) -> int:
         return len(_ic.jpeg8_encode(chunk, out=out, **settings))
@@ -250,7 +251,10 @@ def _jpeg(name: str, quality: int) -> Codec:
         _INTERLEAVED,
         {"name": "imagecodecs_jpeg", "configuration": settings},
     )
-    return Codec(name, False, chain, encode, _decode_jpeg, tissue_ratio=10, glass_ratio=25)
+    smaller = 1 if subsampling == "444" else 2
+    return Codec(
+        name, False, chain, encode, _decode_jpeg, tissue_ratio=10 * smaller, glass_ratio=25 * smaller
+    )
 
 
 def _decode_jpeg(data: Any, chunk: Pixels) -> None:

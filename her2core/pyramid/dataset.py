@@ -26,8 +26,8 @@ def open_level(uri: str, n: int, storage_options: Mapping[str, Any] | None = Non
     uri
         The pyramid's group: a folder or ``s3://bucket/prefix``.
     n
-        Level, which is halved ``n`` times; 0 is the finest. Pyramids that hold a slide's own tiles lack
-        level 1.
+        Level, which is halved ``n`` times; 0 is the finest. Pyramids that hold a slide's own tiles have
+        even levels alone.
     storage_options
         ``endpoint_url`` of an S3 server other than AWS. Credentials come by the standard chain.
 

@@ -2,7 +2,8 @@
 
 The specification wants as many levels of a label as of its image. A mask is made at one level; finer levels
 repeat its pixels and coarser ones drop some. One-colour chunks cost next to nothing, so the finer levels stay
-small. The level it was made at is noted, and :func:`read_label` returns exactly what was written.
+small. The level it was made at, which need not be stored, is noted, and :func:`read_label` returns exactly
+what was written.
 
 References
 ----------
@@ -49,7 +50,7 @@ def write_label(store: Store, ref: PyramidRef, name: str, mask: Mask | NDArray[n
         raise ValueError(f"label {name!r} of shape {mask.shape}; level {level} has {ref.shapes[level]}.")
     labels = f"{ref.path}/labels"
     made = np.ascontiguousarray(mask, np.uint8)
-    levels = sorted({*grid_of_ref(ref).stored, level})
+    levels = grid_of_ref(ref).stored
     nodes: dict[str, ngff.Document] = {}
     objects: dict[str, bytes] = {}
     for other in levels:
@@ -91,7 +92,10 @@ def read_label(store: Store, ref: PyramidRef, name: str) -> tuple[Mask, int]:
     path = f"{ref.path}/labels/{name}"
     try:
         level = int(store.read_json(f"{path}/zarr.json")["attributes"][ngff.NOTE]["level"])
-        return _read_level(store, f"{path}/{level}", ref, level), 2**level
+        stored = max(other for other in grid_of_ref(ref).stored if other <= level)
+        apart = 2 ** (level - stored)
+        mask = _read_level(store, f"{path}/{stored}", ref, stored)[::apart, ::apart]
+        return np.ascontiguousarray(mask), 2**level
     except FileNotFoundError as error:
         raise StoreError(f"{store.uri(path)}: no such label; there are {list_labels(store, ref)}.") from error
     except ValueError as error:

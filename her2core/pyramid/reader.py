@@ -1,7 +1,7 @@
 """Read any region of a published pyramid: only the chunks it touches, in few ranged reads.
 
 What is read never depends on how the pyramid is stored: a level that is missing, or stored with loss for
-viewers, is made again from the exact level below it (see ``grid``).
+viewers, is made again from the nearest exact level that is finer (see ``grid``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ BEGUN_BYTES = 128 * 2**20
 INDEX_BYTES = 16 * 2**20
 """Shard indexes remembered by a process (ours): 16 bytes a chunk, 4 kB for 4096 px in tiles of 256."""
 MADE_PX = 2048
-"""Edge at level 0 of the blocks that a level is made again in: 12 MB, and whole tiles of any usual edge."""
+"""Edge, at the level that is read for it, of the blocks that a level is made again in: 12 MB, and whole tiles
+of any usual edge."""
 
 _buffers = ThreadBuffers()
 
@@ -150,20 +151,25 @@ class PyramidReader:
         if self._is_read(level):
             yield level, inside, wanted
             return
-        height, width = self._ref.shapes[0]
+        finest = self._made_of(level)
+        up = level - finest
+        height, width = self._ref.shapes[finest]
         for around, box in self._blocks(level, inside):
             if wanted(around):
-                y1, x1 = min(box.y1 << level, height), min(box.x1 << level, width)
-                yield 0, Box(box.y0 << level, box.x0 << level, y1, x1), lambda chunk: True
+                y1, x1 = min(box.y1 << up, height), min(box.x1 << up, width)
+                yield finest, Box(box.y0 << up, box.x0 << up, y1, x1), lambda chunk: True
 
     def _is_read(self, level: int) -> bool:
-        """Whether a level is read as it is stored; another is made from level 0."""
-        return level < len(self._ref.shapes) and self._grid.exact_from(level) == level
+        """Whether a level is read as it is stored."""
+        return self._made_of(level) == level
 
-    @staticmethod
-    def _blocks(level: int, inside: Box) -> Iterable[tuple[Box, Box]]:
+    def _made_of(self, level: int) -> int:
+        """The stored level that a level is read from, or made of."""
+        return self._grid.exact_from(level) if level < len(self._ref.shapes) else 0
+
+    def _blocks(self, level: int, inside: Box) -> Iterable[tuple[Box, Box]]:
         """Blocks that a region of a level is made in, and the part of each that lies in it."""
-        edge = max(MADE_PX >> level, 1)
+        edge = max(MADE_PX >> level - self._made_of(level), 1)
         for y0 in range(inside.y0 // edge * edge, inside.y1, edge):
             for x0 in range(inside.x0 // edge * edge, inside.x1, edge):
                 around = Box(y0, x0, y0 + edge, x0 + edge)
@@ -216,7 +222,8 @@ class PyramidReader:
             return
         for around, box in self._blocks(level, inside):
             part = view[box.y0 - inside.y0 : box.y1 - inside.y0, box.x0 - inside.x0 : box.x1 - inside.x0]
-            part[...] = self._made(level, box, begun or {}) if wanted(around) else self._format.outside
+            made = self._made(level, self._made_of(level), box, begun or {}) if wanted(around) else None
+            part[...] = self._format.outside if made is None else made
 
     def _read_stored(
         self, level: int, inside: Box, view: Pixels, wanted: Callable[[Box], bool], begun: Begun
@@ -252,16 +259,19 @@ class PyramidReader:
             for piece in part.pieces:
                 place(part.key, piece, data[piece.start - part.start : piece.end - part.start])
 
-    def _made(self, level: int, box: Box, begun: Begun) -> Pixels:
-        """A box inside a level, halved from the finer one; the last row or column is repeated where odd."""
+    def _made(self, level: int, finest: int, box: Box, begun: Begun) -> Pixels:
+        """A box inside a level, halved again and again from level ``finest``, which is read as it is stored.
+
+        The last row or column of a level is repeated where their number is odd.
+        """
         height, width = self._ref.shape(level - 1)
         finer_box = Box(2 * box.y0, 2 * box.x0, min(2 * box.y1, height), min(2 * box.x1, width))
         finer = self._format.empty(2 * box.height, 2 * box.width)
         inner = finer[: finer_box.height, : finer_box.width]
-        if level == 1:
-            self._read_stored(0, finer_box, inner, lambda chunk: True, begun)
+        if level - 1 == finest:
+            self._read_stored(finest, finer_box, inner, lambda chunk: True, begun)
         else:
-            inner[...] = self._made(level - 1, finer_box, begun)
+            inner[...] = self._made(level - 1, finest, finer_box, begun)
         repeat_edges(finer, finer_box.height, finer_box.width)
         out = self._format.empty(box.height, box.width)
         halve(finer, out)

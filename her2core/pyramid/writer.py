@@ -9,8 +9,8 @@ is odd. With a lossless codec the pixels are therefore the same for any chunk or
 applied to the slide's own pixels within a band (see ``grid``); the next band starts from what was stored.
 
 Codec ``source`` copies the slide's own tiles into level 0 where they fit: its pixels are those of the slide.
-Levels from 4 on are exact as well, and 2 and 3, which only viewers read, are JPEG. All that is computed is
-therefore computed from the same pixels as with a lossless codec (see ``reader``).
+Of the others every second one is stored: level 2, which only viewers read, as JPEG, and from 4 on exact ones.
+All that is computed is therefore computed from the same pixels as with a lossless codec (see ``reader``).
 """
 
 from __future__ import annotations
@@ -634,7 +634,7 @@ def _by_blocks(at: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _workspace(grid: Grid, params: PyramidParams, pixels: PixelFormat, first: int) -> _Workspace:
     key = (grid.chunk, grid.shard, grid.block, params.codec, pixels,
-           (first, grid.is_stored(1)) if grid.tile else None)  # fmt: skip
+           first if grid.tile else None)  # fmt: skip
     if getattr(_local, "key", None) != key:
         _local.workspace, _local.key = _Workspace(grid, params.codec, pixels, first), key
     work: _Workspace = _local.workspace

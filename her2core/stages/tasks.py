@@ -120,7 +120,7 @@ class Made(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Work units that were measured: their parts, how many rows these hold, and files of outlines."""
+    """Parts that were measured, how many rows these hold, and files of outlines of their cells."""
 
     parts: tuple[str, ...]
     rows: int
@@ -242,15 +242,17 @@ def measure(
     contours_key: str | None,
     share: Share,
 ) -> Measured:
-    """Measure a share of a slide's work units; those that are done are only counted."""
+    """Measure a share of a slide's parts, work unit by work unit; those that are done are only counted."""
     from her2core.stages import cells
 
     folder, kept = f"parts/cells/{key}", _contours_folder(contours_key)
-    units = share.deal(cells.units(store, ref, frozen, params, folder, outlines, kept))
+    parts = cells.by_part(cells.units(store, ref, frozen, params, folder, outlines, kept))
+    mine = share.deal(sorted(parts))
+    units = [unit for part in mine for unit in parts[part]]
     there = {name for place in (folder, kept) if place and units for name in store.list(place)}
     count = cells.measure(units, there)
     lines = (ContoursPart(unit.contours, unit.box_px0) for unit in units if unit.contours is not None)
-    return Measured(tuple(unit.part for unit in units), count, tuple(lines))
+    return Measured(tuple(mine), count, tuple(lines))
 
 
 def finish(

@@ -89,7 +89,7 @@ def score(
         parts = tuple(ContoursPart(str(unit.contours), unit.box_px0) for unit in units)
         record = TypeAdapter(ContoursRef).dump_json(ContoursRef(parts))
         store.write_bytes(record_of("contours", "k"), record)
-    measured = CellsRef(tuple(sorted(unit.part for unit in units)), count)
+    measured = CellsRef(tuple(sorted(cells.by_part(units))), count)
     row = row or SlideRow("s1", "c1", "memory", assay)
     inputs = (store, row, info, ref, profile, measured)
     if isinstance(kernel, IHCParams):
