@@ -32,6 +32,7 @@ from flows.memory import give_memory_back
 from flows.metrics import observed
 from her2core.cohort import CohortSummary, preview
 from her2core.errors import Her2Error, StoreError
+from her2core.lake.tables import kept_open
 from her2core.pipeline import not_scored, published_slide, record_failure, score_slide, store_trouble
 from her2core.publish import Publisher
 from her2core.records import SlideRow, SlideState
@@ -183,6 +184,7 @@ def _carry_out(run: Run, cluster: str, *, whole: bool, new_only: bool) -> State[
     with (
         observed(run),
         held(run.store, run.run_id, patience_s=UPKEEP_WAIT_S, when_lost=cut_off) as lease,
+        kept_open(run.store),
         beating(run.store, run.run_id),
     ):
         division = divide(run) if whole and new_only else None

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -146,10 +146,16 @@ class Publisher:
         self.buffer: list[SlideFinished] = []
         self.last, self.due = time.monotonic(), BATCH_SLIDES
         self.digests = row_digests(run)
-        self.files = {table.name: SlideTable(run.store, table) for table in OWN_FILES}
-        self.own = {table.name: SlideTable(run.store, table) for table in ROWS}
-        self.runs = SlideTable(run.store, schema.RUNS)
-        self.before = {name: _version(run.store, table) for name, table in schema.COMMITTED.items()}
+        kinds = (*OWN_FILES, *ROWS, schema.RUNS)
+        looks = [partial(SlideTable, run.store, table) for table in kinds]
+        tables = {table.table: table for table in side_by_side(run.store, looks)}
+        self.files = {table.name: tables[table] for table in OWN_FILES}
+        self.own = {table.name: tables[table] for table in ROWS}
+        self.runs = tables[schema.RUNS]
+        versions = side_by_side(run.store, [partial(_version, run.store, table) for table in TRUE])
+        found = {table: slides.version for table, slides in tables.items()}
+        found |= dict(zip(TRUE, versions, strict=True))
+        self.before = {name: found[table] for name, table in schema.COMMITTED.items()}
 
     def begin(self) -> None:
         """Write that the run goes on, and that earlier runs whose rows still state that do not."""
@@ -282,15 +288,15 @@ class Publisher:
         versions: dict[str, int] = {}
         for tables in IN_TURN:
             self._check()
-            found = side_by_side(self.store, [partial(self._commit_true, t, rows_of.pop(t)) for t in tables])
-            versions |= {table.name: version for table, version in zip(tables, found, strict=True)}
+            # read once for tables that are held against the same one, while these are opened
+            true = {of: begin(partial(of, self.store)) for of in {TRUE[table] for table in tables}}
+            keeps: list[Keep] = [partial(_kept_by, true[TRUE[table]]) for table in tables]
+            jobs = [
+                partial(commit_rows, self.store, table, rows_of.pop(table), keep=keep)
+                for table, keep in zip(tables, keeps, strict=True)
+            ]
+            versions |= dict(zip((t.name for t in tables), side_by_side(self.store, jobs), strict=True))
         return versions
-
-    def _commit_true(self, table: Table, rows: pa.Table) -> int:
-        if self.store.is_local:
-            return commit_rows(self.store, table, rows, keep=TRUE[table](self.store))
-        true = begin(partial(TRUE[table], self.store))  # read while the table itself is opened
-        return commit_rows(self.store, table, rows, keep=lambda before: true.result()(before))
 
     def _slide_row(self, outcome: SlideOutcome) -> Row:
         return slide_row(outcome, self.judging.of(outcome.slide).score, self.run.config.ihc.ladder_od)
@@ -406,6 +412,11 @@ def _file(table: str, result: SlideFinished) -> Any:
         return result.regions
     ihc = result.outcome.slide.assay == Assay.IHC
     return result.cells if ihc == (table == schema.CELLS.name) else None
+
+
+def _kept_by(true: Future[Keep], before: pa.Table) -> pa.BooleanArray:
+    """Which rows of a table stay, by a test that is being made."""
+    return true.result()(before)
 
 
 def _versions() -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -36,7 +38,7 @@ from her2core.lake.rows import RunRecord, case_row, run_row, slide_row
 from her2core.lake.rows_cells import cell_ids, cell_places, cell_rows, classes_of
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Column, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
-from her2core.lake.tables import check_tables, commit_rows, open_table, read_rows
+from her2core.lake.tables import check_tables, commit_rows, kept_open, open_table, read_rows
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,
@@ -365,9 +367,13 @@ def test_tables_of_another_version_are_refused_before_a_run_begins(anywhere: Sto
         check_tables(anywhere)
 
 
+@pytest.mark.parametrize("kept", [False, True])
 def test_a_commit_that_came_between_is_neither_lost_nor_doubled(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
+    store = Store(tmp_path / "out")
+    (tmp_path / "elsewhere").symlink_to(store.root)
+    other = Store(tmp_path / "elsewhere")  # as another process opens it
     ours, theirs = written(store, "s1", "k1", 300), written(store, "s1", "k2", 200)
     plain = lake._actions
 
@@ -381,12 +387,34 @@ def test_a_commit_that_came_between_is_neither_lost_nor_doubled(
 
         monkeypatch.setattr(lake, "_actions", late)
 
-    between(lambda: commit_files(store, CELLS, [theirs], ["s1"]))
-    commit_files(store, CELLS, [ours], ["s1"])
-    assert cell_counts(store) == {"s1": 300}
-    between(lambda: commit_rows(store, SLIDES, [_failed_row("s2")]))
-    commit_rows(store, SLIDES, [_failed_row("s1")])
-    assert read(store, SLIDES)["slide_id"].to_list() == ["s1", "s2"]
+    with kept_open(store) if kept else nullcontext():
+        between(lambda: commit_files(other, CELLS, [theirs], ["s1"]))
+        commit_files(store, CELLS, [ours], ["s1"])
+        assert cell_counts(store) == {"s1": 300}
+        between(lambda: commit_rows(other, SLIDES, [_failed_row("s2")]))
+        commit_rows(store, SLIDES, [_failed_row("s1")])
+        assert read(store, SLIDES)["slide_id"].to_list() == ["s1", "s2"]
+        commit_rows(other, SLIDES, [_failed_row("s3")])
+        assert read_rows(store, SLIDES, ("slide_id",))["slide_id"].to_pylist() == ["s1", "s2", "s3"]
+
+
+def test_a_table_that_is_opened_is_told_by_few_files_of_its_log(store: Store) -> None:
+    for number in range(12):
+        commit_rows(store, SLIDES, [_failed_row(f"s{number}")])
+    log = Path(store.root) / "tables/slides/_delta_log"
+    assert json.loads((log / "_last_checkpoint").read_text())["version"] == 9
+    assert len(list(log.glob("*.json"))) == 1 + 12  # by which each version is found
+
+
+def test_tables_that_are_kept_open_lose_and_double_nothing_of_several_threads(store: Store) -> None:
+    def drive(number: int) -> int:
+        commit_rows(store, SLIDES, [_failed_row(f"s{number}")])
+        return len(read_rows(store, SLIDES, ("slide_id",)))
+
+    with kept_open(store), ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(drive, range(8)))
+    assert read(store, SLIDES)["slide_id"].to_list() == [f"s{number}" for number in range(8)]
+    assert max(seen) == 8
 
 
 def test_a_driver_that_always_loses_gives_up_in_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from her2core.lake.batches import MEMBERS, OWN_FILES, Members, SlideTable, activ
 from her2core.lake.schema import TABLES, Table
 from her2core.lake.slide_files import FOLDER, DataFile
 from her2core.lake.tables import (
-    KEEP_LOG,
+    PROPERTIES,
     Change,
     active_paths,
     commit,
@@ -92,7 +92,7 @@ def maintain(
         if table in BY_SLIDE:
             compact(store, table, target_bytes)
         delta = open_table(store, table)
-        _keep_log(delta)
+        _set_properties(delta)
         delta.create_checkpoint()
         removed = _vacuum(store, table, named[table.name], days)
         delta = open_table(store, table)
@@ -199,10 +199,10 @@ def _named_versions(store: Store) -> dict[str, list[int]]:
     return {name: sorted(map(int, versions)) for name, versions in named.items()} | {schema.RUNS.name: []}
 
 
-def _keep_log(delta: DeltaTable) -> None:
-    """Let the log outlast checkpoints: a version that a run names is found by it."""
-    if any(delta.metadata().configuration.get(name) != value for name, value in KEEP_LOG.items()):
-        delta.alter.set_table_properties(KEEP_LOG)
+def _set_properties(delta: DeltaTable) -> None:
+    """Give a table of an earlier version the properties that new ones have."""
+    if any(delta.metadata().configuration.get(name) != value for name, value in PROPERTIES.items()):
+        delta.alter.set_table_properties(PROPERTIES)
 
 
 def _vacuum(store: Store, table: Table, named: Sequence[int], days: float) -> list[str]:

@@ -26,9 +26,12 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import RLock
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -52,7 +55,7 @@ T = TypeVar("T")
 Keep = Callable[[pa.Table], pa.BooleanArray]
 """Says of every row of a table whether it stays."""
 APPLICATION = "her2cohort"
-"""Delta application id of every commit; its transaction version counts commits."""
+"""Delta application id of every commit; its transaction version is the table's that it is planned to make."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before a request is repeated, beside what Delta Lake's client repeats itself. Ours."""
 _BROKEN_OFF = re.compile(
@@ -61,8 +64,9 @@ _BROKEN_OFF = re.compile(
     re.IGNORECASE,
 )
 """What Delta Lake's errors say that are of its store, or of a file that may have come cut short."""
-KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days"}
-"""Property of our tables: checkpoints leave the log, by which a version that a run names is found."""
+PROPERTIES = {"delta.logRetentionDuration": "interval 36500 days", "delta.checkpointInterval": "10"}
+"""Properties of our tables: checkpoints leave the log, by which a version that a run names is found. One is
+made every ten commits (ours), so that who opens a table reads at most ten files of its log, not a hundred."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
 
@@ -176,6 +180,40 @@ def _write_rows(store: Store, table: Table, rows: pa.Table, there: Sequence[str]
     return DataFile(name, buffer.tell(), len(rows), json.dumps({"numRecords": len(rows)}))
 
 
+class _KeptOpen:
+    """Tables of a store as this process saw them last; a lock each, for who brings one up to date."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, DeltaTable] = {}
+        self.locks: defaultdict[str, RLock] = defaultdict(RLock)
+
+
+_kept: dict[Store, _KeptOpen] = {}
+
+
+@contextmanager
+def kept_open(store: Store) -> Iterator[None]:
+    """Open each table of a store once for the length of the block.
+
+    Whoever asks for a table again reads what is new in its log, and not all of it: two requests. It is one
+    object for all who ask, which is brought up to date for all of them.
+    """
+    if store in _kept:
+        yield
+        return
+    _kept[store] = _KeptOpen()
+    try:
+        yield
+    finally:
+        del _kept[store]
+
+
+def _alone(store: Store, table: Table) -> AbstractContextManager[object]:
+    """The right to bring a table that is kept open up to date, and to commit to it."""
+    kept = _kept.get(store)
+    return nullcontext() if kept is None else kept.locks[table.name]
+
+
 def open_table(store: Store, table: Table, version: int | None = None) -> DeltaTable:
     """One of the lake's tables, at a version if given.
 
@@ -184,10 +222,27 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
     deltalake.exceptions.TableNotFoundError
         If nothing was committed yet.
     """
+    kept = None if version is not None else _kept.get(store)
+    if kept is None:
+        return outlasting(store, lambda: _opened(store, table, version))
+    with kept.locks[table.name]:
+        return outlasting(store, lambda: _up_to_date(store, table, kept.tables))
+
+
+def _opened(store: Store, table: Table, version: int | None = None) -> DeltaTable:
     uri = store.delta_uri(f"{FOLDER}/{table.name}")
-    return outlasting(
-        store, lambda: DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
-    )
+    return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
+
+
+def _up_to_date(store: Store, table: Table, tables: dict[str, DeltaTable]) -> DeltaTable:
+    """A table that is kept open, as it is now; opened anew after any error."""
+    delta = tables.pop(table.name, None)
+    if delta is None:
+        delta = _opened(store, table)
+    else:
+        delta.update_incremental()
+    tables[table.name] = delta
+    return delta
 
 
 def find_table(store: Store, table: Table, version: int | None = None) -> DeltaTable | None:
@@ -325,8 +380,8 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
         delta = _open_or_create(store, table)
         change = plan(delta)
         if change.add or change.remove:
-            count = 1 + (delta.transaction_version(APPLICATION) or 0)
-            properties = CommitProperties(app_transactions=[Transaction(APPLICATION, count)])
+            made = Transaction(APPLICATION, 1 + int(delta.version()))
+            properties = CommitProperties(app_transactions=[made])
             delta.create_write_transaction(
                 _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
             )
@@ -335,7 +390,8 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
 
     for attempt in range(ATTEMPTS):
         try:
-            return outlasting(store, once)
+            with _alone(store, table):
+                return outlasting(store, once)
         except CommitFailedError as error:
             log.info("%s: another writer committed first (%s); trying again", table.name, error)
             time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
@@ -367,7 +423,7 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
             mode="ignore",
             name=table.name,
             description=table.description,
-            configuration=dict(KEEP_LOG),
+            configuration=dict(PROPERTIES),
             storage_options=store.storage_options() or None,
         )
     _require_schema(delta, table, uri)
