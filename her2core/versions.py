@@ -13,7 +13,7 @@ PROFILE = 6
 """The same pyramid and parameters would give another profile or tissue mask."""
 CELLS = 13
 """The same pixels and parameters would give other rows, or other parts."""
-SLIDE = 21
+SLIDE = 22
 """The same cells and parameters would give other rows or another picture."""
 OUTLINES = 2
 """The same file would give other nuclei."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from her2core.guidelines.rules_ihc import CellClass
+from her2core.pictures import ihc
 from her2core.pictures.canvas import DPI, Panel, encode_png, png_bytes, read_thumbnail
 from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
@@ -19,6 +21,14 @@ from her2core.records import PyramidRef
 
 RGB = npt.NDArray[np.uint8]
 SUMMARY = PictureSummary("core 1", "2+", "scored", 131.4, (10, 20, 5, 40, 25), "QC pass")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def exact() -> Iterator[None]:
+    """Pictures without loss, whose colours can be looked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ihc, "jpeg_bytes", png_bytes)
+        yield
 
 
 def decoded(png: bytes) -> RGB:

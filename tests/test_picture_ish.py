@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from her2core.pictures import ish
+from her2core.pictures.canvas import png_bytes
 from her2core.pictures.ish import (
     AMPLIFIED,
     CROP_UM,
@@ -47,6 +50,14 @@ def close_up(
 ) -> CloseUp:
     probe, y, x = (np.array([spot[k] for spot in spots], np.float64) for k in range(3))
     return CloseUp(pixels, her2, cep17, probe.astype(np.int64), y, x, np.full(len(spots), 8.0))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def exact() -> Iterator[None]:
+    """Pictures without loss, whose colours can be looked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ish, "jpeg_bytes", png_bytes)
+        yield
 
 
 def decoded(png: bytes) -> npt.NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from her2core.pictures.canvas import DPI, INK, Backdrop, Panel, pixels_of, png_bytes, scale_bar
+from her2core.pictures.canvas import DPI, INK, Backdrop, Panel, jpeg_bytes, pixels_of, scale_bar
 from her2core.profile.sampling import Pixels
 
 ARC_COLOURS = ("#9A9A9A", "#56B4E9", "#F0E442", "#E69F00", "#D62728")
@@ -55,7 +55,7 @@ class PicturedField:
 
 
 def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
-    """PNG of the fields, two in a row, each plain beside outlined, arcs in the colour of their stain."""
+    """JPEG of the fields, two in a row, each plain beside outlined, arcs in the colour of their stain."""
     rows = -(-len(fields) // 2)
     gap, top, bottom = 0.16, 0.62, 0.42
     wide, high = 4 * FIELD_IN + 5 * gap, top + bottom + rows * (FIELD_IN + 0.3)
@@ -74,7 +74,7 @@ def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
         title = f"{one.name}: {n} cells, {counted} counted"
         figure.text(left / wide, (low + FIELD_IN + 0.06) / high, title, size=9, color=INK)
     figure.add_artist(_Keys(wide, bottom))
-    return png_bytes(figure)
+    return jpeg_bytes(figure)
 
 
 class _Keys(Artist):

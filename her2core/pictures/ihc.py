@@ -24,7 +24,7 @@ from her2core.pictures.canvas import (
     Backdrop,
     Panel,
     heading,
-    png_bytes,
+    jpeg_bytes,
     scale_bar,
     shortened,
 )
@@ -73,7 +73,7 @@ class PictureCells:
 
 
 def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary: PictureSummary) -> bytes:
-    """PNG of a slide: the plain thumbnail, and beside it the same, faded, under its cells' classes.
+    """JPEG of a slide: the plain thumbnail, and beside it the same, faded, under its cells' classes.
 
     Cells are dots in the colour of their class where dots can be told apart, else hexagons in the colour of
     the mean class of their counted cells.
@@ -112,7 +112,7 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     scale_bar(panels[0], width_um)
     scale_bar(panels[1], width_um)
     _heading(figure, summary, left / wide)
-    return png_bytes(figure)
+    return jpeg_bytes(figure)
 
 
 def _draw_dots(panel: Panel, cells: PictureCells, points: float) -> None:

@@ -28,7 +28,7 @@ from her2core.pictures.canvas import (
     Backdrop,
     Panel,
     heading,
-    png_bytes,
+    jpeg_bytes,
     scale_bar,
     shortened,
 )
@@ -166,7 +166,7 @@ def ish_picture(
     mpp: float,
     summary: ISHSummary,
 ) -> bytes:
-    """PNG of a slide.
+    """JPEG of a slide.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def ish_picture(
         )  # fmt: skip
     _legends(figure, nuclei, (gap, x0), wide, high)
     _heading(figure, summary, nuclei, gap / wide)
-    return png_bytes(figure)
+    return jpeg_bytes(figure)
 
 
 def composite(pixels: Pixels, channels: tuple[str, ...]) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Which pictures the page carries itself, so that it opens from a mail, and which it only refers to.
 
-Pictures are made WebP at their full size for the page; the PNG files of the run stay as they are. What a
+Pictures are made WebP at their full size for the page; the files of the run stay as they are. What a
 person should look at comes first, until the page's budget is spent.
 """
 
@@ -30,7 +30,7 @@ THUMBNAIL_BYTES = 4 * 10**6
 THUMBNAIL_PX = 300
 """Longest edge of a thumbnail. Ours."""
 QUALITY, THUMBNAIL_QUALITY = 88, 76
-"""Quality of WebP: at 88 the lines of a cell's contour are as in the PNG file. Ours."""
+"""Quality of WebP: at 88 the lines of a cell's contour are as in the stored picture. Ours."""
 MOST_PIXELS = 64 * 10**6
 """Largest picture that is decoded; ours have 2 megapixels. Ours."""
 THREADS = 4
@@ -113,7 +113,7 @@ def _webp(store: Store, path: str, *, small: bool) -> bytes | None:
         data = store.read_bytes(path)
     except FileNotFoundError:
         return None
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as stored:
+    with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as stored:
         if stored.width * stored.height > MOST_PIXELS:
             return None
         image = stored.convert("RGB")

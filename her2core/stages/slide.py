@@ -30,7 +30,7 @@ from her2core.lake.rows_regions import region_rows
 from her2core.lake.schema import REGIONS
 from her2core.lake.slide_files import DataFile, write_slide_file
 from her2core.params import HeterogeneityParams, IHCParams, ISHParams, ISHScoreParams, RoiParams, ScoreParams
-from her2core.pictures.canvas import png_bytes, read_thumbnail
+from her2core.pictures.canvas import jpeg_bytes, read_thumbnail
 from her2core.pictures.regions import regions_figure
 from her2core.profile.sampling import Pixels
 from her2core.pyramid.reader import PyramidReader
@@ -185,7 +185,7 @@ def inside(roi: ReadRoi | None, band: pa.Table) -> NDArray[np.bool_] | None:
 
 @dataclass(frozen=True, slots=True)
 class CloseUp:
-    """Fields at full resolution: a picture (PNG), and the outlines in it (GeoJSON)."""
+    """Fields at full resolution: a picture (JPEG), and the outlines in it (GeoJSON)."""
 
     picture: bytes
     outlines: bytes
@@ -225,21 +225,21 @@ def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> Sli
     """Write a slide's regions and pictures, and say how it ended."""
     forget_parts()
     store, row, ref, score = job.store, job.row, job.pyramid, judged.score
-    picture, maps, close_up = f"pictures/{row.slide_id}-{key[:8]}.png", None, None
+    picture, maps, close_up = f"pictures/{row.slide_id}-{key[:8]}.jpg", None, None
     with Uploads(store) as uploads:
         write_regions(store, key, judged.sweep, row.slide_id)
         thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
         uploads.put({picture: judged.draw(thumbnail, um_px)})
         if judged.close_up is not None:
-            close_up = f"pictures/{row.slide_id}-fields-{key[:8]}.png"
+            close_up = f"pictures/{row.slide_id}-fields-{key[:8]}.jpg"
             shown, outlines = judged.close_up.picture, judged.close_up.outlines
-            uploads.put({close_up: shown, close_up.removesuffix(".png") + ".geojson": outlines})
+            uploads.put({close_up: shown, close_up.removesuffix(".jpg") + ".geojson": outlines})
         if len(judged.sweep[0]):
-            maps = f"pictures/{row.slide_id}-regions-{key[:8]}.png"
+            maps = f"pictures/{row.slide_id}-regions-{key[:8]}.jpg"
             drawn = regions_figure(
                 thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id
             )
-            uploads.put({maps: png_bytes(drawn)})
+            uploads.put({maps: jpeg_bytes(drawn)})
         region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
     outcome = SlideOutcome(
         slide=row,

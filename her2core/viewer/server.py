@@ -344,7 +344,8 @@ class Viewed:
 
     def _picture(self, name: str) -> Answer:
         try:
-            return Answer(self._store.read_bytes(self._pictures[name]), "image/png")
+            kind = "image/png" if name.endswith(".png") else "image/jpeg"  # earlier versions drew PNG
+            return Answer(self._store.read_bytes(self._pictures[name]), kind)
         except (KeyError, FileNotFoundError):
             return _lost("no picture")
 
