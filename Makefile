@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+RUNTIME_LOCK := requirements.lock
+DEV_LOCK := requirements-dev.lock
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 $(if $(VERSION),,$(error cannot run $(PYTHON); name a Python 3.11 to 3.13, as in: make test PYTHON=python3.12))
@@ -66,15 +68,15 @@ $(VENV)/.python-$(VERSION):
 
 INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --no-deps --quiet
 
-$(VENV)/.runtime: $(VENV)/.python-$(VERSION) requirements.lock pyproject.toml
+$(VENV)/.runtime: $(VENV)/.python-$(VERSION) $(RUNTIME_LOCK) pyproject.toml
 	@echo "installing the runtime into $(VENV) (a minute or two, once)"
-	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --require-hashes --requirement $(RUNTIME_LOCK)
 	$(INSTALL) --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+$(VENV)/.dev: $(VENV)/.runtime $(DEV_LOCK)
 	@echo "installing the test and lint tools into $(VENV)"
-	$(INSTALL) --require-hashes --requirement requirements-dev.lock
+	$(INSTALL) --require-hashes --requirement $(DEV_LOCK)
 	touch $@
 
 # Helm and the Dask operator, beside the environment: nothing of ours depends on them.
@@ -109,6 +111,8 @@ lock:
 	echo hatchling | $(UV_COMPILE) pyproject.toml - --extra flow --extra cli --extra kubernetes \
 		--constraint requirements-dev.lock \
 		--output-file requirements-image.lock $(UPGRADE)
+	echo 'hatchling>=1.33' | $(UV_COMPILE) pyproject.toml - --all-extras --resolution lowest-direct \
+		--output-file requirements-lowest.lock $(UPGRADE)
 	$(UV_COMPILE) --no-deps requirements-tools.in --output-file requirements-tools.lock $(UPGRADE)
 
 clean:

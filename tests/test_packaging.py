@@ -12,7 +12,7 @@ from packaging.version import Version
 from tests.conftest import ROOT
 
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-IMAGE, CORE = "requirements-image.lock", "requirements-core.lock"
+IMAGE, CORE, LOWEST = "requirements-image.lock", "requirements-core.lock", "requirements-lowest.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -34,7 +34,7 @@ def locked(name: str, python: str) -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("name", [*LOCKS, CORE, IMAGE, "requirements-tools.lock"])
+@pytest.mark.parametrize("name", [*LOCKS, CORE, IMAGE, LOWEST, "requirements-tools.lock"])
 def test_every_requirement_is_pinned_and_hashed_and_no_place_is_named(name: str) -> None:
     for line in entries(name):
         assert re.fullmatch(r"[a-z0-9._-]+==[^ ]+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+ *", line), line
@@ -58,6 +58,21 @@ def test_the_locks_satisfy_the_project_and_each_other(python: str) -> None:
             assert requirement.specifier.contains(lock[requirement.name.lower()], prereleases=True), (
                 requirement
             )
+
+
+def test_every_dependency_has_a_lower_bound_and_the_lowest_lock_starts_there() -> None:
+    extras = [text for group in PROJECT["optional-dependencies"].values() for text in group]
+    lowest, off = locked(LOWEST, "3.11"), []
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *extras]):
+        if requirement.marker and not requirement.marker.evaluate({"python_version": "3.11"}):
+            continue
+        bounds = [
+            Version(each.version).release for each in requirement.specifier if each.operator in ("==", ">=")
+        ]
+        found = lowest[requirement.name.lower()]
+        if len(bounds) != 1 or found.release[: len(bounds[0])] != bounds[0]:
+            off.append(f"{requirement}: {found}")
+    assert not off
 
 
 def test_the_licence_of_every_locked_package_is_listed() -> None:
