@@ -38,7 +38,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from her2core.params import PyramidParams
 from her2core.phantom import PhantomSpec, render_field
-from her2core.pyramid.writer import finalise, grid_of, settle, write_shard, write_top
+from her2core.pyramid.writer import finalise, grid_of, settle, write_shards, write_top
 from her2core.readers import open_slide
 from her2core.readers.base import SlideReader
 from her2core.storage.store import Store
@@ -71,7 +71,7 @@ def ours(slide: SlideReader, side: int, codec: str) -> Callable[[Path], None]:
         params, store = settle(slide.info, PyramidParams(CHUNK, 4096, codec)).params, Store(out)
         grid = grid_of(side, side, params)
         for task in grid.tasks():
-            write_shard(slide, store, "slide", grid, params, task)
+            write_shards(slide, store, "slide", grid, params, [task])
         write_top(store, "slide", grid, params)
         finalise(store, "slide", grid, params, identity="bench", mpp=0.25)
 

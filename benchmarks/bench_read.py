@@ -37,7 +37,7 @@ from slides import SHARED, machine, real_slide
 
 from her2core.params import PyramidParams
 from her2core.pyramid.reader import PyramidReader
-from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
+from her2core.pyramid.writer import finalise, grid_of, write_shards, write_top
 from her2core.readers import open_slide
 from her2core.storage.store import Store
 
@@ -160,7 +160,7 @@ def compare_pyramid(path: Path, out: Path, rounds: int) -> None:
         height, width = slide.info.height, slide.info.width
         grid = grid_of(height, width, params)
         for task in grid.tasks():
-            write_shard(slide, store, "slide", grid, params, task)
+            write_shards(slide, store, "slide", grid, params, [task])
     write_top(store, "slide", grid, params)
     ref = finalise(store, "slide", grid, params, identity="bench", mpp=0.25)
     ours = our_pyramid(PyramidReader(store, ref))

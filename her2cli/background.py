@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console
+from her2cli.common import EXIT_CODES, Endpoint, Json, RunOutput, app, console, folder_of
 from her2core.errors import ConfigError, StoreError
 from her2core.text import counted, first_few
 
@@ -38,11 +38,11 @@ def background_command(
 
     if (manifest is None) != (out is None):
         raise ConfigError("--manifest and --out go together: the manifest, and the file to write beside it")
-    if manifest is not None and out is not None and _folder(manifest) != _folder(out):
+    if manifest is not None and out is not None and folder_of(manifest) != folder_of(out):
         raise ConfigError(f"--out {out}: expected a file beside {manifest}, from where its addresses count")
     store = Store(run, endpoint_url=endpoint_url)
     store.reach()
-    place = None if out is None else Store(_folder(out), endpoint_url=endpoint_url)
+    place = None if out is None else Store(folder_of(out), endpoint_url=endpoint_url)
     if place is not None:
         place.reach("write to")
     found = propose(store)
@@ -63,11 +63,6 @@ def background_command(
             soft_wrap=True,
         )
     console.print("Research use only, not for diagnosis.", highlight=False)
-
-
-def _folder(uri: str) -> str:
-    folder = uri.rpartition("/")[0]
-    return folder or ("/" if uri.startswith("/") else ".")
 
 
 def _rows(found: tuple[Proposal, ...]) -> list[dict[str, str]]:

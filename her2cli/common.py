@@ -128,6 +128,11 @@ def _options(
     pass
 
 
+def folder_of(uri: str) -> str:
+    """Folder or prefix that holds a file."""
+    return uri.rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
+
+
 def say(text: str) -> None:
     """A note on what is being done, on the error console; not with ``-q``."""
     if Talk.level <= logging.INFO:

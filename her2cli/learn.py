@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from her2cli.common import EXIT_CODES, ConfigFile, Endpoint, Json, app, console
+from her2cli.common import EXIT_CODES, ConfigFile, Endpoint, Json, app, console, folder_of
 from her2core.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def learn_tumour_command(
     from her2core.intake.manifest import read_manifest
     from her2core.storage.store import Store
 
-    folder, _, file = out.rpartition("/")
+    file = out.rpartition("/")[2]
     if not file.endswith(".json"):
         raise ConfigError(f"--out {out}: expected the address of a .json file")
     called = name or PurePosixPath(file).stem
@@ -48,7 +48,7 @@ def learn_tumour_command(
     endpoint = endpoint_url or settings.run.endpoint_url
     store = Store(run, endpoint_url=endpoint)
     store.reach()
-    place = Store(folder or ("/" if out.startswith("/") else "."), endpoint_url=endpoint)
+    place = Store(folder_of(out), endpoint_url=endpoint)
     place.reach("write to")
     rows = read_manifest(manifest, endpoint)
     before = model_at(out, called, endpoint)

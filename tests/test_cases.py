@@ -317,6 +317,7 @@ def test_every_ihc_rule_set_has_its_table() -> None:
         ("pending: ", "waiting: ", "columns"),
         ("name: gastric", "name: breast", "calls itself 'breast'"),
         ('"3+":', '"4+":', "rows"),
+        ("citations: [c]", f"citations: {'[' * 600}", "RecursionError"),
     ],
 )
 def test_a_broken_table_is_refused(old: str, new: str, complaint: str) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from her2core.errors import StoreError
 from her2core.params import PyramidParams
 from her2core.pyramid.dataset import open_level, open_pyramid
-from her2core.pyramid.writer import finalise, grid_of, write_shard, write_top
+from her2core.pyramid.writer import finalise, grid_of, write_shards, write_top
 from her2core.readers.memory import MemoryReader
 from her2core.storage.store import Store
 
@@ -23,7 +23,7 @@ def make(store: Store, image: np.ndarray, codec: str = "blosc-lz4") -> str:
     params, reader = PyramidParams(32, 64, codec), MemoryReader(image)
     grid = grid_of(*image.shape[:2], params)
     for task in grid.tasks():
-        write_shard(reader, store, "pyramids/key", grid, params, task)
+        write_shards(reader, store, "pyramids/key", grid, params, [task])
     write_top(store, "pyramids/key", grid, params)
     finalise(store, "pyramids/key", grid, params, identity="1-x", mpp=MPP)
     return store.uri("pyramids/key")

@@ -577,7 +577,7 @@ def convert(
     params, form = PyramidParams(chunk, shard, codec), PixelFormat.of(reader.info)
     grid = pyramid.grid_of(reader.info.height, reader.info.width, params)
     for task in reversed(grid.tasks()):
-        pyramid.write_shard(reader, store, "p", grid, params, task)
+        pyramid.write_shards(reader, store, "p", grid, params, [task])
     pyramid.write_top(store, "p", grid, params, pixels=form)
     return pyramid.finalise(
         store, "p", grid, params, identity=reader.info.identity, mpp=0.1, pixels=form

@@ -64,6 +64,7 @@ def test_the_rule_sets_are_there_with_citations_and_a_source_for_every_step() ->
         ('strong:   ["0",', "strong:   [", "cell_classes"),
         ("    percent: 1\n", "", "percent or cluster"),
         ("steps:", "- [", "breast_asco_cap_2018"),
+        ("strong: ", f"strong: {'[' * 600}", "RecursionError"),
     ],
 )
 def test_a_rule_set_that_makes_no_sense_is_refused_in_words(old: str, new: str, complaint: str) -> None:

@@ -65,6 +65,7 @@ def test_the_rule_set_is_there_with_citations_and_apart_from_those_of_immunohist
         ("min_nuclei: 200", "least_nuclei: 200", "least_nuclei"),
         ("citations:", "quotations:", "citations"),
         ("dual_probe:", "- [", NAME),
+        ("dual_probe:", f"dual_probe: {'[' * 600}", "RecursionError"),
     ],
 )
 def test_a_rule_set_that_makes_no_sense_is_refused_in_words(old: str, new: str, complaint: str) -> None:

@@ -58,7 +58,7 @@ def published(rgb: RGB, folder: Path, chunk: int, shard: int) -> tuple[Store, Py
     store, params = Store(str(folder)), PyramidParams(chunk=chunk, shard=shard)
     grid = pyramid.grid_of(rgb.shape[0], rgb.shape[1], params)
     for task in grid.tasks():
-        pyramid.write_shard(MemoryReader(rgb), store, "p", grid, params, task)
+        pyramid.write_shards(MemoryReader(rgb), store, "p", grid, params, [task])
     pyramid.write_top(store, "p", grid, params)
     return store, pyramid.finalise(store, "p", grid, params, identity="id", mpp=0.25)
 

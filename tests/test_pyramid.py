@@ -32,7 +32,7 @@ from her2core.pyramid.writer import (
     finalise,
     grid_of,
     shards_done,
-    write_shard,
+    write_shards,
     write_top,
 )
 from her2core.readers.memory import MemoryReader
@@ -59,7 +59,7 @@ def convert(
     params = PyramidParams(chunk, shard, codec)
     grid = grid_of(reader.info.height, reader.info.width, params)
     for task in reversed(grid.tasks()):
-        write_shard(reader, store, PATH, grid, params, task)
+        write_shards(reader, store, PATH, grid, params, [task])
     write_top(store, PATH, grid, params)
     return finalise(store, PATH, grid, params, identity=reader.info.identity, mpp=0.25)
 
@@ -112,7 +112,8 @@ def test_writing_again_gives_the_same_bytes_in_any_order(tmp_path: Path) -> None
     with ThreadPoolExecutor(3) as pool:
         list(
             pool.map(
-                lambda task: write_shard(MemoryReader(image), store, PATH, grid, params, task), grid.tasks()
+                lambda task: write_shards(MemoryReader(image), store, PATH, grid, params, [task]),
+                grid.tasks(),
             )
         )
     assert finalise(store, PATH, grid, params, identity=ref.identity, mpp=0.25) == ref
@@ -316,7 +317,7 @@ def test_half_a_pyramid_cannot_be_opened_or_finalised(tmp_path: Path) -> None:
     params = PyramidParams(16, 64)
     grid = grid_of(150, 130, params)
     for task in grid.tasks()[:-1]:
-        write_shard(reader, store, PATH, grid, params, task)
+        write_shards(reader, store, PATH, grid, params, [task])
     with pytest.raises(FileNotFoundError):
         zarr.open_group(store.zarr_store(PATH), mode="r")
     with pytest.raises(StoreError, match=r"lacks \d+ of \d+ shards"):
@@ -351,11 +352,11 @@ def test_a_task_that_died_before_its_last_write_is_not_seen_as_done(
         allowed = survived
         writes.clear()
         with pytest.raises(Killed):
-            write_shard(reader, store, PATH, grid, params, (0, 0))
+            write_shards(reader, store, PATH, grid, params, [(0, 0)])
         assert (0, 0) not in shards_done(store, PATH, grid)
     allowed = grid.band
     writes.clear()
-    write_shard(reader, store, PATH, grid, params, (0, 0))
+    write_shards(reader, store, PATH, grid, params, [(0, 0)])
     assert (0, 0) in shards_done(store, PATH, grid)
     assert writes[-1] == f"{PATH}/0/c/0/0/0"
     assert {path.split("/")[2] for path in writes} == {"0", "1", "2"}
@@ -366,7 +367,7 @@ def test_killed_in_the_middle_the_done_shards_are_whole(tmp_path: Path) -> None:
         f"""
         import numpy as np
         from her2core.params import PyramidParams
-        from her2core.pyramid.writer import grid_of, write_shard
+        from her2core.pyramid.writer import grid_of, write_shards
         from her2core.readers.memory import MemoryReader
         from her2core.storage.store import Store
 
@@ -374,7 +375,7 @@ def test_killed_in_the_middle_the_done_shards_are_whole(tmp_path: Path) -> None:
         params, store = PyramidParams(64, 256), Store({str(tmp_path)!r})
         grid = grid_of(2048, 2048, params)
         for task in grid.tasks():
-            write_shard(reader, store, {PATH!r}, grid, params, task)
+            write_shards(reader, store, {PATH!r}, grid, params, [task])
             print(task, flush=True)
         """
     )
@@ -461,7 +462,7 @@ def test_on_s3(s3: Bucket) -> None:
     grid = grid_of(300, 260, params)
     for task in grid.tasks():
         assert task not in shards_done(store, PATH, grid)
-        write_shard(MemoryReader(image), store, PATH, grid, params, task)
+        write_shards(MemoryReader(image), store, PATH, grid, params, [task])
         assert task in shards_done(store, PATH, grid)
     write_top(store, PATH, grid, params)
     ref = finalise(store, PATH, grid, params, identity="1-x", mpp=0.25)
@@ -490,7 +491,7 @@ def test_nothing_but_pixels_leaves_the_slide(shared_data: Path, tmp_path: Path) 
     with open_slide(source) as reader:
         grid = grid_of(reader.info.height, reader.info.width, params)
         for task in grid.tasks():
-            write_shard(reader, store, PATH, grid, params, task)
+            write_shards(reader, store, PATH, grid, params, [task])
         write_top(store, PATH, grid, params)
         ref = finalise(store, PATH, grid, params, identity=reader.info.identity, mpp=reader.info.mpp or 0.5)
         whole = np.empty((reader.info.height, reader.info.width, 3), np.uint8)

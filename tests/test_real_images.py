@@ -18,7 +18,7 @@ from her2core.errors import Reason, SlideError
 from her2core.intake.inspect import inspect_slide, require_scorable
 from her2core.params import PyramidParams
 from her2core.pyramid.dataset import open_level
-from her2core.pyramid.writer import convert, finalise, grid_of, write_shard, write_top
+from her2core.pyramid.writer import convert, finalise, grid_of, write_shards, write_top
 from her2core.readers import open_slide
 from her2core.records import Assay
 from her2core.storage.store import Store
@@ -87,7 +87,7 @@ def test_a_whole_slide_file_converts_and_opens(shared_data: Path, tmp_path: Path
         info = reader.info
         grid = grid_of(info.height, info.width, params)
         for task in grid.tasks():
-            write_shard(reader, store, "p", grid, params, task)
+            write_shards(reader, store, "p", grid, params, [task])
         source = np.empty((64, 64, 3), np.uint8)
         reader.read_region(1000, 800, source)
     write_top(store, "p", grid, params)

@@ -35,7 +35,7 @@ from her2core.storage.sources import file_identity
 from her2core.storage.store import Store
 from her2core.viewer.areas import ANOTHER_FILE, ANOTHER_VERSION, NOT_AGAIN, polygons_of_mask
 from her2core.viewer.cells import BIN_PX, IHC, Cells, draw_tile
-from her2core.viewer.server import HOST, TOKEN_HEADER, Viewed, ViewerServer
+from her2core.viewer.server import HOST, TOKEN_HEADER, Kept, Viewed, ViewerServer
 from her2core.viewer.tiles import TILE_PX, Tiles, check_layout, coarsest
 from tests.conftest import Bucket
 from tests.helpers.jpegslides import jpeg, write_slide
@@ -542,3 +542,32 @@ def test_two_slides_stand_side_by_side_and_move_together(page: tuple[Any, Path],
     browser.find_element("id", "pair").click()
     assert browser.execute_script("return document.querySelectorAll('.pane').length") == 1
     assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def test_one_slide_that_takes_long_holds_up_no_other_and_is_made_once() -> None:
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def make(slide_id: str) -> str:
+        made.append(slide_id)
+        if slide_id == "slow":
+            begun.set()
+            assert go_on.wait(60)
+        if slide_id == "broken":
+            raise StoreError("gone")
+        return slide_id.upper()
+
+    kept = Kept(2, make)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(kept.of, "slow")
+        assert begun.wait(60)
+        second = pool.submit(kept.of, "slow")
+        assert kept.of("quick") == "QUICK"
+        go_on.set()
+        assert first.result() == second.result() == "SLOW"
+    assert made == ["slow", "quick"]
+    for _ in range(2):  # a failure is not kept
+        with pytest.raises(StoreError):
+            kept.of("broken")
+    assert made[2:] == ["broken", "broken"]
+    assert kept.of("quick") == "QUICK"
+    assert made[4:] == []

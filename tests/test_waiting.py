@@ -82,7 +82,7 @@ def test_shards_of_a_task_are_written_at_once_and_the_one_that_tells_last(
     tmp_path: Path, remote: Remote
 ) -> None:
     slide = MemoryReader(np.full((64, 64, 3), 9, np.uint8))
-    writer.write_shard(slide, Store(tmp_path), "p", writer.grid_of(64, 64, PARAMS), PARAMS, (0, 0))
+    writer.write_shards(slide, Store(tmp_path), "p", writer.grid_of(64, 64, PARAMS), PARAMS, [(0, 0)])
     assert remote.asked == [("pipe", ["2", "1"]), ("pipe_file", ["0"])]
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from deltalake import DeltaTable
 from pydantic import TypeAdapter, ValidationError
 
 from her2core.errors import ConfigError, StoreError
-from her2core.lake.finished import finished_batches, finished_rows
+from her2core.lake.finished import finished_batches, finished_rows, opened
 from her2core.lake.ghosts import FINISHED
 from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
 from her2core.lake.tables import sql_text
@@ -104,6 +105,7 @@ class FinishedRun:
     """The output of a run."""
 
     store: Store
+    _open: dict[str, DeltaTable] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rows(self, table: Table, columns: Sequence[str] | None = None) -> list[Row]:
         """Rows of a table, sorted by its key; null where the run's version did not write a column."""
@@ -159,8 +161,14 @@ class FinishedRun:
     def batches(
         self, slide: Row, selection: Selection, columns: Sequence[str], table: Table = CELLS
     ) -> pa.RecordBatchReader:
-        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out."""
-        return finished_batches(self.store, table, columns, selection.condition(slide["slide_id"]))
+        """Cells of a slide in order of their ids, a few thousand at a time; absent columns are left out.
+
+        All slides are read from one version of the table, also while another run writes to it.
+        """
+        if table.name not in self._open:
+            self._open[table.name] = opened(self.store, table)
+        condition = selection.condition(slide["slide_id"])
+        return finished_batches(self.store, table, columns, condition, self._open[table.name])
 
     def record(self, slide: Row) -> SlideFinished:
         """What a slide left behind.

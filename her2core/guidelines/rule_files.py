@@ -5,8 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 
+import yaml
+
 from her2core.errors import ConfigError
 from her2core.text import shown
+
+UNREADABLE = (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError)
+"""What a text raises that is no rule set (brackets nested a thousand deep: RecursionError)."""
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from her2core.errors import ConfigError
-from her2core.guidelines.rule_files import rule_files
+from her2core.guidelines.rule_files import UNREADABLE, rule_files
 from her2core.guidelines.rules_ihc import SCORES, RuleSet
 from her2core.guidelines.rules_ish import ISHResult, ISHRules
 
@@ -148,7 +148,7 @@ def parse_case_rules(text: str, name: str) -> CaseRules:
             **data,
         )
         _check(rules, name)
-    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"case rules {name}: {error!r}; compare her2core/guidelines/case/*.yaml") from error
     return rules
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from her2core.errors import ConfigError
-from her2core.guidelines.rule_files import rule_files, rule_text
+from her2core.guidelines.rule_files import UNREADABLE, rule_files, rule_text
 from her2core.statistics import wilson
 
 SCORES = ("0", "1+", "2+", "3+")
@@ -385,7 +385,7 @@ def parse_rules(text: str, name: str) -> RuleSet:
             **data,
         )
         _check(rules, name)
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"rule set {name}: {error!r}; compare her2core/guidelines/ihc/*.yaml") from error
     return rules
 

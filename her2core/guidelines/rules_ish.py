@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from her2core.errors import ConfigError
-from her2core.guidelines.rule_files import rule_files, rule_text
+from her2core.guidelines.rule_files import UNREADABLE, rule_files, rule_text
 from her2core.guidelines.rules_ihc import SCORES, TUMOURS
 
 SINGLE_GROUPS = ("single_negative", "single_equivocal", "single_positive")
@@ -306,7 +306,7 @@ def parse_ish_rules(text: str, name: str) -> ISHRules:
             **data,
         )
         _check(rules, name)
-    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"ISH rule set {name}: {error!r}; compare her2core/guidelines/ish/*.yaml"
         ) from error

@@ -60,7 +60,9 @@ def finished_table(
     return pa.table(dict(zip(wanted, columns_, strict=True)))
 
 
-def finished_batches(store: Store, table: Table, columns: Sequence[str], where: str) -> pa.RecordBatchReader:
+def finished_batches(
+    store: Store, table: Table, columns: Sequence[str], where: str, delta: DeltaTable | None = None
+) -> pa.RecordBatchReader:
     """Rows of one slide in the order of their ids, a few thousand at a time; absent columns are left out.
 
     A stream that the store breaks off goes on behind the last row that came. Text is of the kind that Arrow
@@ -70,8 +72,10 @@ def finished_batches(store: Store, table: Table, columns: Sequence[str], where: 
     ----------
     where
         Condition in SQL on the rows; ids are unique among those that it takes.
+    delta
+        The table where it is open already (`opened`), so that several slides are of one version of it.
     """
-    delta = opened(store, table)
+    delta = delta or opened(store, table)
     there = {field.name: field for field in pa.schema(delta.schema().to_arrow())}
     schema = pa.schema([_selectable(there[name]) for name in columns if name in there])
     return pa.RecordBatchReader.from_batches(schema, _outlasting_batches(store, delta, table, schema, where))

@@ -212,13 +212,6 @@ def _note_key(path: str, iy: int, ix: int) -> str:
     return f"{path}/encoded/{iy}-{ix}.json"
 
 
-def write_shard(
-    reader: SlideReader, store: Store, path: str, grid: Grid, params: PyramidParams, task: tuple[int, int]
-) -> ShardWritten:
-    """Write what one task writes; see `write_shards`."""
-    return write_shards(reader, store, path, grid, params, [task])
-
-
 def write_shards(
     reader: SlideReader,
     store: Store,

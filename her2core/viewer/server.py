@@ -16,6 +16,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
@@ -102,7 +103,7 @@ def _lost(why: str) -> Answer:
 T = TypeVar("T")
 
 
-class _Kept(Generic[T]):
+class Kept(Generic[T]):
     """What was made of the slides that were asked for last. One request makes it, others wait for it.
 
     Parameters
@@ -113,17 +114,32 @@ class _Kept(Generic[T]):
 
     def __init__(self, most: int, make: Callable[[str], T]) -> None:
         self._most, self._make = most, make
-        self._made: OrderedDict[str, T] = OrderedDict()
+        self._made: OrderedDict[str, Future[T]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, slide_id: str) -> T:
         with self._lock:
-            if slide_id not in self._made:
-                self._made[slide_id] = self._make(slide_id)
+            made = self._made.get(slide_id)
+            first = made is None
+            if made is None:
+                made = self._made[slide_id] = Future()
                 if len(self._made) > self._most:
                     self._made.popitem(last=False)
             self._made.move_to_end(slide_id)
-            return self._made[slide_id]
+        if first:
+            self._fill(made, slide_id)
+        return made.result()
+
+    def _fill(self, made: Future[T], slide_id: str) -> None:
+        """Make it outside of the lock: other slides are answered meanwhile."""
+        try:
+            made.set_result(self._make(slide_id))
+        except BaseException as error:
+            with self._lock:  # the next request tries again
+                if self._made.get(slide_id) is made:
+                    del self._made[slide_id]
+            made.set_exception(error)
+            raise
 
 
 class Viewed:
@@ -133,9 +149,9 @@ class Viewed:
         self._run = FinishedRun(store)
         self._store = store
         self._records: dict[str, SlideFinished] = {}
-        self._cells = _Kept(SLIDES_KEPT, self._read_cells)
-        self._contours = _Kept(SLIDES_KEPT, self._open_contours)
-        self._areas = _Kept(AREAS_KEPT, self._find_areas)
+        self._cells = Kept(SLIDES_KEPT, self._read_cells)
+        self._contours = Kept(SLIDES_KEPT, self._open_contours)
+        self._areas = Kept(AREAS_KEPT, self._find_areas)
         self._outlining = threading.Lock()
         self._routes: list[tuple[re.Pattern[str], Callable[..., Answer]]] = [
             (re.compile(pattern), answer)

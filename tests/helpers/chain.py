@@ -69,7 +69,7 @@ def score(
     tasks = list(grid.tasks())
     shuffled.shuffle(tasks)
     for task in tasks:
-        pyramid.write_shard(reader, store, path, grid, params, task)
+        pyramid.write_shards(reader, store, path, grid, params, [task])
     pixels = PixelFormat.of(info)
     pyramid.write_top(store, path, grid, params, pixels=pixels)
     ref = pyramid.finalise(store, path, grid, params, identity="test", mpp=info.mpp or 0.25, pixels=pixels)
