@@ -85,9 +85,14 @@ TESTS = {
         "tests/test_stain.py",
         "tests/test_blur.py",
     ],
-    "kernels/ihc": ["tests/test_kernel_outputs.py", "tests/test_kernel_thresholds.py"],
+    "kernels/ihc": [
+        "tests/test_kernel_outputs.py",
+        "tests/test_kernel_measures.py",
+        "tests/test_kernel_thresholds.py",
+    ],
     "kernels/ish": [
         "tests/test_kernel_outputs.py",
+        "tests/test_kernel_ish_measures.py",
         "tests/test_kernel_thresholds.py",
         "tests/test_spots.py",
         "tests/test_dish.py",
@@ -102,7 +107,12 @@ TESTS = {
     ],
 }
 """What is tried, by the file or the innermost room that a mutant is in: what is quick, and quickest first."""
-OUTPUTS = ["tests/test_kernel_outputs.py"]
+OUTPUTS = [
+    "tests/test_kernel_ish_measures.py",
+    "tests/test_kernel_measures.py",
+    "tests/test_kernel_outputs.py",
+]
+"""What compiles the kernels whole."""
 TURNED = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=", ast.GtE: "<", ast.Eq: "!=", ast.NotEq: "=="}
 BOUNDS = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
 SIGNS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
