@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 import traceback
 from importlib.util import find_spec
@@ -60,7 +61,7 @@ from her2cli.common import (
     Talk,
     app,
     complain,
-    terminated_in_order,
+    ending_in_order,
 )
 from her2core.errors import ClusterError, ConfigError, Her2Error, ManifestError, SlideError, StoreError
 from her2core.text import cleaned, cut
@@ -78,7 +79,7 @@ def main() -> None:
     logging.getLogger("her2core").addHandler(logging.NullHandler())
     Talk.level = logging.INFO
     try:
-        with terminated_in_order():
+        with ending_in_order((signal.SIGTERM,), then=signal.SIG_DFL):  # as Ctrl-C: what is half-written goes
             app()
     except (ConfigError, ManifestError, SlideError) as error:
         _fail(error, BAD_INPUT)

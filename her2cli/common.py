@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
@@ -46,35 +46,28 @@ def _width() -> int | None:
 
 
 @contextmanager
-def ending_in_order() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt once, also where whoever started us ignores SIGINT."""
-    before = {number: signal.signal(number, _stop) for number in STOPS}
+def ending_in_order(
+    stops: Sequence[signal.Signals] = STOPS, then: signal.Handlers = signal.SIG_IGN
+) -> Iterator[None]:
+    """Let signals raise KeyboardInterrupt once, also where whoever started us ignores them.
+
+    Parameters
+    ----------
+    then
+        What becomes of the next ones: nothing, since what is being ended takes its time, or the end at once.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in stops:
+            signal.signal(each, then)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in stops}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def terminated_in_order() -> Iterator[None]:
-    """Let SIGTERM end a verb as Ctrl-C does: what is half-written goes; a second one ends it at once."""
-    before = signal.signal(signal.SIGTERM, _stop_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise KeyboardInterrupt
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    for each in STOPS:  # what is being ended takes its time
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 console = Console(width=_width())

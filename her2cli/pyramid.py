@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -94,6 +93,8 @@ def _path(name: str) -> str:
 
 def _convert(store: Store, settings: Config, row: SlideRow) -> PyramidRef:
     """Convert one slide, shards side by side in threads."""
+    from dask.system import cpu_count
+
     from her2core.pyramid.writer import grid_of, settle
     from her2core.stages import prepare
 
@@ -102,7 +103,7 @@ def _convert(store: Store, settings: Config, row: SlideRow) -> PyramidRef:
     settled = settle(source.info, settings.pyramid)
     grid = grid_of(source.info.height, source.info.width, settled.params)
     task = partial(prepare.shard, source, store, path, grid, settled.params)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
+    with ThreadPoolExecutor(min(cpu_count(), MAX_THREADS)) as pool:
         for _ in pool.map(task, grid.tasks()):
             pass
     return prepare.finish_pyramid(source, store, path, grid, settled)

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.comm.core import CommClosedError
 
-from flows.clusters import open_clusters
+from flows.clusters import local, open_clusters
 from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
 from flows.clusters.local import WORKER_BYTES, useful_workers
 from her2core.errors import ClusterError, ConfigError
@@ -91,7 +91,7 @@ def test_several_schedulers_share_a_run_by_one_parameter() -> None:
 def test_a_small_slide_starts_no_worker_that_would_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(local, "cpu_count", lambda: 8)
 
     def rows(*names: str, exclude: str | None = None) -> list[SlideRow]:
         return [SlideRow(name, "c", str(tmp_path / name), Assay.IHC, exclude=exclude) for name in names]
@@ -106,3 +106,14 @@ def test_a_small_slide_starts_no_worker_that_would_idle(
     assert useful_workers(rows("a.tif", "c.mrxs")) is None  # its pixels lie in other files
     assert useful_workers(rows("a.tif", "gone.tif")) is None
     assert useful_workers(rows("c.mrxs", exclude="broken") + rows("a.tif")) == 1
+
+
+def test_processors_are_those_that_are_left_to_us(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").touch()
+    rows = [SlideRow(name, "c", str(tmp_path / "a.tif"), Assay.IHC) for name in "abcdefgh"]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert useful_workers(rows) == 1
+    finally:
+        os.sched_setaffinity(0, before)

@@ -67,6 +67,14 @@ def test_a_part_that_fails_is_named_and_tried_again(
     assert missing(("ihc", "ish")) == ("ihc",)
 
 
+def test_a_part_whose_process_cannot_be_started_is_named_and_ends_no_run(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    assert make_ready(("ihc", "ish")) == ("ihc", "ish")
+    assert "no process to compile them can be started" in caplog.text
+
+
 def test_nothing_is_compiled_where_no_cache_can_be_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert missing() == ()

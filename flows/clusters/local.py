@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
 import dask
+from dask.system import cpu_count
 from distributed import Client, LocalCluster
 
 from flows.clusters.base import SETTINGS, quieten
@@ -29,7 +29,8 @@ ONE_FILE = (".svs", ".ndpi", ".tif", ".tiff")
 
 @dataclass(frozen=True, slots=True)
 class LocalMachine:
-    """A cluster of ``workers`` processes here; one a core by default."""
+    """A cluster of ``workers`` processes here; one a processor by default, of those that the container or
+    whoever started us leaves us."""
 
     workers: int | None = None
     title: str = "this machine"
@@ -41,7 +42,7 @@ class LocalMachine:
         quieten()
         with (
             dask.config.set(SETTINGS),
-            _local_cluster(self.workers or os.cpu_count() or 1) as local,
+            _local_cluster(self.workers or cpu_count()) as local,
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):
             yield client
@@ -62,7 +63,7 @@ def useful_workers(rows: Sequence[SlideRow]) -> int | None:
             return None  # a remote one, or one of several files: its size is not known
         size += path.stat().st_size
     most = max(len(slides), -(-size // WORKER_BYTES), 1)
-    return min(most, os.cpu_count() or 1)
+    return min(most, cpu_count())
 
 
 def not_started(error: BaseException) -> Her2Error:

@@ -7,6 +7,7 @@ first run compiles the same kernels at the same time: a minute of each.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -20,8 +21,12 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from dask.system import cpu_count
+
 from her2core.records import Assay
 from her2core.stages.progress import ENDED, report
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 PARTS = {
@@ -73,7 +78,12 @@ def make_ready(parts: Sequence[str], processes: int | None = None) -> tuple[str,
 
     def make(part: str) -> bool:
         command = [sys.executable, "-P", "-m", __name__, part]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        except OSError as error:  # no memory, or no process more
+            log.warning("the kernels of %s: no process to compile them can be started (%s)", part, error)
+            return False
+        with started as process:
             running.append(process)
             assert process.stdout is not None
             for line in process.stdout:
@@ -83,7 +93,7 @@ def make_ready(parts: Sequence[str], processes: int | None = None) -> tuple[str,
 
     running: list[subprocess.Popen[str]] = []
     report(SHOWN, "compile", 0, total)
-    with ThreadPoolExecutor(processes or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(processes or cpu_count()) as pool:
         try:
             made = dict(zip(parts, pool.map(make, parts), strict=True))
         except BaseException:
