@@ -13,6 +13,7 @@ QuPath 0.5 source, ``ColorDeconvolutionStains`` (default H-DAB vectors).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -105,10 +106,10 @@ def od_table(i0: Vector) -> Floats:
 def optical_density(rgb: npt.NDArray[np.uint8], i0: Vector) -> npt.NDArray[np.float32]:
     """Optical density of RGB pixels ``(..., 3)``; same shape, float32."""
     table = od_table(i0).astype(np.float32)
-    out = np.empty(rgb.shape, np.float32)
-    for channel in range(3):
-        np.take(table[channel], rgb[..., channel], out=out[..., channel])
-    return out
+    if rgb.size == 0:
+        return np.empty(rgb.shape, np.float32)
+    row = np.ascontiguousarray(rgb).reshape(1, -1, 3)
+    return np.asarray(cv2.LUT(row, np.ascontiguousarray(table.T)[None]), np.float32).reshape(rgb.shape)
 
 
 def unmixing_matrix(hematoxylin: npt.ArrayLike, dab: npt.ArrayLike) -> Floats:
@@ -130,6 +131,7 @@ def reference_stain(i0: Vector) -> StainProfile:
     return StainProfile(i0, REFERENCE_HEMATOXYLIN, REFERENCE_DAB, "reference", None, 0.0, 0.0, low, high)
 
 
+@functools.lru_cache(maxsize=4)
 def stain_table(stain: StainProfile) -> Floats:
     """Look-up table from intensity to stain amounts.
 
@@ -139,7 +141,9 @@ def stain_table(stain: StainProfile) -> Floats:
     of its three channels' entries.
     """
     matrix = unmixing_matrix(stain.hematoxylin, stain.dab)
-    return od_table(stain.i0)[:, :, None] * matrix[:, None, :]
+    table: Floats = od_table(stain.i0)[:, :, None] * matrix[:, None, :]
+    table.flags.writeable = False
+    return table
 
 
 def unmix(rgb: npt.NDArray[np.uint8], stain: StainProfile) -> npt.NDArray[np.float32]:
@@ -195,13 +199,14 @@ def _poles(od: Floats, rules: VectorRules) -> _Poles:
     more; haze lies on nuclei too.
     """
     brownness = od[:, 2] - od[:, 0]
-    stained = np.sqrt((od * od).sum(axis=1)) >= MIN_OD_NORM
+    red, green, blue = od.T
+    stained = np.sqrt(red * red + green * green + blue * blue) >= MIN_OD_NORM
     brown = brownness >= BROWN_OD
     share = float(brown[stained].mean()) if stained.any() else 0.0
     plain = brownness < PLAIN_OD
     if int(plain.sum()) < rules.min_pixels:
         return _Poles(None, None, share)
-    brightness = od.mean(axis=1)
+    brightness = _brightness(od)
     dark_from = np.percentile(brightness[plain], DARK_PERCENTILE)
     tint = plain & (brownness >= np.percentile(brownness[plain], TINT_PERCENTILE))
     is_stained = share >= rules.min_dab_fraction
@@ -217,6 +222,13 @@ def _poles(od: Floats, rules: VectorRules) -> _Poles:
     return _Poles(hematoxylin if shows else None, dab, share)
 
 
+def _brightness(od: Floats) -> Floats:
+    """Mean of the three channels of densities (n, 3)."""
+    red, green, blue = od.T
+    mean: Floats = (red + green + blue) / 3
+    return mean
+
+
 def estimate_vectors(rgb: npt.NDArray[np.uint8], i0: Vector, rules: VectorRules) -> StainVectors:
     """Stain vectors from sampled tissue pixels: nuclei give hematoxylin, the stronger half of brown DAB.
 
@@ -228,9 +240,11 @@ def estimate_vectors(rgb: npt.NDArray[np.uint8], i0: Vector, rules: VectorRules)
     rgb
         (n, 3) uint8 tissue pixels at about 0.5 µm/px.
     """
-    lit = rgb[rgb.min(axis=1, initial=255) >= MIN_INTENSITY]
+    red, green, blue = rgb.T  # NumPy is slow along an axis of three
+    darkest = np.minimum(np.minimum(red, green), blue)
+    lit = rgb.take(np.flatnonzero(darkest >= MIN_INTENSITY), axis=0)
     od = optical_density(lit, i0).astype(np.float64)
-    od = od[od.mean(axis=1) >= MIN_TISSUE_OD]
+    od = od.take(np.flatnonzero(_brightness(od) >= MIN_TISSUE_OD), axis=0)
     reference_h, reference_d = unit(REFERENCE_HEMATOXYLIN), unit(REFERENCE_DAB)
     if len(od) < rules.min_pixels:
         found = _Poles(None, None, 0.0)
@@ -320,10 +334,11 @@ class HematoxylinRange:
         milli = np.clip(np.rint(hematoxylin_od * 1000), -self.FLOOR, 3000).astype(np.int16)
         smooth = cv2.blur(milli, _odd_window(self.SMOOTH_UM / um_px), borderType=cv2.BORDER_REFLECT_101)
         wide = cv2.blur(milli, _odd_window(self.SURROUND_UM / um_px), borderType=cv2.BORDER_REFLECT_101)
-        level = np.clip(smooth[valid].astype(np.int64) + self.FLOOR, 0, self.BINS - 1)
-        contrast = np.clip(smooth[valid].astype(np.int64) - wide[valid] + self.LEVEL, 0, self.CONTRASTS - 1)
-        flat = np.bincount(level * self.CONTRASTS + contrast, minlength=self._joint.size)
-        self._joint += flat.reshape(self._joint.shape)
+        where = np.flatnonzero(valid)
+        near, far = smooth.ravel()[where].astype(np.int32), wide.ravel()[where]
+        level = np.clip(near + self.FLOOR, 0, self.BINS - 1)
+        contrast = np.clip(near - far + self.LEVEL, 0, self.CONTRASTS - 1)
+        np.add.at(self._joint.ravel(), level * self.CONTRASTS + contrast, 1)
 
     def result(self) -> tuple[float, float] | None:
         """``(low, high)`` OD, or None where too little tissue was seen."""

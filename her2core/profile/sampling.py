@@ -49,6 +49,7 @@ class SampledSlide:
         self.coarse_halvings = halvings
         self.tile_halvings = halvings_of(params.sample_um_px, ref.mpp)
         self.tile_px0 = 2 ** max(halvings_of(params.sample_tile_um, ref.mpp), self.coarse_halvings)
+        self._seen: dict[Box, Pixels] = {}
 
     def read(self, halvings: int, box: Box) -> Pixels:
         """Pixels of level-0 ``box`` (aligned to ``2**halvings``, clipped to the slide) after ``halvings``."""
@@ -77,17 +78,27 @@ class SampledSlide:
     def _read_ahead(self, boxes: Iterable[Box]) -> Iterator[tuple[Box, Pixels]]:
         """Sampled tiles in their order; from a server some are read while the one before is looked at."""
         if not getattr(self._reader, "waits", False):
-            yield from ((box, self.read(self.tile_halvings, box)) for box in boxes)
+            yield from ((box, self._tile(box)) for box in boxes)
             return
         with ThreadPoolExecutor(TILES_AHEAD) as pool:
             begun: deque[tuple[Box, Future[Pixels]]] = deque()
             for box in boxes:
-                begun.append((box, pool.submit(self.read, self.tile_halvings, box)))
+                begun.append((box, pool.submit(self._tile, box)))
                 if len(begun) > TILES_AHEAD:
                     first, pixels = begun.popleft()
                     yield first, pixels.result()
             for first, pixels in begun:
                 yield first, pixels.result()
+
+    def _tile(self, box: Box) -> Pixels:
+        """A sampled tile. As many as are sampled are kept: those in tissue are looked at twice."""
+        found = self._seen.get(box)
+        if found is None:
+            found = self.read(self.tile_halvings, box)
+            found.flags.writeable = False
+            if len(self._seen) < self._params.sample_tiles:
+                self._seen[box] = found
+        return found
 
     def histograms(self, patch_um: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(3, 256) counts of R, G and B over sampled tiles of a bright-field slide, tissue or not.
@@ -101,11 +112,14 @@ class SampledSlide:
         boxes = itertools.islice(self.tiles(), self._params.sample_tiles)
         for _, pixels in self._read_ahead(boxes):
             means = cv2.blur(pixels, (edge, edge), borderType=cv2.BORDER_REFLECT_101)
-            fill = (pixels.min(axis=-1) >= WHITE).astype(np.uint8)
-            means[cv2.dilate(fill, np.ones((edge, edge), np.uint8)) > 0] = 255
+            red, green, blue = cv2.split(pixels)
+            darkest = cv2.min(cv2.min(red, green), blue)
+            _, fill = cv2.threshold(darkest, WHITE - 1, 255, cv2.THRESH_BINARY)
+            clear = cv2.bitwise_not(cv2.dilate(fill, np.ones((edge, edge), np.uint8)))
+            counts[0, :, 255] += clear.size - cv2.countNonZero(clear)
             for channel in range(3):
-                counts[0, channel] += np.bincount(means[..., channel].ravel(), minlength=256)
-                counts[1, channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+                counts[0, channel] += _counts(means, channel, clear)
+                counts[1, channel] += _counts(pixels, channel, None)
         return counts[0], counts[1]
 
     def tissue_boxes(self, mask: Mask) -> list[Box]:
@@ -132,6 +146,12 @@ class SampledSlide:
         height, width = self._ref.shapes[level]
         grown = mask.repeat(repeat, axis=0).repeat(repeat, axis=1)[:height, :width]
         return level, np.ascontiguousarray(grown, np.uint8)
+
+
+def _counts(pixels: Pixels, channel: int, where: Pixels | None) -> npt.NDArray[np.int64]:
+    """How many pixels of a tile, of those that ``where`` marks, have each level; exact in float32."""
+    found = cv2.calcHist([pixels], [channel], where, [256], [0, 256])
+    return np.asarray(found, np.int64).ravel()
 
 
 def halved(pixels: Pixels) -> Pixels:

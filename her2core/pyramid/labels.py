@@ -140,6 +140,13 @@ def _fill(chunk: Mask, mask: Mask, repeat: int, y0: int, x0: int) -> bool:
     part = mask[rows : -(-(y0 + edge) // repeat), columns : -(-(x0 + edge) // repeat)]
     if not part.any():
         return False
+    if (
+        y0 + edge <= mask.shape[0] * repeat
+        and x0 + edge <= mask.shape[1] * repeat
+        and (part == part[0, 0]).all()
+    ):
+        chunk.fill(part[0, 0])
+        return True
     grown = part.repeat(repeat, axis=0).repeat(repeat, axis=1)
     grown = grown[y0 - rows * repeat :, x0 - columns * repeat :][:edge, :edge]
     chunk.fill(_BACKGROUND)

@@ -108,11 +108,7 @@ def look_at(
     um_px = pyramid.mpp * 2**level
     kernel = IHCKernel(kernel_params, profile.stain, um_px)
     reader = PyramidReader(store, pyramid)
-    counted = {
-        (round(y, 2), round(x, 2))
-        for y, x, use in zip(cells.y_um, cells.x_um, cells.tumour & cells.evaluable, strict=True)
-        if use
-    }
+    usable = np.flatnonzero(cells.tumour & cells.evaluable)
     side = round(FIELD_UM / um_px)
     corners = [(round(one.y_um / um_px), round(one.x_um / um_px)) for one in chosen]
     boxes = [Box(y0, x0, y0 + side, x0 + side) for y0, x0 in corners]
@@ -125,10 +121,26 @@ def look_at(
         rows, lines = kernel.outline(region, (around.y0, around.x0), box, given)
         inner = region[kernel.halo_px : -kernel.halo_px, kernel.halo_px : -kernel.halo_px]
         y_um, x_um = (((rows[axis] + 0.5) * 2**level - 0.5) * pyramid.mpp for axis in ("y_px0", "x_px0"))
+        counted = _places(cells, usable, box, um_px)
         keys = zip(np.round(y_um, 2).tolist(), np.round(x_um, 2).tolist(), strict=True)
         use = np.array([key in counted for key in keys], np.bool_)
         field = _field_cells(rows, lines, box, um_px, params, use)
         yield PicturedField(one.name, np.ascontiguousarray(inner), um_px, field)
+
+
+def _places(
+    cells: MeasuredCells, usable: NDArray[np.intp], box: Box, um_px: float
+) -> set[tuple[float, float]]:
+    """Places of the usable cells in and just around a box, to a hundredth of a micrometre."""
+    y, x = cells.y_um[usable], cells.x_um[usable]
+    around = box.grown(2)
+    near = (
+        (y >= around.y0 * um_px)
+        & (y < around.y1 * um_px)
+        & (x >= around.x0 * um_px)
+        & (x < around.x1 * um_px)
+    )
+    return set(zip(np.round(y[near], 2).tolist(), np.round(x[near], 2).tolist(), strict=True))
 
 
 def _field_cells(
