@@ -29,8 +29,7 @@ from her2core.report.figures import exclusions, figure_tables, funnel, views
 from her2core.report.page import as_json, columns
 from her2core.report.quality import robust_scores
 from her2core.report.run_tables import read_run
-from her2core.report.slides import how_far
-from her2core.report.specimens import reader_steps
+from her2core.report.slides import how_far, reader_differs
 from her2core.storage.store import Store
 from tests.conftest import ROOT, Bucket
 from tests.helpers.report_run import FOLDER, RUN, blank, picture, slide, specimen, unscored, write_run
@@ -106,10 +105,68 @@ def test_every_code_has_words() -> None:
     assert set(CASE_FLAGS) <= set(words.FLAGS)
 
 
-def test_the_reader_s_split_zero_agrees_with_zero() -> None:
-    assert reader_steps(slide("a", score="0", reader_score="0+")) == 0
-    assert reader_steps(slide("a", score="3+", reader_score="1+")) == 2
-    assert reader_steps(slide("a", score="3+", reader_score=None)) is None
+@pytest.mark.parametrize(
+    ("reader", "score", "her2_class", "differs"),
+    [
+        ("0", "0", "null", False),
+        ("0", "0", "ultralow", False),  # nobody split the reader's 0
+        ("0_null", "0", "null", False),
+        ("0_null", "0", "0_unresolved", False),
+        ("0_null", "0", "ultralow", True),
+        ("0_ultralow", "0", "null", True),
+        ("0_ultralow", "0", "ultralow", False),
+        ("0_ultralow", "1+", "low_1plus", True),
+        ("0_null", "3+", "pos_IHC3", True),
+        ("2+", "2+", "equivocal_2plus", False),
+        (None, "2+", "equivocal_2plus", False),
+        ("2+", None, None, False),
+    ],
+)
+def test_reader_and_machine_agree_where_scores_do_and_nobody_splits_the_0_otherwise(
+    reader: str | None, score: str | None, her2_class: str | None, differs: bool
+) -> None:
+    row = slide("a", score=score, her2_class=her2_class, reader_score=reader)
+    assert reader_differs(row) == differs
+
+
+def test_reader_beside_machine_is_in_the_field_s_words_and_said_once(tmp_path: Path) -> None:
+    rows = [
+        slide("a", score="0", her2_class="ultralow", reader_score="0_null"),
+        slide("b", score="3+", reader_score="0_null"),
+    ]
+    cases = [
+        specimen([row], conflicts=[f"{row['slide_id']}: reader 0_null, scored ...", "positive and negative"])
+        for row in rows
+    ]
+    store = Store(tmp_path / "out")
+    write_run(store, rows, cases)
+    tables = figure_tables(views(read_run(store)))
+    assert tables["reader_machine"].to_pylist() == [
+        {"reader": "0 null", "machine": "0 ultralow", "slides": 1},
+        {"reader": "0 null", "machine": "3+", "slides": 1},
+    ]
+    assert [(row["between"], row["what"]) for row in tables["disagreements"].to_pylist()] == [
+        ("reader and machine", "a: reader 0 null, machine 0 ultralow"),
+        ("statements", "positive and negative"),
+        ("reader and machine", "b: reader 0 null, machine 3+"),
+        ("statements", "positive and negative"),
+    ]
+
+
+def test_of_a_specimen_that_nobody_measured_the_causes_are_those_of_its_slides(tmp_path: Path) -> None:
+    pooled = ["insufficient_tumour", "uncalibrated"]
+    lost, blurred = unscored("lost", "failed", "file_truncated"), unscored("blurred", "indeterminate", "blur")
+    cases = [
+        specimen([row], her2_status="Indeterminate", incomplete=True, reasons=pooled)
+        for row in (lost, blurred)
+    ]
+    store = Store(tmp_path / "out")
+    write_run(store, [lost, blurred], cases)
+    made = views(read_run(store))
+    assert [row["why"] for row in made.specimens] == [
+        ["blurred: out of focus", "too few tumour cells", "no stain control: uncalibrated"],
+        ["lost: the file is cut off"],
+    ]
 
 
 def test_what_disagrees_is_named(run: Store) -> None:

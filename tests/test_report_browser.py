@@ -35,7 +35,7 @@ def make_run(store: Store) -> None:
             her2_class=CLASSES[k % 4],
             membrane_od_mean=0.8 - 0.01 * k,
             scanner=EVIL if k == 7 else "BA"[k % 2],
-            reader_score="3+" if k < 2 else None,
+            reader_score={0: "3+", 1: "3+", 2: "0_null", 6: "0_ultralow", 7: "0_null", 10: "0"}.get(k),
             picture="pictures/a.png" if k == 0 else None,
             tissue_area_mm2=500.0 if k == 5 else 10.0 + 0.1 * k,
         )
@@ -217,6 +217,21 @@ def test_an_address_opens_the_slide_that_it_names(page: Any) -> None:
     page.execute_script("document.getElementById('card').close()")
 
 
+def test_reader_beside_machine_counts_the_split_0_as_0(page: Any) -> None:
+    note = "return document.querySelector('#fig-reader_machine .note').textContent"
+    assert page.execute_script(note).startswith("5 of 6 slides agree on the score (83 %), null and ultralow")
+    levels = page.execute_script(
+        "const {x, y} = document.querySelector('#fig-reader_machine .plot').data[0]; return [[...x], [...y]]"
+    )
+    assert levels == [
+        ["0 null", "0 ultralow", "1+", "2+", "3+"],
+        ["0", "0 null", "0 ultralow", "1+", "2+", "3+"],
+    ]
+    page.execute_script("her2report.toggle('pair', '0 null → 0 ultralow'); her2report.drawAll()")
+    assert column(page, "slides", "slide") == ["s02"]
+    page.execute_script("her2report.reset()")
+
+
 def test_one_slide_alone_is_counted_in_the_singular_and_its_axes_begin_at_zero(page: Any) -> None:
     page.execute_script(
         "const input = document.getElementById('search'); input.value = 's05';"
@@ -245,6 +260,25 @@ def test_it_prints_on_paper_and_comes_back(page: Any) -> None:
     assert 4 <= pages <= 20
     _until(lambda: abs(page.execute_script(wide) - before) < 2)
     assert [entry["message"] for entry in page.get_log("browser")] == []
+
+
+def test_paper_tells_that_it_shows_a_part_of_the_run(page: Any) -> None:
+    shown = "return document.getElementById('shown').checkVisibility()"
+    page.execute_script(
+        "her2report.toggle('her2_class', 'ultralow'); her2report.toggle('her2_class', 'null')"
+    )
+    assert not page.execute_script(shown)  # the toolbox tells it on the screen
+    try:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert page.execute_script(shown)
+        text = page.execute_script("return document.getElementById('shown').textContent")
+        assert text == (
+            "Not the whole run: 30 of 61 specimens, 30 of 61 slides. HER2 class: ultralow or null"
+        )
+        page.execute_script("her2report.reset()")
+        assert not page.execute_script(shown)
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_page_of_two_runs_opens_without_an_error(opened: tuple[Any, Path]) -> None:

@@ -49,7 +49,8 @@ ISH_MEASURES = ("copies_cv", "amplified_ratio_arm")
 _DIGEST = re.compile(r"manifest-[0-9a-f]{12}")
 """What stands in the place of a cohort's name where the configuration gives none."""
 _SLIDE = (*ASKED, *SHARES, *INTERVALS, *MEASURES, "specimen_row", "stage", "left", "state_words", "notes",
-          "message", "possible", "calibrated", "borderline", "ish_elsewhere", "preanalytic")  # fmt: skip
+          "message", "reader", "machine", "possible", "calibrated", "borderline", "ish_elsewhere",
+          "preanalytic")  # fmt: skip
 _SPECIMEN = (*TAKEN, "name", "class_words", "slide_rows", "called", "why", "possible", "elsewhere", "review",
              "disagreements")  # fmt: skip
 

@@ -124,10 +124,8 @@ def counted(rows: Sequence[Row], column: str, words: Mapping[str, str]) -> list[
 
 
 def reader_machine(slides: Sequence[Row]) -> list[Row]:
-    """Slides by the score of the reader and of the machine."""
-    counts = Counter(
-        (row["reader_score"], row["score"]) for row in slides if row["reader_score"] and row["score"]
-    )
+    """Slides by the score of the reader and of the machine, the 0 as far as it is split."""
+    counts = Counter((row["reader"], row["machine"]) for row in slides if row["reader"] and row["machine"])
     return [
         {"reader": reader, "machine": machine, "slides": count}
         for (reader, machine), count in sorted(counts.items())

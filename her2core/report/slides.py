@@ -73,7 +73,8 @@ def slide_views(tables: RunTables) -> tuple[Row, ...]:
     """Rows of the slides for the page, in the order of the table.
 
     Each has `ASKED`, and ``stage`` and ``left`` (`how_far`), ``specimen_row`` (its place among the specimens;
-    null if it has none), ``notes`` (its reasons in words), ``calibrated`` and `MEASURES`.
+    null if it has none), ``reader`` and ``machine`` (`reader_level`, `machine_level`), ``notes`` (its reasons
+    in words), ``calibrated`` and `MEASURES`.
     """
     places = {specimen_key(case): at for at, case in enumerate(tables.cases)}
     return tuple(_view(row, tables, places) for row in tables.slides)
@@ -91,6 +92,8 @@ def _view(row: Row, tables: RunTables, places: Mapping[tuple[str, str, str], int
         "stage": stage,
         "left": left,
         "state_words": STATES[row["state"]],
+        "reader": reader_level(row),
+        "machine": machine_level(row),
         "notes": [reason_words(reason) for reason in reasons],
         "message": message_of(row),
         "possible": " or ".join(row["possible_scores"] or ()) if row["borderline"] else None,
@@ -116,6 +119,27 @@ def how_far(row: Row, case: Row | None) -> tuple[int, str | None]:
     if row["state"] == SlideState.INDETERMINATE:
         return READABLE, cause or STATES[row["state"]]
     return RECEIVED, cause or STATES[row["state"]]
+
+
+def reader_level(row: Row) -> str | None:
+    """The reader's score, its 0 split as the reader did: ``0``, ``0 null``, ``0 ultralow``, ``1+``, ..."""
+    return None if row["reader_score"] is None else str(row["reader_score"]).replace("_", " ")
+
+
+def machine_level(row: Row) -> str | None:
+    """The computed score in the words of `reader_level`."""
+    split = row["score"] == "0" and row["her2_class"] in ("null", "ultralow")
+    return f"0 {row['her2_class']}" if split else row["score"]
+
+
+def reader_differs(row: Row) -> bool:
+    """Whether a slide has two scores that differ, or a 0 that reader and machine split otherwise."""
+    reader, machine = reader_level(row), machine_level(row)
+    if reader is None or machine is None:
+        return False
+    tier, _, split = reader.partition(" ")
+    ours, _, own = machine.partition(" ")
+    return tier != ours or {split, own} == {"null", "ultralow"}
 
 
 def _no_call(case: Row | None) -> str:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from her2core.records import SlideState
 from her2core.report.run_tables import Row, RunTables, patient_key, specimen_key
-from her2core.report.slides import CALLS, class_words, flag_words, reason_words
+from her2core.report.slides import (
+    CALLS,
+    class_words,
+    flag_words,
+    how_far,
+    machine_level,
+    reader_differs,
+    reader_level,
+    reason_words,
+)
 from her2core.report.words import ISH_GROUPS, NO_CLASS, PENDING, in_words
 from her2core.text import joined_name
 
@@ -54,7 +64,7 @@ def specimen_views(tables: RunTables) -> tuple[Row, ...]:
                 "class_words": class_words(case["her2_class"]) if case["her2_class"] else NO_CLASS,
                 "slide_rows": places,
                 "called": case["her2_status"] in CALLS,
-                "why": _why(case),
+                "why": _why(case, of),
                 "possible": " or ".join(case["possible_scores"] or ()) if case["borderline"] else None,
                 "elsewhere": list(case["external_ish"] or ()),
                 "review": needs_a_person(case) or bool(disagreements),
@@ -80,14 +90,30 @@ def needs_a_person(case: Row) -> bool:
     )
 
 
-def _why(case: Row) -> list[str]:
-    """What made the result, and what to know of it, in words, the weightier first."""
+def _why(case: Row, slides: Sequence[Row]) -> list[str]:
+    """What made the result, and what to know of it, in words, the weightier first.
+
+    Reasons of a specimen are of its pooled cells: they explain nothing where no slide was measured.
+    """
     words = [PENDING.get(case["pending"], in_words(case["pending"]))] if case["pending"] else []
     words += [flag_words(flag) for flag in case["flags"] or ()]
-    words += list(case["conflicts"] or ())
-    if case["incomplete"]:
-        words.append("not all slides of the specimen have a result")
-    return words + [reason_words(reason) for reason in case["reasons"] or ()]
+    words += [f"{row['slide_id']}: {_reader_words(row)}" for row in slides if reader_differs(row)]
+    words += _other_conflicts(case, slides)
+    words += [
+        f"{row['slide_id']}: {how_far(row, case)[1]}" for row in slides if row["state"] != SlideState.SCORED
+    ]
+    measured = any(row["state"] in (SlideState.SCORED, SlideState.INDETERMINATE) for row in slides)
+    return words + [reason_words(reason) for reason in case["reasons"] or () if measured]
+
+
+def _reader_words(slide: Row) -> str:
+    return f"reader {reader_level(slide)}, machine {machine_level(slide)}"
+
+
+def _other_conflicts(case: Row, slides: Sequence[Row]) -> list[str]:
+    """Where a specimen's statements contradict each other; reader and machine have a kind of their own."""
+    readers = tuple(f"{row['slide_id']}: reader " for row in slides)
+    return [text for text in case["conflicts"] or () if not text.startswith(readers)]
 
 
 def _disagreements(case: Row, slides: Sequence[Row], patient: Row | None) -> list[tuple[str, str]]:
@@ -100,27 +126,13 @@ def _disagreements(case: Row, slides: Sequence[Row], patient: Row | None) -> lis
         found.append(("slides", f"IHC scores of slides differ by {case['discordance']}"))
     if patient is not None and patient["primary_metastasis"] == "discordant":
         found.append(("lesions", f"from primary to metastasis: {patient['primary_metastasis_change']}"))
-    for slide in slides:
-        steps = reader_steps(slide)
-        if steps:
-            found.append(
-                (
-                    "reader",
-                    f"{slide['slide_id']}: reader {slide['reader_score']}, machine {slide['score']}",
-                )
-            )
-    found += [("statements", text) for text in case["conflicts"] or ()]
+    found += [
+        ("reader", f"{slide['slide_id']}: {_reader_words(slide)}")
+        for slide in slides
+        if reader_differs(slide)
+    ]
+    found += [("statements", text) for text in _other_conflicts(case, slides)]
     return found
-
-
-def reader_steps(slide: Row) -> int | None:
-    """Score of the machine less that of the reader, in steps; None without both."""
-    reader = slide["reader_score"]
-    if reader == "0+":
-        reader = "0"
-    if slide["score"] not in STEPS or reader not in STEPS:
-        return None
-    return STEPS.index(slide["score"]) - STEPS.index(reader)
 
 
 def group_words(group: str) -> str:

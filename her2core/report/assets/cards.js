@@ -40,6 +40,7 @@ function card(s) {
   measured === undefined ? null : cellBar(measured),
   factList([
     ['HER2', specimens.her2_status[s]],
+    ['no call', specimens.called[s] ? null : [...new Set(rows.map((i) => slides.left[i]).filter(Boolean))].join('; ')],
     ['IHC', specimens.score[s] && `${specimens.score[s]}${specimens.possible[s] ? `, possible ${specimens.possible[s]}` : ''}, ${plural(specimens.n_scored[s] ?? 0, 'tumour cell')}`],
     ['3+ · ≥2+ · stained', specimens.p3_pct[s] === null ? null : `${number(specimens.p3_pct[s], 1)} · ${number(specimens.p2_pct[s], 1)} · ${number(specimens.p_any_pct[s], 1)} %`],
     ['ISH', specimens.ish_group[s] && `${termOf(words.groups, specimens.ish_group[s])?.words ?? specimens.ish_group[s]}, ratio ${number(specimens.ish_ratio[s], 2)}, ${number(specimens.ish_her2_mean[s], 2)} copies`],
@@ -99,7 +100,7 @@ function slideSheet(i) {
     el('div', { class: 'two' },
       factList([
         ['state', slides.state_words[i]], ['why no further', slides.left[i]], ['message', slides.message[i]],
-        ['IHC score', slides.score[i]], ['possible scores', slides.possible[i]], ['reader', slides.reader_score[i]],
+        ['IHC score', slides.score[i]], ['possible scores', slides.possible[i]], ['reader', slides.reader[i]],
         ['tumour cells', number(slides.n_scored[i])],
         ['3+', interval(slides.p3_pct[i], slides.p3_low_pct[i], slides.p3_high_pct[i], 1, ' %')],
         ['2+ and more', interval(slides.p2_pct[i], slides.p2_low_pct[i], slides.p2_high_pct[i], 1, ' %')],

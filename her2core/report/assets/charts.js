@@ -235,20 +235,18 @@ function makeFigures() {
       body.replaceChildren(el('div', { class: 'causes' }, kinds().map(([kind, n]) => rowButton(words.kinds[kind], n, n / most, filtered('kind', kind), () => n && toggle('kind', kind)))));
     },
   });
-  const read = () => state.slides.filter((i) => slides.reader_score[i] && slides.score[i]);
+  const read = () => state.slides.filter((i) => slides.reader[i] && slides.machine[i]);
   figure('reader_machine', {
     title: 'Reader and machine', note: () => agreement(read()),
     data: () => [['reader', 'machine', 'slides'], pairs(read())],
     draw(body, made) {
       if (!read().length) return empty(body, 'No slide has both a score of a reader and one of this run.');
-      const seen = [...new Set(read().map((i) => slides.reader_score[i]))];
-      const steps = words.scores.map((term) => term.key);
-      const readers = [...steps, ...seen.filter((one) => !steps.includes(one)).sort()];
+      const [readers, machines] = [slides.reader, slides.machine].map((of) => levelsOf(read().map((i) => of[i])));
       const counts = new Map(pairs(read()).map(([reader, machine, n]) => [`${reader}|${machine}`, n]));
-      const z = readers.map((reader) => steps.map((machine) => counts.get(`${reader}|${machine}`) ?? 0));
+      const z = readers.map((reader) => machines.map((machine) => counts.get(`${reader}|${machine}`) ?? 0));
       return plot(body, made, [{
-        type: 'heatmap', x: steps, y: readers.map((one) => plain(one)), z, xgap: 3, ygap: 3, showscale: false,
-        colorscale: [[0, '#f4f6f8'], [0.001, '#dbe8f2'], [1, '#24587f']], customdata: readers.map((reader) => steps.map((machine) => `${reader} → ${machine}`)),
+        type: 'heatmap', x: machines.map((one) => plain(one)), y: readers.map((one) => plain(one)), z, xgap: 3, ygap: 3, showscale: false,
+        colorscale: [[0, '#f4f6f8'], [0.001, '#dbe8f2'], [1, '#24587f']], customdata: readers.map((reader) => machines.map((machine) => `${reader} → ${machine}`)),
         text: z.map((row) => row.map((n) => (n ? whole.format(n) : ''))), texttemplate: '%{text}', hovertemplate: 'reader %{y}, machine %{x}<br>slides: %{z}<extra></extra>',
       }], {
         height: 90 + 46 * readers.length, margin: { l: 10, r: 10, t: 8, b: 40 },
@@ -303,17 +301,28 @@ function kinds() {
 function pairs(rows) {
   const counts = new Map();
   for (const i of rows) {
-    const key = `${slides.reader_score[i]}|${slides.score[i]}`;
+    const key = `${slides.reader[i]}|${slides.machine[i]}`;
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }
-  return [...counts].sort().map(([key, n]) => [...key.split('|'), n]);
+  const before = (a, b) => (a < b ? -1 : Number(a > b));
+  return [...counts].map(([key, n]) => [...key.split('|'), n]).sort((a, b) => before(a[0], b[0]) || before(a[1], b[1]));
 }
 
 /** Agreement in words; kappa belongs to her2 agreement. */
 function agreement(rows) {
   if (!rows.length) return '';
-  const same = rows.filter((i) => slides.reader_score[i].replace('0+', '0') === slides.score[i]).length;
-  return `${whole.format(same)} of ${plural(rows.length, 'slide')} agree (${percent(same, rows.length)}). A click filters.`;
+  const tier = (level) => level.split(' ')[0];
+  const same = rows.filter((i) => tier(slides.reader[i]) === tier(slides.machine[i])).length;
+  return `${whole.format(same)} of ${plural(rows.length, 'slide')} agree on the score (${percent(same, rows.length)}), null and ultralow taken together. A click filters.`;
+}
+
+/** Rows or columns of reader beside machine: all scores, and the parts of 0 that occur in place of the 0 that does not. */
+function levelsOf(levels) {
+  const seen = new Set(levels);
+  const zeros = ['0', '0 null', '0 ultralow'].filter((level) => seen.has(level));
+  const steps = words.scores.map((term) => term.key).filter((step) => step !== '0');
+  const others = [...seen].filter((level) => level !== '0' && !level.startsWith('0 ') && !steps.includes(level)).sort();
+  return [...(zeros.length ? zeros : ['0']), ...steps, ...others];
 }
 
 function combinations() {

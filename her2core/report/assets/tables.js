@@ -28,7 +28,7 @@ function makeTables() {
     csv: () => [[...SLIDE_COLUMNS, 'stage', 'why', 'notes'], state.slides.map((i) => [...SLIDE_COLUMNS.map((key) => slides[key][i]), words.stages[slides.stage[i]].key, slides.left[i], slides.notes[i]])],
     columns: [
       bySlide('slide_id', 'slide', 'name'), bySlide('case_id', 'case'), bySlide('assay', 'assay'), bySlide('state_words', 'state'),
-      bySlide('score', 'IHC'), bySlide('reader_score', 'reader'), bySlide('ish_group', 'ISH group'), bySlide('qc_verdict', 'QC'),
+      bySlide('score', 'IHC'), bySlide('reader', 'reader'), bySlide('ish_group', 'ISH group'), bySlide('qc_verdict', 'QC'),
       bySlide('n_scored', 'cells', 'num'), bySlide('h_score', 'H-score', 'num', 0), bySlide('ish_ratio', 'ratio', 'num', 2), bySlide('ish_her2_mean', 'copies', 'num', 2),
       { words: 'what to know', of: (i) => [slides.left[i], ...slides.notes[i]].filter((text, at, all) => text && all.indexOf(text) === at).join('; '), kind: 'words' },
     ],

@@ -20,7 +20,7 @@ const FACETS = [
   { key: 'covered', title: 'Data', specimen: true, hidden: true, of: (s) => String(specimens.covered[s]),
     name: (bits) => words.coverage.filter((_, at) => bits & (1 << at)).join(', ') || 'nothing' },
   { key: 'pair', title: 'Reader, machine', hidden: true,
-    of: (i) => (slides.reader_score[i] && slides.score[i] ? `${slides.reader_score[i]} → ${slides.score[i]}` : null) },
+    of: (i) => (slides.reader[i] && slides.machine[i] ? `${slides.reader[i]} → ${slides.machine[i]}` : null) },
 ];
 const facetOf = Object.fromEntries(FACETS.map((facet) => [facet.key, facet]));
 const MOST_VALUES = 60;
@@ -98,6 +98,11 @@ function drawToolbox() {
   const chips = [...state.filters].flatMap(([key, values]) => [...values].map((value) => el('button', {
     type: 'button', class: 'chip', title: 'Remove this filter', onclick: () => toggle(key, value),
   }, `${facetOf[key].title}: ${nameOf(facetOf[key], value)} ×`)));
+  byId('shown').hidden = !chips.length && !state.search;
+  byId('shown').textContent = `Not the whole run: ${byId('count').textContent}. ${[
+    ...[...state.filters].map(([key, values]) => `${facetOf[key].title}: ${[...values].map((value) => nameOf(facetOf[key], value)).join(' or ')}`),
+    ...(state.search ? [`search: ${state.search}`] : []),
+  ].join('; ')}`;
   if (chips.length || state.search || state.highlight) {
     chips.push(el('button', { type: 'button', class: 'link', id: 'reset', onclick: reset }, 'Reset all'));
   }
