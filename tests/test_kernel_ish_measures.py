@@ -5,6 +5,7 @@ Outlines and pictures are drawn at random, crowded enough that every limit is pa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,10 +13,22 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from her2core.kernels.ish import distance_map, nuclei, polygon, shape, spot_intensity, spot_peaks, valley
+from her2core.columns import SPOT_DTYPE
+from her2core.kernels.ish import (
+    dish,
+    distance_map,
+    kernel,
+    nuclei,
+    polygon,
+    shape,
+    spot_intensity,
+    spot_peaks,
+    valley,
+)
 from her2core.kernels.ish.holes import fill_holes
 from her2core.kernels.ish.scale_space import ROOT8, scales
 from her2core.kernels.polar import new_ray_index
+from her2core.records import DishStain
 
 EDGE, RAYS, N = 170, 36, 90
 TURN = 2.0 * np.pi * np.arange(RAYS) / RAYS
@@ -417,3 +430,139 @@ def test_scales_answer_to_their_diameters() -> None:
     for taps, sigma, radius in zip(bank.taps, step, bank.radius, strict=True):
         bell = np.exp(-(np.arange(radius + 1) ** 2) / (2 * sigma**2))
         assert taps[: radius + 1] == pytest.approx(bell / (bell[0] + 2 * bell[1:].sum()), rel=1e-5)
+
+
+# --- colours of dual ISH ------------------------------------------------------------------------------
+
+I0 = (240.0, 236.0, 230.0)
+COLOURS = np.array([(0.76, 0.62, 0.20), (0.13, 0.95, 0.28), (1.0, 1.0, 1.0)])
+COLOURS[:2] /= np.linalg.norm(COLOURS[:2], axis=1)[:, None]
+STAIN = DishStain(I0, tuple(COLOURS[0]), tuple(COLOURS[1]), "estimated", None, 0.05, 0.21)
+
+
+def stained_pixels(n: int, seed: int) -> np.ndarray:
+    """RGB of random amounts of hematoxylin, red and black, of some none."""
+    rng = np.random.default_rng(seed)
+    amounts = rng.uniform(0, (0.6, 0.5, 0.3), (n, 3)) * (rng.random((n, 3)) < (0.9, 0.5, 0.4))
+    return np.rint(np.array(I0) * 10.0 ** -(amounts @ COLOURS)).astype(np.uint8)
+
+
+def optical(rgb: np.ndarray) -> np.ndarray:
+    return np.asarray(np.log10(np.array(I0) / rgb))
+
+
+def test_signals_and_hematoxylin_are_unmixed_into_greys() -> None:
+    """Planes have 100 greys an OD from 32 on; hematoxylin 64 for 0.16 OD, from 32 at 0.05."""
+    rgb = stained_pixels(4000, 11).reshape(40, 100, 3)
+    unmixer = dish.DishUnmixer(STAIN, 0.15)
+    black, red, hem = np.zeros((3, 40, 100), np.uint8)
+    dish.unmix_signals(rgb, unmixer.table, unmixer.weights, black, red)
+    dish.unmix_hematoxylin(rgb, unmixer.table, unmixer.weights, hem)
+    od = optical(rgb)
+    amounts = od @ np.linalg.inv(COLOURS)
+    dark = np.minimum(od[..., 0] - COLOURS[1, 0] * np.maximum(amounts[..., 1], 0), 3 * od.min(axis=-1))
+    for found, wanted in (
+        (black, 32 + 100 * dark),
+        (red, 32 + 100 * amounts[..., 1]),
+        (hem, 32 + 64 * (amounts[..., 0] - 0.05) / 0.16),
+    ):
+        assert np.abs(found - np.clip(wanted, 0, 255)).max() < 1.1
+
+
+def test_a_range_of_less_than_8_hundredths_is_noise() -> None:
+    """Hematoxylin of 0.2 OD over 0.05 is then 64 x 0.15 / 0.08 greys."""
+    narrow = dish.unmixing_weights(replace(STAIN, hematoxylin_low_od=0.05, hematoxylin_high_od=0.06))
+    weights = narrow.hematoxylin / (1 << 8)
+    grey = weights[:3] @ (0.2 * COLOURS[0]) + weights[3] / (1 << 10)
+    assert grey == pytest.approx(32.5 + 64 * 0.15 / 0.08, abs=0.1)
+
+
+def test_dots_are_smoothed_and_painted_over_so_far() -> None:
+    """Sigma 0.15 um to twice of it; a rim of 0.2, a patch of 0.8 and surroundings of 2 um to either side."""
+    unmixer = dish.DishUnmixer(STAIN, 0.05)
+    assert (unmixer.sigma, unmixer.edge) == pytest.approx((3.0, 13))
+    assert (unmixer.rim, unmixer.patch, unmixer.wide) == (4, 16, 81)
+    assert unmixer.reach_px == 6 + 40 + 4 + 16
+    coarse = dish.DishUnmixer(STAIN, 1.0)
+    assert (coarse.sigma, coarse.edge, coarse.rim, coarse.patch, coarse.wide) == (0.5, 3, 1, 2, 5)
+
+
+def mean_direction(od: np.ndarray) -> np.ndarray:
+    total = od.sum(axis=0)
+    return np.asarray(total / np.linalg.norm(total))
+
+
+def test_colours_are_the_mean_directions_of_their_poles() -> None:
+    """Counterstain: the stronger quarter of what has half as much red and less than 0.12 OD of black.
+
+    Red: 35 degrees from it and 0.2 OD, of which the redder half counts. Fainter pixels than 0.15 OD are noise.
+    """
+    rgb = stained_pixels(6000, 12)
+    found = dish.estimate_dish([(rgb[None], np.ones((1, 6000), np.bool_))], I0, 0.5)
+    od = optical(rgb[rgb.min(axis=1) >= 12])
+    od = od[np.linalg.norm(od, axis=1) >= 0.15]
+    reference = [np.array(v) / np.linalg.norm(v) for v in ((0.733, 0.647, 0.231), (0.124, 0.962, 0.243))]
+    h, r, k = (od @ np.linalg.inv(np.stack([*reference, np.ones(3)]))).T
+    pure = (h > 0) & (np.abs(r) < 0.5 * h) & (k < 0.12)
+    blue = mean_direction(od[pure & (h >= np.percentile(h[pure], 75))])
+    h, r, k = (od @ np.linalg.inv(np.stack([blue, reference[1], np.ones(3)]))).T
+    angle = np.degrees(np.arctan2(r, h))
+    held = (angle >= 35) & (r >= 0.2) & (k < 0.12)
+    red = mean_direction(od[held & (angle >= np.percentile(angle[held], 50))])
+    assert found.fallback is None
+    assert found.hematoxylin == pytest.approx(blue, abs=1e-4)
+    assert found.red == pytest.approx(red, abs=1e-4)
+
+
+@pytest.mark.parametrize(("degrees", "kept"), [(29.0, True), (31.0, False)])
+def test_red_is_believed_within_30_degrees(degrees: float, kept: bool) -> None:
+    _, note = dish._accepted(
+        turned((0.124, 0.962, 0.243), degrees), turned((0.124, 0.962, 0.243), 0), "red", dish.RED_ANGLE_DEG
+    )
+    assert (note is None) == kept
+
+
+def turned(vector: tuple[float, ...], degrees: float) -> np.ndarray:
+    """As far away, towards green and blue."""
+    one = np.array(vector) / np.linalg.norm(vector)
+    aside = np.array([0.0, 0.0, 1.0]) - one[2] * one
+    turn = np.radians(degrees)
+    return np.asarray(np.cos(turn) * one + np.sin(turn) * aside / np.linalg.norm(aside))
+
+
+def test_what_signals_hide_is_taken_from_around_and_from_them() -> None:
+    """A bin is hidden by more than 8 greys, 0.08 OD, of either; a tenth of what is around must be seen."""
+    rng = np.random.default_rng(13)
+    black = rng.integers(0, 40, (60, 60)).astype(np.uint8)
+    red, grey = rng.integers(20, 70, (2, 60, 60)).astype(np.uint8)
+    clear, beside = np.zeros((2, 60, 60), np.uint8)
+    kernel.hide(black, red, grey, clear, beside)
+    seen = (black <= 8) & (red <= 40)
+    assert clear.tolist() == np.where(seen, 255, 0).tolist()
+    assert beside.tolist() == np.where(seen, grey, 0).tolist()
+    clear, beside = rng.integers(0, 60, (60, 60)).astype(np.uint8), (beside // 4).astype(np.uint8)
+    hidden = np.maximum(black.astype(int) - 8, 0) + np.maximum(red.astype(int) - 40, 0)
+    wanted = grey.astype(int)
+    wanted = np.where(wanted < 96, np.minimum(wanted + hidden * 300 // 256, 96), wanted)
+    around = np.minimum(255 * beside.astype(int) // np.maximum(clear, 1), 255)
+    wanted = np.where((hidden > 0) & (clear >= 26), np.maximum(wanted, around), wanted)
+    kernel.mend(black, red, 300, (clear, beside), grey)
+    assert grey.tolist() == wanted.tolist()
+
+
+def test_a_signal_in_focus_is_less_than_85_hundredths_of_a_micrometre_wide() -> None:
+    """The strongest of either probe decides."""
+    spots = np.zeros(6, SPOT_DTYPE)
+    spots["nucleus"], spots["probe"] = [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 0, 0]
+    spots["contrast"] = [9, 5, 9, 5, 5, 9]
+    spots["diameter_um"] = [0.84, 2.0, 0.86, 0.84, 0.5, 0.86]
+    assert kernel.crisp(spots, 4).tolist() == [True, True, False, False]
+
+
+def test_bins_are_means_rounded() -> None:
+    rng = np.random.default_rng(14)
+    pixels = rng.integers(0, 256, (15, 24, 3)).astype(np.uint8)
+    out = np.zeros((5, 7, 3), np.uint8)
+    kernel.shrink_rgb(pixels, 2, 3, out)
+    means = pixels[:, 2:23].reshape(5, 3, 7, 3, 3).mean(axis=(1, 3))
+    assert out.tolist() == np.floor(means + 0.5).tolist()

@@ -9,16 +9,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from her2core.kernels.ihc import splitting, surroundings
+from her2core.kernels.ihc import contour, membrane, splitting, surroundings
+from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ihc.nucleus_model import judge, nucleus_rule, rim_spread
+from her2core.kernels.ihc.overlaps import suppress_overlaps
 from her2core.kernels.ihc.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.ihc.splitting import find_merged, split_limits, splitting_rule
 from her2core.kernels.nuclei import Nuclei
 from her2core.kernels.polar import new_ray_index, new_ray_offsets
+from her2core.kernels.stain import reference_stain
+from her2core.params import IHCParams
 
 EDGE, RAYS = 150, 36
 UM = 0.5
 TURN = 2.0 * np.pi * np.arange(RAYS) / RAYS
+WAY = np.stack([np.sin(TURN), np.cos(TURN)], axis=1)
 WIDE_RAYS = new_ray_offsets(40, 1.0)
 INDEX = new_ray_index(40)
 
@@ -268,3 +273,200 @@ def alignment(drawn: Drawn, i: int) -> float:
     outline = apart @ apart.T
     lean = [(m[0, 0] - m[1, 1], 2 * m[0, 1]) for m in (outline, tensor)]
     return float(-(np.dot(*lean)) / (np.trace(outline) * (np.trace(tensor) + 1)))
+
+
+# --- rivals, midlines and contours --------------------------------------------------------------------
+
+
+def test_the_worse_of_two_outlines_that_overlap_goes() -> None:
+    """Points lie inside up to three quarters of a pixel; 9 of 36 do, or 4 of a nucleus and a pocket."""
+    drawn = Drawn(5, n=50)
+    found = drawn.found
+    found.hidden[:] = np.random.default_rng(5).random(len(found.y)) < 0.5
+    centre = np.stack([found.y, found.x], axis=1).astype(int)
+    points = centre[:, None] + np.floor(drawn.paths[..., None] * WAY + 0.5).astype(int)
+
+    def inside(i: int, j: int) -> int:
+        apart = points[i] - centre[j]
+        ray = np.floor(np.arctan2(apart[:, 0], apart[:, 1]) / (2 * np.pi) * RAYS + 0.5).astype(int) % RAYS
+        return int(np.sum(np.hypot(*apart.T) < found.path[j, ray] + 0.75))
+
+    keep = np.ones(len(found.y), bool)
+    for i in range(len(keep)):
+        for j in range(i + 1, len(keep)):
+            if np.abs(centre[i] - centre[j]).max() <= 16:
+                least = 9 if found.hidden[i] == found.hidden[j] else 4
+                if max(inside(i, j), inside(j, i)) >= least:
+                    keep[j if found.score[i] >= found.score[j] else i] = False
+    kept = suppress_overlaps(found, 16, 9, 4, WIDE_RAYS, new_ray_index(60))
+    assert kept.tolist() == keep.tolist()
+    assert 5 < keep.sum() < len(keep) - 5
+
+
+def test_the_midline_halves_the_gap_between_nuclei() -> None:
+    """For rays less than 78.5 degrees (cosine 0.2) aslant to a neighbour at most 20 pixels away."""
+    drawn = Drawn(6, n=50)
+    _, own = np.unique(np.stack([drawn.found.y, drawn.found.x], axis=1), axis=0, return_index=True)
+    found = drawn.found.where(own)
+    found = found.where(found.nearby())
+    mid, centre = np.zeros(RAYS), np.stack([found.y, found.x], axis=1).astype(float)
+    for i in range(len(centre)):
+        wanted = np.full(RAYS, float(1 << 20))
+        for j in range(len(centre)):
+            way = centre[j] - centre[i]
+            if i != j and np.abs(way).max() <= 20:
+                far = np.sqrt(way @ way)
+                towards = int(np.floor(np.arctan2(*way) / (2 * np.pi) * RAYS + 0.5)) % RAYS
+                gap = far - found.path[i, towards] - found.path[j, (towards + 18) % RAYS]
+                along = WAY @ way / far
+                there = along > 0.2
+                wanted[there] = np.minimum(wanted[there], (found.path[i, towards] + gap / 2) / along[there])
+        membrane.bound_rays(i, found, found.strips(EDGE), 20, INDEX, mid)
+        assert mid == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("step_um", [0.25, 0.5])
+def test_a_contour_gains_by_its_distances_as_fitted(step_um: float) -> None:
+    """Log-odds at the bends of the fit, straight lines between; a gain is a 2048th."""
+    n = 60
+    um = np.arange(-n, n + 1) * step_um
+
+    def lines(at: list[float], log_odds: list[float]) -> np.ndarray:
+        """On from the first and the last two points as well."""
+        slopes = np.diff(log_odds) / np.diff(at)
+        inner = np.interp(um, at, log_odds)
+        return np.asarray(
+            inner + np.minimum(um - at[0], 0) * slopes[0] + np.maximum(um - at[-1], 0) * slopes[-1]
+        )
+
+    nucleus = lines(
+        [-3, -2, -1, -0.5, 0, 0.5, 1, 2, 3.5, 5, 7, 8],
+        [0.999, 0.666, 0.578, 0.858, 1.194, 1.408, 1.531, 1.732, 2.089, 2.455, 2.057, 1.222],
+    )
+    pocket = lines([0, 0.5, 1, 1.5, 2, 3.5, 4.5], [0, 0.137, 0.215, 0.296, 0.3815, 0.0995, -0.1105])
+    past = lines([0, 0.5, 1.25, 2.25], [0, -0.2095, -0.72475, -1.31575])
+    before = lines([-5.5, -4.5, -2.5, -1.25, -0.5, 0], [0.21775, 0.16675, 0.19875, 0.155, 0.089, 0])
+    open_ = lines([0, 1, 2, 4, 5], [0, 0.102, 0.14, 0.112, 0.047])
+    found = contour.gains(step_um, n)
+    for name, wanted in (
+        ("by_edge", np.stack([nucleus, pocket])),
+        ("by_mid", np.where(um > 0, past, before)),
+        ("by_open", open_),
+    ):
+        assert found[name] == pytest.approx(2048 * wanted, abs=0.51)
+    assert found["height"].tolist() == [1, 18, 8, 3]
+    assert found["level"].tolist() == [48, 22]
+    assert found["bend"].tolist() == [round(2048 * (0.3 * k + 0.05 * k * k)) for k in range(5)]
+    assert found["crossed"] == round(-0.01309 * 2048 * step_um / 0.25)
+    assert (found["most_crossed"], found["zero"]) == (400 * 0.25 / step_um, n)
+    dab = np.arange(256)
+    assert contour.COMPRESSED.tolist() == np.rint(64 * np.log2(1 + dab / 20)).tolist()
+
+
+# --- membranes ----------------------------------------------------------------------------------------
+
+
+class Cells(Drawn):
+    """Contours 0 to 6 um outside of nuclei, on pixels of 0.25 um: half as wide as those of hematoxylin."""
+
+    kernel = IHCKernel(IHCParams(), reference_stain((243.0, 242.0, 240.0)), 0.25)
+
+    def __init__(self, seed: int, n: int = 40) -> None:
+        super().__init__(seed, n, blue=(40, 130), brown=(-40, 90))
+        rng = np.random.default_rng(seed)
+        self.nucleus = np.clip(self.found.path, 3, 7)
+        out = rng.uniform(0, 20, (n, 1)) + rng.uniform(0, 1, (n, 1)) * rng.integers(0, 9, (n, RAYS))
+        self.contour = (2 * self.nucleus + out).astype(np.int32)
+        self.rule = self.kernel.rules.contour._replace(glass=85)
+        self.fine = np.kron(self.brown, np.ones((2, 2))).astype(np.uint8)
+        self.fine += rng.integers(0, 40, self.fine.shape).astype(np.uint8)
+        self.dab = self.kernel.rules.fine_rays.over(self.fine)
+        self.sheet = self.kernel.rules.wide_rays.over(np.ascontiguousarray(self.blue << 8 | self.brown))
+
+    def coarse_at(self, i: int) -> int:
+        return int(self.found.y[i]) * EDGE + int(self.found.x[i])
+
+    def fine_at(self, i: int) -> int:
+        return 2 * (int(self.found.y[i]) * 2 * EDGE + int(self.found.x[i]))
+
+    def on_fine(self, i: int, a: int, radii: list[int] | range) -> np.ndarray:
+        """DAB around a point half a pixel right of and below the centre."""
+        r = np.array(radii, float)
+        y = 2 * self.found.y[i] + np.floor(r * np.sin(TURN[a]) + 1.0).astype(int)
+        x = 2 * self.found.x[i] + np.floor(r * np.cos(TURN[a]) + 1.0).astype(int)
+        return self.fine[y, x].astype(int)
+
+    def beside_nucleus(self, i: int, rank: int) -> float:
+        """Hematoxylin of the two pixels beside the nucleus, on the ray of a rank."""
+        sums = [self.along(i, a, range(r + 1, r + 3))[0].sum() for a, r in enumerate(self.nucleus[i])]
+        return float(np.sort(sums)[rank] / 2)
+
+
+def test_a_contour_reads_the_most_dab_within_twice_its_slack() -> None:
+    """In the last slack crests alone, and a quarter more DAB farther out makes a flank of it all."""
+    cells = Cells(7)
+    grey, peak = np.zeros((11, RAYS), np.int32), np.zeros(RAYS, np.int32)
+    for i, path in enumerate(cells.contour):
+        membrane.read_contour(cells.dab, cells.fine_at(i), path, 2, grey, peak)
+        for a in range(RAYS):
+            dab = cells.on_fine(i, a, [max(path[a] + k, 0) for k in range(-4, 7)])
+            crests = [dab[k] for k in (7, 8) if dab[k] >= dab[k + 2]]
+            most = max([*dab[:7], *crests])
+            assert peak[a] == (dab[2] if dab[10] > 1.25 * most else most)
+
+
+def test_cytoplasm_lies_up_to_six_tenths_of_the_way_and_2_um_from_the_membrane() -> None:
+    """Of less than 36 pixels, together with the outer half of the nucleus."""
+    cells = Cells(8)
+    count = np.zeros((4, 256), np.int32)
+    few = 0
+    for i, path in enumerate(cells.contour):
+        edge = 2 * cells.nucleus[i]
+        last = np.minimum(edge + (0.6 * (path - edge)).astype(int), path - 8)
+        greys = [cells.on_fine(i, a, range(edge[a] + 1, max(last[a], edge[a]) + 1)) for a in range(RAYS)]
+        if sum(map(len, greys)) < RAYS:
+            few += 1
+            greys += [cells.on_fine(i, a, range(edge[a] // 2, edge[a] + 1)) for a in range(RAYS)]
+        seen = np.sort(np.concatenate(greys))
+        found = membrane.cytoplasm_level(
+            cells.dab, cells.fine_at(i), cells.nucleus[i], path, cells.rule, count
+        )
+        assert found == seen[(len(seen) - 1) // 2]
+    assert 0 < few < len(cells.contour)
+
+
+def test_a_ray_into_a_lumen_cannot_be_judged() -> None:
+    """6 um, 12 pixels, with less hematoxylin than tissue and less than 6 greys of DAB."""
+    cells = Cells(9)
+    peak, valid = np.full(RAYS, 10, np.int32), np.zeros(RAYS, np.bool_)
+    peak[::5] = 40
+    judged = 0
+    for i, path in enumerate(cells.contour):
+        membrane.find_valid(
+            cells.sheet, cells.coarse_at(i), cells.nucleus[i], path, peak, 40, cells.rule, valid
+        )
+        for a in range(RAYS):
+            stop = min(path[a] // 2 + 14, cells.sheet.offset.shape[1])
+            blue, brown = cells.along(i, a, range(cells.nucleus[i, a] + 1, stop))
+            clear = "".join("x" if b < 85 and d < 6 else "." for b, d in zip(blue, brown, strict=True))
+            assert valid[a] == (peak[a] >= 40 or "x" * 12 not in clear)
+            judged += valid[a]
+    assert 0 < judged < cells.contour.size
+
+
+def test_brown_is_dab_less_the_hematoxylin_that_comes_with_it() -> None:
+    """At the brownest of three pixels across the contour, over the cell's own cytoplasm."""
+    cells = Cells(10)
+    stained = np.arange(RAYS) % 3 > 0
+    for i, path in enumerate(cells.contour):
+        own = cells.beside_nucleus(i, 18)
+        dab = blue = 0.0
+        for a in np.flatnonzero(stained):
+            middle = int(path[a] / 2 + 0.5)
+            blues, browns = cells.along(i, a, range(middle - 1, middle + 2))
+            dab += browns.max() - 3
+            blue += blues[np.argmax(browns)] - own
+        found = membrane.brownness(
+            cells.sheet, cells.coarse_at(i), cells.nucleus[i], path, 3, stained, 0.4, cells.rule
+        )
+        assert found == pytest.approx(1 - 0.4 * blue / dab if dab > 0 else 0.0)
