@@ -495,7 +495,7 @@ def mean_direction(od: np.ndarray) -> np.ndarray:
 def test_colours_are_the_mean_directions_of_their_poles() -> None:
     """Counterstain: the stronger quarter of what has half as much red and less than 0.12 OD of black.
 
-    Red: 35 degrees from it and 0.2 OD, of which the redder half counts. Fainter pixels than 0.15 OD are noise.
+    Red: 35 degrees from it and 0.2 OD, of which the redder half counts. Below 0.15 OD is noise.
     """
     rgb = stained_pixels(6000, 12)
     found = dish.estimate_dish([(rgb[None], np.ones((1, 6000), np.bool_))], I0, 0.5)

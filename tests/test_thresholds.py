@@ -87,6 +87,31 @@ def test_a_peak_of_single_signals_has_half_the_height_of_the_highest(singles: in
     assert single_signal(np.array([100.0] * singles + [800.0] * 100)) == pytest.approx(found)
 
 
+@pytest.mark.parametrize(("with_one", "bleeds"), [(10, False), (11, True)])
+def test_light_that_shows_beside_half_of_the_sources_is_no_crosstalk(with_one: int, bleeds: bool) -> None:
+    """Of 20 strong signals of CEP17, so many have a fifth of their contrast on top."""
+    signals = dish_of([20.0] * 20, [100.0] * 20, 0.1)
+    away = np.repeat(np.arange(20) >= with_one, 2) & (signals.probe == 1)
+    signals = signals._replace(x_um=np.where(away, 5.0, signals.x_um))
+    assert (SignalFilter.of(signals, WEAK).crosstalk[0] > 0) == bleeds
+
+
+def test_the_peak_of_single_signals_lies_in_an_eighth_of_an_octave() -> None:
+    """Of 100, 6.644 octaves, the eighth ends at 6.75: its middle, 6.6875, has signals to 7.1875 around."""
+    close = 100 * 2.0 ** (1e-6 * np.arange(101))
+    for octaves, median in ((7.186, 53), (7.189, 50)):
+        signals = np.append(close, [2**octaves] * 6)
+        assert single_signal(signals) == pytest.approx(close[median], rel=1e-9)
+
+
+@pytest.mark.parametrize(("clusters", "found"), [(95, True), (105, False)])
+def test_a_peak_is_half_an_octave_wide(clusters: int, found: bool) -> None:
+    """Clusters, evenly over six octaves, are as dense as sqrt(2 pi) x 4 eighths of them, and twice 500."""
+    octaves = np.repeat(4 + (np.arange(48) + 0.5) / 8, clusters) + 6.5
+    signals = np.append([2**6.5] * 500, 2.0**octaves)
+    assert (single_signal(signals) == pytest.approx(2**6.5)) == found
+
+
 @pytest.mark.parametrize(
     ("gain", "share", "apart", "two", "separated"),
     [
