@@ -4,8 +4,10 @@
 
 Every size is a process of its own, which imports what a run's driver does and gives a `Publisher` the results
 of two real phantoms, IHC and ISH, under as many names: three slides a case, two IHC and one ISH, two cases a
-patient, all with their metrics. Making the results and their files of cells and regions is not counted as
-processor time. Memory is Linux's high-water mark of what is resident (``VmHWM``), imports included.
+patient, all with their metrics. The report is written by a process of its own, as in a run: ``report`` is its
+peak, ``both`` that and what the driver still has then. Making the results and their files of cells and
+regions is not counted as processor time. Memory is Linux's high-water mark of what is resident (``VmHWM``),
+imports included.
 """
 
 from __future__ import annotations
@@ -25,11 +27,16 @@ GOAL_MIB, GOAL_S = 500, 600
 """Memory for 5 000 slides, and the last step of 10 000."""
 
 
-def peak_mib() -> float:
-    """High-water mark of this process's resident memory; nothing else is imported that it would count."""
+def resident_mib(which: str = "VmRSS") -> float:
+    """Resident memory of this process; nothing else is imported that it would count."""
     status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    (line,) = (line for line in status.splitlines() if line.startswith(f"{which}:"))
     return int(line.split()[1]) / 1024
+
+
+def peak_mib() -> float:
+    """High-water mark of this process's resident memory."""
+    return resident_mib("VmHWM")
 
 
 def publish(folder: Path, count: int) -> dict[str, float]:
@@ -78,21 +85,32 @@ def publish(folder: Path, count: int) -> dict[str, float]:
     summary = publisher.finish()
     seconds, peak = time.perf_counter() - begun, peak_mib()
     del publisher
-    from her2core.report.build import write_report  # after the last step, whose memory it is none of
-
-    begun = time.perf_counter()
-    write_report(store, summary.run_id)
+    begun, left = time.perf_counter(), resident_mib()
+    words = [sys.executable, __file__, "--report", store.uri(), summary.run_id]
+    apart = float(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {
         "idle": idle,
         "added": before,
         "peak": peak,
-        "report": peak_mib(),
+        "report": apart,
+        "both": left + apart,
         "batch_s": sum(slow) / max(len(slow), 1),
         "add_s": added,
         "add_cpu_ms": added_cpu / count * 1e3,
         "last_s": seconds,
         "report_s": time.perf_counter() - begun,
     }
+
+
+def report(uri: str, run_id: str) -> float:
+    """Write the report as `flows.report_process` does; the peak in MiB."""
+    from flows.memory import give_memory_back
+    from her2core.report.build import write_report
+    from her2core.storage.store import Store
+
+    give_memory_back()
+    write_report(Store(uri), run_id)
+    return peak_mib()
 
 
 def main() -> None:
@@ -102,7 +120,11 @@ def main() -> None:
     parser.add_argument("--slides", type=int, nargs="+", default=[100, 1000, 5000, 10_000])
     parser.add_argument("--templates", type=Path, help="results of an earlier run of this, to start at once")
     parser.add_argument("--publish", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--report", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.report:
+        print(report(*args.report))
+        return
     if args.publish:
         print(json.dumps(publish(Path(args.publish[0]), int(args.publish[1]))))
         return
@@ -110,7 +132,7 @@ def main() -> None:
 
     print(f"{machine('pyarrow', 'deltalake')}; MiB and s")
     print(
-        f"{'slides':>8}{'idle':>8}{'added':>8}{'peak':>8}{'report':>8}"
+        f"{'slides':>8}{'idle':>8}{'added':>8}{'peak':>8}{'report':>8}{'both':>8}"
         f"{'CPU ms a slide':>16}{'s a batch':>11}{'last step, s':>14}{'report, s':>11}"
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -126,7 +148,7 @@ def main() -> None:
                 answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
             got = json.loads(answer.splitlines()[-1])
             print(
-                f"{count:8}{got['idle']:8.0f}{got['added']:8.0f}{got['peak']:8.0f}{got['report']:8.0f}"
+                f"{count:8}{got['idle']:8.0f}{got['added']:8.0f}{got['peak']:8.0f}{got['report']:8.0f}{got['both']:8.0f}"
                 f"{got['add_cpu_ms']:16.1f}{got['batch_s']:11.2f}{got['last_s']:14.1f}{got['report_s']:11.1f}",
                 flush=True,
             )

@@ -30,6 +30,7 @@ from flows.clusters.local import useful_workers
 from flows.interrupt import rearm
 from flows.memory import give_memory_back
 from flows.metrics import observed
+from flows.report_process import write_apart
 from her2core.cohort import CohortSummary, preview
 from her2core.errors import Her2Error, StoreError
 from her2core.lake.tables import kept_open
@@ -96,9 +97,7 @@ def tables(publisher: Publisher) -> CohortSummary:
 @task(name="report", tags=["her2"], retries=1, cache_policy=NO_CACHE, persist_result=False)
 def report(run: Run) -> str:
     """Write the report beside the run's outputs: the path of its page."""
-    from her2core.report.build import write_report
-
-    return write_report(run.store, run.run_id).path
+    return write_apart(run.store, run.run_id)
 
 
 @flow(name="her2-cohort", persist_result=False)

@@ -17,10 +17,12 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
+from flows.report_process import ReportError, write_apart
 from her2cli import app
 from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_case import FLAGS as CASE_FLAGS
 from her2core.guidelines.rules_case import HER2_CLASSES as CASE_CLASSES
+from her2core.lake import finished
 from her2core.lake.schema import HETEROGENEITY_WIDE, PATIENTS
 from her2core.report import words
 from her2core.report.batches import batch_tests
@@ -403,3 +405,21 @@ def test_the_command_line_writes_a_page_or_says_what_it_needs(run: Store, tmp_pa
     assert "no finished run 20200102T030405Z-abcdef" in str(
         asked(f"{run.root}@20200102T030405Z-abcdef").exception
     )
+
+
+def test_a_process_of_its_own_writes_the_same_report_and_says_what_hinders_it(run: Store) -> None:
+    path = write_apart(run, RUN)
+    page = run.read_bytes(path)
+    assert page == run.read_bytes(write_report(run, RUN).path)
+    with pytest.raises(ReportError, match=r"ConfigError: .* holds no finished run r9; the last ones are"):
+        write_apart(run, "r9")
+
+
+def test_of_other_runs_it_is_not_read_what_they_name(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run names all of its slides: of ten thousand that is megabytes."""
+    asked: list[str] = []
+    select = finished.select
+    monkeypatch.setattr(finished, "select", lambda delta, query: asked.append(query) or select(delta, query))
+    assert "inputs" not in read_run(run).run
+    (whole,) = [query for query in asked if '"inputs"' in query]
+    assert f"run_id = '{RUN}'" in whole

@@ -18,9 +18,8 @@ from deltalake import DeltaTable
 from pydantic import TypeAdapter, ValidationError
 
 from her2core.errors import ConfigError, StoreError
-from her2core.lake.finished import finished_batches, finished_rows, opened
-from her2core.lake.ghosts import FINISHED
-from her2core.lake.schema import CASES, CELLS, RUNS, SLIDES, Table
+from her2core.lake.finished import finished_batches, finished_rows, finished_runs, opened, whole_run
+from her2core.lake.schema import CASES, CELLS, SLIDES, Table
 from her2core.lake.tables import sql_text
 from her2core.params import IHCParams, ProfileParams, RoiParams
 from her2core.records import Assay
@@ -130,10 +129,10 @@ class FinishedRun:
         StoreError
             If none did.
         """
-        rows = [row for row in self.rows(RUNS) if row["state"] in FINISHED]
-        if not rows:
+        ended = finished_runs(self.store)
+        if not ended:
             raise StoreError(f"{self.store.uri('tables/runs')}: no run has finished here")
-        return max(rows, key=lambda row: row["finished_at"])
+        return whole_run(self.store, ended[-1])
 
     def chosen(self, selection: Selection, assay: Assay | None = None) -> list[Row]:
         """Slides of a selection that have rows.

@@ -10,8 +10,9 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from her2core.errors import StoreError
-from her2core.lake.schema import Table
-from her2core.lake.tables import find_table, outlasting, select, sql_name
+from her2core.lake.ghosts import FINISHED
+from her2core.lake.schema import RUNS, Table
+from her2core.lake.tables import find_table, outlasting, select, sql_name, sql_text
 from her2core.storage.store import Store
 
 
@@ -30,6 +31,21 @@ def finished_rows(store: Store, table: Table, columns: Sequence[str] | None = No
     """
     rows: list[dict[str, Any]] = finished_table(store, table, columns).to_pylist()
     return rows
+
+
+def finished_runs(store: Store) -> list[str]:
+    """Runs that came to their end, the last one last. What each of them names, every slide, is not read."""
+    found = finished_rows(store, RUNS, ("run_id", "state", "finished_at"))
+    ended = [(row["finished_at"], row["run_id"]) for row in found if row["state"] in FINISHED]
+    return [run_id for _, run_id in sorted(ended)]
+
+
+def whole_run(store: Store, run_id: str) -> dict[str, Any]:
+    """All that the row of a run holds."""
+    names = [column.name for column in RUNS.columns]
+    row: dict[str, Any]
+    (row,) = finished_table(store, RUNS, names, f"run_id = {sql_text(run_id)}").to_pylist()
+    return row
 
 
 def finished_table(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from her2core.errors import ConfigError
-from her2core.lake.finished import finished_rows
-from her2core.lake.ghosts import FINISHED
+from her2core.lake.finished import finished_runs, whole_run
 from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, PATIENTS, RUNS, SLIDES, Table
 from her2core.lake.tables import read_version
 from her2core.storage.store import Store
@@ -44,7 +43,7 @@ class RunTables:
     Attributes
     ----------
     run
-        Its row of ``runs``.
+        Its row of ``runs``, without ``inputs``.
     slides, cases, patients
         Rows of the tables of these names that belong to it, sorted by their keys.
     measures
@@ -77,20 +76,16 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
     ConfigError
         If the output holds no finished run, or not this one.
     """
-    columns = [column.name for column in RUNS.columns]
-    known = finished_rows(store, RUNS, columns) if store.exists(f"tables/{RUNS.name}/_delta_log") else []
-    runs = [run for run in known if run["state"] in FINISHED]
-    runs.sort(key=lambda run: (run["finished_at"], run["run_id"]))
+    runs = finished_runs(store) if store.exists(f"tables/{RUNS.name}/_delta_log") else []
     if not runs:
         raise ConfigError(
             f"{store.uri()} holds no finished run; start one with: her2 run MANIFEST --out {store.uri()}"
         )
-    found = [run for run in runs if run_id in (None, run["run_id"])]
-    if not found:
-        last = ", ".join(run["run_id"] for run in runs[-5:])
+    if run_id is not None and run_id not in runs:
+        last = ", ".join(runs[-5:])
         raise ConfigError(f"{store.uri()} holds no finished run {run_id}; the last ones are {last}")
-    run = found[-1]
-    own = {each["slide_id"] for each in json.loads(run["inputs"])}
+    run = whole_run(store, run_id or runs[-1])
+    own = {each["slide_id"] for each in json.loads(run.pop("inputs"))}
 
     def rows(table: Table, columns: Sequence[str]) -> list[Row]:
         read = read_version(store, table, columns, run[f"{table.name}_version"]).to_pylist()
