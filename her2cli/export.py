@@ -136,9 +136,11 @@ def _others(form: Form, run: FinishedRun, out: Store, chosen: Selection, contour
         from her2core.export.dicom import export_dicom
 
         return export_dicom(run, out, chosen)
+    from importlib.resources import files
+
     from her2core.export.crate import export_crate
 
-    return export_crate(run, out)
+    return export_crate(run, out, (files("flows") / "cohort.py").read_bytes())
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,24 +23,28 @@ from shapely.geometry import shape
 from typer.testing import CliRunner
 
 from her2cli import app
+from her2core.cases.clinical_words import STATUSES
 from her2core.errors import ConfigError
 from her2core.export.cbioportal import export_cbioportal
-from her2core.export.crate import CRATE, PROCESS_RUN, export_crate, prov
+from her2core.export.crate import CRATE, ENTRY_POINT, PROFILES, export_crate, prov
 from her2core.export.dicom import export_dicom, uid
 from her2core.export.dicom_sr import ENDS, MEASURED, evaluations_of, measurements_of
 from her2core.export.finished import FinishedRun, Selection, export_each
 from her2core.export.labels import export_labels
 from her2core.export.qupath import export_qupath, hexagon_px0
 from her2core.export.single_cell import export_anndata, export_spatialdata
-from her2core.export.tables import LOINC, SMALL, export_csv, export_xlsx
+from her2core.export.tables import FHIR, LOINC, SMALL, export_csv, export_xlsx
+from her2core.guidelines.rules_ihc import SCORES
 from her2core.lake.schema import CELLS, PATIENTS, SLIDES, TABLES
 from her2core.lake.tables import commit_rows
 from her2core.storage.store import Store
 from tests.helpers.cbioportal import faults, rows
 from tests.helpers.lakes import write_run, write_scored_run
 from tests.helpers.report_run import blank
+from tests.tools.helm import FOLDER as TOOLS
 
 SECRET = "Anna_Smith"
+SOURCE = b"def cohort(): ...\n"
 """Part of the slide's and the manifest's addresses, which nothing that is given away may hold."""
 
 
@@ -86,10 +94,14 @@ def test_csv_keeps_every_column_and_row(run: FinishedRun, cells: list[dict[str, 
     assert described >= {(t, c.name) for t in SMALL if out.exists(f"{t}.csv") for c in TABLES[t].columns}
 
 
-def test_loinc_codes_are_of_columns_that_are_there() -> None:
-    for table, column in LOINC:
+def test_codes_are_of_columns_that_are_there_and_of_words_that_they_hold() -> None:
+    for table, column in (*LOINC, *FHIR):
         assert column in TABLES[table].schema.names
     assert all(re.match(r"\d{4,5}-\d ", text) for text in LOINC.values())
+    coded = {
+        word for word, _ in re.findall(r"([\w+]+) (?:is )?(LA\d+-\d|\d{8,9})\b", " ".join(FHIR.values()))
+    }
+    assert coded == {*SCORES, *STATUSES}
 
 
 def test_xlsx_opens_with_all_columns(run: FinishedRun, out: Store, tmp_path: Path) -> None:
@@ -365,17 +377,53 @@ def test_a_report_answers_what_was_asked_and_never_guesses(given: dict[str, Any]
 def test_a_crate_names_what_went_in_and_no_address(run: FinishedRun, out: Store, tmp_path: Path) -> None:
     from rocrate.rocrate import ROCrate
 
-    written = export_crate(run, out)
+    written = export_crate(run, out, SOURCE)
     crate = ROCrate(tmp_path / "out")
-    assert crate.root_dataset["conformsTo"].id == PROCESS_RUN
+    assert {profile.id for profile in crate.root_dataset["conformsTo"]} == set(PROFILES)
     [action] = crate.get_by_type("CreateAction")
-    assert action["instrument"]["name"] == "her2cohort"
-    assert {e.id for e in action["object"]} >= {"#manifest", "#slide-s1", "configuration.json"}
+    assert action["instrument"] is crate.mainEntity
+    assert crate.mainEntity.id == ENTRY_POINT
+    assert crate.mainEntity["isPartOf"]["name"] == "her2cohort"
+    assert crate.mainEntity["version"] == version("her2cohort")
+    assert out.read_bytes(ENTRY_POINT) == SOURCE
+    assert [e.id for e in action["object"]] == ["#manifest", "configuration.json", "#slides"]
+    assert {e.id for e in crate.dereference("#slides")["hasPart"]} >= {"#slide-s1"}
+    for each in (*crate.mainEntity["input"], *crate.mainEntity["output"]):
+        assert each["workExample"]["exampleOfWork"] is each
+    assert {e["workExample"].id for e in crate.mainEntity["output"]} == {e.id for e in action["result"]}
     assert {e.id for e in action["result"]} >= {"slides.csv", "cases.csv", "prov.json"}
     assert {e.id for e in crate.data_entities} == set(written) - {CRATE}
     for path, data in texts(out):
         assert SECRET.encode() not in data, path
         assert str(tmp_path).encode() not in data, path
+
+
+def validated(folder: Path) -> list[str]:
+    """What the validator of RO-Crates finds; the test is skipped where it is not installed."""
+    if not (TOOLS / "rocrate_validator").exists():
+        pytest.skip(f"no roc-validator at {TOOLS}; make tools installs it")
+    environment = os.environ | {"PYTHONPATH": str(TOOLS)}
+    asked = [
+        sys.executable,
+        str(Path(__file__).parent / "tools" / "crates.py"),
+        str(folder),
+        "workflow-run-crate",
+    ]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_crate_is_a_workflow_run_crate_to_its_validator(
+    run: FinishedRun, out: Store, tmp_path: Path
+) -> None:
+    export_crate(run, out, SOURCE)
+    assert validated(tmp_path / "out") == []
+    broken = json.loads(out.read_bytes(CRATE))
+    for entity in broken["@graph"]:
+        entity.pop("instrument", None)
+    out.write_bytes(CRATE, json.dumps(broken).encode())
+    assert any("instrument" in issue for issue in validated(tmp_path / "out"))
 
 
 def test_files_of_regions_and_nuclei_are_named_by_their_digests(run: FinishedRun) -> None:

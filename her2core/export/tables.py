@@ -26,22 +26,48 @@ SMALL = tuple(name for name in TABLES if name not in ("cells", "nuclei"))
 DICTIONARY = "dictionary"
 MAX_ROWS, MAX_COLUMNS, MAX_TEXT = 1_048_576, 16_384, 32_767
 """What a sheet of Excel holds, with its header; characters of a cell."""
+_BY_STAIN = "85319-2 HER2 [Presence] in Breast cancer specimen by Immune stain (18474-7 in other tissue)"
+_BY_ISH = (
+    "85318-4 ERBB2 gene duplication [Presence] in Breast cancer specimen by FISH (31150-6 in other tissue)"
+)
+_RATIO = "49683-6 ERBB2 gene copy number/Chromosome 17 copy number in Tissue by FISH"
+_COPIES = "74860-8 ERBB2 gene copy number/nucleus in Tissue by FISH"
 LOINC: Mapping[tuple[str, str], str] = {
-    (
-        "slides",
-        "score",
-    ): "85319-2 HER2 [Presence] in Breast cancer specimen by Immune stain (18474-7 in other tissue)",
-    ("slides", "reader_score"): "85319-2 HER2 [Presence] in Breast cancer specimen by Immune stain",
-    (
-        "cases",
-        "score",
-    ): "85319-2 HER2 [Presence] in Breast cancer specimen by Immune stain (18474-7 in other tissue)",
+    ("slides", "score"): _BY_STAIN,
+    ("slides", "reader_score"): _BY_STAIN,
+    ("cases", "score"): _BY_STAIN,
     ("cases", "her2_status"): "48676-1 HER2 [Interpretation] in Tissue",
-    ("cases", "ish_result"): "85318-4 ERBB2 gene duplication [Presence] in Breast cancer specimen by FISH "
-    "(31150-6 in other tissue)",
+    ("cases", "ish_result"): _BY_ISH,
+    **{(table, "ish_ratio"): _RATIO for table in ("slides", "cases")},
+    **{(table, "ish_her2_mean"): _COPIES for table in ("slides", "cases")},
 }
-"""Codes for what a clinical system calls the same. LOINC's answers for HER2 by immune stain (LL4396-9) have
-no 0+."""
+"""Codes for what a clinical system calls the same; by FISH where LOINC knows no other ISH."""
+_SCORE = (
+    "Observation.valueCodeableConcept of http://loinc.org (answer list LL4396-9): 0 is LA6111-4, "
+    "1+ LA11841-6, 2+ LA11842-4, 3+ LA11843-2, none Indeterminate LA11884-6; 0+ (ultralow) has no code"
+)
+_STATUS = (
+    "Observation.valueCodeableConcept of http://snomed.info/sct: Positive is 10828004, Negative 260385009, "
+    "Equivocal 42425007, Indeterminate 82334004"
+)
+_QUANTITY = "Observation.valueQuantity"
+FHIR: Mapping[tuple[str, str], str] = {
+    ("slides", "score"): _SCORE,
+    ("slides", "reader_score"): _SCORE,
+    ("cases", "score"): _SCORE,
+    ("cases", "her2_status"): _STATUS,
+    **{(t, name): _QUANTITY for t in ("slides", "cases") for name in ("ish_ratio", "ish_her2_mean")},
+    **{(t, "patient_id"): "Patient.identifier" for t in ("slides", "cases", "patients")},
+    **{(t, "specimen_id"): "Specimen.identifier" for t in ("slides", "cases")},
+    **{(t, "collection_date"): "Specimen.collection.collectedDateTime" for t in ("slides", "cases")},
+}
+"""Where FHIR R4 keeps a column, and its codes for the words in it.
+
+References
+----------
+LL4396-9 as enumerated in the value set mii-vs-onko-mamma-her2neu-ihc-score of the German Medical Informatics
+Initiative; Positive, Negative, Equivocal and Indeterminate as in mCODE's PositiveNegativeVS.
+"""
 ADDRESSES = frozenset(
     [
         *(("slides", name) for name in ("uri", "roi_source", "cells_source", "message")),
@@ -49,11 +75,11 @@ ADDRESSES = frozenset(
     ]
 )
 """Columns with addresses and names of files, which may be people's; left out of what is given away."""
-DICTIONARY_COLUMNS = ("table", "column", "type", "unit", "required", "loinc", "meaning")
+DICTIONARY_COLUMNS = ("table", "column", "type", "unit", "required", "loinc", "fhir", "meaning")
 
 
 def dictionary_rows(tables: Iterable[Table]) -> Iterator[Row]:
-    """Every column of the tables: type, unit, meaning and, where one exists, LOINC's code."""
+    """Every column of the tables: type, unit, meaning and, where there are some, codes of LOINC and FHIR."""
     for table in tables:
         for column in table.columns:
             yield {
@@ -63,6 +89,7 @@ def dictionary_rows(tables: Iterable[Table]) -> Iterator[Row]:
                 "unit": column.unit,
                 "required": column.required,
                 "loinc": LOINC.get((table.name, column.name), ""),
+                "fhir": FHIR.get((table.name, column.name), ""),
                 "meaning": column.description,
             }
 
