@@ -16,13 +16,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.environment import ServerError, check_server
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 PROCESS = Path(__file__).with_name("server_process.py")
 POLL_S = 0.2
 ENDING_S = 5.0
 """How long the server may take to end before it is killed. Ours."""
+
+
+EMBEDDED = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    # Kinds of blocks, of which a run uses none: to look for them is to load what talks to Kubernetes.
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+}
+"""Settings of the embedded server, unless a user set them."""
 
 
 DATABASE_BYTES = 10 * 2**20
@@ -70,13 +85,6 @@ def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
-    environment = {
-        **os.environ,
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-        **settings.to_environment_variables(exclude_unset=True),
-    }
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         tempfile.TemporaryFile() as said,
@@ -85,7 +93,7 @@ def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            env=environment,
+            env=_environment(settings),
             pass_fds=[listening.fileno()],
             start_new_session=True,
         ) as process,
@@ -108,6 +116,11 @@ def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
                 process.wait(ENDING_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Environment of the embedded server: ours, and above it what a user set."""
+    return {**os.environ, **EMBEDDED, **settings.to_environment_variables(exclude_unset=True)}
 
 
 def not_started(why: str, home: Path, *, ended: bool) -> str:
