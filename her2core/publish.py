@@ -130,7 +130,7 @@ class Publisher:
     Parameters
     ----------
     lease
-        Asked before every commit.
+        Asked whenever a commit is planned: one that was planned before another took over is planned anew.
     division
         What the run works on, if not on its whole manifest: the rest stands as the last run left it.
     """
@@ -147,7 +147,7 @@ class Publisher:
         self.last, self.due = time.monotonic(), BATCH_SLIDES
         self.digests = row_digests(run)
         kinds = (*OWN_FILES, *ROWS, schema.RUNS)
-        looks = [partial(SlideTable, run.store, table) for table in kinds]
+        looks = [partial(SlideTable, run.store, table, self._check) for table in kinds]
         tables = {table.table: table for table in side_by_side(run.store, looks)}
         self.files = {table.name: tables[table] for table in OWN_FILES}
         self.own = {table.name: tables[table] for table in ROWS}
@@ -260,7 +260,6 @@ class Publisher:
 
     def _flush(self, dropped: Sequence[str] = (), *, everything: bool = False) -> dict[str, int]:
         """Commit the results that wait, slides last; the tables' versions."""
-        self._check()
         batch, ids = self.buffer, [*dropped]
         ids += [result.outcome.slide.slide_id for result in batch]
         for name, table in self.files.items():
@@ -287,16 +286,25 @@ class Publisher:
         """Commit the tables of specimens and patients, and let go of their rows; the tables' versions."""
         versions: dict[str, int] = {}
         for tables in IN_TURN:
-            self._check()
             # read once for tables that are held against the same one, while these are opened
             true = {of: begin(partial(of, self.store)) for of in {TRUE[table] for table in tables}}
-            keeps: list[Keep] = [partial(_kept_by, true[TRUE[table]]) for table in tables]
             jobs = [
-                partial(commit_rows, self.store, table, rows_of.pop(table), keep=keep)
-                for table, keep in zip(tables, keeps, strict=True)
+                partial(
+                    commit_rows,
+                    self.store,
+                    table,
+                    rows_of.pop(table),
+                    keep=partial(self._kept_by, true[TRUE[table]]),
+                )
+                for table in tables
             ]
             versions |= dict(zip((t.name for t in tables), side_by_side(self.store, jobs), strict=True))
         return versions
+
+    def _kept_by(self, true: Future[Keep], before: pa.Table) -> pa.BooleanArray:
+        """Which rows of a table stay, by a test that is being made; asked while a commit is planned."""
+        self._check()
+        return true.result()(before)
 
     def _slide_row(self, outcome: SlideOutcome) -> Row:
         return slide_row(outcome, self.judging.of(outcome.slide).score, self.run.config.ihc.ladder_od)
@@ -343,7 +351,6 @@ class Publisher:
             inputs=sorted(inputs, key=lambda entry: str(entry["slide_id"])),
             **{column: states[counted] for column, counted in COUNTED.items()},
         )
-        self._check()
         self.runs.add_rows([run_row(record)], [run.run_id])
         self.runs.commit(everything=True)
 
@@ -412,11 +419,6 @@ def _file(table: str, result: SlideFinished) -> Any:
         return result.regions
     ihc = result.outcome.slide.assay == Assay.IHC
     return result.cells if ihc == (table == schema.CELLS.name) else None
-
-
-def _kept_by(true: Future[Keep], before: pa.Table) -> pa.BooleanArray:
-    """Which rows of a table stay, by a test that is being made."""
-    return true.result()(before)
 
 
 def _versions() -> dict[str, str]:

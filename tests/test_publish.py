@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from her2core.cases.comparisons import Comparison
 from her2core.cohort import CohortSummary
 from her2core.config import load_config
 from her2core.heterogeneity.metrics import Metric, Status
-from her2core.lake import packed
+from her2core.lake import packed, tables
 from her2core.lake.batches import SlideTable, read_members
 from her2core.lake.schema import CELLS, HETEROGENEITY, PATIENT_HETEROGENEITY_WIDE, SLIDES, Table
 from her2core.lake.tables import kept_open, open_table
@@ -29,7 +30,7 @@ from her2core.records import Assay, OutlinesUsed, RoiUsed, SlideInfo, SlideRow, 
 from her2core.stages.finished import SlideFinished
 from her2core.stages.run import Run
 from her2core.stages.unchanged import divide, input_of
-from her2core.storage.lease import held
+from her2core.storage.lease import LeaseLostError, held
 from her2core.storage.store import Store
 from tests.conftest import Bucket
 from tests.test_lake import _outcome, written
@@ -142,6 +143,35 @@ def test_a_run_that_died_is_said_to_be_interrupted_by_the_next(store: Store) -> 
             second.add(result(store, row))
         second.finish()
     assert {run["run_id"]: run["state"] for run in runs(store)} == {"r1": "interrupted", "r2": "partial"}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_run_that_was_overtaken_before_its_commit_commits_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """It was suspended behind its look at the lease; meanwhile another took over and came to its end."""
+    plain = tables._actions
+
+    def overtaken(change: tables.Change) -> Any:
+        monkeypatch.setattr(tables, "_actions", plain)
+        store.write_bytes("lease/00000002.json", store.read_bytes("lease/00000001.json"))
+        Path(store.root).with_name("elsewhere").symlink_to(store.root)
+        other = Publisher(made("r2", Store(Path(store.root).with_name("elsewhere")), ROWS))
+        for row in ROWS:
+            other.add(result(store, row, 2.0, "other"))
+        other.finish()
+        return plain(change)
+
+    with kept_open(store) if kept else nullcontext(), held(store, "r1") as lease:
+        first = Publisher(made("r1", store, ROWS), lease)
+        first.begin()
+        first.add(result(store, ROWS[0]))
+        monkeypatch.setattr(tables, "_actions", overtaken)
+        with pytest.raises(LeaseLostError, match="another run has taken over"):
+            first.add(result(store, ROWS[1]))
+    assert set(table(store, "heterogeneity")["value"]) == {2.0}
+    assert table(store, "cells").height == 3 * len(ROWS)
+    assert {run["run_id"]: run["state"] for run in runs(store)}["r2"] == "partial"
 
 
 def test_rows_of_a_shared_file_are_replaced_once_at_the_end(store: Store) -> None:

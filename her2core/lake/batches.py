@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,13 @@ class SlideTable:
     ----------
     table
         Its rows are of slides (or runs), and are replaced by them.
+    check
+        Called whenever a commit was planned on what the table holds now, and may refuse it. Delta Lake plans
+        anew where another commits before it does.
     """
 
-    def __init__(self, store: Store, table: Table) -> None:
-        self.store, self.table = store, table
+    def __init__(self, store: Store, table: Table, check: Callable[[], None] = lambda: None) -> None:
+        self.store, self.table, self.check = store, table, check
         self.files: dict[str, Members] = {}
         self.place: dict[str, str] = {}
         self.ready, self.later = _Batch(), _Batch()
@@ -152,6 +155,7 @@ class SlideTable:
     # commits
 
     def _plan(self, delta: DeltaTable, batch: _Batch) -> Change:
+        self.check()
         self._look(delta)
         new = [file for path, (file, _) in batch.files.items() if path not in self.files]
         for file in new:

@@ -103,7 +103,7 @@ class Lease:
         LeaseLostError
             If it is not.
         """
-        if self.lost.is_set() or _newest(self.store, self.folder)[0] > self.number:
+        if self.lost.is_set() or _highest(self.store, self.folder) > self.number:
             self.lost.set()
             raise LeaseLostError(
                 f"{self.store.uri()}: another run has taken over, since this one was not heard of for a "
@@ -224,15 +224,17 @@ def _take(store: Store, owner: str, kind: str, folder: str, patience_s: float) -
 def _newest(store: Store, folder: str) -> tuple[int, Holder | None]:
     """The highest number, and who has it; 0 and None where nobody ever held the lease."""
     known = {each.name for each in fields(Holder)}
-    while True:
-        numbers = [
-            int(name) for path in store.list(folder) if (name := path.rpartition("/")[2][:-5]).isdecimal()
-        ]
-        if not numbers:
-            return 0, None
+    while number := _highest(store, folder):
         with suppress(FileNotFoundError):  # a newer one came, and it went
-            entry = store.read_json(_path(folder, max(numbers)))
-            return max(numbers), Holder(**{name: v for name, v in entry.items() if name in known})
+            entry = store.read_json(_path(folder, number))
+            return number, Holder(**{name: v for name, v in entry.items() if name in known})
+    return 0, None
+
+
+def _highest(store: Store, folder: str) -> int:
+    """The highest number; 0 where nobody ever held the lease."""
+    names = (path.rpartition("/")[2][:-5] for path in store.list(folder))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _path(folder: str, number: int) -> str:
