@@ -123,7 +123,8 @@ def link_pictures(source: Store, target: Store) -> None:
 
 
 def open_page(page: Path, wide: int = 1440, high: int = 900) -> dict[str, float]:
-    """Seconds until a page can be used, MB of its tab's memory, and elements, in headless Chromium."""
+    """Seconds until a page can be used and processor time of its tab until then and until all is drawn, MB of
+    the tab's memory and of its objects, and elements, in headless Chromium."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -136,6 +137,7 @@ def open_page(page: Path, wide: int = 1440, high: int = 900) -> dict[str, float]
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     try:
         driver.get("about:blank")
+        before = _renderer(driver)[1]
         start = time.perf_counter()
         driver.get(page.resolve().as_uri())
         driver.execute_async_script(
@@ -143,9 +145,12 @@ def open_page(page: Path, wide: int = 1440, high: int = 900) -> dict[str, float]
         )
         seconds = time.perf_counter() - start
         cpu = driver.execute_script("return performance.now()") / 1000
+        opened = _renderer(driver)[1]
         driver.execute_script("her2report.drawAll()")
         time.sleep(1.0)
-        (tab,) = _resident(driver)
+        tab, drawn = _renderer(driver)
+        driver.execute_cdp_cmd("Performance.enable", {})
+        measured = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
         start = time.perf_counter()
         driver.execute_script("her2report.toggle('her2_class', 'pos_IHC3'); her2report.drawAll()")
         filtering = time.perf_counter() - start
@@ -153,7 +158,10 @@ def open_page(page: Path, wide: int = 1440, high: int = 900) -> dict[str, float]
         return {
             "open_s": seconds,
             "since_navigation_s": cpu,
+            "open_processor_s": opened - before,
+            "all_drawn_processor_s": drawn - before,
             "tab_mb": tab,
+            "objects_mb": next(one["value"] for one in measured if one["name"] == "JSHeapUsedSize") / 1e6,
             "filter_s": filtering,
             "elements": elements,
         }
@@ -161,8 +169,8 @@ def open_page(page: Path, wide: int = 1440, high: int = 900) -> dict[str, float]
         driver.quit()
 
 
-def _resident(driver: Any) -> list[float]:
-    """MB of memory of the largest renderer: the tab's process."""
+def _renderer(driver: Any) -> tuple[float, float]:
+    """MB of memory, and seconds of processor time, of the largest renderer: the tab's process."""
     found = []
     children = [driver.service.process.pid]
     while children:
@@ -172,8 +180,10 @@ def _resident(driver: Any) -> list[float]:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         if b"--type=renderer" in command:
             status = Path(f"/proc/{pid}/status").read_text()
-            found.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
-    return [max(found)]
+            ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            used = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+            found.append((int(status.split("VmRSS:")[1].split()[0]) / 1024, used))
+    return max(found)
 
 
 def main() -> None:
