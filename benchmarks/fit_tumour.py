@@ -45,17 +45,8 @@ from her2core.scoring.tumour_fit import DrawnCells, fit_model
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 DRAWN, READ = DATA / "tissue_by_eye.csv", DATA / "tumour_cells_by_eye.csv"
 NAME = "cores"
-VERSION = 8
-FEATURES = (
-    "own_clear_rim_25",
-    "own_clear_rim",
-    "alignment_50",
-    "area_25",
-    "texture_100",
-    "contrast",
-    "own_contrast_25",
-    "own_clear_around_100",
-)
+VERSION = 9
+FEATURES = ("own_bare", "own_contrast_25", "alignment_50", "area_25")
 MARGIN_UM = 2.5
 SAME_UM = 1.0  # a cell this near to a mark is the marked one
 PHANTOM = 0.2  # weight of a phantom beside a core

@@ -32,6 +32,7 @@ CELL_MEASURES: Final = (
     "clear_around_fraction",
     "fibre_alignment",
     "membrane_brownness",
+    "bare_fraction",
 )
 """What is measured of a cell, in the order of the kernel's rows."""
 

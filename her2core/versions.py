@@ -11,9 +11,9 @@ PYRAMID = 6
 """The same slide and parameters would give other pixels or files."""
 PROFILE = 6
 """The same pyramid and parameters would give another profile or tissue mask."""
-CELLS = 13
+CELLS = 14
 """The same pixels and parameters would give other rows, or other parts."""
-SLIDE = 22
+SLIDE = 23
 """The same cells and parameters would give other rows or another picture."""
 OUTLINES = 2
 """The same file would give other nuclei."""

@@ -308,8 +308,11 @@ def test_white_and_black_regions_hold_no_cells() -> None:
 # --- surroundings of nuclei ---------------------------------------------------------------------------
 
 
-def spindles(turn: float, fibres: float | None) -> Cells:
-    """Cells of long nuclei that point ``turn`` degrees from +x towards +y, among fibres or on glass."""
+def spindles(turn: float, fibres: float | None, haze: float = 0.0) -> Cells:
+    """Cells of long nuclei that point ``turn`` degrees from +x towards +y, among fibres or on glass.
+
+    ``haze`` is the OD of DAB everywhere.
+    """
     edge = 640
     y, x = np.mgrid[:edge, :edge].astype(np.float64)
     hematoxylin = np.zeros((edge, edge))
@@ -320,7 +323,7 @@ def spindles(turn: float, fibres: float | None) -> Cells:
         nucleus = np.zeros((edge, edge), np.uint8)
         cv2.ellipse(nucleus, (cx, cy), (22, 11), turn, 0, 360, 1, -1)
         hematoxylin[nucleus == 1] = 0.3
-    rgb = paint(cv2.GaussianBlur(hematoxylin, (0, 0), 1.0), np.zeros((edge, edge)))
+    rgb = paint(cv2.GaussianBlur(hematoxylin, (0, 0), 1.0), np.full((edge, edge), haze))
     return measured(IHCKernel(IHCParams(), by_hand(), 0.25), rgb, Box(60, 60, 580, 580))
 
 
@@ -338,6 +341,15 @@ def test_what_is_clear_around_a_nucleus_is_seen() -> None:
     assert np.median(bare["clear_around_fraction"]) > 0.8
     assert np.median(embedded["clear_rim_fraction"]) < 0.2
     assert np.median(bare["nucleus_texture_od"]) < 0.05
+
+
+def test_a_place_that_either_stain_colours_is_not_bare() -> None:
+    """Cytoplasm that takes up a little DAB holds no hematoxylin, and is the cell's body all the same."""
+    nothing, tinted, brown = (spindles(0.0, None, haze) for haze in (0.0, 0.01, 0.12))
+    assert np.median(nothing["bare_fraction"]) > 0.8
+    assert np.median(tinted["bare_fraction"]) > 0.8
+    assert np.median(brown["bare_fraction"]) < 0.2
+    assert np.median(brown["clear_rim_fraction"]) > 0.8
 
 
 # --- layout -------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def planted(seed: int) -> tuple[Columns, NDArray[np.bool_]]:
         "clear_rim_fraction": np.clip(numbers(0.5, 0.1, 0.1), 0, 1),
         "clear_around_fraction": np.clip(numbers(0.4, 0.1, 0.1), 0, 1),
         "fibre_alignment": numbers(0.0, 0.0, 0.1),
+        "bare_fraction": np.clip(numbers(0.5, 0.1, 0.1), 0, 1),
     }
     return found, tumour
 

@@ -68,6 +68,7 @@ def tissue(seed: int = 0, part: float = 0.3, side_um: float = 500.0) -> tuple[Ce
         "clear_rim_fraction": np.clip(numbers(0.05, 0.5, 0.15), 0, 1),
         "clear_around_fraction": np.clip(numbers(0.1, 0.4, 0.15), 0, 1),
         "fibre_alignment": numbers(0.0, 0.15, 0.1),
+        "bare_fraction": np.clip(numbers(0.1, 0.5, 0.15), 0, 1),
     }
     order = np.lexsort((x[keep], y[keep]))
     return {name: values[keep][order] for name, values in cells.items()}, tumour[keep][order]

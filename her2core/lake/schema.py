@@ -174,6 +174,8 @@ CELLS = Table(
         Column("clear_rim_fraction", SINGLE, "fraction", "Part of the band 0.5 to 2 µm outside the nucleus "
                "without hematoxylin: gaps, where epithelium has cytoplasm."),
         Column("clear_around_fraction", SINGLE, "fraction", "The same 4 to 11 µm outside the nucleus."),
+        Column("bare_fraction", SINGLE, "fraction", "Part of the band 0.5 to 5 µm outside the nucleus with "
+               "neither hematoxylin nor DAB: the cell's body ends there."),
         Column("fibre_alignment", SINGLE, "", "How far a long nucleus lies along the fibres around it: 1 "
                "along, -1 across, 0 where either has no direction."),
         Column("nucleus_od", SINGLE, "OD", "Mean hematoxylin OD of the nucleus."),
@@ -200,7 +202,7 @@ CELLS = Table(
                "dark to measure); 0 is good."),
         Column("in_roi", FLAG, "", "Inside the region of interest; true everywhere without one.", True),
         Column("tumour_probability", SINGLE, "fraction", "Chance that it is a tumour cell by "
-               "ihc_score.tumour_model, which sees no DAB.", True),
+               "ihc_score.tumour_model, which sees of DAB only that a place is not bare.", True),
         Column("stained_nest", FLAG, "", "Of the cells within 25 µm, itself included, 70 % or more are of "
                "class 1 or higher.", True),
         Column("tumour_rule", FLAG, "", "Looks like a tumour cell: tumour_probability of 0.5 or more, or "

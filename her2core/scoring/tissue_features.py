@@ -1,7 +1,8 @@
 """What separates tumour from other tissue, cell by cell: numbers made from the kernel's rows of a slide.
 
 Size, shape and stain of a nucleus, the same averaged over the cells around it, and how all this stands to
-the slide's own cells. None of it holds DAB: what a cell's membrane shows must not decide whether it counts.
+the slide's own cells. None of it measures DAB, since what a cell's membrane shows must not decide whether it
+counts; but where no place beside a nucleus is bare, it is of no account which stain colours it.
 
 Averages are taken over squares of `SQUARE_UM` whose centres lie within a distance of the centre of the cell's
 own, and summed as whole numbers: the order of the cells and how the slide was cut make no difference.
@@ -44,6 +45,7 @@ MEASURED: Final = (
     "clear_rim_fraction",
     "clear_around_fraction",
     "fibre_alignment",
+    "bare_fraction",
 )
 """Columns of the kernel's rows, besides their places, that features are made of."""
 
@@ -59,11 +61,12 @@ OWN: Final = (
     "clear_rim",
     "clear_around",
     "alignment",
+    "bare",
 )
 """Numbers of a cell: area and elongation of its nucleus; hematoxylin of that, above what surrounds it, and of
 what surrounds it, in units of the slide's range; area inside its contour, and how much of this is judged;
 spread of hematoxylin inside the nucleus, in units of that range; what is clear next to the nucleus and
-farther out; how far the nucleus lies along fibres."""
+farther out; how far the nucleus lies along fibres; what beside it neither stain colours."""
 
 Column = NDArray[np.float64]
 
@@ -112,6 +115,7 @@ class TissueFeatures:
             "clear_rim": number["clear_rim_fraction"],
             "clear_around": number["clear_around_fraction"],
             "alignment": number["fibre_alignment"],
+            "bare": number["bare_fraction"],
         }
         place = [np.asarray(cells[axis], np.float64) * mpp for axis in ("y_px0", "x_px0")]
         squares = [np.floor(axis / SQUARE_UM).astype(np.int64) for axis in place]

@@ -13,7 +13,13 @@ from her2core.kernels.ihc import membrane
 from her2core.kernels.ihc.contour import ContourRule, Workspace, trace_contours
 from her2core.kernels.ihc.nucleus_model import around, inside
 from her2core.kernels.ihc.planes import BASE, DAB_PER_OD
-from her2core.kernels.ihc.surroundings import SurroundingsRule, clear_fraction, fibre_alignment, texture
+from her2core.kernels.ihc.surroundings import (
+    SurroundingsRule,
+    bare_fraction,
+    clear_fraction,
+    fibre_alignment,
+    texture,
+)
 from her2core.kernels.nuclei import Nuclei
 from her2core.kernels.polar import N_RAYS, RayIndex, Sheet, centroid, elongation
 from her2core.kernels.polar_lanes import LANES
@@ -166,6 +172,7 @@ def _measure_nucleus(
     row[19] = texture(sheets.stains, at, found.path[i]) * sizes.grey_od
     row[20] = clear_fraction(sheets.stains, at, found.path[i], tissue.rim, 1, tissue)
     row[21] = clear_fraction(sheets.stains, at, found.path[i], tissue.around, 2, tissue)
+    row[24] = bare_fraction(sheets.stains, at, found.path[i], tissue)
     row[22] = fibre_alignment(sheets.stains, sizes.stride, at, found.path[i], ray_index, tissue)
 
 

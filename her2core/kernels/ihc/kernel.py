@@ -381,7 +381,9 @@ class IHCKernel:
             positive=round(self.params.positive_od * DAB_PER_OD),
             above=round(ABOVE_CYTOPLASM_OD * DAB_PER_OD),
             ladder=np.ceil(np.array(self.params.ladder_od) * DAB_PER_OD - 0.5).astype(np.int32),
-            tissue=surroundings_rule(self.geometry.um, self.rules.wide_rays.dy.shape[1] - 1),
+            tissue=surroundings_rule(
+                self.geometry.um, self.rules.wide_rays.dy.shape[1] - 1, self.stains.range_od
+            ),
         )
 
     def _judge_cells(self, cells: Cells, hidden: NDArray[np.bool_]) -> None:

@@ -1,8 +1,9 @@
 """What tells tissues apart beside a nucleus: its chromatin, clear gaps around it, and fibres along it.
 
 Epithelium fills the space between its nuclei; nuclei of stroma and lymphocytes stand in clear gaps, and those
-of stroma and muscle lie along the fibres around them. All of it is read from hematoxylin: what DAB shows must
-not decide what a cell is. Sums are whole numbers: the same bits in any layout.
+of stroma and muscle lie along the fibres around them. This is read from hematoxylin: what DAB shows must not
+decide what a cell is. One measure takes both stains together, since the faint tint that shows cytoplasm is
+hardly hematoxylin. Sums are whole numbers: the same bits in any layout.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.ihc.planes import BASE, SHADES
+from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.polar import N_RAYS, RayIndex, Sheet, sample
 
 CLEAR_RANGE: Final = 0.15
@@ -22,6 +23,13 @@ RIM_UM: Final = (0.5, 2.0)
 """Next to the nucleus: cytoplasm, where there is any. Ours, from four bands up to 16 µm."""
 AROUND_UM: Final = (4.0, 11.0)
 """... and where the neighbours are. Ours."""
+BARE_UM: Final = (0.5, 5.0)
+"""Where a cell's own body is looked for, whatever it is stained with. Ours."""
+BARE_RANGE: Final = 0.13
+"""So far above the level between nuclei, in ranges of hematoxylin, a place is stained by both together. Ours,
+from 0 to 0.27 on cores left out, as is `BARE_UM`."""
+DAB_BITS: Final = 8
+"""Of the fixed-point factor from a DAB grey to those of hematoxylin."""
 FIBRES_UM: Final = (1.0, 8.0)
 """Where the direction of fibres is read. Ours."""
 SLOPE_UM: Final = 1.0
@@ -33,14 +41,17 @@ class SurroundingsRule(NamedTuple):
 
     rim: tuple[int, int]
     around: tuple[int, int]
+    bare: tuple[int, int]
     fibres: tuple[int, int]
     slope: int
     clear: int  # hematoxylin below it is clear
+    none: int  # both stains together below it are none
+    brown: int  # what a DAB grey adds, fixed point
     last: int  # the farthest sample that the rays have
 
 
-def surroundings_rule(um: float, last: int) -> SurroundingsRule:
-    """Rule for pixels of ``um`` and rays of ``last + 1`` samples."""
+def surroundings_rule(um: float, last: int, range_od: float) -> SurroundingsRule:
+    """Rule for pixels of ``um``, rays of ``last + 1`` samples and a slide's range of hematoxylin."""
 
     def px(length: float) -> int:
         return max(1, round(length / um))
@@ -48,9 +59,12 @@ def surroundings_rule(um: float, last: int) -> SurroundingsRule:
     return SurroundingsRule(
         rim=(px(RIM_UM[0]), px(RIM_UM[1]) + 1),
         around=(px(AROUND_UM[0]), px(AROUND_UM[1]) + 1),
+        bare=(px(BARE_UM[0]), px(BARE_UM[1]) + 1),
         fibres=(px(FIBRES_UM[0]), px(FIBRES_UM[1])),
         slope=px(SLOPE_UM),
         clear=BASE - round(CLEAR_RANGE * SHADES),
+        none=BASE + round(BARE_RANGE * SHADES),
+        brown=round(SHADES / (range_od * DAB_PER_OD) * (1 << DAB_BITS)),
         last=last,
     )
 
@@ -84,6 +98,19 @@ def clear_fraction(
             clear += (int(sample(stains, at, a, min(r, rule.last))) >> 8) < rule.clear
             n += 1
     return clear / max(n, 1)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def bare_fraction(stains: Sheet, at: int, path: NDArray[np.int32], rule: SurroundingsRule) -> float:
+    """Share of a band around ``path`` (ray,) with neither stain, every other ray."""
+    bare = 0
+    n = 0
+    for a in range(0, N_RAYS, 2):
+        for r in range(path[a] + rule.bare[0], path[a] + rule.bare[1]):
+            both = int(sample(stains, at, a, min(r, rule.last)))
+            bare += (both >> 8) + (((both & 255) * rule.brown) >> DAB_BITS) < rule.none
+            n += 1
+    return bare / max(n, 1)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
