@@ -101,6 +101,48 @@ def test_changed_vanished_and_doubled_slides_are_reported(intake: Intake) -> Non
     assert {e.kind for e in ingest(intake).entries} == {Kind.VANISHED, Kind.DUPLICATE}
 
 
+def test_a_slide_that_became_what_another_one_is_is_reported_until_a_person_decides(intake: Intake) -> None:
+    slides = Path(intake.place)
+    for number in (1, 2):
+        write_slide(slides / f"B{number}-A1_HER2.tif", number)
+    ingest(intake)
+    old = (slides / "B1-A1_HER2.tif").read_bytes()
+    shutil.copy(slides / "B2-A1_HER2.tif", slides / "B1-A1_HER2.tif")
+    (slides / "B3-A1_HER2.tif").write_bytes(old)  # what B1 was is no double of what B1 is
+    report = ingest(intake)
+    assert [(e.kind, e.slide_id) for e in report.entries] == [
+        (Kind.NEW, "B3-A1_HER2"),
+        (Kind.CHANGED, "B1-A1_HER2"),
+        (Kind.DUPLICATE, "B1-A1_HER2"),
+    ]
+    assert "same content as B2-A1_HER2" in report.of(Kind.DUPLICATE)[0].why
+    again = ingest(intake)
+    assert [(e.kind, e.slide_id) for e in again.entries] == [(Kind.DUPLICATE, "B2-A1_HER2")]
+    assert again.needs_a_person
+    manifest = Path(intake.manifest)
+    header, *body = manifest.read_text().splitlines()
+    marked = ["the wrong file" if row.startswith("B1-") else "" for row in body]
+    lines = [f"{row},{why}" for row, why in zip(body, marked, strict=True)]
+    manifest.write_text("\n".join([f"{header},exclude", *lines, ""]))
+    assert ingest(intake).entries == ()
+
+
+def test_slides_that_change_places_are_no_doubles_and_one_that_was_renamed_is_named(intake: Intake) -> None:
+    slides = Path(intake.place)
+    one, two = (slides / f"B{number}-A1_HER2.tif" for number in (1, 2))
+    write_slide(one, 1)
+    write_slide(two, 2)
+    ingest(intake)
+    was = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(was)
+    assert [e.kind for e in ingest(intake).entries] == [Kind.CHANGED, Kind.CHANGED]
+    two.rename(slides / "B20-A1_HER2.tif")
+    report = ingest(intake)
+    assert [e.kind for e in report.entries] == [Kind.VANISHED, Kind.DUPLICATE]
+    assert "if it was renamed or moved, write this place into its row" in report.of(Kind.DUPLICATE)[0].why
+
+
 def test_what_cannot_be_used_is_said_and_not_opened_again_until_it_changes(
     intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

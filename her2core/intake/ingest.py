@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -240,7 +240,7 @@ class _Ingest:
         candidates = self._identified(self.waiting_for_a_row)
         new = self._inspected(candidates)
         new = self._valid(header, rows, new)
-        self._vanished(found.slides, rows)
+        self._vanished()
         if new or changed:
             rows += new
             if write:
@@ -275,7 +275,7 @@ class _Ingest:
     def _rows(self, data: bytes | None) -> tuple[list[str], list[dict[str, str]]]:
         """Header and rows as they are written; the manifest must be one that a run accepts."""
         self.by_uri: dict[str, list[dict[str, str]]] = {}
-        self.by_identity: dict[str, str] = {}
+        self.by_identity: dict[str, tuple[str, str]] = {}
         self.taken: set[str] = set()
         self.refused = self._read_refused()
         self.still_refused: dict[str, tuple[str, str, str]] = {}
@@ -289,16 +289,27 @@ class _Ingest:
         for row in rows:
             self.by_uri.setdefault(resolved(uri, row["uri"].strip()), []).append(row)
             self.taken.add(folded(row["slide_id"]))
-            if row.get(IDENTITY):
-                self.by_identity.setdefault(row[IDENTITY], row["slide_id"])
         return list(sheet.header), rows
+
+    def _know_by_identity(self, changed: Collection[str] = ()) -> Iterator[tuple[str, str, str]]:
+        """Know rows by what their slides are: place and id of each that is what an earlier one is, its id.
+
+        Earlier are those that are not excluded, and of these the ones that have not changed.
+        """
+        self.by_identity.clear()
+        rows = [(uri, row) for uri, of in self.by_uri.items() for row in of if row.get(IDENTITY)]
+        for uri, row in sorted(rows, key=lambda each: (bool(each[1].get("exclude")), each[0] in changed)):
+            place, other = self.by_identity.setdefault(row[IDENTITY], (uri, row["slide_id"]))
+            if place != uri and not row.get("exclude"):
+                yield uri, row["slide_id"], other
 
     def _known(
         self, slides: Sequence[Found], upload_of: Callable[[Found], str | None], rows: list[dict[str, str]]
     ) -> bool:
         """Pass by the slides that have rows; whether a row was changed. What has none is kept for later."""
         self.waiting_for_a_row: list[Found] = []
-        now, changed = time.time(), False
+        self.here = {self.store.uri(slide.path) for slide in slides}
+        now, noted, changed = time.time(), False, set[str]()
         for slide in slides:
             uri = self.store.uri(slide.path)
             if upload := upload_of(slide):
@@ -308,10 +319,17 @@ class _Ingest:
             elif uri not in self.by_uri:
                 self.waiting_for_a_row.append(slide)
             elif any(row.get(STAMP) != slide.stamp for row in self.by_uri[uri]):
-                changed |= self._changed(slide, uri)
-        return changed
+                before = [row.get(IDENTITY) for row in self.by_uri[uri]]
+                noted |= self._noted(slide, uri)
+                if before != [row.get(IDENTITY) for row in self.by_uri[uri]]:
+                    changed.add(uri)
+        for uri, slide_id, other in self._know_by_identity(changed):
+            if uri in self.here:
+                why = f"the same content as {other}; both rows stay: correct one, or write why in exclude"
+                self.say(Kind.DUPLICATE, uri, why, slide_id)
+        return noted
 
-    def _changed(self, slide: Found, uri: str) -> bool:
+    def _noted(self, slide: Found, uri: str) -> bool:
         """Note what a slide with rows is now."""
         try:
             identity = slide.identity(self.store)
@@ -349,10 +367,14 @@ class _Ingest:
             except (SlideError, OSError, BotoCoreError) as error:
                 self._refuse(slide, uri, cells, error)
                 continue
-            if (other := self.by_identity.get(identity)) is not None:
-                self.say(Kind.DUPLICATE, uri, f"the same content as {other}; not taken in again")
+            if identity in self.by_identity:
+                place, other = self.by_identity[identity]
+                why = "not taken in again"
+                if self._is_gone(place):
+                    why = "whose file is gone: if it was renamed or moved, write this place into its row"
+                self.say(Kind.DUPLICATE, uri, f"the same content as {other}; {why}")
                 continue
-            self.by_identity[identity] = cells.get("slide_id") or uri
+            self.by_identity[identity] = uri, cells.get("slide_id") or uri
             candidates.append(_Candidate(slide, uri, cells, sources, identity))
         return candidates
 
@@ -364,7 +386,7 @@ class _Ingest:
         missing = [
             text
             for text, asked, fits in (
-                ("the naming rule does not fit; it", rule, by_rule),
+                ("the naming rule does not fit it;", rule, by_rule),
                 ("the table has no row for it;", sidecar, by_table),
             )
             if asked is not None and fits is None
@@ -440,14 +462,17 @@ class _Ingest:
             self.say(Kind.NEW, row["uri"], told, row["slide_id"])
         return new
 
-    def _vanished(self, slides: Sequence[Found], rows: Sequence[dict[str, str]]) -> None:
+    def _vanished(self) -> None:
         """Report rows of this place whose slide is not in it any more."""
-        here = {self.store.uri(slide.path) for slide in slides}
-        root = self._root()
         for uri, of_uri in self.by_uri.items():
-            if uri.startswith(root) and uri not in here and not self.store.exists(uri.removeprefix(root)):
+            if self._is_gone(uri):
                 for row in of_uri:
                     self.say(Kind.VANISHED, uri, "no longer there; its row stays", row["slide_id"])
+
+    def _is_gone(self, uri: str) -> bool:
+        """Whether a slide of this place is not in it any more."""
+        root = self._root()
+        return uri.startswith(root) and uri not in self.here and not self.store.exists(uri.removeprefix(root))
 
     def _root(self) -> str:
         return f"{self.store.uri().rstrip('/')}/"
@@ -457,7 +482,8 @@ class _Ingest:
     def _refuse(self, slide: Found, uri: str, cells: Cells, error: Exception) -> None:
         """Report a slide that cannot be used, and remember it until it changes."""
         reason = error.reason if isinstance(error, SlideError) else ""
-        message = cut(" ".join(cleaned(str(error)).split()), 300)
+        said = error.message if isinstance(error, SlideError) else str(error)
+        message = cut(" ".join(cleaned(said).split()), 300)
         if isinstance(error, UnclearError):
             reason = UNCLEAR_ASSAY
         self._say_refused(uri, reason, message)
