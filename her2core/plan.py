@@ -29,8 +29,8 @@ REST_MS_MPX = 16.0
 """Milliseconds a core takes for a megapixel beside that, glass included: cells 10.3, profile 2.3, slide 3.4.
 Ours, measured on a mosaic of real cores of 525 megapixels, three fifths of it tissue; glass takes less."""
 SLIDE_CPU_S = 1.3
-"""Processor seconds of a slide that do not depend on its size: worker 0.9, driver with scheduler 0.2, Prefect's
-server 0.2. Ours: 200 small slides on a crowded machine; see docs/scale.md."""
+"""Processor seconds of a slide that do not depend on its size: worker 0.9, driver with scheduler 0.2,
+Prefect's server 0.2. Ours: 200 small slides on a crowded machine; see docs/scale.md."""
 SLIDE_PUTS, SHARD_PUTS, SHARD_GETS = 36, 0.11, 12.4
 """PUT (with LIST) requests of a slide beside its pyramid, and PUT and GET (with HEAD) requests for each
 level-0 shard: ranges of the slide, parts. Ours: bench_store.py, a slide of 525 megapixels."""
