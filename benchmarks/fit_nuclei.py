@@ -107,7 +107,7 @@ class Watched(IHCKernel):
 
     def __init__(self, stain: StainProfile) -> None:
         super().__init__(IHCParams(), stain, MPP)
-        self.judged: list[tuple[Nuclei, Array]] = []
+        self.measured: list[tuple[Nuclei, Array]] = []
         self.asked: list[tuple[Nuclei, Array]] = []
 
     def _outlined(
@@ -121,7 +121,7 @@ class Watched(IHCKernel):
         self.rules = used
         found = super()._outlined(planes, y, x, limit)
         if len(limit) == 0:
-            self.judged.append((found, np.stack(columns, axis=1)))
+            self.measured.append((found, np.stack(columns, axis=1)))
         return found
 
     def _parted(self, planes: Planes, found: Nuclei) -> Nuclei:
@@ -177,7 +177,7 @@ def examples(fields: list[Field]) -> tuple[Examples, Examples]:
         certain = one.marks[:, 2] == 1
         share = PHANTOM if one.planted else 1.0
         hits: list[tuple[int, Array]] = []
-        for found, measures in kernel.judged:
+        for found, measures in kernel.measured:
             for i in np.flatnonzero(inside(one, found) & (found.score > -(1 << 16))):
                 sure, unsure = distances(one, kernel, found, i)
                 if sure.min(initial=99.0) <= CENTRED_UM:

@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="store the model in the package")
     parser.add_argument("--planted", action="store_true", help="plant stain on tumour, and judge the choice")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     images, made = list(drawn_images()), list(phantoms())
     cores = [tissue for tissue in images if "-" in tissue.name]
     note = f"{len(cores)} cores with tissue drawn by eye, {len(made)} phantoms"
@@ -284,7 +284,7 @@ def main() -> None:
         rates.append((chosen[ok & tissue.tumour].mean(), (~chosen)[ok & ~tissue.tumour].mean()))
         read.append(on_read_cells(tissue, chosen))
         print("  cells read blind: sensitivity {:.2f}, specificity {:.2f}".format(*read[-1]))
-        if asked.planted and tissue.name.startswith(LITTLE_STAINED):
+        if options.planted and tissue.name.startswith(LITTLE_STAINED):
             for level, both in planted_choice(tissue, model).items():
                 levels[level] += both
     for what, pairs in (("drawn tissue", rates), ("cells read blind", read)):
@@ -298,7 +298,7 @@ def main() -> None:
     for tissue in (*(t for t in images if t not in cores), *made):
         print(judged(tissue, shipped))
     print(json.dumps(dataclasses.asdict(shipped), indent=1))
-    if asked.write:
+    if options.write:
         folder = Path(her2core.scoring.tumour.__file__).with_name("tumour_models")
         (folder / f"{NAME}.json").write_text(json.dumps(dataclasses.asdict(shipped), indent=1) + "\n")
 

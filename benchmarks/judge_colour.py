@@ -179,15 +179,16 @@ def judge_zeros() -> None:
     """Cells that read as stained where nothing, or haze alone, was planted; fields are mirrored."""
     rules, params = load_rules(RULES), ScoreParams()
     for ground, plant in itertools.product(GROUNDS, PLANTS[:2]):
-        for told in (True, False):
+        for stated in (True, False):
             shown = []
             for field, light, _ in planted(ground, plant, REFERENCE_DAB):
-                field = mirrored(replace(field, stain=profiled(field.rgb, light if told else None)))
+                field = mirrored(replace(field, stain=profiled(field.rgb, light if stated else None)))
                 cells = read(field)[0]
                 counts = count_classes(measured(cells), params, rules)
                 decision = rules.decide(counts, params.false_stain_ppm)
                 shown.append(f"{100 * counts.stained / counts.n:4.1f} % of {counts.n} {decision.her2_class}")
-            print(f"{ground.name:7s} {plant.name:7s} {'told' if told else 'guessed':8s}" + " | ".join(shown),
+            light_is = "given" if stated else "guessed"
+            print(f"{ground.name:7s} {plant.name:7s} {light_is:7s}" + " | ".join(shown),
                   flush=True)  # fmt: skip
 
 

@@ -127,19 +127,19 @@ def main() -> int:
     )
     parser.add_argument("--cohorts", type=int, default=200)
     parser.add_argument("--patients", type=int, default=300)
-    told = parser.parse_args()
-    n = told.patients
+    options = parser.parse_args()
+    n = options.patients
     effect = Planted({"T-DXd": 0.4}, level=-0.5, er=-0.4)
     null = Planted({"T-DXd": 0.0}, level=-0.5, er=-0.4)
     for name, planted in (("metric", effect), ("no effect", null)):
-        found = [recovered(planted, n, s) for s in range(told.cohorts)]
+        found = [recovered(planted, n, s) for s in range(options.cohorts)]
         tally(f"{name}, beside mean and ER", [(adjusted, truth) for adjusted, _, truth in found])
         tally(f"{name} alone (confounded)", [(alone, truth) for _, alone, truth in found])
     for name, planted in (("pCR, metric beside mean and ER", effect), ("pCR, no effect", null)):
-        tally(name, [answered(planted, n, s) for s in range(told.cohorts)])
+        tally(name, [answered(planted, n, s) for s in range(options.cohorts)])
     for name, other in (("interaction, planted", 0.0), ("interaction, none", 0.4)):
         planted = Planted({"T-DM1": 0.4, "T-DXd": other}, level=-0.5, er=-0.4)
-        found = [interaction_of("os", cohort(planted, n, s), METRIC) for s in range(told.cohorts)]
+        found = [interaction_of("os", cohort(planted, n, s), METRIC) for s in range(options.cohorts)]
         logs = np.array([[np.log(e.ratio) for _, e in one.by_class] for one in found if one])
         rejected = 100 * np.mean([one.p < 0.05 for one in found if one])
         print(
@@ -149,7 +149,7 @@ def main() -> int:
     until, means = 1000.0, []
     rate = 1 / BASE_DAYS
     truth = (1 - np.exp(-rate * until)) / rate
-    for s in range(told.cohorts):
+    for s in range(options.cohorts):
         mean, se = restricted_mean(times_of(cohort(Planted(confounded=False), n, s), "os"), until)
         means.append((mean, abs(mean - truth) <= 1.96 * se))
     held = 100 * np.mean([h for _, h in means])
@@ -158,7 +158,7 @@ def main() -> int:
         f"found {np.mean([m for m, _ in means]):.0f}  intervals hold {held:.1f} %"
     )
     searched = []
-    for s in range(min(told.cohorts, 100)):
+    for s in range(min(options.cohorts, 100)):
         of = cohort(Planted(confounded=False), n, s)
         values = np.array([one.sample.values[METRIC] for one in of if one.sample])
         searched.append(search_cut_point(times_of(of, "os"), values))

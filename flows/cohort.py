@@ -344,7 +344,7 @@ def _score_all(
         raise
     if crews.over is not None:
         trouble.insert(0, crews.over)
-    rest = failure_of(crews.over or RunOverError("the run ended")).told(run.hide)
+    rest = failure_of(crews.over or RunOverError("the run ended")).hiding(run.hide)
     for row in rows:
         if row.slide_id not in done:
             keep(not_scored(run, row, rest))

@@ -331,8 +331,8 @@ def _register(cohorts: Sequence[ScheduledCohort], own: str, environment: dict[st
                 _prefect(*words), env=environment, cwd=folder, capture_output=True, text=True
             )
             if done.returncode:
-                said = (done.stdout + done.stderr).strip().splitlines()[-1:]
-                raise ServerError(f"prefect {' '.join(words[:2])} failed: {' '.join(said)}")
+                last_line = (done.stdout + done.stderr).strip().splitlines()[-1:]
+                raise ServerError(f"prefect {' '.join(words[:2])} failed: {' '.join(last_line)}")
     with _asking(environment["PREFECT_API_URL"]) as (client, found):
         for deployment in found:
             if own in deployment.tags and deployment.name not in names:

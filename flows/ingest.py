@@ -110,12 +110,12 @@ def start_cohort(
         "only": [],
         "new_only": True,
     }
-    told = f"{counted(len(division.fresh), 'slide')} to score"
+    summary = f"{counted(len(division.fresh), 'slide')} to score"
     if deployment is not None:
         run_deployment(deployment, parameters=parameters, timeout=0)
-        return f"{told}: {deployment} started"
+        return f"{summary}: {deployment} started"
     state = cohort(**parameters, return_state=True)
-    return f"{told}: {state.name}, {state.message}"
+    return f"{summary}: {state.name}, {state.message}"
 
 
 def show(report: IngestReport, *, hidden: bool = False) -> None:

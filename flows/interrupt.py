@@ -24,7 +24,7 @@ _handler: Callable[[int, FrameType | None], None] | None = None
 
 
 @contextmanager
-def ending_quickly(code: int, say: Callable[[], None]) -> Iterator[None]:
+def ending_quickly(code: int, announce: Callable[[], None]) -> Iterator[None]:
     """Raise KeyboardInterrupt at the first signal; end what still hangs after `PATIENCE_S`, or at a second.
 
     Parameters
@@ -35,16 +35,16 @@ def ending_quickly(code: int, say: Callable[[], None]) -> Iterator[None]:
         Prints the last line.
     """
     global _handler
-    asked = threading.Event()
+    requested = threading.Event()
 
     def stop() -> None:
-        say()
+        announce()
         leave(code)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if requested.is_set():
             stop()
-        asked.set()
+        requested.set()
         watchdog = threading.Timer(PATIENCE_S, stop)
         watchdog.daemon = True
         watchdog.start()
@@ -56,7 +56,7 @@ def ending_quickly(code: int, say: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if asked.is_set():  # what breaks because everything ends is no news
+        if requested.is_set():  # what breaks because everything ends is no news
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -235,8 +235,8 @@ class StoreMetrics:
     def _runs(self, store: Store) -> list[Mapping[str, Any]] | None:
         """Rows of the table ``runs``, asked for once a minute; None if the store does not answer."""
         name = store.uri()
-        asked, rows = self._answers.get(name, (float("-inf"), None))
-        if self.now() - asked > self.ask_every_s:
+        read_at, rows = self._answers.get(name, (float("-inf"), None))
+        if self.now() - read_at > self.ask_every_s:
             columns = ["cohort", "state", "finished_at", *(f"n_{state}" for state in STATES)]
             try:
                 rows = read_present(store, RUNS, columns).to_pylist()

@@ -87,12 +87,12 @@ def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
     settings = get_current_settings()
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as output,
         subprocess.Popen(
             [sys.executable, "-P", str(PROCESS), str(listening.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=output,
             env=_environment(settings),
             pass_fds=[listening.fileno()],
             start_new_session=True,
@@ -103,8 +103,8 @@ def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
 
         def wait() -> None:
             if not _answers(address, process, deadline):
-                said.seek(0)
-                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                output.seek(0)
+                last = output.read().decode(errors="replace").strip().splitlines()[-1:]
                 why = " ".join(last) or "it printed nothing"
                 raise ServerError(not_started(why, settings.home, ended=process.poll() is not None))
 

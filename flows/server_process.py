@@ -20,9 +20,9 @@ LAST_WORDS_S = 1.0
 """How long the server may take to end by itself. Ours."""
 
 
-def _end_with_input(asked: threading.Event) -> None:
+def _end_with_input(requested: threading.Event) -> None:
     os.read(sys.stdin.fileno(), 1)
-    asked.set()
+    requested.set()
     threading.Event().wait(LAST_WORDS_S)
     os._exit(0)
 
@@ -31,8 +31,8 @@ def main() -> None:
     """Serve Prefect's API on a socket that was opened before, given as a file descriptor."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    asked = threading.Event()
-    threading.Thread(target=_end_with_input, args=(asked,), daemon=True).start()
+    requested = threading.Event()
+    threading.Thread(target=_end_with_input, args=(requested,), daemon=True).start()
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -43,7 +43,7 @@ def main() -> None:
             yield
 
         async def on_tick(self, counter: int) -> bool:
-            self.should_exit = self.should_exit or asked.is_set()
+            self.should_exit = self.should_exit or requested.is_set()
             return await super().on_tick(counter)
 
     config = uvicorn.Config(

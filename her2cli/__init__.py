@@ -58,7 +58,7 @@ from her2cli.common import (
     OK,
     PARTIAL,
     UNUSABLE,
-    Talk,
+    Verbosity,
     app,
     complain,
     ending_in_order,
@@ -77,7 +77,7 @@ UNFIT = frozenset({
 def main() -> None:
     """Entry point: turn the errors that a user can act on into one line and an exit code."""
     logging.getLogger("her2core").addHandler(logging.NullHandler())
-    Talk.level = logging.INFO
+    Verbosity.level = logging.INFO
     try:
         with ending_in_order((signal.SIGTERM,), then=signal.SIG_DFL):  # as Ctrl-C: what is half-written goes
             app()

@@ -39,9 +39,9 @@ app = typer.Typer(
 
 def _width() -> int | None:
     """Columns of a console; None asks the terminal."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and 0 < int(told) < 10_000:
-        return int(told)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and 0 < int(columns) < 10_000:
+        return int(columns)
     return None if sys.stdout.isatty() else PIPED_WIDTH
 
 
@@ -79,20 +79,20 @@ RunOutput = Annotated[str, typer.Argument(metavar="RUN", help="Output of a finis
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint; by default from AWS_ENDPOINT_URL.")]
 
 
-class Talk:
+class Verbosity:
     """What is printed beside results: warnings and errors alone (-q), stages too, or all of the log (-v)."""
 
     level = logging.INFO
 
 
-def _quiet(asked: bool) -> None:
-    if asked:
-        Talk.level = logging.WARNING
+def _quiet(given: bool) -> None:
+    if given:
+        Verbosity.level = logging.WARNING
 
 
-def _verbose(asked: bool) -> None:
-    if asked:
-        Talk.level = logging.DEBUG
+def _verbose(given: bool) -> None:
+    if given:
+        Verbosity.level = logging.DEBUG
 
 
 Quiet = Annotated[
@@ -104,8 +104,8 @@ Verbose = Annotated[
 ]
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(given: bool) -> None:
+    if given:
         typer.echo(f"her2cohort {metadata.version('her2cohort')}")
         raise typer.Exit(OK)
 
@@ -128,7 +128,7 @@ def folder_of(uri: str) -> str:
 
 def say(text: str) -> None:
     """A note on what is being done, on the error console; not with ``-q``."""
-    if Talk.level <= logging.INFO:
+    if Verbosity.level <= logging.INFO:
         errors.print(text, markup=False, highlight=False)
 
 
@@ -137,24 +137,24 @@ def complain(word: str, text: str) -> None:
     errors.print(Text.assemble((word, "red"), " ", text), highlight=False)
 
 
-class _Spoken(logging.Handler):
+class _Warnings(logging.Handler):
     """Warnings of our log on the error console, each once."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: set[str] = set()
+        self.shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text not in self.said:
-            self.said.add(text)
+        if text not in self.shown:
+            self.shown.add(text)
             errors.print(Text.assemble(("warning", "yellow"), " ", text), highlight=False)
 
 
 @contextmanager
-def warnings_spoken() -> Iterator[None]:
+def showing_warnings() -> Iterator[None]:
     """Say the warnings of our log on the error console for the length of the block."""
-    handler, log = _Spoken(), logging.getLogger("her2core")
+    handler, log = _Warnings(), logging.getLogger("her2core")
     log.addHandler(handler)
     try:
         yield

@@ -17,7 +17,7 @@ from her2cli.common import (
     app,
     console,
     say,
-    warnings_spoken,
+    showing_warnings,
 )
 from her2core.records import Assay
 
@@ -66,7 +66,7 @@ def ingest_command(
     from her2core.intake.ingest import Kind, ingest
     from her2core.intake.request import open_intake
 
-    with warnings_spoken():
+    with showing_warnings():
         intake = open_intake(
             place,
             manifest,

@@ -15,7 +15,7 @@ from her2cli.common import EXIT_CODES, ConfigFile, Endpoint, Json, app, console,
 from her2core.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from her2core.analysis.learn_tumour import Confusion, Judged, LearnedModel
+    from her2core.analysis.learn_tumour import Assessment, Confusion, LearnedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -86,12 +86,12 @@ def _show(learned: LearnedModel, out: str) -> None:
     )
 
 
-def _matrix(judged: Judged) -> Table:
+def _matrix(confusion: Assessment) -> Table:
     title = "Drawn cells by what a model without their patient makes of them"
-    kinds = list(asdict(judged.total))[1:]
+    kinds = list(asdict(confusion.total))[1:]
     columns = ("slide", *(kind.replace("_", ", ") for kind in kinds), "sensitivity", "specificity")
     shown = Table(*columns, box=None, title=title, title_justify="left")
-    for slide in (*judged.slides, judged.total):
+    for slide in (*confusion.slides, confusion.total):
         shown.add_row(*_cells(slide, kinds))
     return shown
 
@@ -101,8 +101,8 @@ def _cells(slide: Confusion, kinds: list[str]) -> list[str]:
     return [slide.slide_id, *(str(getattr(slide, kind)) for kind in kinds), *rates]
 
 
-def _means(what: str, judged: Judged) -> str:
+def _means(what: str, confusion: Assessment) -> str:
     return (
-        f"mean over slides, {what}: sensitivity {judged.sensitivity:.2f}, specificity "
-        f"{judged.specificity:.2f}, balanced accuracy {judged.balanced_accuracy:.2f}"
+        f"mean over slides, {what}: sensitivity {confusion.sensitivity:.2f}, specificity "
+        f"{confusion.specificity:.2f}, balanced accuracy {confusion.balanced_accuracy:.2f}"
     )

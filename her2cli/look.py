@@ -19,7 +19,7 @@ from her2cli.common import (
     complain,
     console,
     say,
-    warnings_spoken,
+    showing_warnings,
 )
 from her2core.errors import SlideError
 from her2core.records import Assay
@@ -93,7 +93,7 @@ def manifest_command(
     from her2core.intake.draft import as_csv, draft, find_slides
 
     settings = load_config().run
-    with warnings_spoken():
+    with showing_warnings():
         uris = find_slides(folder, settings.endpoint_url)
         drafted = list(draft(uris, settings.scratch(), settings.endpoint_url))
     typer.echo(as_csv(drafted), nl=False)
@@ -119,7 +119,7 @@ def plan_command(
     from her2core.stages.run import read_inputs
     from her2core.storage.s3check import check_bucket
 
-    with warnings_spoken():
+    with showing_warnings():
         settings = load_config(config)
         endpoint = settings.run.endpoint_url
         check_bucket(manifest, endpoint)

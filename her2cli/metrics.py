@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, app, complain, say, warnings_spoken
+from her2cli.common import EXIT_CODES, Endpoint, app, complain, say, showing_warnings
 
 PORT = 9464
 """Usual port of Prometheus exporters of OpenTelemetry, and ours."""
@@ -33,6 +33,6 @@ def metrics_command(
     registry.register(StoreMetrics([Store(out, endpoint_url=endpoint_url) for out in outs]))
     stops = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before the threads that answer, which inherit it
-    with warnings_spoken(), serving(port, registry, address) as found:
+    with showing_warnings(), serving(port, registry, address) as found:
         say(f"metrics on http://{address}:{found}/metrics")
         signal.sigwait(stops)

@@ -60,10 +60,10 @@ def report_command(
     """Write one HTML page of a run that opens without network, and its data as CSV and Parquet."""
     from her2core.storage.store import Store
 
-    wanted = 2 if compare else 1
-    if len(runs) != wanted:
-        told = "--compare takes two runs" if compare else "one run a report, or two with --compare"
-        raise ConfigError(f"{len(runs)} runs given; {told}")
+    expected = 2 if compare else 1
+    if len(runs) != expected:
+        notes = "--compare takes two runs" if compare else "one run a report, or two with --compare"
+        raise ConfigError(f"{len(runs)} runs given; {notes}")
     if compare and (clinical or rna or viewer):
         raise ConfigError("--compare takes none of --clinical, --rna and --viewer")
     _check_viewer(viewer)
@@ -143,9 +143,9 @@ def _show(found: dict[str, object], lines: list[str], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    told = [
+    notes = [
         f"data  {found['data']} (CSV and Parquet)",
         "Research use only, not for diagnosis.",
     ]
-    for line in [*lines, *told]:
+    for line in [*lines, *notes]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

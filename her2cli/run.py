@@ -25,14 +25,14 @@ from her2cli.common import (
     Endpoint,
     Json,
     Quiet,
-    Talk,
     Verbose,
+    Verbosity,
     app,
     complain,
     console,
     errors,
     say,
-    warnings_spoken,
+    showing_warnings,
 )
 from her2cli.look import show_plan
 
@@ -78,7 +78,7 @@ def _check(
     from flows.environment import check_server, prepare_environment
     from her2core.stages.run import open_run
 
-    with warnings_spoken():
+    with showing_warnings():
         run = open_run(manifest, out, config, only)
         for each in {id(one): one for one in open_clusters(cluster)}.values():
             each.check()
@@ -95,7 +95,7 @@ def _refuse_early(manifest: str, out: str, config: str | None, cluster: str, onl
     from her2core.storage.lease import refuse_if_busy
 
     check_address(cluster)
-    with warnings_spoken():
+    with showing_warnings():
         refuse_if_busy(open_run(manifest, out, config, only).store)
 
 
@@ -119,7 +119,7 @@ def _run(
             from flows.show import row_table, showing_progress
 
             say("starting Prefect and the Dask workers")
-            with showing_progress(errors, Talk.level):
+            with showing_progress(errors, Verbosity.level):
                 summary = run_cohort(manifest, out, config, cluster, only, new_only)
     except KeyboardInterrupt:
         last_word()

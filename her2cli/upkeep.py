@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, say, warnings_spoken
+from her2cli.common import EXIT_CODES, Endpoint, Json, app, console, say, showing_warnings
 
 if TYPE_CHECKING:
     from her2core.storage.store import Store
@@ -72,14 +72,14 @@ def gc_command(
 
     store = _checked(out, endpoint_url)
 
-    def told(each: Unused) -> None:
+    def show_removed(each: Unused) -> None:
         say(f"removed {each.path}")
 
-    with warnings_spoken():
+    with showing_warnings():
         if remove:
             with held(store, _owner("gc"), "gc") as lease:
                 found = find_unused(store, runs=runs, days=days)
-                remove_unused(store, found, lease, told)
+                remove_unused(store, found, lease, show_removed)
         else:
             found = find_unused(store, runs=runs, days=days)
     if as_json:
@@ -114,7 +114,7 @@ def maintain_command(
     from her2core.storage.lease import held
 
     store = _checked(out, endpoint_url)
-    with warnings_spoken(), held(store, _owner("maintain"), "maintain") as lease:
+    with showing_warnings(), held(store, _owner("maintain"), "maintain") as lease:
         done = maintain(store, lease, days=days)
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in done], indent=1))

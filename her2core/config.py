@@ -153,9 +153,9 @@ class RunSettings:
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                wanted = f"{least:g} or more" if value < least else f"{most:,} at most"
+                expected = f"{least:g} or more" if value < least else f"{most:,} at most"
                 null = ", or null for one a core" if name == "workers" else ""
-                raise ValueError(f"{name} is {shown(value)}; expected {wanted}{null}")
+                raise ValueError(f"{name} is {shown(value)}; expected {expected}{null}")
         if self.cohort is not None and not (self.cohort.strip() and self.cohort.isprintable()):
             raise ValueError(f"cohort is {shown(self.cohort)}; expected a name, or null")
         if self.scratch_dir is not None:
@@ -423,8 +423,10 @@ def _meant_variable(variable: str, known: Sequence[str]) -> str | None:
     if OF_SERVICES.fullmatch(variable):
         return None
     variables = {ENVIRONMENT_PREFIX + name.upper().replace(".", "__"): name for name in known}
-    told = "__" in variable.removeprefix(ENVIRONMENT_PREFIX)
-    near = difflib.get_close_matches(variable[:MAX_NAME], variables, n=1, cutoff=0.0 if told else LOOKS_MEANT)
+    named = "__" in variable.removeprefix(ENVIRONMENT_PREFIX)
+    near = difflib.get_close_matches(
+        variable[:MAX_NAME], variables, n=1, cutoff=0.0 if named else LOOKS_MEANT
+    )
     return near[0] if near else None
 
 

@@ -112,7 +112,7 @@ def store_trouble(run: Run) -> StoreError | None:
 
 def _why(run: Run, row: SlideRow, error: BaseException) -> SlideFailedError:
     """What an error means for a slide, with the names that it may be reported with."""
-    return failure_of(error, run.places(row)).told(partial(run.hide, row=row))
+    return failure_of(error, run.places(row)).hiding(partial(run.hide, row=row))
 
 
 def not_scored(run: Run, row: SlideRow, why: SlideFailedError) -> SlideFinished:
@@ -250,7 +250,7 @@ class _Slide:
 
     def _fan(self, stage: str, job: Callable[[Share], T], items: int, most: int) -> list[T]:
         """Run a stage's work on the cluster in shares, as many as keep its workers busy."""
-        count = shares(items, most, self.workers.room())
+        count = shares(items, most, self.workers.tasks_a_slide())
         return self._run(stage, [partial(job, Share(number, count)) for number in range(count)])
 
     def _run(self, stage: str, jobs: Sequence[Callable[[], T]]) -> list[T]:
@@ -268,7 +268,7 @@ class _Slide:
         return results
 
 
-def shares(items: int, most: int, room: int) -> int:
+def shares(items: int, most: int, tasks_a_slide: int) -> int:
     """Into how many tasks a slide's work is cut.
 
     Parameters
@@ -280,4 +280,4 @@ def shares(items: int, most: int, room: int) -> int:
     room
         Tasks that the slide should have on the cluster.
     """
-    return max(min(items, max(room, -(-items // most))), 1)
+    return max(min(items, max(tasks_a_slide, -(-items // most))), 1)

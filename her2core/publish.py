@@ -45,7 +45,7 @@ from her2core.lake.ghosts import (
     true_cases,
     true_patients,
 )
-from her2core.lake.lineage import absolute, event, tell
+from her2core.lake.lineage import absolute, event, report_event
 from her2core.lake.packed import ArrowRows, Gathered, Packed
 from her2core.lake.rows import Row, RunRecord, case_row, patient_row, run_row, slide_row
 from her2core.lake.rows_metrics import (
@@ -97,7 +97,7 @@ BATCH_SLIDES = 100
 """Slides that are committed together while a run goes on: ours, their commits take some seconds."""
 BATCH_S = 600.0
 """A batch that is smaller is committed after so many seconds, at the next slide. Ours."""
-SAY_SHARE = 0.01
+REPORT_SHARE = 0.01
 """Share of a cohort after which the row of a run at work is written anew: it names every slide. Ours."""
 CHUNK_SLIDES = 200
 """Slides, with all of their patients', whose specimens are pooled together. Ours: bounds memory."""
@@ -142,7 +142,7 @@ class Publisher:
         self.results: Packed[SlideFinished] = Packed()
         self.rows, self.row_at = Gathered(schema.SLIDES), dict[str, int]()
         self.inputs: dict[str, Mapping[str, Any]] = {}
-        self.said = 0
+        self.reported = 0
         self.buffer: list[SlideFinished] = []
         self.last, self.due = time.monotonic(), BATCH_SLIDES
         self.digests = row_digests(run)
@@ -174,7 +174,7 @@ class Publisher:
         if len(self.buffer) >= self.due or late:
             try:
                 self._flush()
-                if late or len(self.inputs) - self.said >= len(self.run.rows) * SAY_SHARE:
+                if late or len(self.inputs) - self.reported >= len(self.run.rows) * REPORT_SHARE:
                     self._say_running()
             except LeaseLostError:
                 raise
@@ -217,7 +217,7 @@ class Publisher:
         inputs = [*self.inputs.values(), *self._carried()]
         states = Counter(entry["state"] for entry in inputs)
         whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
-        self._say(COMPLETE if whole else PARTIAL, versions, inputs)
+        self._commit_run(COMPLETE if whole else PARTIAL, versions, inputs)
         self._trace("COMPLETE", run.run_id, versions)
         ended = [slide for slide in all_ids if slide in self.results]
         clear_pictures(store, ended, dropped)
@@ -318,15 +318,15 @@ class Publisher:
     def _say_running(self) -> None:
         """Write the run's row while it goes on: how far it is, and the tables as they were before."""
         done = list(self.inputs.values())
-        self.said = len(done)
+        self.reported = len(done)
         done += [{**entry, "carried": True} for entry in self._carried()]
         ended = {entry["slide_id"] for entry in done}
         waiting: list[Mapping[str, Any]] = [
             {"slide_id": row.slide_id, "state": RUNNING} for row in self.run.rows if row.slide_id not in ended
         ]
-        self._say(RUNNING, self.before, done + waiting)
+        self._commit_run(RUNNING, self.before, done + waiting)
 
-    def _say(
+    def _commit_run(
         self, state: str, versions: Mapping[str, int | None], inputs: Sequence[Mapping[str, Any]]
     ) -> None:
         run = self.run
@@ -370,9 +370,9 @@ class Publisher:
         names, manifest = self.run.names, self.run.manifest_uri
         shown = names.of(manifest) if names.pseudonyms else absolute(manifest)
         place = None if names.pseudonyms else self.store.uri()
-        said = event(kind, run_id, self.run.cohort, shown, place, versions)
+        reported = event(kind, run_id, self.run.cohort, shown, place, versions)
         try:
-            tell(self.store, run_id, said)
+            report_event(self.store, run_id, reported)
         except (OSError, BotoCoreError) as error:
             log.warning("no lineage of %s was left: %s", run_id, cleaned(str(error)))
 

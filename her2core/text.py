@@ -78,17 +78,17 @@ def check_viewer(address: str, name: str) -> None:
     ValueError
         In words that do not repeat what may hold credentials; ``name`` says what is meant.
     """
-    wanted = "expected http(s)://host[:port]/... with {slide_id} where the slide's id belongs"
+    expected = "expected http(s)://host[:port]/... with {slide_id} where the slide's id belongs"
     try:
         parts = urlsplit(address)
     except ValueError:
-        raise ValueError(f"{name} cannot be read; {wanted}") from None
+        raise ValueError(f"{name} cannot be read; {expected}") from None
     if parts.username is not None or "@" in address.partition("{slide_id}")[0]:
         raise ValueError(f"{name} carries credentials; give an address without them")
     if _PAIR.search(f"{parts.query}&{parts.fragment}"):
         raise ValueError(f"{name} carries a token or a signature, and reports are given away; leave it out")
     if parts.scheme not in ("http", "https") or not parts.hostname or "{slide_id}" not in address:
-        raise ValueError(f"{name} is {shown(address)}; {wanted}")
+        raise ValueError(f"{name} is {shown(address)}; {expected}")
 
 
 def cut(text: str, most: int = LONGEST) -> str:

@@ -64,6 +64,17 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before several processes run the whole suite, compile kernels once for all of them."""
+    option = session.config.option
+    several = getattr(option, "numprocesses", None) and not hasattr(session.config, "workerinput")
+    whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if several and whole and option.markexpr != "not slow" and not option.collectonly:
+        from her2core.stages.compiled import make_ready, missing
+
+        make_ready(missing())
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no module that `make quick` takes nothing of: that took longer than its tests."""
     left_out = collection_path.stem.removeprefix("test_") in SLOW

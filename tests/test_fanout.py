@@ -232,11 +232,11 @@ def test_slides_in_flight_follow_the_workers_and_a_slide_alone_gets_them_all() -
     for crew.size in (2, 100, 40, 5000):
         while crews.take() is not None:
             pass
-        found.append((crew.slides, crew.room()))
+        found.append((crew.slides, crew.tasks_a_slide()))
     assert found == [(LEAST_SLIDES, 4), (100, 4), (100, 4), (MOST_SLIDES, 19)]
     crew.slides = 1
     crew.size = 16
-    assert crew.room() == 64
+    assert crew.tasks_a_slide() == 64
 
 
 def test_workers_that_come_and_go_are_counted_and_told_of(workers: Workers) -> None:
@@ -252,9 +252,9 @@ def test_workers_that_come_and_go_are_counted_and_told_of(workers: Workers) -> N
     [(121, 32, 4, 4), (121, 12, 4, 11), (121, 12, 64, 64), (3, 32, 8, 3), (0, 32, 4, 1)],
 )
 def test_a_slide_is_cut_into_as_many_tasks_as_there_is_room_for(
-    items: int, most: int, room: int, count: int
+    items: int, most: int, tasks_a_slide: int, count: int
 ) -> None:
-    assert shares(items, most, room) == count
+    assert shares(items, most, tasks_a_slide) == count
     work = list(range(items))
     for cut in (Share.slice, Share.deal):
         given = [cut(Share(number, count), work) for number in range(count)]

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from flows.memory import ALLOCATORS
+from her2core.records import Assay, SlideRow, SlideState
+from her2core.storage.journal import write_status
+from her2core.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 KEEPS = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
@@ -17,7 +20,7 @@ KEEPS = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**
 FREED_MIB = 64
 
 
-def said(code: str, **environment: str) -> str:
+def printed(code: str, **environment: str) -> str:
     """What a Python process prints, which has nothing of this one's allocators."""
     kept = {name: value for name, value in os.environ.items() if name not in ALLOCATORS}
     words = [sys.executable, "-c", code]
@@ -33,8 +36,25 @@ def test_a_driver_loads_no_compiler_and_has_one_allocator() -> None:
         "slow = {'matplotlib', 'numba', 'xarray', 'zarr'}\n"
         "print(pyarrow.default_memory_pool().backend_name, *sorted(slow.intersection(sys.modules)))"
     )
-    assert said(code).split() == ["system"]
-    assert said(code, ARROW_DEFAULT_MEMORY_POOL="mimalloc").split() == ["mimalloc"]  # what a user set
+    assert printed(code).split() == ["system"]
+    assert printed(code, ARROW_DEFAULT_MEMORY_POOL="mimalloc").split() == ["mimalloc"]  # what a user set
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status", "OUT"]])
+def test_the_command_line_answers_without_kernels_and_without_tables(
+    words: list[str], tmp_path: Path
+) -> None:
+    write_status(Store(tmp_path), "run", SlideRow("s", "c", "s.tif", Assay.IHC), SlideState.SCORED, "slide")
+    words = [str(tmp_path) if word == "OUT" else word for word in words]
+    code = (
+        f"import atexit, sys; sys.argv = ['her2', *{words}]; import her2cli\n"
+        "slow = {'cv2', 'dask', 'deltalake', 'matplotlib', 'numba', 'prefect', 'pyarrow', 'scipy', 'zarr'}\n"
+        "atexit.register(lambda: print(sorted(slow.intersection(sys.modules))))\n"
+        "her2cli.main()"
+    )
+    shown = printed(code).splitlines()
+    assert shown[-1] == "[]"
+    assert "scored" in "".join(shown) or words == ["--help"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and is of glibc")
@@ -47,5 +67,5 @@ def test_a_driver_returns_what_it_frees_also_in_an_image_for_kernels() -> None:
         "pages = int(open('/proc/self/statm').read().split()[1])\n"
         "print(pages * 4096 // 2**20)"
     )
-    kept, given = (int(said(code.replace("GIVE", do), **KEEPS)) for do in ("pass", "give_memory_back()"))
+    kept, given = (int(printed(code.replace("GIVE", do), **KEEPS)) for do in ("pass", "give_memory_back()"))
     assert kept - given > FREED_MIB / 2

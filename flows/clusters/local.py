@@ -71,8 +71,8 @@ def not_started(error: BaseException) -> Her2Error:
     place = Path(dask.config.get("temporary-directory") or temporary_place())
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and (told := full(cause, place, "some kB a worker")):
-            return told
+        if isinstance(cause, OSError) and (reason := full(cause, place, "some kB a worker")):
+            return reason
         cause = cause.__cause__
     return ClusterError(
         f"the Dask workers of this machine cannot be started ({cleaned(str(error))}); see that {place} can "

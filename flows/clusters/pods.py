@@ -280,14 +280,14 @@ def _container(settings: PodSettings, pods: Pods, kind: str, name: str, namespac
         "TMPDIR": SCRATCH,
         "NUMBA_CACHE_DIR": f"{SCRATCH}/numba",  # the image's start copies what it was built with there
     }
-    asked = {"cpu": pods.cpu, "memory": pods.memory}
+    requests = {"cpu": pods.cpu, "memory": pods.memory}
     return {
         "name": kind,
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
         "env": [{"name": name, "value": str(value)} for name, value in environment.items()],
         "envFrom": [{"secretRef": {"name": secret}} for secret in settings.secrets],
-        "resources": {"requests": asked, "limits": {"memory": pods.memory}},
+        "resources": {"requests": requests, "limits": {"memory": pods.memory}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

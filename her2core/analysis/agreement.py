@@ -229,18 +229,18 @@ def _levels(first: Mapping[str, Read]) -> dict[str, str]:
 
 
 def _reference(
-    reads: Reads, levels: Mapping[str, Levels], wanted: str | None
+    reads: Reads, levels: Mapping[str, Levels], requested: str | None
 ) -> tuple[str, str, Levels, int]:
     """Name of the reference, what it is in words, its levels, and the slides without one."""
     people = reads.unassisted or reads.people
-    if wanted is None:
-        wanted = people[0] if len(people) == 1 else MAJORITY if people else reads.machines[0]
-    if wanted != MAJORITY:
-        if wanted not in levels:
+    if requested is None:
+        requested = people[0] if len(people) == 1 else MAJORITY if people else reads.machines[0]
+    if requested != MAJORITY:
+        if requested not in levels:
             raise ManifestError(
-                f"--reference {wanted}: no such rater; expected {MAJORITY}, {', '.join(levels)}"
+                f"--reference {requested}: no such rater; expected {MAJORITY}, {', '.join(levels)}"
             )
-        return wanted, wanted, levels[wanted], 0
+        return requested, requested, levels[requested], 0
     if len(people) < 2:
         raise ManifestError(f"--reference {MAJORITY}: {counted(len(people), 'reader')}; expected two or more")
     truth, none = majority([levels[p] for p in people])
@@ -257,15 +257,15 @@ def majority(of: Sequence[Levels]) -> tuple[dict[str, str], int]:
     """
     truth, none = {}, 0
     for slide in sorted({slide for levels in of for slide in levels}):
-        said = [levels[slide] for levels in of if slide in levels]
-        tier, votes = Counter(map(_tier, said)).most_common(1)[0]
-        if len(said) < 2 or 2 * votes <= len(said):
+        votes_cast = [levels[slide] for levels in of if slide in levels]
+        tier, votes = Counter(map(_tier, votes_cast)).most_common(1)[0]
+        if len(votes_cast) < 2 or 2 * votes <= len(votes_cast):
             none += 1
         elif tier != "0":
             truth[slide] = tier
         else:
-            split = Counter(level for level in said if level in ("null", "ultralow")).most_common(1)
-            decided = split and 2 * split[0][1] > sum(level in ("null", "ultralow") for level in said)
+            split = Counter(level for level in votes_cast if level in ("null", "ultralow")).most_common(1)
+            decided = split and 2 * split[0][1] > sum(level in ("null", "ultralow") for level in votes_cast)
             truth[slide] = split[0][0] if decided else "0"
     return truth, none
 
@@ -359,9 +359,9 @@ def panel(
     raters = [r for r in raters if r not in absent]
     any_, rows, owners = sorted({s for r in raters for s in levels[r]}), [], []
     for slide in any_:
-        said = [to(levels[r].get(slide)) for r in raters]
-        if all(said) and len(raters) > 1:
-            rows.append([names.index(level) for level in said if level])
+        votes_cast = [to(levels[r].get(slide)) for r in raters]
+        if all(votes_cast) and len(raters) > 1:
+            rows.append([names.index(level) for level in votes_cast if level])
             owners.append(patients[slide])
     if not rows:
         return Panel(name, scheme, tuple(raters), absent, 0, len(any_), NOTHING, NOTHING, NOTHING, {}, ())

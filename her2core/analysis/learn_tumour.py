@@ -79,7 +79,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Assessment:
     """How a model chooses: its confusion matrix slide by slide, and the means over slides."""
 
     slides: tuple[Confusion, ...]
@@ -119,8 +119,8 @@ class LearnedModel:
     """A model, how it does on slides that it was not learned from, and how the shipped one does on them."""
 
     model: TumourModel
-    cross_validated: Judged
-    shipped: Judged
+    cross_validated: Assessment
+    shipped: Assessment
     shipped_name: str
 
     @property
@@ -154,7 +154,7 @@ class _Slide:
         table = TissueFeatures.of(self.cells, self.mpp, self.stain).table(features)
         return DrawnCells(self.slide_id, table[drawn], self.tumour[drawn])
 
-    def judged(self, model: TumourModel) -> Confusion:
+    def confusion(self, model: TumourModel) -> Confusion:
         choice = choose_tumour(self.cells, self.stained, self.completeness, self.mpp, self.stain, model)
         kinds = (self.tumour & choice.chosen, self.tumour & ~choice.chosen,
                  self.other & choice.chosen, self.other & ~choice.chosen)  # fmt: skip
@@ -210,13 +210,13 @@ def learn_tumour(
         return replace(fit_model(drawn, shipped.features, name, version, note), inputs=digest)
 
     left_out = [
-        slide.judged(fitted([other for other in slides if other.patient != slide.patient]))
+        slide.confusion(fitted([other for other in slides if other.patient != slide.patient]))
         for slide in slides
     ]
     found = LearnedModel(
         fitted(slides),
-        Judged(tuple(left_out)),
-        Judged(tuple(slide.judged(shipped) for slide in slides)),
+        Assessment(tuple(left_out)),
+        Assessment(tuple(slide.confusion(shipped) for slide in slides)),
         shipped.name,
     )
     parse_model(found.json, name, expected=name)

@@ -405,7 +405,7 @@ class _Asked:
                     designs.append(design)
             for design in designs:
                 primary = question.family and design is designs[min(1, len(designs) - 1)]
-                yield from self._ask(question, design, family=primary and len(design.columns) > 1)
+                yield from self._fit(question, design, family=primary and len(design.columns) > 1)
 
     def _questions(self, metrics: Sequence[str]) -> Iterator[_Question]:
         everyone = np.ones(len(self.of), np.bool_)
@@ -426,7 +426,7 @@ class _Asked:
         columns, notes = _site_columns([site_kind(one) for one in self.of], found.rows)
         return _Design(found.columns | columns, found.rows, (*found.notes, *notes))
 
-    def _ask(self, question: _Question, design: _Design, *, family: bool) -> Iterator[Model]:
+    def _fit(self, question: _Question, design: _Design, *, family: bool) -> Iterator[Model]:
         rows = design.rows
         scaled = _scaled_columns(design)
         note = f"{', '.join(design.notes)}. " if design.notes else ""
@@ -658,15 +658,15 @@ def _splines(endpoint: str, therapy: str, of: Sequence[Joined], measures: Sequen
         knots = np.unique(np.quantile(values[known], KNOTS)) if known.any() else np.zeros(0)
         if len(knots) < len(KNOTS):
             continue
-        asked = {"linear": values} | {f"bend {i}": t for i, t in enumerate(spline(values, knots).T)}
+        terms = {"linear": values} | {f"bend {i}": t for i, t in enumerate(spline(values, knots).T)}
         covariates = {name: _covariate(of, name) for name in _beside(measure)}
-        design = _usable(asked, np.ones(len(of), np.bool_), covariates)
+        design = _usable(terms, np.ones(len(of), np.bool_), covariates)
         rows = design.rows
         if rows.sum() <= len(design.columns):
             continue
         # of any scale and alike, the terms would have errors that say nothing; their orthogonal form has none
-        own, turn = np.linalg.qr(_centred(np.column_stack([design.columns[name][rows] for name in asked])))
-        columns = _scaled_columns(design) | dict(zip(asked, (own * len(own) ** 0.5).T, strict=True))
+        own, turn = np.linalg.qr(_centred(np.column_stack([design.columns[name][rows] for name in terms])))
+        columns = _scaled_columns(design) | dict(zip(terms, (own * len(own) ** 0.5).T, strict=True))
         straight = {name: column for name, column in columns.items() if not name.startswith("bend ")}
         layers = None if strata is None else strata[rows]
         times = times_of(of, endpoint).of(rows)
@@ -680,11 +680,11 @@ def _splines(endpoint: str, therapy: str, of: Sequence[Joined], measures: Sequen
 
         at, here = (np.column_stack([x, spline(x, knots)]) for x in (grid, np.array([centre])))
         apart = np.linalg.solve(turn.T, (at - here).T).T * len(own) ** 0.5
-        first_terms = slice(0, len(asked))
+        first_terms = slice(0, len(terms))
         value = apart @ bent.coefficients[first_terms]
         se = np.sqrt(np.einsum("ij,jk,ik->i", apart, bent.covariance[first_terms, first_terms], apart))
         yield Spline(
-            endpoint, therapy, measure, design.adjusted(len(asked)), ", ".join(named), len(times),
+            endpoint, therapy, measure, design.adjusted(len(terms)), ", ".join(named), len(times),
             times.events, len(of) - len(times), likelihood_ratio(bent, line), grid, np.exp(value),
             np.exp(value - Z95 * se), np.exp(value + Z95 * se),
         )  # fmt: skip

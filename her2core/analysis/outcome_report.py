@@ -429,17 +429,19 @@ def _first_terms(found: Outcome) -> list[Model]:
 def _shown(found: Outcome, model: Model) -> bool:
     """Whether a model stands in the text: adjusted, or all that gave a ratio to its question."""
     return model.adjusted != UNADJUSTED or not any(
-        m.effect and m.adjusted != UNADJUSTED and _asked(m) == _asked(model) for m in found.models
+        m.effect and m.adjusted != UNADJUSTED and _question(m) == _question(model) for m in found.models
     )
 
 
 def _primary(found: Outcome, model: Model) -> bool:
     """Whether a model stands in the forest: of those in the text its question's first that gave a ratio."""
-    of = [m for m in _first_terms(found) if m.effect and _asked(m) == _asked(model) and _shown(found, m)]
+    of = [
+        m for m in _first_terms(found) if m.effect and _question(m) == _question(model) and _shown(found, m)
+    ]
     return bool(of) and of[0] is model
 
 
-def _asked(m: Model) -> tuple[str, str, str]:
+def _question(m: Model) -> tuple[str, str, str]:
     return m.endpoint, m.therapy, m.question
 
 

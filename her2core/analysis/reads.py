@@ -266,14 +266,14 @@ def _read(slide: str, reader: str, text: str | None) -> Read:
     words = text or ""
     if words.casefold() in NO_SCORE:
         return Read(slide, reader, None, INDETERMINATE, 0)
-    said = read_words(words, scores=True)
-    if said.understood and not said.scores and said.statuses == {"Indeterminate"}:
+    stated = read_words(words, scores=True)
+    if stated.understood and not stated.scores and stated.statuses == {"Indeterminate"}:
         return Read(slide, reader, None, INDETERMINATE, 0)
-    if not (said.understood and said.agree and said.score):
+    if not (stated.understood and stated.agree and stated.score):
         raise ValueError(
             f"score is {shown(words)}; expected one of {', '.join(READER_SCORES)}, or indeterminate"
         )
-    return Read(slide, reader, LEVEL_OF.get(said.score, said.score), None, 0)
+    return Read(slide, reader, LEVEL_OF.get(stated.score, stated.score), None, 0)
 
 
 def _rounds(reads: Sequence[Read], problems: list[str]) -> list[Read]:

@@ -114,9 +114,9 @@ def read_samples(
     columns = (*_SPECIMEN, "patient_id", "collection_date", "her2_status", "her2_class")
     for row in finished_rows(store, CASES, (*columns, *LEVELS)):
         keys = [row["case_id"], f"{row['case_id']}/{row['specimen_id']}"]
-        said = {key: dates[key] for key in keys if key in dates}
-        used |= set(said)
-        given = said.get(keys[1], said.get(keys[0]))
+        dated = {key: dates[key] for key in keys if key in dates}
+        used |= set(dated)
+        given = dated.get(keys[1], dated.get(keys[0]))
         taken = row["collection_date"] or given
         if given and row["collection_date"] and given != row["collection_date"]:
             raise ManifestError(

@@ -95,9 +95,9 @@ def read_lines(uri: str, endpoint_url: str | None = None) -> tuple[Line, ...]:
     lacking = [name for name in REQUIRED if name not in header]
     odd = [name for name in header if name not in COLUMNS and not name.startswith("x_")]
     if lacking or odd:
-        said = [f"lacks the columns {', '.join(lacking)}"] if lacking else []
-        said += [f"has columns that are not known: {listed(odd)} (your own begin with x_)"] if odd else []
-        raise ManifestError(f"{uri}: {'; '.join(said)}. Known are {', '.join(COLUMNS)}")
+        stated = [f"lacks the columns {', '.join(lacking)}"] if lacking else []
+        stated += [f"has columns that are not known: {listed(odd)} (your own begin with x_)"] if odd else []
+        raise ManifestError(f"{uri}: {'; '.join(stated)}. Known are {', '.join(COLUMNS)}")
     found = []
     for number, row in rows:
         try:

@@ -87,9 +87,9 @@ class ClinicalRow:
 
     def _why(self, *columns: str) -> str:
         """Reason of the first of these cells that is not empty, or of the first that there is."""
-        said = [column for column in columns if column in self.unread]
+        stated = [column for column in columns if column in self.unread]
         there = [column for column in columns if self.reasons.get(column, "no_column") != "no_column"]
-        return self.reasons[(said or there or columns)[0]]
+        return self.reasons[(stated or there or columns)[0]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,12 @@ def _cleaned(table: Table) -> ClinicalTable:
     by_patient: dict[int, dict[tuple[object, ...], ClinicalRow]] = {}
     for row, first in zip(cleaned, alike([row.patient_id for row in cleaned]), strict=True):
         patient = row.row if _unnamed(row) else cleaned[first].row
-        by_patient.setdefault(patient, {}).setdefault(_said(row), row)
+        by_patient.setdefault(patient, {}).setdefault(_statements(row), row)
     rows = [row for different in by_patient.values() for row in _beside_each_other(different)]
     return ClinicalTable(table.layout, tuple(sorted(rows, key=lambda row: row.row)))
 
 
-def _said(row: ClinicalRow) -> tuple[object, ...]:
+def _statements(row: ClinicalRow) -> tuple[object, ...]:
     """HER2 results of a row."""
     numbers = (row.ihc_percent, row.ish_ratio, row.ish_her2, row.ish_cep17, row.n_nuclei)
     return row.ihc_status, row.ihc_score, row.ish_status, *numbers, tuple(row.unread.items())
@@ -137,10 +137,10 @@ def _said(row: ClinicalRow) -> tuple[object, ...]:
 
 def _beside_each_other(different: Mapping[tuple[object, ...], ClinicalRow]) -> list[ClinicalRow]:
     """The rows of a patient that say different things, each with the numbers of the others."""
-    speaking = [row for said, row in different.items() if any(said)] or list(different.values())
+    stating = [row for stated, row in different.items() if any(stated)] or list(different.values())
     rows = []
-    for row in speaking:
-        others, conflicts = tuple(other.row for other in speaking if other is not row), row.conflicts
+    for row in stating:
+        others, conflicts = tuple(other.row for other in stating if other is not row), row.conflicts
         if others:
             where = ", ".join(map(str, others))
             conflicts += (f"the patient's row {where} holds something else",)
@@ -226,13 +226,13 @@ def _stated(column: str, cell: Reading) -> Iterator[tuple[str, str | None]]:
     """What a cell of words states, of its own assay or of the other: columns, and their words."""
     parts = {} if cell.absent else by_assay(cell.text, column[:3])
     if ihc := parts.get("ihc"):
-        said = read_words(ihc, scores=True, bare=column != "ihc_status")
-        if said.understood and said.agree:
-            yield from (("ihc_score", said.score), ("ihc_status", said.status))
+        stated = read_words(ihc, scores=True, bare=column != "ihc_status")
+        if stated.understood and stated.agree:
+            yield from (("ihc_score", stated.score), ("ihc_status", stated.status))
     if ish := parts.get("ish"):
-        said = read_words(split_ratio(ish)[0], scores=False)
-        if said.understood:
-            yield "ish_status", said.status
+        stated = read_words(split_ratio(ish)[0], scores=False)
+        if stated.understood:
+            yield "ish_status", stated.status
 
 
 def _ratio_in_words(seen: dict[str, Reading], source: str, text: str, derived: list[str]) -> list[str]:
@@ -327,8 +327,8 @@ def _word_conflicts(seen: dict[str, Reading]) -> list[str]:
     if score == "3+" and percent.high is not None and percent.high <= 10:
         found.append(f"IHC score 3+, {percent.text} of cells stained")
     for name, what in (("ish_her2", "HER2 copies"), ("ish_ratio", "ratio")):
-        word, said = seen["ish_status"].word, seen[name].word
-        if said and word in ("Positive", "Negative") and word != said:
+        word, stated = seen["ish_status"].word, seen[name].word
+        if stated and word in ("Positive", "Negative") and word != stated:
             found.append(f"ISH status {word}, {what} {seen[name].text!r}")
             _deny(seen)
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from her2core.cases.clinical_words import ASSAYS, MAX_TEXT, Said, by_assay, read_words
+from her2core.cases.clinical_words import ASSAYS, MAX_TEXT, WordsFound, by_assay, read_words
 
 ABSENT: Mapping[str, str] = {
     "": "empty",
@@ -100,24 +100,26 @@ def read_cell(column: str, text: str) -> Reading:
         return _read_number(column, text)
     own = column[:3]
     parts = by_assay(text, own)
-    said = _said(own, parts.get(own, ""), bare=column == "ihc_score")
+    stated = _own_words(own, parts.get(own, ""), bare=column == "ihc_score")
     if not all(
-        _said(assay, part).understood or _undone(part) for assay, part in parts.items() if assay != own
+        _own_words(assay, part).understood or _undone(part) for assay, part in parts.items() if assay != own
     ):
         return Reading(text, reason="unknown_text")
-    if not said.understood:
+    if not stated.understood:
         return Reading(text, reason="unknown_text")
-    if len(said.scores) > 1:
+    if len(stated.scores) > 1:
         return Reading(text, reason="ambiguous")
-    if len(said.statuses) > 1 or not said.agree:
+    if len(stated.statuses) > 1 or not stated.agree:
         return Reading(text, reason="contradicted")
-    word = said.score if column == "ihc_score" else said.status
+    word = stated.score if column == "ihc_score" else stated.status
     if word is None:
-        return Reading(text, reason="no_score" if column == "ihc_score" and said.statuses else "unknown_text")
+        return Reading(
+            text, reason="no_score" if column == "ihc_score" and stated.statuses else "unknown_text"
+        )
     return Reading(text, word=word)
 
 
-def _said(assay: str, text: str, *, bare: bool = True) -> Said:
+def _own_words(assay: str, text: str, *, bare: bool = True) -> WordsFound:
     """Result of one assay in a text."""
     return read_words(split_ratio(text)[0] if assay == "ish" else text, scores=assay == "ihc", bare=bare)
 
@@ -183,9 +185,9 @@ def _status_beside(text: str) -> tuple[str | None, str]:
         r"(?P<words>[^\d(<>=~]{3,})(?P<rest>.*)",
     ):
         if found := re.fullmatch(pattern, text):
-            said = read_words(found["words"], scores=False)
-            if said.understood and said.status:
-                return said.status, found["rest"].strip(" ,;:-()")
+            stated = read_words(found["words"], scores=False)
+            if stated.understood and stated.status:
+                return stated.status, found["rest"].strip(" ,;:-()")
     return None, text
 
 

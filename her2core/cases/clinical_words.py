@@ -80,7 +80,7 @@ _ZEROS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class WordsFound:
     """What a text states.
 
     Attributes
@@ -142,7 +142,7 @@ def by_assay(text: str, own: str) -> dict[str, str]:
     return {assay: ", ".join(parts) for assay, parts in found.items()}
 
 
-def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
+def read_words(text: str, *, scores: bool, bare: bool = True) -> WordsFound:
     """What a text states.
 
     Parameters
@@ -154,10 +154,10 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
         Whether a digit without a plus sign is a score too. In a column of statuses it may be a code.
     """
     if len(text) > MAX_TEXT:
-        return Said(frozenset(), frozenset(), understood=False)
+        return WordsFound(frozenset(), frozenset(), understood=False)
     exact = text.strip().casefold()
     if scores and (bare or exact != "0") and (score := READER_WORDS.get(exact, exact)) in READER_SCORES:
-        return Said(frozenset({score}), frozenset(), understood=True)
+        return WordsFound(frozenset({score}), frozenset(), understood=True)
     rest = unicodedata.normalize("NFKC", text).casefold().replace("ultra-low", "ultralow")
     rest = re.sub(r"[-‐-―−/_:;,.=()\[\]{}]+(?=\D|$)|(?<=\D)[-‐-―−/_:;,.=()\[\]{}]+|[()]", " ", rest)
     rest = re.sub(r"(?:c )?(?:her ?2(?: ?neu)?|erbb ?2)(?!\d)", " her2 ", rest)
@@ -190,4 +190,4 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> Said:
         named = frozenset(zeros)
     elif zeros:
         left |= zeros  # of another score, or of none
-    return Said(named, frozenset(statuses), not left and bool(named or statuses))
+    return WordsFound(named, frozenset(statuses), not left and bool(named or statuses))

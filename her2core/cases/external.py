@@ -84,8 +84,8 @@ class ExternalISH:
             ("HER2 ", self.her2),
             ("CEP17 ", self.cep17),
         )
-        said = ", ".join(f"{what}{value}" for what, value in given if value is not None)
-        return f"{self.source}: {self.decision.result if self.decision else 'undecided'} ({said})"
+        stated = ", ".join(f"{what}{value}" for what, value in given if value is not None)
+        return f"{self.source}: {self.decision.result if self.decision else 'undecided'} ({stated})"
 
 
 def external_ish(
@@ -188,16 +188,16 @@ def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: I
     undecided, rounded = bool(conflicts), False
     if mismatch and not undecided:
         conflicts.append(mismatch)
-    said = _FINAL.get((status or "").casefold())
+    stated = _FINAL.get((status or "").casefold())
     if (
-        said is ISHResult.POSITIVE and decision and decision.result is ISHResult.NEGATIVE
+        stated is ISHResult.POSITIVE and decision and decision.result is ISHResult.NEGATIVE
     ):  # of an older guideline
         conflicts.append(
             f"{status}, but group {' or '.join(groups)} is {decision.result} beside IHC {ihc_score}"
         )
     if decision is not None and group is None:
         also = {_resolved(g, ihc_score, recount, rules).result for g in numbers.groups(rules, computed=True)}
-        rounded = len(also) > 1 and said is None
+        rounded = len(also) > 1 and stated is None
     return ExternalISH(
         source=source,
         slides=tuple(row.slide_id for row in rows),
@@ -216,22 +216,22 @@ def _read(source: str, rows: Sequence[SlideRow], ihc_score: str | None, rules: I
 
 def _number(rows: Sequence[SlideRow], name: str, conflicts: list[str]) -> Decimal | None:
     """The one value that the rows state, with the most decimals if they round it differently."""
-    said: set[Decimal] = {_exact(value) for row in rows if (value := getattr(row, name)) is not None}
-    if not said:
+    stated: set[Decimal] = {_exact(value) for row in rows if (value := getattr(row, name)) is not None}
+    if not stated:
         return None
-    ranges = [_range(value, rounded=True) for value in said]
+    ranges = [_range(value, rounded=True) for value in stated]
     if max(r[0] for r in ranges if r) > min(r[1] for r in ranges if r):
-        conflicts.append(f"{name} is {' and '.join(str(value) for value in sorted(said))}")
+        conflicts.append(f"{name} is {' and '.join(str(value) for value in sorted(stated))}")
         return None
-    return min(said, key=lambda value: (_half(value), value))
+    return min(stated, key=lambda value: (_half(value), value))
 
 
 def _word(rows: Sequence[SlideRow], name: str, conflicts: list[str]) -> str | None:
     """The one word that the rows state."""
-    said = sorted({value for row in rows if (value := getattr(row, name)) is not None})
-    if len(said) > 1:
-        conflicts.append(f"{name} is {' and '.join(said)}")
-    return said[0] if len(said) == 1 else None
+    stated = sorted({value for row in rows if (value := getattr(row, name)) is not None})
+    if len(stated) > 1:
+        conflicts.append(f"{name} is {' and '.join(stated)}")
+    return stated[0] if len(stated) == 1 else None
 
 
 def _odd_groups(numbers: _Numbers, group: str | None, recount: str | None, rules: ISHRules) -> list[str]:
@@ -258,14 +258,14 @@ def _decide(
 ) -> tuple[ISHDecision | None, str]:
     """Result of groups and word together, and how they contradict each other (empty if they do not)."""
     word = (status or "").casefold()
-    said = _FINAL.get(word)
+    stated = _FINAL.get(word)
     decisions = [_resolved(group, ihc_score, recount, rules) for group in groups]
-    if said and len(groups) > 1 and ratio and (said is ISHResult.POSITIVE) != (ratio >= _RATIO_CUT):
+    if stated and len(groups) > 1 and ratio and (stated is ISHResult.POSITIVE) != (ratio >= _RATIO_CUT):
         return None, f"{status}, but ratio {ratio}"
     if len({d.result for d in decisions}) != 1:  # no number, or numbers that leave the result open
-        return (ISHDecision(said) if said else None), ""
+        return (ISHDecision(stated) if stated else None), ""
     alone = {rules.resolve(group).result for group in groups}  # groups 2 to 4 say nothing without IHC
-    if word and len(alone) == 1 and alone <= set(_FINAL.values()) - {said}:
+    if word and len(alone) == 1 and alone <= set(_FINAL.values()) - {stated}:
         return None, f"{status}, but group {groups[0]}"
     return decisions[0] if len(groups) == 1 else ISHDecision(decisions[0].result), ""
 

@@ -178,8 +178,8 @@ def _outside(external: Sequence[ExternalISH]) -> tuple[ISHDecision | None, str |
     final = [e for e in external if e.final]
     results = {e.decision.result for e in final if e.decision}
     if len(results) > 1:
-        said = ", ".join(f"{e.source} {e.decision.result}" for e in final if e.decision)
-        return None, None, [f"external ISH differs: {said}"]
+        stated = ", ".join(f"{e.source} {e.decision.result}" for e in final if e.decision)
+        return None, None, [f"external ISH differs: {stated}"]
     first = next(iter(final or [e for e in external if e.decision]), None)
     return (first.decision, f"external:{first.source}", []) if first else (None, None, [])
 

@@ -83,9 +83,9 @@ class Section:
         groups = dict.fromkeys((CellClass.C3, CellClass.C2, CellClass.C1), 0)
         found = 0  # what a group of a higher class has decided, a larger one of a lower class does not change
         for lowest in groups:
-            asked = [step.cluster for step in rules.steps if step.cluster and min(step.classes) == lowest]
-            if asked and found < min(asked):
-                found = self._group(rows[classes >= lowest], min(asked), rules.link_um)
+            least = [step.cluster for step in rules.steps if step.cluster and min(step.classes) == lowest]
+            if least and found < min(least):
+                found = self._group(rows[classes >= lowest], min(least), rules.link_um)
             groups[lowest] = found
         return counts + ClassCounts(
             cluster_any=groups[CellClass.C1],
@@ -93,11 +93,11 @@ class Section:
             cluster_3=groups[CellClass.C3],
         )
 
-    def _group(self, rows: Ints, asked: int, link_um: float) -> int:
-        """Cells of a group that hangs together, of ``asked`` or more if there is such a group."""
+    def _group(self, rows: Ints, least: int, link_um: float) -> int:
+        """Cells of a group that hangs together, of ``least`` or more if there is such a group."""
         found = 0
         for some in (rows[:_AT_FIRST], rows):  # cells that follow each other lie together
-            if found < asked <= len(some):
+            if found < least <= len(some):
                 found = largest_component(self.y_um[some], self.x_um[some], link_um)
         return found
 

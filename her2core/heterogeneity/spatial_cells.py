@@ -48,8 +48,8 @@ class Neighbours:
     ) -> Neighbours:
         """Counted once for all metrics: within a link and, where any `label_l` is asked for, its reaches."""
         positives = [int(np.count_nonzero(classes >= lowest)) for lowest in POSITIVE.values()]
-        asked = any(min(many, len(classes) - many) >= params.min_positive for many in positives)
-        reaches = tuple(sorted({params.link_um, *(params.reach_um if asked else ())}))
+        enough = any(min(many, len(classes) - many) >= params.min_positive for many in positives)
+        reaches = tuple(sorted({params.link_um, *(params.reach_um if enough else ())}))
         return cls(reaches, neighbour_counts(y_um, x_um, reaches))
 
     def within(self, *reaches_um: float) -> Ints:

@@ -131,8 +131,10 @@ class IngestReport:
             f"{self.manifest}: {counted(self.rows, 'row')}, {'replaced' if self.written else 'as it was'}",
         ]
         if self.guessed:
-            told = ", ".join(f"{count} from the {source}" for source, count in sorted(self.guessed.items()))
-            lines.append(f"assays of new slides that were guessed: {told}; see the column {ASSAY_FROM}")
+            sources = [f"{count} from the {source}" for source, count in sorted(self.guessed.items())]
+            lines.append(
+                f"assays of new slides that were guessed: {', '.join(sources)}; see the column {ASSAY_FROM}"
+            )
         lines += [
             f"passed over, an output of her2 run: {self.place}/{path}".rstrip("/") for path in self.outputs
         ]
@@ -260,7 +262,7 @@ class _Ingest:
             guessed=dict(self.guessed),
         )
 
-    def say(self, kind: Kind, uri: str, why: str = "", slide_id: str = "") -> None:
+    def report(self, kind: Kind, uri: str, why: str = "", slide_id: str = "") -> None:
         """Report a slide."""
         self.entries.append(Entry(kind, uri, slide_id, cut(" ".join(why.split()), 400)))
 
@@ -313,9 +315,9 @@ class _Ingest:
         for slide in slides:
             uri = self.store.uri(slide.path)
             if upload := upload_of(slide):
-                self.say(Kind.WAITING, uri, f"{upload} is being uploaded")
+                self.report(Kind.WAITING, uri, f"{upload} is being uploaded")
             elif (age := now - slide.changed) < self.intake.settle_s:
-                self.say(Kind.WAITING, uri, f"written {max(age, 0):.0f} s ago; it may still be arriving")
+                self.report(Kind.WAITING, uri, f"written {max(age, 0):.0f} s ago; it may still be arriving")
             elif uri not in self.by_uri:
                 self.waiting_for_a_row.append(slide)
             elif any(row.get(STAMP) != slide.stamp for row in self.by_uri[uri]):
@@ -326,7 +328,7 @@ class _Ingest:
         for uri, slide_id, other in self._know_by_identity(changed):
             if uri in self.here:
                 why = f"the same content as {other}; both rows stay: correct one, or write why in exclude"
-                self.say(Kind.DUPLICATE, uri, why, slide_id)
+                self.report(Kind.DUPLICATE, uri, why, slide_id)
         return noted
 
     def _noted(self, slide: Found, uri: str) -> bool:
@@ -334,11 +336,11 @@ class _Ingest:
         try:
             identity = slide.identity(self.store)
         except (SlideError, OSError, BotoCoreError) as error:
-            self.say(Kind.REFUSED, uri, cleaned(str(error)))
+            self.report(Kind.REFUSED, uri, cleaned(str(error)))
             return False
         for row in self.by_uri[uri]:
             if row.get(IDENTITY) and row[IDENTITY] != identity:
-                self.say(Kind.CHANGED, uri, "other content than when it was taken in", row["slide_id"])
+                self.report(Kind.CHANGED, uri, "other content than when it was taken in", row["slide_id"])
             row[IDENTITY], row[STAMP] = identity, slide.stamp
         return True
 
@@ -355,10 +357,10 @@ class _Ingest:
             try:
                 cells, sources = self._cells(slide, alike[_name(slide).casefold()])
             except UnclearError as error:
-                self.say(Kind.UNCLEAR, uri, str(error))
+                self.report(Kind.UNCLEAR, uri, str(error))
                 continue
             if not cells.get("case_id"):
-                self.say(Kind.NO_CASE, uri, f"{sources or 'neither rule nor table'} says whose it is")
+                self.report(Kind.NO_CASE, uri, f"{sources or 'neither rule nor table'} says whose it is")
                 continue
             if self._is_refused_still(slide, uri, cells):
                 continue
@@ -372,7 +374,7 @@ class _Ingest:
                 why = "not taken in again"
                 if self._is_gone(place):
                     why = "whose file is gone: if it was renamed or moved, write this place into its row"
-                self.say(Kind.DUPLICATE, uri, f"the same content as {other}; {why}")
+                self.report(Kind.DUPLICATE, uri, f"the same content as {other}; {why}")
                 continue
             self.by_identity[identity] = uri, cells.get("slide_id") or uri
             candidates.append(_Candidate(slide, uri, cells, sources, identity))
@@ -385,11 +387,11 @@ class _Ingest:
         by_table = sidecar.cells(slide.path, alike) if sidecar else None
         missing = [
             text
-            for text, asked, fits in (
+            for text, requested, fits in (
                 ("the naming rule does not fit it;", rule, by_rule),
                 ("the table has no row for it;", sidecar, by_table),
             )
-            if asked is not None and fits is None
+            if requested is not None and fits is None
         ]
         return merged(by_rule, by_table), " ".join(missing) and f"{' '.join(missing)} nothing"
 
@@ -456,10 +458,10 @@ class _Ingest:
             else:
                 break
         for uri, text in why.items():
-            self.say(Kind.UNCLEAR, uri, text)
+            self.report(Kind.UNCLEAR, uri, text)
         for row in new:
-            told = f"{row['case_id']}, {row['assay']} from the {row[ASSAY_FROM]}"
-            self.say(Kind.NEW, row["uri"], told, row["slide_id"])
+            summary = f"{row['case_id']}, {row['assay']} from the {row[ASSAY_FROM]}"
+            self.report(Kind.NEW, row["uri"], summary, row["slide_id"])
         return new
 
     def _vanished(self) -> None:
@@ -467,7 +469,7 @@ class _Ingest:
         for uri, of_uri in self.by_uri.items():
             if self._is_gone(uri):
                 for row in of_uri:
-                    self.say(Kind.VANISHED, uri, "no longer there; its row stays", row["slide_id"])
+                    self.report(Kind.VANISHED, uri, "no longer there; its row stays", row["slide_id"])
 
     def _is_gone(self, uri: str) -> bool:
         """Whether a slide of this place is not in it any more."""
@@ -501,9 +503,9 @@ class _Ingest:
 
     def _say_refused(self, uri: str, reason: str, message: str) -> None:
         if reason == UNCLEAR_ASSAY:
-            self.say(Kind.UNCLEAR, uri, message)
+            self.report(Kind.UNCLEAR, uri, message)
         else:
-            self.say(Kind.REFUSED, uri, ": ".join(filter(None, (reason, message))))
+            self.report(Kind.REFUSED, uri, ": ".join(filter(None, (reason, message))))
 
     def _tried(self, slide: Found, cells: Cells) -> str:
         """Digest of all that decides whether a slide can be used."""

@@ -121,8 +121,10 @@ def _site(value: str) -> str:
 
 
 def _reader_score(value: str) -> str:
-    said = read_words(value, scores=True)
-    return said.score if said.understood and said.agree and said.score else _one_of(value, READER_SCORES)
+    stated = read_words(value, scores=True)
+    return (
+        stated.score if stated.understood and stated.agree and stated.score else _one_of(value, READER_SCORES)
+    )
 
 
 def _one_of(value: str, known: Sequence[str]) -> str:
@@ -212,8 +214,8 @@ def _background(value: str, info: ValidationInfo) -> tuple[float, float, float]:
 
 
 def _ish_status(value: str) -> str:
-    said = read_words(value, scores=False)
-    return _one_of(said.status if said.understood and said.status else value, ISH_STATUSES)
+    stated = read_words(value, scores=False)
+    return _one_of(stated.status if stated.understood and stated.status else value, ISH_STATUSES)
 
 
 def _ish_group(value: str) -> str:
@@ -429,8 +431,8 @@ def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     texts = {
         name: unicodedata.normalize("NFC", cell.strip()) for name, cell in zip(header, cells, strict=True)
     }
-    said = {k: v for k, v in texts.items() if not k.startswith(EXTRA_PREFIX)}
-    return {k: v for k, v in said.items() if v.lower() not in MISSING or (k == "slide_id" and v.isalnum())}
+    stated = {k: v for k, v in texts.items() if not k.startswith(EXTRA_PREFIX)}
+    return {k: v for k, v in stated.items() if v.lower() not in MISSING or (k == "slide_id" and v.isalnum())}
 
 
 def _says_empty(error: Any, header: Sequence[str], cells: Sequence[str]) -> str:

@@ -135,18 +135,18 @@ def _key(row: SlideRow) -> Specimen:
 
 def _of_specimens(rows: Sequence[Numbered], column: str) -> tuple[dict[Specimen, str], list[str]]:
     """What the rows of every specimen say in a column, and where they contradict each other."""
-    said: dict[Specimen, tuple[str, int]] = {}
+    stated: dict[Specimen, tuple[str, int]] = {}
     problems = []
     for number, row in rows:
         value: str | None = getattr(row, column)
         if value is None:
             continue
-        other, earlier = said.setdefault(_key(row), (value, number))
+        other, earlier = stated.setdefault(_key(row), (value, number))
         if value != other:
             problems.append(
                 f"row {number}, {column}: {value!r}, but row {earlier} of its specimen has {other!r}"
             )
-    return {key: value for key, (value, _) in said.items()}, problems
+    return {key: value for key, (value, _) in stated.items()}, problems
 
 
 def _place(row: SlideRow) -> Place:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from her2core.errors import ManifestError
-from her2core.storage.s3check import asked
+from her2core.storage.s3check import with_server
 from her2core.storage.sources import read_small
 from her2core.text import shown
 
@@ -91,7 +91,9 @@ def manifest_bytes(uri: str, endpoint_url: str | None) -> bytes:
     try:
         data = read_small(uri, endpoint_url, MAX_BYTES)
     except FileNotFoundError:
-        raise ManifestError(f"{asked(uri, endpoint_url)}: no such file; expected a manifest (CSV).") from None
+        raise ManifestError(
+            f"{with_server(uri, endpoint_url)}: no such file; expected a manifest (CSV)."
+        ) from None
     except IsADirectoryError:
         raise ManifestError(
             f"{uri}: a folder; expected a manifest (CSV). Draft one: her2 manifest {uri} > manifest.csv"

@@ -251,9 +251,9 @@ def read_members(store: Store, table: Table, path: str, size: int) -> Members:
     if length > len(tail):
         tail = store.cat_range(place, size - length, size)
     footer = pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:]))
-    said = (footer.metadata or {}).get(MEMBERS)
-    if said is not None:
-        found: Members = json.loads(said)
+    members = (footer.metadata or {}).get(MEMBERS)
+    if members is not None:
+        found: Members = json.loads(members)
         return found
     log.info("%s: %s is not ours; looking whose rows it holds", table.name, path)
     with temporary_folder(f"her2-{table.name}-", f"twice the bytes of a file of {table.name}") as folder:

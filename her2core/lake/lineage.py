@@ -65,10 +65,10 @@ def event(
     }
 
 
-def tell(store: Store, run_id: str, said: Mapping[str, Any]) -> None:
+def report_event(store: Store, run_id: str, document: Mapping[str, Any]) -> None:
     """Leave an event beside the run, and send it to the server that the environment names."""
-    path = f"{FOLDER}/{run_id}/{str(said['eventType']).lower()}.json"
-    store.write_bytes(path, json.dumps(said).encode())  # in one line: laid out, it takes ten times as long
+    path = f"{FOLDER}/{run_id}/{str(document['eventType']).lower()}.json"
+    store.write_bytes(path, json.dumps(document).encode())  # in one line: laid out, it takes ten times as long
     url = os.environ.get("OPENLINEAGE_URL", "").rstrip("/")
     if not url:
         return
@@ -79,7 +79,9 @@ def tell(store: Store, run_id: str, said: Mapping[str, Any]) -> None:
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("OPENLINEAGE_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(f"{url}/{endpoint}", json.dumps(said).encode(), headers, method="POST")
+    request = urllib.request.Request(
+        f"{url}/{endpoint}", json.dumps(document).encode(), headers, method="POST"
+    )
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_S):
             pass

@@ -253,7 +253,7 @@ def find_table(store: Store, table: Table, version: int | None = None) -> DeltaT
         return None
 
 
-def outlasting(store: Store, ask: Callable[[], T]) -> T:
+def outlasting(store: Store, request: Callable[[], T]) -> T:
     """Ask Delta Lake's own client again, which gives a store up after seconds; in the end in words.
 
     Between two tries the store is listed by our client, which outlasts an outage. What Delta's client is
@@ -261,7 +261,7 @@ def outlasting(store: Store, ask: Callable[[], T]) -> T:
     """
     for pause_s in (*PAUSES_S, None):
         try:
-            return ask()
+            return request()
         except (OSError, DeltaError) as error:
             if store.is_local or not (isinstance(error, OSError) or _BROKEN_OFF.search(str(error))):
                 raise  # a disk does not change its mind, nor does Delta Lake

@@ -82,7 +82,7 @@ def find_unused(store: Store, *, runs: int = 1, days: float = KEPT_DAYS) -> list
     return [each for each, changed in _everything(store) if changed < before and each.path not in used]
 
 
-def remove(store: Store, unused: Iterable[Unused], lease: Lease, told: Callable[[Unused], None]) -> None:
+def remove(store: Store, unused: Iterable[Unused], lease: Lease, removed: Callable[[Unused], None]) -> None:
     """Remove what `find_unused` found while this lease was held.
 
     Raises
@@ -93,7 +93,7 @@ def remove(store: Store, unused: Iterable[Unused], lease: Lease, told: Callable[
     for each in unused:
         lease.check()
         store.delete(each.path, recursive=each.is_folder)
-        told(each)
+        removed(each)
 
 
 def _used(store: Store, runs: int) -> set[str]:

@@ -75,7 +75,7 @@ class Look:
         if self.per_hour is not None and self.to_go is not None:
             finish = (self.moment + self.to_go).astimezone(UTC)
             lines.append(
-                f"{self.per_hour:,.1f} slides an hour; about {_spoken(self.to_go)} to go, until "
+                f"{self.per_hour:,.1f} slides an hour; about {_in_words(self.to_go)} to go, until "
                 f"{finish:%Y-%m-%d %H:%M} UTC"
             )
         stages = Counter(status.stage for status in self.running)
@@ -84,7 +84,9 @@ class Look:
             lines.append(f"{len(self.running)} at work: {at}")
             slowest = self.running[0]
             since = self.moment - datetime.fromisoformat(slowest.updated)
-            lines.append(f"longest in its stage: {slowest.slide_id}, in {slowest.stage} for {_spoken(since)}")
+            lines.append(
+                f"longest in its stage: {slowest.slide_id}, in {slowest.stage} for {_in_words(since)}"
+            )
         if self.waiting:
             lines.append(f"{self.waiting:,} wait for one of these to end")
         elif not self.running and done >= self.total:
@@ -153,7 +155,7 @@ def _rate(over: list[SlideStatus], started: datetime, moment: datetime) -> float
     return lately / hours if lately else None
 
 
-def _spoken(span: timedelta) -> str:
+def _in_words(span: timedelta) -> str:
     minutes = max(int(span.total_seconds() // 60), 0)
     if minutes < 60:
         return f"{minutes} min"

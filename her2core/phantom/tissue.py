@@ -251,9 +251,9 @@ def _nuclei(
     cos, sin = np.cos(angle)[owner], np.sin(angle)[owner]
     u = (from_nucleus[:, 1] * cos + from_nucleus[:, 0] * sin) / (semi[owner, 0] + 0.8)
     v = (from_nucleus[:, 0] * cos - from_nucleus[:, 1] * sin) / (semi[owner, 1] + 0.8)
-    room = np.full(n, np.inf)
-    np.minimum.at(room, owner, np.hypot(u, v))
-    semi *= np.clip(room / 1.06, 0.3, 1.0)[:, None]
+    nearest = np.full(n, np.inf)
+    np.minimum.at(nearest, owner, np.hypot(u, v))
+    semi *= np.clip(nearest / 1.06, 0.3, 1.0)[:, None]
     semi[tumour] *= np.maximum(1, np.sqrt(SMALLEST_UM2 / np.pi / semi[tumour].prod(1)))[:, None]
 
     od = spec.hematoxylin_od * np.clip(rng.normal(1, 0.22, n), 0.5, 1.7)

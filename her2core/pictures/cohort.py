@@ -148,12 +148,12 @@ def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("tumour cells, %", fontsize=8.5, color=MUTED)
     counts = np.array([[row[name] for name in COUNTS] for row in rows], float).reshape(-1, len(COUNTS))
-    judged = counts.sum(axis=1) > 0
+    evaluable = counts.sum(axis=1) > 0
     edges = 100 * np.cumsum(counts, axis=1) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     starts = np.concatenate([np.zeros((len(rows), 1)), edges[:, :-1]], axis=1)
     for k, kind in enumerate(STACK):
         _boxes(axes, starts[:, k], edges[:, k], [CLASS_COLOURS[kind]] * len(rows), named=named)
-    _boxes(axes, np.zeros(len(rows)), 100.0 * ~judged, [PALE] * len(rows), named=named)
+    _boxes(axes, np.zeros(len(rows)), 100.0 * ~evaluable, [PALE] * len(rows), named=named)
     axes.axvline(CUT_PCT, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     if not named:
         return
@@ -162,7 +162,7 @@ def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
         ink = ink_on(CLASS_COLOURS[STACK[k]])
         axes.text(middle, y, f"{share:.0f} %", ha="center", va="center", fontsize=8, color=ink)
     for y, row in enumerate(rows):
-        if not judged[y]:
+        if not evaluable[y]:
             axes.text(CUT_PCT + 2, y, _without(row), va="center", fontsize=8.5, color=MUTED, parse_math=False)
             continue
         spans = [[(row[f"{edge}_low_pct"], y), (row[f"{edge}_high_pct"], y)] for edge in EDGES]
@@ -215,14 +215,14 @@ def _words(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xlim(0, 1)
     axes.axis("off")
     for y, row in enumerate(rows):
-        said = [f"IHC {row['score']}" if row["score"] else "", _group(row["ish_group"])]
+        words = [f"IHC {row['score']}" if row["score"] else "", _group(row["ish_group"])]
         if (row["ish_arm_source"] or "").startswith("external"):
-            said.append("ISH reported")
+            words.append("ISH reported")
         if row["pending"]:
-            said.append(WAITS[row["pending"]])
+            words.append(WAITS[row["pending"]])
         if missing := len(row["slides_failed"]) + len(row["slides_skipped"]):
-            said.append(f"{missing} of {row['n_slides']} slides missing")
-        text = shortened(", ".join(filter(None, said)) or "–", 34)
+            words.append(f"{missing} of {row['n_slides']} slides missing")
+        text = shortened(", ".join(filter(None, words)) or "–", 34)
         axes.text(0, y, text, va="center", fontsize=8.5, color=INK, parse_math=False)
 
 

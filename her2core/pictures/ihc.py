@@ -214,8 +214,8 @@ def _percent(count: int, n: int) -> str:
 
 def _heading(figure: Figure, summary: PictureSummary, left: float) -> None:
     score = f"score {summary.score}" if summary.score else summary.state
-    room = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(score) - 6  # characters, at 17 points
-    title = f"{shortened(summary.slide_id, room)}    {score}"
+    most = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(score) - 6  # characters, at 17 points
+    title = f"{shortened(summary.slide_id, most)}    {score}"
     parts = [
         "H-score –" if summary.h_score is None else f"H-score {summary.h_score:.0f}",
         f"{summary.n:,} tumour cells judged",

@@ -290,11 +290,11 @@ def _counts(close: CloseUp) -> str:
 
 def _legends(figure: Figure, nuclei: ISHNuclei, left: tuple[float, float], wide: float, high: float) -> None:
     """Below the slide its nuclei by state, below the gallery its rings."""
-    total, judged = len(nuclei.her2), int(np.count_nonzero(nuclei.evaluable))
+    total, evaluable = len(nuclei.her2), int(np.count_nonzero(nuclei.evaluable))
     many = int(np.count_nonzero(nuclei.amplified))
     rule = f"HER2/CEP17 ≥ {AMPLIFIED_RATIO}" if nuclei.cep17 is not None else f"HER2 ≥ {AMPLIFIED_COPIES}"
-    dots = [(AMPLIFIED, f"{rule}: {many:,}"), (NOT_AMPLIFIED, f"below: {judged - many:,}"),
-            (OTHER_COLOUR, f"not evaluable: {total - judged:,}")]  # fmt: skip
+    dots = [(AMPLIFIED, f"{rule}: {many:,}"), (NOT_AMPLIFIED, f"below: {evaluable - many:,}"),
+            (OTHER_COLOUR, f"not evaluable: {total - evaluable:,}")]  # fmt: skip
     look: dict[str, Any] = {"linestyle": "", "markersize": 8}
     handles = [
         Line2D([], [], marker="o", color=colour, markeredgecolor=INK, markeredgewidth=0.6, **look)
@@ -324,8 +324,8 @@ def _heading(figure: Figure, summary: ISHSummary, nuclei: ISHNuclei, left: float
     verdict = summary.result or summary.state
     if summary.group:
         verdict += f"   group {summary.group}" if summary.group.isdigit() else ""
-    room = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(verdict) - 6  # characters, at 17 points
-    title = f"{shortened(summary.slide_id, room)}    {verdict}"
+    most = int(figure.get_figwidth() * (1 - 2 * left) * 5) - len(verdict) - 6  # characters, at 17 points
+    title = f"{shortened(summary.slide_id, most)}    {verdict}"
     parts = []
     if summary.ratio is not None:
         between = summary.ratio_interval

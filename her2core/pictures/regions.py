@@ -310,6 +310,6 @@ def _heading(
         f"hexagons of {regions.grid.size_um:g} µm",
         f"{valid:,} of {len(regions):,} with {params.region_cells} {cells} or more",
     ]
-    room = int((wide - 2.2) * 5.5) - 11  # characters at 17 points beside the words
-    title = f"{shortened(slide_id, room)}    regions"
+    most = int((wide - 2.2) * 5.5) - 11  # characters at 17 points beside the words
+    title = f"{shortened(slide_id, most)}    regions"
     heading(figure, GAP_IN / wide, title, "   ·   ".join(parts), top_in=0.32)

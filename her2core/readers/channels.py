@@ -111,8 +111,8 @@ def colour_order(
             raise _not_colours(file, stated, "they leave open which is red, green and blue")
     if len(stated) != len(RGB_NAMES):
         raise _not_colours(file, stated, "nothing states which is red, green and blue")
-    told = () if in_order else ("its three channels are not named: taken as red, green and blue",)
-    return (0, 1, 2), told
+    assumed = () if in_order else ("its three channels are not named: taken as red, green and blue",)
+    return (0, 1, 2), assumed
 
 
 def _colour_named(title: str) -> str | None:
@@ -151,7 +151,7 @@ def parse_channels(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in text.split(";"))):
         key, equals, value = (p.strip() for p in part.partition("="))
-        name = _spoken(key)
+        name = _channels_named(key)
         if len(name) != 1 or not equals or not value:
             raise ValueError(f"found {part!r}; expected a text such as DAPI=2;HER2=0;CEP17=1")
         if name[0] in found:
@@ -216,8 +216,8 @@ def _named(name: str, stored: Sequence[str]) -> dict[str, int]:
     """Channels by what the file's own names say."""
     found: dict[str, int] = {}
     for i, title in enumerate(stored):
-        for channel in (said := _spoken(title)):
-            if len(said) > 1 or channel in found:
+        for channel in (title_names := _channels_named(title)):
+            if len(title_names) > 1 or channel in found:
                 raise _unknown(name, f"the name {title!r} leaves open which channel is {channel}", stored)
             found[channel] = i
     missing = [channel for channel in REQUIRED if channel not in found]
@@ -226,7 +226,7 @@ def _named(name: str, stored: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _spoken(title: str) -> list[str]:
+def _channels_named(title: str) -> list[str]:
     """Canonical channels that a name refers to."""
     plain = re.sub(r"[\W_]+", "", title).upper()
     return [channel for channel, words in SYNONYMS.items() if any(word in plain for word in words)]

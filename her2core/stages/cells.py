@@ -282,9 +282,9 @@ def _buffer(unit: Unit, halo_px: int, around: Box) -> NDArray[Any]:
     """Return this thread's pixels for reading a box, at once large enough for every unit of the slide."""
     height, width = _largest_box(unit)
     dtype, channels = np.dtype(unit.pyramid.dtype), len(unit.pyramid.channels)
-    room = (height + 2 * halo_px) * (width + 2 * halo_px) * channels * dtype.itemsize
+    capacity = (height + 2 * halo_px) * (width + 2 * halo_px) * channels * dtype.itemsize
     shape = (around.height, around.width, channels)
-    flat = _buffers.flat("region", math.prod(shape) * dtype.itemsize, room)
+    flat = _buffers.flat("region", math.prod(shape) * dtype.itemsize, capacity)
     return flat.view(dtype).reshape(shape)
 
 

@@ -74,7 +74,7 @@ class SlideFailedError(Her2Error):
             and not isinstance(self.trouble, DiskFullError)
         )
 
-    def told(self, hide: Callable[[str], str]) -> SlideFailedError:
+    def hiding(self, hide: Callable[[str], str]) -> SlideFailedError:
         """The same in other words."""
         return SlideFailedError(
             self.state,

@@ -170,7 +170,7 @@ class Workers:
         """Slides to be in flight: as many as there are workers, within bounds."""
         return min(max(self.size, LEAST_SLIDES), MOST_SLIDES)
 
-    def room(self) -> int:
+    def tasks_a_slide(self) -> int:
         """Tasks that one slide should have on the cluster now."""
         return max(SHARES * self.size // max(self.slides, 1), SHARES)
 
@@ -323,10 +323,10 @@ class Crews:
         """A slide of this cluster has ended."""
         crew.slides -= 1
 
-    def when_resized(self, told: Callable[[], None] | None) -> None:
+    def when_resized(self, notify: Callable[[], None] | None) -> None:
         """Whom to tell, from another thread, when workers came or went."""
         for crew in self._crews:
-            crew.when_resized = told
+            crew.when_resized = notify
 
     def _lacking(self, crew: Workers) -> int:
         return (crew.wanted if self._in_flight is None else self._in_flight) - crew.slides

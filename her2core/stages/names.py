@@ -47,14 +47,14 @@ class Names:
         """A text with pseudonyms for these names, and without any other path or file's name."""
         if not self.pseudonyms:
             return text
-        told: dict[str, str] = {}
+        replaced: dict[str, str] = {}
         for name in filter(None, names):
             pseudonym = self.pseudonyms.get(name, HIDDEN)
             local = name.removeprefix("file://")
-            told |= {PurePosixPath(local).name: pseudonym, local: pseudonym, name: pseudonym}
-        for name in sorted(told, key=len, reverse=True):
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _, name=name: told[name], text)  # type: ignore[misc]
-        kept = set(told.values())
+            replaced |= {PurePosixPath(local).name: pseudonym, local: pseudonym, name: pseudonym}
+        for name in sorted(replaced, key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _, name=name: replaced[name], text)  # type: ignore[misc]
+        kept = set(replaced.values())
 
         def last(found: re.Match[str]) -> str:
             name = found[0].strip("'\"").rpartition("/")[2]

@@ -221,26 +221,26 @@ class SlideResult:
     close_up: CloseUp | None = None
 
 
-def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> SlideFinished:
+def write_outputs(job: SlideJob[Any, Any], key: str, result: SlideResult) -> SlideFinished:
     """Write a slide's regions and pictures, and say how it ended."""
     forget_parts()
-    store, row, ref, score = job.store, job.row, job.pyramid, judged.score
+    store, row, ref, score = job.store, job.row, job.pyramid, result.score
     picture, maps, close_up = f"pictures/{row.slide_id}-{key[:8]}.jpg", None, None
     with Uploads(store) as uploads:
-        write_regions(store, key, judged.sweep, row.slide_id)
+        write_regions(store, key, result.sweep, row.slide_id)
         thumbnail, um_px = read_thumbnail(PyramidReader(store, ref), ref)
-        uploads.put({picture: judged.draw(thumbnail, um_px)})
-        if judged.close_up is not None:
+        uploads.put({picture: result.draw(thumbnail, um_px)})
+        if result.close_up is not None:
             close_up = f"pictures/{row.slide_id}-fields-{key[:8]}.jpg"
-            shown, outlines = judged.close_up.picture, judged.close_up.outlines
+            shown, outlines = result.close_up.picture, result.close_up.outlines
             uploads.put({close_up: shown, close_up.removesuffix(".jpg") + ".geojson": outlines})
-        if len(judged.sweep[0]):
+        if len(result.sweep[0]):
             maps = f"pictures/{row.slide_id}-regions-{key[:8]}.jpg"
             drawn = regions_figure(
-                thumbnail, um_px, ref.channels, judged.sweep, job.heterogeneity, row.slide_id
+                thumbnail, um_px, ref.channels, result.sweep, job.heterogeneity, row.slide_id
             )
             uploads.put({maps: jpeg_bytes(drawn)})
-        region_file = write_slide_file(store, REGIONS, key, region_rows(row, judged.sweep))
+        region_file = write_slide_file(store, REGIONS, key, region_rows(row, result.sweep))
     outcome = SlideOutcome(
         slide=row,
         state=state_of(score),
@@ -250,16 +250,16 @@ def write_outputs(job: SlideJob[Any, Any], key: str, judged: SlideResult) -> Sli
         score=score if isinstance(score, SlideScore) else None,
         ish=score if isinstance(score, ISHScore) else None,
         tumour_mask=tumour_mask(row.roi_uri is not None, row.assay),
-        roi=judged.roi.used if judged.roi else None,
+        roi=result.roi.used if result.roi else None,
         outlines=job.outlines_used(),
-        probes=judged.probes,
+        probes=result.probes,
         picture=picture,
         regions_picture=maps,
         fields_picture=close_up,
         score_key=key,
         contours=job.contours,
     )
-    return SlideFinished(outcome, judged.file, region_file, judged.metrics)
+    return SlideFinished(outcome, result.file, region_file, result.metrics)
 
 
 def state_of(score: SlideScore | ISHScore) -> SlideState:

@@ -179,9 +179,9 @@ def inspect(work: SlideWork) -> Inspected:
         "cells": (cells, CellsRef),
         "contours": (contours, ContoursRef),
     }
-    asked = {stage: (key, kind) for stage, (key, kind) in records.items() if key is not None}
-    looks = [partial(_found, work.store, stage, key, kind) for stage, (key, kind) in asked.items()]
-    found: dict[str, Any] = dict(zip(asked, side_by_side(work.store, looks), strict=True))
+    keyed = {stage: (key, kind) for stage, (key, kind) in records.items() if key is not None}
+    looks = [partial(_found, work.store, stage, key, kind) for stage, (key, kind) in keyed.items()]
+    found: dict[str, Any] = dict(zip(keyed, side_by_side(work.store, looks), strict=True))
     return replace(Inspected(source, keys, settled, *size), **found)
 
 

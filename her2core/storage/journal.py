@@ -179,8 +179,8 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
 
     What dead runs left behind, heartbeats and half-written objects, goes, unless a living one may be writing.
     """
-    told: set[str] = set()
-    if not _others(store, run_id, told):
+    reported: set[str] = set()
+    if not _others(store, run_id, reported):
         cleared = store.clear_temporary()
         log.log(logging.INFO if cleared else logging.DEBUG, "removed %d half-written objects", cleared)
     ended, answered = threading.Event(), threading.Event()
@@ -191,7 +191,7 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
             mine = Heartbeat(run_id, place(), os.getpid(), born(os.getpid()), _now().isoformat())
             try:
                 store.write_json(_heart(run_id), asdict(mine))
-                _others(store, run_id, told)
+                _others(store, run_id, reported)
                 answered.set()
             except (OSError, BotoCoreError, StoreError) as error:  # what needs the store will report it
                 log.debug("no heartbeat: %s", error)
@@ -210,7 +210,7 @@ def beating(store: Store, run_id: str) -> Iterator[None]:
                 store.delete(_heart(run_id))
 
 
-def _others(store: Store, run_id: str, told: set[str]) -> bool:
+def _others(store: Store, run_id: str, reported: set[str]) -> bool:
     """Whether another run is at work in the store; each is reported once. Heartbeats of dead runs go."""
     found = False
     for other in heartbeats(store):
@@ -220,8 +220,8 @@ def _others(store: Store, run_id: str, told: set[str]) -> bool:
             store.delete(_heart(other.run_id))
             continue
         found = True
-        if other.run_id not in told:
-            told.add(other.run_id)
+        if other.run_id not in reported:
+            reported.add(other.run_id)
             log.warning(
                 "run %s is at work in %s as well (last heard of %.0f s ago): results stay right, but work "
                 "that both have is done twice; stop one of them",

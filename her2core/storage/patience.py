@@ -35,7 +35,7 @@ LATELY_S = 60.0
 were on their way when an outage began, beside one that was answered, are not taken for odd ones."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 """Pauses between tries, beside those of botocore within a try. Ours."""
-SAY_AFTER_S, SAY_EVERY_S = 20.0, 120.0
+REPORT_AFTER_S, REPORT_EVERY_S = 20.0, 120.0
 """When the log says that a store is waited for, and how often again. Ours."""
 TROUBLE = frozenset({
     HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
@@ -87,14 +87,14 @@ class Gate:
     name: str
     deed: str
     answered: float = field(default_factory=time.monotonic)
-    said: float | None = None
+    reported: float | None = None
     shut: bool = False
 
     def let_through(self) -> None:
         """The server has answered, be it with a refusal."""
-        if self.said is not None or self.shut:
+        if self.reported is not None or self.shut:
             log.warning("%s lets us %s again", self.name, self.deed)
-        self.answered, self.said, self.shut = time.monotonic(), None, False
+        self.answered, self.reported, self.shut = time.monotonic(), None, False
 
     def is_worth_waiting(self, begun: float, error: BaseException) -> bool:
         """Whether a request is to be made again; the log says so now and then.
@@ -121,8 +121,8 @@ class Gate:
                 self.name, self.deed, since, _words(error),
             )  # fmt: skip
             return False
-        if silent > SAY_AFTER_S and (self.said is None or now - self.said > SAY_EVERY_S):
-            self.said = now
+        if silent > REPORT_AFTER_S and (self.reported is None or now - self.reported > REPORT_EVERY_S):
+            self.reported = now
             log.warning(
                 "%s has let us %s nothing for %.0f s (%s); it is waited for up to %.0f s",
                 self.name, self.deed, silent, _words(error), PATIENCE_S,
@@ -135,5 +135,5 @@ def _words(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ClientError):
         cause = cause.__cause__
-    said = str(error) if cause is None else str(cause.response.get("Error", {}).get("Code", cause))
-    return cut(cleaned(" ".join(said.split())) or type(error).__name__, LONGEST_WORDS)
+    reported = str(error) if cause is None else str(cause.response.get("Error", {}).get("Code", cause))
+    return cut(cleaned(" ".join(reported.split())) or type(error).__name__, LONGEST_WORDS)

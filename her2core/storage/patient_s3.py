@@ -35,7 +35,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-def is_whole(method: str, asked: Mapping[str, Any], answer: Any) -> bool | None:
+def is_whole(method: str, request: Mapping[str, Any], answer: Any) -> bool | None:
     """Whether a reply is what was asked for, as far as its head shows; None if only the object's size tells.
 
     Whoever stands between us and the store may end a reply early and say that it is all there is. What is
@@ -46,7 +46,7 @@ def is_whole(method: str, asked: Mapping[str, Any], answer: Any) -> bool | None:
     if method != "get_object":
         return True
     length = answer.get("ContentLength")
-    if (wanted := _RANGE.fullmatch(str(asked.get("Range", "")))) is None:
+    if (wanted := _RANGE.fullmatch(str(request.get("Range", "")))) is None:
         return True if length or str(answer.get("ETag", "")).strip('"') == EMPTY_ETAG else None
     got = _CONTENT_RANGE.match(str(answer.get("ContentRange", "")))
     if got is None:
@@ -90,10 +90,10 @@ class PatientS3FileSystem(S3FileSystem):  # type: ignore[misc]
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _require_whole(self, method: str, asked: Mapping[str, Any], answer: Any) -> None:
-        whole = is_whole(method, asked, answer)
+    async def _require_whole(self, method: str, request: Mapping[str, Any], answer: Any) -> None:
+        whole = is_whole(method, request, answer)
         if whole is None:
-            same = {name: asked[name] for name in ("Bucket", "Key", "VersionId") if name in asked}
+            same = {name: request[name] for name in ("Bucket", "Key", "VersionId") if name in request}
             whole = not (await super()._call_s3("head_object", **same))["ContentLength"]
         if not whole:
             if method == "get_object":

@@ -82,7 +82,7 @@ def named(uri: str, endpoint_url: str | None) -> str:
     return f"{uri} at {endpoint_url or 'AWS (no endpoint is set)'}"
 
 
-def asked(uri: str, endpoint_url: str | None) -> str:
+def with_server(uri: str, endpoint_url: str | None) -> str:
     """A remote address with its server; a local one as it is."""
     if not uri.startswith("s3://"):
         return uri
@@ -114,7 +114,7 @@ def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read")
     if (bucket, endpoint) in _reached:
         return
     begun, pause_s = time.monotonic(), FIRST_PAUSE_S
-    while (error := _asked(bucket, endpoint)) is not None:
+    while (error := _listing_error(bucket, endpoint)) is not None:
         overloaded = isinstance(error, ClientError) and _is_overload(_code(error))
         if not overloaded or time.monotonic() - begun > OVERLOAD_S:
             raise explained(uri, endpoint, error, to=to)
@@ -147,20 +147,20 @@ def check_some(groups: Sequence[Sequence[str]], endpoint_url: str | None = None)
     return found
 
 
-def _asked(bucket: str, endpoint: str | None) -> Exception | None:
+def _listing_error(bucket: str, endpoint: str | None) -> Exception | None:
     """The error that one listing of the bucket ends with, if it says that the bucket cannot be used now."""
     ended: list[Exception | None] = []
 
-    def ask() -> None:
+    def list_once() -> None:
         try:
             _list(bucket, endpoint)
             ended.append(None)
         except (BotoCoreError, ClientError, OSError, ValueError) as error:
             ended.append(error)
 
-    asking = threading.Thread(target=ask, daemon=True)  # names are looked up without any time limit
-    asking.start()
-    asking.join(DEADLINE_S)
+    listing = threading.Thread(target=list_once, daemon=True)  # names are looked up without any time limit
+    listing.start()
+    listing.join(DEADLINE_S)
     if not ended:
         return TimeoutError(f"no answer within {DEADLINE_S:.0f} s")
     error = ended[0]

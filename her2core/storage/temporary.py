@@ -63,9 +63,9 @@ def temporary_folder(prefix: str, needs: str) -> Iterator[Path]:
     try:
         yield folder
     except OSError as error:
-        if (told := full(error, place, needs)) is None:
+        if (shown := full(error, place, needs)) is None:
             raise
-        raise told from None
+        raise shown from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)

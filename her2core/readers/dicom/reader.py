@@ -275,8 +275,8 @@ def _places(name: str, level: Level, rows: int, columns: int) -> Index:
                 f"{name}: {n} frames for a grid of {rows} x {columns}; expected {rows * columns}",
             )
         return np.arange(n, dtype=np.int64)
-    told = [part.positions for part in level.parts if part.positions is not None]
-    positions = np.concatenate(told) if told else np.empty((0, 2), np.int64)
+    stated = [part.positions for part in level.parts if part.positions is not None]
+    positions = np.concatenate(stated) if stated else np.empty((0, 2), np.int64)
     if len(positions) != n:
         raise SlideError(
             Reason.FILE_UNREADABLE,
@@ -347,9 +347,9 @@ def _first_fragments(
     """Index of each frame's first fragment: by the offset table, else by how streams begin."""
     if len(table) == 4 * n and fragments:
         index = {at - fragments[0][0]: i for i, (at, _) in enumerate(fragments)}
-        told = [index.get(offset, -1) for offset in struct.unpack(f"<{n}I", table)]
-        if told[0] == 0 and all(a < b for a, b in pairwise(told)):
-            return told
+        stated = [index.get(offset, -1) for offset in struct.unpack(f"<{n}I", table)]
+        if stated[0] == 0 and all(a < b for a, b in pairwise(stated)):
+            return stated
     begun = [
         i
         for i, (at, length) in enumerate(fragments)

@@ -34,11 +34,11 @@ def resolution(page: Ifd) -> list[Scale]:
     """
     unit = RESOLUTION_UNITS_UM.get(int(page.ratio(tags.RESOLUTION_UNIT) or 2))
     source = "tiff_resolution"
-    said = re.match(
+    stated = re.match(
         r"ImageJ=.*?^unit=([^\r\n]*)", page.text(tags.IMAGE_DESCRIPTION), re.DOTALL | re.MULTILINE
     )
-    if said is not None:
-        unit, source = unit_um(said[1]), "imagej"
+    if stated is not None:
+        unit, source = unit_um(stated[1]), "imagej"
     x, y = page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
     if unit is None or x is None or y is None:
         return []

@@ -252,10 +252,10 @@ def _imagej_lengths(description: str) -> tuple[int, ...]:
     ----------
     ImageJ, ij.io.TiffDecoder: pages are in the order XYCZT.
     """
-    said = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
+    stated = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
     return tuple(
-        int(said[key])
-        if said.get(key, "").isascii() and said.get(key, "").isdigit() and len(said[key]) < 6
+        int(stated[key])
+        if stated.get(key, "").isascii() and stated.get(key, "").isdigit() and len(stated[key]) < 6
         else 1
         for key in ("channels", "slices", "frames")
     )
