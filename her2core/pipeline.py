@@ -277,7 +277,7 @@ def shares(items: int, most: int, tasks_a_slide: int) -> int:
         Level-0 shards, or blocks of them: what there is to do.
     most
         Of these in one task at most: what a lost worker costs.
-    room
+    tasks_a_slide
         Tasks that the slide should have on the cluster.
     """
     return max(min(items, max(tasks_a_slide, -(-items // most))), 1)

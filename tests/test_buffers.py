@@ -11,7 +11,7 @@ from her2core.buffers import ThreadBuffers
 
 def test_a_buffer_is_the_same_memory_until_more_is_requested() -> None:
     buffers = ThreadBuffers()
-    first = buffers.flat("a", 100, room=300)
+    first = buffers.flat("a", 100, capacity=300)
     first[:] = 7
     assert np.shares_memory(buffers.flat("a", 300), first)
     assert buffers.flat("a", 100).tolist() == [7] * 100

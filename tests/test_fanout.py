@@ -248,7 +248,7 @@ def test_workers_that_come_and_go_are_counted_and_told_of(workers: Workers) -> N
 
 
 @pytest.mark.parametrize(
-    ("items", "most", "room", "count"),
+    ("items", "most", "tasks_a_slide", "count"),
     [(121, 32, 4, 4), (121, 12, 4, 11), (121, 12, 64, 64), (3, 32, 8, 3), (0, 32, 4, 1)],
 )
 def test_a_slide_is_cut_into_as_many_tasks_as_there_is_room_for(
