@@ -49,7 +49,7 @@ class ProgressBar:
         )
 
     def advance(self) -> None:
-        """Tell that one more slide has ended."""
+        """Report that one more slide has ended."""
         self.done += 1
         report(COHORT, SLIDES, self.done, self.total)
         update_progress_artifact(artifact_id=self.artifact, progress=100.0 * self.done / self.total)

@@ -1,7 +1,7 @@
 """The cohort flow: one Prefect task a slide, a bounded number in flight, one Dask client for all of them.
 
 Chunks are never Prefect tasks. A slide task drives its chunk tasks on the Dask cluster from a thread of
-the flow's process; what it returns is a small record. The store is the truth: whatever Prefect believes of
+the flow's process; what it returns is a small record. The store is the truth: whatever Prefect shows of
 a task, a slide is done when its record is published, and running the flow again picks up from there.
 """
 
@@ -262,7 +262,7 @@ def _reported(run: Run, summary: CohortSummary) -> CohortSummary:
 
 
 def _let_stages_log() -> None:
-    """Lower the bar of our log to INFO where nobody has set one: Prefect's extra loggers keep the root's."""
+    """Lower the level of our log to INFO where none is set: Prefect's extra loggers keep the root's."""
     log = logging.getLogger("her2core")
     if log.level == logging.NOTSET:
         log.setLevel(logging.INFO)
@@ -283,7 +283,7 @@ def ending(summary: CohortSummary, hide: Callable[[str], str] = str) -> State[Co
 def _score_all(
     run: Run, rows: Sequence[SlideRow], crews: Crews, keep: Callable[[SlideFinished], None]
 ) -> Her2Error | None:
-    """Fan slides out, as many at a time as the clusters have room for, and turn every failure into a row.
+    """Fan slides out, as many at a time as the clusters take, and turn every failure into a row.
 
     What ends the run (a full disk, a lost scheduler, a store that answers no more) leaves the slides that are
     not done to the next run; so does an interruption, which goes on to the caller.

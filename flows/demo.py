@@ -97,7 +97,7 @@ def _case_table(truth: Rows, cases: dict[str, dict[str, Any]]) -> tuple[Table, i
     table = Table(
         "case", "site", "planted status", "status", "planted class", "class", "IHC", "ISH group",
         "ISH result",
-        box=None, title="specimens, judged beside planted",
+        box=None, title="specimens, scored beside planted",
     )  # fmt: skip
     right = 0
     for name, planted in truth.items():

@@ -32,7 +32,7 @@ POOL = "her2"
 TAG = "her2-served"
 """Tag of deployments that a file of cohorts made; the tag of that one file begins with it, see `owner`."""
 LIMIT = {"limit": 1, "collision_strategy": "ENQUEUE"}
-"""A run waits for another of its deployment, and is not lost: ingest may have asked for it."""
+"""A run waits for another of its deployment, and is not lost: ingest may have requested it."""
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 """Where our server keeps who holds that limit; in memory, a run that died with it would hold it for ever."""
 START_S = 180.0
@@ -57,7 +57,7 @@ class _Entry(BaseModel):
 
 
 class ScheduledIngest(_Entry):
-    """Where slides of a cohort arrive, how they are named, and when somebody looks; see `flows.ingest`."""
+    """Where slides of a cohort arrive, how they are named, and when it is listed; see `flows.ingest`."""
 
     place: str
     cron: str = Field(pattern=CRON)
@@ -257,7 +257,7 @@ def _prefect(*words: str) -> list[str]:
 def _ending_with_us() -> Callable[[], None] | None:
     """What a child of ours does before it begins, so that it is terminated when we die, SIGKILL included.
 
-    Linux tells it; elsewhere it stays, as it does for what a child starts in turn.
+    Linux signals it; elsewhere it stays, as it does for what a child starts in turn.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     return None if prctl is None else partial(prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -32,12 +32,12 @@ class ServerError(Her2Error):
 
 
 def check_server() -> None:
-    """Ask the Prefect server, if one is named, whether it is there; without one the embedded server is used.
+    """Check that the Prefect server, if one is named, is there; without one the embedded server is used.
 
     Raises
     ------
     ServerError
-        If nobody answers, or somebody else does.
+        If no server answers, or another one does.
     """
     from prefect import get_client
     from prefect.exceptions import PrefectHTTPStatusError

@@ -63,7 +63,7 @@ def ingest_slides(
 
     Returns
     -------
-    The final state; its message says what was found and started.
+    The final state; its message names what was found and started.
     """
     given = open_intake(
         place,

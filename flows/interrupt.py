@@ -66,7 +66,7 @@ def ending_quickly(code: int, announce: Callable[[], None]) -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End now, workers of this machine first, without waiting for threads that nobody needs any more."""
+    """End now, workers of this machine first, without waiting for threads that are no longer needed."""
     sys.stderr.flush()
     for worker in active_children():
         worker.kill()

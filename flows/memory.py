@@ -1,4 +1,4 @@
-"""How the driver of a run asks for memory: it lives for hours beside others, and computes little."""
+"""How the driver of a run takes memory: it lives for hours beside others, and computes little."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What machines see of runs: Prometheus metrics on one port, and the log as JSON.
 
 Both come from the records that stages report through ``logging`` (`her2core.stages.progress`). Metrics of a
-run exist while it works; `StoreMetrics` asks the store, which knows of runs that were killed as well.
+run exist while it works; `StoreMetrics` reads the store, which holds runs that were killed as well.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class JsonLines(logging.StreamHandler[TextIO]):
 
 @contextmanager
 def observed(run: Run) -> Iterator[None]:
-    """Offer a run's metrics and write its log as JSON, if its configuration asks for them."""
+    """Offer a run's metrics and write its log as JSON, if its configuration requests them."""
     settings, logger = run.config.run, logging.getLogger("her2core")
     with ExitStack() as stack:
 
@@ -185,7 +185,7 @@ def serving(port: int, registry: CollectorRegistry, address: str = "0.0.0.0") ->
 
 
 class StoreMetrics:
-    """What the tables of one or more outputs say: how each cohort's last runs ended, and how long ago.
+    """What the tables of one or more outputs hold: how each cohort's last runs ended, and how long ago.
 
     ``her2_last_success_age_seconds`` counts from the last run that did all that can be done: no slide failed,
     and the quarantined ones are themselves the cause. ``her2_last_run_age_seconds`` counts from the last run
@@ -200,7 +200,7 @@ class StoreMetrics:
         self._answers: dict[str, tuple[float, list[Mapping[str, Any]] | None]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """One scrape, as Prometheus' client asks for it."""
+        """One scrape, as Prometheus' client calls it."""
         from prometheus_client.core import GaugeMetricFamily
 
         labels = ["store", "cohort"]
@@ -233,7 +233,7 @@ class StoreMetrics:
         return float(self.now() - row["finished_at"].timestamp())
 
     def _runs(self, store: Store) -> list[Mapping[str, Any]] | None:
-        """Rows of the table ``runs``, asked for once a minute; None if the store does not answer."""
+        """Rows of the table ``runs``, read once a minute; None if the store does not answer."""
         name = store.uri()
         read_at, rows = self._answers.get(name, (float("-inf"), None))
         if self.now() - read_at > self.ask_every_s:

@@ -76,7 +76,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
 
 
 def _there() -> None:
-    """A server that was asked needs no waiting for."""
+    """A server that was checked needs no waiting for."""
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def not_started(why: str, home: Path, *, ended: bool) -> str:
-    """What to say where the embedded server is not there: it ended, or is slow.
+    """The error where the embedded server is not there: it ended, or is slow.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def showing_progress(console: Console, level: int = logging.INFO) -> Iterator[No
     Parameters
     ----------
     level
-        What is said of our log: warnings alone; stages, as bars on a terminal; or all of it, in lines.
+        What is shown of our log: warnings alone; stages, as bars on a terminal; or all of it, in lines.
     """
     if console.is_terminal and level == logging.INFO:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -71,7 +71,7 @@ def showing_progress(console: Console, level: int = logging.INFO) -> Iterator[No
 
 @contextmanager
 def _listening(handler: logging.Handler, level: int) -> Iterator[None]:
-    """Let ``handler``, and nobody else, hear our log for a while."""
+    """Send our log to ``handler`` alone for a while."""
     logger = logging.getLogger("her2core")
     before = logger.level, logger.propagate
     logger.setLevel(level)
@@ -101,7 +101,7 @@ GAP = 2
 def row_table(rows: Sequence[Mapping[str, str]], width: int) -> Table:
     """Rows of text as a table of at most ``width`` characters, coloured by how a slide ended.
 
-    Columns that say nothing are left out, and of a narrow table those that matter least; ids and numbers are
+    Empty columns are left out, and of a narrow table those that matter least; ids and numbers are
     never cut in two.
     """
     names = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", "–") for row in rows)]

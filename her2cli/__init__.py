@@ -3,7 +3,7 @@
 Exit codes
 ----------
 0
-    Everything asked for was done; for ``run``, no slide failed. A slide may still be *indeterminate*
+    Everything requested was done; for ``run``, no slide failed. A slide may still be *indeterminate*
     (read, measured, and not scorable for a stated reason) or *skipped* (the manifest excludes it).
 1
     ``run``, ``inspect`` and ``plan``: done, but one or more slides failed or were quarantined.
@@ -12,7 +12,7 @@ Exit codes
 3
     The output store, the Dask cluster or the Prefect server cannot be used.
 70
-    An error that nobody expected, with its traceback on the error console.
+    An unexpected error, with its traceback on the error console.
 130
     Interrupted. Run the same command again to resume.
 """
@@ -71,7 +71,7 @@ __all__ = ["BAD_INPUT", "INTERNAL", "INTERRUPTED", "OK", "PARTIAL", "UNUSABLE", 
 UNFIT = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
 })  # fmt: skip
-"""What a folder or file of a user may be unfit for; whoever names it can mend that."""
+"""Errors of a folder or file that a user named, who can correct it."""
 
 
 def main() -> None:
@@ -91,12 +91,12 @@ def main() -> None:
             _fail(gone, UNUSABLE)
         sys.stderr.write(cleaned("".join(traceback.format_exception(error))))
         why = cleaned(f"{type(error).__name__}: {error}")
-        complain("error", f"nobody expected this ({cut(why)}); what stands above it says where it happened")
+        complain("error", f"unexpected ({cut(why)}); the traceback above shows where it happened")
         sys.exit(INTERNAL)
 
 
 def _outage(error: Exception) -> StoreError | None:
-    """What to say of a store that went away or refused us in the middle of a verb; None for any other error.
+    """The message for a store that went away or refused us in the middle of a verb; None for other errors.
 
     Its client is loaded now, and not on the way to every verb.
     """

@@ -45,7 +45,7 @@ def clinical_command(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Read HER2 results as clinics write them, and say what a person has to decide."""
+    """Read HER2 results as clinics write them, and list what a person has to decide."""
     from her2core.cases.clinical import read_clinical_table
 
     found = read_clinical_table(table, mapping_of(mapping or []), endpoint_url)

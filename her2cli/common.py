@@ -20,7 +20,7 @@ OK, PARTIAL, BAD_INPUT, UNUSABLE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
 EXIT_CODES = (
     f"Exit codes: {OK} no slide failed; {PARTIAL} done, but slides failed or were quarantined; "
     f"{BAD_INPUT} bad input, nothing was started; {UNUSABLE} a store, the Dask cluster or the Prefect server "
-    f"cannot be used; {INTERNAL} an error that nobody expected; "
+    f"cannot be used; {INTERNAL} an unexpected error; "
     f"{INTERRUPTED} interrupted, run again to resume."
 )
 PIPED_WIDTH = 200
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 
 def _width() -> int | None:
-    """Columns of a console; None asks the terminal."""
+    """Columns of a console; None takes those of the terminal."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and 0 < int(columns) < 10_000:
         return int(columns)
@@ -49,7 +49,7 @@ def _width() -> int | None:
 def ending_in_order(
     stops: Sequence[signal.Signals] = STOPS, then: signal.Handlers = signal.SIG_IGN
 ) -> Iterator[None]:
-    """Let signals raise KeyboardInterrupt once, also where whoever started us ignores them.
+    """Let signals raise KeyboardInterrupt once, also where our parent process ignores them.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class _Warnings(logging.Handler):
 
 @contextmanager
 def showing_warnings() -> Iterator[None]:
-    """Say the warnings of our log on the error console for the length of the block."""
+    """Print the warnings of our log on the error console for the length of the block."""
     handler, log = _Warnings(), logging.getLogger("her2core")
     log.addHandler(handler)
     try:

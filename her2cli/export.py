@@ -40,7 +40,7 @@ _TAKEN_BY: Mapping[str, frozenset[Form]] = {
     "--cells": frozenset({Form.CSV}),
     "--viewer": frozenset({Form.CBIOPORTAL}),
 }
-"""Forms that an option acts on; others refuse it, so that nobody gives away more than was chosen."""
+"""Forms that an option acts on; others refuse it, so that no more is given away than was chosen."""
 
 
 @app.command("export", epilog=EXIT_CODES)

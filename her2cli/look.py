@@ -38,7 +38,7 @@ def inspect_command(
     scene: Annotated[
         str | None, typer.Option(help="Number of the image, of a file that holds several.")
     ] = None,
-    mpp: Annotated[float | None, typer.Option(help="µm/px, where the file does not say.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm/px, where the file does not state it.")] = None,
     assay: Annotated[
         Assay | None, typer.Option(help="As in a manifest; HER2-FISH is read by channels.")
     ] = None,

@@ -36,7 +36,7 @@ def pyramid_command(
     scene: Annotated[
         str | None, typer.Option(help="Number of the image, of a file that holds several.")
     ] = None,
-    mpp: Annotated[float | None, typer.Option(help="µm/px, where the file does not say.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm/px, where the file does not state it.")] = None,
     assay: Annotated[
         Assay, typer.Option(help="HER2-FISH is stored by channels, all others in colour.")
     ] = Assay.IHC,

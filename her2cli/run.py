@@ -185,7 +185,7 @@ def status_command(
 
 
 def _watch(store: Store, every_s: float) -> None:
-    """Show how far the run is until nobody is at work any more, or somebody presses Ctrl-C."""
+    """Show how far the run is until no run is at work any more, or until Ctrl-C."""
     from rich.live import Live
     from rich.text import Text
 

@@ -159,7 +159,7 @@ def register_command(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a catalog needs to know of the tables: statements of an engine, or JSON."""
+    """Print what a catalog needs to register the tables: statements of an engine, or JSON."""
     from her2core.errors import ConfigError
     from her2core.lake.register import registered
     from her2core.storage.store import Store

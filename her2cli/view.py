@@ -40,7 +40,7 @@ def view_command(
         else:
             for line in (
                 f"{counted(n, 'slide')}  {server.address}",
-                "The address holds a token: whoever has it on this machine sees the slides. Ctrl-C ends.",
+                "The address holds a token: anyone who has it on this machine sees the slides. Ctrl-C ends.",
                 "Research use only, not for diagnosis.",
             ):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)

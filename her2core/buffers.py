@@ -15,7 +15,7 @@ class ThreadBuffers(threading.local):
         self._held: dict[str, NDArray[np.uint8]] = {}
 
     def flat(self, name: str, size: int, capacity: int = 0) -> NDArray[np.uint8]:
-        """Shape ``(size,)``, with what was written there before; if new, made for ``capacity`` bytes at once."""
+        """Shape ``(size,)``, with what was written there before; if new, of ``capacity`` bytes at once."""
         need = max(size, capacity)
         if name not in self._held or self._held[name].size < need:
             self._held.pop(name, None)  # the smaller one goes before the larger comes

@@ -404,7 +404,7 @@ def _merge_environment(values: dict[str, Any], environment: Mapping[str, str]) -
                 )
             continue
         part = values.setdefault(section, {})
-        if isinstance(part, dict):  # else validation says what is wrong with the file
+        if isinstance(part, dict):  # else validation reports what is wrong with the file
             try:
                 part[key] = parse_yaml(environment[variable])
             except YamlError as error:

@@ -25,9 +25,9 @@ class Reason(StrEnum):
     CHANNELS_UNKNOWN = "channels_unknown"  # neither manifest nor metadata names the channels
     PIXELS_UNSUPPORTED = "pixels_unsupported"  # a type of number, or time points, that we do not measure
     ROI_INVALID = "roi_invalid"
-    ROI_DOUBTFUL = "roi_doubtful"  # read, but it may be of another slide or scale; roi_notes say why
+    ROI_DOUBTFUL = "roi_doubtful"  # read, but it may be of another slide or scale; roi_notes give the reason
     CELLS_INVALID = "cells_invalid"  # another program's outlines, which cannot be used
-    CELLS_DOUBTFUL = "cells_doubtful"  # read, but they may be of another slide or scale; cells_notes say why
+    CELLS_DOUBTFUL = "cells_doubtful"  # read, but they may be of another slide or scale; see cells_notes
     # the image
     INSUFFICIENT_TISSUE = "insufficient_tissue"
     BLUR = "blur"
@@ -37,7 +37,7 @@ class Reason(StrEnum):
     STAIN_FALLBACK = "stain_fallback"
     SATURATION = "saturation"
     RESOLUTION_LOW = "resolution_low"
-    SIGNALS_UNRESOLVED = "signals_unresolved"  # ISH: pixels too coarse to tell signals apart
+    SIGNALS_UNRESOLVED = "signals_unresolved"  # ISH: pixels too coarse to separate signals
     COUNTERSTAIN_WEAK = "counterstain_weak"  # nuclei hardly stand out of the dark field, or are too pale
     NUCLEI_SPARSE = "nuclei_sparse"  # too few nuclei a mm² of tissue
     # the score
@@ -55,7 +55,7 @@ class Reason(StrEnum):
     INSUFFICIENT_NUCLEI = "insufficient_nuclei"  # fewer than ISH needs
     LIMITED_NUCLEI = "limited_nuclei"
     UNSCORABLE_NUCLEI = "unscorable_nuclei"  # too many without signals that can be counted
-    FEW_AREAS = "few_areas"  # ISH wants two areas of tumour
+    FEW_AREAS = "few_areas"  # ISH needs two areas of tumour
     # the run
     EXCLUDED = "excluded"  # by the manifest
     WORKER_LOST = "worker_lost"

@@ -40,7 +40,7 @@ class Settled:
     params
         Of ``source``, the codec that holds this slide's tiles, and chunks and shards that fit them.
     fallback
-        Why the tiles cannot be copied although that was asked for; empty where they are, or it was not.
+        Why the tiles cannot be copied although that was requested; empty where they are, or it was not.
     """
 
     params: PyramidParams
@@ -240,7 +240,7 @@ class ISHScoreParams:
     area_um: float = 250.0
     """Edge of the squares that are areas of tumour. Ours."""
     area_nuclei: int = 10
-    """Evaluable nuclei that make a square an area; the guideline wants two areas. Ours."""
+    """Evaluable nuclei that make a square an area; the guideline requires two areas. Ours."""
     max_unscorable_percent: int = 25
     """More well-shaped nuclei without countable signals: a warning (ASCO/CAP 2013: 25 % of signals)."""
     max_blurred_percent: int = 40

@@ -91,7 +91,7 @@ def record_failure(run: Run, row: SlideRow, error: object) -> SlideFinished:
             stage = last_stage(run.store, run.run_id, row)
             write_status(run.store, run.run_id, row, why.state, stage, reason=why.reason, message=why.message,
                  details=why.details)  # fmt: skip
-    except (OSError, BotoCoreError, StoreError) as trouble:  # the tables tell it as well
+    except (OSError, BotoCoreError, StoreError) as trouble:  # the tables show it as well
         log.warning("%s: not noted in the journal: %s", row.slide_id, cleaned(str(trouble)))
     about = {"slide_id": row.slide_id}
     log.warning("%s: %s, %s: %s", row.slide_id, why.state, why.reason, why.message, extra=about)
@@ -226,7 +226,7 @@ class _Slide:
         return keys, finished
 
     def _ended(self, keys: Keys, finished: SlideFinished) -> SlideFinished:
-        """Tell how the slide ended."""
+        """Report how the slide ended."""
         outcome = finished.outcome
         why = "" if outcome.state is SlideState.SCORED else ", ".join(outcome.reasons)
         about = (self.run.store, self.run.run_id, self.row, outcome.state, "slide")
@@ -235,7 +235,7 @@ class _Slide:
         return replace(finished, rests_on=keys.records())
 
     def _made(self, stage: str, key: str, make: Callable[[], Made[T]]) -> T:
-        """Say that a stage is at work, have it made, and say that it is published."""
+        """Report that a stage is at work, have it made, and report that it is published."""
         write_status(self.run.store, self.run.run_id, self.row, SlideState.RUNNING, stage)
         begun = time.monotonic()
         made = make()
@@ -269,7 +269,7 @@ class _Slide:
 
 
 def shares(items: int, most: int, tasks_a_slide: int) -> int:
-    """Into how many tasks a slide's work is cut.
+    """Number of tasks that a slide's work is cut into.
 
     Parameters
     ----------

@@ -162,7 +162,7 @@ def plan_cohort(rows: Sequence[SlideRow], config: Config) -> CohortPlan:
     Raises
     ------
     ManifestError
-        If there are no rules for what slides say they are.
+        If there are no rules for the specimens that slides state.
     """
     require_rules(rows, Judging(config.ihc_score, config.ish_score))
     planned = [_plan(row, config) for row in rows]
@@ -232,7 +232,7 @@ def _plan(row: SlideRow, config: Config) -> tuple[SlidePlan, SlideInfo | None]:
         if row.cells_uri is not None:
             check_outlines(row.cells_uri, config.run.endpoint_url)
     except (Her2Error, OSError, BotoCoreError) as error:
-        why = str(failure_of(error)).replace(f"{row.uri}: ", "", 1)  # the slide's own place says nothing new
+        why = str(failure_of(error)).replace(f"{row.uri}: ", "", 1)  # the slide's own place adds nothing
         return SlidePlan(row.slide_id, problem=why), None
     settled = settle(info, config.pyramid)
     grid = grid_of(info.height, info.width, settled.params)

@@ -1,6 +1,6 @@
 """What a run leaves in the lake: batches of slides while it goes on, specimens and its own row at the end.
 
-The row of a run that goes on says ``running`` and names the tables as they were before it began. So whoever
+The row of a run that goes on is ``running`` and names the tables as they were before it began. So whoever
 goes by ``runs``, whichever row, finds whole tables.
 """
 
@@ -130,7 +130,7 @@ class Publisher:
     Parameters
     ----------
     lease
-        Asked whenever a commit is planned: one that was planned before another took over is planned anew.
+        Called whenever a commit is planned: one that was planned before another took over is planned anew.
     division
         What the run works on, if not on its whole manifest: the rest stands as the last run left it.
     """
@@ -185,10 +185,10 @@ class Publisher:
             self.last, self.due = time.monotonic(), len(self.buffer) + BATCH_SLIDES
 
     def finish(self) -> CohortSummary:
-        """Commit what is left, pool specimens, and commit the row that says it all happened.
+        """Commit what is left, pool specimens, and commit the row that records the run.
 
         Specimens are pooled over the slides of this manifest, so a case whose slides arrive over time is
-        always judged by all that its manifest names.
+        always scored from all that its manifest names.
         """
         run, store = self.run, self.store
         all_ids = [row.slide_id for row in run.rows]
@@ -355,7 +355,7 @@ class Publisher:
         self.runs.commit(everything=True)
 
     def _end_dead_runs(self) -> None:
-        """Say of others that still say ``running`` that they were interrupted: one works here at a time."""
+        """Mark other runs that are still ``running`` as interrupted: one works here at a time."""
         names = [column.name for column in schema.RUNS.columns]
         found = read_rows(self.store, schema.RUNS, ("run_id", "state"), {"state": [RUNNING]}).to_pylist()
         dead = [row["run_id"] for row in found if row["run_id"] != self.run.run_id]

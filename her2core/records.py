@@ -140,7 +140,7 @@ class SlideInfo:
     source_channels
         For fluorescence, which of the file's channels each is: ``DAPI=2;HER2=0;CEP17=1``.
     scene_sizes
-        Height and width of each of ``scenes``, px, where the reader knows.
+        Height and width of each of ``scenes``, px, where the reader reads them.
     native
         ``jpeg`` or ``jpeg2000`` where its tiles can be copied as they are; else empty.
     """
@@ -245,7 +245,7 @@ class PyramidRef:
     codec
         How it is stored: a named codec, or ``source-jpeg-256`` where level 0 holds the slide's own tiles.
     fallback
-        Why the slide's tiles were not copied although that was asked for; empty if they were, or it was not.
+        Why the slide's tiles were not copied although that was requested; empty if they were, or it was not.
     tiles_encoded
         Of a slide whose tiles were copied: those that could not be, and are stored without loss.
     block
@@ -315,7 +315,7 @@ class StainProfile:
     hematoxylin, dab
         Unit OD vectors of the two stains, (R, G, B).
     source
-        ``estimated`` (both vectors), ``partly`` (one of them) or ``reference``; ``fallback`` says why.
+        ``estimated`` (both vectors), ``partly`` (one of them) or ``reference``; ``fallback`` is the reason.
     hematoxylin_low_od, hematoxylin_high_od
         The slide's own hematoxylin range: its level between nuclei and inside a typical nucleus.
     i0_source
@@ -349,7 +349,7 @@ class DishStain:
     hematoxylin, red
         Unit OD vectors of counterstain and red chromogen, (R, G, B); silver absorbs all three alike.
     source
-        ``estimated`` or ``reference`` (hematoxylin); ``fallback`` says why.
+        ``estimated`` or ``reference`` (hematoxylin); ``fallback`` gives the reason.
     hematoxylin_low_od, hematoxylin_high_od
         The slide's own range: its level between nuclei and inside a typical nucleus.
     """

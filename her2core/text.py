@@ -23,7 +23,7 @@ HIDDEN = "…"
 CARRIES_SECRET = (
     "carries a user name, a signature or a password; expected s3://bucket/key, without credentials"
 )
-"""What is said of such an address, which is not repeated."""
+"""What messages report of such an address, which is not repeated."""
 _SECRET_PART = re.compile(r"://[^/]*@|\?[^?]*=")
 
 _USER_INFO = re.compile(r"://[^/\s@'\"]+@")
@@ -76,7 +76,7 @@ def check_viewer(address: str, name: str) -> None:
     Raises
     ------
     ValueError
-        In words that do not repeat what may hold credentials; ``name`` says what is meant.
+        In words that do not repeat what may hold credentials; ``name`` names the setting.
     """
     expected = "expected http(s)://host[:port]/... with {slide_id} where the slide's id belongs"
     try:

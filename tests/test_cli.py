@@ -481,13 +481,13 @@ def test_an_outage_in_the_middle_of_a_verb_ends_in_words_and_other_errors_do_not
         code, _, said = her2("export", "run", "csv")
         assert (code, "hush" in said) == (cli.INTERNAL, False)
         assert said.startswith("Traceback (most recent call last):")
-        assert f"nobody expected this ({type(other).__name__}: " in said.splitlines()[-1]
+        assert f"unexpected ({type(other).__name__}: " in said.splitlines()[-1]
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
     monkeypatch.setenv("AWS_PROFILE", "nobody's")  # of no concern to an error of this machine
     fail(PermissionError(13, "Permission denied"))
     code, _, said = her2("export", "run", "csv")
-    assert (code, "nobody expected this (PermissionError: " in said) == (cli.INTERNAL, True)
+    assert (code, "unexpected (PermissionError: " in said) == (cli.INTERNAL, True)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_who_ended_its_workers_is_quarantined_in_words_and_others_are_not() -> N
     assert "memory" in guilty.message
     open_question = failure_of(WorkersDiedError(3, 14, 6, guilty=False))
     assert (open_question.state, open_question.again) == (SlideState.FAILED, False)
-    assert "nobody can tell" in open_question.message
+    assert "it is not known" in open_question.message
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ def test_a_manifest_that_somebody_edits_meanwhile_is_left_alone(
         return inspect(uri, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ingest_module, "inspect_slide", edited)
-    with pytest.raises(ManifestError, match="somebody else"):
+    with pytest.raises(ManifestError, match="changed by another"):
         ingest(intake)
     assert Path(intake.manifest).read_text() == "slide_id,case_id,uri,assay\n"
 

@@ -318,7 +318,7 @@ def test_what_a_spreadsheet_would_run_is_refused(tmp_path: Path, text: str, colu
 
 def test_an_error_of_the_spreadsheet_is_no_id(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, f"{HEADER}\nS1,########,a.tif,HER2-IHC\n")
-    assert "found '########', for want of room in the spreadsheet; widen its column" in problem
+    assert "found '########', which a spreadsheet writes where a column is too narrow" in problem
     (problem,) = problems(tmp_path, f"{HEADER}\nS1,#REF!,a.tif,HER2-IHC\n")
     assert problem == "row 2, case_id: found '#REF!', an error of the spreadsheet; expected its value"
 

@@ -47,7 +47,7 @@ def open_cluster(cluster: str, workers: int | None = None) -> Cluster:
 
 
 def open_clusters(cluster: str, workers: int | None = None) -> list[Cluster]:
-    """The clusters that share a run's slides: schedulers, or as many as the settings of Kubernetes say.
+    """The clusters that share a run's slides: schedulers, or as many as the settings of Kubernetes give.
 
     Parameters
     ----------

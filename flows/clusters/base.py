@@ -38,7 +38,7 @@ SETTINGS = {
     # A worker holds the one task that it works on, so that no other is suspected with it.
     "distributed.scheduler.worker-saturation": 1.0,
     # Dask's look at itself, 100 stacks and 50 clock ticks a second, is a twentieth of a run's processor time,
-    # and without a dashboard nobody sees it.
+    # and without a dashboard it is not seen.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
@@ -88,7 +88,7 @@ class Cluster(Protocol):
 
 
 def quieten() -> None:
-    """Leave it to the run to say what happens to workers and scheduler; Dask adds tracebacks."""
+    """Leave it to the run to report what happens to workers and scheduler; Dask adds tracebacks."""
     for name in ("asyncio", "distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -148,7 +148,7 @@ def costs(found: Iterable[WorkerFacts], threads: Iterable[int], failures: object
 
 
 def _serves(variable: str, is_set: str | None) -> bool:
-    """Whether a worker's variable is what we want: thresholds may be higher, thread counts are 1."""
+    """Whether a worker's variable is what we require: thresholds may be higher, thread counts are 1."""
     wanted = WORKER_ENVIRONMENT[variable]
     if is_set is None or not is_set.isdecimal():
         return False

@@ -50,7 +50,7 @@ class KubernetesCluster:
 
     @property
     def count(self) -> int:
-        """As the settings say."""
+        """By the settings."""
         return self.settings.clusters
 
     @contextmanager
@@ -74,7 +74,7 @@ class KubernetesCluster:
             api.delete_cluster(name)
 
     def check(self) -> None:
-        """Ask Kubernetes and the operator; nothing is made."""
+        """Check Kubernetes and the operator; nothing is made."""
         api = _Api.open(self.settings.namespace)
         _check_operator(api, self.settings.operator_namespace)
         api.look()
@@ -233,7 +233,7 @@ class _Api:
 
 
 def _items(call: Callable[..., Any], namespace: str, selector: str) -> list[Object]:
-    """What a list call finds, as plain values: a newer server may know more than the client's classes."""
+    """What a list call finds, as plain values: a newer server may return fields that the client lacks."""
     reply = call(namespace, label_selector=selector, _preload_content=False)
     found: list[Object] = json.loads(reply.data)["items"]
     return found
@@ -254,7 +254,7 @@ def _why_not_ready(pod: Object) -> str:
 
 @contextmanager
 def _in_words(what: str, namespace: str) -> Iterator[None]:
-    """Say what Kubernetes refuses and what to do.
+    """State what Kubernetes refuses and what to do.
 
     Raises
     ------

@@ -67,7 +67,7 @@ def useful_workers(rows: Sequence[SlideRow]) -> int | None:
 
 
 def not_started(error: BaseException) -> Her2Error:
-    """What to say where Dask cannot start its processes here; mostly it is their folder."""
+    """The error where Dask cannot start its processes here; mostly it is their folder."""
     place = Path(dask.config.get("temporary-directory") or temporary_place())
     cause: BaseException | None = error
     while cause is not None:
@@ -89,7 +89,7 @@ def _local_cluster(workers: int) -> LocalCluster:
     ensure_running()  # multiprocessing's tracker unblocks signals where it is started
     mine = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        with warnings.catch_warnings():  # where its usual port is taken, Dask says so and takes another one
+        with warnings.catch_warnings():  # where its usual port is taken, Dask warns and takes another one
             warnings.filterwarnings("ignore", message="(?s)Port .* is already in use")
             return LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=workers,

@@ -1,7 +1,7 @@
 """The objects of a cluster in Kubernetes, as plain values: a `DaskCluster`, its autoscaler, and a Secret.
 
-Nothing here speaks to a cluster. What the chart decides (image, sizes, nodes, accounts) comes from a file
-that it mounts into the flow's pod; what only the run knows (names, certificates, the owner) is added here,
+Nothing here contacts a cluster. What the chart decides (image, sizes, nodes, accounts) comes from a file
+that it mounts into the flow's pod; what only the run has (names, certificates, the owner) is added here,
 and what must never differ (one thread a worker, TLS, restricted pods, a time limit for idling) is written
 here alone.
 
@@ -117,7 +117,7 @@ class PodSettings(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """PEM texts with which client, scheduler and workers of one run know each other. Never logged."""
+    """PEM texts with which client, scheduler and workers of one run recognise each other. Never logged."""
 
     authority: str
     certificate: str
@@ -200,7 +200,7 @@ def run_files(certificates: Certificates, name: str, namespace: str, cluster: Ow
 def dask_configuration() -> Object:
     """Dask's configuration in the pods: that of every cluster of ours, TLS, and the HTTP routes.
 
-    Without the route ``api`` the operator cannot ask for the number of workers or which of them are idle, and
+    Without the route ``api`` the operator cannot read the number of workers or which of them are idle, and
     would end workers blindly or never. It has no authentication; a NetworkPolicy keeps others away.
     """
     here = {"cert": f"{RUN_FILES}/cert.pem", "key": f"{RUN_FILES}/key.pem"}

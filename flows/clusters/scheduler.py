@@ -1,4 +1,4 @@
-"""A scheduler that somebody else started, by its address."""
+"""A scheduler that is running already, by its address."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunningScheduler:
             yield client
 
     def check(self) -> None:
-        """Ask the scheduler and its workers."""
+        """Check the scheduler and its workers."""
         quieten()
         with self._client(CHECK_S) as client:
             check_workers(client, self.address)

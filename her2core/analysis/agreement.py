@@ -177,7 +177,7 @@ def compute_agreement(reads: Reads, reference: str | None = None) -> Agreement:
     ----------
     reference
         Name of a rater, or ``majority`` of the people who read without assistance. By default the only such
-        person, else their majority; the first machine if nobody read.
+        person, else their majority; the first machine if there is no reader.
 
     Raises
     ------
@@ -302,7 +302,7 @@ def compare(a: str, b: str, of_a: Levels, of_b: Levels, patients: Mapping[str, s
 def at_cut(
     reference: str, rater: str, cut: str, truth: Levels, of: Levels, patients: Mapping[str, str]
 ) -> Cut:
-    """Overall, positive and negative percent agreement at a cut; zeros that nobody split take no part in
+    """Overall, positive and negative percent agreement at a cut; zeros that were not split take no part in
     theirs."""
     place = FIVE.index(CUTS[cut])
     rows, owners, unsplit = [], [], 0
@@ -438,7 +438,7 @@ def washed_out(first: Read, second: Read) -> bool | None:
 
 
 def _cap(reads: Reads) -> tuple[CapCheck, ...]:
-    """Repeated reads beside what CAP's guideline on validating whole-slide imaging asks for.
+    """Repeated reads beside what CAP's guideline on validating whole-slide imaging requires.
 
     It counts cases, so several slides of a case are one and two cases of a patient are two.
     """

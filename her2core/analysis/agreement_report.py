@@ -50,7 +50,7 @@ _MEASURES = (
 def _tables(found: Agreement) -> Iterable[ResultTable]:
     yield ResultTable(
         "counts",
-        "What became of every slide with a rater; 0 is a zero that nobody split.",
+        "What became of every slide with a rater; 0 is a zero not split into null and ultralow.",
         (
             text_column("rater", "Reader or machine."),
             text_column("kind", "reader, assisted reader or machine."),
@@ -233,11 +233,11 @@ def _tables(found: Agreement) -> Iterable[ResultTable]:
     )
     yield ResultTable(
         "cap_validation",
-        f"Repeated reads beside what a validation asks for: {CAP_SOURCE}.",
+        f"Repeated reads beside what a validation requires: {CAP_SOURCE}.",
         (
             text_column("requirement", "The requirement."),
             text_column("found", "What these reads have."),
-            Column("met", FLAG, "", "Whether it is met; null where these tables cannot say."),
+            Column("met", FLAG, "", "Whether it is met; null where these tables cannot show it."),
         ),
         [{"requirement": c.requirement, "found": c.found, "met": c.met} for c in found.cap],
     )
@@ -303,7 +303,7 @@ def _text(found: Agreement) -> str:
         "## How this was computed",
         f"Intervals are 95 %, percentiles of {REPLICATES} draws of patients with their slides; where all or "
         f"no slides agree, Wilson's interval with a patient as one trial. Fewer than {MIN_PATIENTS} "
-        "patients give no interval. Kappas say which weights they have. Of several reads by one person the "
+        "patients give no interval. Kappas state their weights. Of several reads by one person the "
         "first counts; later ones are compared with it alone. A slide without a score is in the counts and "
         "in no rate. Agreement with a reader is not accuracy, and low and ultralow are no result "
         "categories of ASCO/CAP.",
@@ -435,13 +435,13 @@ def _cap(found: Agreement) -> str:
     table = markdown(("required", "found", ""), [(c.requirement, c.found, met[c.met]) for c in found.cap])
     all_met = all(c.met is not False for c in found.cap)
     verdict = (
-        "These reads have the size that the guideline asks for."
+        "These reads have the size that the guideline requires."
         if all_met
         else "**These reads are no validation by these sizes.**"
     )
     return (
-        f"{verdict} The guideline is on one reader's glass and digital reads ({CAP_SOURCE}); it asks nothing "
-        f"of machines.\n\n{table}"
+        f"{verdict} The guideline is on one reader's glass and digital reads ({CAP_SOURCE}), "
+        f"and sets no sizes for machines.\n\n{table}"
     )
 
 

@@ -29,7 +29,7 @@ from her2core.storage.store import Store
 from her2core.text import counted
 
 LEAST_SLIDES: Final = 5
-"""Fewest slides with glass that tell what others of their batch have. Ours."""
+"""Fewest slides with glass from which the light of others of their batch is proposed. Ours."""
 MOST_OFF: Final = 4.0
 """Farthest a slide's own glass may be from what the others of its batch propose, grey levels: what a guess
 from a slide's brightest patches is within on real cores."""

@@ -1,8 +1,8 @@
 """A laboratory's own tumour model, learned from regions that it drew and the tables of a finished run.
 
 Features are those of the model that comes with the package; how much each weighs is learned anew. Every slide
-is judged by a model that was learned without the slides of its patient, as a run would choose its cells:
-probability or stained nest. The model that comes with the package is judged on the same cells.
+is classified by a model that was learned without the slides of its patient, as a run would choose its cells:
+probability or stained nest. The model that comes with the package is assessed on the same cells.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ MARGIN_UM: Final = 2.5
 """Cells nearer to a drawn line are left out: half of a nucleus. Ours, as for the shipped model."""
 LEAST_CELLS: Final = 200
 """Fewest drawn cells of tumour, and of other tissue, in all slides. Ours: ten examples for each of eight
-weights, and twice that, for neighbours say the same."""
+weights, and twice that, for neighbours are alike."""
 LEAST_PATIENTS: Final = 2
-"""Fewest patients with tumour, and with other tissue: each is judged by a model of the others."""
+"""Fewest patients with tumour, and with other tissue: each is assessed by a model of the others."""
 MAX_MODEL_BYTES: Final = 2**20
 """Longest file that is taken for an older version of the model. Ours."""
 MAX_SHOWN: Final = 400
@@ -69,12 +69,12 @@ class Confusion:
 
     @property
     def sensitivity(self) -> float | None:
-        """Tumour that is chosen; None with too few cells to say."""
+        """Tumour that is chosen; None with too few cells."""
         return _share(self.tumour_chosen, self.tumour_dropped)
 
     @property
     def specificity(self) -> float | None:
-        """Other tissue that is dropped; None with too few cells to say."""
+        """Other tissue that is dropped; None with too few cells."""
         return _share(self.other_dropped, self.other_chosen)
 
 
@@ -329,7 +329,7 @@ def _kinds(slides: Sequence[_Slide]) -> tuple[list[Flags], list[Flags]]:
 
 
 def _check(slides: Sequence[_Slide]) -> None:
-    """Whether there is enough to learn from, and to judge every slide by a model of the others."""
+    """Whether there is enough to learn from, and to assess every slide by a model of the others."""
     if len(slides) < LEAST_PATIENTS:
         raise ManifestError(
             f"{counted(len(slides), 'IHC slide')} with a roi_uri in the manifest; expected "
@@ -349,7 +349,7 @@ def _check(slides: Sequence[_Slide]) -> None:
             raise ManifestError(
                 f"with {LEAST_EXAMPLES} or more cells in regions of {what}: "
                 f"{counted(len(patients), 'patient')} ({listed}); expected {LEAST_PATIENTS} or more: "
-                "each is judged by a model of the others."
+                "each is assessed by a model of the others."
             )
 
 

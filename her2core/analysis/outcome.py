@@ -1,7 +1,7 @@
 """How HER2 expression and its heterogeneity relate to what became of patients under each class of therapy.
 
 Every patient enters a comparison once, with the first line that belongs to it; every measure is of the sample
-before that line. Associations of one cohort: therapy was not assigned by chance, and no number here says that
+before that line. Associations of one cohort: therapy was not assigned by chance, no number here shows that
 a therapy works.
 """
 
@@ -104,7 +104,7 @@ class Model:
     p_proportional
         Of the test that the hazards are proportional.
     status
-        ok, few_events (fewer than ten a coefficient) or not_estimable; `note` says why.
+        ok, few_events (fewer than ten a coefficient) or not_estimable; `note` gives the reason.
     """
 
     endpoint: str
@@ -380,7 +380,7 @@ class _Design:
 class _Asked:
     """An endpoint in patients, how a model of it is fitted, and what it is stratified by.
 
-    ``sites`` tells whether the site of the sample is a covariate, where it is no stratum.
+    ``sites`` states whether the site of the sample is a covariate, where it is no stratum.
     """
 
     endpoint: str
@@ -664,7 +664,7 @@ def _splines(endpoint: str, therapy: str, of: Sequence[Joined], measures: Sequen
         rows = design.rows
         if rows.sum() <= len(design.columns):
             continue
-        # of any scale and alike, the terms would have errors that say nothing; their orthogonal form has none
+        # of any scale and alike, the terms would have meaningless errors; their orthogonal form has none
         own, turn = np.linalg.qr(_centred(np.column_stack([design.columns[name][rows] for name in terms])))
         columns = _scaled_columns(design) | dict(zip(terms, (own * len(own) ** 0.5).T, strict=True))
         straight = {name: column for name, column in columns.items() if not name.startswith("bend ")}

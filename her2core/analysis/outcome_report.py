@@ -222,9 +222,9 @@ def _tables(found: Outcome) -> Iterator[ResultTable]:
     )  # fmt: skip
     yield ResultTable(
         "claims",
-        "Claims in circulation beside what this cohort has to say of them.",
+        "Claims in circulation beside what this cohort shows of them.",
         (text_column("claim", "The claim."), text_column("elsewhere", "Pooled data."),
-         text_column("here", "What these data say, or why they do not.")),
+         text_column("here", "What these data show, or why they do not.")),
         [dict(zip(("claim", "elsewhere", "here"), c, strict=True)) for c in _claims(found)],
     )  # fmt: skip
     yield anchor_table(OUTCOME)
@@ -315,7 +315,7 @@ def _text(found: Outcome) -> str:
     parts = [
         "# Outcome by HER2",
         f"{RESEARCH_ONLY} Associations of one cohort: therapy was not assigned by chance, and no number "
-        "here says that a therapy works, or fails, because of HER2.",
+        "here shows that a therapy works, or fails, because of HER2.",
         f"{counted(len(found.joined), 'line')} of therapy of {counted(patients, 'patient')}; of {len(used)} "
         f"a sample was surely taken before. Endpoints: {', '.join(found.endpoints) or 'none'}. Measures: "
         f"{', '.join((MEAN, *found.metrics))}.",

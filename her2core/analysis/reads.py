@@ -25,7 +25,7 @@ FIVE = ("null", "ultralow", "1+", "2+", "3+")
 """Tiers with the 0 whole and split."""
 LEVEL_OF = {"0_null": "null", "0_ultralow": "ultralow"}
 UNSPLIT = "0"
-"""A zero that nobody split into null and ultralow: it has a place among four tiers and none among five."""
+"""A zero not split into null and ultralow: it has a place among four tiers and none among five."""
 NO_SCORE = frozenset({"indeterminate", "not evaluable", "ne", "unevaluable", "insufficient", "not scorable"})
 """What a reader writes who gives no score."""
 INDETERMINATE = "indeterminate"
@@ -115,7 +115,7 @@ def four(level: str | None) -> str | None:
 
 
 def five(level: str | None) -> str | None:
-    """The level among five tiers; None for a zero that nobody split."""
+    """The level among five tiers; None for a zero that was not split."""
     return None if level == UNSPLIT else level
 
 
@@ -132,7 +132,7 @@ def gather(runs: Mapping[str, Store], readers: str | None = None, endpoint_url: 
     Raises
     ------
     ManifestError
-        If the table cannot be used, names slides that no run has, or nobody read anything.
+        If the table cannot be used, names slides that no run has, or holds no read.
     StoreError
         If an output has no tables.
     """
@@ -287,8 +287,8 @@ def _rounds(reads: Sequence[Read], problems: list[str]) -> list[Read]:
         by = [r.round for r in group] if all(r.round for r in group) else dated
         if len(group) > 1 and (0 in by or max(Counter(by).values()) > 1):
             problems.append(
-                f"{rater} read {slide} {len(group)} times; give each its round, or its date, to say which is "
-                "first"
+                f"{rater} read {slide} {len(group)} times; give each its round, or its date, to tell the "
+                "first one"
             )
             continue
         order = sorted(range(len(group)), key=by.__getitem__)

@@ -205,7 +205,7 @@ def _several(value: RnaValue, fitting: Sequence[Sample]) -> str:
         return "several specimens fit; give case_id"
     if value.specimen_id is None and len(named) == len(fitting):
         return "several specimens fit; give specimen_id"
-    return "several specimens fit, and no specimen_id tells them apart"
+    return "several specimens fit, and no specimen_id distinguishes them"
 
 
 def _why_none(value: RnaValue, samples: Sequence[Sample]) -> str:

@@ -21,7 +21,7 @@ from her2core.storage.store import Store
 from her2core.text import counted
 
 LEVELS = ("membrane_od_mean", "h_score", "p3_pct", "p2_pct", "p_any_pct", "completeness_mean")
-"""Columns of `cases` that say how much HER2 there is."""
+"""Columns of `cases` that give the amount of HER2."""
 GROUPS = {
     "pos_IHC3": "3+", "pos_IHC2_ISHpos": "2+/ISH+", "pos_ISH_only": "ISH+ only", "low_2plus": "low",
     "low_1plus": "low", "ultralow": "ultralow", "null": "null",

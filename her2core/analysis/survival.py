@@ -132,7 +132,7 @@ def kaplan_meier(times: Times) -> Curve:
 
     entry = times.entry if times.entry.any() else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pandas to come; few at risk is said by the numbers at risk
+        warnings.simplefilter("ignore")  # of future pandas; few at risk shows in the numbers at risk
         try:
             fit = KaplanMeierFitter().fit(times.time, times.event, entry=entry)
         except StatError:
@@ -359,7 +359,7 @@ def search_cut_point(times: Times, x: Floats) -> CutPoint:
     """
     if times.events < 20 or len(np.unique(x)) < 10:
         raise NotEstimableError(
-            f"{times.events} events and {len(np.unique(x))} values; a cut-point wants 20 events and 10 values"
+            f"{times.events} events and {len(np.unique(x))} values; a cut-point needs 20 events and 10 values"
         )
     cuts = np.unique(np.quantile(x, np.linspace(*CUT_RANGE, CUTS)))
     rng = np.random.default_rng(SEED)

@@ -39,13 +39,13 @@ class ClinicalRow:
     reasons
         Column -> code for every cell that holds no value (`REASONS`).
     unread
-        Column -> text, for those of these cells that say something all the same.
+        Column -> text, for those of these cells that hold something all the same.
     derived
         What was computed from other cells, in words.
     conflicts
         Statements that contradict each other, in words.
     others
-        Other rows of the same patient that say something else: a person decides which one speaks.
+        Other rows of the same patient that differ: a person decides which one counts.
     computed_ratio
         Whether the ratio was computed from the copies, and so is as uncertain as their rounding.
     """
@@ -119,7 +119,7 @@ def read_clinical_table(
 
 
 def _cleaned(table: Table) -> ClinicalTable:
-    """Rows of a table; of rows that say the same of the same patient, one."""
+    """Rows of a table; of rows with the same statements on the same patient, one."""
     cleaned = [clean(cells, number) for number, cells in table.rows]
     by_patient: dict[int, dict[tuple[object, ...], ClinicalRow]] = {}
     for row, first in zip(cleaned, alike([row.patient_id for row in cleaned]), strict=True):
@@ -136,7 +136,7 @@ def _statements(row: ClinicalRow) -> tuple[object, ...]:
 
 
 def _beside_each_other(different: Mapping[tuple[object, ...], ClinicalRow]) -> list[ClinicalRow]:
-    """The rows of a patient that say different things, each with the numbers of the others."""
+    """The rows of a patient that differ, each with the numbers of the others."""
     stating = [row for stated, row in different.items() if any(stated)] or list(different.values())
     rows = []
     for row in stating:
@@ -200,7 +200,7 @@ _CALLED = {"ihc_score": "IHC score", "ihc_status": "IHC status", "ish_status": "
 
 
 def _from_other_cells(seen: dict[str, Reading], derived: list[str]) -> list[str]:
-    """Fill cells that say nothing with what others say of them, and list where they say something else."""
+    """Fill empty cells with what others state of them, and list where they differ."""
     written, found = dict(seen), []
     for source in ("ihc_status", "ish_status", "ihc_score"):
         for column, word in _stated(source, written[source]):
@@ -263,7 +263,7 @@ def _totals_to_copies(seen: dict[str, Reading], derived: list[str]) -> None:
 
     A mean may have decimals and stays within `MOST_MEAN`; a total is whole, and no less than the nuclei, each
     of which shows a signal. Numbers that can be either in all columns of a row are left to a person; without
-    the number of nuclei they are taken for means, as the columns ask for.
+    the number of nuclei they are taken for means, as the columns require.
     """
     n = seen["n_nuclei"].value
     written = {name: value for name in MOST_MEAN if (value := seen[name].value) is not None}
@@ -335,7 +335,7 @@ def _word_conflicts(seen: dict[str, Reading]) -> list[str]:
 
 
 def _deny(seen: dict[str, Reading]) -> None:
-    """Take the ISH status for no value: what contradicts it is no number that could speak for itself."""
+    """Take the ISH status for no value: what contradicts it is no number that stands by itself."""
     seen["ish_status"] = Reading(seen["ish_status"].text, reason="contradicted")
 
 
@@ -380,14 +380,14 @@ def manifest_columns(row: ClinicalRow, source: str) -> dict[str, str]:
     Parameters
     ----------
     source
-        Where the results come from, for ``ish_source``. A clinical table speaks of a patient: whoever joins
+        Where the results come from, for ``ish_source``. A clinical table is of patients: whoever joins
         it to slides answers for its being the same specimen.
     """
     if row.others:
         return dict.fromkeys(MANIFEST_COLUMNS, "")
     numbers = {name: getattr(row, name) for name in ("ish_ratio", "ish_her2", "ish_cep17")}
     if row.computed_ratio and None not in numbers.values():
-        numbers["ish_ratio"] = None  # the copies say it, with their rounding
+        numbers["ish_ratio"] = None  # the copies give it, with their rounding
     cells = {name: "" if value is None else str(value) for name, value in numbers.items()}
     status = "" if row.ish_status in (None, "Indeterminate") else row.ish_status  # the latter is no result
     cells |= {"reader_score": row.ihc_score or "", "ish_status": status}

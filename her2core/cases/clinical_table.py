@@ -191,7 +191,7 @@ def _places(header: Sequence[str], mapping: Mapping[str, str], name: str) -> dic
             found = [known for known in names if known in folded]
         if len(found) > 1 and column != "patient_id":  # TCGA names patients twice, by barcode and by number
             both = " and ".join(repr(header[folded.index(each)]) for each in found)
-            raise ManifestError(f"{name}: {both} both hold {column}; say which with a mapping: {column}=NAME")
+            raise ManifestError(f"{name}: {both} both hold {column}; choose one by a mapping: {column}=NAME")
         if found:
             at = [i for i, each in enumerate(folded) if each == found[0]]
             if len(at) > 1:

@@ -18,7 +18,7 @@ READER_WORDS = {
     "0_absent": "0_null",
     "0_unspecified": "0",
 }
-"""Words of the consensus of January 2026 for these. A bare 0 is one that nobody split."""
+"""Words of the consensus of January 2026 for these. A bare 0 is one not split into null and ultralow."""
 MAX_TEXT = 300
 """Longer texts are notes, and are not read, in characters. Ours."""
 STATUSES = ("Positive", "Negative", "Equivocal", "Indeterminate")
@@ -126,7 +126,7 @@ def by_assay(text: str, own: str) -> dict[str, str]:
     Returns
     -------
     dict
-        The text of each assay that it speaks of.
+        The text of each assay that it mentions.
     """
     if len(text) > MAX_TEXT or not re.search(_NAMES["ish" if own == "ihc" else "ihc"], text, re.I):
         return {own: text}

@@ -50,7 +50,7 @@ class Comparer:
     outcomes
         Slides of the cohort by name.
     blocks_of
-        Asked for slides that are compared with others, and for no other.
+        Called for slides that are compared with others, and for no other.
     """
 
     outcomes: Mapping[str, SlideOutcome]

@@ -2,7 +2,7 @@
 
 A laboratory's ratio and copies become a group; copies of both probes give the ratio, a ratio with CEP17 the
 copies; HER2 copies alone are a single probe's. A ratio alone leaves several groups open, and counts if all of
-them mean the same beside the IHC; a word alone is the result. Numbers are judged as written; what is computed
+them mean the same beside the IHC; a word alone is the result. Numbers are taken as written; what is computed
 from them is as uncertain as their rounding. Statements of one source that contradict each other decide
 nothing.
 """
@@ -37,7 +37,7 @@ class ExternalISH:
     Attributes
     ----------
     source
-        Who says so: ``ish_source`` of the manifest.
+        Who reported it: ``ish_source`` of the manifest.
     slides
         Slides whose rows carry it.
     ratio, her2, cep17, status, group, recount_group
@@ -235,7 +235,7 @@ def _word(rows: Sequence[SlideRow], name: str, conflicts: list[str]) -> str | No
 
 
 def _odd_groups(numbers: _Numbers, group: str | None, recount: str | None, rules: ISHRules) -> list[str]:
-    """Groups that the rules do not know, that the numbers rule out, or of another kind of probe."""
+    """Groups that the rules do not have, that the numbers rule out, or of another kind of probe."""
     found = [
         f"group {name} is none of {rules.name}"
         for name in (group, recount)
@@ -264,7 +264,7 @@ def _decide(
         return None, f"{status}, but ratio {ratio}"
     if len({d.result for d in decisions}) != 1:  # no number, or numbers that leave the result open
         return (ISHDecision(stated) if stated else None), ""
-    alone = {rules.resolve(group).result for group in groups}  # groups 2 to 4 say nothing without IHC
+    alone = {rules.resolve(group).result for group in groups}  # groups 2 to 4 are undecided without IHC
     if word and len(alone) == 1 and alone <= set(_FINAL.values()) - {stated}:
         return None, f"{status}, but group {groups[0]}"
     return decisions[0] if len(groups) == 1 else ISHDecision(decisions[0].result), ""

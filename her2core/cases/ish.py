@@ -1,4 +1,4 @@
-"""ISH of one specimen: nuclei of its slides pooled and judged once, beside what laboratories reported."""
+"""ISH of one specimen: nuclei of its slides pooled and scored once, beside what laboratories reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CaseISH:
     external
         What laboratories reported, one a source.
     arm
-        The decision that counts, or None; ``arm_source`` says whose it is. Reports that decide nothing leave
+        The decision that counts, or None; ``arm_source`` names its source. Reports that decide nothing leave
         it to a person.
     hidden
         Slides that are Positive by themselves where the pooled nuclei are Negative.
@@ -92,7 +92,7 @@ def case_ish(
     Parameters
     ----------
     slides
-        Slide id -> score, of slides whose signals could be told apart.
+        Slide id -> score, of slides whose signals are resolved.
     """
     dual = {k: s for k, s in slides.items() if s.counts.dual}
     chosen = dual or dict(slides)
@@ -174,7 +174,7 @@ def _populations(slides: Mapping[str, ISHScore]) -> tuple[str, ...]:
 
 
 def _outside(external: Sequence[ExternalISH]) -> tuple[ISHDecision | None, str | None, list[str]]:
-    """What laboratories together say, the source named first, and how they differ."""
+    """The joint result of laboratories, the source named first, and how they differ."""
     final = [e for e in external if e.final]
     results = {e.decision.result for e in final if e.decision}
     if len(results) > 1:

@@ -1,6 +1,6 @@
 """From specimens to patients: views that lay specimens side by side and never merge them.
 
-A patient is the manifest's ``patient_id``, or its ``case_id`` where there is none. Guidelines say nothing of
+A patient is the manifest's ``patient_id``, or its ``case_id`` where there is none. Guidelines do not cover
 several specimens; these views are those of spec §3.2, and where dates or scores do not decide, neither do
 they.
 """
@@ -41,19 +41,19 @@ class PatientScore:
     lesions
         Their sites.
     index, index_basis
-        Last specimen by collection date: the one before therapy as long as the manifest knows of none.
+        Last specimen by collection date: the one before therapy if the manifest lists no therapy.
         Basis: ``only_specimen``, ``latest_date``, or why there is none: ``date_missing``, ``date_tied``.
     ever_low_or_higher
-        Whether any specimen is surely low or positive (2+ is one of these, whatever ISH says); None if none
+        Whether any specimen is surely low or positive (2+ is one of these, whatever the ISH); None if none
         is and some are unknown, or where low is not defined.
     primary, metastasis
         Highest specimen of that site; None if there is none.
     primary_metastasis
-        ``concordant`` or ``discordant`` by tier; None if it cannot be told. ``change`` names the tiers.
+        ``concordant`` or ``discordant`` by tier; None if undetermined. ``change`` names the tiers.
     block_discordance
         Largest of the specimens', in steps.
     incomplete
-        Whether any specimen is Indeterminate, or has a slide that does not speak in its score.
+        Whether any specimen is Indeterminate, or has a slide that does not contribute to its score.
     conflicts
         Those of the specimens, with their names.
     """

@@ -1,4 +1,4 @@
-"""From slides to specimens: pool the cells of a specimen's slides, and judge IHC and ISH together.
+"""From slides to specimens: pool the cells of a specimen's slides, and combine IHC and ISH.
 
 Guidelines give no rule for several slides. The default here is ``specimen_pooled``: counts are added and
 judged once, which weighs slides by their cells. Different specimens, and primary and metastasis, are never
@@ -42,7 +42,7 @@ class SlideOutcome:
     reason, message
         Code and words of the error that ended it; None where there was none.
     score, ish
-        What its cells say, by assay: IHC or ISH.
+        Score of its cells, by assay: IHC or ISH.
     tumour_mask
         Where the tumour flag of its cells comes from: ``roi`` or ``rule``.
     roi
@@ -198,7 +198,7 @@ class CaseScore:
 
     @property
     def incomplete(self) -> bool:
-        """Whether a slide of the specimen does not speak in this score."""
+        """Whether a slide of the specimen does not contribute to this score."""
         return bool(self.indeterminate or self.failed or self.skipped)
 
     @property
@@ -230,7 +230,7 @@ def score_case(
     rules: RuleSet,
     ish_params: ISHScoreParams = _ISH_PARAMS,
 ) -> CaseScore:
-    """Pool the slides of one specimen, in any order the same, and judge IHC and ISH together.
+    """Pool the slides of one specimen, in any order the same, and combine IHC and ISH.
 
     Raises
     ------
@@ -310,7 +310,7 @@ class _Joined:
         verdict: Verdict,
         alone: Mapping[str, Verdict],
     ) -> tuple[CaseDecision, list[str]]:
-        """Leave to a person what pooling would hide, and say it in words.
+        """Leave to a person what pooling would hide, and report it in words.
 
         A slide or block that by itself is Positive, or waits for ISH, is not made Negative by others. A 3+
         among them is noted whatever the status, and any stain beside a null.
@@ -357,7 +357,7 @@ def _flagged(decision: CaseDecision, flag: str) -> CaseDecision:
 def pool_ihc(
     outcomes: Sequence[SlideOutcome], params: ScoreParams, rules: RuleSet
 ) -> tuple[ClassCounts, Verdict]:
-    """Counts of the readable IHC slides together, judged once; no reasons where there is no IHC slide."""
+    """Counts of the readable IHC slides together, scored once; no reasons where there is no IHC slide."""
     scores = [score for o in outcomes if (score := o.readable_score)]
     counts = reduce(add, (s.counts for s in scores), ClassCounts())
     others = [reduce(add, choice) for choice in zip(*(_choices(s) for s in scores), strict=True)]

@@ -59,13 +59,13 @@ def export_crate(run: FinishedRun, out: Store, workflow: bytes) -> list[str]:
 
 
 def _shared(run: FinishedRun) -> dict[str, Any]:
-    """The configuration without the section that says where and how a run was carried out."""
+    """The configuration without the section on where and how a run was carried out."""
     return {k: v for k, v in json.loads(run.run["configuration"]).items() if k != "run"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """A file of a slide that went into the run and is not in the crate: size and digest say which it was."""
+    """A file of a slide that went into the run and is not in the crate: size and digest identify it."""
 
     kind: str
     title: str

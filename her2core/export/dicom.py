@@ -1,7 +1,7 @@
 """Cells as DICOM bulk annotations (ANN), a group a class, with their measurements.
 
 Points of the total pixel matrix, level 0. The slide that they refer to is known by UIDs made of its digest: a
-run keeps no DICOM header. An archive does not know them.
+run keeps no DICOM header. An archive does not hold them.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def software_version(run: FinishedRun) -> str:
 
 
 def source_of(slide: Row, identity: str, finished: datetime) -> Any:
-    """What annotations and reports have to know of their slide; pseudonyms alone."""
+    """What annotations and reports need of their slide; pseudonyms alone."""
     from pydicom.dataset import Dataset
 
     source = Dataset()

@@ -1,6 +1,6 @@
 """A finished run as exports read it: its tables, its last row, and the records behind a slide.
 
-Exports say what the tables say: where a run has pseudonyms for files, so have its tables. What is made to be
+Exports name what tables name: where a run has pseudonyms for files, so have its tables. What is made to be
 given away (all but the tables themselves) holds no address of a slide and no place of the output.
 """
 
@@ -38,7 +38,7 @@ class Selection:
     Attributes
     ----------
     box
-        ``(x, y, width, height)`` in level-0 px, as QuPath says it; cells whose centroid lies in it.
+        ``(x, y, width, height)`` in level-0 px, as QuPath gives it; cells whose centroid lies in it.
     """
 
     slides: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Cells as an OME-Zarr label: every pixel inside a contour holds its cell's number, at every level of the
 pyramid.
 
-``SLIDE.ome.zarr/labels/cells`` is written apart from the run, which stays as it is; its properties say which
+``SLIDE.ome.zarr/labels/cells`` is written apart from the run, which stays as it is; its properties name which
 number is which ``cell_id`` and class. Where two contours overlap the later cell has the pixel; 0 is none.
 """
 

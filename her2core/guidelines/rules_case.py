@@ -32,7 +32,7 @@ HER2_CLASSES = (
     "negative",
     "indeterminate",
 )
-"""Classes of a specimen, highest first; ``negative`` where the rule set knows no low."""
+"""Classes of a specimen, highest first; ``negative`` where the rule set has no low."""
 FLAGS = (
     *("discordant_ihc3_ish_negative", "discordant_ihc_low_ish_positive"),
     *("ish_without_ihc", "ish_open", "review"),
@@ -59,7 +59,7 @@ class CaseRules:
     Attributes
     ----------
     ihc_rules
-        IHC rule sets whose specimens it judges.
+        IHC rule sets whose specimens it classifies.
     has_low
         Whether HER2-low is defined for this site.
     table
@@ -110,7 +110,7 @@ def case_rules_for(ihc_rules: str) -> CaseRules:
     found = [table for table in tables if ihc_rules in table.ihc_rules]
     if len(found) != 1:
         names = [table.name for table in found]
-        raise ConfigError(f"rules {ihc_rules!r}: {names} in her2core/guidelines/case judge it; expected one")
+        raise ConfigError(f"rules {ihc_rules!r}: {names} in her2core/guidelines/case apply; expected one")
     return found[0]
 
 
@@ -125,7 +125,7 @@ def require_one_tumour(ihc: RuleSet, ish: ISHRules) -> None:
     if ihc.tumour != ish.tumour:
         raise ConfigError(
             f"ish_score.rules: {ish.name} is for {ish.tumour}, {ihc.name} for {ihc.tumour}; leave it out, "
-            "and ISH is judged by the rules of the tumour that ihc_score.rules is for"
+            "and ISH is scored by the rules of the tumour that ihc_score.rules is for"
         )
 
 

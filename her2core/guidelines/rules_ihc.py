@@ -40,10 +40,10 @@ PATTERNS = (
 CONSENSUS = "breast_consensus_2026"
 """Rule set whose strata are reported beside the score of breast carcinoma."""
 READER_STRATA: Mapping[str, str] = {"0": "0_unspecified", "0_null": "0", "0_ultralow": "0+"}
-"""What a reader's score is among the strata, where it is another word; a 0 that nobody split stays so."""
+"""What a reader's score is among the strata, where it is another word; a 0 that was not split stays so."""
 NULL_FLOORS = ((598, 0.5), (299, 1.0))
 """Cells needed to exclude with 95 % confidence that this percentage is stained: the smallest n with
-``(1 - p) ** n <= 0.05``. Fewer than the last cannot tell null from ultralow."""
+``(1 - p) ** n <= 0.05``. Fewer than the last cannot separate null from ultralow."""
 
 
 class CellClass(IntEnum):
@@ -192,7 +192,7 @@ class Decision:
         ``0``, ``1+``, ``2+`` or ``3+``.
     her2_class
         Derived class: ``pos_IHC3``, ``equivocal_2plus``, ``low_1plus``, ``ultralow``, ``null``,
-        ``0_unresolved``, or ``negative`` where the rule set knows no low.
+        ``0_unresolved``, or ``negative`` where the rule set has no low.
     patterns
         Unusual findings by name, sorted.
     possible_scores
@@ -223,7 +223,7 @@ class RuleSet:
     cell_classes
         (intensity bin, completeness bin) to a class.
     strata
-        Class to the stratum that it is reported as; empty where score and class say it all.
+        Class to the stratum that it is reported as; empty where score and class suffice.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """In-situ hybridisation rules as cited data: ISH group from integer sums, result from group and IHC.
 
 A rule set is one YAML file in ``her2core/guidelines/ish``. Ratio and mean copies are compared as integers on
-the sums themselves (``her2 >= 2 * cep17``, ``her2 >= 4 * nuclei``); nothing is rounded before it is judged.
+the sums themselves (``her2 >= 2 * cep17``, ``her2 >= 4 * nuclei``); nothing is rounded before it is compared.
 What guideline and data leave open stays open: a group that waits for IHC, for an independent recount, for a
-dual probe or for a person says so, and is never resolved silently.
+dual probe or for a person is reported as such, and is never resolved silently.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class ISHRules:
         recount_group
             Group of an independent count of at least 20 nuclei, with the same kind of probe (that of
             ``dual_group`` if there is one); None if none was made. Looked at only where IHC is 2+ and the
-            guideline asks for it.
+            guideline requires it.
         dual_group
             For an equivocal single probe: group of a dual probe on the same tissue. Group 1 is Positive and
             group 5 Negative, unless IHC (0 or 1+, 3+) is the opposite: then a person must decide. Groups 2

@@ -2,7 +2,7 @@
 
 What is compared is a unit: all evaluable tumour cells (ISH: nuclei) of a block, slide or lesion together.
 Cells of two units are set side by side here and never added up to a score. Units of few cells take no part,
-and fewer than two units say nothing.
+and fewer than two units give no value.
 
 ::
 
@@ -190,7 +190,7 @@ def change_of_nuclei(
 
 
 def _taking(units: Sequence[Unit], least: int) -> list[Unit]:
-    """Units of cells enough, by name, so that sums do not know the order they came in."""
+    """Units of cells enough, by name, so that sums do not depend on the order they came in."""
     return sorted((unit for unit in units if unit.n >= least), key=lambda unit: unit.name)
 
 

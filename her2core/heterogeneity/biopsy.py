@@ -74,7 +74,7 @@ class Section:
         return cls(y, x, classes[kept].astype(np.int64), Strips.of(y, x, STRIP_UM) if len(kept) else None)
 
     def counts(self, rows: Ints, rules: RuleSet) -> ClassCounts:
-        """Cells of some rows by class; groups that hang together only where the rule set asks for them."""
+        """Cells of some rows by class; connected groups only where the rule set requires them."""
         classes = self.classes[rows]
         counts = ClassCounts(*np.bincount(classes, minlength=len(CellClass) - 1).tolist())
         if all(step.cluster is None for step in rules.steps):

@@ -1,7 +1,7 @@
 """Intervals of what cells add up to: one compact block of hexagons after another is left out.
 
 Cells beside each other are alike, and so are hexagons, often over a millimetre: single ones, drawn with
-replacement, would pass for independent. Even blocks are not quite, and two sizes of them tell by how much.
+replacement, would pass for independent. Even blocks are not quite, and two sizes of them show by how much.
 
 Sums of whole numbers are exact, so an interval depends neither on the order of the cells nor on how they were
 cut, and its cost not on their number.

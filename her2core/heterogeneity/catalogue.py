@@ -19,7 +19,7 @@ class MetricSpec:
     Attributes
     ----------
     scales_um
-        Sizes or reaches at which it is given; none for what knows no place.
+        Sizes or reaches at which it is given; none for what has no scale.
     labelled
         Whether a word goes with the number that is a finding of its own.
     """

@@ -18,7 +18,7 @@ Columns = dict[str, tuple[NDArray[np.generic], str, str]]
 
 
 def columns_of(regions: Regions | NucleusRegions) -> Columns:
-    """What the regions say, shape ``(m,)`` a column."""
+    """Measures of the regions, shape ``(m,)`` a column."""
     return _ish(regions) if isinstance(regions, NucleusRegions) else _ihc(regions)
 
 

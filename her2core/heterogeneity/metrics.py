@@ -32,7 +32,7 @@ class Metric:
     n
         Cells, nuclei or regions that the value rests on.
     scale_um
-        Size of the regions, or reach of the metric, in µm; None for what knows no place.
+        Size of the regions, or reach of the metric, in µm; None for what has no scale.
     label
         The word that goes with the number: a pattern's name, ``unimodal``, ``range>max``.
     """

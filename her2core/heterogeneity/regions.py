@@ -1,4 +1,4 @@
-r"""Regions of a slide: hexagons that stand still, and what the cells or nuclei inside each of them say.
+r"""Regions of a slide: hexagons at fixed places, and measures of the cells or nuclei inside each.
 
 ::
 
@@ -185,7 +185,7 @@ def regions_of_cells(
     counts = np.bincount(row * k + kinds, minlength=m * k).reshape(m, k).astype(np.int64)
     n = counts.sum(axis=1)
     od, completeness = (v[counted].astype(np.float64) for v in (cells.membrane_od, cells.completeness))
-    od = od[by_group(od, row)]  # sorted, so that sums do not know the order of the cells
+    od = od[by_group(od, row)]  # sorted, so that sums do not depend on the order of the cells
     starts = np.cumsum(n) - n
     mean = _sums(od, starts) / n
     ranks = np.stack([starts - (-percent * n // 100) - 1 for percent in OD_PERCENTS], axis=1)

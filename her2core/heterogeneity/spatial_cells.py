@@ -46,7 +46,7 @@ class Neighbours:
     def of(
         cls, y_um: Reals, x_um: Reals, classes: NDArray[np.int8], params: HeterogeneityParams
     ) -> Neighbours:
-        """Counted once for all metrics: within a link and, where any `label_l` is asked for, its reaches."""
+        """Counted once for all metrics: within a link and, where any `label_l` is computed, its reaches."""
         positives = [int(np.count_nonzero(classes >= lowest)) for lowest in POSITIVE.values()]
         enough = any(min(many, len(classes) - many) >= params.min_positive for many in positives)
         reaches = tuple(sorted({params.link_um, *(params.reach_um if enough else ())}))

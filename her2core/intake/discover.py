@@ -55,7 +55,7 @@ class Found:
     stamp: str
 
     def identity(self, store: Store) -> str:
-        """What a run knows the slide by: from the listing where that has it, else its content is digested.
+        """Identity of the slide in a run: from the listing where that has it, else its content is digested.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """A manifest drafted from a folder of slides, for a person to complete; and the slides of a folder.
 
-What a file cannot tell is left empty: whose tissue it is. What it tells only by its name or its colours is a
-guess, and the draft says what it guessed from.
+What a file cannot show is left empty: whose tissue it is. What only its name or its colours show is a
+guess, and the draft names what it guessed from.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ASSAY_WORDS = {
 OTHER_STAINS = frozenset(
     {"he", "hes", "h&e", "er", "pr", "ki67", "ki", "pdl1", "ck", "neg", "negative", "control"}
 )
-"""Words of a file's name that say it is no HER2 slide, or one to look at."""
+"""Words of a file's name that mean that it is no HER2 slide, or one to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def is_folder(uri: str, endpoint_url: str | None = None) -> bool:
     try:
         names = _names_in(store)
     except (NotADirectoryError, FileNotFoundError, PermissionError):
-        return False  # reading it as a slide or a manifest says what is wrong
+        return False  # reading it as a slide or a manifest reports what is wrong
     return bool(names) and not _is_slide_folder(names)
 
 

@@ -178,7 +178,7 @@ def read_sidecar(
 
 
 def merged(rule: Cells | None, table: Cells | None) -> dict[str, str]:
-    """What rule and table say together.
+    """What rule and table give together.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def merged(rule: Cells | None, table: Cells | None) -> dict[str, str]:
     for column in (rule or {}).keys() & (table or {}).keys():
         if _folded(rule[column]) != _folded(table[column]):  # type: ignore[index]  # both have it
             raise UnclearError(
-                f"{column}: the file's name says {shown(rule[column])}, the table {shown(table[column])}"  # type: ignore[index]
+                f"{column}: the file's name gives {shown(rule[column])}, the table {shown(table[column])}"  # type: ignore[index]
             )
     return both
 

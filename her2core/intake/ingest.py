@@ -1,6 +1,6 @@
 """What arrived in a place becomes rows of a manifest; what a person must decide is reported and waits.
 
-The manifest is the record: its columns ``x_identity`` and ``x_stamp`` say what every slide was when it was
+The manifest is the record: its columns ``x_identity`` and ``x_stamp`` keep what every slide was when it was
 taken in. Rows that are there are never changed in any other cell and never removed. What cannot be used is
 written beside it (``MANIFEST.refused.csv``), so that it is not opened again before it changes.
 """
@@ -66,12 +66,12 @@ class Kind(StrEnum):
 
 
 FOR_A_PERSON = frozenset({Kind.VANISHED, Kind.DUPLICATE, Kind.REFUSED, Kind.NO_CASE, Kind.UNCLEAR})
-"""What does not mend itself."""
+"""Kinds that a person has to correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One slide of a report, and what there is to say of it."""
+    """One slide of a report, and what there is to report of it."""
 
     kind: Kind
     uri: str
@@ -347,7 +347,7 @@ class _Ingest:
     # new slides
 
     def _identified(self, slides: Sequence[Found]) -> list[_Candidate]:
-        """New slides of which it is known whose they are, and that nobody has under another name."""
+        """New slides whose case is known, and whose content is in the manifest under no other name."""
         alike = Counter(_name(slide).casefold() for slide in slides)
         root = self._root()
         alike.update(PurePosixPath(uri).name.casefold() for uri in self.by_uri if uri.startswith(root))
@@ -360,7 +360,7 @@ class _Ingest:
                 self.report(Kind.UNCLEAR, uri, str(error))
                 continue
             if not cells.get("case_id"):
-                self.report(Kind.NO_CASE, uri, f"{sources or 'neither rule nor table'} says whose it is")
+                self.report(Kind.NO_CASE, uri, f"{sources or 'neither rule nor table'} names its case")
                 continue
             if self._is_refused_still(slide, uri, cells):
                 continue
@@ -381,7 +381,7 @@ class _Ingest:
         return candidates
 
     def _cells(self, slide: Found, alike: int) -> tuple[dict[str, str], str]:
-        """What rule and table say of a slide, and, if that is no case, why."""
+        """What rule and table give for a slide, and, if that is no case, why."""
         rule, sidecar = self.intake.rule, self.intake.sidecar
         by_rule: Cells | None = rule.cells(slide.path) if rule else None
         by_table = sidecar.cells(slide.path, alike) if sidecar else None
@@ -431,7 +431,7 @@ class _Ingest:
             if assay is None:
                 assay, source = assay_of(_name(candidate.found), info)
             if assay is None:
-                return UnclearError("neither rule, table, name nor pixels say which assay it is")
+                return UnclearError("neither rule, table, name nor pixels show which assay it is")
             require_scorable(info, assay)
         except (SlideError, UnclearError, OSError, BotoCoreError) as error:
             return error
@@ -536,7 +536,7 @@ class _Ingest:
     def _replace(self, before: bytes | None, after: bytes) -> None:
         if self._read() != before:
             raise ManifestError(
-                f"{self.intake.manifest}: was changed by somebody else during the ingest, and is as they "
+                f"{self.intake.manifest}: was changed by another during the ingest, and is as they "
                 "left it; run the same command again"
             )
         self.folder.write_bytes(self.name, after)

@@ -146,7 +146,7 @@ def require_scorable(info: SlideInfo, assay: Assay) -> float:
     Raises
     ------
     SlideError
-        ``SCALE_UNKNOWN`` or ``SCALE_IMPLAUSIBLE``, naming the manifest column that mends it.
+        ``SCALE_UNKNOWN`` or ``SCALE_IMPLAUSIBLE``, naming the manifest column that corrects it.
     """
     if info.mpp is None:
         raise SlideError(
@@ -167,7 +167,7 @@ def require_scorable(info: SlideInfo, assay: Assay) -> float:
 def guess_assay(reader: SlideReader) -> str | None:
     """Assay that the colours of a few fields suggest, or None where they suggest none.
 
-    Brown says an IHC with DAB (of HER2, it is assumed), a dark ground says FISH. Blue alone says nothing: an
+    Brown means an IHC with DAB (of HER2, it is assumed), a dark ground FISH. Blue alone decides nothing: an
     IHC without any stain, a H&E and a brightfield ISH all look so at a distance.
     """
     if reader.info.channels != RGB:

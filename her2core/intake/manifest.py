@@ -1,7 +1,7 @@
 """The cohort manifest: a CSV of slides, validated row by row before any work starts.
 
 Every problem is reported at once with its row number as a spreadsheet shows it (the header is row 1). What
-only the slide itself can tell (missing, broken, no µm/px) is not the manifest's business: such a slide
+only the slide itself can show (missing, broken, no µm/px) is not the manifest's business: such a slide
 becomes a row of the results with its reason.
 """
 
@@ -88,7 +88,9 @@ def _plain(value: str) -> str:
     if value.casefold() in EXCEL_ERRORS:
         raise ValueError(f"found {shown(value)}, an error of the spreadsheet; expected its value")
     if NO_ROOM.fullmatch(value):
-        raise ValueError(f"found {shown(value)}, for want of room in the spreadsheet; widen its column")
+        raise ValueError(
+            f"found {shown(value)}, which a spreadsheet writes where a column is too narrow; widen it"
+        )
     if FORMULA.match(value):
         raise ValueError(
             f"found {shown(value)}, which a spreadsheet may run as a formula; expected text without =, +, - "
@@ -427,7 +429,7 @@ def require_rules(rows: Sequence[SlideRow], judging: Judging, uri: str = "manife
 
 
 def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    """Cells that say something, by column, trimmed and in Unicode's composed form."""
+    """Cells that are not empty, by column, trimmed and in Unicode's composed form."""
     texts = {
         name: unicodedata.normalize("NFC", cell.strip()) for name, cell in zip(header, cells, strict=True)
     }

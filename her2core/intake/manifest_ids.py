@@ -1,8 +1,8 @@
 """Ids of a manifest: which rows are of one patient, case and specimen, and where that is undecided.
 
 Ids are compared as they are written. Two that differ only in letter case, spaces, dashes or underscores are a
-slip, and refused. An empty cell takes what the other rows of its case say, if they leave one answer; if they
-leave several, it is refused too.
+slip, and refused. An empty cell takes the value of the other rows of its case, if they agree; if they
+differ, it is refused too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from her2core.spelling import spellings
 from her2core.text import first_few
 
 UNKNOWN_SITE = "unknown"
-"""Site that somebody looked for and did not find."""
+"""Site that was looked for and not found."""
 FILLED = ("patient_id", "specimen_id", "site", "tumour_type", "specimen_type")
 """Columns that an empty cell takes from the other rows of its case."""
 MAX_NAMED = 20
@@ -25,7 +25,7 @@ Numbered = tuple[int, SlideRow]
 """A row and its number, as a spreadsheet shows it."""
 
 Place = tuple[str | None, str | None, str | None]
-"""Specimen, kind of site and organ; None where a row does not say."""
+"""Specimen, kind of site and organ; None where a row does not state it."""
 
 
 def spelling_problems(rows: Sequence[Numbered]) -> list[str]:
@@ -134,7 +134,7 @@ def _key(row: SlideRow) -> Specimen:
 
 
 def _of_specimens(rows: Sequence[Numbered], column: str) -> tuple[dict[Specimen, str], list[str]]:
-    """What the rows of every specimen say in a column, and where they contradict each other."""
+    """What the rows of every specimen state in a column, and where they contradict each other."""
     stated: dict[Specimen, tuple[str, int]] = {}
     problems = []
     for number, row in rows:
@@ -159,7 +159,7 @@ def _place(row: SlideRow) -> Place:
 def _wholes(places: AbstractSet[Place]) -> AbstractSet[Place]:
     """What places come to when those that do not contradict each other are put together.
 
-    A place that says everything contradicts every other such; so only those that leave something out are
+    A place that states everything contradicts every other such; so only those that leave something out are
     compared with all.
     """
     with_organ = {place[:2] for place in places if place[2]}

@@ -29,7 +29,7 @@ class Marker:
         return True
 
     def clear(self) -> bool:
-        """Remove it, unless it was written again since it was seen: that asks for another look."""
+        """Remove it, unless it was written again since it was seen: that requests another look."""
         if self._seen is None or not self.folder.exists(self.name):
             return False
         if file_stamp(self.uri, self.endpoint_url) != self._seen:

@@ -23,7 +23,7 @@ def open_intake(
     endpoint_url: str | None = None,
     config: str | None = None,
 ) -> Intake:
-    """Read rule and table, and say how slides are opened.
+    """Read rule and table, and how slides are opened.
 
     Parameters
     ----------

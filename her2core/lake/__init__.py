@@ -5,6 +5,6 @@ rows*           from results to rows, and from kernel rows of cells and nuclei t
 slide_files     a slide's cells and nuclei as Parquet, written by workers
 tables          commits, by the driver alone
 finished        tables of a run as others read them, of any version
-ghosts          what the manifests no longer say goes
+ghosts          rows of what the manifests no longer list are removed
 cube            regions and metrics as Zarr, opened with xarray
 """

@@ -81,7 +81,7 @@ class SlideTable:
             return True
 
     def add_files(self, of: Mapping[str, DataFile | None]) -> None:
-        """Say which file holds a slide's rows now; None if it has none."""
+        """Record which file holds a slide's rows now; None if it has none."""
         for slide, file in of.items():
             now = None if file is None else file.path
             if now == self._digest(slide):
@@ -92,7 +92,7 @@ class SlideTable:
                 batch.files[file.path] = (file, {slide: file.path})
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]], slides: Iterable[str]) -> None:
-        """Say which rows slides have now; those without any have none.
+        """Record which rows slides have now; those without any have none.
 
         Raises
         ------

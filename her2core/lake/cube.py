@@ -40,7 +40,7 @@ NO_ROW = -1
 """Status code where a slide has no such metric at that scale."""
 STATUS_CODES = {Status.OK: 0, Status.INSUFFICIENT: 1, Status.DEGENERATE: 2}
 NO_SCALE = 0.0
-"""Place on the axis ``scale_um`` of metrics that know none."""
+"""Place on the axis ``scale_um`` of metrics without a scale."""
 SLIDES_CHUNK = 500
 """Slides of a chunk of a cohort's cube: some ten megabytes in memory. Ours."""
 _METADATA = "zarr.json"
@@ -121,7 +121,7 @@ def cohort_cube(
     Returns
     -------
     xarray.Dataset
-        Dims ``(slide, metric, scale_um)``, each sorted; metrics that know no place stand at scale 0.
+        Dims ``(slide, metric, scale_um)``, each sorted; metrics without a scale stand at 0.
         ``value``, ``low`` and ``high`` (NaN where there is none), ``n``, and ``status``: -1 no such row,
         0 ok, 1 insufficient, 2 degenerate. Coordinate ``case_id`` along ``slide``.
 

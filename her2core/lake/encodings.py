@@ -1,7 +1,7 @@
 """How columns of cells and nuclei are encoded in Parquet: the same rows in fewer bytes.
 
 Ours, measured on the demo's slides. Dictionaries, Arrow's default, only serve columns of few values; what all
-readers of Parquet can decode is used in tables, byte streams in parts, which nobody else reads.
+readers of Parquet can decode is used in tables, byte streams in parts, which only we read.
 """
 
 from __future__ import annotations

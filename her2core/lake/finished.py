@@ -112,7 +112,7 @@ def _outlasting_batches(
                 found = QueryBuilder().register("stored", delta).execute(query)
                 stream = iter(pa.RecordBatchReader.from_stream(found))
             return next(stream, None)
-        except (pa.ArrowException, DeltaError, OSError) as error:  # as which whatever the store says comes
+        except (pa.ArrowException, DeltaError, OSError) as error:  # of the store as well
             stream = None
             raise OSError(str(error)) from error
 

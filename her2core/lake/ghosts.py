@@ -1,6 +1,6 @@
-"""What the manifests no longer say goes from the tables, and nothing else.
+"""Rows of what the manifests no longer list are removed from the tables, and nothing else.
 
-The table ``slides`` says of every slide which case, specimen, site and patient it belongs to, as the last
+The table ``slides`` holds for every slide the case, specimen, site and patient it belongs to, as the last
 manifest that named it has it. A row of ``cases`` is true if all slides that it was made of still belong
 there; one of ``patients`` if its specimens do; comparisons stand and fall with the row that they belong to.
 So a corrected id takes the old rows with it, and rows that nothing contradicts stay, whosever they are.
@@ -58,7 +58,7 @@ def dropped_slides(store: Store, cohort: str, named: Iterable[str]) -> set[str]:
 
 
 def last_run(store: Store, cohort: str) -> list[dict[str, Any]]:
-    """What the last run of a cohort that came to its end says of its slides; nothing if there is none.
+    """What the last finished run of a cohort records of its slides; nothing if there is none.
 
     Slides that another run has named since, or one that did not come to its end, are left out: their rows may
     be of that run.
@@ -73,13 +73,13 @@ def last_run(store: Store, cohort: str) -> list[dict[str, Any]]:
 
 
 def newest_first(store: Store) -> list[dict[str, Any]]:
-    """Runs of every cohort and state, without what they say of their slides."""
+    """Runs of every cohort and state, without what they record of their slides."""
     found = read_rows(store, RUNS, ("cohort", "finished_at", "run_id", "state")).to_pylist()
     return sorted(found, key=lambda run: (run["finished_at"], run["run_id"]), reverse=True)
 
 
 def inputs_of(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a run says of its slides: one file is opened for it."""
+    """What a run records of its slides: one file is opened for it."""
     (row,) = read_rows(store, RUNS, ("inputs",), {"run_id": [run["run_id"]]}).to_pylist()
     entries: list[dict[str, Any]] = json.loads(row["inputs"])
     return entries

@@ -90,7 +90,7 @@ def report_event(store: Store, run_id: str, document: Mapping[str, Any]) -> None
 
 
 def absolute(uri: str) -> str:
-    """An address that says the same from any folder."""
+    """The address made absolute."""
     return uri if "://" in uri else os.path.abspath(uri)
 
 

@@ -1,4 +1,4 @@
-"""Upkeep of the tables: small files are put together, the log gets a checkpoint, what nobody reads goes.
+"""Upkeep of the tables: small files are merged, the log gets a checkpoint, unreferenced files are removed.
 
 Rows do not change. What the rows of ``runs`` name stays readable, however old it is. Small files are put
 together by slide, and a slide is never parted: its rows lie in row groups of their own, so that who reads one
@@ -117,7 +117,7 @@ def compact(store: Store, table: Table, target_bytes: int = TARGET_BYTES) -> int
 
     def plan(current: DeltaTable) -> Change:
         active = set(active_paths(current))
-        if not set(gone) <= active:  # somebody wrote meanwhile: the next upkeep does it
+        if not set(gone) <= active:  # another writer committed meanwhile: the next upkeep does it
             return Change([], [])
         return Change(added, gone, data_change=False)
 

@@ -1,4 +1,4 @@
-"""What a catalog needs to know of the tables of an output, in the words of several engines."""
+"""What a catalog needs to register the tables of an output, as statements of several engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from her2core.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """One table as a catalog knows it.
+    """One table as a catalog lists it.
 
     Attributes
     ----------

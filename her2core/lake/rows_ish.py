@@ -37,7 +37,7 @@ def judged_ish(verdict: ISHVerdict) -> Row:
 
 
 def scored_ish(score: ISHScore) -> Row:
-    """Columns of everything that the nuclei of one slide say."""
+    """Columns of everything measured on the nuclei of one slide."""
     return {
         **judged_ish(score.verdict),
         "ish_rules": score.rules,

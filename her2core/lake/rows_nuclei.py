@@ -41,7 +41,7 @@ class Spots:
         return cls(np.repeat(np.arange(len(table)), counts), columns)
 
     def signals(self, mpp: float, first: int = 0) -> Signals:
-        """What `SignalFilter` judges by, nuclei numbered from ``first``."""
+        """What `SignalFilter` decides by, nuclei numbered from ``first``."""
         c = self.columns
         y_um, x_um = (c[name] * mpp for name in ("y_px0", "x_px0"))
         contrast = c["contrast"].astype(np.float64)

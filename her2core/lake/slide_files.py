@@ -1,6 +1,6 @@
 """The rows of one slide as a finished Parquet file under ``tables/``, which `tables` commits.
 
-A worker writes it, band by band, and needs no Delta for it; until it is committed nobody sees it.
+A worker writes it, band by band, and needs no Delta for it; until it is committed no reader sees it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def write_slide_file(store: Store, table: Table, key: str, bands: Iterable[pa.Ta
 
 
 class _Statistics:
-    """What Delta wants to know of a file, gathered while its rows pass by; and that their ids ascend."""
+    """Statistics of a file for Delta, collected while its rows pass; checks that their ids ascend."""
 
     def __init__(self, table: Table) -> None:
         self.id = table.key[-1]

@@ -8,7 +8,7 @@ the loser reads again and tries again.
 
 Others may compact a table, or add nullable columns to it. A compacted file that holds rows of a slide that is
 scored again is replaced by one of the other slides' rows; rows that stay keep what stands in added columns.
-Compacting spares the older files, from which a run tells what is done, until somebody vacuums.
+Compacting spares the older files, by which a run recognises what is done, until the table is vacuumed.
 
 Rows are read by delta-rs alone: its PyArrow datasets call Python from Arrow's threads, and one in several
 processes that used them dies at its end ("terminate called without an active exception").
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Keep = Callable[[pa.Table], pa.BooleanArray]
-"""Says of every row of a table whether it stays."""
+"""Whether each row of a table stays."""
 APPLICATION = "her2cohort"
 """Delta application id of every commit; its transaction version is the table's that it is planned to make."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -63,7 +63,7 @@ _BROKEN_OFF = re.compile(
     "|No table metadata or protocol",
     re.IGNORECASE,
 )
-"""What Delta Lake's errors say that are of its store, or of a file that may have come cut short."""
+"""Words of Delta Lake's errors that are of its store, or of a file that may have arrived cut short."""
 PROPERTIES = {"delta.logRetentionDuration": "interval 36500 days", "delta.checkpointInterval": "10"}
 """Properties of our tables: checkpoints leave the log, by which a version that a run names is found. One is
 made every ten commits (ours), so that who opens a table reads at most ten files of its log, not a hundred."""
@@ -87,7 +87,7 @@ def commit_rows(
     also_replaced
         Values of ``replaces`` whose older rows go, though they may have none now.
     keep
-        Asked which of the older rows stay; all by default.
+        Decides which of the older rows stay; all by default.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def commit_rows(
 
 
 def _with_added(table: Table, own: pa.Table, before: pa.Table) -> pa.Table:
-    """Our rows, with what somebody's own columns hold for those that stand in the table as they are."""
+    """Our rows, with the values of columns that users added for those that stand in the table as they are."""
     added = [field for field in before.schema if field.name not in table.schema.names]
     rows = with_columns(own, before.schema)
     if not added or not len(before):
@@ -195,8 +195,8 @@ _kept: dict[Store, _KeptOpen] = {}
 def kept_open(store: Store) -> Iterator[None]:
     """Open each table of a store once for the length of the block.
 
-    Whoever asks for a table again reads what is new in its log, and not all of it: two requests. It is one
-    object for all who ask, which is brought up to date for all of them.
+    A table that is opened again reads what is new in its log, and not all of it: two requests. It is one
+    object for all callers, which is brought up to date for all of them.
     """
     if store in _kept:
         yield
@@ -254,7 +254,7 @@ def find_table(store: Store, table: Table, version: int | None = None) -> DeltaT
 
 
 def outlasting(store: Store, request: Callable[[], T]) -> T:
-    """Ask Delta Lake's own client again, which gives a store up after seconds; in the end in words.
+    """Try Delta Lake's own client again, which gives a store up after seconds; in the end raise in words.
 
     Between two tries the store is listed by our client, which outlasts an outage. What Delta's client is
     asked for may be asked twice: a commit that was applied is found when the next one is planned.
@@ -285,7 +285,7 @@ def _gives_nothing(store: Store, why: str) -> StoreError:
 
 
 def _first_line(error: Exception) -> str:
-    """What went wrong last of what Delta's client says in many lines, without colours."""
+    """The last cause in a message of many lines by Delta's client, without colours."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).split("↳")
     return lines[-1].strip().splitlines()[0][:200] if lines[-1].strip() else type(error).__name__
 
@@ -432,7 +432,7 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
 
 
 def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
-    """Refuse a table that lacks a column, has another type for one, or wants another that is never null."""
+    """Refuse a table that lacks a column, has another type for one, or has another that is never null."""
     found, own = _schema(delta), table.schema
     there, ours = {field.name: field for field in found}, {*own.names}
     kept = pa.schema([there[name] for name in own.names if name in there])
@@ -446,7 +446,7 @@ def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
 
 
 def _require_no_vectors(delta: DeltaTable, uri: str) -> None:
-    """Refuse a table in which somebody switched deletion vectors on: the writer would bring rows back."""
+    """Refuse a table in which deletion vectors were switched on: the writer would bring rows back."""
     features = {*(delta.protocol().reader_features or ()), *(delta.protocol().writer_features or ())}
     switched = delta.metadata().configuration.get("delta.enableDeletionVectors", "false").lower() == "true"
     if switched or "deletionVectors" in features:
@@ -489,7 +489,7 @@ def select(delta: DeltaTable, query: str) -> pa.Table:
     """What a query finds in a table, which it calls ``stored``; whatever hinders it is an `OSError`."""
     try:
         return pa.table(QueryBuilder().register("stored", delta).execute(query))
-    except (pa.ArrowException, DeltaError) as error:  # as which whatever the store says comes here
+    except (pa.ArrowException, DeltaError) as error:  # what the store answers arrives as one of these
         raise OSError(str(error)) from error
 
 

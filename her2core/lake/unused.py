@@ -75,7 +75,7 @@ def find_unused(store: Store, *, runs: int = 1, days: float = KEPT_DAYS) -> list
     Raises
     ------
     StoreError
-        If a run that is kept does not say what its results rest on.
+        If a run that is kept does not record what its results rest on.
     """
     used = _used(store, runs)
     before = time.time() - days * 86_400
@@ -108,8 +108,8 @@ def _used(store: Store, runs: int) -> set[str]:
         for entry in inputs_of(store, run):
             if finished and entry.get("score_key") and not entry.get("rests_on"):
                 raise StoreError(
-                    f"{store.uri()}: run {run['run_id']} is of a version that did not say what its results "
-                    "rest on; nothing is removed. Run the cohort once more with this version"
+                    f"{store.uri()}: run {run['run_id']} is of a version that kept no record of what its "
+                    "results rest on; nothing is removed. Run the cohort once more with this version"
                 )
             records.update(entry.get("rests_on") or ())
     used = set(records)

@@ -1,6 +1,6 @@
 """Views of DuckDB over the tables as one run left them, in a folder or on S3, without an extension of DuckDB.
 
-DuckDB's own ``delta_scan`` is an extension that it downloads. Delta Lake's client knows as well which files a
+DuckDB's own ``delta_scan`` is an extension that it downloads. Delta Lake's client also lists which files a
 version of a table has, and DuckDB reads these, on S3 through the store's own file system.
 """
 
@@ -24,7 +24,7 @@ _MAGIC = str.maketrans({character: f"[{character}]" for character in "[*?"})
 def create_views(connection: DuckDBPyConnection, store: Store, run_id: str | None = None) -> str:
     """Make a view of every table as a run left it, and ``run``, the run's own row of ``runs``.
 
-    Tables that the run did not write are empty; columns that its version did not know are null. The views are
+    Tables that the run did not write are empty; columns that its version did not have are null. The views are
     the connection's own and last as long as it does.
 
     Parameters

@@ -1,6 +1,6 @@
 """How far a run is, from the store alone: rate, time to go, and what waits for what.
 
-The run's own row says how many slides it has, the journal where each of them is. At a second look only
+The run's own row gives the number of slides, the journal the stage of each. At a second look only
 entries are read that changed meanwhile.
 """
 
@@ -35,7 +35,7 @@ class Look:
     Attributes
     ----------
     holder
-        Who is at work in the output; None if nobody.
+        Runs at work in the output; None if there are none.
     total, ended
         Slides of the run, and how those ended that did.
     running
@@ -53,7 +53,7 @@ class Look:
 
     @property
     def waiting(self) -> int:
-        """Slides that nobody has begun."""
+        """Slides that were not begun."""
         return max(self.total - sum(self.ended.values()) - len(self.running), 0)
 
     @property

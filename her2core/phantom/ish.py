@@ -5,7 +5,7 @@
     pixels = render_ish(planted, Box(0, 0, 1500, 1500))
 
 Nuclei are lobed ellipses on a jittered grid; some touch and some overlap. Signals lie inside them, farther
-apart than they are wide, so that each can be told; a cluster is one place that holds several copies.
+apart than they are wide, so that each is resolved; a cluster is one place that holds several copies.
 
 Phantoms prove plumbing and arithmetic, not clinical validity.
 """

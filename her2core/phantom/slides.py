@@ -38,7 +38,7 @@ def write_slide(
     quality
         JPEG quality of the tiles; `jpeg_quality` of a `PhantomSpec` is for single fields.
     scale_known
-        Whether micrometres per pixel are told, in the description and in the resolution tags.
+        Whether micrometres per pixel are stated, in the description and in the resolution tags.
     """
     spec = tissue.spec
     lower = [np.empty((spec.height_px // k, spec.width_px // k, 3), np.uint8) for k in SHRINKS]

@@ -3,7 +3,7 @@
 A cell's true completeness is the arc-length fraction of its whole contour that carries stain, from whichever
 side: a shared membrane belongs to both cells. At a cut-point that is the part where the drawn lines of its
 own contour reach the OD: a wide line ends as softly as it is wide, so a gap between strong arcs is narrower
-in the picture than its planted ends are apart. What another cell's line lends is not its own. A cell's true
+in the picture than its planted ends are apart. What another cell's line adds is not its own. A cell's true
 class follows from the completeness at the detection cut-point and the median OD, by arc length, of the part
 above it (spec §4.3.6).
 """
@@ -78,7 +78,7 @@ class Tissue:
     def contour(self, row: int) -> tuple[F64, F64]:
         """Contour points (k, 2) in um, in order around the cell of truth row `row`, and their DAB OD (k,).
 
-        The OD is what the lines of this contour carry there as drawn, without what other lines lend.
+        The OD is what the lines of this contour carry there as drawn, without what other lines add.
         """
         cell = self.row_cell[row]
         pairs = slice(self.contours.first[cell], self.contours.first[cell + 1])

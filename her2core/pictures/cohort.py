@@ -62,7 +62,7 @@ WAITS = {
     "PENDING_DUAL_PROBE": "waits for a dual probe",
     "ADJUDICATE": "a person must judge",
 }
-LEAST_SHARE = 9.0  # percent of a bar that has room for its number
+LEAST_SHARE = 9.0  # percent of a bar that has space for its number
 COLUMNS = (
     *("case_id", "specimen_id", "site", "her2_class", "her2_status", "score", "h_score", "reasons"),
     *("pending", "n_slides", "slides_indeterminate", "slides_failed", "slides_skipped"),

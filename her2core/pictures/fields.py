@@ -34,7 +34,7 @@ class FieldCells:
     arc
         int8 ``(n, ray)``: stain of the contour, an index of `ARC_NAMES`.
     pocket, counted
-        bool ``(n,)``: found by its membrane; a tumour cell that could be judged.
+        bool ``(n,)``: found by its membrane; an evaluable tumour cell.
     """
 
     nucleus_um: NDArray[np.float64]

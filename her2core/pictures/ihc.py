@@ -1,4 +1,4 @@
-"""The picture of an IHC slide: what was seen, and how every cell was judged."""
+"""The picture of an IHC slide: what was seen, and how every cell was classified."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from her2core.profile.sampling import Pixels
 
 RANK = np.array([0.0, 1.0, 2.0, 2.0, 3.0])  # of CellClass 0 ... 4 on the heat map
 CELL_UM = 11.0  # drawn diameter of a cell
-MIN_DOT_PX = 4.0  # smaller dots cannot be told apart: hexagons then
+MIN_DOT_PX = 4.0  # smaller dots cannot be distinguished: hexagons then
 HEX_PX = 11.0  # least distance of hexagon centres
 HEX_CELLS = 3  # hexagons with fewer tumour cells stay empty
 
 
 @dataclass(frozen=True, slots=True)
 class PictureSummary:
-    """What the heading and the bar of a slide's picture say.
+    """What the heading and the bar of a slide's picture show.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class PictureCells:
 def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary: PictureSummary) -> bytes:
     """JPEG of a slide: the plain thumbnail, and beside it the same, faded, under its cells' classes.
 
-    Cells are dots in the colour of their class where dots can be told apart, else hexagons in the colour of
+    Cells are dots in the colour of their class where dots are distinct, else hexagons in the colour of
     the mean class of their counted cells.
 
     Parameters

@@ -3,7 +3,7 @@
 Left, the slide with a dot a nucleus; right, nuclei at full resolution, in the order of their HER2 copies, a
 ring around every signal that was found. So one glance shows what was measured and whether to trust it.
 
-Signals are told apart by shape as well as by colour: HER2 in circles, CEP17 in squares. Colours are Okabe and
+Signals differ by shape as well as by colour: HER2 in circles, CEP17 in squares. Colours are Okabe and
 Ito's (jfly.uni-koeln.de/color), safe for colour-blind readers.
 """
 

@@ -266,7 +266,7 @@ def _explain(
     left, top, width = place
     if drawn.top is not None:
         length = min(width - 1.65, 3.2)
-        left += 0.12  # room for the first tick's label
+        left += 0.12  # space for the first tick's label
         bar = figure.add_axes((left / wide, (top - 0.14) / high, length / wide, 0.13 / high))
         scale = ScalarMappable(Normalize(0, drawn.top), colormaps[COLOURS])
         extend = "max" if drawn.beyond else "neither"

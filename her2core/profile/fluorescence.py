@@ -1,6 +1,6 @@
 """Profile of a fluorescence slide: levels and noise of every channel, where the nuclei are, and quality.
 
-Dark field has no glass to see and no colour to tell: nuclei are what DAPI shows, and tissue is where
+Dark field shows neither glass nor colour: nuclei are what DAPI shows, and tissue is where
 they are. Everything is read off integer histograms, so that it depends on no order.
 
 References
@@ -25,7 +25,7 @@ from her2core.records import Box, Fluorescence, PyramidRef, Quality
 MARGIN_UM = 16.0  # tissue reaches this far beyond what DAPI shows on the coarse picture; ours
 OTSU_BINS = 1024
 FINE_PX = 256  # edge of the full-resolution squares that background and noise are measured on
-LEAST_EMPTY = 256  # pixels of empty field from which background is believed
+LEAST_EMPTY = 256  # pixels of empty field needed to accept a background
 TEXTURE_UM = 2.0  # edge of the windows above whose mean the texture of chromatin rises; ours
 TEXTURE_LEAST = 1000  # coarse pixels inside nuclei from which a share of DAPI's light is estimated; ours
 TEXTURE_KEPT = 0.95  # of these pixels, by how much they rise or fall: the others may be signals; ours

@@ -101,7 +101,7 @@ def find_folds(
     """Tissue lying double: more hematoxylin on average than this slide's nuclei hold.
 
     Of tissue threefold, a quarter to a half is found; the measure is strict, for what it marks is cut out,
-    and dense lymphocytes must not be. Under strong DAB hematoxylin cannot be told, and folds are not found.
+    and dense lymphocytes must not be. Strong DAB hides hematoxylin, and folds are not found.
     """
     edge = 2 * int(FOLD_UM / 2 / um_px) + 1
     milli = np.concatenate([_milli_od(rows, stain) for rows in _bands(rgb)])

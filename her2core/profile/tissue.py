@@ -262,7 +262,7 @@ class TissueMask:
 
 @functools.lru_cache(maxsize=2)
 def read_tissue(store: Store, ref: PyramidRef, profile: SlideProfile) -> TissueMask:
-    """Read the published mask of a slide; the last two are kept, as a worker asks once a work unit.
+    """Read the published mask of a slide; the last two are kept, as a worker reads one each work unit.
 
     Raises
     ------

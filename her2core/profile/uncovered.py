@@ -1,4 +1,4 @@
-"""Stained tissue in which no cells were found: what a table of cells cannot know of by itself."""
+"""Stained tissue in which no cells were found: what a table of cells cannot show by itself."""
 
 from __future__ import annotations
 

@@ -46,12 +46,12 @@ from her2core.pixels import RGB8, PixelFormat, Pixels
 Encoded = NDArray[np.uint8]
 
 SOURCE = "source"
-"""Asks for the slide's own tiles at level 0."""
+"""Requests the slide's own tiles at level 0."""
 FALLBACK = "blosc-lz4"
 """Stores slides whose tiles cannot be copied."""
 VIEWED = "jpeg-80-420"
 """Stores the level of a slide with copied tiles that only viewers read: half the bytes of ``jpeg-90``, with a
-quality and colours at half the resolution that scanners use for all of theirs. Not to be asked for."""
+quality and colours at half the resolution that scanners use for all of theirs. Cannot be requested."""
 OVERVIEW = "zstd"
 """Stores its coarse levels: without loss, and open to any Zarr v3 reader."""
 _COPIED = re.compile(r"source-(jpeg|jpeg2000)-([1-9][0-9]*)")
@@ -61,7 +61,7 @@ FLUORESCENCE_RATIOS = {"blosc-lz4": 1.7, "zstd": 1.5, "htj2k": 2.5}
 
 _JPEG_END = b"\xff\xd9"
 _INTERLEAVED = {"name": "transpose", "configuration": {"order": [1, 2, 0]}}
-"""Says of a chunk of ``(c, y, x)`` that it is stored as ``(y, x, c)``."""
+"""States that a chunk of ``(c, y, x)`` is stored as ``(y, x, c)``."""
 
 _buffers = ThreadBuffers()
 
@@ -129,7 +129,7 @@ def level_codec(name: str, level: int, pixels: PixelFormat = RGB8) -> Codec:
 
 
 def require_codec(name: str) -> None:
-    """Refuse a name that a configuration cannot ask for.
+    """Refuse a name that a configuration cannot request.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def require_codec(name: str) -> None:
 
 
 def worst_case_bytes(raw: int) -> int:
-    """Room that any of these codecs may need for ``raw`` bytes of incompressible pixels."""
+    """Bytes that any of these codecs may need for ``raw`` bytes of incompressible pixels."""
     return 2 * raw + 2**16
 
 

@@ -1,6 +1,6 @@
 """OME-Zarr labels of a pyramid: masks on the grid of one level, readable as images at every level.
 
-The specification wants as many levels of a label as of its image. A mask is made at one level; finer levels
+By the specification a label has as many levels as its image. A mask is made at one level; finer levels
 repeat its pixels and coarser ones drop some. One-colour chunks cost next to nothing, so the finer levels stay
 small. The level it was made at, which need not be stored, is noted, and :func:`read_label` returns exactly
 what was written.

@@ -137,7 +137,7 @@ def label_group(
 ) -> Document:
     """``zarr.json`` of a label's group; ``extra`` goes beside ``ome`` among the attributes.
 
-    A label without any value names the colour that 1 would have: NGFF wants one at least.
+    A label without any value names the colour that 1 would have: NGFF requires one at least.
     """
     colours = [
         {"label-value": value, "rgba": [*_LABEL_COLOURS[i % len(_LABEL_COLOURS)], 128]}

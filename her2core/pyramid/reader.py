@@ -75,7 +75,7 @@ class _Range:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """What a region wants of a shard: chunks to read, and corners of those not stored or not wanted."""
+    """What a region needs of a shard: chunks to read, and corners of those not stored or not wanted."""
 
     key: str
     pieces: list[_Piece]
@@ -101,7 +101,7 @@ class PyramidReader:
     Raises
     ------
     ConfigError
-        If the record names a codec that this version does not know.
+        If the record names a codec that this version does not have.
     """
 
     def __init__(self, store: Store, ref: PyramidRef) -> None:
@@ -120,7 +120,7 @@ class PyramidReader:
     def begin(
         self, level: int, box: Box, wanted: Callable[[Box], bool] = lambda chunk: True
     ) -> Future[Begun]:
-        """Begin to fetch from a server what `read` will want of a box; parameters are those of `read`.
+        """Begin to fetch from a server what `read` will need of a box; parameters are those of `read`.
 
         Of more than `BEGUN_BYTES` the rest is fetched by `read`.
         """
@@ -358,7 +358,7 @@ def _pread(store: Store, part: _Range) -> memoryview:
 
 
 def _requested(store: Store, ranges: Iterable[_Range]) -> Iterable[tuple[_Range, memoryview]]:
-    """Ask an object store for many ranges at once, a bounded number of bytes at a time."""
+    """Request many ranges from an object store at once, a bounded number of bytes at a time."""
     batch: list[_Range] = []
     waiting = 0
     for part in ranges:

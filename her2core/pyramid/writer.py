@@ -89,7 +89,7 @@ def grid_of(height: int, width: int, params: PyramidParams) -> Grid:
 
 
 def _stored(params: PyramidParams) -> PyramidParams:
-    """Parameters that ``settle`` was not asked about: of ``source`` all that is known is the fallback."""
+    """Parameters that did not pass through ``settle``: ``source`` is stored as the fallback."""
     return replace(params, codec=FALLBACK) if params.codec == SOURCE else params
 
 
@@ -97,7 +97,7 @@ def settle(info: SlideInfo, params: PyramidParams) -> Settled:
     """Decide, from a slide's header alone, how its pyramid is stored.
 
     Of codec ``source`` chunks become the slide's tile, doubled or halved to the largest that is not above the
-    chunk asked for, and shards as many chunks as before. Where tiles do not fit, the codec is ``FALLBACK``.
+    chunk requested, and shards as many chunks as before. Where tiles do not fit, the codec is ``FALLBACK``.
     """
     if params.codec != SOURCE:
         return Settled(params)
@@ -252,7 +252,7 @@ def write_shards(
 class _Ahead:
     """Begins to read regions of a slide before they are come to, in their order.
 
-    A reader that knows where its tiles lie is asked for as many regions at once as its source takes; two such
+    A reader with an index of its tiles gets as many regions at once as its source takes; two such
     lots are begun at any time, the one that is being read and the next.
     """
 
@@ -262,7 +262,7 @@ class _Ahead:
         self._lots: deque[int] = deque()
 
     def come_to_next(self) -> None:
-        """Say that the next region is read now."""
+        """Note that the next region is read now."""
         while self._lots and self._lots[0] <= self._reached:
             self._lots.popleft()
         while len(self._lots) < 2 and self._begun < len(self._boxes):
@@ -441,7 +441,7 @@ def finalise(
 
 
 def _storage_note(params: PyramidParams, grid: Grid, fallback: str, encoded: int) -> ngff.Document | None:
-    """How a pyramid asked for as ``source`` is stored, for whoever opens it."""
+    """How a pyramid requested as ``source`` is stored, for whoever opens it."""
     if fallback:
         return {"codec": SOURCE, "stored": params.codec, "why": fallback}
     if not grid.tile:
@@ -507,7 +507,7 @@ def _copy_tiles(
         Row and column of the latter in the slide, in no order.
     """
     if not isinstance(reader, TiledReader) or reader.native is None:
-        raise TypeError(f"{reader.info.uri}: its tiles cannot be copied; settle() was not asked")
+        raise TypeError(f"{reader.info.uri}: its tiles cannot be copied; settle() was not called")
     edge, alone = grid.tile, reader.native.alone
     shard = _workspace(grid, params, RGB8, 0).shards[0]
     shard.clear()
@@ -652,7 +652,7 @@ def _halving(reader: PyramidReader, grid: Grid, pixels: PixelFormat, first: int,
 
 
 def _buffer(height: int, width: int, pixels: PixelFormat) -> Pixels:
-    """The thread's ``(height, width, channel)`` pixels for reading; grows to the largest asked for."""
+    """The thread's ``(height, width, channel)`` pixels for reading; grows to the largest requested."""
     return pixels.view(_buffers.flat("block", height * width * pixels.bytes_px), height, width)
 
 

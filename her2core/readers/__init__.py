@@ -2,7 +2,7 @@
 
 ``open_slide`` looks at a file's first bytes, not at its name, and gives the reader that suits. Opening parses
 and checks headers only. A local slide is read in place. A remote TIFF or OME-Zarr is read by ranges; any
-other remote format must be copied to local scratch first, and ``needs_local_copy`` tells.
+other remote format must be copied to local scratch first, as ``needs_local_copy`` finds.
 
 ==============================================  ===========  ==================
 format                                          reader       remote
@@ -14,7 +14,7 @@ DICOM WSI (file or folder)                      ``dicom``    local copy
 NDPI, MRXS, SCN, BIF, VMS, Philips, ...         ``openslide`` local copy
 ==============================================  ===========  ==================
 
-Slides are bright field in 8-bit RGB, unless the assay that ``open_slide`` is told says fluorescence: TIFF and
+Slides are bright field in 8-bit RGB, unless ``open_slide`` is given an assay of fluorescence: TIFF and
 OME-Zarr then give DAPI, HER2 and CEP17 in 8 or 16 bits, at their maximum over the focal planes, and any RGB
 picture its colours as channels.
 """
@@ -42,7 +42,7 @@ __all__ = ["MemoryReader", "SlideReader", "needs_local_copy", "open_slide", "sha
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for: a run's driver names much that only its workers use."""
+    """Load a name at its first use: a run's driver names much that only its workers use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

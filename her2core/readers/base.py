@@ -194,7 +194,7 @@ def time_points(name: str, times: int) -> SlideError:
 
 
 def turned(orientation: int) -> tuple[str, ...]:
-    """What to say of an image that its file wants turned or mirrored for display (TIFF and Exif, 1 to 8)."""
+    """The note on an image that its file declares turned or mirrored for display (TIFF and Exif, 1 to 8)."""
     if orientation == 1:
         return ()
     return (f"its orientation tag is {orientation}: read as stored, unturned, as OpenSlide and QuPath do",)

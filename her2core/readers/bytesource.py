@@ -44,7 +44,7 @@ class ByteSource(Protocol):
         ...
 
     def begin(self, spans: Sequence[Span]) -> None:
-        """Begin to read spans that will be asked for, where reading waits.
+        """Begin to read spans that will be requested, where reading waits.
 
         The last two lots are kept; of no span, both go.
         """

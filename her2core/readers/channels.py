@@ -1,7 +1,7 @@
 """Which channel of a fluorescence file is DAPI, which HER2, which CEP17: stated, or refused; never guessed.
 
 The manifest's text goes first: ``DAPI=2;HER2=0;CEP17=1``, where a value is a channel's index in the file,
-from 0, or its name there. Without a text the names in the file's own metadata must say it.
+from 0, or its name there. Without a text the names in the file's own metadata must show it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHANNELS = ("DAPI", "HER2", "CEP17")
 """Channels in the order in which pixels hold them; a single-probe slide has the first two."""
 REQUIRED = CHANNELS[:2]
 SYNONYMS = {"DAPI": ("DAPI",), "HER2": ("HER2", "ERBB2"), "CEP17": ("CEP17", "CEN17", "D17Z1")}
-"""What names in metadata say for each, written without spaces and signs."""
+"""Names in metadata for each, written without spaces and signs."""
 RGB_NAMES = ("R", "G", "B")
 """Names of the channels of a picture in pseudo-colour."""
 COLOUR_WORDS = {"r": "R", "red": "R", "g": "G", "green": "G", "b": "B", "blue": "B"}
@@ -26,7 +26,7 @@ EMPTY_WORDS = {
     "bf", "bright", "brightfield", "c", "camera", "ch", "channel", "color", "colour", "field", "image",
     "light", "plane", "rgb", "sample", "spp", "tl", "transmitted",
 }  # fmt: skip
-"""Words of a bright-field channel's name that say nothing of its colour."""
+"""Words of a bright-field channel's name that do not name its colour."""
 MAX_CHANNELS = 256
 """Most channels of a file; multiplexed scans have 60."""
 MAX_CHANNEL_NAME = 100
@@ -56,7 +56,7 @@ class ChannelMap:
 
 @dataclass(frozen=True, slots=True)
 class StatedChannel:
-    """What a file's metadata say of one channel.
+    """What a file's metadata state of one channel.
 
     Attributes
     ----------
@@ -78,21 +78,21 @@ def colour_order(
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Find red, green and blue among the channels of a bright-field file.
 
-    Names go first, then the colours that the channels are shown in. Three channels of which nothing is said
+    Names go first, then the colours that the channels are shown in. Three channels of which nothing is stated
     are red, green and blue in this order.
 
     Parameters
     ----------
     stated
-        What is said of each channel.
+        What the metadata state of each channel.
     in_order
-        Whether the file says elsewhere that the samples are red, green and blue, so that it is enough if
+        Whether the file states elsewhere that the samples are red, green and blue, so that it is enough if
         nothing here contradicts.
 
     Returns
     -------
     tuple
-        Indices of red, green and blue, and what to say of them.
+        Indices of red, green and blue, and notes on them.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def _find(name: str, value: str, stored: Sequence[str]) -> int:
 
 
 def _named(name: str, stored: Sequence[str]) -> dict[str, int]:
-    """Channels by what the file's own names say."""
+    """Channels by the file's own names."""
     found: dict[str, int] = {}
     for i, title in enumerate(stored):
         for channel in (title_names := _channels_named(title)):

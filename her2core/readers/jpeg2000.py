@@ -82,7 +82,7 @@ def _codestream(head: bytes) -> tuple[int, bool]:
 
 
 def _is_transformed(head: bytes, at: int) -> bool:
-    """What the coding style's marker, among those from ``at`` on, says of a colour transform."""
+    """What the coding style's marker, among those from ``at`` on, states of a colour transform."""
     while at + 4 <= len(head):
         marker, length = struct.unpack(">HH", head[at : at + 4])
         if marker == COD:

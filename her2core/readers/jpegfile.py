@@ -1,4 +1,4 @@
-"""The segments of a JPEG stream before its first scan, and what they say.
+"""The segments of a JPEG stream before its first scan, and their contents.
 
 References
 ----------

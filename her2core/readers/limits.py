@@ -1,4 +1,4 @@
-"""What a slide file may ask for, checked against its header before anything is decoded.
+"""What a slide file may require, checked against its header before anything is decoded.
 
 A 308 kB TIFF can declare 200 000 x 200 000 px by pointing every tile at the same bytes. These caps and
 checks refuse such a file from its header alone. What is bounded is what would be decoded: tiles that a file

@@ -89,7 +89,7 @@ def locate(uri: str | os.PathLike[str], name: str | None = None, endpoint_url: s
 
 @contextmanager
 def _access(name: str) -> Iterator[None]:
-    """Say in words that a slide is missing or may not be read; other errors of a store may pass in time."""
+    """State in words that a slide is missing or may not be read; other errors of a store may pass in time."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:

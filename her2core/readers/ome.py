@@ -37,7 +37,7 @@ class OmeImage:
     foci, times
         Focal planes and time points.
     channel_said
-        What is said of each channel.
+        What it states of each channel.
     stack
         Directory of each channel at each focal plane of the first time point; None where the document names
         none.
@@ -81,7 +81,7 @@ def parse_ome(name: str, xml: str) -> list[OmeImage]:
             f"{name}: its OME-XML has more than {MAX_ELEMENTS} elements; expected a slide's",
         )
     try:
-        root = ET.fromstring(xml)  # decoded already: what its declaration says is no longer so
+        root = ET.fromstring(xml)  # decoded already: its declaration no longer holds
     except (ET.ParseError, LookupError, ValueError) as error:
         raise SlideError(
             Reason.FILE_UNREADABLE, f"{name}: its OME-XML does not parse ({type(error).__name__})"

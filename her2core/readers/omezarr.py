@@ -137,7 +137,7 @@ def open_omezarr(store: Any, request: OpenRequest, series_xml: str = "") -> OmeZ
     ------
     SlideError
         ``NOT_A_SLIDE`` for other Zarr groups, ``FILE_UNREADABLE`` for anything but 8-bit RGB or, where that
-        is asked for, the channels of fluorescence.
+        is requested, the channels of fluorescence.
     """
     register_image_codecs()
     with _named(request.name):
@@ -192,7 +192,7 @@ def _bounded(store: Any, name: str) -> BoundedStore:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Say in words that metadata cannot be read."""
+    """State in words that metadata cannot be read."""
     try:
         yield
     except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""What the metadata of an OME-Zarr group say, each part checked to be what it should be.
+"""The metadata of an OME-Zarr group, each part checked to be what it should be.
 
 Zarr parses every document before anything of it can be looked at: ``BoundedStore`` bounds them before that.
 
@@ -222,7 +222,7 @@ class _Document:
         )
 
     def _check_version(self) -> None:
-        """Refuse versions before 0.4, which say neither what axes are nor how large a pixel is."""
+        """Refuse versions before 0.4, which state neither the axes nor the size of a pixel."""
         version = self.content.get("version", ome_attributes(self.group).get("version"))
         stated = version if isinstance(version, str) and OLD_VERSION.match(version) else None
         axes = self.content.get("axes")

@@ -78,7 +78,7 @@ def open_slide(
     assay
         The manifest's. ``HER2-FISH`` makes the file fluorescence, read by its channels; anything else RGB.
     channels
-        Which of the file's channels is which, ``DAPI=2;HER2=0;CEP17=1``, where its own names do not tell.
+        Which of the file's channels is which, ``DAPI=2;HER2=0;CEP17=1``, where its own names do not show it.
     endpoint_url
         S3 endpoint; by default from the environment.
 
@@ -175,7 +175,7 @@ def _kind(place: Location, head: bytes) -> _Kind | None:
 
 
 def _check_known(place: Location, head: bytes) -> None:
-    """Refuse a file that no reader knows, or that is not the slide itself."""
+    """Refuse a file that no reader recognises, or that is not the slide itself."""
     if place.fs is None and is_mirax(place.path):
         check_parts(place.path, place.name)
     kind = _kind(place, head)
@@ -212,7 +212,7 @@ def _check_dicom_folder(place: Location) -> None:
 
 
 def _not_a_slide(name: str, head: bytes) -> SlideError:
-    """The error for a file that no reader knows: encrypted where its bytes are noise."""
+    """The error for a file that no reader recognises: encrypted where its bytes are noise."""
     if head.startswith(ENCRYPTED_MAGICS) or _entropy_bits(head) > RANDOM_BITS:
         return SlideError(
             Reason.FILE_ENCRYPTED,

@@ -34,7 +34,7 @@ _LEICA_PLANE = re.compile(r"<dimension\b[^>]*\bz=\"(\d{1,4})\"")
 
 
 def detect_vendor(path: str | os.PathLike[str]) -> str | None:
-    """OpenSlide's name for a file's format, or None where it knows none."""
+    """OpenSlide's name for a file's format, or None where it has none."""
     vendor: str | None = openslide.OpenSlide.detect_format(path)
     return vendor
 
@@ -186,7 +186,7 @@ def _ndpi_foci(path: str | os.PathLike[str]) -> int:
             (at,) = np.frombuffer(table[-8:], "<u8").tolist()
         return max(len(foci), 1)
     except SlideError:
-        return 1  # not linked so: OpenSlide says what it makes of it
+        return 1  # not linked so: OpenSlide reports what it makes of it
     finally:
         source.close()
 

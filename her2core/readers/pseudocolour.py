@@ -57,7 +57,7 @@ def as_requested(reader: SlideReader, request: OpenRequest) -> SlideReader:
     Raises
     ------
     SlideError
-        ``CHANNELS_UNKNOWN`` where the manifest does not say which colour is which; the reader is closed.
+        ``CHANNELS_UNKNOWN`` where the manifest does not state which colour is which; the reader is closed.
     """
     if not request.fluorescence or reader.info.channels != RGB:
         return reader

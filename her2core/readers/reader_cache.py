@@ -42,7 +42,7 @@ def shared_reader(
     channels: str | None = None,
     endpoint_url: str | None = None,
 ) -> Iterator[SlideReader]:
-    """Lend the process's reader of a slide; do not close it.
+    """The process's shared reader of a slide; do not close it.
 
     Parameters are those of ``open_slide``; the identity is required, because it is what makes two requests
     the same slide. Readers without a borrower are closed, the longest unused first, when there are more

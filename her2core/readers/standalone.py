@@ -171,7 +171,7 @@ def _jpeg2000_alone(data: bytes, edge: int, *, ycbcr: bool) -> bytes:
 
 
 def _tile_part_end(data: bytes, at: int) -> int:
-    """Where the tile-part at ``at`` ends; one with a comment, whose length says it too, is refused."""
+    """Where the tile-part at ``at`` ends; one with a comment, whose length gives it too, is refused."""
     length = int.from_bytes(data[at + 6 : at + 10], "big")
     end = at + length if length else data.rfind(EOI)
     if not at < end <= len(data):

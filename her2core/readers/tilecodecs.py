@@ -2,7 +2,7 @@
 
 Each codec is a function ``(data, out) -> None`` that fills ``out``, a C-contiguous array of shape
 ``(height, width, samples)`` or ``(height, width)``, or raises ``ValueError``/``RuntimeError``. Samples are
-uint8, or uint16 where a codec says so.
+uint8, or uint16 where noted at a codec.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from her2core.readers.jpeg2000 import Jpeg2000Header, jpeg2000_header
 from her2core.readers.jpegfile import is_one_scan, names_its_colour
 from her2core.readers.standalone import without_zeros
 
-imagecodecs: Any = _imagecodecs  # its stubs know bytes but not the memoryviews it takes
+imagecodecs: Any = _imagecodecs  # its stubs list bytes but not the memoryviews it takes
 
 Tile = npt.NDArray[Any]
 TileDecoder = Callable[[memoryview, Tile], None]
@@ -148,7 +148,7 @@ def _without_padding(unpack: Any) -> Any:
 def jpeg_decoder(photometric: int, tables: bytes | None = None) -> TileDecoder:
     """Decoder of baseline JPEG tiles to RGB (or grey, where ``out`` has two axes).
 
-    Colour follows the stream where it tells: a JFIF or Adobe marker decides. A bare stream, as Aperio writes
+    Colour follows the stream's own statement: a JFIF or Adobe marker decides. A bare stream, as Aperio writes
     it, has the colour of the TIFF's photometric tag: YCbCr or RGB. A stream without its end mark is read
     where all of its pixels are there.
 
@@ -198,8 +198,8 @@ def jpeg2000_decoder(*, ycbcr: bool = False) -> TileDecoder:
     Parameters
     ----------
     ycbcr
-        Whether components are YCbCr where the stream does not say: neither that it undoes a colour transform
-        itself nor, in a JP2 file, its colour space. Aperio's 33003 is so.
+        Whether components are YCbCr where the stream states neither that it undoes a colour transform
+        itself nor, in a JP2 file, its colour space: Aperio's 33003.
     """
 
     def decode(data: memoryview, out: Tile) -> None:

@@ -1,6 +1,6 @@
 """The report of a run: one self-contained page, and the data behind its figures.
 
-It asks finished tables and stored pictures, never a pixel, and computes no result of its own.
+It reads finished tables and stored pictures, never a pixel, and computes no result of its own.
 
 run_tables     what a run left, as of that run
 words          codes in words

@@ -3,7 +3,7 @@
 Each is a Kruskal-Wallis test of a measure over the groups of a factor; p is adjusted over all tests of the
 report after Benjamini and Hochberg. The effect is epsilon squared, H / (n - 1): the share of the ranks'
 variance that lies between groups (Tomczak and Tomczak, Trends in Sport Sciences 1:19, 2014). Groups may
-differ because their patients do; the test does not know.
+differ because their patients do; the test cannot separate the two.
 """
 
 from __future__ import annotations

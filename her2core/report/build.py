@@ -177,7 +177,7 @@ def report_page(
     Parameters
     ----------
     pictures_at
-        Where the output lies as seen from the page; None if it cannot be told.
+        Where the output lies as seen from the page; None if that is unknown.
     data
         Folder of the data beside the page.
     viewer
@@ -218,7 +218,7 @@ def viewer_of(run: Row) -> str | None:
 
 
 def run_facts(run: Row) -> Row:
-    """What the page says of the run; no address, and no name of a file but the manifest's."""
+    """What the page shows of the run; no address, and no name of a file but the manifest's."""
     manifest = run["manifest_uri"].rstrip("/").rpartition("/")[2]
     unnamed = not run["cohort"] or _DIGEST.fullmatch(run["cohort"])
     return {

@@ -1,4 +1,4 @@
-"""Which specimen has what: the combinations of data that questions can be asked of."""
+"""Which specimen has what: the combinations of data that analyses can use."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ OWN = {
 
 
 def write_tables(store: Store, folder: str, tables: Mapping[str, pa.Table]) -> list[str]:
-    """Write every table twice, and ``columns.csv``, which says what each column means; the paths written."""
+    """Write every table twice, and ``columns.csv``, which explains each column; the paths written."""
     written = []
     for name, table in tables.items():
         buffer = io.BytesIO()

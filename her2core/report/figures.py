@@ -114,7 +114,7 @@ def exclusions(slides: Sequence[Row]) -> list[Row]:
 
 
 def counted(rows: Sequence[Row], column: str, words: Mapping[str, str]) -> list[Row]:
-    """How many rows have each value, also those that nobody has, and last how many have none."""
+    """How many rows have each value, also values without a row, and last how many have none."""
     counts = Counter(row[column] for row in rows)
     known = [*words, *sorted(value for value in counts if value is not None and value not in words)]
     found = [

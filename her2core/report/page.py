@@ -1,4 +1,4 @@
-"""The page: template, style, script and data in one file that asks no network for anything.
+"""The page: template, style, script and data in one file that loads nothing from the network.
 
 Whatever comes from outside enters as JSON without ``<``, ``>`` and ``&``, which no markup can end, and the
 script puts it into the page as text alone. A content security policy names the page's own scripts by their

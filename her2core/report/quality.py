@@ -21,7 +21,7 @@ FEWEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A column of ``slides`` that quality is judged by, and the name and unit it is shown with."""
+    """A column of ``slides`` that quality is assessed by, and the name and unit it is shown with."""
 
     column: str
     words: str

@@ -157,7 +157,7 @@ def _no_call(case: Row | None) -> str:
 
 
 def _cause(reasons: list[str]) -> str | None:
-    """What speaks against a result first."""
+    """Sorts what casts doubt on a result first."""
     heavy = [reason for reason in reasons if reason not in NOTES]
     return reason_words((heavy or reasons)[0]) if reasons else None
 

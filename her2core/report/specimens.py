@@ -91,7 +91,7 @@ def needs_a_person(case: Row) -> bool:
 
 
 def _why(case: Row, slides: Sequence[Row]) -> list[str]:
-    """What made the result, and what to know of it, in words, the weightier first.
+    """What made the result, and what limits it, in words, the weightier first.
 
     Reasons of a specimen are of its pooled cells: they explain nothing where no slide was measured.
     """

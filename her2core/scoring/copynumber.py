@@ -1,7 +1,7 @@
 """What truncation alone does to signal counts, and whether HER2 copies fall into two populations.
 
 A section cuts nuclei, so each signal is seen with a certain chance only, and even a tumour of identical
-cells shows nuclei beyond any cut-off. `truncation_null` says how many; `fit_copies` asks whether the copies
+cells shows nuclei beyond any cut-off. `truncation_null` estimates how many; `fit_copies` tests if the copies
 form one population or two, allowing neither to be narrower than truncation would make it.
 """
 
@@ -137,7 +137,7 @@ def fit_copies(copies: Sequence[int], nuclei: Sequence[int], retention: float) -
     Returns
     -------
     CopyPopulations or None
-        None where all nuclei show the same number, and nothing can be told apart.
+        None where all nuclei show the same number, and nothing can be separated.
     """
     x, w = np.array(copies, np.float64), np.array(nuclei, np.float64)
     found = fit_two(x, w, floor=truncation_floor(retention))

@@ -45,7 +45,7 @@ class MeasuredCells:
     membrane_od
         Mean DAB OD of the whole contour.
     evaluable, tumour
-        Which cells could be judged, and which belong to the tumour.
+        Which cells are evaluable, and which belong to the tumour.
     brownness
         How brown the stained part of the contour is: 1 as DAB (and without stain), 0 as grey.
     """
@@ -315,7 +315,7 @@ class Verdict:
     her2_class
         See `rules_ihc.Decision`; ``indeterminate`` without a score.
     reasons
-        Codes of `errors.Reason`, sorted: all that a reader of the score should know.
+        Codes of `errors.Reason`, sorted: all that a reader of the score should see.
     possible_scores, patterns, null_excludes_pct
         See `rules_ihc.Decision`.
     p3, p2, p_any
@@ -446,12 +446,12 @@ def _codes(reasons: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SlideScore:
-    """Everything that the cells of one slide say.
+    """Everything measured on the cells of one slide.
 
     Attributes
     ----------
     n_cells, n_tumour, n_unevaluable
-        Cells found, tumour cells among them, and tumour cells whose membrane could not be judged.
+        Cells found, tumour cells among them, and tumour cells whose membrane is not evaluable.
     membrane_od
         Quantiles of the mean membrane OD at `OD_PERCENTS`; None without cells.
     others
@@ -506,7 +506,7 @@ def score_slide(
     classes
         What `classify` finds, where it is known.
     stain
-        The slide's colour, from which the counterstain is judged.
+        The slide's colour, by which the counterstain is assessed.
     nests
         Cells in stained nests, where a model chose the tumour cells; None where a person drew what counts.
     tumour_found

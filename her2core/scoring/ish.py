@@ -110,7 +110,7 @@ def judge_ish(
 
 @dataclass(frozen=True, slots=True)
 class ISHScore:
-    """Everything that the nuclei of one slide say.
+    """Everything measured on the nuclei of one slide.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ def score_ish(
     quality
         Verdict of quality control: ``fail`` makes the slide indeterminate; its reasons are passed on.
     unresolved
-        Reason why single signals cannot be told apart (pixels too coarse), which makes the slide
+        Reason why single signals cannot be resolved (pixels too coarse), which makes the slide
         indeterminate; None where they can.
     """
     counts = count_nuclei(nuclei, params)

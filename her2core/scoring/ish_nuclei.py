@@ -109,7 +109,7 @@ def ish_columns(*, dual: bool) -> tuple[str, ...]:
 
 
 def in_reserve(nucleus_id: NDArray[np.int64], one_in: int) -> NDArray[np.bool_]:
-    """Nuclei kept for a recount: a sample that knows nothing but their names, shape ``(n,)``."""
+    """Nuclei kept for a recount: a sample that depends on nothing but their names, shape ``(n,)``."""
     kept: NDArray[np.bool_] = scattered(nucleus_id.astype(np.uint64)) % np.uint64(one_in) == 0
     return kept
 

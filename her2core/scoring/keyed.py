@@ -1,4 +1,4 @@
-"""Which rules judge a slide: the configuration's, or those of the tumour and specimen that its row names."""
+"""Which rules apply to a slide: the configuration's, or those of the tumour and specimen in its row."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _best(parts: Reals, likelihood: Reals) -> tuple[Reals, Reals]:
 def _maximise(x: Reals, w: Reals, parts: Reals, floor: Floor) -> tuple[Reals, Reals]:
     """Expectation and maximisation to the end, from many starts or of many samples at once.
 
-    Two rounds tell where further ones lead, and the third begins there unless that is no better.
+    Two rounds show where further ones lead, and the third begins there unless that is no better.
 
     Parameters
     ----------

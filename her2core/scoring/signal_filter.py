@@ -1,7 +1,7 @@
 """Which signals of a slide count: not background granules, and not crosstalk of the other probe.
 
 A detector that misses nothing also finds granules of chromatin, and one probe's light in the other's channel.
-Neither shows in a nucleus alone; both show over a slide, whose true signals are much alike. So this is judged
+Neither shows in a nucleus alone; both show over a slide, whose true signals are much alike. This is decided
 where all signals of a slide are at hand, from their columns, and in any order the same.
 
     signal_filter = SignalFilter.of(signals, WEAK)  # of a slide; PALE in bright field

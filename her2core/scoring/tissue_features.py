@@ -64,7 +64,7 @@ OWN: Final = (
     "bare",
 )
 """Numbers of a cell: area and elongation of its nucleus; hematoxylin of that, above what surrounds it, and of
-what surrounds it, in units of the slide's range; area inside its contour, and how much of this is judged;
+what surrounds it, in units of the slide's range; area inside its contour, and how much of this is evaluable;
 spread of hematoxylin inside the nucleus, in units of that range; what is clear next to the nucleus and
 farther out; how far the nucleus lies along fibres; what beside it neither stain colours."""
 

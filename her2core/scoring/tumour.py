@@ -64,7 +64,7 @@ any tissue: five tiles of fat, scar and a benign lobule, known when it was chose
 LEAST_NESTS: Final = 0.1
 """... or in stained nests. Ours."""
 LEARNED: Final = "learned"
-"""Key of a model's JSON that says how it was learned, and decides nothing."""
+"""Key of a model's JSON that records how it was learned, and decides nothing."""
 MAX_WORDS: Final = 256
 """Longest text in a model. Ours."""
 SHOWN_ERROR: Final = 400

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from her2core.scoring.tumour import TumourModel
 
 EXAMPLES: Final = 400
-"""Cells of tumour, and of other tissue, that a slide gives at most: neighbours say the same. Ours."""
+"""Cells of tumour, and of other tissue, that a slide gives at most: neighbours are alike. Ours."""
 LEAST_EXAMPLES: Final = 20
 """Fewer cells of either are not used. Ours."""
 FULL_EXAMPLES: Final = 150

@@ -1,7 +1,7 @@
 """Stage ``cells``: run a kernel over one work unit of a pyramid and publish its rows: cells, or nuclei (ISH).
 
 A unit is a square of the working level, somewhat larger than a shard: a smaller one spends its time on the
-halo that the kernel asks for, a larger one takes more memory and more glass along. It is read once, halo and
+halo that the kernel requires, a larger one takes more memory and more glass along. It is read once, halo and
 all, into a buffer that the thread keeps; only the part of the unit that holds tissue is looked at, and chunks
 of it that lie farther than the halo from any tissue are not read.
 """

@@ -117,7 +117,7 @@ def _cache() -> Path:
 
 
 def _mark(part: str) -> Path:
-    """A file that says that a part of this code was compiled by this numba for this processor."""
+    """A file that exists once a part of this code was compiled by this numba for this processor."""
     facts: list[object] = [version("numba"), version("llvmlite"), sys.version, _processor()]
     for source in _sources():
         stamp = source.stat()
@@ -180,7 +180,7 @@ def _make(part: str) -> None:
 
 
 def _points() -> None:
-    """Ask of a few cells what the last stage of a slide asks of all."""
+    """Compute for a few cells what the last stage of a slide computes for all."""
     import numpy as np
 
     from her2core.guidelines.rules_ihc import load_rules

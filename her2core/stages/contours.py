@@ -1,4 +1,4 @@
-"""Stage ``contours``: the outlines of all cells of a slide, kept where the configuration asks for them.
+"""Stage ``contours``: the outlines of all cells of a slide, kept where the configuration requests them.
 
 They are what the cells were measured on, written by the task that measures them: nucleus, contour, and the
 stain along it, ray by ray. All are whole numbers of the kernel's steps, so nothing is lost by storing them;
@@ -12,7 +12,7 @@ a cell takes about 53 bytes. Each work unit writes one Parquet file, in the orde
     nucleus    36 x uint8      radius of the nucleus along ray a (10 a degrees from +x towards +y), in steps,
                                half a step too long
     contour    36 x uint8      radius of the cell's contour, in steps of its own
-    stain      36 x int16      DAB OD of the contour in steps of its own; 0 not stained, -1 not judged
+    stain      36 x int16      DAB OD of the contour in steps of its own; 0 not stained, -1 not assessed
 
 The steps in micrometres, the slide's micrometres per pixel, and the steps of stain in an OD, stand in the
 file's metadata as JSON under ``her2_contours``.
@@ -61,7 +61,7 @@ class CellOutlines:
     dab_od
         float32 ``(n, 36)``: DAB OD of the stained part of the contour, 0 where it is not stained.
     evaluable
-        bool ``(n, 36)``: whether stain can be judged along a ray.
+        bool ``(n, 36)``: whether stain can be assessed along a ray.
     mpp
         Level-0 µm/px.
     """

@@ -75,7 +75,7 @@ class SlideFailedError(Her2Error):
         )
 
     def hiding(self, hide: Callable[[str], str]) -> SlideFailedError:
-        """The same in other words."""
+        """The same failure with its texts passed through ``hide``."""
         return SlideFailedError(
             self.state,
             self.reason,
@@ -88,12 +88,12 @@ class SlideFailedError(Her2Error):
 
 
 def failure_of(error: BaseException, known: Iterable[str] = ()) -> SlideFailedError:
-    """Say in words what an error means for a slide.
+    """State in words what an error means for a slide.
 
     Parameters
     ----------
     known
-        Paths that a text may hold and that no pattern tells from prose, such as those with spaces.
+        Paths that a text may hold and that no pattern distinguishes from prose, such as those with spaces.
     """
     match error:
         case SlideFailedError():
@@ -129,7 +129,7 @@ def _of_deaths(error: WorkersDiedError) -> SlideFailedError:
         )
         return SlideFailedError(SlideState.QUARANTINED, Reason.WORKER_LOST, why)
     why = (
-        f"{how}; but other workers died as well, so that nobody can tell whether it is the cause. Run again "
+        f"{how}; but other workers died as well, so that it is not known whether it is the cause. Run again "
         "when the machines are quiet"
     )
     return SlideFailedError(SlideState.FAILED, Reason.WORKER_LOST, why)
@@ -142,7 +142,7 @@ def disk_full(error: BaseException | None) -> DiskFullError | None:
         if isinstance(error, DiskFullError):
             return error
         number = getattr(error, "errno", None)
-        if number not in FULL and (found := re.search(r"os error (\d+)", str(error))):  # Rust's way to say it
+        if number not in FULL and (found := re.search(r"os error (\d+)", str(error))):  # as Rust words it
             number = int(found[1])
         if number in FULL:
             where = f"that of the output or of temporary files ({tempfile.tempdir or 'TMPDIR'})"

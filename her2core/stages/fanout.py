@@ -33,7 +33,7 @@ CONVICTIONS = 3
 """A suspect is the cause when it alone has ended its workers this often (each time `allowed-failures` + 1 of
 them) and no other worker died meanwhile. Ours: an outside hand would have to hit it every time."""
 MOST_TRIES = 6
-"""Tries alone, counted or not, after which nobody can tell what ends the workers. Ours."""
+"""Tries alone, counted or not, after which the cause of the workers' deaths counts as unknown. Ours."""
 ALONE_PAUSE_S = 10.0
 """Pause before the second try alone, twice that before the third and so on, while the others go on. Ours."""
 SHARES = 4
@@ -144,7 +144,7 @@ class Workers:
             if self.client.status != "running":
                 self.stop(self.lost())
                 return
-            with suppress(Exception):  # a slow answer is no answer yet; a lost scheduler is told above
+            with suppress(Exception):  # a slow answer is no answer yet; a lost scheduler is reported above
                 if self._count():
                     seen = time.monotonic()
             if time.monotonic() - seen > NO_WORKERS_S:
@@ -157,7 +157,7 @@ class Workers:
                 return
 
     def _count(self) -> int:
-        """Learn how many workers there are; who asked is told when it is another number than before."""
+        """Count the workers, and notify the listener when their number has changed."""
         found = int(self.client.scheduler_info(n_workers=0)["n_workers"])
         if found and found != self.size:
             self.size = found
@@ -175,7 +175,7 @@ class Workers:
         return max(SHARES * self.size // max(self.slides, 1), SHARES)
 
     def lost(self) -> ClusterError:
-        """What to say when the scheduler is gone."""
+        """The error to report when the scheduler is gone."""
         return ClusterError(
             f"the Dask scheduler at {self.address} is gone (ended, or cut off by the network); start it, and "
             "run the same command again to resume"
@@ -190,7 +190,7 @@ class Workers:
     # turns
 
     def submit(self, function: Callable[[Any], Any], item: Any, key: str, arrivals: Any) -> Future[Any]:
-        """Send one task when nobody else wants to be alone; its future goes to ``arrivals`` when it ends."""
+        """Send one task when no other waits to run alone; its future goes to ``arrivals`` when it ends."""
         with self._turn:
             me = threading.current_thread()
             self._turn.wait_for(lambda: self.over or self._alone in (None, me))
@@ -276,8 +276,8 @@ class Workers:
         }
 
     def end_hanging(self, keys: set[str]) -> bool:
-        """End the workers that are busy with tasks nobody waits for, and tell whether any was."""
-        with suppress(Exception):  # a cluster that does not answer is told of elsewhere
+        """End the workers that are busy with tasks nobody waits for; returns whether there were any."""
+        with suppress(Exception):  # a cluster that does not answer is reported elsewhere
             stacks = self.client.call_stack(keys=sorted(keys)) if keys else {}  # type: ignore[no-untyped-call]
             busy = [worker for worker, tasks in stacks.items() if keys & set(map(str, tasks))]
             if busy:
@@ -324,7 +324,7 @@ class Crews:
         crew.slides -= 1
 
     def when_resized(self, notify: Callable[[], None] | None) -> None:
-        """Whom to tell, from another thread, when workers came or went."""
+        """Set what is called, from another thread, when workers came or went."""
         for crew in self._crews:
             crew.when_resized = notify
 
@@ -444,7 +444,7 @@ def _try_alone(
     deaths: int,
     deadline: float,
 ) -> Result:
-    """Run a suspect when nothing else runs, until it is cleared, convicted, or nobody can tell."""
+    """Run a suspect when nothing else runs, until it is cleared, convicted, or the cause stays unknown."""
     log.warning("%s: its workers died %d times; it is tried again alone", key, deaths)
     counted = 0
     for tried in range(MOST_TRIES):

@@ -16,7 +16,7 @@ class SlideFinished:
     Attributes
     ----------
     cells
-        File of the table ``cells`` (IHC) or ``nuclei`` (ISH), as its assay says; None without any.
+        File of the table ``cells`` (IHC) or ``nuclei`` (ISH), by its assay; None without any.
     regions
         File of the table ``regions``; None without any.
     metrics

@@ -1,4 +1,4 @@
-"""Pseudonyms for files and folders, where a configuration asks for them: names of files may be people's.
+"""Pseudonyms for files and folders, where the configuration requests them: file names may be people's names.
 
 A pseudonym is random and reveals nothing; which file it stands for is in a table of its own, apart from the
 results, that a run reads, completes and needs again for the same names. Workers, readers and terminals see

@@ -68,7 +68,7 @@ def publish(
 
 
 def nuclei_near(store: Store, path: str, around: Box, level: int) -> Given:
-    """Published nuclei with their centre in ``around``, in pixels of ``level`` as `Given` wants them."""
+    """Published nuclei with their centre in ``around``, in pixels of ``level`` as `Given` expects them."""
     scale = 2**level
     rows = [("y_px0", ">=", around.y0 * scale - 1.0), ("y_px0", "<=", around.y1 * scale + 1.0)]
     table = pq.read_table(pa.BufferReader(store.read_bytes(path)), filters=rows)

@@ -58,7 +58,7 @@ def shards(
     Parameters
     ----------
     there
-        Those that are there; by default one listing tells.
+        Those that are there; by default they are listed once.
 
     Raises
     ------

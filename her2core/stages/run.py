@@ -25,7 +25,7 @@ from her2core.text import HIDDEN, shown
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What every stage of a run may know. Picklable, without secrets.
+    """What every stage of a run has access to. Picklable, without secrets.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Run:
     started
         UTC, ISO 8601.
     identities
-        What ingest knows slides by (``x_identity``), by slide; see `stages.unchanged`.
+        Identity that ingest gave each slide (``x_identity``), by slide; see `stages.unchanged`.
     """
 
     run_id: str
@@ -60,7 +60,7 @@ class Run:
         return f"manifest-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
     def places(self, row: SlideRow) -> tuple[str, ...]:
-        """Paths of this run and slide, to be kept out of what libraries say."""
+        """Paths of this run and slide, to be kept out of the messages of libraries."""
         uris = (
             row.uri,
             row.roi_uri or "",

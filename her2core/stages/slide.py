@@ -162,7 +162,7 @@ def result_key(
     inputs += [f"{name}={value}" for name, value in keyed_fields(row).items()]
     if isinstance(params, ScoreParams):
         inputs.append(f"tumour model {load_model(params.tumour_model).version}")
-    if contours is not None:  # the row says where they lie
+    if contours is not None:  # the row gives their place
         inputs.append(contours)
     return content_key("slide", SLIDE, params, inputs)
 
@@ -222,7 +222,7 @@ class SlideResult:
 
 
 def write_outputs(job: SlideJob[Any, Any], key: str, result: SlideResult) -> SlideFinished:
-    """Write a slide's regions and pictures, and say how it ended."""
+    """Write a slide's regions and pictures, and return its outcome."""
     forget_parts()
     store, row, ref, score = job.store, job.row, job.pyramid, result.score
     picture, maps, close_up = f"pictures/{row.slide_id}-{key[:8]}.jpg", None, None

@@ -34,7 +34,7 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[SlideReader]:
-        """Lend the process's reader of this slide, over a staged copy where the format needs one."""
+        """The process's shared reader of this slide, over a staged copy where the format needs one."""
         from her2core.readers import shared_reader
 
         info = self.info

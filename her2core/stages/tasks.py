@@ -42,7 +42,7 @@ CONTOURS = "contours"
 
 @dataclass(frozen=True, slots=True)
 class SlideWork:
-    """What every task of one slide may know; ``shown`` is its row as tables and records show it."""
+    """What every task of one slide is given; ``shown`` is its row as tables and records show it."""
 
     store: Store
     config: Config

@@ -38,9 +38,9 @@ class Division:
     beside
         Slides of the same cases and patients, with the keys of their published results.
     known
-        What the last run said of slides, by slide.
+        What the last run recorded of slides, by slide.
     carried
-        What it said of all others, whose rows stay as they are.
+        What it recorded of all others, whose rows stay as they are.
     dropped
         Whether the manifest does not name a slide any more that it named then.
     fresh
@@ -61,7 +61,7 @@ class Division:
 
 
 def divide(run: Run) -> Division:
-    """Tell what is new or changed in a manifest from what is as the last run of the cohort left it."""
+    """Separate what is new or changed in a manifest from what is as the last run of the cohort left it."""
     last = last_run(run.store, run.cohort)
     known: dict[str, dict[str, Any]] = {entry["slide_id"]: entry for entry in last}
     digests = row_digests(run)
@@ -87,14 +87,14 @@ def divide(run: Run) -> Division:
 
 
 def input_of(result: SlideFinished, digest: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What the row of a run says of a slide.
+    """What the row of a run records of a slide.
 
     Parameters
     ----------
     digest
         Of `row_digests`.
     known
-        What an earlier run said of it, for a result that was read and not made.
+        What an earlier run recorded of it, for a result that was read and not made.
     """
     outcome = result.outcome
     return {

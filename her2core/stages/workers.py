@@ -1,4 +1,4 @@
-"""What a run asks of its workers beside their tasks, and the one function that runs every task."""
+"""What a run requires of its workers beside their tasks, and the one function that runs every task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def clear_scratch(scratch: Scratch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """What a run wants to know of a worker: the version of this package, and some of its environment."""
+    """What a run checks of a worker: the version of this package, and some of its environment."""
 
     version: str
     environment: Mapping[str, str | None]

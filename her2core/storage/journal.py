@@ -1,7 +1,7 @@
 """Where every slide of a cohort is: one small object a slide, for people and for ``her2 status``.
 
 The journal informs; it decides nothing. Whether a stage is done is known from its published record alone. A
-run that is at work says so by a heartbeat beside the journal, which goes when the run ends: a slide is
+run that is at work shows it by a heartbeat beside the journal, which goes when the run ends: a slide is
 running only while the heart of its run beats.
 """
 
@@ -32,7 +32,7 @@ HEARTBEAT_S = 15.0
 IHC_SCORES = ("0", "1+", "2+", "3+")
 """Scores of entries that do not name their assay, as earlier versions wrote them."""
 DEAD_AFTER_S = 120.0
-"""A run not heard of for so long is dead (ours): several heartbeats, and clocks that differ by a minute. On
+"""A run without a heartbeat for so long is dead (ours): several beats, and clocks that differ by a minute. On
 the machine that it ran on it is known at once."""
 
 
@@ -49,7 +49,7 @@ class SlideStatus:
     updated
         UTC time of this entry, ISO 8601.
     score
-        IHC score or ISH group, as the assay says; see ``found``.
+        IHC score or ISH group, by the assay; see ``found``.
     details
         Traceback of an error that nobody expected, without paths and secrets; empty otherwise.
     """
@@ -138,7 +138,7 @@ class Heartbeat:
     place
         Digest of machine, boot and process namespace: where ``pid`` means something.
     pid, born
-        The driver's process, and when the kernel says it began.
+        The driver's process, and when it began by the kernel's record.
     beat
         UTC, ISO 8601.
     """
@@ -158,7 +158,7 @@ class Heartbeat:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since it was last heard of."""
+        """Seconds since its last heartbeat."""
         return (_now() - datetime.fromisoformat(self.beat)).total_seconds()
 
 
@@ -175,7 +175,7 @@ def heartbeats(store: Store) -> tuple[Heartbeat, ...]:
 
 @contextmanager
 def beating(store: Store, run_id: str) -> Iterator[None]:
-    """Let a run's heart beat for the length of the block, and say so if another run is at work here as well.
+    """Let a run's heart beat for the length of the block, and warn if another run is at work here as well.
 
     What dead runs left behind, heartbeats and half-written objects, goes, unless a living one may be writing.
     """
@@ -223,7 +223,7 @@ def _others(store: Store, run_id: str, reported: set[str]) -> bool:
         if other.run_id not in reported:
             reported.add(other.run_id)
             log.warning(
-                "run %s is at work in %s as well (last heard of %.0f s ago): results stay right, but work "
+                "run %s is at work in %s as well (last heartbeat %.0f s ago): results stay right, but work "
                 "that both have is done twice; stop one of them",
                 other.run_id,
                 store.uri(),

@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/lease/00000007.json     the seventh holder: who, when last heard of, whether it has ended
+    OUT/lease/00000007.json     the seventh holder: who, its last heartbeat, whether it has ended
 
 To take the lease is to create the next number, which exactly one can (`Store.put_if_absent`). A holder renews
 its own object, and nobody else's. One that stops renewing is dead: on its own machine that is known at once,
@@ -43,7 +43,7 @@ class BusyError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """The lease went to another while we were not heard of."""
+    """The lease went to another while our heartbeat was missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Lease:
     lost: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """See that it is still ours; asked before whatever must have one writer.
+        """Check that it is still ours; called before whatever must have one writer.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Lease:
         if self.lost.is_set() or _highest(self.store, self.folder) > self.number:
             self.lost.set()
             raise LeaseLostError(
-                f"{self.store.uri()}: another run has taken over, since this one was not heard of for a "
+                f"{self.store.uri()}: another run has taken over, since this one gave no heartbeat for a "
                 "while (cut off from the store, or suspended); what was scored is kept. Let the other finish"
             )
 
@@ -169,7 +169,7 @@ def held(
 
 
 def refuse_if_busy(store: Store) -> None:
-    """Say at once that a run of this machine is at work there, before anything else is started.
+    """Report at once that a run of this machine is at work there, before anything else is started.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def refuse_if_busy(store: Store) -> None:
 
 def _busy(store: Store, other: Holder) -> BusyError:
     return BusyError(
-        f"{store.uri()}: {other.kind} {other.owner} is at work here (last heard of at {other.beat}), and one "
+        f"{store.uri()}: {other.kind} {other.owner} is at work here (last heartbeat {other.beat}), and one "
         "at a time writes to an output. Wait for its end or stop it, and run the same command again"
     )
 

@@ -70,7 +70,7 @@ def walk_folder(store: Store, folder: str) -> Iterator[Listed]:
 def uploads_in_flight(store: Store) -> frozenset[str]:
     """Paths of objects whose multipart upload has begun and not ended; empty for a folder.
 
-    A server or policy that does not list uploads has none as far as we know, and a warning says so.
+    A server or policy that does not list uploads counts as having none, and a warning is logged.
     """
     if store.is_local:
         return frozenset()

@@ -2,7 +2,7 @@
 
 A request that meets a server in trouble, or none, is made again with growing pauses, for `PATIENCE_S`. Each
 request would wait as long by itself, one after the other; so who has given up shuts the gate for the others
-of this process: as long as the server answers none of them, each asks only once more.
+of this process: as long as the server answers none of them, each is made only once more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ were on their way when an outage began, beside one that was answered, are not ta
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 """Pauses between tries, beside those of botocore within a try. Ours."""
 REPORT_AFTER_S, REPORT_EVERY_S = 20.0, 120.0
-"""When the log says that a store is waited for, and how often again. Ours."""
+"""When the log reports that a store is waited for, and how often again. Ours."""
 TROUBLE = frozenset({
     HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
@@ -49,7 +49,7 @@ LONGEST_WORDS = 120
 
 
 class BrokenReplyError(OSError):
-    """A reply that began well and is not whole, or not what was asked for; the next one may be."""
+    """A reply that began well and is not whole, or not what was requested; the next one may be."""
 
 
 PASSING = (
@@ -76,12 +76,12 @@ def in_trouble(error: BaseException | None) -> bool:
 
 @dataclass(slots=True)
 class Gate:
-    """What this process knows of a server, for reading or for writing.
+    """What this process has seen of a server, for reading or for writing.
 
     Attributes
     ----------
     name, deed
-        What messages call the server, and what is asked of it.
+        What messages call the server, and what is requested of it.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Gate:
         self.answered, self.reported, self.shut = time.monotonic(), None, False
 
     def is_worth_waiting(self, begun: float, error: BaseException) -> bool:
-        """Whether a request is to be made again; the log says so now and then.
+        """Whether a request is to be made again; the log reports it now and then.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class Gate:
 
 
 def _words(error: BaseException) -> str:
-    """What S3 calls its trouble, or else what the library says."""
+    """S3's code of the error, or else the library's message."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ClientError):
         cause = cause.__cause__

@@ -30,15 +30,15 @@ ALWAYS_THERE = {
     "list_objects_v2": {"Name", "KeyCount", "IsTruncated"},
     "create_multipart_upload": {"UploadId"},
 }
-"""What a reply holds at least one of, however little there is to tell."""
+"""Fields of which every genuine reply holds at least one."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 def is_whole(method: str, request: Mapping[str, Any], answer: Any) -> bool | None:
-    """Whether a reply is what was asked for, as far as its head shows; None if only the object's size tells.
+    """Whether a reply is what was requested, as far as its head shows; None if that takes the object's size.
 
-    Whoever stands between us and the store may end a reply early and say that it is all there is. What is
+    A proxy between us and the store may end a reply early and state that it is complete. What is
     cut short within what its head announces is an error of the connection already.
     """
     if method in ALWAYS_THERE:

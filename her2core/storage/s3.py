@@ -20,7 +20,7 @@ RETRIES = 7
 """Repetitions of a request by a client of botocore alone, after 0.5, 1, 2, ... s on average. Ours."""
 TRY_RETRIES = 2
 """The same within one try of `patient_s3.PatientS3FileSystem`, which has pauses of its own; s3fs makes five
-tries of one if the server says SlowDown. Ours."""
+tries of one if the server answers SlowDown. Ours."""
 
 ANY_REGION = "us-east-1"
 """For clients that insist on a region; S3-compatible servers take any."""
@@ -107,7 +107,7 @@ def http_status(error: BaseException | None) -> int | None:
 def delta_options(endpoint_url: str | None) -> dict[str, str]:
     """Storage options of ``deltalake`` for a bucket; to be used at once and never kept.
 
-    Its Rust client knows the environment and the roles of machines and containers. What else the standard
+    Its Rust client uses the environment and the roles of machines and containers. What else the standard
     chain finds (a profile, single sign-on, an assumed role) is looked up here and handed over.
     """
     session = botocore.session.Session()

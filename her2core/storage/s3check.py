@@ -42,7 +42,7 @@ CONNECT_S, READ_S = 3, 4
 DEADLINE_S = 10.0
 """Patience for all of it, looking up names and credentials included. Ours."""
 OVERLOAD_S = 45.0
-"""Patience with a server that answers, but says that it is overloaded, before anything is begun. Ours."""
+"""Patience with a server that answers that it is overloaded, before anything is begun. Ours."""
 MAX_WORDS = 200
 """Most characters of a library's own words in a message. Ours."""
 
@@ -90,10 +90,10 @@ def with_server(uri: str, endpoint_url: str | None) -> str:
 
 
 def check_bucket(uri: str, endpoint_url: str | None = None, *, to: str = "read") -> None:
-    """See that the server of an ``s3://`` address answers, knows us, and has the bucket; others pass.
+    """Check that the server of an ``s3://`` address answers, takes our key, and has the bucket; others pass.
 
     A bucket that may not be listed passes. A server that is overloaded is waited for, `OVERLOAD_S`. Once
-    reached, a bucket is not asked for again.
+    reached, a bucket is not checked again.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def check_some(groups: Sequence[Sequence[str]], endpoint_url: str | None = None)
 
 
 def _listing_error(bucket: str, endpoint: str | None) -> Exception | None:
-    """The error that one listing of the bucket ends with, if it says that the bucket cannot be used now."""
+    """The error that one listing of the bucket ends with, if it means that the bucket cannot be used now."""
     ended: list[Exception | None] = []
 
     def list_once() -> None:
@@ -182,7 +182,7 @@ def _is_overload(code: str) -> bool:
 
 
 def _is_no_s3(code: str) -> bool:
-    """Whether the answer is a bare HTTP status of a server that speaks no S3, and not of one in trouble."""
+    """Whether the answer is a bare HTTP status of a server that has no S3, and not of one in trouble."""
     return code.isdecimal() and code != "403" and int(code) not in TROUBLE
 
 
@@ -200,17 +200,17 @@ def _list(bucket: str, endpoint: str | None) -> None:
 
 
 def outage(error: BaseException, uri: str, endpoint: str | None) -> StoreError | None:
-    """What to say of a request that failed for a server in trouble or gone; None for any other error."""
+    """The message for a request that failed for a server in trouble or gone; None for any other error."""
     return explained(uri, endpoint, error, to="use") if in_trouble(error) else None
 
 
 def refusal(error: BaseException, uri: str, endpoint: str | None) -> StoreError | None:
-    """What to say where a server refuses a request, or has no such bucket; None for any other error."""
+    """The message where a server refuses a request, or has no such bucket; None for any other error."""
     cause = _cause(error)
     if not isinstance(cause, BotoCoreError | ClientError):
         return None
     if isinstance(cause, ClientError) and _code(cause) in ("404", "NoSuchKey"):
-        return None  # an object that is not there is for whoever asked for it
+        return None  # an object that is not there is for the caller
     return explained(uri, endpoint, error, to="use")
 
 

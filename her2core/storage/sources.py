@@ -160,8 +160,8 @@ def read_small(uri: str, endpoint_url: str | None, most: int) -> bytes:
 class Scratch:
     """A local folder of staged slides, bounded in bytes and shared by all workers of one machine.
 
-    A staged copy stays for the next task that wants it and is evicted, least recently used first, when
-    another slide needs its space; a copy in use is never evicted. Two tasks that want one slide download it
+    A staged copy stays for the next task that needs it and is evicted, least recently used first, when
+    another slide needs its space; a copy in use is never evicted. Two tasks that need one slide download it
     once. What a killed process leaves behind is evicted like any idle copy.
 
     Attributes

@@ -44,7 +44,7 @@ MULTIPART_BYTES = 64 * 2**20
 """Part size; objects of twice this size and more are uploaded in parts."""
 WRITE_BYTES = 512 * 2**10
 """Most bytes handed over at once when a file is written. Of more, Linux makes pages of 2 MiB in its cache,
-which a virtual machine may have to ask its host for: up to a third of a pyramid's processor time (ours)."""
+which a virtual machine may have to get from its host: up to a third of a pyramid's processor time (ours)."""
 WRITER_KEY = "her2-writer"
 """Object metadata that names the writer of a create-only object."""
 FULL = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "the disk's quota is used up",
@@ -122,7 +122,7 @@ class Store:
         if self.is_local:
             return Path(full).read_bytes()
         try:
-            return bytes(self.fs.cat_file(full, start=0))  # the reply to a range tells how much there is
+            return bytes(self.fs.cat_file(full, start=0))  # the reply to a range states the size
         except OSError as error:
             if http_status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return b""

@@ -1,4 +1,4 @@
-"""Temporary folders of this machine, and what to say when their disk is full.
+"""Temporary folders of this machine, and the message when their disk is full.
 
 A process holds a lock on each of its folders, so that what a killed one leaves behind is known and removed by
 the next.
@@ -100,7 +100,7 @@ def clear_left(place: Path) -> None:
 
 
 def full(error: OSError, place: Path, needs: str) -> DiskFullError | None:
-    """What to say where an error is that of a full temporary folder; None for any other."""
+    """The message for an error of a full temporary folder; None for any other error."""
     if error.errno not in FULL:
         return None
     free = ""

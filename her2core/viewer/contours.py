@@ -43,7 +43,7 @@ class SlideContours:
         Returns
         -------
         Of each cell its place among the classes (`Cells.code`), its measure, and its corners along the 36
-        rays as ``x, y, x, y, ...``; ``stain`` has a letter a ray: 1 stained, 0 not, - not judged.
+        rays as ``x, y, x, y, ...``; ``stain`` has a letter a ray: 1 stained, 0 not, - not evaluable.
         """
         edge = self.block_px
         box = Box(row * edge, column * edge, (row + 1) * edge, (column + 1) * edge)

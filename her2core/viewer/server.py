@@ -104,7 +104,7 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """What was made of the slides that were asked for last. One request makes it, others wait for it.
+    """What was made of the slides that were requested last. One request makes it, others wait for it.
 
     Parameters
     ----------
@@ -428,7 +428,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(self._answer(self.path.partition("?")[0]))
 
-    do_HEAD = do_GET  # noqa: N815  # the name that http.server asks for
+    do_HEAD = do_GET  # noqa: N815  # the name that http.server calls
 
     def _answer(self, path: str) -> Answer:
         try:

@@ -102,7 +102,7 @@ def _opened(place: str, endpoint_url: str | None) -> zarr.Group:
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """Say of a label what the readers of slides say of an image."""
+    """Report errors of a label in the words that the readers of slides use for an image."""
     try:
         yield
     except SlideError as error:

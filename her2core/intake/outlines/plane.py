@@ -59,7 +59,7 @@ def factor_of(uri: str, label: tuple[int, int], slide: tuple[int, int], mpp: flo
     if mpp * factor > MAX_LABEL_UM:
         raise invalid(
             uri,
-            f"{mpp * factor:.3g} µm/px; at most {MAX_LABEL_UM:g} tell a nucleus's outline. Store it larger.",
+            f"{mpp * factor:.3g} µm/px; at most {MAX_LABEL_UM:g} show a nucleus's outline. Store it larger.",
         )
     return factor
 
@@ -68,7 +68,7 @@ def collect(uri: str, tiles: Tiles, factor: int, um_px: float, largest_um2: floa
     """Outlines of all numbers, in ascending order.
 
     Numbers larger than ``largest_um2`` keep their area and have no radii; of those whose pixels lie too far
-    apart for one nucleus it is only told how many there are.
+    apart for one nucleus only the number is reported.
 
     Parameters
     ----------

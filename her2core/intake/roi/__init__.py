@@ -30,7 +30,7 @@ __all__ = ["DrawnTissue", "PolygonRoi", "ReadRoi", "Roi", "read_roi", "read_tiss
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for: a run's driver names much that only its workers use."""
+    """Load a name at its first use: a run's driver names much that only its workers use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.read"), name)

@@ -21,7 +21,7 @@ from her2core.params import RoiParams
 from her2core.text import shown
 
 GENERIC = ("region*", "roi*")
-"""Classes that say no more than that there is a region; QuPath's own is ``Region*``."""
+"""Classes that state no more than that there is a region; QuPath's own is ``Region*``."""
 UNCLASSIFIED = "unclassified"
 HOLE = "hole"
 MAX_NAMED = 12

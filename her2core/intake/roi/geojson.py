@@ -71,7 +71,7 @@ def read_geojson(uri: str, text: bytes) -> Drawn:
 
 
 def _measured(feature: dict[str, Any], properties: dict[str, Any]) -> str | None:
-    """What QuPath made by itself, of objects that nobody drew; versions before 0.3 say it by the id."""
+    """Objects that QuPath made by itself and nobody drew; versions before 0.3 mark them by the id."""
     kind = properties.get("objectType")
     if isinstance(kind, str) and kind in NOT_ANNOTATIONS:
         return kind

@@ -47,16 +47,16 @@ class DicomHeader:
     Attributes
     ----------
     kind
-        Third value of ImageType: VOLUME, LABEL, OVERVIEW or THUMBNAIL; None where the file does not say.
+        Third value of ImageType: VOLUME, LABEL, OVERVIEW or THUMBNAIL; None where the file does not state it.
     positions
         Row and column (from 0, px) of each frame in the whole image, shape ``(frame, 2)``; None where the
-        frames fill the grid in order (TILED_FULL) or where nothing is told of their order.
+        frames fill the grid in order (TILED_FULL) or where their order is not stated.
     pixels_at
         Byte at which the pixel data element begins.
     part_of
         Identifier of the concatenation of which the file is a part; None where it holds its level alone.
     parts
-        How many files that has, 0 where the file does not say.
+        How many files that has, 0 where the file does not state it.
     first_frame
         Index in it of the file's first frame.
     """
@@ -196,7 +196,7 @@ def _place(groups: Any) -> list[int] | None:
 def _scale(dataset: pydicom.Dataset) -> Scale | None:
     """Pixel spacing, mm, the rows' first (PS3.3, 10.7.1.1).
 
-    It is what frames share, or what every frame says, or else the size of the imaged area by its pixels.
+    It is what frames share, or what every frame states, or else the size of the imaged area by its pixels.
     """
     shared = _spacings(dataset.get("SharedFunctionalGroupsSequence") or ())
     spacings = shared or _spacings(dataset.get("PerFrameFunctionalGroupsSequence") or ())

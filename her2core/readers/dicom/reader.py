@@ -100,7 +100,7 @@ class Level:
 
     @property
     def header(self) -> DicomHeader:
-        """What all its parts say alike."""
+        """What all its parts state alike."""
         return self.parts[0]
 
     @property

@@ -125,7 +125,7 @@ def _tile_index(page: Ifd, n: int, tile_bytes: int, *, stripped: bool) -> tuple[
 
 
 def absent_tiles(grid: TileGrid, read_as: str) -> tuple[str, ...]:
-    """What to say of tiles that the file leaves out."""
+    """Notes on tiles that the file leaves out."""
     absent = int((grid.counts == 0).sum())
     return (f"{absent} of {grid.counts.size} tiles are absent: read as {read_as}",) if absent else ()
 

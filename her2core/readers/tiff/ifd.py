@@ -1,6 +1,6 @@
 """TIFF directories, read with every count and offset checked against the file's size.
 
-Classic and BigTIFF, both byte orders. Values are read when asked for; nothing here decodes pixels.
+Classic and BigTIFF, both byte orders. Values are read when requested; nothing here decodes pixels.
 
 References
 ----------
@@ -99,7 +99,7 @@ class Ifd:
         return tag in self.tags
 
     def check(self) -> None:
-        """Refuse a directory of which something cannot be read that tells a level from a label or a macro.
+        """Refuse a directory in which what distinguishes a level from a label or macro cannot be read.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class Chain:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What to say of directories that are not read."""
+        """Notes on directories that are not read."""
         odd = [
             f"its TIFF directory {i} is damaged and left out"
             for i, ifd in enumerate(self.ifds, 1)
@@ -343,7 +343,7 @@ def _entries(layout: _Layout, table: bytes, first: int, n: int) -> Iterable[tupl
     for i, row in enumerate(np.frombuffer(table, entry, count=n)):
         tag, kind, count, value = (int(v) for v in row.tolist())
         if kind not in TYPE_DTYPES:
-            continue  # readers skip types they do not know (TIFF 6.0, page 16)
+            continue  # readers skip unknown types (TIFF 6.0, page 16)
         inline = Tag(kind, count, 0).size <= entry["value"].itemsize
         start = first + i * layout.entry_bytes + entry.fields["value"][1] if inline else value  # type: ignore[index]
         yield tag, Tag(kind, count, start)

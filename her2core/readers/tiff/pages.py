@@ -92,7 +92,7 @@ class Pyramid:
 def pyramids(name: str, pages: Sequence[Ifd]) -> list[Pyramid]:
     """Group directories: one that is a fraction of a larger one is its level, any other an image.
 
-    A directory that is marked as reduced and that is nobody's level is left out. Images come in the order in
+    A directory that is marked as reduced and is a level of no image is left out. Images come in the order in
     which the file has their finest levels.
 
     Raises

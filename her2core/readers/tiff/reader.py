@@ -1,6 +1,6 @@
 """TIFF slides by their native tiles: Aperio SVS, OME-TIFF, generic tiled and stripped TIFF, classic and Big.
 
-The header is parsed, checked and turned into a tile grid; nothing is decoded before a region is asked for.
+The header is parsed, checked and turned into a tile grid; nothing is decoded before a region is requested.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _decoder(name: str, layout: SampleLayout, *, aperio: bool) -> tuple[str, Til
         tables = page.data(tags.JPEG_TABLES)
         return compression, jpeg_decoder(photometric, tables or None), jpeg_tiles(photometric, tables)
     if compression == "jpeg2000":
-        # Aperio's own codes say which colours they hold; elsewhere the tag does, as it does for JPEG: also
+        # Aperio's own codes name the colours they hold; elsewhere the tag does, as it does for JPEG: also
         # where another program has compressed the slide anew and left Aperio's description.
         by_code = APERIO_YCBCR.get(code) if aperio else None
         ycbcr = samples == 3 and (photometric == YCBCR if by_code is None else by_code)

@@ -20,7 +20,7 @@ from her2core.readers.tiled import Colours
 
 MAX_SAMPLES = 16
 """Most samples of a pixel in colour; red, green and blue with an infrared channel and a mask are five."""
-PREMULTIPLIED, STRAIGHT = 1, 2  # ExtraSamples; 0 says nothing
+PREMULTIPLIED, STRAIGHT = 1, 2  # ExtraSamples; 0 is unspecified
 BLACK_IS_ZERO = 1
 UNSIGNED = 1
 
@@ -103,7 +103,7 @@ def _of_pages(name: str, scene: Scene) -> SampleLayout:
 
 
 def _extra(page: Ifd, samples: int) -> tuple[int | None, bool, tuple[str, ...]]:
-    """Which sample is alpha, whether colours are weighted by it, and what to say of the others."""
+    """Which sample is alpha, whether colours are weighted by it, and notes on the others."""
     kinds = page.ints(tags.EXTRA_SAMPLES)[: samples - 3]
     for kind in (PREMULTIPLIED, STRAIGHT):
         if kind in kinds:

@@ -35,7 +35,7 @@ class Scene:
         For fluorescence, the directory of each channel at each focal plane; a single channel where one
         directory holds all as its samples.
     channels
-        What the OME-XML says of each channel; empty where there is none.
+        What the OME-XML states of each channel; empty where there is none.
     foci, times
         Focal planes and time points, of which bright field has one.
     problems
