@@ -68,7 +68,7 @@ def event(
 def report_event(store: Store, run_id: str, document: Mapping[str, Any]) -> None:
     """Leave an event beside the run, and send it to the server that the environment names."""
     path = f"{FOLDER}/{run_id}/{str(document['eventType']).lower()}.json"
-    store.write_bytes(path, json.dumps(document).encode())  # in one line: laid out, it takes ten times as long
+    store.write_bytes(path, json.dumps(document).encode())  # one line: indented, it takes ten times as long
     url = os.environ.get("OPENLINEAGE_URL", "").rstrip("/")
     if not url:
         return
