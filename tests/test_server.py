@@ -268,7 +268,9 @@ def test_artifacts_show_progress_table_and_pictures(
     assert "broken.tif" in next(row["why"] for row in rows if row["slide"] == "broken")
     page = by_key["her2-pictures"]["data"]
     pictures = [
-        path for path in (out / "pictures").glob("*.jpg") if not re.search("-(regions|fields)-", path.name)
+        path
+        for path in (*(out / "pictures").glob("*.jpg"), out / "pictures" / "cohort.png")
+        if not re.search("-(regions|fields)-", path.name)
     ]
     assert len(pictures) == len(cohorts.HEADLINES) + 1
     assert all(f"(file://{picture})" in page for picture in pictures)
