@@ -18,7 +18,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from her2core.analysis.outcome import hazard_models, interaction_of, odds_models, times_of
+from her2core.analysis.outcome import (
+    Interaction,
+    hazard_models,
+    interaction_of,
+    odds_models,
+    times_of,
+)
 from her2core.analysis.samples import Joined, Sample
 from her2core.analysis.survival import Effect, restricted_mean, search_cut_point
 from her2core.analysis.treatments import Line
@@ -108,6 +114,14 @@ def answered(planted: Planted, patients: int, seed: int) -> tuple[Effect, float]
     )
 
 
+def held_by_class(planted: Planted, of: list[Joined], found: Interaction) -> list[bool]:
+    """Whether the interval of the metric under each class of therapy holds what was planted there."""
+    sd = _METRIC[planted.confounded][1]
+    truths = [planted_ratio(of, planted.metric[therapy], METRIC, sd) for therapy, _ in found.by_class]
+    effects = [effect for _, effect in found.by_class]
+    return [bool(np.log(e.low) <= t <= np.log(e.high)) for e, t in zip(effects, truths, strict=True)]
+
+
 def tally(name: str, pairs: list[tuple[Effect, float]]) -> None:
     """Print mean planted and estimated log ratio, coverage, and the share of p below 0.05."""
     logs = np.log([effect.ratio for effect, _ in pairs])
@@ -139,12 +153,16 @@ def main() -> int:
         tally(name, [answered(planted, n, s) for s in range(options.cohorts)])
     for name, other in (("interaction, planted", 0.0), ("interaction, none", 0.4)):
         planted = Planted({"T-DM1": 0.4, "T-DXd": other}, level=-0.5, er=-0.4)
-        found = [interaction_of("os", cohort(planted, n, s), METRIC) for s in range(options.cohorts)]
+        cohorts = [cohort(planted, n, s) for s in range(options.cohorts)]
+        found = [interaction_of("os", of, METRIC) for of in cohorts]
         logs = np.array([[np.log(e.ratio) for _, e in one.by_class] for one in found if one])
         rejected = 100 * np.mean([one.p < 0.05 for one in found if one])
+        within = [held_by_class(planted, of, one) for of, one in zip(cohorts, found, strict=True) if one]
         print(
             f"{name:58s} planted 0.400 and {other:.3f}  "
-            f"found {logs[:, 0].mean():.3f} and {logs[:, 1].mean():.3f}  p < 0.05 {rejected:.1f} %"
+            f"found {logs[:, 0].mean():.3f} and {logs[:, 1].mean():.3f}  "
+            f"intervals hold {' and '.join(f'{100 * share:.1f} %' for share in np.mean(within, axis=0))}  "
+            f"p < 0.05 {rejected:.1f} %"
         )
     until, means = 1000.0, []
     rate = 1 / BASE_DAYS

@@ -158,7 +158,7 @@ def test_samples_of_a_run_and_dates_of_biopsies(tmp_path: Path) -> None:
 
 
 def test_planted_effects_are_recovered_under_confounding_and_late_entry() -> None:
-    """8 cohorts of 250, of 200 in `docs/outcome.md`: the adjusted estimate is right on average and held by
+    """8 cohorts of 250, of 1000 in `docs/outcome.md`: the adjusted estimate is right on average and held by
     intervals; alone it is not."""
     planted = Planted({"T-DXd": 0.4}, level=-0.5, er=-0.4)
     found = [recovered(planted, 250, seed) for seed in range(8)]
@@ -168,7 +168,7 @@ def test_planted_effects_are_recovered_under_confounding_and_late_entry() -> Non
 
 
 def test_where_nothing_is_planted_nothing_is_found_but_without_the_level() -> None:
-    """8 of the 200 cohorts of `docs/outcome.md` without an effect: of 8 at 5 % more than 2 come by chance in
+    """8 of the 1000 cohorts of `docs/outcome.md` without an effect: of 8 at 5 % more than 2 come by chance in
     1 of 170."""
     null = Planted({"T-DXd": 0.0}, level=-0.5, er=-0.4)
     found = [recovered(null, 250, seed) for seed in range(8)]

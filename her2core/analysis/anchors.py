@@ -21,28 +21,37 @@ class Anchor:
     source: str
 
 
+_POOLED = "PMC10485402"
+_ONCOTYPE = "RT-PCR, 1524 patients, ER positive, HER2 negative"
 AGREEMENT = (
     Anchor("all readers agree, four tiers", "28.8 %", "18 pathologists, 170 cases", "Robbins 2023"),
     Anchor("all readers agree, three tiers", "46.5 %", "18 pathologists, 170 cases", "Robbins 2023"),
-    Anchor("all readers agree on 0", "25 %", "18 pathologists, 170 cases", "Robbins 2023"),
-    Anchor("Fleiss' kappa", "0.49", "18 pathologists, 170 cases", "Robbins 2023"),
+    Anchor(
+        "on cases of score 0: all readers agree, Fleiss' kappa, ICC",
+        "25 %, 0.49, 0.55",
+        "18 pathologists, of 170 cases those of score 0",
+        "Robbins 2023",
+    ),
     Anchor(
         "all readers agree on 1+, on 2+", "below 1 %, 3.6 %", "18 pathologists, 170 cases", "Robbins 2023"
     ),
     Anchor(
-        "ultralow read as null", "29.5 % alone, 4.0 % with assistance", "pathologists and AI", "ASCO 2025"
+        "ultralow read as null",
+        "29.5 % alone, 4.0 % with assistance",
+        "105 pathologists, 20 cases, AI after training",
+        "De Brot, ASCO 2025",
     ),
     Anchor(
-        "clinical categories agree",
+        "null, ultralow, low or positive as the reference",
         "66.7 % alone, 88.5 % with assistance",
-        "pathologists and AI",
-        "ASCO 2025",
+        "105 pathologists, 20 cases, AI after training",
+        "De Brot, ASCO 2025",
     ),
     Anchor(
         "three readers agree",
         "49.3 % alone, 74.1 % with assistance",
-        "pathologists and AI",
-        "reader study 2024",
+        "201 cases, those that differed from AI read again with it",
+        "Breast Cancer Research 2024, 10.1186/s13058-024-01784-y",
     ),
     Anchor("linear kappa, two programs and readers", "0.60 and 0.85", "152 cases", "Koopman 2019"),
     Anchor("kappa, program and readers", "0.86", "validation set", "Brügmann 2012 (HER2-CONNECT)"),
@@ -61,18 +70,28 @@ OUTCOME = (
     ),
     Anchor("pCR, 3+ against 2+/ISH+", "OR 5.38 (3.72 to 7.80)", "meta-analysis", "Yucel 2026"),
     Anchor("pCR, genetically heterogeneous or not", "0 and 55 %", "T-DM1 with pertuzumab", "Filho 2021"),
-    Anchor("DFS, low against 0", "HR 0.86", "early, pooled", "pooled analyses"),
-    Anchor("OS, low against 0", "HR 0.90 early, 0.94 metastatic", "pooled", "pooled analyses"),
-    Anchor("pCR, low against 0", "OR 0.74", "pooled", "pooled analyses"),
+    Anchor("DFS, low against 0", "HR 0.86 (0.79 to 0.92)", "early, 42 studies pooled", _POOLED),
+    Anchor(
+        "OS, low against 0",
+        "HR 0.90 (0.85 to 0.95) early, 0.94 (0.89 to 0.98) metastatic",
+        "42 studies pooled",
+        _POOLED,
+    ),
+    Anchor("pCR, low against 0", "OR 0.74 (0.62 to 0.88)", "42 studies pooled", _POOLED),
     Anchor("OS, higher entropy of completeness", "HR 0.37", "2+ not amplified", "Radziuviene 2021"),
 )
 RNA = (
     Anchor("RT-PCR (21 genes) agrees with IHC, with FISH", "95 %, 91 %", "N9831 trial", "N9831"),
     Anchor("RT-PCR and FISH", "90.8 %, kappa 0.81", "one series", "RT-PCR series"),
     Anchor("a poorer series", "79.1 %, kappa 0.28", "one series", "RT-PCR series"),
-    Anchor("AUC, 0 against low", "0.76", "RNA", "RNA series"),
-    Anchor("AUC, null against ultralow", "0.81", "RNA", "RNA series"),
-    Anchor("response to T-DXd, IHC 0, RNA above and below the median", "30, 35.7 %", "DAISY", "Mosele 2023"),
+    Anchor("AUC, 0 against low", "0.76", _ONCOTYPE, "Oncotype DX series"),
+    Anchor("AUC, null against ultralow", "0.81", _ONCOTYPE, "Oncotype DX series"),
+    Anchor(
+        "response to T-DXd, IHC 0, RNA above and below the median",
+        "30, 35.7 %",
+        "DAISY, 10 and 14 patients",
+        "Mosele 2023",
+    ),
 )
 
 
