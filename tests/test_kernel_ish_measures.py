@@ -514,22 +514,6 @@ def test_colours_are_the_mean_directions_of_their_poles() -> None:
     assert found.red == pytest.approx(red, abs=1e-4)
 
 
-@pytest.mark.parametrize(("degrees", "kept"), [(29.0, True), (31.0, False)])
-def test_red_is_believed_within_30_degrees(degrees: float, kept: bool) -> None:
-    _, note = dish._accepted(
-        turned((0.124, 0.962, 0.243), degrees), turned((0.124, 0.962, 0.243), 0), "red", dish.RED_ANGLE_DEG
-    )
-    assert (note is None) == kept
-
-
-def turned(vector: tuple[float, ...], degrees: float) -> np.ndarray:
-    """As far away, towards green and blue."""
-    one = np.array(vector) / np.linalg.norm(vector)
-    aside = np.array([0.0, 0.0, 1.0]) - one[2] * one
-    turn = np.radians(degrees)
-    return np.asarray(np.cos(turn) * one + np.sin(turn) * aside / np.linalg.norm(aside))
-
-
 def test_what_signals_hide_is_taken_from_around_and_from_them() -> None:
     """A bin is hidden by more than 8 greys, 0.08 OD, of either; a tenth of what is around must be seen."""
     rng = np.random.default_rng(13)

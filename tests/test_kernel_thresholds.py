@@ -123,10 +123,10 @@ def test_a_hundredth_of_an_od_is_tissue_and_less_is_glass_and_black_is_left_out(
 
 
 def dish(
-    blue: np.ndarray, red: np.ndarray, n: int = 600, reds: int = 100
+    blue: np.ndarray, red: np.ndarray, n: int = 600, reds: int = 100, darkest: float = 0.5
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """A tile of ``n`` pixels of counterstain and ``reds`` of red signals on it."""
-    od = np.concatenate([np.linspace(0.25, 0.5, n)[:, None] * blue, np.full((reds, 1), 0.7) * red])
+    od = np.concatenate([np.linspace(0.25, darkest, n)[:, None] * blue, np.full((reds, 1), 0.7) * red])
     pixels = light(od)[None]
     return [(pixels, np.ones(pixels.shape[:2], np.bool_))]
 
@@ -139,6 +139,15 @@ def test_counterstain_is_believed_within_15_degrees(degrees: float, believed: bo
     blue = turned(REFERENCE_COUNTERSTAIN, degrees, (1.0, 0.3, 0.0))
     found = estimate_dish(dish(blue, CR), I0, 0.5)
     assert ("hematoxylin" not in (found.fallback or "")) == believed
+
+
+@pytest.mark.parametrize(("degrees", "believed"), [(29.0, True), (31.0, False)])
+def test_red_is_believed_within_30_degrees(degrees: float, believed: bool) -> None:
+    """Mixed with a counterstain that is darker, and far enough away that the mixture is still red."""
+    blue = turned(REFERENCE_COUNTERSTAIN, 14.0, (1.0, 0.1, 0.0))
+    mixed = turned(REFERENCE_RED, degrees, tuple(blue))
+    found = estimate_dish(dish(blue, mixed, darkest=1.2), I0, 0.5)
+    assert ("red: estimate" not in (found.fallback or "")) == believed
 
 
 @pytest.mark.parametrize(
