@@ -624,6 +624,14 @@ def test_scattered_few_or_all_amplified_nuclei_are_no_second_population(amplifie
     assert second_population(planted(amplified), PARAMS, RULES) is None
 
 
+@pytest.mark.parametrize(("columns", "counted"), [(6, None), (7, 44)])
+def test_a_second_population_is_more_than_a_tenth(columns: int, counted: int | None) -> None:
+    """Of 400 nuclei a block of seven rows: less its corners, which neighbours outvote, 37 or 44."""
+    row, column = np.divmod(np.arange(400), 21)
+    found = second_population(planted((column < columns) & (row < 7)), PARAMS, RULES)
+    assert (found and found.counts.n) == counted
+
+
 # parameters
 
 

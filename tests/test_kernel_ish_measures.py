@@ -123,6 +123,10 @@ def test_a_polygon_has_the_area_moments_and_hull_of_its_corners() -> None:
         assert drawn.shape.solidity[i] == pytest.approx(area.sum() / ConvexHull(corners).volume)
 
 
+def test_the_largest_nucleus_is_counted_in_pixels() -> None:
+    assert RULE.largest == 1200.0  # 300 um2 of a quarter each
+
+
 # --- which outlines are kept --------------------------------------------------------------------------
 
 

@@ -45,6 +45,13 @@ def test_ihc_bins_pixels_finer_than_35_hundredths() -> None:
     assert [IHCKernel(IHCParams(), reference_stain(I0), mpp).geometry.bin for mpp in (0.345, 0.355)] == [2, 1]
 
 
+def test_a_cut_point_begins_at_the_nearest_grey() -> None:
+    """A grey of DAB is 1/125 OD: 0.05 is 6.25 of them, 0.0848 are 10.6."""
+    params = IHCParams(ladder_od=(0.05, 0.0848, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8))
+    ladder = IHCKernel(params, reference_stain(I0), 0.25)._sizes(10).ladder
+    assert ladder.tolist() == [6, 11, 19, 25, 37, 50, 75, 100]
+
+
 @pytest.mark.parametrize(("mpp", "accepted"), [(0.029, False), (0.031, True), (1.19, True), (1.21, False)])
 def test_ish_takes_pixels_of_three_hundredths_to_twelve_tenths(mpp: float, accepted: bool) -> None:
     if accepted:

@@ -233,6 +233,15 @@ def test_hematoxylin_range_does_not_depend_on_the_order_of_tiles() -> None:
     assert len(results) == 1
 
 
+@pytest.mark.parametrize(("pixels", "known"), [(990, False), (1010, True)])
+def test_a_hematoxylin_range_is_known_from_1000_pixels(pixels: int, known: bool) -> None:
+    row, column = np.mgrid[:60, :60] // 10
+    od = np.where((row + column) % 2, 0.2, 0.05).astype(np.float32)
+    levels = stain.HematoxylinRange()
+    levels.add(od, (np.arange(3600) < pixels).reshape(60, 60), 0.5)
+    assert (levels.result() is not None) == known
+
+
 def test_hematoxylin_range_needs_tissue() -> None:
     measured = stain.HematoxylinRange()
     measured.add(nuclei(0, 0.05, 0.25), np.zeros((256, 256), np.bool_), 0.5)
