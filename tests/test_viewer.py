@@ -539,6 +539,13 @@ def test_two_slides_stand_side_by_side_and_move_together(page: tuple[Any, Path],
         return other.place().x - before[1].x"""
     )
     assert moved == pytest.approx(40)
+    browser.execute_script(f"location.hash = 'slide={slide}&x=300&y=200&scale=2'")
+    both = "return her2viewer.state.panes.map((p) => p.place().resolution)"
+    _until(lambda: browser.execute_script(both) == [2, 2])  # a link leaves none behind at another scale
+    browser.execute_script("her2viewer.state.panes.forEach((p) => { p.slide = null; })")
+    browser.execute_script(f"location.hash = 'slide={slide}&x=300&y=200&scale=1&beside={slide}'")
+    opened = "return her2viewer.state.panes.every((p) => p.slide?.slide_id === arguments[0])"
+    _until(lambda: browser.execute_script(opened, slide))  # the second too, which is there already
     browser.find_element("id", "pair").click()
     assert browser.execute_script("return document.querySelectorAll('.pane').length") == 1
     assert [entry["message"] for entry in browser.get_log("browser")] == []

@@ -87,13 +87,18 @@ class Pane {
       maxResolution: 2 ** (levels + 1), smoothResolutionConstraint: false, showFullExtent: true,
     });
     this.map.setView(view);
+    const other = byId('linked').checked ? state.panes.find((pane) => pane !== this && pane.slide) : undefined;
     if (at) {
       view.setCenter([at.x, -at.y]);
       view.setResolution(at.scale || 1);
+      if (other) {
+        state.moving = true;
+        other.map.getView().setResolution(view.getResolution() * slide.mpp / other.slide.mpp);
+        state.moving = false;
+      }
     } else {
       view.fit(this.extent, {padding: [20, 20, 20, 20]});
-      const other = state.panes.find((pane) => pane !== this && pane.slide);
-      if (other && byId('linked').checked) view.setResolution(other.place().resolution * other.slide.mpp / slide.mpp);
+      if (other) view.setResolution(other.place().resolution * other.slide.mpp / slide.mpp);
     }
     view.on(['change:center', 'change:resolution'], () => this.moved());
     this.overlay.setPosition(undefined);
@@ -547,6 +552,9 @@ function setPair(two, beside = null) {
     const first = state.panes[0].slide;
     const fellow = beside ?? (first && fellowOf(first)?.slide_id);
     if (fellow) open(fellow);
+  } else if (two && beside !== null) {
+    activate(state.panes.find((pane) => pane !== state.active));
+    open(beside);
   } else if (!two && state.panes.length > 1) {
     const gone = state.panes.pop();
     gone.stopDrawing();
