@@ -9,10 +9,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Of formulas rather than choices: areas, centroids, moments, means; the ends of 8 bits; µm² a mm².
-FORMULAS = {0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 255.0, 360.0, 1e6}
+# Of formulas rather than choices: areas, centroids, moments, means; the ends of 8 bits; µm or µm² a mm or mm².
+FORMULAS = {0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 255.0, 360.0, 1e3, 1e6}
 GUARD = 1e-6  # such numbers guard against a division by 0
-ROOMS = ("kernels", "profile", "scoring")
+PACKAGES = ("cases", "guidelines", "heterogeneity", "intake", "kernels", "points", "profile", "scoring")
 
 
 def bare(source: str) -> Iterator[tuple[int, float]]:
@@ -28,11 +28,11 @@ def bare(source: str) -> Iterator[tuple[int, float]]:
                     yield node.lineno, node.value
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_fraction_is_bare(room: str) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_fraction_is_bare(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {value}"
-        for path in sorted((ROOT / "her2core" / room).rglob("*.py"))
+        for path in sorted((ROOT / "her2core" / package).rglob("*.py"))
         for line, value in bare(path.read_text())
         if value not in FORMULAS and not 0 < value <= GUARD
     ]

@@ -53,6 +53,8 @@ which leaves the others out. Ours."""
 RESPONSES = ("pcr", "response")
 FIRST_ZERO = ("ultralow", "null")
 SPLINE_POINTS = 60
+SPLINE_ENDS = (0.02, 0.98)
+"""Quantiles of the measure between which a curve is drawn: beyond them it rests on few patients. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -675,7 +677,7 @@ def _splines(endpoint: str, therapy: str, of: Sequence[Joined], measures: Sequen
         except NotEstimableError:
             continue
         centre = float(np.median(values[rows]))
-        first, last = np.quantile(values[rows], (0.02, 0.98))
+        first, last = np.quantile(values[rows], SPLINE_ENDS)
         grid = np.linspace(float(first), float(last), SPLINE_POINTS)
 
         at, here = (np.column_stack([x, spline(x, knots)]) for x in (grid, np.array([centre])))

@@ -39,6 +39,8 @@ from her2core.pictures.canvas import INK, png_bytes
 from her2core.statistics import Z95
 from her2core.text import counted
 
+NOT_PROPORTIONAL_P = 0.05
+"""P of the test of proportional hazards (Grambsch and Therneau 1994) below which a model is marked."""
 TIMES_SHOWN = 6
 """Times at which numbers at risk stand. Ours."""
 EXCLUSIONS = {
@@ -461,7 +463,7 @@ def _models(found: Outcome) -> str:
         if not _shown(found, m):
             continue
         marks = "few events. " if m.status == "few_events" else ""
-        if m.p_proportional < 0.05:
+        if m.p_proportional < NOT_PROPORTIONAL_P:
             marks += "hazards not proportional. "
         rows.append((
             m.endpoint, m.therapy, m.question, m.adjusted, f"{m.n} / {m.events}", str(m.left_out),

@@ -19,6 +19,8 @@ from her2core.statistics import wilson
 REPLICATES = 2000
 """Draws of patients. Ours; the ends of a 95 % interval vary by about 2 % of its width."""
 SEED = 20260115
+TAILS = (0.025, 0.975)
+"""Quantiles of replicates that a 95 % interval lies between."""
 MIN_PATIENTS = 5
 """Fewer patients give no interval. Ours."""
 MIN_DEFINED = 0.95
@@ -106,7 +108,7 @@ def percentiles(values: Floats, patients: int) -> tuple[float, float]:
     defined = values[np.isfinite(values)]
     if patients < MIN_PATIENTS or len(defined) < MIN_DEFINED * len(values):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, (0.025, 0.975))
+    low, high = np.quantile(defined, TAILS)
     return float(low), float(high)
 
 

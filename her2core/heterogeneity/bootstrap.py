@@ -63,7 +63,7 @@ def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | No
         times = np.bincount(drawn.ravel(), minlength=many * m).reshape(many, m)
         sums.append(times.astype(np.float64) @ blocks)
     total = blocks.sum(axis=0)
-    wider = float(stdtrit(m - 1, 0.975)) / Z95 * math.sqrt(m / (m - 1))
+    wider = float(stdtrit(m - 1, TAILS[1])) / Z95 * math.sqrt(m / (m - 1))
     replicated: Reals = np.maximum(np.rint(total + wider * (np.concatenate(sums) - total)), 0.0)
     return replicated
 

@@ -30,6 +30,8 @@ BROWN_FRACTION = 0.02
 """Least share of brown among the stained pixels for the guess HER2-IHC (ours)."""
 BROWN_OD = 0.3
 """OD in blue from which a pixel can be called brown (ours)."""
+BROWN_RATIO = 1.2
+"""Least ratio of a brown pixel's OD in blue to green, and in green to red: DAB has 1.4 and 2.1 (ours)."""
 DARK = 80
 """Median brightness below which a picture can only be fluorescence (ours)."""
 
@@ -179,7 +181,7 @@ def guess_assay(reader: SlideReader) -> str | None:
     of_level = -np.log10(np.clip(np.arange(256) / ground[:, None], 1 / 255, 1.0))
     red, green, blue = (od[channel] for od, channel in zip(of_level, sample, strict=True))
     stained = (red > STAINED_OD) | (green > STAINED_OD) | (blue > STAINED_OD)
-    brown = (blue > BROWN_OD) & (blue > 1.2 * green) & (green > 1.2 * red)
+    brown = (blue > BROWN_OD) & (blue > BROWN_RATIO * green) & (green > BROWN_RATIO * red)
     return str(Assay.IHC) if stained.any() and brown[stained].mean() > BROWN_FRACTION else None
 
 

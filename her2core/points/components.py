@@ -6,6 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+ABOVE_ROOT_2 = 1.4142135623731
+"""A little more than the square root of 2, so that the diagonal of a square never exceeds a link."""
+
 
 def component_labels(
     y_um: NDArray[np.float64], x_um: NDArray[np.float64], link_um: float
@@ -31,7 +34,7 @@ def component_labels(
     n = len(y_um)
     if n == 0:
         return np.empty(0, np.int64)
-    edge = link_um / 1.4142135623731  # a little below link / sqrt(2): the diagonal never exceeds a link
+    edge = link_um / ABOVE_ROOT_2
     rows = np.floor((y_um - y_um.min()) / edge).astype(np.int64)
     columns = np.floor((x_um - x_um.min()) / edge).astype(np.int64)
     width = int(columns.max()) + 1

@@ -16,6 +16,8 @@ from her2core.records import SlideInfo
 
 MAX_PROFILE_BYTES = 1 << 22
 """Largest profile that is carried (4 MiB); scanners' have 0.5 to 500 kB."""
+MAX_TAGS = 100
+"""Most entries of a profile's table that are looked through; common profiles have 9 to 20. Ours."""
 SIGNATURE_AT, SIGNATURE = 36, b"acsp"
 
 
@@ -41,7 +43,7 @@ def profile_name(profile: bytes) -> str:
 def _description(profile: bytes) -> str:
     try:
         (count,) = struct.unpack_from(">I", profile, 128)
-        for i in range(min(count, 100)):
+        for i in range(min(count, MAX_TAGS)):
             tag, at, size = struct.unpack_from(">4sII", profile, 132 + 12 * i)
             if tag == b"desc":
                 return _text(profile[at : at + size])

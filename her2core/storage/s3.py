@@ -26,6 +26,8 @@ ANY_REGION = "us-east-1"
 """For clients that insist on a region; S3-compatible servers take any."""
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
+CONNECTIONS = 32
+"""Connections that a process keeps to one server, above the requests that a task has in flight. Ours."""
 
 _filesystems: dict[tuple[Any, ...], Any] = {}
 _lock = threading.Lock()
@@ -88,7 +90,7 @@ def s3_filesystem(endpoint_url: str | None) -> Any:
                     "retries": {"max_attempts": TRY_RETRIES, "mode": "legacy"},
                     "connect_timeout": CONNECT_TIMEOUT_S,
                     "read_timeout": READ_TIMEOUT_S,
-                    "max_pool_connections": 32,
+                    "max_pool_connections": CONNECTIONS,
                 },
             )
         return _filesystems[key]
