@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Of formulas rather than choices: areas, centroids, moments, means; the ends of 8 bits; µm or µm² a mm or mm².
+# Of formulas, not choices: areas, centroids, moments, means; the ends of 8 bits; µm or µm² a mm or mm².
 FORMULAS = {0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 255.0, 360.0, 1e3, 1e6}
 GUARD = 1e-6  # such numbers guard against a division by 0
 PACKAGES = ("cases", "guidelines", "heterogeneity", "intake", "kernels", "points", "profile", "scoring")
