@@ -131,8 +131,8 @@ def test_the_largest_nucleus_is_counted_in_pixels() -> None:
 
 
 def merits(drawn: Crowd, part: np.ndarray, empty: np.ndarray) -> np.ndarray:
-    """A tenth an axis ratio beyond 1.5, a fifth for every 300 um2 beyond these, 2 for what is empty."""
-    large = np.maximum(drawn.shape.area * 0.25 / 300 - 1, 0)
+    """A tenth an axis ratio beyond 1.5, a fifth for every 200 px beyond these, 2 for what is empty."""
+    large = np.maximum(drawn.shape.area / 200 - 1, 0)
     long = np.maximum(drawn.shape.elongation - 1.5, 0)
     return np.asarray(drawn.shape.solidity - 2 * empty - 0.1 * long - 0.2 * large - 0.02 * part)
 
@@ -144,7 +144,7 @@ def test_outlines_compete_by_their_merit() -> None:
         rng = np.random.default_rng(seed)
         part = rng.random(N) < 0.5
         empty = rng.uniform(0, 0.1, N)
-        merit = nuclei.merit(drawn.shape, part, empty, RULE._replace(largest=1200.0))
+        merit = nuclei.merit(drawn.shape, part, empty, RULE._replace(largest=200.0))
         assert merit == pytest.approx(merits(drawn, part, empty))
         contrast = drawn.found.step, drawn.found.edge
         found = nuclei.compete(drawn.shape, part, merit, contrast, RULE)
