@@ -217,14 +217,38 @@ class Spent(logging.Handler):
         super().__init__(logging.INFO)
         self.roles = dict(roles)
         self.marks: dict[str, dict[str, float]] = {}
+        self.slides = self.ended = 0
+        self.threads: list[tuple[float, dict[int, dict[str, tuple[float, float]]]]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         step = getattr(record, "progress", None)
-        if step is not None and step.slide_id == "cohort":
+        if step is None:
+            return
+        if step.slide_id == "cohort":
             if step.done == 0:
+                self.slides = step.total
                 self.mark("begun")
             elif step.done == step.total:
                 self.mark("scored")
+        elif step.stage == "ended":
+            self.ended += 1
+            if self.ended in {round(share * self.slides) for share in WINDOW}:
+                found = {pid: _spent_and_waited(pid) for pid in self.roles.get("workers", ())}
+                self.threads.append((time.time(), found))
+
+    def busy(self, workers: int) -> float:
+        """Share of `WINDOW` that workers were at work, less what they waited for a processor."""
+        (begin, before), (end, after) = self.threads[0], self.threads[-1]
+        shares = []
+        for pid, threads in after.items():
+            known = before.get(pid, {})
+            spent = []
+            for thread, (cpu, waited) in threads.items():
+                already = known.get(thread, (0.0, 0.0))
+                spent.append((cpu - already[0], waited - already[1]))
+            cpu, (_, waited) = sum(cpu for cpu, _ in spent), max(spent, default=(0.0, 0.0))
+            shares.append(cpu / max(end - begin - waited, cpu, 1e-9))
+        return sum(sorted(shares)[-workers:]) / workers
 
     def mark(self, name: str) -> None:
         me = psutil.Process()
@@ -247,6 +271,16 @@ class Spent(logging.Handler):
             yield f"{role:16}{(scored[role] - begun[role]) / slides:8.3f} CPU s a slide"
         last = ended["driver"] - scored["driver"]
         yield f"{'last step':16}{last:8.1f} CPU s of the driver, {ended['wall'] - scored['wall']:.1f} s"
+
+
+def _spent_and_waited(pid: int) -> dict[str, tuple[float, float]]:
+    """Seconds that each thread of a process had a processor, and waited for one."""
+    found = {}
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            cpu, waited, _ = map(int, (thread / "schedstat").read_text().split())
+            found[thread.name] = cpu / 1e9, waited / 1e9
+    return found
 
 
 @contextmanager
@@ -350,6 +384,7 @@ def cohort(folder: Path, slides: int, workers: int, *, s3: bool, side: int) -> N
         wall = spent.marks["scored"]["wall"] - spent.marks["begun"]["wall"]
         print(f"\n{slides} slides of {side} px, {workers} workers: {states}; {wall:.0f} s")
         print(*spent.lines(slides), sep="\n")
+        print(f"{'workers busy':16}{spent.busy(workers):8.0%}, less what they waited for a processor")
         if requests is not None:
             print(f"{'requests':16}{requests.now()[0] / slides:8.1f} a slide, tables included")
         found = Store(out).list(recursive=True)
