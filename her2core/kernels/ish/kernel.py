@@ -17,6 +17,7 @@ is doubtful about a nucleus is flagged, and whoever scores leaves it out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import cv2
@@ -40,6 +41,7 @@ from her2core.kernels.ish.dish import (
 from her2core.kernels.ish.distance_map import BASE, SHADES, Images, images, level
 from her2core.kernels.ish.nuclei import Found
 from her2core.kernels.ish.polygon import Outlines, paint
+from her2core.kernels.ish.scale_space import fill_bins
 from her2core.kernels.ish.spots import Raster, SpotFinder, raster
 from her2core.params import ISHParams
 from her2core.records import Assay, Box, DishStain, Fluorescence
@@ -289,10 +291,10 @@ class ISHKernel:
         part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
         corner = window.y0, window.x0
         drawn = self._drawn(window, shape, found.step, mine)
-        for probe, plane, finder in zip(self.probes, self._planes(part), self.finders, strict=True):
+        for probe, bins, finder in zip(self.probes, self._bins(part, corner), self.finders, strict=True):
             if probe is None:
                 continue
-            bright = finder.search(plane, drawn, corner)
+            bright = finder.search(bins, drawn, finder.grid(part.shape[:2], corner))
             spots = np.zeros(len(bright), SPOT_DTYPE)
             k = PROBES.index(probe)
             spots["nucleus"], spots["probe"] = bright["nucleus"] - 1, k
@@ -330,21 +332,37 @@ class ISHKernel:
         paint(labels, first, grid.bin, shape, contrast, names, self.factor, self.rules.ray_index)
         return raster(labels, len(mine))
 
-    def _planes(self, pixels: Pixels) -> list[NDArray[Any]]:
-        """One plane a probe, bright where it is."""
-        if self.unmixer is not None:
-            planes = self.unmixer(pixels)
-            return [planes.black, planes.red]
-        return [self._without_dapi(pixels, k) for k in range(1, pixels.shape[2])]
+    def _bins(self, pixels: Pixels, corner: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+        """One plane a probe, bright where it is, in the bins that signals are looked for in.
 
-    def _without_dapi(self, pixels: Pixels, channel: int) -> NDArray[Any]:
-        """A probe's channel, less what shows of DAPI in it: chromatin is no signal."""
-        assert isinstance(self.stain, Fluorescence)
-        share = self.stain.dapi_share[channel] if self.stain.dapi_share else 0.0
-        plane: NDArray[Any] = pixels[..., channel]
-        if share > 0:
-            plane = plane.astype(np.float32) - np.float32(share) * pixels[..., 0].astype(np.float32)
-        return plane
+        The next one is written over the last. ``corner`` is the place (y, x) of the first pixel.
+        """
+        y0, x0, height, width = self.finders[0].grid(pixels.shape[:2], corner)[1:]
+        out = self._buffers.plane("bins", height, width, np.float32)
+        for plane, other, share in self._planes(pixels):
+            fill_bins(plane, other, np.float32(share), (y0, x0), self.finders[0].bin, out)
+            yield out
+
+    def _planes(self, pixels: Pixels) -> Iterator[tuple[NDArray[Any], NDArray[Any], float]]:
+        """One plane a probe, another, and the share of that to take off: what DAPI shows of in a channel.
+
+        Chromatin is no signal.
+        """
+        if isinstance(self.stain, Fluorescence):
+            dapi = self._channel(pixels, 0, "dapi")
+            for k in range(1, pixels.shape[2]):
+                share = self.stain.dapi_share[k] if self.stain.dapi_share else 0.0
+                yield self._channel(pixels, k, "probe"), dapi, max(share, 0.0)
+        elif self.unmixer is not None:
+            for plane in self.unmixer(pixels):
+                yield plane, plane, 0.0
+
+    def _channel(self, pixels: Pixels, k: int, name: str) -> NDArray[Any]:
+        """A channel by itself."""
+        h, w = pixels.shape[:2]
+        out = self._buffers.plane(f"{name} {pixels.dtype}", h, w, pixels.dtype)
+        cv2.extractChannel(pixels, k, dst=out)
+        return out
 
 
 def crisp(spots: Rows, n: int) -> NDArray[np.bool_]:

@@ -59,47 +59,82 @@ def scales(min_diameter_px: float, max_diameter_px: float, count: int) -> Scales
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cut_out(
+def fill_bins(
     plane: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
+    other: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
+    share: np.float32,
+    corner: tuple[int, int],
     b: int,
-    y0: int,
-    x0: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Means of ``plane`` over bins of ``b`` x ``b`` pixels, from bin ``(y0, x0)`` on; its rim goes on.
+    """Means of ``plane`` (h, w), less a ``share`` of the ``other``, over bins of ``b`` x ``b`` pixels.
 
-    ``out`` is float32 ``(h, w)``.
+    The first bin of ``out`` has its corner at pixel ``corner`` (y, x).
     """
-    height, width = plane.shape[0] // b, plane.shape[1] // b
-    h, w = out.shape
-    left, right = max(-x0, 0), min(width - x0, w)
-    for y in range(h):
-        first = min(max(y0 + y, 0), height - 1) * b
+    line, least = np.empty(out.shape[1] * b, np.float32), np.empty(out.shape[1] * b, np.float32)
+    per_pixel = np.float32(1.0 / (b * b))
+    for y in range(len(out)):
         row = out[y]
-        _bin_means(plane[first : first + b, (x0 + left) * b : (x0 + right) * b], b, row[left:right])
-        row[:left] = row[left]
-        row[right:] = row[right - 1]
+        first = corner[0] + y * b
+        _less(plane[first, corner[1] :], other[first, corner[1] :], share, line)
+        if b == 1:
+            for x in range(len(row)):
+                row[x] = line[x]
+        elif b == 2:
+            _less(plane[first + 1, corner[1] :], other[first + 1, corner[1] :], share, least)
+            _mean_of_four(line, least, per_pixel, row)
+        else:
+            _sum_up(line, b, row, np.float32(0.0))
+            for k in range(1, b):
+                _less(plane[first + k, corner[1] :], other[first + k, corner[1] :], share, line)
+                _sum_up(line, b, row, np.float32(1.0))
+            for x in range(len(row)):
+                row[x] *= per_pixel
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _bin_means(
-    lines: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8], b: int, row: NDArray[np.float32]
+def _less(
+    one: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
+    other: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
+    share: np.float32,
+    line: NDArray[np.float32],
 ) -> None:
-    share = np.float32(1.0 / (b * b))
-    if b == 1:
-        for x in range(len(row)):
-            row[x] = lines[0, x]
-    elif b == 2:
-        for x in range(len(row)):
-            above = np.float32(lines[0, 2 * x]) + np.float32(lines[0, 2 * x + 1])
-            row[x] = (above + np.float32(lines[1, 2 * x]) + np.float32(lines[1, 2 * x + 1])) * share
-    else:
-        for x in range(len(row)):
-            total = np.float32(0.0)
-            for y in range(b):
-                for i in range(x * b, x * b + b):
-                    total += np.float32(lines[y, i])
-            row[x] = total * share
+    for x in range(len(line)):
+        line[x] = np.float32(one[x]) - np.float32(share * np.float32(other[x]))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _mean_of_four(
+    upper: NDArray[np.float32], lower: NDArray[np.float32], share: np.float32, row: NDArray[np.float32]
+) -> None:
+    for x in range(len(row)):
+        row[x] = (upper[2 * x] + upper[2 * x + 1] + lower[2 * x] + lower[2 * x + 1]) * share
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _sum_up(line: NDArray[np.float32], b: int, row: NDArray[np.float32], kept: np.float32) -> None:
+    """Add the pixels of ``line`` to their bins, one after the other, or to nothing where ``kept`` is 0."""
+    for x in range(len(row)):
+        total = row[x] if kept > 0 else np.float32(0.0)
+        for i in range(x * b, x * b + b):
+            total += line[i]
+        row[x] = total
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def cut_out(bins: NDArray[np.float32], y0: int, x0: int, out: NDArray[np.float32]) -> None:
+    """``bins`` from ``(y0, x0)`` on into ``out`` (h, w); their rim goes on."""
+    height, width = bins.shape
+    h, w = out.shape
+    left, right = max(-x0, 0), min(width - x0, w)
+    for y in range(h):
+        line, row = bins[min(max(y0 + y, 0), height - 1)], out[y]
+        for x in range(left, right):
+            row[x] = line[x0 + x]
+        for x in range(left):
+            row[x] = row[left]
+        for x in range(right, w):
+            row[x] = row[right - 1]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

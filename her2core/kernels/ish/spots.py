@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from her2core.kernels.ish.scale_space import ROOT8, Scales, cut_out, differences, scales
+from her2core.kernels.ish.scale_space import ROOT8, Scales, cut_out, differences, fill_bins, scales
 from her2core.kernels.ish.spot_intensity import FREE, GROUND_UM, integrate, risen
 from her2core.kernels.ish.spot_peaks import candidates, merge_spots
 from her2core.params import ISHParams
@@ -60,6 +60,7 @@ class Raster(NamedTuple):
 
 def raster(labels: NDArray[np.int32], n: int) -> Raster:
     """Of nuclei 1 to ``n`` in ``labels`` (h, w)."""
+    labels = np.ascontiguousarray(labels)
     return Raster(labels, nucleus_boxes(labels, n))
 
 
@@ -114,7 +115,10 @@ class SpotFinder:
         """
         if plane.shape != labels.shape:
             raise ValueError(f"plane {plane.shape} and labels {labels.shape}: one shape is wanted")
-        return self.search(plane, raster(self.grid(plane.shape, origin).sample(labels), n), origin)
+        grid, whole = self.grid(plane.shape, origin), np.ascontiguousarray(plane)
+        bins = np.empty((grid.height, grid.width), np.float32)
+        fill_bins(whole, whole, np.float32(0.0), (grid.y0, grid.x0), grid.bin, bins)
+        return self.search(bins, raster(grid.sample(labels), n), grid)
 
     def grid(self, shape: tuple[int, ...], origin: tuple[int, int]) -> Grid:
         """Whole bins of a plane whose pixel (0, 0) is pixel ``origin``."""
@@ -122,24 +126,22 @@ class SpotFinder:
         y0, x0 = -origin[0] % b, -origin[1] % b
         return Grid(b, y0, x0, (shape[0] - y0) // b, (shape[1] - x0) // b)
 
-    def search(self, plane: NDArray[Any], nuclei: Raster, origin: tuple[int, int]) -> Found:
-        """Signals of nuclei that are drawn already, on the grid of ``plane`` (h, w); else like a call."""
-        b, y0, x0, h, w = self.grid(plane.shape, origin)
+    def search(self, bins: NDArray[np.float32], nuclei: Raster, grid: Grid) -> Found:
+        """Signals of nuclei that are drawn already on the ``grid`` of ``bins`` (h, w), means of a plane."""
         inside, boxes = nuclei
         need = window_size(boxes, self.scales.pad_px)
         if self._scratch.shape[1] < need:
             self._work = np.empty(need * (N_SCALES + 4), np.float32)
             self._scratch = np.full((2, need), FREE, np.int32)
-        binned = plane[y0 : y0 + h * b, x0 : x0 + w * b]
         rules = (self.floor, self.mad, self.share, self.merge, self.um)
         work = (self._work, self._scratch)
         while True:
-            count = find_spots(binned, b, inside, boxes, self.scales, rules, work, self._rows)
+            count = find_spots(bins, inside, boxes, self.scales, rules, work, self._rows)
             if count <= len(self._rows):
                 break
             self._rows = np.empty((2 * count, 6))
-        self._rows[:count, 1] = self._rows[:count, 1] * b + (y0 + 0.5 * (b - 1))
-        self._rows[:count, 2] = self._rows[:count, 2] * b + (x0 + 0.5 * (b - 1))
+        self._rows[:count, 1] = self._rows[:count, 1] * grid.bin + (grid.y0 + 0.5 * (grid.bin - 1))
+        self._rows[:count, 2] = self._rows[:count, 2] * grid.bin + (grid.x0 + 0.5 * (grid.bin - 1))
         rows = self._rows[:count]
         order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
         found = np.empty(count, FOUND_DTYPE)
@@ -185,8 +187,7 @@ def window_size(boxes: NDArray[np.int64], pad: int) -> int:
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def find_spots(
-    plane: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.uint8],
-    b: int,
+    bins: NDArray[np.float32],
     labels: NDArray[np.int32],
     boxes: NDArray[np.int64],
     scales: Scales,
@@ -210,7 +211,7 @@ def find_spots(
         size = h * w
         planes = buffer[: size * (len(scales.radius) + 3)].reshape(len(scales.radius) + 3, h, w)
         window, across, smooth, levels = planes[0], planes[1], planes[2], planes[3:]
-        cut_out(plane, b, y0 - pad, x0 - pad, window)
+        cut_out(bins, y0 - pad, x0 - pad, window)
         differences(window, scales.taps, scales.radius, across, smooth, levels)
         inside = labels[y0 : y0 + hb, x0 : x0 + wb]
         n = candidates(levels, inside, k, pad, scales, floor, mad, spots)
