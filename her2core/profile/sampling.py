@@ -95,7 +95,6 @@ class SampledSlide:
         found = self._seen.get(box)
         if found is None:
             found = self.read(self.tile_halvings, box)
-            found.flags.writeable = False
             if len(self._seen) < self._params.sample_tiles:
                 self._seen[box] = found
         return found
