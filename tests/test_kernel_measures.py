@@ -13,6 +13,7 @@ from her2core.kernels.ihc import contour, membrane, splitting, surroundings
 from her2core.kernels.ihc.kernel import IHCKernel
 from her2core.kernels.ihc.nucleus_model import judge, nucleus_rule, rim_spread
 from her2core.kernels.ihc.overlaps import suppress_overlaps
+from her2core.kernels.ihc.planes import BASE, DAB_PER_OD, SHADES
 from her2core.kernels.ihc.pockets import fill_pockets, judge_pockets, pocket_rule
 from her2core.kernels.ihc.splitting import find_merged, split_limits, splitting_rule
 from her2core.kernels.nuclei import Nuclei
@@ -237,9 +238,12 @@ def test_a_pocket_is_judged_by_the_fit() -> None:
 
 
 def test_texture_gaps_and_fibres_beside_a_nucleus() -> None:
-    """Clear is 0.15 ranges below the level between nuclei: grey 86; bands in whole pixels of 0.5 um."""
+    """Clear is 0.15 ranges below the level between nuclei: grey 86; bands in whole pixels of 0.5 um.
+
+    Bare is what both stains together leave below 0.13 ranges above that level, a range being 1 OD.
+    """
     drawn = Drawn(4, n=40)
-    rule = surroundings.surroundings_rule(UM, 39)
+    rule, shares = surroundings.surroundings_rule(UM, 39, 1.0), []
     for i, path in enumerate(drawn.found.path):
         at = int(drawn.found.y[i]) * EDGE + int(drawn.found.x[i])
         inside = drawn.within(i)
@@ -252,8 +256,15 @@ def test_texture_gaps_and_fibres_beside_a_nucleus() -> None:
             far = [drawn.along(i, a, range(path[a] + 8, path[a] + 23, 2))[0] for a in range(0, RAYS, 2)]
             found = surroundings.clear_fraction(drawn.sheet, at, path, rule.around, 2, rule)
             assert found == pytest.approx((np.concatenate(far) < 86).mean())
+            beside = [drawn.along(i, a, range(path[a] + 1, path[a] + 11)) for a in range(0, RAYS, 2)]
+            blue, brown = (np.concatenate(each).astype(int) for each in zip(*beside, strict=True))
+            a_brown = round(SHADES / DAB_PER_OD * 256)
+            bare = blue + brown * a_brown // 256 < BASE + round(0.13 * SHADES)
+            assert surroundings.bare_fraction(drawn.sheet, at, path, rule) == pytest.approx(bare.mean())
+            shares.append(bare.mean())
             aligned = surroundings.fibre_alignment(drawn.sheet, EDGE, at, path, INDEX, rule)
             assert aligned == pytest.approx(alignment(drawn, i), rel=1e-6)
+    assert 0 < np.mean(shares) < 1
 
 
 def alignment(drawn: Drawn, i: int) -> float:
