@@ -22,7 +22,7 @@ help:
 	@echo "make quick   run those that compile no kernel and start no server"
 	@echo "make coverage  run the quick tests and print the share of lines and branches that they reach"
 	@echo "make smoke   run every benchmark once, as small as it gets"
-	@echo "make tools   install Helm, the Dask operator and DuckDB with its reader of Delta tables, for tests"
+	@echo "make tools   install Helm, the Dask operator, DuckDB with its reader of Delta tables and the validator of RO-Crates, for tests"
 	@echo "make bench   measure against peers (minutes)"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make docs    write the pages that come from the code"
@@ -79,7 +79,7 @@ $(VENV)/.dev: $(VENV)/.runtime $(DEV_LOCK)
 	$(INSTALL) --require-hashes --requirement $(DEV_LOCK)
 	touch $@
 
-# Helm and the Dask operator, beside the environment: nothing of ours depends on them.
+# Programs that tests start, beside the environment: nothing of ours depends on them.
 tools: $(VENV)/tools/.installed
 
 $(VENV)/tools/.installed: $(VENV)/.dev requirements-tools.lock
