@@ -198,7 +198,7 @@ class ISHParams:
     """Diameter of the largest single signals (spec §8.3); wider ones are found by their core."""
     spot_mad: float = 4.5
     """Least contrast of a signal, in robust standard deviations of its filtered nucleus. Ours, measured."""
-    spot_share: float = 0.25
+    spot_share: float = 0.2
     """Least contrast of a signal, of that of its nucleus's strongest of the same probe. Ours, measured."""
     spot_noise: float = 4.0
     """Fluorescence: least contrast of a signal, in standard deviations of the channel's empty field. Ours."""

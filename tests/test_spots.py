@@ -121,7 +121,7 @@ def test_a_diffuse_signal_counts_once() -> None:
 def test_what_is_faint_beside_the_strongest_signal_is_left_out() -> None:
     side = round(16 / MPP)
     labels = one_nucleus((side, side))
-    spots = [(side / 2, side / 2 - 15, HEIGHT, SIGMA_UM), (side / 2, side / 2 + 15, HEIGHT / 5, SIGMA_UM)]
+    spots = [(side / 2, side / 2 - 15, HEIGHT, SIGMA_UM), (side / 2, side / 2 + 15, HEIGHT / 6, SIGMA_UM)]
     image = field(spots, labels.shape, seed=None)
     assert len(find(image, labels)) == 1
     assert len(find(image, labels, replace(PARAMS, spot_share=0.1))) == 2

@@ -41,7 +41,9 @@ from her2core.kernels.ish.dish import (
 from her2core.kernels.ish.distance_map import BASE, SHADES, Images, images, level
 from her2core.kernels.ish.nuclei import Found
 from her2core.kernels.ish.polygon import Outlines, paint
+from her2core.kernels.ish.red_light import reach, seen_in_red_light
 from her2core.kernels.ish.scale_space import fill_bins
+from her2core.kernels.ish.spots import Found as SpotRows
 from her2core.kernels.ish.spots import Raster, SpotFinder, raster
 from her2core.params import ISHParams
 from her2core.records import Assay, Box, DishStain, Fluorescence
@@ -57,6 +59,7 @@ HIDDEN_HEMATOXYLIN: Final = 0.5  # of hematoxylin for every unit of signal above
 RIM_UM: Final = 0.4  # so far beyond the outline a signal is on the nucleus's rim, and its own; ours
 SATURATED_SHARE: Final = 0.05  # of a nucleus's pixels too bright to be measured; ours
 CRISP_UM: Final = 0.85  # diameter: a signal in focus has 0.7, one 0.3 um out of focus 1.0; ours, measured
+BLACK: Final = 0  # place of the black probe among those of bright field
 SPAN_UM: Final = (0.03, 1.2)  # pixels that can be worked with at all; ours
 PLACE_PARTS: Final = 16  # places are kept in sixteenths of a pixel: exact in 32 bits
 SEEDS_PER_PX: Final = 16  # pixels of the nuclear image for every seed that there is room for
@@ -123,6 +126,7 @@ class ISHKernel:
         if isinstance(stain, DishStain):
             self.assay = Assay.DISH
             self.unmixer: DishUnmixer | None = DishUnmixer(stain, mpp)
+            self._red_light = reach(mpp)
             self.probes: tuple[str | None, ...] = (params.black_probe, params.red_probe)
             range_od = max(stain.hematoxylin_high_od - stain.hematoxylin_low_od, MIN_RANGE_OD)
             self._mending = round(HIDDEN_HEMATOXYLIN * SHADES / (range_od * PER_OD) * 256)
@@ -291,10 +295,13 @@ class ISHKernel:
         part = pixels[window.y0 - area.y0 : window.y1 - area.y0, window.x0 - area.x0 : window.x1 - area.x0]
         corner = window.y0, window.x0
         drawn = self._drawn(window, shape, found.step, mine)
-        for probe, bins, finder in zip(self.probes, self._bins(part, corner), self.finders, strict=True):
+        for place, (bins, finder) in enumerate(zip(self._bins(part, corner), self.finders, strict=True)):
+            probe = self.probes[place]
             if probe is None:
                 continue
             bright = finder.search(bins, drawn, finder.grid(part.shape[:2], corner))
+            if self.unmixer is not None and place == BLACK:
+                bright = self._silver(part, bright)
             spots = np.zeros(len(bright), SPOT_DTYPE)
             k = PROBES.index(probe)
             spots["nucleus"], spots["probe"] = bright["nucleus"] - 1, k
@@ -363,6 +370,12 @@ class ISHKernel:
         out = self._buffers.plane(f"{name} {pixels.dtype}", h, w, pixels.dtype)
         cv2.extractChannel(pixels, k, dst=out)
         return out
+
+    def _silver(self, rgb: Pixels, bright: SpotRows) -> SpotRows:
+        """Black signals that are seen in red light."""
+        assert self.unmixer is not None
+        places = np.stack([bright["y"], bright["x"]], axis=1)
+        return bright[seen_in_red_light(rgb, self.unmixer.table[0], places, self._red_light)]
 
 
 def crisp(spots: Rows, n: int) -> NDArray[np.bool_]:
