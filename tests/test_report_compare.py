@@ -38,7 +38,12 @@ def runs(tmp_path: Path) -> tuple[Store, Store]:
         [specimen([same]), rising, specimen(old[2:3]), specimen(old[3:])],
         configuration=json.dumps(setting),
     )
-    new = [same, slide("rose", membrane_od_mean=0.5), unscored("lost", "failed", "timeout"), slide("new")]
+    new = [
+        same,
+        slide("rose", membrane_od_mean=0.5),
+        unscored("lost", "quarantined", "not_a_slide"),
+        slide("new"),
+    ]
     lost = specimen(new[2:3], her2_status="Indeterminate", her2_class="indeterminate")
     setting = {"ihc_score": {"detect_od": 0.2}, "run": {"workers": 8}}
     write_run(
@@ -55,7 +60,7 @@ def test_every_result_that_changed_is_named_with_both_and_no_other(runs: tuple[S
     found = comparison_tables(*map(read_run, runs))
     assert [tuple(row.values()) for row in found["changes"].to_pylist()] == [
         ("slide", "gone", "gone", "positive, IHC 3+", None),
-        ("slide", "lost", "state, class, IHC", "positive, IHC 3+", "failed"),
+        ("slide", "lost", "state, class, IHC", "positive, IHC 3+", "unreadable"),
         ("slide", "new", "new", None, "positive, IHC 3+"),
         ("slide", "rose", "class, IHC", "equivocal, IHC 2+", "positive, IHC 3+"),
         ("specimen", "case-gone", "gone", "Positive, positive, IHC 3+", None),

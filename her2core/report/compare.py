@@ -19,7 +19,7 @@ from her2core.report.page import assemble, columns, rounded
 from her2core.report.run_tables import Row, RunTables, read_run, specimen_key
 from her2core.report.slides import class_words, how_far
 from her2core.report.specimens import specimen_name
-from her2core.report.words import HER2_CLASSES, ISH_GROUPS, NO_CLASS, STAGES
+from her2core.report.words import HER2_CLASSES, ISH_GROUPS, NO_CLASS, STAGES, STATES
 from her2core.scoring.tumour import load_model
 from her2core.storage.store import Store
 
@@ -153,7 +153,7 @@ def _in_words(row: Row, results: Sequence[str]) -> str:
     score = row["score"] and f"IHC {row['score']}"
     named = row["her2_class"] and class_words(row["her2_class"])
     words = {
-        "state": None if row.get("state") == "scored" else row.get("state"),
+        "state": None if row.get("state") in (None, "scored") else STATES[row["state"]],
         "her2_status": row.get("her2_status"),
         "her2_class": named,
         "score": None if named and score and score in named else score,
