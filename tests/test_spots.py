@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from her2core.kernels.ish.scale_space import scales
+from her2core.kernels.ish.scale_space import fill_bins, scales
 from her2core.kernels.ish.spot_peaks import median
-from her2core.kernels.ish.spots import FOUND_DTYPE, Found, SpotFinder
+from her2core.kernels.ish.spots import FOUND_DTYPE, Found, SpotFinder, find_spots
 from her2core.params import ISHParams
 from her2core.scoring.ish_copies import cluster_copies, single_signal
 
@@ -179,6 +179,28 @@ def test_a_nucleus_is_the_same_wherever_the_chunk_begins(mpp: float) -> None:
         rows.append(found.tobytes())
     assert len(rows[0]) >= 3 * FOUND_DTYPE.itemsize
     assert len(set(rows)) == 1
+
+
+def test_the_search_is_compiled_for_one_kind_of_plane() -> None:
+    labels = one_nucleus((110, 110))
+    plane = field([(55.0, 50.0, HEIGHT, SIGMA_UM)], labels.shape).astype(np.uint16)
+    wide = np.zeros((110, 130), np.uint16)
+    wide[:, 20:] = plane
+    finder = SpotFinder(PARAMS, MPP, 60.0)
+    found = [finder(each, labels, 1) for each in (plane, wide[:, 20:], plane.astype(np.float32))]
+    assert len(found[0]) == 1
+    assert len({rows.tobytes() for rows in found}) == 1
+    assert len(find_spots.signatures) == 1
+
+
+@pytest.mark.parametrize("bin_px", [1, 2, 3])
+def test_bins_are_means_less_a_share_of_another_channel(bin_px: int) -> None:
+    plane, other = np.random.default_rng(4).integers(0, 4000, (2, 20, 23)).astype(np.uint16)
+    bins = np.empty((5, 6), np.float32)
+    fill_bins(plane, other, np.float32(0.25), (1, 2), bin_px, bins)
+    less = plane - 0.25 * other
+    part = less[1 : 1 + 5 * bin_px, 2 : 2 + 6 * bin_px].reshape(5, bin_px, 6, bin_px)
+    assert bins == pytest.approx(part.mean(axis=(1, 3)), abs=1e-3)
 
 
 def test_neighbours_do_not_change_a_nucleus() -> None:
