@@ -162,15 +162,14 @@ def test_patterns_planted_on_phantoms_are_named(
     [("scattered", 0.45, "mosaic"), ("mosaic", 0.3, "mosaic"), ("cluster", 0.3, "cluster")],
 )
 def test_patterns_are_named_from_pixels(pattern: str, part: float, expected: str, tmp_path: Path) -> None:
-    spec = PhantomSpec(
-        seed=3, height_px=1800, width_px=1800, mix=(1 - part, 0.0, 0.0, 0.0, part), pattern=pattern
-    )
+    mix = (1 - part, 0.0, 0.0, 0.0, part)  # cohesive: loose tumour is chosen less where it is unstained
+    spec = PhantomSpec(seed=3, height_px=1800, width_px=1800, loose_fraction=0.0, mix=mix, pattern=pattern)
     reader = chain.memory_slide(render_field(spec)[0])
     _, _, finished = chain.score(reader, tmp_path, PyramidParams(chunk=512, shard=2048))
     found = {metric.name: metric for metric in finished.metrics}
     minority = found["pattern_minority_3"]
     assert minority.label == expected
-    assert minority.value == pytest.approx(part, abs=0.08)  # some unstained tumour is not told as such
+    assert minority.value == pytest.approx(part, abs=0.08)  # some unstained tumour is not recognised as such
     largest, cohesive = (found[f"pattern_{name}_3"].value or 0.0 for name in ("largest", "cohesive"))
     assert cohesive <= largest <= minority.value
     if pattern == "scattered":

@@ -173,8 +173,10 @@ def test_status_tells_scored_quarantined_and_skipped_apart(undisturbed: tuple[Pa
 def test_every_scored_slide_has_a_picture(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     for row in cohorts.tables(str(out))["slides"].filter(pl.col("state") == "scored").to_dicts():
-        for picture in (row["picture"], row["regions_picture"], "pictures/cohort.png"):
-            assert (out / picture).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        for picture in (row["picture"], row["regions_picture"]):
+            assert picture.endswith(".jpg")
+            assert (out / picture).read_bytes()[:3] == b"\xff\xd8\xff"
+    assert (out / "pictures/cohort.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_the_run_leaves_its_report(undisturbed: tuple[Path, str]) -> None:
