@@ -1,7 +1,7 @@
 """The report of a run, written in a process of its own that ends: its memory is none of the driver's.
 
-It is told what to write on its standard input and answers with the path on its standard output, so that no
-place of an output stands in the machine's list of processes.
+It reads what to write from its standard input and writes the path to its standard output, so that no
+address of an output stands in the machine's list of processes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def write_apart(store: Store, run_id: str) -> str:
     ReportError
         If it could not be written.
     """
-    asked = json.dumps({"uri": store.uri(), "endpoint_url": store.endpoint_url, "run_id": run_id})
+    request = json.dumps({"uri": store.uri(), "endpoint_url": store.endpoint_url, "run_id": run_id})
     done = subprocess.run(
-        [sys.executable, "-P", "-m", __name__], input=asked, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", __name__], input=request, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise ReportError(said[-1] if said else f"its process ended with {done.returncode}")
+        lines = done.stderr.strip().splitlines()
+        raise ReportError(lines[-1] if lines else f"its process ended with {done.returncode}")
     return str(json.loads(done.stdout.splitlines()[-1])["path"])
 
 
@@ -44,10 +44,10 @@ def main() -> int:
     from her2core.text import cleaned
 
     give_memory_back()
-    asked = json.loads(sys.stdin.read())
-    store = Store(asked["uri"], endpoint_url=asked["endpoint_url"])
+    request = json.loads(sys.stdin.read())
+    store = Store(request["uri"], endpoint_url=request["endpoint_url"])
     try:
-        path = write_report(store, asked["run_id"]).path
+        path = write_report(store, request["run_id"]).path
     except Exception as error:  # noqa: BLE001, the driver logs its words
         words = " ".join(f"{type(error).__name__}: {error}".split())
         sys.stderr.write(f"{cleaned(words)}\n")

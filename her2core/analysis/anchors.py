@@ -82,8 +82,6 @@ OUTCOME = (
 )
 RNA = (
     Anchor("RT-PCR (21 genes) agrees with IHC, with FISH", "95 %, 91 %", "N9831 trial", "N9831"),
-    Anchor("RT-PCR and FISH", "90.8 %, kappa 0.81", "one series", "RT-PCR series"),
-    Anchor("a poorer series", "79.1 %, kappa 0.28", "one series", "RT-PCR series"),
     Anchor("AUC, 0 against low", "0.76", _ONCOTYPE, "Oncotype DX series"),
     Anchor("AUC, null against ultralow", "0.81", _ONCOTYPE, "Oncotype DX series"),
     Anchor(

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from her2core.kernels.ish.spot_peaks import ROBUST, median
 
-SEEN: Final = (
-    1.25  # times the spread around it, a black signal's OD is above what surrounds it; ours, measured
-)
+SEEN: Final = 1.25  # spreads of what surrounds it, by which a black signal's OD is above that; ours, measured
 DOT_UM: Final = 0.25  # half the window whose mean is the signal's OD; ours
 RING_UM: Final = (0.64, 1.2)  # from here to there lies what surrounds it: a signal is 0.8 wide; ours
 STEP_UM: Final = 0.16  # between the windows that are looked at there; ours
