@@ -31,7 +31,7 @@ def ending_quickly(code: int, announce: Callable[[], None]) -> Iterator[None]:
     ----------
     code
         Exit code of a process that did not end by itself.
-    say
+    announce
         Prints the last line.
     """
     global _handler
