@@ -302,7 +302,7 @@ class Publisher:
         return versions
 
     def _kept_by(self, true: Future[Keep], before: pa.Table) -> pa.BooleanArray:
-        """Which rows of a table stay, by a test that is being made; asked while a commit is planned."""
+        """Which rows of a table stay, by a test that is being made; called while a commit is planned."""
         self._check()
         return true.result()(before)
 

@@ -484,8 +484,8 @@ class _Ingest:
     def _refuse(self, slide: Found, uri: str, cells: Cells, error: Exception) -> None:
         """Report a slide that cannot be used, and remember it until it changes."""
         reason = error.reason if isinstance(error, SlideError) else ""
-        said = error.message if isinstance(error, SlideError) else str(error)
-        message = cut(" ".join(cleaned(said).split()), 300)
+        words = error.message if isinstance(error, SlideError) else str(error)
+        message = cut(" ".join(cleaned(words).split()), 300)
         if isinstance(error, UnclearError):
             reason = UNCLEAR_ASSAY
         self._say_refused(uri, reason, message)
