@@ -256,8 +256,8 @@ def find_table(store: Store, table: Table, version: int | None = None) -> DeltaT
 def outlasting(store: Store, request: Callable[[], T]) -> T:
     """Try Delta Lake's own client again, which gives a store up after seconds; in the end raise in words.
 
-    Between two tries the store is listed by our client, which outlasts an outage. What is requested
-    of its client may be requested twice: a commit that was applied is found when the next one is planned.
+    Between two tries the store is listed by our client, which outlasts an outage. Delta's client may be
+    given one request twice: a commit that was applied is found when the next one is planned.
     """
     for pause_s in (*PAUSES_S, None):
         try:
