@@ -33,7 +33,7 @@ function facts() {
     ['IHC rules', used(['rules'])], ['ISH rules', used(['ish_rules'])], ['IHC and ISH together', used(['case_rules'])],
     ['made with', Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(', ')],
     ['data', `The folder ${run.data_at} beside this page holds the tables behind every figure over the whole run, each as CSV and Parquet; columns.csv says what their columns mean.`],
-    ['pictures', `Thumbnails of ${plural(run.n_thumbnails, 'slide')} and the pictures of ${run.n_full} at full size (WebP) are in this page; the PNG files are in the run’s folder pictures.`],
+    ['pictures', `Thumbnails of ${plural(run.n_thumbnails, 'slide')} and the pictures of ${run.n_full} at full size (WebP) are in this page; their files are in the run’s folder pictures.`],
     ['use', 'Research use only. No part is validated for diagnosis.'],
   ])));
 }
