@@ -390,6 +390,7 @@ def test_a_crate_names_what_went_in_and_no_address(run: FinishedRun, out: Store,
     assert {e.id for e in crate.dereference("#slides")["hasPart"]} >= {"#slide-s1"}
     for each in (*crate.mainEntity["input"], *crate.mainEntity["output"]):
         assert each["workExample"]["exampleOfWork"] is each
+    assert [e["workExample"].id for e in crate.mainEntity["input"]] == [e.id for e in action["object"]]
     assert {e["workExample"].id for e in crate.mainEntity["output"]} == {e.id for e in action["result"]}
     assert {e.id for e in action["result"]} >= {"slides.csv", "cases.csv", "prov.json"}
     assert {e.id for e in crate.data_entities} == set(written) - {CRATE}

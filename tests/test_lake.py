@@ -613,6 +613,17 @@ def test_rows_with_odd_columns_or_one_key_twice_are_refused(store: Store) -> Non
     assert read(store, SLIDES).is_empty()
 
 
+def test_who_decides_what_stays_may_refuse_the_first_commit_too(store: Store) -> None:
+    """A run looks at its lease there, and an empty table is one that another run may be filling."""
+
+    def refuse(before: pa.Table) -> pa.BooleanArray:
+        raise StoreError(f"{len(before)} rows")
+
+    with pytest.raises(StoreError, match="0 rows"):
+        commit_rows(store, SLIDES, [_failed_row("s1")], keep=refuse)
+    assert not len(read_rows(store, SLIDES, ["slide_id"]))
+
+
 def test_no_rows_are_no_commit(store: Store) -> None:
     assert commit_rows(store, CASES, []) == commit_rows(store, CASES, []) == 0
 

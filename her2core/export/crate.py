@@ -137,13 +137,13 @@ def _crate(run: FinishedRun, out: Store, tables: list[str]) -> bytes:
     provenance = _file(crate, PROV, "Provenance, PROV-JSON", "application/json")
     workflow["input"] = [
         _parameter(
-            crate, "manifest", "Text", "The slides of the cohort, by the digest of the table", manifest
+            crate, "input-manifest", "Text", "The slides of the cohort, by the digest of the table", manifest
         ),
-        _parameter(crate, "config", "File", "Every value in force that decides results", configuration),
-        _parameter(crate, "slides", "Collection", "What the manifest names", slides),
+        _parameter(crate, "input-config", "File", "Every value in force that decides results", configuration),
+        _parameter(crate, "input-slides", "Collection", "What the manifest names", slides),
     ]
     workflow["output"] = [
-        _parameter(crate, Path(each.id).stem, "File", f"{each['name']} of the run", each)
+        _parameter(crate, f"output-{Path(each.id).stem}", "File", f"{each['name']} of the run", each)
         for each in (*results, provenance)
     ]
     action = _entity(
@@ -212,13 +212,13 @@ def _workflow(crate: Any, run: FinishedRun) -> Any:
     )
 
 
-def _parameter(crate: Any, name: str, kind: str, description: str, value: Any, /) -> Any:
-    """A parameter of the workflow and the value that it had."""
+def _parameter(crate: Any, place: str, kind: str, description: str, value: Any, /) -> Any:
+    """A parameter of the workflow, ``input-NAME`` or ``output-NAME``, and the value that it had."""
     made = _entity(
         crate,
-        f"#parameter-{name}",
+        f"#{place}",
         "FormalParameter",
-        name=name,
+        name=place.partition("-")[2],
         additionalType=kind,
         description=description,
         conformsTo={"@id": PARAMETER},

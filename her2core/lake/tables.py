@@ -113,7 +113,7 @@ def commit_rows(
         before = _stored(current, table)
         new = _with_added(table, own, before)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
-        if keep is not None and len(before):
+        if keep is not None:
             stays = pc.and_(stays, keep(before))
         if not len(own) and pc.all(stays).as_py() is not False:
             return Change([], [])

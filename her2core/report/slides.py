@@ -157,7 +157,7 @@ def _no_call(case: Row | None) -> str:
 
 
 def _cause(reasons: list[str]) -> str | None:
-    """Sorts what casts doubt on a result first."""
+    """The first reason in words, one that casts doubt on a result before a note; None without any."""
     heavy = [reason for reason in reasons if reason not in NOTES]
     return reason_words((heavy or reasons)[0]) if reasons else None
 
