@@ -40,6 +40,11 @@ SLOW = COMPILE | frozenset(
 """Modules that compile kernels, draw, or start servers, clusters or browsers: not of `make quick`, nor is any
 test on a real S3 server."""
 
+LONGEST = """
+    run server readme layout export ihc_kernel publish cli
+    """.split()  # noqa: SIM905
+"""Modules that take longest, longest first: one that starts last leaves the other process idle."""
+
 settings.register_profile("her2", deadline=None)  # the first example may compile a kernel
 settings.load_profile("her2")
 
@@ -49,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Nothing of the developer's configuration, credentials or servers takes part, and nothing is sent anywhere.
     """
+    config.option.loadscopereorder = False  # xdist starts first what has most tests, not what takes longest
     home = config.stash[_home] = tempfile.mkdtemp(prefix="her2-tests-")
     for name in [n for n in os.environ if n.startswith(("AWS_", "PREFECT_", "HER2_"))]:
         del os.environ[name]
@@ -86,6 +92,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         of_server = "radosgw_endpoint" in getattr(item, "fixturenames", ())
         if of_server or item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """When a module's tests start: the longest first, what is quick last, so that processes end together."""
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST) + (name not in SLOW)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tests.conftest import ROOT, SLOW
+from tests.conftest import LONGEST, ROOT, SLOW
 from tests.tools.mutants import TESTS
 
 MOST_POSITIONAL = 8
@@ -26,5 +26,5 @@ def test_no_function_takes_more_than_eight_parameters_by_place() -> None:
 
 
 def test_lists_of_test_modules_name_modules_that_exist() -> None:
-    named = {f"tests/test_{name}.py" for name in SLOW}.union(*TESTS.values())
+    named = {f"tests/test_{name}.py" for name in (*SLOW, *LONGEST)}.union(*TESTS.values())
     assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
