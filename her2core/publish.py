@@ -349,6 +349,7 @@ class Publisher:
             configuration=run.configuration(),
             versions={"python": sys.version.split()[0]} | _versions(),
             inputs=sorted(inputs, key=lambda entry: str(entry["slide_id"])),
+            columns_added=run.columns_added,
             **{column: states[counted] for column, counted in COUNTED.items()},
         )
         self.runs.add_rows([run_row(record)], [run.run_id])

@@ -32,8 +32,8 @@ COMPILE = frozenset(
 SLOW = COMPILE | frozenset(
     """
     between biopsy blur cli cluster compiled cube fanout fluorescence ghosts heterogeneity hostile ish
-    jackknife kubernetes lanes maintain neighbours outcome pattern phantom picture picture_cohort picture_ish
-    picture_regions profile publish pyramid queries regions report report_browser report_compare
+    jackknife kubernetes lanes maintain neighbours older outcome pattern phantom picture picture_cohort
+    picture_ish picture_regions profile publish pyramid queries regions report report_browser report_compare
     source_codec sources spatial spots stain storage zarrita
     """.split()  # noqa: SIM905
 )

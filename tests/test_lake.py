@@ -324,7 +324,9 @@ def test_a_column_that_someone_added_ends_no_run_and_is_kept(store: Store) -> No
 def test_an_added_column_that_is_never_null_is_refused(store: Store) -> None:
     required = pa.field("batch", pa.string(), nullable=False)
     DeltaTable.create(store.delta_uri("tables/slides"), SLIDES.schema.append(required))
-    with pytest.raises(StoreError, match=r"other columns than this version writes \(batch string\)"):
+    with pytest.raises(
+        StoreError, match=r"other columns than this version writes \(batch string, never null\)"
+    ):
         check_tables(store)
 
 

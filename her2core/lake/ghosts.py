@@ -31,6 +31,8 @@ UNFINISHED = frozenset({RUNNING, INTERRUPTED})
 PICTURES = ("picture", "regions_picture", "fields_picture")
 """Columns of ``slides`` that name a slide's pictures."""
 _SPECIMEN = ("case_id", "specimen_id", "site")
+_LISTS = tuple(f"slides_{how}" for how in ("pooled", "ish", "indeterminate", "failed", "skipped"))
+"""Columns of ``cases`` that name its slides by how they took part."""
 _OF_SLIDE = re.compile(r"(?P<slide>.+?)(?P<shown>-regions|-fields)?-(?P<key>[0-9a-f]{8})")
 """A picture's name without its ending: the slide's id, what is shown, and the start of the result's key."""
 
@@ -85,6 +87,13 @@ def inputs_of(store: Store, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     return entries
 
 
+def slides_of(case: Mapping[str, Any]) -> list[str]:
+    """All slides of a specimen; tables of earlier versions name only those that took part."""
+    if case["slides"] is not None:
+        return list(case["slides"])
+    return [name for column in _LISTS for name in case[column] or ()]
+
+
 def true_cases(store: Store) -> Keep:
     """Rows of ``cases`` all of whose slides still belong to that specimen."""
     stated = {
@@ -93,12 +102,12 @@ def true_cases(store: Store) -> Keep:
     }
 
     def true(row: Mapping[str, Any]) -> bool:
-        found = [stated.get(slide) for slide in row["slides"] or ()]
+        found = [stated.get(slide) for slide in slides_of(row)]
         here = [s for s in found if s is not None and all(s[name] == row[name] for name in _SPECIMEN)]
         patients = {s["patient_id"] for s in here} - {None}
         return bool(here) and len(here) == len(found) and patients == {row["patient_id"]} - {None}
 
-    return _each((*_SPECIMEN, "patient_id", "slides"), true)
+    return _each((*_SPECIMEN, "patient_id", "slides", *_LISTS), true)
 
 
 def true_patients(store: Store) -> Keep:

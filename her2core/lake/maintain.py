@@ -156,7 +156,7 @@ def _merged(store: Store, table: Table, files: Mapping[str, Members]) -> DataFil
             local = fetch(store, f"{FOLDER}/{table.name}/{path}", place)
             sources.append(opened.enter_context(pq.ParquetFile(local)))
         after = folder / "after.parquet"
-        wanted = max((source.schema_arrow.remove_metadata() for source in sources), key=len)
+        wanted = _columns_of(table, [source.schema_arrow for source in sources])
         rows = 0
         with pq.ParquetWriter(after, wanted, compression="zstd") as writer:
             for part in _by_slide(table, sources, whole=table not in OWN_FILES):
@@ -168,6 +168,13 @@ def _merged(store: Store, table: Table, files: Mapping[str, Members]) -> DataFil
         name = f"{hashlib.sha256('/'.join(sorted(files)).encode()).hexdigest()[:24]}.parquet"
         store.write_file(f"{FOLDER}/{table.name}/{name}", after)
         return DataFile(name, after.stat().st_size, rows, statistics_of(table, rows, members))
+
+
+def _columns_of(table: Table, files: Sequence[pa.Schema]) -> pa.Schema:
+    """Columns that any of some files has: of an older version they lack some, of others they have more."""
+    found = {f.name: f.with_nullable(True) for file in files for f in file.remove_metadata()}
+    own = [field.remove_metadata() for field in table.schema if found.pop(field.name, None) is not None]
+    return pa.schema([*own, *found.values()])
 
 
 def _by_slide(table: Table, sources: Sequence[pq.ParquetFile], *, whole: bool) -> Iterator[pa.Table | None]:

@@ -210,6 +210,7 @@ class RunRecord:
     configuration: Mapping[str, Any]
     versions: Mapping[str, str]
     inputs: Sequence[Mapping[str, Any]]
+    columns_added: Sequence[str] = ()
 
 
 def run_row(run: RunRecord) -> Row:
@@ -217,7 +218,7 @@ def run_row(run: RunRecord) -> Row:
     as_json = {
         k: json.dumps(getattr(run, k), sort_keys=True) for k in ("configuration", "versions", "inputs")
     }
-    row = _fields(run) | as_json
+    row = _fields(run) | as_json | {"columns_added": list(run.columns_added)}
     of_tables = row.pop("table_versions")
     return row | {f"{name}_version": of_tables.get(name) for name in COMMITTED}
 

@@ -706,6 +706,8 @@ RUNS = Table(
         Column("inputs", TEXT, "", "Slides with URI, identity (size and digest of the file) and result key, "
                "JSON; `roi_uri` and `cells_uri` with the identities of these files as `roi` and `cells`, "
                "null where the slide was not scored.", True),
+        Column("columns_added", TEXTS, "", "Columns that tables of an older version lacked as the run began, "
+               "as table.column; null in older rows, unless the run wrote these again."),
     ),
 )  # fmt: skip
 

@@ -8,6 +8,8 @@ the loser reads again and tries again.
 
 Others may compact a table, or add nullable columns to it. A compacted file that holds rows of a slide that is
 scored again is replaced by one of the other slides' rows; rows that stay keep what stands in added columns.
+A table of an older version that lacks nullable columns of ours is read with these as null, and gets them by
+the first commit that changes it; its older rows stay null there.
 Compacting spares the older files, by which a run recognises what is done, until the table is vacuumed.
 
 Rows are read by delta-rs alone: its PyArrow datasets call Python from Arrow's threads, and one in several
@@ -38,7 +40,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -304,7 +306,7 @@ def read_rows(
     *,
     distinct: bool = False,
 ) -> pa.Table:
-    """Columns of a table as it stands; no rows if nothing was committed yet.
+    """Columns of a table as it stands, null in nullable ones that it lacks; no rows if nothing was committed.
 
     Parameters
     ----------
@@ -320,9 +322,9 @@ def read_rows(
 
 
 def read_present(store: Store, table: Table, columns: Sequence[str], version: int | None = None) -> pa.Table:
-    """As `read_rows`, also of an older version of this package: null in columns that it did not write.
+    """As `read_rows`, also of a layout that no run may commit to: null in whichever columns it lacks.
 
-    For those who look. Who removes what no row names reads with `read_rows`, which fails without a column.
+    For those who look. Who removes what no row names asks `require_written` first.
     """
     wanted = table.schema.empty_table().select(list(columns)).schema
     delta = find_table(store, table, version)
@@ -341,14 +343,38 @@ def read_version(store: Store, table: Table, columns: Sequence[str], version: in
     return read_present(store, table, columns, version)
 
 
-def check_tables(store: Store) -> None:
-    """See that a run may commit to the tables that are there, before it begins.
+def require_written(store: Store, table: Table, columns: Iterable[str]) -> None:
+    """Refuse to go by columns of a table of an older version that lacks them: their null means nothing.
 
     Raises
     ------
     StoreError
-        If a table has other columns than this version writes.
+        If the table is there, and lacks one.
     """
+    delta = find_table(store, table)
+    lacks = [] if delta is None else sorted({*columns} - {*_schema(delta).names})
+    if lacks:
+        raise StoreError(
+            f"{store.delta_uri(f'{FOLDER}/{table.name}')}: is of an older version, without "
+            f"{', '.join(lacks)}, which names what is in use; nothing is removed. Run the cohort once more "
+            "with this version"
+        )
+
+
+def check_tables(store: Store) -> list[str]:
+    """See that a run may commit to the tables that are there, before it begins.
+
+    Returns
+    -------
+    list of str
+        Columns that tables of an older version lack and get when they are committed to, as ``table.column``.
+
+    Raises
+    ------
+    StoreError
+        If a table has other columns than this version writes, but for nullable ones that it lacks.
+    """
+    lacks = []
     for table in TABLES.values():
         delta = find_table(store, table)
         if delta is None:
@@ -356,6 +382,8 @@ def check_tables(store: Store) -> None:
         uri = store.delta_uri(f"{FOLDER}/{table.name}")
         _require_schema(delta, table, uri)
         _require_no_vectors(delta, uri)
+        lacks += [f"{table.name}.{field.name}" for field in _lacking(delta, table)]
+    return lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +407,8 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
     def once() -> DeltaTable:
         delta = _open_or_create(store, table)
         change = plan(delta)
+        if (change.add or change.remove) and _complete(delta, table):
+            change = plan(delta)  # another may have committed before the columns were
         if change.add or change.remove:
             made = Transaction(APPLICATION, 1 + int(delta.version()))
             properties = CommitProperties(app_transactions=[made])
@@ -432,17 +462,38 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
 
 
 def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
-    """Refuse a table that lacks a column, has another type for one, or has another that is never null."""
+    """Refuse a table that has another type for a column, lacks one that it cannot get, or has another's.
+
+    It can get columns that may be null and take no part in its key. Columns that someone added may be null.
+    """
     found, own = _schema(delta), table.schema
     there, ours = {field.name: field for field in found}, {*own.names}
+    lacking = {field.name for field in _lacking(delta, table)}
     kept = pa.schema([there[name] for name in own.names if name in there])
-    wanted = [field for field in found if field.name not in ours and not field.nullable]
-    if not kept.equals(own) or wanted:
-        odd = sorted(set(map(_plain, kept)) ^ set(map(_plain, own)) | set(map(_plain, wanted)))
+    wanted = pa.schema([field for field in own if field.name not in lacking])
+    foreign = [field for field in found if field.name not in ours and not field.nullable]
+    if not kept.equals(wanted) or foreign:
+        odd = sorted(set(map(_plain, kept)) ^ set(map(_plain, wanted)) | set(map(_plain, foreign)))
         raise StoreError(
             f"{uri}: holds other columns than this version writes ({', '.join(odd[:6])}). Give another "
             "output, or move the old tables away."
         )
+
+
+def _lacking(delta: DeltaTable, table: Table) -> list[pa.Field]:
+    """Columns of ours that a table of an older version lacks and can get: null in its rows."""
+    there = {*_schema(delta).names}
+    fixed = {*table.key, table.replaces}
+    return [f for f in table.schema if f.name not in there and f.nullable and f.name not in fixed]
+
+
+def _complete(delta: DeltaTable, table: Table) -> bool:
+    """Add the columns that a table of an older version lacks, in a commit of its own; whether any were."""
+    lacking = _lacking(delta, table)
+    if lacking:
+        delta.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
+        log.info("%s: of an older version, gets %s", table.name, ", ".join(field.name for field in lacking))
+    return bool(lacking)
 
 
 def _require_no_vectors(delta: DeltaTable, uri: str) -> None:
@@ -458,7 +509,7 @@ def _require_no_vectors(delta: DeltaTable, uri: str) -> None:
 
 
 def _plain(field: pa.Field) -> str:
-    return f"{field.name} {field.type}"
+    return f"{field.name} {field.type}" + (", never null" if not field.nullable else "")
 
 
 def _schema(delta: DeltaTable) -> pa.Schema:
@@ -474,11 +525,11 @@ def _stored(
     distinct: bool = False,
 ) -> pa.Table:
     """A table's rows in no order: these columns, or all, its own before those that someone added."""
-    own = table.schema
-    ours = {*own.names}
-    added = [field for field in _schema(delta) if field.name not in ours]
+    own, there = table.schema, _schema(delta)
+    ours, lacking = {*own.names}, {field.name for field in _lacking(delta, table)}
+    added = [field for field in there if field.name not in ours]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
-    named = ", ".join(map(sql_name, schema.names))
+    named = ", ".join("NULL AS " * (name in lacking) + sql_name(name) for name in schema.names)
     wanted = " AND ".join(_is_among(name, values) for name, values in (among or {}).items())
     query = f"SELECT {'DISTINCT ' if distinct else ''}{named} FROM stored"
     query += f" WHERE {wanted}" if wanted else ""

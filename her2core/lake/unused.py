@@ -20,8 +20,8 @@ from pathlib import PurePosixPath
 
 from her2core.errors import StoreError
 from her2core.lake.ghosts import UNFINISHED, inputs_of, newest_first
-from her2core.lake.schema import SLIDES
-from her2core.lake.tables import read_rows
+from her2core.lake.schema import RUNS, SLIDES
+from her2core.lake.tables import read_rows, require_written
 from her2core.storage.lease import Lease
 from her2core.storage.listing import walk_folder
 from her2core.storage.store import Store, record_of
@@ -41,6 +41,8 @@ FOLDERS = {
 ENDINGS = {"outlines": ".parquet", "slide": ".zarr.zip"}
 """Of outputs that are one object; others are folders."""
 RECORDS = "stages"
+_IN_USE = ("pyramid", "score_key")
+"""Columns of ``slides`` that name outputs in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ def find_unused(store: Store, *, runs: int = 1, days: float = KEPT_DAYS) -> list
     Raises
     ------
     StoreError
-        If a run that is kept does not record what its results rest on.
+        If a run that is kept does not record what its results rest on, or tables of an older version lack
+        columns by which that is known.
     """
     used = _used(store, runs)
     before = time.time() - days * 86_400
@@ -98,6 +101,8 @@ def remove(store: Store, unused: Iterable[Unused], lease: Lease, removed: Callab
 
 def _used(store: Store, runs: int) -> set[str]:
     """Paths of all that is in use."""
+    require_written(store, RUNS, ("cohort",))
+    require_written(store, SLIDES, _IN_USE)
     records: set[str] = set()
     kept: Counter[str] = Counter()
     for run in newest_first(store):
@@ -117,7 +122,7 @@ def _used(store: Store, runs: int) -> set[str]:
         _, stage, name = record.split("/")
         if stage in FOLDERS:
             used |= _outputs(stage, PurePosixPath(name).stem)
-    for row in read_rows(store, SLIDES, ("pyramid", "score_key")).to_pylist():
+    for row in read_rows(store, SLIDES, _IN_USE).to_pylist():
         if row["pyramid"]:
             used |= {row["pyramid"], record_of("pyramid", PurePosixPath(row["pyramid"]).name)}
         if row["score_key"]:

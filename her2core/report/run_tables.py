@@ -9,6 +9,7 @@ from typing import Any
 
 from her2core.errors import ConfigError
 from her2core.lake.finished import finished_runs, whole_run
+from her2core.lake.ghosts import slides_of
 from her2core.lake.schema import CASES, HETEROGENEITY_WIDE, PATIENTS, RUNS, SLIDES, Table
 from her2core.lake.tables import read_version
 from her2core.storage.store import Store
@@ -92,7 +93,7 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
         return sorted(read, key=lambda row: [row[name] or "" for name in table.key])
 
     slides = [row for row in rows(SLIDES, SLIDE_COLUMNS) if row["slide_id"] in own]
-    cases = [row for row in rows(CASES, CASE_COLUMNS) if own.intersection(_slides_of(row))]
+    cases = [row for row in rows(CASES, CASE_COLUMNS) if own.intersection(slides_of(row))]
     patients = {patient_key(row) for row in cases}
     return RunTables(
         run=run,
@@ -105,14 +106,6 @@ def read_run(store: Store, run_id: str | None = None) -> RunTables:
             if row["slide_id"] in own
         },
     )
-
-
-def _slides_of(case: Row) -> list[str]:
-    """All slides of a specimen; tables of earlier versions name only those that took part."""
-    if case["slides"] is not None:
-        return list(case["slides"])
-    kinds = ("pooled", "ish", "indeterminate", "failed", "skipped")
-    return [name for kind in kinds for name in case[f"slides_{kind}"] or ()]
 
 
 def patient_key(row: Row) -> str:

@@ -35,6 +35,8 @@ class Run:
         UTC, ISO 8601.
     identities
         Identity that ingest gave each slide (``x_identity``), by slide; see `stages.unchanged`.
+    columns_added
+        Columns, as ``table.column``, that tables of an older version lacked when the run was opened.
     """
 
     run_id: str
@@ -46,6 +48,7 @@ class Run:
     config: Config
     names: Names = field(default_factory=Names)
     identities: Mapping[str, str] = field(default_factory=dict)
+    columns_added: tuple[str, ...] = ()
 
     @property
     def cohort(self) -> str:
@@ -169,7 +172,7 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
     rows, endpoint = chosen(all_rows, only), settings.run.endpoint_url
     store = Store(out, endpoint_url=endpoint)
     store.probe()
-    check_tables(store)
+    columns_added = tuple(check_tables(store))
     addresses = (uri or "" for row in rows for uri in (row.uri, row.roi_uri, row.cells_uri))
     named = [manifest, out, config or "", *addresses]
     names = open_names(settings.run.pseudonyms, named, store, endpoint)
@@ -185,4 +188,5 @@ def open_run(manifest: str, out: str, config: str | None = None, only: Sequence[
         config=settings,
         names=names,
         identities=identities_in(manifest, data),
+        columns_added=columns_added,
     )
