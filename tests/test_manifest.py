@@ -269,7 +269,7 @@ def test_rows_are_numbered_as_the_spreadsheet_shows_them(tmp_path: Path) -> None
     assert problems(tmp_path, text) == [
         "row 2: found 'lost' in column 6, which has no name; name it (x_... if it is your own)",
         "row 3: 2 cells, but the header has 6",
-        "row 4: 7 cells, but the header has 6",
+        "row 4: 7 cells, but the header has 6; put cells that hold ';' in quotation marks",
     ]
 
 
@@ -298,6 +298,35 @@ def test_ids_that_a_spreadsheet_changed_are_warned_of(
     assert [row.slide_id for row in read_manifest(write(tmp_path, f"{HEADER}\n{rows}"))] == ids
     (record,) = caplog.records
     assert words in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("second", "warned"),
+    [
+        (
+            "s2,B,a.svs,HER2-IHC,b.geojson",
+            "row 3, uri: the same slide as in row 2, of case 'A'; its tissue counts",
+        ),
+        (
+            "s2,A,a.svs,HER2-IHC,b.geojson",
+            "row 3, uri: the same slide as in row 2; its tissue counts for both",
+        ),
+        ("s2,B,other.svs,HER2-IHC,b.geojson", ""),
+    ],
+)
+def test_a_slide_that_counts_twice_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, second: str, warned: str
+) -> None:
+    read_manifest(write(tmp_path, f"{HEADER},roi_uri\ns1,A,a.svs,HER2-IHC,\n{second}\n"))
+    assert warned in caplog.text
+    assert bool(caplog.records) == bool(warned)
+
+
+def test_two_regions_of_one_slide_are_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_manifest(
+        write(tmp_path, f"{HEADER},roi_uri\ns1,A,a.svs,HER2-IHC,a.geojson\ns2,B,a.svs,HER2-IHC,b.geojson\n")
+    )
+    assert not caplog.records
 
 
 def test_plain_ids_are_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -437,7 +466,16 @@ def test_problems_of_the_header(tmp_path: Path) -> None:
     [
         ("", "empty; expected a header with slide_id, case_id, uri, assay"),
         (HEADER + "\n", "no rows; expected one a slide"),
-        (HEADER + '\n"a,b,c,HER2-IHC\n', "not a CSV file"),
+        (
+            HEADER + '\n"a,b,c,HER2-IHC\n',
+            "not a CSV file; line 2: unexpected end of data. Close its quotation marks",
+        ),
+        (HEADER + '\na,"b"c,c,HER2-IHC\n', "not a CSV file; line 2: "),
+        (HEADER.replace(",", "|") + "\na|b|c|HER2-IHC\n", "expected comma, semicolon or tab between columns"),
+        (
+            HEADER.replace(",", ";") + ";channels\na;b;c;HER2-FISH;DAPI=2;HER2=0;CEP17=1\n",
+            "row 2: 7 cells, but the header has 5; put cells that hold ';' in quotation marks",
+        ),
         (HEADER.encode() + b"\n\xe4,b,c,HER2-IHC\n", "row 2 is not UTF-8; save the sheet as 'CSV UTF-8'"),
         (
             f"{HEADER}\na,\0b,c,HER2-IHC\n",

@@ -394,7 +394,7 @@ def check_rows(uri: str, sheet: Sheet, misshapen: Sequence[str]) -> tuple[SlideR
         problems.append("no rows; expected one a slide")
     if problems:
         raise _refused(uri, problems)
-    for line in _doubts(rows):
+    for line in [*_doubts(rows), *_shared(rows)]:
         log.warning("%s: %s", uri, line)
     if taken := taken_over(as_written, rows):
         log.warning("%s: %s", uri, taken)
@@ -446,6 +446,8 @@ def _says_empty(error: Any, header: Sequence[str], cells: Sequence[str]) -> str:
 
 
 def _header_problems(header: Sequence[str]) -> list[str]:
+    if len(header) == 1 and header[0] not in COLUMNS:
+        return [f"one column alone, {shown(header[0])}; expected comma, semicolon or tab between columns"]
     problems = [f"column {name} is missing" for name in REQUIRED if name not in header]
     problems += [f"column {cut(name, MAX_TEXT)} appears twice" for name in repeated(header)]
     unknown = [name for name in header if name not in COLUMNS and not name.startswith(EXTRA_PREFIX)]
@@ -477,6 +479,24 @@ def _doubts(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
                     )
     found, more = list(doubts.values()), len(doubts) - MAX_DOUBTS
     return found[:MAX_DOUBTS] + ([f"... and {more} more"] if more > 0 else [])
+
+
+def _shared(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:
+    """Slides whose tissue may count twice, for one case or for two; the first few, with their rows."""
+    doubts: list[str] = []
+    seen: dict[tuple[str, str | None], tuple[int, SlideRow]] = {}
+    for number, row in rows:
+        earlier, first = seen.setdefault((row.uri, row.scene), (number, row))
+        if earlier == number or row.exclude or first.exclude:
+            continue
+        if row.roi_uri is None or first.roi_uri is None or row.roi_uri == first.roi_uri:
+            whose = "" if row.case_id == first.case_id else f", of case {first.case_id!r}"
+            doubts.append(
+                f"row {number}, uri: the same slide as in row {earlier}{whose}; its tissue counts for both: "
+                "correct uri, or draw a region for each (roi_uri)"
+            )
+    more = len(doubts) - MAX_DOUBTS
+    return doubts[:MAX_DOUBTS] + ([f"... and {more} more"] if more > 0 else [])
 
 
 def _duplicates(rows: Sequence[tuple[int, SlideRow]]) -> list[str]:

@@ -72,12 +72,15 @@ def parse_sheet(uri: str, data: bytes, required: Sequence[str]) -> tuple[Sheet, 
             if len(numbered) > MAX_ROWS:
                 raise ManifestError(f"{uri}: more than {MAX_ROWS} rows; split the cohort.")
     except csv.Error as error:
-        raise ManifestError(f"{uri}: not a CSV file ({error}).") from None
+        raise ManifestError(
+            f"{uri}: not a CSV file; line {reader.line_num}: {error}. Close its quotation marks, and double "
+            'those inside a cell, as in "the ""left"" breast".'
+        ) from None
     if not numbered:
         raise ManifestError(
             f"{uri}: empty; expected a header with {', '.join(required)} and one row a slide."
         )
-    return _shaped(numbered, required)
+    return _shaped(numbered, required, delimiter)
 
 
 def manifest_bytes(uri: str, endpoint_url: str | None) -> bytes:
@@ -114,7 +117,9 @@ def _decoded(uri: str, data: bytes) -> str:
         raise ManifestError(f"{uri}: row {row} is not UTF-8; save the sheet as 'CSV UTF-8'.") from None
 
 
-def _shaped(numbered: Sequence[tuple[int, list[str]]], required: Sequence[str]) -> tuple[Sheet, list[str]]:
+def _shaped(
+    numbered: Sequence[tuple[int, list[str]]], required: Sequence[str], delimiter: str
+) -> tuple[Sheet, list[str]]:
     """The table without columns that hold nothing, and rows that do not fit it."""
     names = [column_name(cell) for cell in numbered[0][1]]
     named = [place for place, name in enumerate(names) if name]
@@ -123,7 +128,10 @@ def _shaped(numbered: Sequence[tuple[int, list[str]]], required: Sequence[str]) 
     records, problems = [], []
     for number, cells in numbered[1:]:
         if not least <= len(cells) or any(cell.strip() for cell in cells[len(names) :]):
-            problems.append(f"row {number}: {len(cells)} cells, but the header has {len(names)}")
+            remedy = (
+                f"; put cells that hold {delimiter!r} in quotation marks" if len(cells) > len(names) else ""
+            )
+            problems.append(f"row {number}: {len(cells)} cells, but the header has {len(names)}{remedy}")
             continue
         odd = next((p for p, name in enumerate(names[: len(cells)]) if not name and cells[p].strip()), None)
         if odd is not None:

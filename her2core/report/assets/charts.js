@@ -154,7 +154,7 @@ function makeFigures() {
     always: ['pos_IHC3', 'low_2plus', 'low_1plus', 'ultralow', 'null'],
   });
   bars('ihc_scores', { title: 'IHC score', key: 'score', terms: words.scores.slice().reverse(), note: 'Tumour cells of all slides of a specimen, pooled.', always: ['0', '1+', '2+', '3+'] });
-  bars('ish_groups', { title: 'ISH group', key: 'ish_group', terms: words.groups, note: 'ASCO/CAP groups by ratio and HER2 copies; none where no ISH was read.' });
+  bars('ish_groups', { title: 'ISH group', key: 'ish_group', terms: words.groups, note: 'ASCO/CAP groups by ratio and HER2 copies; none where no ISH slide could be grouped.' });
 
   let level = 'membrane_od_mean';
   const LEVELS = [['membrane_od_mean', 'membrane OD'], ['h_score', 'H-score'], ['p_any_pct', 'stained cells, %'], ['p2_pct', 'cells of 2+ and more, %'], ['p3_pct', 'cells of 3+, %'],
