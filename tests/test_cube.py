@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 from her2core.errors import StoreError
 from her2core.guidelines.rules_ihc import load_rules
-from her2core.heterogeneity.dataset import to_map
+from her2core.heterogeneity.dataset import map_of, to_map
 from her2core.heterogeneity.metrics import insufficient, measured
 from her2core.heterogeneity.regions import Regions, regions_of_cells
 from her2core.lake import cube as cube_module
@@ -150,7 +150,8 @@ def test_regions_are_the_objects_that_xarray_writes(n: int) -> None:
         each.to_zarr(
             MemoryStore(objects), group=name, mode="a", zarr_format=3, consolidated=False, encoding=whole
         )
-    ours = cube_module._encoded(maps)
+    plain = {f"{each.grid.size_um:g}": map_of(each) for each in sweep(n)}
+    ours = cube_module._encoded(plain, {"slide_id": "s"})
     theirs = cube_module._consolidated({name: body.to_bytes() for name, body in objects.items()})
     assert ours.keys() == theirs.keys()
     arrays, chunks = ([name for name in ours if part in name] for part in ("/zarr.json", "/c/"))

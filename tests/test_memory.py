@@ -33,11 +33,23 @@ def test_a_driver_loads_no_compiler_and_has_one_allocator() -> None:
     """Also not what pools specimens and reads regions; nor does a result that a worker sends it."""
     code = (
         "import sys, flows.cohort, her2core.lake.rows_regions, her2core.cases.comparisons, pyarrow\n"
-        "slow = {'matplotlib', 'numba', 'xarray', 'zarr'}\n"
+        "slow = {'botocore.session', 'matplotlib', 'numba', 'xarray', 'zarr'}\n"
         "print(pyarrow.default_memory_pool().backend_name, *sorted(slow.intersection(sys.modules)))"
     )
     assert printed(code).split() == ["system"]
     assert printed(code, ARROW_DEFAULT_MEMORY_POOL="mimalloc").split() == ["mimalloc"]  # what a user set
+
+
+@pytest.mark.parametrize(
+    ("process", "slow"),
+    [
+        ("stages.prepare, her2core.stages.cells, her2core.stages.slide", {"pydicom", "xarray", "zarr"}),
+        ("report.build", {"cv2", "matplotlib", "scipy"}),
+    ],
+)
+def test_a_worker_and_a_report_load_no_library_of_what_few_slides_are(process: str, slow: set[str]) -> None:
+    code = f"import sys, her2core.{process}; print(*{slow | {'botocore.session'}} & {{*sys.modules}})"
+    assert printed(code).split() == []
 
 
 @pytest.mark.parametrize("words", [["--help"], ["status", "OUT"]])

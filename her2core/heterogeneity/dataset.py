@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
 
 Columns = dict[str, tuple[NDArray[np.generic], str, str]]
 """Name -> values of every region, unit (empty for counts) and meaning."""
+
+
+Variable = tuple[tuple[str, ...], NDArray[Any], dict[str, str]]
+"""Dims, values and attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMap:
+    """Regions as a dense map, which needs no xarray to be written: it is slow to import."""
+
+    variables: dict[str, Variable]
+    coords: dict[str, Variable]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def dataset(self) -> xr.Dataset:
+        """The same as a Dataset."""
+        import xarray as xr
+
+        return xr.Dataset(self.variables, coords=self.coords, attrs=self.attrs)
 
 
 def columns_of(regions: Regions | NucleusRegions) -> Columns:
@@ -90,13 +110,16 @@ def to_dataset(regions: Regions | NucleusRegions) -> xr.Dataset:
 
 
 def to_map(regions: Regions | NucleusRegions) -> xr.Dataset:
-    """The same as a dense map with dims ``(r, column)``, one cell a hexagon, for pictures and filters.
+    """The same as a dense map, see `map_of`."""
+    return map_of(regions).dataset()
+
+
+def map_of(regions: Regions | NucleusRegions) -> RegionMap:
+    """Regions as a dense map with dims ``(r, column)``, one cell a hexagon, for pictures and filters.
 
     Columns are shifted by half the row number, so that the map is upright; ``y_um`` depends on ``r`` alone
     and ``x_um`` on both. Where there is no region, numbers are NaN and counts 0.
     """
-    import xarray as xr
-
     column = regions.q + regions.r // 2
     if len(regions) == 0:
         raise ValueError("a map of no regions; expected at least one")
@@ -105,19 +128,19 @@ def to_map(regions: Regions | NucleusRegions) -> xr.Dataset:
     at = (regions.r - top, column - left)
     r, c = np.arange(shape[0]) + top, np.arange(shape[1]) + left
     y, x = regions.grid.centre(*np.broadcast_arrays(c[None, :] - r[:, None] // 2, r[:, None]))
-    variables = {}
+    variables: dict[str, Variable] = {}
     for name, (values, unit, text) in columns_of(regions).items():
         empty = {"f": np.nan, "i": UNSCORED if name == "score" else 0}[values.dtype.kind]
         dense = np.full(shape, empty, values.dtype)
         dense[at] = values
         variables[name] = (("r", "column"), dense, _attrs(unit, text))
     place = {"units": "micrometer"}
-    return xr.Dataset(
+    return RegionMap(
         variables,
         coords={
-            "r": ("r", r),
-            "column": ("column", c),
-            "y_um": ("r", y[:, 0], place),
+            "r": (("r",), r, {}),
+            "column": (("column",), c, {}),
+            "y_um": (("r",), y[:, 0], place),
             "x_um": (("r", "column"), x, place),
         },
         attrs={"size_um": regions.grid.size_um, "layout": "hexagons, pointy top, rows shifted by half"},

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from her2core.readers.omezarr import MARKERS
+from her2core.readers.marks import MARKERS
 from her2core.storage.listing import Listed, uploads_in_flight, walk
 from her2core.storage.sources import KEY_FILE_BYTES, KEY_FILES, file_identity, named_in
 from her2core.storage.store import Store

@@ -20,7 +20,7 @@ from her2core.errors import ManifestError, SlideError
 from her2core.intake.discover import DICOM_ENDING, SLIDE_ENDINGS, discover, file_stem
 from her2core.intake.inspect import inspect_slide
 from her2core.intake.manifest import MAX_TEXT, UNSAFE
-from her2core.readers.omezarr import MARKERS
+from her2core.readers.marks import MARKERS
 from her2core.records import Assay, SlideInfo, SlideRow
 from her2core.spelling import folded
 from her2core.storage.sources import Scratch

@@ -15,23 +15,23 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xarray as xr
 from numcodecs import Zstd
-from zarr.buffer.cpu import Buffer
-from zarr.storage import MemoryStore
 
 from her2core.errors import StoreError
-from her2core.heterogeneity.dataset import to_map
+from her2core.heterogeneity.dataset import RegionMap, Variable, map_of
 from her2core.heterogeneity.metrics import Status
 from her2core.heterogeneity.regions import NucleusRegions, Regions
 from her2core.lake.schema import HETEROGENEITY
 from her2core.lake.tables import read_rows
 from her2core.storage.store import Store
+
+if TYPE_CHECKING:
+    import xarray as xr  # slow to import, as Zarr: not where a slide's regions are written
 
 REGIONS_FOLDER, CUBES_FOLDER = "regions", "cubes"
 ZIPPED = ".zarr.zip"
@@ -62,11 +62,11 @@ def write_regions(
     sweep
         Regions at every size.
     """
-    maps = {_group(regions.grid.size_um): to_map(regions) for regions in sweep if len(regions)}
+    maps = {_group(regions.grid.size_um): map_of(regions) for regions in sweep if len(regions)}
     if not maps:
         return None
     path = f"{REGIONS_FOLDER}/{key}{ZIPPED}"
-    store.write_bytes(path, _zipped({n: each.assign_attrs(slide_id=slide_id) for n, each in maps.items()}))
+    store.write_bytes(path, _zipped(_encoded(maps, {"slide_id": slide_id})))
     return path
 
 
@@ -94,6 +94,9 @@ def open_regions(
     StoreError
         If there are no such regions.
     """
+    from zarr.buffer.cpu import Buffer
+    from zarr.storage import MemoryStore
+
     name = uri.rstrip("/").removesuffix(ZIPPED)
     try:
         data = Store(name + ZIPPED, **(storage_options or {})).read_bytes("")
@@ -130,6 +133,8 @@ def cohort_cube(
     ValueError
         If two rows have one place.
     """
+    import xarray as xr
+
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(r) for r in rows], _CUBED)
     scales = pc.fill_null(table["scale_um"], NO_SCALE)
     (slides, of_slide), (names, of_metric), (reaches, of_reach) = (
@@ -246,6 +251,8 @@ def _append(store: Store, path: str, parts: Iterable[xr.Dataset]) -> None:
 
     All but the last have `SLIDES_CHUNK` slides. What is written is no longer in memory.
     """
+    from zarr.storage import MemoryStore
+
     objects: dict[str, Any] = {}
     memory = MemoryStore(objects)
     how: dict[str, Any] = {"zarr_format": 3, "consolidated": False}
@@ -266,37 +273,38 @@ def _group(size_um: float) -> str:
     return f"{size_um:g}"
 
 
-def _zipped(groups: Mapping[str, xr.Dataset]) -> bytes:
-    """Datasets as groups of one Zarr hierarchy in one ZIP file: the same bytes for the same content."""
+def _zipped(objects: Mapping[str, bytes]) -> bytes:
+    """Objects of one Zarr hierarchy in one ZIP file: the same bytes for the same content."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, body in sorted(_encoded(groups).items()):
+        for name, body in sorted(objects.items()):
             archive.writestr(zipfile.ZipInfo(name), body)
     return buffer.getvalue()
 
 
-def _encoded(groups: Mapping[str, xr.Dataset]) -> dict[str, bytes]:
-    """Objects of one Zarr hierarchy with Datasets of numbers as its groups, so that one read opens it.
+def _encoded(groups: Mapping[str, RegionMap], more: Mapping[str, str]) -> dict[str, bytes]:
+    """Objects of one Zarr hierarchy with maps as its groups, each with ``more`` attributes.
 
-    They are what `xarray.Dataset.to_zarr` writes, arrays in one chunk, in a tenth of its time: it takes more
-    than a small slide's cells do.
+    They are what `xarray.Dataset.to_zarr` writes of the same Datasets, arrays in one chunk, in a tenth of its
+    time: it takes more than a small slide's cells do.
     """
     data = {_METADATA: _document({}, "group")}
-    for name, dataset in groups.items():
-        data[f"{name}/{_METADATA}"] = _document(dataset.attrs, "group")
-        beside = " ".join(sorted(str(each) for each in dataset.coords if each not in dataset.dims))
-        for variable, values in dataset.variables.items():
-            attributes = dict(values.attrs)
-            if variable in dataset.data_vars:
-                attributes["coordinates"] = beside
-            data |= _array(f"{name}/{variable}", values, attributes)
+    for name, each in groups.items():
+        data[f"{name}/{_METADATA}"] = _document({**each.attrs, **more}, "group")
+        beside = " ".join(sorted(coord for coord, (dims, *_) in each.coords.items() if (coord,) != dims))
+        for variable, values in each.variables.items():
+            data |= _array(f"{name}/{variable}", values, {"coordinates": beside})
+        for variable, values in each.coords.items():
+            data |= _array(f"{name}/{variable}", values, {})
     return _consolidated(data)
 
 
-def _array(path: str, values: xr.Variable, attributes: dict[str, Any]) -> dict[str, bytes]:
+def _array(path: str, variable: Variable, more: Mapping[str, str]) -> dict[str, bytes]:
     """Objects of one array in one chunk; a chunk of nothing but what fills is left out."""
+    dims, values, attrs = variable
+    attributes = {**attrs, **more}
     kind, shape = values.dtype, list(values.shape)
-    numbers = np.ascontiguousarray(values.values, kind.newbyteorder("<"))
+    numbers = np.ascontiguousarray(values, kind.newbyteorder("<"))
     fill, empty = (_NAN, np.isnan(numbers)) if kind.kind == "f" else (0, numbers == 0)
     if kind == np.float64:
         attributes = attributes | {"_FillValue": _NAN_BYTES}
@@ -311,7 +319,7 @@ def _array(path: str, values: xr.Variable, attributes: dict[str, Any]) -> dict[s
             {"name": "bytes"} | order,
             {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
         ],
-        "dimension_names": [str(dim) for dim in values.dims],
+        "dimension_names": list(dims),
         "storage_transformers": [],
     }
     data = {f"{path}/{_METADATA}": _document(attributes, "array", about)}
@@ -346,6 +354,8 @@ def _is_metadata(name: str) -> bool:
 
 
 def _opened(zarr_store: Any, group: str | None, uri: str) -> xr.Dataset:
+    import xarray as xr
+
     try:
         opened: xr.Dataset = xr.open_zarr(
             zarr_store, group=group, consolidated=True, zarr_format=3, chunks={}

@@ -43,10 +43,6 @@ from her2core.readers.scale import resolve_scale
 from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import RGB, Box, LevelInfo, SlideInfo
 
-MARKERS = ("zarr.json", ".zgroup")
-"""Files of which one lies in every Zarr group."""
-SERIES_NAMES = "OME/METADATA.ome.xml"
-"""Where bioformats2raw names its series, the label and macro pictures among them."""
 UNREADABLE = (
     ValueError,
     LookupError,

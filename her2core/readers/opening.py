@@ -12,14 +12,12 @@ from her2core.encoding import decode_text
 from her2core.errors import Reason, SlideError
 from her2core.readers.base import OpenRequest, SlideReader
 from her2core.readers.bytesource import ByteSource
-from her2core.readers.dicom.header import is_dicom
-from her2core.readers.dicom.reader import open_dicom
 from her2core.readers.image import is_plain_image, open_image
 from her2core.readers.limits import MAX_TEXT_BYTES
 from her2core.readers.locate import Location, locate
+from her2core.readers.marks import MARKERS, SERIES_NAMES, is_dicom
 from her2core.readers.mirax import HEADER as MIRAX_HEADER
 from her2core.readers.mirax import check_parts, is_mirax
-from her2core.readers.omezarr import MARKERS, SERIES_NAMES, open_omezarr
 from her2core.readers.openslide import detect_vendor, open_openslide
 from her2core.readers.pseudocolour import as_requested
 from her2core.readers.tiff.ifd import is_tiff
@@ -131,7 +129,9 @@ def needs_local_copy(uri: str, *, endpoint_url: str | None = None) -> bool:
 
 def _open_directory(place: Location, request: OpenRequest, endpoint_url: str | None) -> SlideReader:
     if not _is_omezarr(place):
-        return open_dicom(place.path, request)
+        return _open_dicom(place, request)
+    from her2core.readers.omezarr import open_omezarr  # slow to import, as DICOM's: most slides are neither
+
     remote = place.fs is not None
     store = Store(f"s3://{place.path}", endpoint_url=endpoint_url).zarr_store() if remote else place.path
     return open_omezarr(store, request, decode_text(place.read_child(SERIES_NAMES, MAX_TEXT_BYTES)))
@@ -153,7 +153,13 @@ def _open_file(place: Location, source: ByteSource, request: OpenRequest) -> Sli
             f"{request.name}: this format is read from a local copy, not from the store",
         )
     source.close()
-    return open_dicom(place.path, request) if kind is _Kind.DICOM else open_openslide(place.path, request)
+    return _open_dicom(place, request) if kind is _Kind.DICOM else open_openslide(place.path, request)
+
+
+def _open_dicom(place: Location, request: OpenRequest) -> SlideReader:
+    from her2core.readers.dicom.reader import open_dicom
+
+    return open_dicom(place.path, request)
 
 
 def _kind(place: Location, head: bytes) -> _Kind | None:

@@ -13,8 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import false_discovery_control, kruskal
-
 from her2core.report.run_tables import Row
 
 FEWEST = 5
@@ -75,6 +73,8 @@ def batch_tests(slides: Sequence[Row]) -> list[Row]:
             groups = [values for values in grouped(slides, factor, column).values() if len(values) >= FEWEST]
             if not 2 <= len(groups) <= MOST_GROUPS or len({value for group in groups for value in group}) < 2:
                 continue
+            from scipy.stats import kruskal  # half of what a report of few slides would import
+
             statistic, p = kruskal(*groups)
             n = sum(map(len, groups))
             tests.append(
@@ -87,10 +87,11 @@ def batch_tests(slides: Sequence[Row]) -> list[Row]:
                     "p": float(p),
                 }
             )
-    for test, q in zip(
-        tests, false_discovery_control([test["p"] for test in tests]) if tests else (), strict=True
-    ):
-        test["q"] = float(q)
+    if tests:
+        from scipy.stats import false_discovery_control
+
+        for test, q in zip(tests, false_discovery_control([test["p"] for test in tests]), strict=True):
+            test["q"] = float(q)
     return sorted(tests, key=lambda test: (-test["effect"], test["factor"], test["measure"]))
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import botocore.config
-import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from her2core.errors import StoreError
@@ -154,6 +152,9 @@ def _place(store: Store) -> tuple[str, str]:
 
 
 def _client(store: Store) -> Any:
+    import botocore.config  # slow to import: not where a folder is listed
+    import botocore.session
+
     session = botocore.session.Session()
     config = botocore.config.Config(
         connect_timeout=CONNECT_TIMEOUT_S,

@@ -8,6 +8,7 @@ of this process: as long as the server answers none of them, each is made only o
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,7 +20,6 @@ from botocore.exceptions import (
     HTTPClientError,
     SSLError,
 )
-from botocore.parsers import ResponseParserError
 
 from her2core.text import cleaned, cut
 
@@ -53,10 +53,9 @@ class BrokenReplyError(OSError):
 
 
 PASSING = (
-    ConnectionError, HTTPClientError, TimeoutError, ResponseParserError, FlexibleChecksumError,
-    BrokenReplyError,
+    ConnectionError, HTTPClientError, TimeoutError, FlexibleChecksumError, BrokenReplyError,
 )  # fmt: skip
-"""What befalls a request on its way."""
+"""What befalls a request on its way, beside a reply that botocore cannot read."""
 
 
 def in_trouble(error: BaseException | None) -> bool:
@@ -68,10 +67,16 @@ def in_trouble(error: BaseException | None) -> bool:
             return status in TROUBLE or answer.get("Error", {}).get("Code") in TROUBLE_CODES
         if isinstance(error, SSLError):
             return False
-        if isinstance(error, PASSING):
+        if isinstance(error, PASSING) or _cannot_be_read(error):
             return True
         error = error.__cause__
     return False
+
+
+def _cannot_be_read(error: BaseException) -> bool:
+    """Whether an error is of botocore's parsers, which are slow to import: where they are not, none is."""
+    parsers = sys.modules.get("botocore.parsers")
+    return parsers is not None and isinstance(error, parsers.ResponseParserError)
 
 
 @dataclass(slots=True)

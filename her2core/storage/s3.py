@@ -10,7 +10,6 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
-import botocore.session
 from botocore.exceptions import ClientError, ProfileNotFound
 
 from her2core.errors import StoreError
@@ -40,10 +39,15 @@ OWN_LOOKUP = frozenset({"env", "iam-role", "container-role", "assume-role-with-w
 def endpoint_from_environment(option: str | None = None) -> str | None:
     """The endpoint to use: the option, the AWS variables, the AWS profile's; None is AWS itself."""
     given = option or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if given:
+        return given
+    import botocore.session  # slow to import: not where everything lies in folders
+
     try:
-        return given or botocore.session.Session().get_scoped_config().get("endpoint_url")
+        found: str | None = botocore.session.Session().get_scoped_config().get("endpoint_url")
     except ProfileNotFound as error:
         raise StoreError(f"{error}; correct AWS_PROFILE or the AWS configuration file.") from None
+    return found
 
 
 def check_endpoint(endpoint_url: str, name: str = "endpoint_url") -> None:
@@ -112,6 +116,8 @@ def delta_options(endpoint_url: str | None) -> dict[str, str]:
     Its Rust client uses the environment and the roles of machines and containers. What else the standard
     chain finds (a profile, single sign-on, an assumed role) is looked up here and handed over.
     """
+    import botocore.session
+
     session = botocore.session.Session()
     options = {"region": session.get_config_variable("region") or ANY_REGION, "conditional_put": "etag"}
     if endpoint_url:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import botocore.config
-import botocore.session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -187,6 +185,9 @@ def _is_no_s3(code: str) -> bool:
 
 
 def _list(bucket: str, endpoint: str | None) -> None:
+    import botocore.config  # slow to import: not where everything lies in folders
+    import botocore.session
+
     session = botocore.session.Session()
     config = botocore.config.Config(
         connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"max_attempts": 1, "mode": "legacy"}

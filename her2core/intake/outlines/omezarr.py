@@ -21,7 +21,7 @@ import zarr
 from her2core.errors import Reason, SlideError
 from her2core.intake.outlines.plane import Tile, collect, factor_of
 from her2core.intake.outlines.rays import Collected, invalid
-from her2core.readers.omezarr import MARKERS, UNREADABLE
+from her2core.readers.omezarr import UNREADABLE
 from her2core.readers.omezarrmeta import BoundedStore, Level, Multiscale, ome_attributes, read_multiscale
 from her2core.readers.scale import MAX_DISAGREEMENT
 from her2core.storage.store import Store
@@ -35,12 +35,6 @@ MAX_LISTED: Final = 8
 """Most labels that a message names. Ours."""
 
 Found = tuple[Level, "zarr.Array[Any]"]
-
-
-def is_zarr(uri: str, endpoint_url: str | None) -> bool:
-    """Whether a Zarr group lies at an address."""
-    store = Store(uri, endpoint_url=endpoint_url)
-    return any(store.exists(marker) for marker in MARKERS)
 
 
 def label_address(uri: str, endpoint_url: str | None) -> str:

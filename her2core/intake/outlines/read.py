@@ -6,14 +6,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from her2core.errors import Reason, SlideError
 from her2core.intake.outlines.geojson import SHRUNK, read_geojson
 from her2core.intake.outlines.label import read_label
-from her2core.intake.outlines.omezarr import is_zarr, label_address, read_zarr_label
 from her2core.intake.outlines.rays import F64, Collected, invalid
 from her2core.params import IHCParams
+from her2core.readers.marks import MARKERS
 from her2core.records import OutlinesUsed
 from her2core.storage.sources import file_identity, slide_bytes
 from her2core.storage.store import Store
@@ -57,8 +56,11 @@ def check_outlines(uri: str, endpoint_url: str | None = None) -> None:
     """
     name = uri.lower()
     if not name.endswith((*GEOJSON, *LABELS)):
-        if not is_zarr(uri, endpoint_url):
+        place = Store(uri, endpoint_url=endpoint_url)
+        if not any(place.exists(marker) for marker in MARKERS):
             raise invalid(uri, NO_KIND)
+        from her2core.intake.outlines.omezarr import label_address  # slow to import, and of few
+
         label_address(uri, endpoint_url)
         return
     try:
@@ -81,6 +83,8 @@ def outlines_identity(uri: str, endpoint_url: str | None = None) -> str:
     """
     try:
         if not uri.lower().endswith((*GEOJSON, *LABELS)):
+            from her2core.intake.outlines.omezarr import label_address
+
             uri = label_address(uri, endpoint_url)
         return file_identity(uri, endpoint_url)[1]
     except SlideError as error:
@@ -128,6 +132,8 @@ def read_outlines(
     if uri.lower().endswith(LABELS):
         found = read_label(uri, height, width, mpp, params.max_nucleus_um2, endpoint_url)
     elif not uri.lower().endswith(GEOJSON):
+        from her2core.intake.outlines.omezarr import read_zarr_label
+
         found = read_zarr_label(uri, height, width, mpp, params.max_nucleus_um2, endpoint_url)
     else:
         folder, _, name = uri.rpartition("/")
@@ -199,6 +205,8 @@ def _measurable(
 
 def _once(y_um: F64, x_um: F64, area: F64) -> NDArray[np.bool_]:
     """Which outlines have no larger one, or as large one before them, so near that both are one nucleus."""
+    from scipy.spatial import cKDTree  # slow to import
+
     keep = np.ones(len(y_um), np.bool_)
     pairs = cKDTree(np.stack([y_um, x_um], axis=1)).query_pairs(TWICE_UM, output_type="ndarray")
     first, second = pairs.T

@@ -13,7 +13,6 @@ from shapely.geometry.base import BaseGeometry
 from her2core.errors import Reason, SlideError
 from her2core.intake.roi.classes import MAX_NAMED, combined, tissues
 from her2core.intake.roi.geojson import read_geojson
-from her2core.intake.roi.label import read_label
 from her2core.intake.roi.shapes import MAX_CORNERS, MAX_RINGS, Drawn, invalid
 from her2core.intake.roi.xml import read_xml
 from her2core.params import RoiParams
@@ -111,6 +110,8 @@ def read_roi(
         if name.endswith(ending):
             raise invalid(uri, f"{what}, which is not read. Export annotations as GeoJSON from QuPath.")
     if not name.endswith((*GEOJSON, *XML)):
+        from her2core.intake.roi.label import read_label  # slow to import, and of few
+
         mask = read_label(uri, height, width, endpoint_url)
         area_px = float(np.count_nonzero(mask.mask)) * mask.downsample**2
         return ReadRoi(mask, RoiUsed(uri, digest, ("label",), (), area_px * mpp**2 / 1e6))

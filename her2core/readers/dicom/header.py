@@ -22,6 +22,7 @@ from pydicom.config import disable_value_validation
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from her2core.errors import Reason, SlideError
+from her2core.readers.marks import is_dicom
 from her2core.readers.scale import MAX_ANISOTROPY, Scale
 
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -96,11 +97,6 @@ class DicomHeader:
     def is_level(self) -> bool:
         """Whether the file holds slide pixels."""
         return self.kind in (None, "VOLUME") and min(self.height, self.width) > 0
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is DICOM (PS3.10, 7.1)."""
-    return head[128:132] == b"DICM"
 
 
 def read_headers(files: list[Path], name: str) -> Iterator[DicomHeader]:
