@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from her2core.params import (
     PyramidParams,
     ScoreParams,
 )
+from her2core.pictures import canvas
 from her2core.pixels import PixelFormat
 from her2core.pyramid import writer as pyramid
 from her2core.readers import MemoryReader, SlideReader
@@ -35,6 +37,9 @@ from her2core.stages.slide_ish import finish_ish
 from her2core.storage.store import Store, record_of
 
 Cut = Callable[[tuple[cells.Unit, ...]], Sequence[cells.Unit]]
+
+BLANK = np.zeros((1, 1, 4), np.uint8)
+"""What pictures are made of: no test of the chain looks at one, and to draw them takes half of its time."""
 
 HETEROGENEITY = HeterogeneityParams(replicates=99, permutations=99, biopsies=99)
 """Few draws: most tests of the chain look elsewhere."""
@@ -92,15 +97,14 @@ def score(
     measured = CellsRef(tuple(sorted(cells.by_part(units))), count)
     row = row or SlideRow("s1", "c1", "memory", assay)
     inputs = (store, row, info, ref, profile, measured)
-    if isinstance(kernel, IHCParams):
-        ihc = SlideJob(
-            *inputs, score_params or ScoreParams(), kernel, None, HETEROGENEITY, outlines=given, contours=kept
-        )
-        finished = finish_ihc(ihc, "0123456789ab")
-    else:
-        finished = finish_ish(
-            SlideJob(*inputs, ISHScoreParams(), kernel, None, HETEROGENEITY), "0123456789ab"
-        )
+    with patch.object(canvas, "pixels_of", lambda figure: BLANK):
+        if isinstance(kernel, IHCParams):
+            rules = score_params or ScoreParams()
+            ihc = SlideJob(*inputs, rules, kernel, None, HETEROGENEITY, outlines=given, contours=kept)
+            finished = finish_ihc(ihc, "0123456789ab")
+        else:
+            ish = SlideJob(*inputs, ISHScoreParams(), kernel, None, HETEROGENEITY)
+            finished = finish_ish(ish, "0123456789ab")
     assert finished.cells is not None
     table = "cells" if assay == Assay.IHC else "nuclei"
     return profile, pq.read_table(folder / "tables" / table / finished.cells.path), finished
