@@ -78,7 +78,10 @@ def test_a_dead_owner_elsewhere_is_watched_and_taken_over_whatever_its_clock_say
     assert time.monotonic() - began >= journal.DEAD_AFTER_S
 
 
-def test_one_that_was_last_heard_of_long_ago_is_not_watched(tmp_path: Path) -> None:
+def test_one_that_was_last_heard_of_long_ago_is_not_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "DEAD_AFTER_S", 30.0)  # what a loaded machine does not take
     store = Store(tmp_path)
     taken(store, ELSEWHERE)
     began = time.monotonic()
@@ -86,7 +89,8 @@ def test_one_that_was_last_heard_of_long_ago_is_not_watched(tmp_path: Path) -> N
         assert time.monotonic() - began < journal.DEAD_AFTER_S
 
 
-def test_a_living_owner_elsewhere_is_left_alone(store: Store) -> None:
+def test_a_living_owner_elsewhere_is_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "DEAD_AFTER_S", 30.0)  # on a loaded machine a beat may be late
     ended = threading.Event()
 
     def beat() -> None:
