@@ -1,4 +1,4 @@
-"""The validator of RO-Crates: ``python tests/tools/crates.py FOLDER PROFILE`` prints what a crate lacks.
+"""The validator of RO-Crates: ``python tests/tools/crates.py PROFILE FOLDER...`` prints what crates lack.
 
 It runs in a process of its own with the packages of ``make tools``, and reaches no network: the terms of
 RO-Crate 1.1 that the crate uses are answered from here.
@@ -56,4 +56,4 @@ def found(folder: Path, profile: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(list(found(Path(sys.argv[1]), sys.argv[2]))))
+    print(json.dumps([list(found(Path(folder), sys.argv[1])) for folder in sys.argv[2:]]))
