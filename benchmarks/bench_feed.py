@@ -75,7 +75,7 @@ _host: dict[str, Any] = {}
 def replace_kernels(template: Template, slower: float, log: Path) -> None:
     """Let this process sleep where a worker computes; everything else stays."""
     from her2core.pyramid.reader import shard_key
-    from her2core.stages import cells, prepare, slide_ihc
+    from her2core.stages import cells, parts, prepare, slide_ihc
     from her2core.stages.source import Source
 
     _host.update(slower=slower, log=log.open("w", buffering=1))
@@ -111,10 +111,12 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
         return replace(profile, tissue_label=label)
 
     def units(store: Any, ref: PyramidRef, frozen: Any, params: Any, folder: str, *_: Any) -> list[Any]:
-        side = math.ceil(SIDE_PX / (cells.UNIT_SHARDS * ref.shard))
-        at = [(y, x, x - x % cells.PART_UNITS) for y in range(side) for x in range(side)]
+        side = math.ceil(SIDE_PX / (parts.UNIT_SHARDS * ref.shard))
+        at = [(y, x, x - x % parts.PART_UNITS) for y in range(side) for x in range(side)]
         return [
-            cells.Unit(store, ref, frozen, params, 0, cells.Box(y, x, y, x), f"{folder}/{y:05d}-{first:05d}")
+            cells.Unit(
+                store, ref, frozen, params, 0, cells.Box(y, x, y, x), f"{folder}/{y:05d}-{first:05d}.parquet"
+            )
             for y, x, first in at
         ]
 

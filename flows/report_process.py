@@ -1,16 +1,20 @@
 """The report of a run, written in a process of its own that ends: its memory is none of the driver's.
 
 It reads what to write from its standard input and writes the path to its standard output, so that no
-address of an output stands in the machine's list of processes.
+address of an output stands in the machine's list of processes. It ends with the driver, however that ends:
+who has taken over the output writes the report.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 
 from her2core.storage.store import Store
+from her2core.text import cleaned
 
 FAILED = 1
 
@@ -27,33 +31,50 @@ def write_apart(store: Store, run_id: str) -> str:
     ReportError
         If it could not be written.
     """
-    request = json.dumps({"uri": store.uri(), "endpoint_url": store.endpoint_url, "run_id": run_id})
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", __name__], input=request, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
+    theirs, ours = os.pipe()  # nothing is written to it; the system closes it when this process ends
+    about = {"uri": store.uri(), "endpoint_url": store.endpoint_url, "run_id": run_id, "driver": theirs}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", __name__],
+            input=json.dumps(about),
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=(theirs,),
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    if done.returncode:  # also before `main` began: a package that cannot be imported
         lines = done.stderr.strip().splitlines()
-        raise ReportError(lines[-1] if lines else f"its process ended with {done.returncode}")
+        raise ReportError(cleaned(lines[-1]) if lines else f"its process ended with {done.returncode}")
     return str(json.loads(done.stdout.splitlines()[-1])["path"])
 
 
 def main() -> int:
     """Write the report that standard input names."""
     from flows.memory import give_memory_back
-    from her2core.report.build import write_report
-    from her2core.text import cleaned
 
     give_memory_back()
     request = json.loads(sys.stdin.read())
+    threading.Thread(target=_end_with, args=(request["driver"],), daemon=True).start()
     store = Store(request["uri"], endpoint_url=request["endpoint_url"])
     try:
+        from her2core.report.build import write_report
+
         path = write_report(store, request["run_id"]).path
     except Exception as error:  # noqa: BLE001, the driver logs its words
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.stderr.write(f"{cleaned(words)}\n")
+        sys.stderr.write(f"{words}\n")
         return FAILED
     sys.stdout.write(json.dumps({"path": path}) + "\n")
     return 0
+
+
+def _end_with(driver: int) -> None:
+    """End this process once the driver has: nobody has the other end of its pipe any more."""
+    os.read(driver, 1)
+    os._exit(FAILED)
 
 
 if __name__ == "__main__":

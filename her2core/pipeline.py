@@ -18,6 +18,7 @@ all there is to resuming, to retries and to cohorts that grow.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from her2core.stages import tasks
 from her2core.stages.failures import SlideFailedError, cleaned, failure_of
 from her2core.stages.fanout import RunOverError, Workers, fan_out
 from her2core.stages.finished import SlideFinished
+from her2core.stages.parts import PART_SHARDS
 from her2core.stages.progress import ENDED, Published, report, report_published
 from her2core.stages.run import Run
 from her2core.stages.tasks import (
@@ -54,11 +56,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MOST_SHARDS = {"pyramid": 32, "cells": 12}
-"""Level-0 shards that one task of a stage works on at most, but for a block of the pyramid or a part of the
-cells, which are not cut: some seconds, which a lost worker costs. Ours."""
-PART_SHARDS = 9
-"""Level-0 shards below a part of cells: four work units of 1.5 x 1.5."""
+MOST_SHARDS = 32
+"""Level-0 shards of a pyramid that one task writes at most, but for a block, which is not cut: some seconds,
+which a lost worker costs. Ours."""
 
 
 def score_slide(run: Run, row: SlideRow, workers: Workers) -> SlideFinished:
@@ -170,7 +170,7 @@ class _Slide:
 
         def convert() -> Made[PyramidRef]:
             whole = BLOCK**2 if found.blocks < found.shards else 1  # a block cannot be cut
-            most = max(MOST_SHARDS["pyramid"] // whole, 1)
+            most = max(MOST_SHARDS // whole, 1)
             self._fan("pyramid", partial(tasks.convert, *to), found.blocks, most)
             return self._one("pyramid-top", partial(tasks.finish_pyramid, *to, key))
 
@@ -191,8 +191,8 @@ class _Slide:
         measured: list[Measured] = []
 
         def measure(stage: str) -> list[Measured]:
-            parts, most = -(-found.shards // PART_SHARDS), MOST_SHARDS["cells"] // PART_SHARDS
-            measured[:] = measured or self._fan(stage, job, parts, most)
+            parts = math.ceil(found.shards / PART_SHARDS)
+            measured[:] = measured or self._fan(stage, job, parts, 1)
             return measured
 
         shown = "cells" if self.row.assay == Assay.IHC else "nuclei"

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Z95 = 1.959963984540054
 """Two-sided 95 % point of the standard normal distribution."""
 
+TAILS = (0.025, 0.975)
+"""Quantiles of replicates that a 95 % interval lies between."""
+
 _PIECE = 65_536
 """Values turned into Python floats at a time, so that a long column needs little memory."""
 

@@ -24,7 +24,7 @@ from shapely.geometry import shape
 from typer.testing import CliRunner
 
 from her2cli import app
-from her2core.cases.clinical_words import STATUSES
+from her2core.cases.clinical_words import READER_SCORES, STATUSES
 from her2core.errors import ConfigError
 from her2core.export.cbioportal import export_cbioportal
 from her2core.export.crate import CRATE, ENTRY_POINT, PROFILES, export_crate, prov
@@ -103,6 +103,12 @@ def test_codes_are_of_columns_that_are_there_and_of_words_that_they_hold() -> No
         word for word, _ in re.findall(r"([\w+]+) (?:is )?(LA\d+-\d|\d{8,9})\b", " ".join(FHIR.values()))
     }
     assert coded == {*SCORES, *STATUSES}
+    assert all(score in FHIR["slides", "reader_score"] for score in READER_SCORES)
+    quantities = {at for at, element in FHIR.items() if element == "Observation.valueQuantity"}
+    assert quantities == {
+        (t, f"ish_{n}") for t in ("slides", "cases") for n in ("ratio", "her2_mean", "cep17_mean")
+    }
+    assert quantities < LOINC.keys()
 
 
 def test_xlsx_opens_with_all_columns(run: FinishedRun, out: Store, tmp_path: Path) -> None:

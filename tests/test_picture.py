@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures import ihc
-from her2core.pictures.canvas import DPI, Panel, encode_png, png_bytes, read_thumbnail
+from her2core.pictures.canvas import DPI, Panel, encode_png, jpeg_bytes, pixels_of, png_bytes, read_thumbnail
 from her2core.pictures.colours import CLASS_COLOURS
 from her2core.pictures.ihc import PictureCells, PictureSummary, slide_picture
 from her2core.records import PyramidRef
@@ -152,3 +152,17 @@ def test_a_panel_is_drawn_as_axes_without_ticks_are() -> None:
         drawn.append(decoded(png_bytes(figure)))
     assert len(np.unique(drawn[0].reshape(-1, 3), axis=0)) > 50
     assert (drawn[0] == drawn[1]).all()
+
+
+def test_a_jpeg_holds_the_pixels_of_its_figure_in_full_colour() -> None:
+    figure = Figure(figsize=(0.64, 0.32), dpi=100)
+    figure.set_facecolor((0.5, 0.25, 0.125))
+    figure.add_axes((0, 0, 0.5, 1), facecolor=(0.1, 0.9, 0.2)).set(xticks=[], yticks=[])
+    data = jpeg_bytes(figure)
+    decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    wanted = pixels_of(figure)[..., :3]
+    assert decoded.shape == wanted.shape == (32, 64, 3)
+    assert np.abs(decoded[8:24, 8:24].astype(int) - wanted[8:24, 8:24]).max() <= 3
+    assert np.abs(decoded[8:24, 40:56].astype(int) - (128, 64, 32)).max() <= 3
+    frame = data.index(b"\xff\xc0")  # baseline: length, precision, height, width, components, then each
+    assert [data[frame + 11 + 3 * i] for i in range(3)] == [0x11] * 3  # none is subsampled

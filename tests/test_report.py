@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
+from flows import report_process
 from flows.report_process import ReportError, write_apart
 from her2cli import app
 from her2core.errors import ConfigError, Reason
@@ -128,7 +131,7 @@ def test_reader_and_machine_agree_where_scores_do_and_nobody_splits_the_0_otherw
     reader: str | None, score: str | None, her2_class: str | None, differs: bool
 ) -> None:
     row = slide("a", score=score, her2_class=her2_class, reader_score=reader)
-    assert reader_differs(row) == differs
+    assert (reader_differs(row) is not None) == differs
 
 
 def test_reader_beside_machine_is_in_the_field_s_words_and_said_once(tmp_path: Path) -> None:
@@ -137,8 +140,10 @@ def test_reader_beside_machine_is_in_the_field_s_words_and_said_once(tmp_path: P
         slide("b", score="3+", reader_score="0_null"),
     ]
     cases = [
-        specimen([row], conflicts=[f"{row['slide_id']}: reader 0_null, scored ...", "positive and negative"])
-        for row in rows
+        specimen(
+            [row], conflicts=[f"{row['slide_id']}: reader 0_null, scored {computed}", "positive and negative"]
+        )
+        for row, computed in zip(rows, ("0 ultralow", "3+"), strict=True)
     ]
     store = Store(tmp_path / "out")
     write_run(store, rows, cases)
@@ -413,6 +418,32 @@ def test_a_process_of_its_own_writes_the_same_report_and_says_what_hinders_it(ru
     assert page == run.read_bytes(write_report(run, RUN).path)
     with pytest.raises(ReportError, match=r"ConfigError: .* holds no finished run r9; the last ones are"):
         write_apart(run, "r9")
+
+
+def test_the_process_of_a_report_ends_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = os.pipe()
+    ended: list[int] = []
+    monkeypatch.setattr(report_process.os, "_exit", ended.append)
+    watching = threading.Thread(target=report_process._end_with, args=(theirs,))
+    watching.start()
+    watching.join(0.05)
+    assert watching.is_alive()
+    os.close(ours)  # as the system does for a process that is killed
+    watching.join(10)
+    os.close(theirs)
+    assert ended == [report_process.FAILED]
+
+
+def test_what_its_process_says_before_it_began_is_shown_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a package cannot be imported."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ImportError: from https://me:secret@host/simple' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(ReportError, match=r"ImportError: from https://[^s@]*@host/simple"):
+        write_apart(Store(tmp_path / "out"), "r1")
 
 
 def test_of_other_runs_it_is_not_read_what_they_name(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:

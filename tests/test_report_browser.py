@@ -303,7 +303,7 @@ def test_a_thousand_slides_take_little_of_a_browser(opened: tuple[Any, Path]) ->
     browser.execute_cdp_cmd("Performance.enable", {})
     browser.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     found = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-    assert {one["name"]: one["value"] for one in found}["JSHeapUsedSize"] < 60e6
+    assert {one["name"]: one["value"] for one in found}["JSHeapUsedSize"] < 24e6
     assert len(column(browser, "slides", "slide")) == 25  # a page of the table
 
 

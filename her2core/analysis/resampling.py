@@ -14,13 +14,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.statistics import wilson
+from her2core.statistics import TAILS, wilson
 
 REPLICATES = 2000
 """Draws of patients. Ours; the ends of a 95 % interval vary by about 2 % of its width."""
 SEED = 20260115
-TAILS = (0.025, 0.975)
-"""Quantiles of replicates that a 95 % interval lies between."""
 MIN_PATIENTS = 5
 """Fewer patients give no interval. Ours."""
 MIN_DEFINED = 0.95

@@ -191,3 +191,22 @@ def read_words(text: str, *, scores: bool, bare: bool = True) -> WordsFound:
     elif zeros:
         left |= zeros  # of another score, or of none
     return WordsFound(named, frozenset(statuses), not left and bool(named or statuses))
+
+
+def reader_conflict(slide_id: str, read: str | None, score: str | None, her2_class: str | None) -> str | None:
+    """In words, that a reader saw another score, or split the score 0 otherwise; None if neither.
+
+    Parameters
+    ----------
+    read
+        Score of the reader, as manifests have it.
+    score, her2_class
+        Score and class of the same slide as computed.
+    """
+    if read is None or score is None:
+        return None
+    tier, _, split = read.partition("_")
+    ours = her2_class or "" if score == "0" else ""
+    if tier == score and {split, ours} != {"null", "ultralow"}:
+        return None
+    return f"{slide_id}: reader {read}, scored {score} {ours}".rstrip()

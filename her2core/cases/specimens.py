@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
+from her2core.cases.clinical_words import reader_conflict
 from her2core.cases.external import external_ish
 from her2core.cases.ish import CaseISH, case_ish
 from her2core.errors import Reason
@@ -418,14 +419,9 @@ def _reader_conflicts(outcomes: Sequence[SlideOutcome]) -> list[str]:
     """IHC slides whose reader saw another score, or split the score 0 otherwise."""
     found = []
     for o in outcomes:
-        read, verdict = o.slide.reader_score, o.score.verdict if o.score else None
-        if read is None or verdict is None or verdict.score is None:
-            continue
-        tier, _, split = read.partition("_")
-        ours = verdict.her2_class if verdict.score == "0" else ""
-        if tier != verdict.score or {split, ours} == {"null", "ultralow"}:
-            found.append(f"{o.slide.slide_id}: reader {read}, scored {verdict.score} {ours}".rstrip())
-    return found
+        score, her2_class = (o.score.verdict.score, o.score.verdict.her2_class) if o.score else (None, None)
+        found.append(reader_conflict(o.slide.slide_id, o.slide.reader_score, score, her2_class))
+    return [words for words in found if words is not None]
 
 
 def _ids(outcomes: Sequence[SlideOutcome], *states: SlideState) -> tuple[str, ...]:

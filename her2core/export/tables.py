@@ -32,6 +32,7 @@ _BY_ISH = (
 )
 _RATIO = "49683-6 ERBB2 gene copy number/Chromosome 17 copy number in Tissue by FISH"
 _COPIES = "74860-8 ERBB2 gene copy number/nucleus in Tissue by FISH"
+_CONTROL = "74861-6 Chromosome 17 copy number/nucleus in Tissue by FISH"
 LOINC: Mapping[tuple[str, str], str] = {
     ("slides", "score"): _BY_STAIN,
     ("slides", "reader_score"): _BY_STAIN,
@@ -40,23 +41,26 @@ LOINC: Mapping[tuple[str, str], str] = {
     ("cases", "ish_result"): _BY_ISH,
     **{(table, "ish_ratio"): _RATIO for table in ("slides", "cases")},
     **{(table, "ish_her2_mean"): _COPIES for table in ("slides", "cases")},
+    **{(table, "ish_cep17_mean"): _CONTROL for table in ("slides", "cases")},
 }
 """Codes for what a clinical system calls the same; by FISH where LOINC knows no other ISH."""
 _SCORE = (
     "Observation.valueCodeableConcept of http://loinc.org (answer list LL4396-9): 0 is LA6111-4, "
     "1+ LA11841-6, 2+ LA11842-4, 3+ LA11843-2, none Indeterminate LA11884-6; 0+ (ultralow) has no code"
 )
+_READER = f"{_SCORE}; neither have 0_null and 0_ultralow, a reader's strata of 0: both are sent as 0"
 _STATUS = (
     "Observation.valueCodeableConcept of http://snomed.info/sct: Positive is 10828004, Negative 260385009, "
     "Equivocal 42425007, Indeterminate 82334004"
 )
 _QUANTITY = "Observation.valueQuantity"
+_QUANTITIES = ("ish_ratio", "ish_her2_mean", "ish_cep17_mean")
 FHIR: Mapping[tuple[str, str], str] = {
     ("slides", "score"): _SCORE,
-    ("slides", "reader_score"): _SCORE,
+    ("slides", "reader_score"): _READER,
     ("cases", "score"): _SCORE,
     ("cases", "her2_status"): _STATUS,
-    **{(t, name): _QUANTITY for t in ("slides", "cases") for name in ("ish_ratio", "ish_her2_mean")},
+    **{(t, name): _QUANTITY for t in ("slides", "cases") for name in _QUANTITIES},
     **{(t, "patient_id"): "Patient.identifier" for t in ("slides", "cases", "patients")},
     **{(t, "specimen_id"): "Specimen.identifier" for t in ("slides", "cases")},
     **{(t, "collection_date"): "Specimen.collection.collectedDateTime" for t in ("slides", "cases")},

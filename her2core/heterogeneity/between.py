@@ -25,9 +25,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.heterogeneity.bootstrap import MIN_BLOCKS, TAILS, UNIT
+from her2core.heterogeneity.bootstrap import MIN_BLOCKS, UNIT
 from her2core.heterogeneity.metrics import Metric, insufficient, measured
 from her2core.heterogeneity.units import CELL_SUMS, MIN_UNITS, NUCLEUS_SUMS, Unit
+from her2core.statistics import TAILS
 
 Reals = NDArray[np.float64]
 Statistic = Callable[[Reals], Reals]

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from her2core.statistics import Z95
+from her2core.statistics import TAILS, Z95
 
 Reals = NDArray[np.float64]
 
@@ -25,8 +25,6 @@ _SEED = 20260401
 """Key of the bootstrap's random numbers: intervals depend on the blocks alone."""
 _AT_ONCE = 64
 """Replicates drawn at a time, so that memory does not grow with their number."""
-TAILS = (0.025, 0.975)
-"""Quantiles of replicates that a 95 % interval lies between."""
 
 
 def replicate_sums(blocks: Reals, replicates: int, name: str = "") -> Reals | None:

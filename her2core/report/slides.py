@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from her2core.cases.clinical_words import reader_conflict
 from her2core.records import SlideState
 from her2core.report.run_tables import ADDRESSES, MEASURES, Row, RunTables, specimen_key
 from her2core.report.words import (
@@ -132,14 +133,9 @@ def machine_level(row: Row) -> str | None:
     return f"0 {row['her2_class']}" if split else row["score"]
 
 
-def reader_differs(row: Row) -> bool:
-    """Whether a slide has two scores that differ, or a 0 that reader and machine split otherwise."""
-    reader, machine = reader_level(row), machine_level(row)
-    if reader is None or machine is None:
-        return False
-    tier, _, split = reader.partition(" ")
-    ours, _, own = machine.partition(" ")
-    return tier != ours or {split, own} == {"null", "ultralow"}
+def reader_differs(row: Row) -> str | None:
+    """That a slide has two scores that differ, as `cases.conflicts` words it; None if it has not."""
+    return reader_conflict(row["slide_id"], row["reader_score"], row["score"], row["her2_class"])
 
 
 def _no_call(case: Row | None) -> str:

@@ -112,8 +112,8 @@ def _reader_words(slide: Row) -> str:
 
 def _other_conflicts(case: Row, slides: Sequence[Row]) -> list[str]:
     """Where a specimen's statements contradict each other; reader and machine have a kind of their own."""
-    readers = tuple(f"{row['slide_id']}: reader " for row in slides)
-    return [text for text in case["conflicts"] or () if not text.startswith(readers)]
+    readers = {reader_differs(row) for row in slides}
+    return [text for text in case["conflicts"] or () if text not in readers]
 
 
 def _disagreements(case: Row, slides: Sequence[Row], patient: Row | None) -> list[tuple[str, str]]:

@@ -35,14 +35,9 @@ from her2core.pyramid.reader import Begun, PyramidReader
 from her2core.records import Box, PyramidRef, SlideProfile, StainProfile
 from her2core.stages.contours import encode, outlined
 from her2core.stages.outlines import nuclei_near
+from her2core.stages.parts import PART_UNITS, UNIT_SHARDS
 from her2core.storage.store import Store
 from her2core.storage.waiting import Uploads
-
-PART_UNITS = 4
-"""Work units, side by side, whose rows are one part. Ours: two seconds of work, which a lost worker costs."""
-
-UNIT_SHARDS = 1.5
-"""Edge of a work unit in edges of a level-0 shard. Ours, measured: a tenth faster than 1, and than 2."""
 
 FINEST_UM_PX = 0.17
 """Finer levels are not worked on for IHC: the kernel's filters are laid out for 0.17-0.6 µm/px (ours)."""

@@ -15,6 +15,13 @@ from functools import partial
 from her2core.storage.store import Store
 from her2core.storage.waiting import begin
 
+PART_UNITS = 4
+"""Work units, side by side, whose rows are one part. Ours: two seconds of work, which a lost worker costs."""
+UNIT_SHARDS = 1.5
+"""Edge of a work unit in edges of a level-0 shard. Ours, measured: a tenth faster than 1, and than 2."""
+PART_SHARDS = PART_UNITS * UNIT_SHARDS**2
+"""Level-0 shards below a part of cells."""
+
 KEPT_BYTES = 64 * 2**20
 """Most bytes of parts that a thread keeps. Ours."""
 AHEAD = 8

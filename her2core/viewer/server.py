@@ -134,12 +134,11 @@ class Kept(Generic[T]):
         """Make it outside of the lock: other slides are answered meanwhile."""
         try:
             made.set_result(self._make(slide_id))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001, all who wait for it get it, and who asked first
             with self._lock:  # the next request tries again
                 if self._made.get(slide_id) is made:
                     del self._made[slide_id]
             made.set_exception(error)
-            raise
 
 
 class Viewed:
