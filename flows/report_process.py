@@ -60,8 +60,10 @@ def main() -> int:
     threading.Thread(target=_end_with, args=(request["driver"],), daemon=True).start()
     store = Store(request["uri"], endpoint_url=request["endpoint_url"])
     try:
+        from her2core.lake.arrow_alone import leave_pandas_out
         from her2core.report.build import write_report
 
+        leave_pandas_out()
         path = write_report(store, request["run_id"]).path
     except Exception as error:  # noqa: BLE001, the driver logs its words
         words = " ".join(f"{type(error).__name__}: {error}".split())

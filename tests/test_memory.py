@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.clusters.base import SETTINGS
 from flows.memory import ALLOCATORS
 from her2core.records import Assay, SlideRow, SlideState
+from her2core.stages.workers import dask_setup
 from her2core.storage.journal import write_status
 from her2core.storage.store import Store
 
@@ -50,6 +52,17 @@ def test_a_driver_loads_no_compiler_and_has_one_allocator() -> None:
 def test_a_worker_and_a_report_load_no_library_of_what_few_slides_are(process: str, slow: set[str]) -> None:
     code = f"import sys, her2core.{process}; print(*{slow | {'botocore.session'}} & {{*sys.modules}})"
     assert printed(code).split() == []
+
+
+def test_arrow_takes_lists_without_pandas_and_gives_tables_to_it_still() -> None:
+    code = (
+        "import sys, pyarrow as pa; from her2core.lake.arrow_alone import leave_pandas_out\n"
+        "leave_pandas_out(); made = pa.table({'a': ['x']}); before = 'pandas' in sys.modules\n"
+        "print(before, made.to_pandas()['a'][0], 'pandas' in sys.modules)"
+    )
+    assert printed(code).split() == ["False", "x", "True"]
+    assert SETTINGS["distributed.worker.preload"] == [dask_setup.__module__]
+    assert dask_setup.__name__ == "dask_setup"  # by which Dask finds it
 
 
 @pytest.mark.parametrize("words", [["--help"], ["status", "OUT"]])

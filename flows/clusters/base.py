@@ -12,7 +12,7 @@ import dask
 from distributed import Client
 
 from her2core.errors import ClusterError
-from her2core.stages.workers import WorkerFacts, worker_facts
+from her2core.stages.workers import WorkerFacts, dask_setup, worker_facts
 
 log = logging.getLogger("her2core.cluster")
 
@@ -41,6 +41,7 @@ SETTINGS = {
     # and without a dashboard it is not seen.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
+    "distributed.worker.preload": [dask_setup.__module__],
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
 }
 """Dask's configuration of a cluster that is ours, by dotted names."""

@@ -13,6 +13,13 @@ from her2core.storage.sources import Scratch
 T = TypeVar("T")
 
 
+def dask_setup(worker: object) -> None:
+    """What Dask calls in every worker of a cluster of ours at its start (``distributed.worker.preload``)."""
+    from her2core.lake.arrow_alone import leave_pandas_out
+
+    leave_pandas_out()
+
+
 def clear_scratch(scratch: Scratch) -> None:
     """Remove this machine's staged slides that no task uses."""
     scratch.clear()
