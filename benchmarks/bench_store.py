@@ -1,6 +1,7 @@
 """One large slide through a real run's stages on a real S3 server with a distance: who waits for what.
 
     python benchmarks/bench_store.py [--slide FILE] [--codec source] [--latency-ms 30] [--mb-s 60]
+    python benchmarks/bench_store.py --tables 1 1 100   # tables alone, of runs of so many slides
     python benchmarks/bench_store.py --clients   # s3fs against obstore, alone
 
 The slide lies in the bucket, and so does the output. The server is Ceph's RADOS gateway
@@ -27,6 +28,7 @@ import asyncio
 import json
 import logging
 import multiprocessing
+import pickle
 import socket
 import sys
 import tempfile
@@ -35,7 +37,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +215,7 @@ class Meter(logging.Handler):
         mine = self.me.cpu_times()
         *ready, my_ready = (int(path.read_text().split()[1]) / 1e9 for path in self.threads)
         cpu = sum(t.user + t.system for t in spent)
-        return time.time(), cpu, mine.user + mine.system, sum(ready) / len(ready), my_ready
+        return time.time(), cpu, mine.user + mine.system, sum(ready) / max(len(ready), 1), my_ready
 
     def emit(self, record: logging.LogRecord) -> None:
         published = getattr(record, "published", None)
@@ -239,7 +242,7 @@ class Meter(logging.Handler):
         yield f"{'':11}{head}{verbs}{'MB up':>7}{'MB down':>8}"
         total = {key: sum(row[key] for row in self.rows) for key in self.rows[0] if key != "stage"}
         for row in [*self.rows, {"stage": "all", **total}]:
-            cpu, wall = row["worker"] / len(self.workers), row["wall"]
+            cpu, wall = row["worker"] / max(len(self.workers), 1), row["wall"]
             busy = cpu / max(wall - row["ready"], cpu, 1e-9)
             alone = wall - row["ready"] - row["driver ready"]
             spent = f"{wall:7.1f}{alone:7.1f}{row['worker']:8.1f}{busy:6.0%}{row['driver']:8.1f}"
@@ -251,28 +254,92 @@ def score(
     endpoint: str, slide: str, out: str, args: argparse.Namespace, client: Any, meter: Meter | None = None
 ) -> str:
     """Run one slide through all stages and commit its tables; the output's address."""
+    from her2core.lake.tables import kept_open
     from her2core.pipeline import score_slide
     from her2core.publish import Publisher
     from her2core.stages.fanout import Workers
     from her2core.stages.run import open_run
+    from her2core.storage.lease import held
 
     folder = Path(tempfile.mkdtemp(dir=args.folder))
     manifest, config = folder / "manifest.csv", folder / "config.yaml"
     manifest.write_text(f"slide_id,case_id,uri,assay\nbench,bench,{slide},HER2-IHC\n")
     config.write_text(f"run:\n  endpoint_url: {endpoint}\npyramid:\n  codec: {args.codec}\n")
     run = open_run(str(manifest), out, str(config))
-    publisher = Publisher(run)
-    publisher.begin()
-    if meter is not None:
-        meter.restart()
-    finished = score_slide(run, run.rows[0], Workers(client))
-    if meter is not None:
-        meter.note("journal")
-    publisher.add(finished)
-    publisher.finish()
-    if meter is not None:
-        meter.note("tables")
+    with held(run.store, run.run_id) as lease, kept_open(run.store):
+        publisher = Publisher(run, lease)
+        publisher.begin()
+        if meter is not None:
+            meter.restart()
+        finished = score_slide(run, run.rows[0], Workers(client))
+        if meter is not None:
+            meter.note("journal")
+        publisher.add(finished)
+        publisher.finish()
+        if meter is not None:
+            meter.note("tables")
     return out
+
+
+def tables_alone(direct: str, endpoint: str, proxy: Proxy, args: argparse.Namespace) -> None:
+    """Publish the results of runs, each of new slides, into one output, and print what their tables took.
+
+    They are those of two phantoms under many names, as in `bench_tables.py`; a run of one slide to another
+    output goes first.
+    """
+    from records import templates
+
+    from her2core.config import load_config
+    from her2core.storage.store import Store
+
+    kept = args.folder / "templates"
+    if not kept.exists():
+        kept.write_bytes(pickle.dumps(templates(args.folder)))
+    found, config = pickle.loads(kept.read_bytes()), load_config(environment={})  # noqa: S301, we wrote it
+    meter, known = Meter({}, proxy), 0
+    _publish_like(found, config, Store("s3://bench/warm", endpoint_url=direct), direct, range(1), meter)
+    for count in args.tables:
+        meter.rows.clear()
+        store = Store("s3://bench/out", endpoint_url=endpoint)
+        load = os.getloadavg()[0]
+        _publish_like(found, config, store, direct, range(known, known + count), meter)
+        print(f"slides: {count}, in the output before: {known}; load before {load:.1f}")
+        print("\n".join(meter.table()))
+        known += count
+
+
+def _publish_like(found: Any, config: Any, store: Any, direct: str, numbers: range, meter: Meter) -> None:
+    """A run of slides that look like those found; their files of rows are put there beforehand."""
+    from her2core.lake.tables import kept_open
+    from her2core.publish import Publisher
+    from her2core.records import Assay, SlideRow
+    from her2core.stages.run import Run
+    from her2core.storage.lease import held
+    from her2core.storage.store import Store
+
+    near = Store(store.uri(), endpoint_url=direct)
+    rows, results = [], []
+    for number in numbers:
+        name, assay = f"s{number:06d}", Assay.DISH if number % 3 == 2 else Assay.IHC
+        row = SlideRow(name, f"c{number // 3:06d}", f"s3://slides/{name}.svs", assay)
+        result = found[assay].like(row, f"k{name}", near)
+        rows.append(row)
+        results.append(replace(result, rests_on=tuple(f"stages/{name}/{n}" for n in range(4))))
+    started = datetime.now(UTC).isoformat()
+    run = Run(f"run{numbers.start}", started, "m.csv", "00", tuple(rows), store, config)
+    with held(store, run.run_id) as lease, kept_open(store):
+        meter.restart()
+        publisher = Publisher(run, lease)
+        meter.note("opened")
+        publisher.begin()
+        if publisher.ahead is not None:
+            publisher.ahead.result()  # while slides are scored, of which there are none here
+        meter.note("begun")
+        for result in results:
+            publisher.add(result)
+        meter.note("slides")
+        publisher.finish()
+        meter.note("last step")
 
 
 def peak_mib() -> float:
@@ -420,6 +487,7 @@ def main() -> None:
     parser.add_argument("--mb-s", type=float, default=60, help="of one connection, each way")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--trace", type=Path, help="write every request as a line of JSON")
+    parser.add_argument("--tables", type=int, nargs="+", help="only the tables of runs of so many slides")
     parser.add_argument("--clients", action="store_true", help="only hold s3fs against obstore")
     parser.add_argument("--folder", type=Path, help="for slides that are made; kept")
     args = parser.parse_args()
@@ -431,6 +499,11 @@ def main() -> None:
             with distant_bucket(args.latency_ms / 1e3, args.mb_s * 1e6) as (_, endpoint, _):
                 print(machine("s3fs", "obstore"))
                 race(endpoint)
+            return
+        if args.tables:
+            with distant_bucket(args.latency_ms / 1e3, args.mb_s * 1e6) as (direct, endpoint, proxy):
+                print(machine("s3fs", "deltalake"))
+                tables_alone(direct, endpoint, proxy, args)
             return
         slide, small = args.slide or args.folder / "slide.svs", args.folder / "small.svs"
         for path, across in ((slide, 4), (small, 1)):

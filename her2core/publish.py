@@ -42,6 +42,7 @@ from her2core.lake.ghosts import (
     dropped_slides,
     of_cases,
     of_patients,
+    pictured,
     true_cases,
     true_patients,
 )
@@ -90,7 +91,8 @@ IN_TURN = (
     (schema.CASE_HETEROGENEITY, schema.CASE_HETEROGENEITY_WIDE, schema.PATIENTS),
     (schema.PATIENT_HETEROGENEITY, schema.PATIENT_HETEROGENEITY_WIDE),
 )
-"""When they are committed: each is held against one of an earlier turn, and none against one of its own."""
+"""When they are committed: older rows of each are held against one of an earlier turn, none against one of
+its own. Where no table has older rows, as in a new output, all go at once."""
 PICTURE = "pictures/cohort.png"
 """Picture of the cohort, as the last run left it."""
 BATCH_SLIDES = 100
@@ -144,6 +146,7 @@ class Publisher:
         self.inputs: dict[str, Mapping[str, Any]] = {}
         self.reported = 0
         self.buffer: list[SlideFinished] = []
+        self.ahead: Future[list[str]] | None = None
         self.last, self.due = time.monotonic(), BATCH_SLIDES
         self.digests = row_digests(run)
         kinds = (*OWN_FILES, *ROWS, schema.RUNS)
@@ -158,9 +161,14 @@ class Publisher:
         self.before = {name: found[table] for name, table in schema.COMMITTED.items()}
 
     def begin(self) -> None:
-        """Write that the run goes on, and that earlier runs whose rows still state that do not."""
+        """Write that the run goes on, and that earlier runs whose rows still state that do not.
+
+        What the end needs and slides do not change is begun meanwhile.
+        """
         self._end_dead_runs()
         self._say_running()
+        if not self.store.is_local:
+            self.ahead = begin(self._look_ahead)
         self._trace("START", self.run.run_id, self.before)
 
     def add(self, result: SlideFinished) -> None:
@@ -192,12 +200,9 @@ class Publisher:
         """
         run, store = self.run, self.store
         all_ids = [row.slide_id for row in run.rows]
-        new = [schema.COMMITTED[name] for name, version in self.before.items() if version is None]
-        with ThreadPoolExecutor(1) as beside:
-            made = beside.submit(make_tables, store, new)
-            dropped = sorted(dropped_slides(store, run.cohort, all_ids))
-        made.result()
+        dropped = self._dropped()
         versions = self._flush(dropped, everything=True)
+        slides_now = None if store.is_local else begin(partial(pictured, store))
         rows_of = self._pool()
         cases = ArrowRows(sorted_by_key(schema.CASES, rows_of[schema.CASES]))
         cube = partial(write_cube, store, run.run_id, all_ids)
@@ -218,11 +223,26 @@ class Publisher:
         states = Counter(entry["state"] for entry in inputs)
         whole = set(states) <= {SlideState.SCORED, SlideState.SKIPPED}
         self._commit_run(COMPLETE if whole else PARTIAL, versions, inputs)
-        self._trace("COMPLETE", run.run_id, versions)
         ended = [slide for slide in all_ids if slide in self.results]
-        clear_pictures(store, ended, dropped)
+        rows = pictured(store) if slides_now is None else slides_now.result()
+        last: list[Callable[[], object]] = [partial(self._trace, "COMPLETE", run.run_id, versions)]
+        last.append(partial(clear_pictures, store, rows, ended, dropped))
+        side_by_side(store, last)
         slides = self.rows.rows().take([self.row_at[slide] for slide in ended])
         return CohortSummary(run.run_id, store.uri(), ArrowRows(slides), cases)
+
+    def _look_ahead(self) -> list[str]:
+        """Create tables that are not there, and find the slides that the manifest no longer names."""
+        new = [schema.COMMITTED[name] for name, version in self.before.items() if version is None]
+        make_tables(self.store, new)
+        return sorted(dropped_slides(self.store, self.run.cohort, [row.slide_id for row in self.run.rows]))
+
+    def _dropped(self) -> list[str]:
+        """What was looked for ahead; looked for now, if the store broke off then."""
+        if self.ahead is not None:
+            with suppress(Her2Error, OSError, BotoCoreError, DeltaError):
+                return self.ahead.result()
+        return self._look_ahead()
 
     def _pool(self) -> dict[Table, pa.Table]:
         """Rows of specimens and patients, pooled a few hundred slides at a time."""
@@ -245,11 +265,14 @@ class Publisher:
         Somebody vacuumed a table with another program, or cleared it by hand: the next run writes them again.
         """
         outcome = result.outcome
-        gone = [
-            name
+        looks = [
+            partial(table.lacks, outcome.slide.slide_id, file)
             for name, table in self.files.items()
-            if table.lacks(outcome.slide.slide_id, _file(name, result))
+            if (file := _file(name, result)) is not None
         ]
+        named = [name for name in self.files if _file(name, result) is not None]
+        lacking = side_by_side(self.store, looks)
+        gone = [name for name, lacks in zip(named, lacking, strict=True) if lacks]
         if not gone:
             return result
         self.store.delete(record_of("slide", str(outcome.score_key)))
@@ -265,12 +288,14 @@ class Publisher:
         for name, table in self.files.items():
             of = dict.fromkeys(dropped) | {r.outcome.slide.slide_id: _file(name, r) for r in batch}
             table.add_files(of)
-        metrics = [row for r in batch for row in metric_rows(r.outcome.slide, r.metrics)]
-        self.own[schema.HETEROGENEITY.name].add_rows(metrics, ids)
-        wide = [wide_row(r.outcome.slide, r.metrics) for r in batch if r.metrics]
-        self.own[schema.HETEROGENEITY_WIDE.name].add_rows(wide, ids)
         slides = [self._slide_row(result.outcome) for result in batch]
-        self.own[schema.SLIDES.name].add_rows(slides, ids)
+        given = {
+            schema.HETEROGENEITY: [row for r in batch for row in metric_rows(r.outcome.slide, r.metrics)],
+            schema.HETEROGENEITY_WIDE: [wide_row(r.outcome.slide, r.metrics) for r in batch if r.metrics],
+            schema.SLIDES: slides,
+        }
+        written = [partial(self.own[table.name].add_rows, rows, ids) for table, rows in given.items()]
+        side_by_side(self.store, written)
         self.row_at |= {row["slide_id"]: at for at, row in enumerate(slides, len(self.rows))}
         self.rows.add(slides)
         self.buffer = []
@@ -285,26 +310,25 @@ class Publisher:
     def _commit_in_turn(self, rows_of: dict[Table, pa.Table]) -> dict[str, int]:
         """Commit the tables of specimens and patients, and let go of their rows; the tables' versions."""
         versions: dict[str, int] = {}
-        for tables in IN_TURN:
+        held = any(self.before[table.name] for table in TRUE)  # version 0 is of a table without rows
+        for tables in IN_TURN if held else [tuple(TRUE)]:
             # read once for tables that are held against the same one, while these are opened
-            true = {of: begin(partial(of, self.store)) for of in {TRUE[table] for table in tables}}
-            jobs = [
-                partial(
-                    commit_rows,
-                    self.store,
-                    table,
-                    rows_of.pop(table),
-                    keep=partial(self._kept_by, true[TRUE[table]]),
-                )
-                for table in tables
-            ]
+            true = {of: begin(partial(of, self.store)) for of in {TRUE[table] for table in tables} if held}
+            jobs = []
+            for table in tables:
+                keep = partial(self._kept_by, TRUE[table], true.get(TRUE[table]))
+                jobs.append(partial(commit_rows, self.store, table, rows_of.pop(table), keep=keep))
             versions |= dict(zip((t.name for t in tables), side_by_side(self.store, jobs), strict=True))
         return versions
 
-    def _kept_by(self, true: Future[Keep], before: pa.Table) -> pa.BooleanArray:
+    def _kept_by(
+        self, of: Callable[[Store], Keep], begun: Future[Keep] | None, before: pa.Table
+    ) -> pa.BooleanArray:
         """Which rows of a table stay, by a test that is being made; called while a commit is planned."""
         self._check()
-        return true.result()(before)
+        if not len(before):
+            return pa.array([], pa.bool_())
+        return (of(self.store) if begun is None else begun.result())(before)
 
     def _slide_row(self, outcome: SlideOutcome) -> Row:
         return slide_row(outcome, self.judging.of(outcome.slide).score, self.run.config.ihc.ladder_od)

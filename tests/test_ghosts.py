@@ -13,7 +13,7 @@ from her2core.cases.specimens import SlideOutcome
 from her2core.config import load_config
 from her2core.lake import batches
 from her2core.lake import tables as lake
-from her2core.lake.ghosts import PICTURES, clear_pictures
+from her2core.lake.ghosts import PICTURES, clear_pictures, pictured
 from her2core.lake.schema import CASES, PATIENTS, SLIDES
 from her2core.lake.tables import read_rows
 from her2core.publish import TRUE, publish
@@ -200,7 +200,7 @@ def test_pictures_of_earlier_results_go_with_their_records(
     rows[2] |= dict.fromkeys(PICTURES)  # s2 fails now
     monkeypatch.setattr("her2core.lake.ghosts.read_rows", lambda *_: pa.Table.from_pylist(rows))
     assert (
-        clear_pictures(store, ["s1", "s1-regions", "s2"], ["gone"]) == 4 + 3 + 7
+        clear_pictures(store, pictured(store), ["s1", "s1-regions", "s2"], ["gone"]) == 4 + 3 + 7
     )  # s1's regions are named as s1-regions
     left = {path.removeprefix("pictures/").split(".")[0] for path in store.list("pictures")}
     assert left == {"cohort", "notes-of-s1"} | {

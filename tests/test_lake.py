@@ -32,13 +32,13 @@ from her2core.errors import StoreError
 from her2core.guidelines.rules_ihc import CellClass, load_rules, stratum
 from her2core.lake import slide_files
 from her2core.lake import tables as lake
-from her2core.lake.batches import commit_files
+from her2core.lake.batches import SlideTable, commit_files
 from her2core.lake.finished import finished_batches, finished_rows
 from her2core.lake.rows import RunRecord, case_row, run_row, slide_row
 from her2core.lake.rows_cells import cell_ids, cell_places, cell_rows, classes_of
 from her2core.lake.schema import CASES, CELLS, HETEROGENEITY, RUNS, SLIDES, Column, Table
 from her2core.lake.slide_files import DataFile, write_slide_file
-from her2core.lake.tables import check_tables, commit_rows, kept_open, open_table, read_rows
+from her2core.lake.tables import check_tables, commit_rows, kept_open, make_tables, open_table, read_rows
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import (
     Assay,
@@ -398,6 +398,40 @@ def test_a_commit_that_came_between_is_neither_lost_nor_doubled(
         assert read(store, SLIDES)["slide_id"].to_list() == ["s1", "s2"]
         commit_rows(other, SLIDES, [_failed_row("s3")])
         assert read_rows(store, SLIDES, ("slide_id",))["slide_id"].to_pylist() == ["s1", "s2", "s3"]
+
+
+def test_what_is_planned_unread_is_refused_where_another_committed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").symlink_to(store.root)
+    other = Store(tmp_path / "elsewhere")  # as another process opens it
+    ours, theirs = written(store, "s1", "k1", 300), written(store, "s1", "k2", 200)
+    with kept_open(store):
+        slides = SlideTable(store, CELLS)
+        slides.add_files({"s1": ours})
+        assert slides.commit() == 1
+        open_table(store, CELLS)
+        commit_files(other, CELLS, [theirs], ["s1"])
+        assert cell_counts(store) == {"s1": 200}
+        assert commit_files(store, CELLS, [ours], ["s1"]) == 3
+        commit_rows(store, SLIDES, [_failed_row("s1")])
+        open_table(store, SLIDES)
+        commit_rows(other, SLIDES, [_failed_row("s2")])
+        assert commit_rows(store, SLIDES, [_failed_row("s3")]) == 3
+        assert read(store, SLIDES)["slide_id"].to_list() == ["s1", "s2", "s3"]
+        open_table(store, SLIDES)
+        commit_rows(other, SLIDES, [_failed_row("s4")])
+        assert commit_rows(store, SLIDES, []) == 4  # nothing to do, in the newest
+
+
+def test_a_commit_to_a_table_kept_open_reads_its_log_once(
+    faulty_s3: tuple[Bucket, FaultProxy],
+) -> None:
+    bucket, proxy = faulty_s3
+    store = Store(bucket.uri)
+    with kept_open(store):
+        make_tables(store, [SLIDES])
+        proxy.asked.clear()
+        commit_rows(store, SLIDES, [_failed_row("s1")])
+    assert proxy.asked.total() < 10, proxy.asked  # 6: rows, newest version, commit, three that read it again
 
 
 def test_a_table_that_is_opened_is_told_by_few_files_of_its_log(store: Store) -> None:

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from her2core.lake.tables import (
 )
 from her2core.storage.store import Store
 from her2core.storage.temporary import temporary_folder
+from her2core.storage.waiting import side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ MEMBERS = b"her2.members"
 """Key in a Parquet footer: JSON of slide and what its rows are, the name of its own file or a digest."""
 _PIECE_BYTES = 64 * 2**20
 """Bytes of a shared file that are fetched at once: bounds memory (ours)."""
+LOOKED_AT_ONCE = 16
+"""Files that are looked for at the same time before their commit: a bucket takes some 30 ms each. Ours."""
 _TAIL_BYTES = 256 * 2**10
 """Bytes of a file's end that hold most footers. Ours."""
 
@@ -67,6 +71,7 @@ class SlideTable:
         self.place: dict[str, str] = {}
         self.ready, self.later = _Batch(), _Batch()
         self.version: int | None = None
+        self.leaving: list[str] = []
         delta = find_table(store, table)
         if delta is not None:
             self._look(delta)
@@ -118,7 +123,8 @@ class SlideTable:
         if everything:
             batch = _Batch(self.ready.slides | self.later.slides, {**self.later.files, **self.ready.files})
         if batch.slides or self.version is None:
-            self._look(commit(self.store, self.table, lambda delta: self._plan(delta, batch)))
+            self.version = commit(self.store, self.table, lambda delta: self._plan(delta, batch))
+            self._place({path: of for path, of in self.files.items() if path not in self.leaving})
         self.ready = _Batch()
         if everything:
             self.later = _Batch()
@@ -130,8 +136,11 @@ class SlideTable:
     def _look(self, delta: DeltaTable) -> None:
         """Learn whose rows the active files hold; footers of known files are not read again."""
         self.version = int(delta.version())
-        self.files = {row["path"]: self._members(row) for row in active_files(delta, self.table)}
-        self.place = {slide: path for path, members in self.files.items() for slide in members}
+        self._place({row["path"]: self._members(row) for row in active_files(delta, self.table)})
+
+    def _place(self, files: dict[str, Members]) -> None:
+        self.files = files
+        self.place = {slide: path for path, members in files.items() for slide in members}
 
     def _members(self, row: Mapping[str, Any]) -> Members:
         path = row["path"]
@@ -155,12 +164,12 @@ class SlideTable:
     # commits
 
     def _plan(self, delta: DeltaTable, batch: _Batch) -> Change:
-        self.check()
         self._look(delta)
         new = [file for path, (file, _) in batch.files.items() if path not in self.files]
-        for file in new:
-            require(self.store, self.table, file)
-        old = []
+        looks: list[Callable[[], None]] = [self.check]
+        looks += [partial(require, self.store, self.table, file) for file in new]
+        side_by_side(self.store, looks, LOOKED_AT_ONCE)
+        old: list[str] = []
         for path, members in list(self.files.items()):
             gone = batch.slides & members.keys()
             kept = {s for s in gone if path in batch.files and s in batch.files[path][1]}
@@ -174,6 +183,7 @@ class SlideTable:
                     self.files[parted.path] = stay
         for path, (_, members) in batch.files.items():
             self.files.setdefault(path, dict(members))  # spares reading their footers
+        self.leaving = old
         return Change(new, old)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], members: Members) -> DataFile:

@@ -210,8 +210,14 @@ def _axis(
 def write_cube_of_table(store: Store, run_id: str, slides: Sequence[str]) -> str | None:
     """Write the metrics of some slides, as the table ``heterogeneity`` has them, as a cube; its path, if any.
 
-    `SLIDES_CHUNK` slides at a time are in memory, and are a chunk.
+    `SLIDES_CHUNK` slides at a time are in memory, and are a chunk. Of no more the table is read once.
     """
+    path, names = f"{CUBES_FOLDER}/{run_id}", [column.name for column in HETEROGENEITY.columns]
+    if len(slides) <= SLIDES_CHUNK:
+        rows = read_rows(store, HETEROGENEITY, names, {"slide_id": sorted(slides)})
+        if len(rows):
+            _append(store, path, [cohort_cube(rows).assign_attrs(run_id=run_id)])
+        return path if len(rows) else None
     there = read_rows(store, HETEROGENEITY, ["slide_id"], distinct=True)["slide_id"].to_pylist()
     ids = sorted(set(slides).intersection(there))
     if not ids:
@@ -220,10 +226,8 @@ def write_cube_of_table(store: Store, run_id: str, slides: Sequence[str]) -> str
     axes = read_rows(store, HETEROGENEITY, ["metric", "scale_um"], among, distinct=True)
     metrics = sorted(set(axes["metric"].to_pylist()))
     scales = sorted(set(pc.fill_null(axes["scale_um"], NO_SCALE).to_pylist()))
-    names = [column.name for column in HETEROGENEITY.columns]
     blocks = (ids[start : start + SLIDES_CHUNK] for start in range(0, len(ids), SLIDES_CHUNK))
     parts = (read_rows(store, HETEROGENEITY, names, {"slide_id": block}) for block in blocks)
-    path = f"{CUBES_FOLDER}/{run_id}"
     _append(store, path, (cohort_cube(part, metrics, scales).assign_attrs(run_id=run_id) for part in parts))
     return path
 

@@ -132,19 +132,29 @@ def of_patients(store: Store) -> Keep:
     return _each(("patient_id",), lambda row: row["patient_id"] in known)
 
 
-def clear_pictures(store: Store, run: Iterable[str], dropped: Iterable[str]) -> int:
+def pictured(store: Store) -> pa.Table:
+    """Slides and the pictures that their rows name, for `clear_pictures`."""
+    return read_rows(store, SLIDES, ("slide_id", *PICTURES))
+
+
+def clear_pictures(store: Store, rows: pa.Table, run: Iterable[str], dropped: Iterable[str]) -> int:
     """Remove pictures of earlier results of a run's slides that have newer ones, and all of dropped slides.
 
     The record of an earlier result goes with its pictures, so that a return to it draws them again.
+
+    Parameters
+    ----------
+    rows
+        What the table ``slides`` holds, as `pictured` reads it.
 
     Returns
     -------
     int
         How many were removed.
     """
-    rows = read_rows(store, SLIDES, ("slide_id", *PICTURES)).to_pylist()
-    named = {PurePosixPath(row[name]).stem for row in rows for name in PICTURES if row[name]}
-    slides = {row["slide_id"] for row in rows if row["picture"]}.intersection(run) | set(dropped)
+    held = rows.to_pylist()
+    named = {PurePosixPath(row[name]).stem for row in held for name in PICTURES if row[name]}
+    slides = {row["slide_id"] for row in held if row["picture"]}.intersection(run) | set(dropped)
     gone = 0
     keys: set[str] = set()
     for path in store.list("pictures"):

@@ -121,7 +121,7 @@ def compact(store: Store, table: Table, target_bytes: int = TARGET_BYTES) -> int
             return Change([], [])
         return Change(added, gone, data_change=False)
 
-    return int(commit(store, table, plan).version())
+    return commit(store, table, plan)
 
 
 def _groups(paths: Sequence[str], sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:

@@ -40,7 +40,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
-from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, Transaction
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    QueryBuilder,
+    Schema,
+    Transaction,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -69,6 +76,8 @@ _BROKEN_OFF = re.compile(
 PROPERTIES = {"delta.logRetentionDuration": "interval 36500 days", "delta.checkpointInterval": "10"}
 """Properties of our tables: checkpoints leave the log, by which a version that a run names is found. One is
 made every ten commits (ours), so that who opens a table reads at most ten files of its log, not a hundred."""
+NO_CLEANUP = PostCommitHookProperties(cleanup_expired_logs=False)
+"""Nothing of a log expires (`PROPERTIES`): looking for what has costs a listing a commit."""
 ATTEMPTS = 10
 """Commits tried before giving up against other writers."""
 
@@ -112,7 +121,7 @@ def commit_rows(
     replaced = pa.array(sorted({*also_replaced, *own[table.replaces].to_pylist()}), TEXT)
 
     def plan(current: DeltaTable) -> Change:
-        before = _stored(current, table)
+        before = _query(current, table).answer()
         new = _with_added(table, own, before)
         stays = pc.invert(pc.is_in(before[table.replaces], value_set=replaced))
         if keep is not None:
@@ -126,7 +135,7 @@ def commit_rows(
             return Change([], [path for path in old if path != file.path])
         return Change([file], old)
 
-    return int(commit(store, table, plan).version())
+    return commit(store, table, plan)
 
 
 def _with_added(table: Table, own: pa.Table, before: pa.Table) -> pa.Table:
@@ -183,11 +192,27 @@ def _write_rows(store: Store, table: Table, rows: pa.Table, there: Sequence[str]
 
 
 class _KeptOpen:
-    """Tables of a store as this process saw them last; a lock each, for who brings one up to date."""
+    """Tables of a store as this process saw them last; a lock each, for who brings one up to date.
+
+    Those that are current were not committed to by us since: a commit may be planned on them unread, as it is
+    refused if anyone else came between.
+    """
 
     def __init__(self) -> None:
         self.tables: dict[str, DeltaTable] = {}
+        self.current: set[str] = set()
         self.locks: defaultdict[str, RLock] = defaultdict(RLock)
+
+    def put(self, table: Table, delta: DeltaTable) -> DeltaTable:
+        """Keep a table as it was read just now."""
+        self.tables[table.name] = delta
+        self.current.add(table.name)
+        return delta
+
+    def take(self, table: Table) -> DeltaTable | None:
+        """A table as it was read, if at all, to bring it up to date; not kept until it is put back."""
+        self.current.discard(table.name)
+        return self.tables.pop(table.name, None)
 
 
 _kept: dict[Store, _KeptOpen] = {}
@@ -211,7 +236,11 @@ def kept_open(store: Store) -> Iterator[None]:
 
 
 def _alone(store: Store, table: Table) -> AbstractContextManager[object]:
-    """The right to bring a table that is kept open up to date, and to commit to it."""
+    """The right to look at a table that is kept open, to bring it up to date, and to commit to it.
+
+    Delta Lake's object is locked while it waits for the store; who looked at it then would wait with the
+    interpreter's own lock, and all of this process with it. What is read of it (`_Query`) needs it no more.
+    """
     kept = _kept.get(store)
     return nullcontext() if kept is None else kept.locks[table.name]
 
@@ -228,7 +257,7 @@ def open_table(store: Store, table: Table, version: int | None = None) -> DeltaT
     if kept is None:
         return outlasting(store, lambda: _opened(store, table, version))
     with kept.locks[table.name]:
-        return outlasting(store, lambda: _up_to_date(store, table, kept.tables))
+        return outlasting(store, lambda: _up_to_date(store, table, kept))
 
 
 def _opened(store: Store, table: Table, version: int | None = None) -> DeltaTable:
@@ -236,15 +265,14 @@ def _opened(store: Store, table: Table, version: int | None = None) -> DeltaTabl
     return DeltaTable(uri, version=version, storage_options=store.storage_options() or None)
 
 
-def _up_to_date(store: Store, table: Table, tables: dict[str, DeltaTable]) -> DeltaTable:
+def _up_to_date(store: Store, table: Table, kept: _KeptOpen) -> DeltaTable:
     """A table that is kept open, as it is now; opened anew after any error."""
-    delta = tables.pop(table.name, None)
+    delta = kept.take(table)
     if delta is None:
         delta = _opened(store, table)
     else:
         delta.update_incremental()
-    tables[table.name] = delta
-    return delta
+    return kept.put(table, delta)
 
 
 def find_table(store: Store, table: Table, version: int | None = None) -> DeltaTable | None:
@@ -315,10 +343,16 @@ def read_rows(
     distinct
         Whether equal rows are one.
     """
-    delta = find_table(store, table)
-    if delta is None:
-        return table.schema.empty_table().select(list(columns))
-    return outlasting(store, lambda: _stored(delta, table, columns, among, distinct=distinct))
+
+    def once() -> pa.Table:
+        with _alone(store, table):
+            delta = find_table(store, table)
+            if delta is None:
+                return table.schema.empty_table().select(list(columns))
+            query = _query(delta, table, columns, among, distinct=distinct)
+        return query.answer()
+
+    return outlasting(store, once)
 
 
 def read_present(store: Store, table: Table, columns: Sequence[str], version: int | None = None) -> pa.Table:
@@ -327,11 +361,20 @@ def read_present(store: Store, table: Table, columns: Sequence[str], version: in
     For those who look. Who removes what no row names asks `require_written` first.
     """
     wanted = table.schema.empty_table().select(list(columns)).schema
-    delta = find_table(store, table, version)
-    if delta is None:
+
+    def once() -> pa.Table | None:
+        with _alone(store, table):
+            delta = find_table(store, table, version)
+            if delta is None:
+                return None
+            there = {*_schema(delta).names}
+            query = _query(delta, table, [name for name in columns if name in there])
+        return query.answer()
+
+    rows = outlasting(store, once)
+    if rows is None:
         return wanted.empty_table()
-    there = set(_schema(delta).names)
-    rows = outlasting(store, lambda: _stored(delta, table, [name for name in columns if name in there]))
+    there = {*rows.column_names}
     schema = pa.schema([field if field.name in there else field.with_nullable(True) for field in wanted])
     return with_columns(rows, schema)
 
@@ -379,9 +422,7 @@ def check_tables(store: Store) -> list[str]:
         delta = find_table(store, table)
         if delta is None:
             continue
-        uri = store.delta_uri(f"{FOLDER}/{table.name}")
-        _require_schema(delta, table, uri)
-        _require_no_vectors(delta, uri)
+        _fitting(store, table, delta)
         lacks += [f"{table.name}.{field.name}" for field in _lacking(delta, table)]
     return lacks
 
@@ -395,28 +436,45 @@ class Change:
     data_change: bool = True
 
 
-def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> DeltaTable:
-    """Plan against the newest version and commit; where another writer came between, plan again.
+def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> int:
+    """Plan and commit; where another writer came between, plan again on what there is then.
+
+    Planned is on the newest version, or on what this process read last of a table that is kept open: Delta
+    Lake is to make the very next version or none, so that a plan on an older one is refused.
 
     Returns
     -------
-    DeltaTable
-        At the version that holds it.
+    int
+        Version that holds it.
     """
+    kept = _kept.get(store)
 
-    def once() -> DeltaTable:
-        delta = _open_or_create(store, table)
-        change = plan(delta)
-        if (change.add or change.remove) and _complete(delta, table):
+    def once() -> int:
+        delta = kept.tables[table.name] if kept is not None and table.name in kept.current else None
+        planned_on = None if delta is None else int(delta.version())
+        change = Change([], []) if delta is None else plan(_fitting(store, table, delta))
+        if delta is None or not (change.add or change.remove):
+            delta = _open_or_create(store, table)  # that there is nothing to do has to be true of the newest
+            change = change if planned_on == delta.version() else plan(delta)
+        if not (change.add or change.remove):
+            return int(delta.version())
+        if kept is not None:
+            kept.current.discard(table.name)
+        if _complete(delta, table):
             change = plan(delta)  # another may have committed before the columns were
-        if change.add or change.remove:
-            made = Transaction(APPLICATION, 1 + int(delta.version()))
-            properties = CommitProperties(app_transactions=[made])
-            delta.create_write_transaction(
-                _actions(change), mode="append", schema=delta.schema(), commit_properties=properties
-            )
-            delta.update_incremental()
-        return delta
+        version = int(delta.version())
+        if not (change.add or change.remove):
+            return version
+        delta.create_write_transaction(
+            _actions(change),
+            mode="append",
+            schema=delta.schema(),
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(APPLICATION, 1 + version)], max_commit_retries=0
+            ),
+            post_commithook_properties=NO_CLEANUP,
+        )
+        return version + 1
 
     for attempt in range(ATTEMPTS):
         try:
@@ -440,7 +498,12 @@ def _actions(change: Change) -> list[AddAction | RemoveAction]:
 
 def make_tables(store: Store, tables: Sequence[Table]) -> None:
     """Create tables that are not there, empty, all at the same time."""
-    side_by_side(store, [partial(_open_or_create, store, table) for table in tables])
+    side_by_side(store, [partial(_made, store, table) for table in tables])
+
+
+def _made(store: Store, table: Table) -> DeltaTable:
+    with _alone(store, table):
+        return outlasting(store, lambda: _open_or_create(store, table))
 
 
 def _open_or_create(store: Store, table: Table) -> DeltaTable:
@@ -456,6 +519,14 @@ def _open_or_create(store: Store, table: Table) -> DeltaTable:
             configuration=dict(PROPERTIES),
             storage_options=store.storage_options() or None,
         )
+        if (kept := _kept.get(store)) is not None:
+            kept.put(table, delta)
+    return _fitting(store, table, delta)
+
+
+def _fitting(store: Store, table: Table, delta: DeltaTable) -> DeltaTable:
+    """The table, if this version can write to it."""
+    uri = store.delta_uri(f"{FOLDER}/{table.name}")
     _require_schema(delta, table, uri)
     _require_no_vectors(delta, uri)
     return delta
@@ -516,14 +587,26 @@ def _schema(delta: DeltaTable) -> pa.Schema:
     return pa.schema(delta.schema().to_arrow())
 
 
-def _stored(
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """What is to be read of a table as it was; the table itself may go on."""
+
+    builder: QueryBuilder
+    text: str
+    schema: pa.Schema
+
+    def answer(self) -> pa.Table:
+        return _answer(self.builder, self.text).cast(self.schema)
+
+
+def _query(
     delta: DeltaTable,
     table: Table,
     columns: Sequence[str] | None = None,
     among: Mapping[str, Sequence[str]] | None = None,
     *,
     distinct: bool = False,
-) -> pa.Table:
+) -> _Query:
     """A table's rows in no order: these columns, or all, its own before those that someone added."""
     own, there = table.schema, _schema(delta)
     ours, lacking = {*own.names}, {field.name for field in _lacking(delta, table)}
@@ -531,15 +614,19 @@ def _stored(
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
     named = ", ".join("NULL AS " * (name in lacking) + sql_name(name) for name in schema.names)
     wanted = " AND ".join(_is_among(name, values) for name, values in (among or {}).items())
-    query = f"SELECT {'DISTINCT ' if distinct else ''}{named} FROM stored"
-    query += f" WHERE {wanted}" if wanted else ""
-    return select(delta, query).cast(schema)
+    text = f"SELECT {'DISTINCT ' if distinct else ''}{named} FROM stored"
+    text += f" WHERE {wanted}" if wanted else ""
+    return _Query(QueryBuilder().register("stored", delta), text, schema)
 
 
 def select(delta: DeltaTable, query: str) -> pa.Table:
     """What a query finds in a table, which it calls ``stored``; whatever hinders it is an `OSError`."""
+    return _answer(QueryBuilder().register("stored", delta), query)
+
+
+def _answer(builder: QueryBuilder, query: str) -> pa.Table:
     try:
-        return pa.table(QueryBuilder().register("stored", delta).execute(query))
+        return pa.table(builder.execute(query))
     except (pa.ArrowException, DeltaError) as error:  # what the store answers arrives as one of these
         raise OSError(str(error)) from error
 
