@@ -168,8 +168,9 @@ class ISHParams:
     """Bright field: what black silver marks (VENTANA HER2 Dual ISH: HER2). Recorded, never guessed."""
     red_probe: str | None = "CEP17"
     """Bright field: what red marks (VENTANA HER2 Dual ISH: chromosome 17); null for a single black probe."""
-    nucleus_contrast: float = 0.12
-    """Least mean step across a nuclear outline, as a fraction of the slide's counterstain range. Ours."""
+    nucleus_contrast: float = 0.18
+    """Least mean step across a nuclear outline, as a fraction of the slide's counterstain range. Ours,
+    measured."""
     min_nucleus_um2: float = 25.0
     """Least area of a nucleus that is scored (spec §8.2)."""
     max_nucleus_um2: float = 250.0
@@ -178,7 +179,7 @@ class ISHParams:
     """Least area of a scored nucleus over that of its convex hull (spec §8.2)."""
     max_overlap: float = 0.05
     """From this fraction of its area in other nuclei on, a nucleus is not scored (spec §8.2)."""
-    min_sharpness: float = 0.34
+    min_sharpness: float = 0.38
     """Least step over a tenth of the nucleus's radius across its edge, as a fraction of that over seven
     tenths: less is out of focus, unless a signal in it is not. Ours, measured."""
     small_nucleus_um2: float = 30.0

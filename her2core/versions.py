@@ -11,7 +11,7 @@ PYRAMID = 6
 """The same slide and parameters would give other pixels or files."""
 PROFILE = 6
 """The same pyramid and parameters would give another profile or tissue mask."""
-CELLS = 15
+CELLS = 16
 """The same pixels and parameters would give other rows, or other parts."""
 SLIDE = 23
 """The same cells and parameters would give other rows or another picture."""

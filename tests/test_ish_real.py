@@ -41,8 +41,8 @@ HELD_OUT_FLOOR = {"FISH": (0.3, 0.3), "DISH": (0.25, 0.5)}  # signals of HER2, C
 UNSEEN_FLOOR = {"FISH": (0.4, 0.7), "DISH": (0.75, 0.3)}  # the same; nothing was fitted on these nuclei
 SECOND_FLOOR = {"FISH": (0.7, 0.6), "DISH": (0.65, 0.6)}  # the same, of the marks that came last
 COUNTABLE_FLOOR = {"FISH": 0.85, "DISH": 0.85}  # share of countable nuclei that are found, which is the aim
-COUNTED_FLOOR = {"FISH": 0.75, "DISH": 0.55}  # ... and have no flag, so that they are counted
-MOST_BLURRED = 0.4  # of the nuclei that are otherwise well, before a slide is refused
+COUNTED_FLOOR = {"FISH": 0.75, "DISH": 0.6}  # ... and have no flag, so that they are counted
+MOST_BLURRED = 0.3  # of the nuclei that are otherwise well; a slide is refused from 0.4 on, as DISH1 was
 APART_PX = 40  # a nucleus farther from its mark than 3.2 µm is another one, or several joined
 
 RGB = npt.NDArray[np.uint8]
@@ -211,7 +211,7 @@ def test_second_marks_are_of_other_nuclei_again() -> None:
             assert min(np.hypot(mark.y_px - m.y_px, mark.x_px - m.x_px) for m in others) > APART_PX
 
 
-@pytest.mark.parametrize("field", ["FISH3", "DISH2", "DISH3"])
+@pytest.mark.parametrize("field", ["FISH2", "DISH1", "DISH3"])
 @pytest.mark.parametrize("mpp", [0.07, 0.11])
 def test_a_field_in_focus_is_so_at_any_pixel_size(shared_data: Path, field: str, mpp: float) -> None:
     """Which is not stated: nuclei of 8 to 14 µm and of 12 to 20 are as sharp for their size."""

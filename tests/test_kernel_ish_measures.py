@@ -242,20 +242,34 @@ def lens(drawn: Crowd, i: int, pixels: np.ndarray) -> float:
 
 
 def sharpness(drawn: Crowd, i: int) -> float:
-    """Fall over a tenth of the radius, of that over seven tenths."""
+    """Fall over a tenth of the radius, of that over seven tenths, every ray about its own steepest place."""
     radius = np.clip(np.sqrt(drawn.shape.area[i] / np.pi), 5, 9)
     half = int(np.ceil(0.35 * radius + 0.5))
-    around = np.arange(-half, half)
+    around, aside = np.arange(-half, half), max(int(0.175 * radius + 0.5), 1)
     profile = np.zeros(2 * half)
     for a in range(RAYS):
         edge = drawn.shape.radius[i, a] + 0.5
         if edge <= drawn.found.bound[i, a] - 1:
-            profile += levels(drawn, drawn.grey, i, a, np.maximum(edge + around, 0.0))
+            profile += levels(
+                drawn, drawn.grey, i, a, np.maximum(steepest(drawn, i, a, edge, aside) + around, 0.0)
+            )
     close, wide = (
         -np.diff(np.interp([half - 0.5 - away, half - 0.5 + away], np.arange(2 * half), profile))[0]
         for away in (0.05 * radius, 0.35 * radius)
     )
     return float(close / wide) if wide > 0 else 0.0
+
+
+def steepest(drawn: Crowd, i: int, ray: int, edge: float, aside: int) -> float:
+    """Where as many pixels inside exceed those outside by most; of equals the nearest, then the inner one."""
+    falls = {}
+    for shift in sorted(range(-aside, aside + 1), key=lambda s: (abs(s), s)):
+        away = np.arange(aside)
+        inner, outer = (np.maximum(edge + shift + way, 0.0) for way in (-1 - away, away))
+        falls[shift] = sum(levels(drawn, drawn.grey, i, ray, inner)) - sum(
+            levels(drawn, drawn.grey, i, ray, outer)
+        )
+    return edge + max(falls, key=lambda shift: falls[shift])
 
 
 # --- valleys and depth --------------------------------------------------------------------------------

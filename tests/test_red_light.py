@@ -40,6 +40,12 @@ def test_a_dot_of_a_tenth_is_seen_and_an_even_nucleus_is_not() -> None:
     assert not judged(nucleus())
 
 
+@pytest.mark.parametrize(("height", "seen"), [(0.0, False), (0.02, False), (0.1, True)])
+def test_even_light_without_any_spread_is_no_dot(height: float, seen: bool) -> None:
+    """As where a nucleus is saturated, or a file is compressed so far that it is flat."""
+    assert judged(nucleus(noise=0.0) + dot(height)) == seen
+
+
 def test_the_edge_of_a_dense_nucleus_is_no_dot() -> None:
     od = nucleus()
     od[:, 26:] += 0.3

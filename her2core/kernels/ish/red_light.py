@@ -13,9 +13,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from her2core.kernels.ish.dish import OD_BITS
 from her2core.kernels.ish.spot_peaks import ROBUST, median
 
 SEEN: Final = 1.25  # spreads of what surrounds it, by which a black signal's OD is above that; ours, measured
+LEAST_OD: Final = 0.02  # by which it is above that at least: a nucleus without noise has no spread; ours
 DOT_UM: Final = 0.25  # half the window whose mean is the signal's OD; ours
 RING_UM: Final = (0.64, 1.2)  # from here to there lies what surrounds it: a signal is 0.8 wide; ours
 STEP_UM: Final = 0.16  # between the windows that are looked at there; ours
@@ -64,6 +66,7 @@ def _judge(
     out: NDArray[np.bool_],
 ) -> None:
     size = int(reach.far) // reach.step
+    least = LEAST_OD * (1 << OD_BITS) * (2 * reach.dot + 1) ** 2
     around, scratch = np.empty((2, (2 * size + 1) ** 2), np.float32)
     for i in range(len(places)):
         y, x = int(np.floor(places[i, 0] + 0.5)), int(np.floor(places[i, 1] + 0.5))
@@ -78,7 +81,7 @@ def _judge(
         middle = median(scratch[:n])
         scratch[:n] = np.abs(around[:n] - np.float32(middle))
         spread = ROBUST * median(scratch[:n])
-        out[i] = _window(rgb, table, y, x, reach.dot) - middle >= SEEN * spread
+        out[i] = _window(rgb, table, y, x, reach.dot) - middle >= max(SEEN * spread, least)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

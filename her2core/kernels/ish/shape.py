@@ -19,6 +19,7 @@ MEASURED: Final = ("grey", "sharpness", "overlap", "saturated")
 CLIPPED: Final = 255  # a grey so bright is not measured
 LENS: Final = 1.4  # of its median height: where a nucleus is so bright another lies over it; ours
 SHARP: Final = (0.05, 0.35)  # half the widths across an edge whose steps are compared, in radii; ours
+ASIDE: Final = 0.5  # of the wider of these: so far from the outline an edge is looked for; ours
 RADIUS_UM: Final = (2.5, 9.0)  # radii that these are taken of: smaller and larger ones count as these; ours
 CUT_PX: Final = 2  # so far from a cut the overlap is looked for
 TOUCH: Final = 1.0  # pixels: so far outlines of nuclei that only touch may cross
@@ -180,16 +181,42 @@ def _sharpness(
     spread: tuple[float, float],
     ray_index: RayIndex,
 ) -> float:
-    """Step across the free edge as a fraction of the step over a wider way; 0 where nothing is free."""
+    """Step across the free edge as a fraction of the step over a wider way; 0 where nothing is free.
+
+    Every ray at its own steepest place: an outline beside the edge does not make that softer.
+    """
     half = int(np.ceil(spread[1] + 0.5))
+    aside = max(int(ASIDE * spread[1] + 0.5), 1)
     profile = np.zeros(2 * half, np.int64)  # sums along the edge, from inside to outside, a pixel apart
     for a in range(N_RAYS):
-        r = shape.radius[i, a] + RIM
-        if r <= bound[a] - 1:
+        if shape.radius[i, a] + RIM <= bound[a] - 1:
+            r = _steepest(grey, i, shape, aside, a, ray_index)
             for k in range(2 * half):
                 profile[k] += _level(grey, i, shape, max(r + k - half, 0.0), a, ray_index)
     close, wide = _drop(profile, spread[0]), _drop(profile, spread[1])
     return close / wide if wide > 0 else 0.0
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _steepest(
+    grey: NDArray[np.uint8], i: int, shape: Outlines, aside: int, a: int, ray_index: RayIndex
+) -> float:
+    """Radius up to ``aside`` pixels from the outline where so many pixels before exceed those after most.
+
+    Of equals the nearest to the outline, and of these the inner one.
+    """
+    edge = shape.radius[i, a] + RIM
+    most = np.iinfo(np.int64).min
+    best = 0
+    for n in range(2 * aside + 1):
+        shift = (n + 1) // 2 * (1 if n % 2 == 0 else -1)
+        drop = 0
+        for k in range(aside):
+            drop += _level(grey, i, shape, max(edge + shift - k - 1, 0.0), a, ray_index)
+            drop -= _level(grey, i, shape, max(edge + shift + k, 0.0), a, ray_index)
+        if drop > most:
+            most, best = drop, shift
+    return float(edge + best)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
