@@ -41,7 +41,7 @@ SLOW = COMPILE | frozenset(
 test on a real S3 server."""
 
 LONGEST = """
-    run server readme layout export ihc_kernel publish cli
+    run server real_images layout readme publish ihc_kernel cli export kernel_outputs viewer
     """.split()  # noqa: SIM905
 """Modules that take longest, longest first: one that starts last leaves the other process idle."""
 
