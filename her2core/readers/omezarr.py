@@ -38,7 +38,14 @@ from her2core.readers.channels import (
     map_channels,
 )
 from her2core.readers.limits import MAX_TILE_PX, check_size
-from her2core.readers.omezarrmeta import BoundedStore, Level, Multiscale, ome_attributes, read_images
+from her2core.readers.omezarrmeta import (
+    BoundedStore,
+    Level,
+    Multiscale,
+    check_packing,
+    ome_attributes,
+    read_images,
+)
 from her2core.readers.scale import resolve_scale
 from her2core.readers.zarr_codecs import register_image_codecs
 from her2core.records import RGB, Box, LevelInfo, SlideInfo
@@ -295,6 +302,7 @@ def _check_extent(name: str, array: zarr.Array[Any], shape: dict[str, int]) -> N
     if shape.get("t", 1) != 1:
         raise time_points(name, shape["t"])
     check_size(name, shape["y"], shape["x"])
+    check_packing(name, array)
     if math.prod(array.chunks) > 3 * MAX_TILE_PX:
         raise SlideError(
             Reason.FILE_BEYOND_LIMITS,

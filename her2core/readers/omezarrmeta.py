@@ -9,6 +9,7 @@ OME-NGFF 0.4 and 0.5, https://ngff.openmicroscopy.org.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from her2core.errors import Reason, SlideError
 from her2core.readers.base import names_picture
 from her2core.readers.ome import parse_ome
 from her2core.readers.scale import Scale, unit_um
+from her2core.readers.zarr_chunks import MAX_CHUNK_BYTES, expanding_codecs, unpacks_beyond
 
 DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 """Names of the files that hold metadata."""
@@ -42,7 +44,10 @@ SERIES_LAYOUT = 3
 
 
 class BoundedStore(WrapperStore[Store]):
-    """A store of a slide whose metadata documents are refused where they are larger or deeper than any."""
+    """A store of a slide whose metadata documents are refused where they are larger or deeper than any.
+
+    And chunks that unpack to more than memory holds.
+    """
 
     def __init__(self, store: Store, name: str) -> None:
         super().__init__(store)
@@ -55,7 +60,14 @@ class BoundedStore(WrapperStore[Store]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         if byte_range is not None or key.rpartition("/")[2] not in DOCUMENTS:
-            return await super().get(key, prototype, byte_range)
+            chunk = await super().get(key, prototype, byte_range)
+            if chunk is not None and await asyncio.to_thread(unpacks_beyond, chunk.to_bytes()):
+                raise SlideError(
+                    Reason.FILE_BEYOND_LIMITS,
+                    f"{self._name}: {key} unpacks to more than {MAX_CHUNK_BYTES} bytes, the most that are "
+                    "read of a chunk. Store smaller chunks",
+                )
+            return chunk
         found = await super().get(key, prototype, RangeByteRequest(0, MAX_DOCUMENT_BYTES + 1))
         if found is not None:
             self._check(found.to_bytes())
@@ -76,6 +88,17 @@ class BoundedStore(WrapperStore[Store]):
                 Reason.FILE_BEYOND_LIMITS,
                 f"{self._name}: OME-Zarr metadata nested more than {MAX_DEPTH} deep; expected a slide's",
             )
+
+
+def check_packing(name: str, array: zarr.Array[Any]) -> None:
+    """Refuse an array whose chunks are packed twice: what they unpack to is known of one time alone."""
+    packed = expanding_codecs(array.metadata.to_dict())
+    if len(packed) > 1:
+        raise SlideError(
+            Reason.FILE_BEYOND_LIMITS,
+            f"{name}: chunks compressed by {', '.join(packed[:4])}, one behind the other; expected one of "
+            "them. Store it again with one",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,14 @@ from her2core.errors import Reason, SlideError
 from her2core.intake.outlines.plane import Tile, collect, factor_of
 from her2core.intake.outlines.rays import Collected, invalid
 from her2core.readers.omezarr import UNREADABLE
-from her2core.readers.omezarrmeta import BoundedStore, Level, Multiscale, ome_attributes, read_multiscale
+from her2core.readers.omezarrmeta import (
+    BoundedStore,
+    Level,
+    Multiscale,
+    check_packing,
+    ome_attributes,
+    read_multiscale,
+)
 from her2core.readers.scale import MAX_DISAGREEMENT
 from her2core.storage.store import Store
 from her2core.text import shown
@@ -95,14 +102,22 @@ def _opened(place: str, endpoint_url: str | None) -> zarr.Group:
 
 
 @contextmanager
-def _named(uri: str) -> Iterator[None]:
-    """Report errors of a label in the words that the readers of slides use for an image."""
+def _bounded(uri: str) -> Iterator[None]:
+    """Report a chunk that is refused as a label that is."""
     try:
         yield
     except SlideError as error:
         if error.reason == Reason.CELLS_INVALID:
             raise
         raise invalid(uri, f"{error.message.removeprefix(f'{uri}: ').rstrip('.')}.") from error
+
+
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
+    """Report errors of a label in the words that the readers of slides use for an image."""
+    try:
+        with _bounded(uri):
+            yield
     except (FileNotFoundError, *UNREADABLE) as error:
         raise invalid(
             uri, f"its OME-Zarr metadata cannot be read ({type(error).__name__}). Store the label again."
@@ -124,6 +139,7 @@ def _level(uri: str, image: Multiscale) -> Found:
 
 
 def _check_array(uri: str, array: zarr.Array[Any], axes: str) -> None:
+    check_packing(uri, array)
     if array.dtype.kind not in "ui":
         kind = str(array.dtype)[:20]
         raise invalid(
@@ -161,7 +177,8 @@ def _tiles(uri: str, array: zarr.Array[Any], axes: str) -> Iterator[Tile]:
         for x0 in range(0, width, across):
             window = {"y": slice(y0, y0 + down), "x": slice(x0, x0 + across)}
             try:
-                block = np.asarray(array[tuple(window.get(axis, 0) for axis in axes)])
+                with _bounded(uri):
+                    block = np.asarray(array[tuple(window.get(axis, 0) for axis in axes)])
             except UNREADABLE as error:
                 raise invalid(
                     uri,

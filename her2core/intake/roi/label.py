@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from her2core.errors import SlideError
+from her2core.errors import Reason, SlideError
 from her2core.intake.roi.shapes import invalid
 from her2core.profile.tissue import TissueMask
-from her2core.readers.omezarrmeta import BoundedStore
+from her2core.readers.omezarrmeta import BoundedStore, check_packing
+from her2core.readers.zarr_chunks import MAX_CHUNK_BYTES
 from her2core.storage.store import Store
 from her2core.text import cut
 
@@ -19,8 +20,6 @@ MAX_LEVELS = 64
 """Most levels that are looked at. Ours."""
 MAX_LABEL_PIXELS = 64 * 10**6
 """Finest level of a label that is read whole (64 MB)."""
-MAX_CHUNK_BYTES = 2**29
-"""Most bytes of a chunk and of a shard, which memory holds whole: a whole label of 64 bits. Ours."""
 KINDS = "buif"
 """Kinds of numbers, NumPy's letters: of truth, whole and real ones."""
 
@@ -64,9 +63,13 @@ def read_label(uri: str, height: int, width: int, endpoint_url: str | None) -> T
                 f"{label_height} x {label_width} pixels; expected those of the slide ({height} x {width}) "
                 "divided by a whole number. Is it a label of this slide?",
             )
-        _check_chunks(uri, array)
         try:
+            _check_chunks(uri, array)
             mask = np.asarray(array[(0,) * (array.ndim - 2)] if array.ndim > 2 else array[:])
+        except SlideError as error:
+            if error.reason == Reason.ROI_INVALID:
+                raise
+            raise invalid(uri, f"{error.message.removeprefix(f'{uri}: ')}.") from error
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise invalid(uri, f"its pixels cannot be read ({cut(str(error), 200)}).") from error
         if not mask.any():
@@ -77,6 +80,7 @@ def read_label(uri: str, height: int, width: int, endpoint_url: str | None) -> T
 
 def _check_chunks(uri: str, array: zarr.Array[Any]) -> None:
     """Refuse what would take more memory than the level itself before any of it is decoded."""
+    check_packing(uri, array)
     if array.dtype.kind not in KINDS:
         raise invalid(uri, f"values of type {str(array.dtype)[:20]}; expected numbers, 0 outside the region.")
     largest = max(math.prod(array.chunks), math.prod(array.shards or ())) * array.dtype.itemsize

@@ -1,0 +1,108 @@
+"""How far a chunk of a Zarr array may unpack, found out before Zarr unpacks it whole.
+
+Zarr's decoders write as much as a chunk holds, whatever the array's shape: a chunk of some megabytes can fill
+any memory. Formats that state what they hold are taken at their word, to which their decoders keep; others
+are unpacked into nothing first, where so few bytes can hold so much.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import imagecodecs
+
+MAX_CHUNK_BYTES = 1 << 29
+"""Most decoded bytes of a chunk, which memory holds whole: 2^26 numbers of 64 bits (537 MB). Ours."""
+DEFLATE_RATIO = 1032
+"""Most bytes that one of deflate unpacks to (zlib's documentation)."""
+EXPANDING = frozenset({"blosc", "bz2", "gzip", "lz4", "lzma", "packbits", "pcodec", "zfpy", "zlib", "zstd"})
+"""Codecs of Zarr by which a chunk takes fewer bytes."""
+_PIECE = 1 << 20
+"""Bytes that are unpacked at a time. Ours."""
+_GZIP, _ZSTD, _BZ2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
+_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
+
+
+def unpacks_beyond(data: bytes, most: int = MAX_CHUNK_BYTES) -> bool:
+    """Whether the bytes of a chunk, packed in whichever of the usual ways, hold more than so many."""
+    if data.startswith(_ZSTD):
+        return _zstd_beyond(data, most)
+    if len(data) >= 16 and int.from_bytes(data[12:16], "little") == len(data):  # Blosc states both
+        return int.from_bytes(data[4:8], "little") > most
+    if data.startswith(_BZ2):
+        return _beyond(bz2.BZ2Decompressor, data, most)
+    if data.startswith(_XZ):
+        return _beyond(lzma.LZMADecompressor, data, most)
+    deflated = data.startswith(_GZIP) or (data[:1] == b"\x78" and int.from_bytes(data[:2], "big") % 31 == 0)
+    if deflated and len(data) > most // DEFLATE_RATIO:
+        return _deflated_beyond(data, most)
+    return False
+
+
+def expanding_codecs(metadata: Mapping[str, Any]) -> list[str]:
+    """Codecs of an array, one behind the other, by which its chunks take fewer bytes, of Zarr 2 or 3."""
+    if "codecs" not in metadata:
+        each = [metadata.get("compressor"), *(metadata.get("filters") or ())]
+        return [one["id"] for one in each if one and one.get("id") in EXPANDING]
+    return list(_named(metadata["codecs"]))
+
+
+def _named(codecs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    for codec in codecs:
+        name = str(codec["name"]).removeprefix("numcodecs.")
+        if name in EXPANDING:
+            yield name
+        yield from _named((codec.get("configuration") or {}).get("codecs", ()))  # of a shard
+
+
+def _zstd_beyond(data: bytes, most: int) -> bool:
+    """Of Zstandard (RFC 8878): what the frame states, or else what it unpacks to."""
+    about = data[4] if len(data) > 4 else 0
+    alone, dictionary = about >> 5 & 1, (0, 1, 2, 4)[about & 3]
+    length = (alone, 2, 4, 8)[about >> 6]
+    start = 5 + (1 - alone) + dictionary
+    if length:
+        return int.from_bytes(data[start : start + length], "little") > most
+    try:
+        imagecodecs.zstd_decode(data, out=most)
+    except imagecodecs.ZstdError as error:
+        return "too small" in str(error)
+    return False
+
+
+def _deflated_beyond(data: bytes, most: int) -> bool:
+    total = 0
+    while data:
+        unpacking = zlib.decompressobj(_ZLIB_OR_GZIP)
+        try:
+            piece = unpacking.decompress(data, _PIECE)
+            while piece:
+                total += len(piece)
+                if total > most:
+                    return True
+                piece = unpacking.decompress(unpacking.unconsumed_tail, _PIECE)
+        except zlib.error:  # not packed so after all: its decoder refuses it, or another one reads it
+            return False
+        data = unpacking.unused_data.lstrip(b"\0") if unpacking.eof else b""
+    return False
+
+
+def _beyond(kind: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor], data: bytes, most: int) -> bool:
+    total = 0
+    while data:
+        unpacking = kind()
+        try:
+            piece = unpacking.decompress(data, _PIECE)
+            while piece:
+                total += len(piece)
+                if total > most:
+                    return True
+                piece = b"" if unpacking.eof else unpacking.decompress(b"", _PIECE)
+        except (OSError, lzma.LZMAError):
+            return False
+        data = unpacking.unused_data if unpacking.eof else b""
+    return False

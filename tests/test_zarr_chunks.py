@@ -1,0 +1,99 @@
+"""What a chunk of a Zarr array unpacks to is known before it is unpacked whole."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numcodecs import LZ4, Blosc, GZip, Zstd
+from zarr.codecs import GzipCodec, ZstdCodec
+
+from her2core.errors import Reason, SlideError
+from her2core.readers import omezarrmeta, zarr_chunks
+from her2core.readers.omezarrmeta import BoundedStore, check_packing
+from her2core.readers.zarr_chunks import unpacks_beyond
+
+MOST = 1 << 20
+
+
+def zstd_of_zeros(size: int) -> bytes:
+    """A frame of Zstandard (RFC 8878) without its size: blocks of one byte that is repeated."""
+    frame, block = b"\x28\xb5\x2f\xfd\x00\x38", 1 << 17
+    for left in range(size, 0, -block):
+        frame += (min(left, block) << 3 | 1 << 1 | (left <= block)).to_bytes(3, "little") + b"\0"
+    return frame
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": lambda data: bytes(Zstd().encode(data)),
+    "zstd that states no size": lambda data: zstd_of_zeros(len(data)) if not any(data) else b"",
+    "blosc": lambda data: bytes(Blosc().encode(data)),
+    "gzip": lambda data: bytes(GZip().encode(data)),
+    "gzip of several members": lambda data: gzip.compress(data[: MOST - 1]) + gzip.compress(data[MOST - 1 :]),
+    "zlib": zlib.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_what_unpacks_to_more_than_is_read_is_known_and_nothing_else(how: str) -> None:
+    assert not unpacks_beyond(PACKED[how](bytes(MOST)), MOST)
+    assert unpacks_beyond(PACKED[how](bytes(MOST + 1)), MOST)
+    assert not unpacks_beyond(PACKED[how](np.random.default_rng(0).bytes(MOST)), MOST)
+
+
+def test_what_is_not_packed_passes() -> None:
+    whole = np.random.default_rng(0)
+    for start in (b"\x1f\x8b", b"\x28\xb5\x2f\xfd\x00", b"BZh9", b"\xfd7zXZ\0", b"\x78\x9c", b""):
+        assert not unpacks_beyond(start + bytes(5000), 3000) or start.startswith(b"\x28\xb5")
+        assert not unpacks_beyond(start + whole.bytes(5000), 10_000) or start.startswith(b"\x28\xb5")
+    assert not unpacks_beyond(bytes(LZ4().encode(bytes(100))), MOST)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_chunk_that_would_fill_memory_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Any, codec: str
+) -> None:
+    monkeypatch.setattr(zarr_chunks.unpacks_beyond, "__defaults__", (MOST,))
+    monkeypatch.setattr(omezarrmeta, "MAX_CHUNK_BYTES", MOST)
+    kinds: dict[tuple[int, str], Any] = {
+        (2, "gzip"): GZip(), (2, "zstd"): Zstd(), (3, "gzip"): GzipCodec(), (3, "zstd"): ZstdCodec(),
+    }  # fmt: skip
+    made = zarr.create_array(
+        tmp_path / "a", shape=(64, 64), chunks=(32, 32), dtype="u4", zarr_format=version,
+        compressors=[kinds[version, codec]], fill_value=0,
+    )  # fmt: skip
+    made[:] = 7
+    array = zarr.open_array(BoundedStore(made.store, "a.zarr"), mode="r")
+    check_packing("a.zarr", array)
+    assert (array[:] == 7).all()
+    chunk = tmp_path / "a" / ("0.1" if version == 2 else "c/0/1")
+    chunk.write_bytes(PACKED[codec](bytes(20 * MOST)))
+    assert (array[:, :32] == 7).all()
+    with pytest.raises(
+        SlideError, match=rf"a\.zarr: {chunk.relative_to(tmp_path / 'a')} unpacks to more than"
+    ):
+        array[:]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_chunks_that_are_packed_twice_are_refused(tmp_path: Path, version: Any) -> None:
+    two: dict[str, Any] = (
+        {"filters": [GZip()], "compressors": Zstd()}
+        if version == 2
+        else {"compressors": [GzipCodec(), ZstdCodec()]}
+    )
+    made = zarr.create_array(tmp_path / "a", shape=(8,), chunks=(4,), dtype="u1", zarr_format=version, **two)
+    with pytest.raises(SlideError, match="one behind the other") as caught:
+        check_packing("a.zarr", made)
+    assert caught.value.reason is Reason.FILE_BEYOND_LIMITS
