@@ -161,10 +161,10 @@ def test_reader_beside_machine_is_in_the_field_s_words_and_said_once(tmp_path: P
 
 
 def test_of_a_specimen_that_nobody_measured_the_causes_are_those_of_its_slides(tmp_path: Path) -> None:
-    pooled = ["insufficient_tumour", "uncalibrated"]
+    pooled = ["insufficient_tumour", "uncalibrated", "blur"]
     lost, blurred = unscored("lost", "failed", "file_truncated"), unscored("blurred", "indeterminate", "blur")
     cases = [
-        specimen([row], her2_status="Indeterminate", incomplete=True, reasons=pooled)
+        specimen([row], her2_status="Indeterminate", incomplete=True, reasons=pooled, n_scored=0)
         for row in (lost, blurred)
     ]
     store = Store(tmp_path / "out")
@@ -174,6 +174,7 @@ def test_of_a_specimen_that_nobody_measured_the_causes_are_those_of_its_slides(t
         ["blurred: out of focus", "too few tumour cells", "no stain control: uncalibrated"],
         ["lost: the file is cut off"],
     ]
+    assert [row["n_scored"] for row in made.specimens] == [None, None]  # of no slide: not 0 cells found
 
 
 def test_what_disagrees_is_named(run: Store) -> None:

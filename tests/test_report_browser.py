@@ -88,7 +88,7 @@ def column(page: Any, table: str, heading: str) -> list[str]:
     found: list[str] = page.execute_script(
         """const table = document.querySelector(`#fig-${arguments[0]} table`);
         const at = [...table.querySelectorAll('th')].findIndex((th) => th.textContent === arguments[1]);
-        return [...table.querySelectorAll('tbody tr')].map((tr) => tr.cells[at].textContent)""",
+        return [...table.querySelectorAll('tbody tr:not(.below)')].map((tr) => tr.cells[at].textContent)""",
         table,
         heading,
     )
@@ -156,7 +156,8 @@ def test_a_heading_sorts_numbers_as_numbers_and_turns_them_around(page: Any) -> 
     sort_by(page, "outliers", "spreads")
     assert column(page, "outliers", "slide") == ["s05"]
     assert (
-        page.execute_script("return document.querySelectorAll('#fig-slides tbody tr').length") == 25
+        page.execute_script("return document.querySelectorAll('#fig-slides tbody tr:not(.below)').length")
+        == 25
     )  # a page
 
 
@@ -199,6 +200,16 @@ def test_an_export_holds_what_is_filtered(page: Any, opened: tuple[Any, Path]) -
     rows = list(csv.DictReader(io.StringIO(saved.read_text())))
     assert len(rows) == 15
     assert {row["score"] for row in rows} == {"1+"}
+
+
+def test_what_hinders_a_slide_stands_below_its_row_where_every_screen_shows_it(page: Any) -> None:
+    sort_by(page, "slides", "slide")
+    rows = page.execute_script(
+        """return [...document.querySelectorAll('#fig-slides tbody tr.below')].map((tr) =>
+        [tr.previousSibling.cells[0].textContent, tr.textContent, tr.cells.length, tr.cells[0].offsetWidth <=
+         document.querySelector('#fig-slides .scroll').scrollWidth])"""
+    )
+    assert ["lost", "the file is cut off", 1, True] in rows
 
 
 def test_a_case_opens_with_its_pictures(page: Any) -> None:

@@ -60,6 +60,7 @@ def specimen_views(tables: RunTables) -> tuple[Row, ...]:
         views.append(
             {
                 **{name: case.get(name) for name in TAKEN},
+                "n_scored": case.get("n_scored") or None,  # 0 means that no slide could be pooled
                 "name": specimen_name(case),
                 "class_words": class_words(case["her2_class"]) if case["her2_class"] else NO_CLASS,
                 "slide_rows": places,
@@ -99,11 +100,11 @@ def _why(case: Row, slides: Sequence[Row]) -> list[str]:
     words += [flag_words(flag) for flag in case["flags"] or ()]
     words += [f"{row['slide_id']}: {_reader_words(row)}" for row in slides if reader_differs(row)]
     words += _other_conflicts(case, slides)
-    words += [
-        f"{row['slide_id']}: {how_far(row, case)[1]}" for row in slides if row["state"] != SlideState.SCORED
-    ]
+    causes = {row["slide_id"]: how_far(row, case)[1] for row in slides if row["state"] != SlideState.SCORED}
+    words += [f"{slide}: {cause}" for slide, cause in causes.items()]
     measured = any(row["state"] in (SlideState.SCORED, SlideState.INDETERMINATE) for row in slides)
-    return words + [reason_words(reason) for reason in case["reasons"] or () if measured]
+    pooled = [reason_words(reason) for reason in case["reasons"] or () if measured]
+    return words + [reason for reason in pooled if reason not in causes.values()]
 
 
 def _reader_words(slide: Row) -> str:

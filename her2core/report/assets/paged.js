@@ -5,8 +5,9 @@ const PAGE = 25;
 /**
  * A table of a figure. `columns` have `words`, `of(row)` (the value that sorts), and may have `show(row)`,
  * `kind` (num, name, words). A click on a row opens its case; `slide(row)` is the slide that the viewer opens.
+ * `below(row)` is text over the whole width under a row: in a column at the right, few screens would show it.
  */
-function table(name, { title, note, columns: own, rows, marked, open, csv, slide, page = PAGE }) {
+function table(name, { title, note, columns: own, rows, marked, open, csv, slide, below, page = PAGE }) {
   const columns = VIEWER && slide ? [...own, { words: 'viewer', kind: 'to-viewer', of: (row) => slide(row) ?? null, show: (row) => slide(row) === undefined ? '–' : toViewer(slide(row), 'open') }] : own;
   let [sorted, down, first] = [null, false, 0];
   const ordered = () => {
@@ -33,9 +34,11 @@ function table(name, { title, note, columns: own, rows, marked, open, csv, slide
         return el('th', { scope: 'col', class: ['num', 'to-viewer'].includes(c.kind) ? c.kind : '', 'aria-sort': sort },
           el('button', { type: 'button', onclick: () => { down = sorted === k && !down; sorted = k; first = 0; made.update(); } }, c.words));
       });
-      const lines = all.slice(first, first + page).map((row) => el('tr', {
-        class: `${open ? 'open' : ''}${marked?.(row) ? ' marked' : ''}`, onclick: () => open?.(row),
-      }, columns.map((c) => el('td', { class: c.kind }, c.show?.(row) ?? (c.kind === 'num' ? number(c.of(row), c.digits) : c.of(row) ?? '–')))));
+      const line = (row, kind, cells) => el('tr', {
+        class: `${kind}${open ? ' open' : ''}${marked?.(row) ? ' marked' : ''}`, onclick: () => open?.(row),
+      }, cells);
+      const lines = all.slice(first, first + page).flatMap((row) => [line(row, below?.(row) ? 'above' : 'row', columns.map((c) => el('td', { class: c.kind }, c.show?.(row) ?? (c.kind === 'num' ? number(c.of(row), c.digits) : c.of(row) ?? '–')))),
+        ...(below?.(row) ? [line(row, 'below', [el('td', { colSpan: columns.length }, below(row))])] : [])]);
       const step = (words_, to, disabled) => el('button', { type: 'button', disabled, onclick: () => { first = to; made.update(); } }, words_);
       return body.replaceChildren(
         el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, head)), el('tbody', {}, lines))),

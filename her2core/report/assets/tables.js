@@ -19,8 +19,8 @@ function makeTables() {
       bySpecimen('n_scored', 'cells', 'num'), bySpecimen('p3_pct', '3+ %', 'num', 1), bySpecimen('p2_pct', '≥2+ %', 'num', 1), bySpecimen('p_any_pct', 'stained %', 'num', 1),
       { words: 'ISH', of: (s) => specimens.ish_group[s], show: (s) => termOf(words.groups, specimens.ish_group[s])?.words ?? specimens.ish_group[s] ?? '–' },
       bySpecimen('ish_ratio', 'ratio', 'num', 2), bySpecimen('ish_her2_mean', 'copies', 'num', 2),
-      { words: 'what to know', of: (s) => specimens.why[s].join('; '), kind: 'words' },
     ],
+    below: (s) => specimens.why[s].join('; '),
   });
   table('slides', {
     title: 'Slides', note: 'Every slide of the manifest, whatever became of it.',
@@ -30,8 +30,8 @@ function makeTables() {
       bySlide('slide_id', 'slide', 'name'), bySlide('case_id', 'case'), bySlide('assay', 'assay'), bySlide('state_words', 'state'),
       bySlide('score', 'IHC'), bySlide('reader', 'reader'), bySlide('ish_group', 'ISH group'), bySlide('qc_verdict', 'QC'),
       bySlide('n_scored', 'cells', 'num'), bySlide('h_score', 'H-score', 'num', 0), bySlide('ish_ratio', 'ratio', 'num', 2), bySlide('ish_her2_mean', 'copies', 'num', 2),
-      { words: 'what to know', of: (i) => [slides.left[i], ...slides.notes[i]].filter((text, at, all) => text && all.indexOf(text) === at).join('; '), kind: 'words' },
     ],
+    below: (i) => [slides.left[i], ...slides.notes[i]].filter((text, at, all) => text && all.indexOf(text) === at).join('; '),
   });
   const disagreeing = () => state.specimens.flatMap((s) => specimens.disagreements[s].map(([kind, text]) => ({ s, kind, text })));
   table('disagreeing', {
