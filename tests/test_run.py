@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from flows.server import _embedded
 from tests.conftest import Bucket
 from tests.helpers import cohorts
 
@@ -125,28 +128,6 @@ def test_ish_slides_say_what_marks_what(undisturbed: tuple[Path, str]) -> None:
     assert probes["two"] is None
 
 
-def test_a_late_ish_slide_changes_its_case_and_nothing_else(manifest: Path, tmp_path: Path) -> None:
-    out, config = tmp_path / "out", str(manifest.parent / "config.yaml")
-    early = cohorts.write_manifest(manifest.parent / "early.csv", "two", "three")
-    assert cohorts.her2("run", str(early), "--out", str(out), "-c", config).returncode == 0
-    published, before = cohorts.published(out), cohorts.tables(str(out))
-    late = cohorts.write_manifest(manifest.parent / "late.csv", "two", "three", "fish")
-    assert cohorts.her2("run", str(late), "--out", str(out), "-c", config).returncode == 0
-    after = cohorts.tables(str(out))
-    assert published.items() <= cohorts.published(out).items()
-    assert_frame_equal(after["cells"], before["cells"], check_exact=True)
-    ihc = pl.col("slide_id") != "fish"
-    assert_frame_equal(after["slides"].filter(ihc), before["slides"], check_exact=True)
-    for name in ("heterogeneity", "heterogeneity_wide"):
-        assert_frame_equal(after[name].filter(ihc), before[name], check_exact=True)
-    other = pl.col("case_id") != "case-two"
-    for name in ("cases", "case_heterogeneity", "case_heterogeneity_wide"):
-        assert_frame_equal(after[name].filter(other), before[name].filter(other), check_exact=True)
-    status = {name: t.filter(~other)["her2_status"].item() for name, t in
-              (("before", before["cases"]), ("after", after["cases"]))}  # fmt: skip
-    assert status == {"before": "Equivocal", "after": "Positive"}
-
-
 def test_the_run_says_what_it_did(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     (run,) = pl.read_delta(f"{out}/tables/runs").to_dicts()
@@ -189,13 +170,15 @@ def test_the_run_leaves_its_report(undisturbed: tuple[Path, str]) -> None:
     assert (received["slides"], readable["slides"], scored["slides"]) == ("10", "5", "5")
 
 
-def test_an_interrupted_and_then_killed_run_resumes_and_gives_the_same_tables(
-    manifest: Path, undisturbed: tuple[Path, str], tmp_path: Path
-) -> None:
-    """Ctrl-C, as a terminal sends it to the whole process group, while pyramids are written; then SIGKILL for
-    the driver and its workers while cells are measured. Nothing published is made again."""
-    out, log = tmp_path / "out", tmp_path / "log"
-    words = ["run", str(manifest), "--out", str(out), "-c", str(manifest.parent / "config.yaml")]
+@pytest.fixture(scope="module")
+def killed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of a run over two slides that was ended twice: by Ctrl-C, as a terminal sends it to the whole
+    process group, while pyramids are written; then by SIGKILL for the driver and its workers while cells are
+    measured."""
+    folder = tmp_path_factory.mktemp("killed")
+    out, log = folder / "out", folder / "log"
+    early = cohorts.write_manifest(manifest.parent / "early.csv", "two", "three")
+    words = ["run", str(early), "--out", str(out), "-c", str(manifest.parent / "config.yaml")]
     code = cohorts.run_and_signal(words, lambda: any(out.glob("pyramids/*/0/c/*")), log, signal.SIGINT)
     assert code == 130
     assert log.read_text().splitlines()[-1] == "interrupted; run the same command again to resume"
@@ -204,26 +187,85 @@ def test_an_interrupted_and_then_killed_run_resumes_and_gives_the_same_tables(
     assert "interrupted" in states
     assert "running" not in states
 
-    killed = (words, lambda: any(out.glob("parts/cells/*/*.parquet")), log, signal.SIGKILL)
-    assert cohorts.run_and_signal(*killed) == -signal.SIGKILL
+    ended = (words, lambda: any(out.glob("parts/cells/*/*.parquet")), log, signal.SIGKILL)
+    assert cohorts.run_and_signal(*ended) == -signal.SIGKILL
     assert "running" not in {entry["state"] for entry in cohorts.status(str(out)).values()}
-    before = cohorts.published(out)
-    assert any(path.startswith("parts") for path in before)
+    assert any(path.startswith("parts") for path in cohorts.published(out))
     assert sorted(pl.read_delta(f"{out}/tables/runs")["state"]) == ["interrupted", "running"]
+    return out
 
-    done = cohorts.her2(*words)
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    """One Prefect server for the runs that follow; those before hold that a run starts and ends its own."""
+    with _embedded() as (address, wait), pytest.MonkeyPatch.context() as patch:
+        wait()
+        patch.setenv("PREFECT_API_URL", address)
+        yield
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Output of the run that was killed after it was resumed, and then of one over the whole cohort."""
+
+    out: Path
+    early: dict[str, pl.DataFrame]
+    kept: dict[str, tuple[int, int]]
+    """Tables, and what was published, before the second."""
+
+
+@pytest.fixture(scope="module")
+def grown(manifest: Path, killed: Path, prefect: None) -> Grown:
+    """Nothing published is made again."""
+    how = ["--out", str(killed), "-c", str(manifest.parent / "config.yaml")]
+    before = cohorts.published(killed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HER2_RUN__WORKERS", "1")
+        done = cohorts.her2("run", str(manifest.parent / "early.csv"), *how)
+    assert done.returncode == 0, done.stderr
+    kept = cohorts.published(killed)
+    assert before.items() <= kept.items()
+    assert not [*(killed / ".her2-tmp").iterdir(), *(killed / "heartbeats").iterdir()]
+    states = sorted(pl.read_delta(f"{killed}/tables/runs")["state"])
+    assert states == ["complete", "interrupted", "interrupted"]
+
+    found = Grown(killed, cohorts.tables(str(killed)), kept)
+    done = cohorts.her2("run", str(manifest), *how)
     assert done.returncode == 1, done.stderr
-    after = cohorts.published(out)
-    assert before.items() <= after.items()
-    assert not [*(out / ".her2-tmp").iterdir(), *(out / "heartbeats").iterdir()]
-    assert sorted(pl.read_delta(f"{out}/tables/runs")["state"]) == ["interrupted", "interrupted", "partial"]
-    for name, table in cohorts.tables(str(undisturbed[0])).items():
-        assert_frame_equal(cohorts.tables(str(out))[name], table, check_exact=True)
+    return found
+
+
+def test_an_interrupted_and_then_killed_run_resumes_and_gives_the_same_tables(
+    undisturbed: tuple[Path, str], grown: Grown
+) -> None:
+    """Of its two slides at its end, and of the whole cohort after the run that took in the others too."""
+    whole, last = cohorts.tables(str(undisturbed[0])), cohorts.tables(str(grown.out))
+    for name, table in whole.items():
+        assert_frame_equal(last[name], table, check_exact=True)
+        if "slide_id" in table.columns:
+            own = table.filter(pl.col("slide_id").is_in(["two", "three"]))
+            assert_frame_equal(grown.early[name], own, check_exact=True)
+
+
+def test_late_slides_change_their_cases_and_nothing_else(grown: Grown) -> None:
+    """Case two, which has IHC, gets ISH; case three gets nothing; the others are new."""
+    before, after = grown.early, cohorts.tables(str(grown.out))
+    assert grown.kept.items() <= cohorts.published(grown.out).items()
+    for name in ("cells", "slides", "heterogeneity", "heterogeneity_wide"):
+        same = after[name].filter(pl.col("slide_id").is_in(["two", "three"]))
+        assert_frame_equal(same, before[name], check_exact=True)
+    other = pl.col("case_id") == "case-three"
+    for name in ("cases", "case_heterogeneity", "case_heterogeneity_wide"):
+        assert_frame_equal(after[name].filter(other), before[name].filter(other), check_exact=True)
+    status = {name: t.filter(case_id="case-two")["her2_status"].item() for name, t in
+              (("before", before["cases"]), ("after", after["cases"]))}  # fmt: skip
+    assert status == {"before": "Equivocal", "after": "Positive"}
 
 
 def test_running_again_does_nothing_and_doubles_nothing(
-    manifest: Path, undisturbed: tuple[Path, str]
+    manifest: Path, undisturbed: tuple[Path, str], prefect: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HER2_RUN__WORKERS", "1")
     out, _ = undisturbed
     before, tables = cohorts.published(out), cohorts.tables(str(out))
     config = str(manifest.parent / "config.yaml")
@@ -236,7 +278,7 @@ def test_running_again_does_nothing_and_doubles_nothing(
 
 
 def test_the_whole_run_on_s3(
-    manifest: Path, undisturbed: tuple[Path, str], s3: Bucket, monkeypatch: pytest.MonkeyPatch
+    manifest: Path, undisturbed: tuple[Path, str], prefect: None, s3: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slides, manifest, configuration and results in a bucket of a real S3 server; cells as on a folder."""
     from her2core.storage.s3 import s3_filesystem
@@ -245,7 +287,7 @@ def test_the_whole_run_on_s3(
     for path in manifest.parent.iterdir():
         fs.put_file(str(path), f"{s3.uri}/in/{path.name}")
     out = f"{s3.uri}/out"
-    monkeypatch.setenv("HER2_RUN__WORKERS", "3")  # the answer does not depend on them either
+    monkeypatch.setenv("HER2_RUN__WORKERS", "1")  # the answer does not depend on them either
     done = cohorts.her2("run", f"{s3.uri}/in/manifest.csv", "--out", out, "-c", f"{s3.uri}/in/config.yaml")
     assert done.returncode == 1, done.stderr
     options = {"aws_endpoint_url": s3.endpoint_url, "aws_allow_http": "true", "aws_region": "us-east-1"}
@@ -274,14 +316,14 @@ def test_bad_input_ends_with_its_code_and_says_why(
 ) -> None:
     (tmp_path / "bad.yaml").write_text("score: {strong_odd: 0.5}\n")
     names = {"tmp": str(tmp_path), "manifest": str(manifest), "broken": str(manifest.parent / "broken.tif")}
-    done = cohorts.her2(*(word.format(**names) for word in words))
+    done = cohorts.her2_here(*(word.format(**names) for word in words))
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_plan_counts_without_reading_pixels(manifest: Path, undisturbed: tuple[Path, str]) -> None:
-    done = cohorts.her2("plan", str(manifest), "-c", str(manifest.parent / "config.yaml"), "--json")
+    done = cohorts.her2_here("plan", str(manifest), "-c", str(manifest.parent / "config.yaml"), "--json")
     assert done.returncode == 1  # four slides have problems
     slides = {slide["slide_id"]: slide for slide in json.loads(done.stdout)["slides"]}
     assert slides["two"]["tasks"] == 1
