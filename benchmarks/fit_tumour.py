@@ -45,7 +45,7 @@ from her2core.scoring.tumour_fit import DrawnCells, fit_model
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 DRAWN, READ = DATA / "tissue_by_eye.csv", DATA / "tumour_cells_by_eye.csv"
 NAME = "cores"
-VERSION = 9
+VERSION = 10
 FEATURES = ("own_bare", "own_contrast_25", "alignment_50", "area_25")
 MARGIN_UM = 2.5
 SAME_UM = 1.0  # a cell this near to a mark is the marked one
@@ -96,7 +96,7 @@ class Tissue:
 
     @cached_property
     def table(self) -> TissueFeatures:
-        return TissueFeatures.of(self.cells, self.mpp, self.stain)
+        return TissueFeatures.of(self.cells, self.mpp, self.stain, self.classes >= CellClass.C1)
 
     def features(self) -> Array:
         return self.table.table(FEATURES)

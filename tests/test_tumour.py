@@ -137,6 +137,45 @@ def test_a_place_among_the_slides_own_cells_runs_from_end_to_end_of_their_range(
     assert place == pytest.approx((own - (low + high) / 2) / (high - low))
 
 
+def test_what_is_stained_elsewhere_does_not_move_the_range_of_a_slides_own_cells() -> None:
+    cells, _ = tissue(6)
+    stained = cells["x_px0"] * MPP < 100
+    assert 0.1 < stained.mean() < 0.4
+    dark = cells | {"bare_fraction": np.where(stained, 0.0, cells["bare_fraction"])}
+    plain, beside = (TissueFeatures.of(given, MPP, STAIN, stained) for given in (cells, dark))
+    names = ("own_bare", "own_contrast_25")
+    assert np.array_equal(plain.table(names)[~stained], beside.table(names)[~stained])
+    low, high = np.quantile(cells["bare_fraction"][~stained], (0.03, 0.97))
+    assert plain.table(("own_bare",))[:, 0] == pytest.approx(
+        (cells["bare_fraction"] - (low + high) / 2) / (high - low)
+    )
+
+
+def test_where_most_cells_are_stained_all_of_them_set_the_range() -> None:
+    cells, _ = tissue(6)
+    stained = cells["x_px0"] * MPP < 300
+    assert stained.mean() > 0.6
+    plain, given = (TissueFeatures.of(cells, MPP, STAIN, which) for which in (None, stained))
+    assert np.array_equal(plain.table(("own_bare",)), given.table(("own_bare",)))
+
+
+def test_the_range_passes_from_all_cells_to_the_unstained_ones_without_a_step() -> None:
+    cells, _ = tissue(6)
+    order = np.argsort(cells["x_px0"])
+    first = np.isin(np.arange(len(order)), order[: len(order) // 3])
+    cells = cells | {"bare_fraction": np.where(first, 0.0, 0.5 + cells["bare_fraction"] / 2)}
+
+    def range_of(n_stained: int) -> float:
+        stained = np.isin(np.arange(len(order)), order[:n_stained])
+        table = TissueFeatures.of(cells, MPP, STAIN, stained).table(("bare", "own_bare"))
+        (low, low_at), (high, high_at) = table[[table[:, 0].argmin(), table[:, 0].argmax()]]
+        return float((high - low) / (high_at - low_at))
+
+    widths = np.array([range_of(n) for n in range(int(0.38 * len(order)), int(0.62 * len(order)))])
+    assert abs(widths[-1] - widths[0]) > 0.1
+    assert np.abs(np.diff(widths)).max() < 0.1 * abs(widths[-1] - widths[0])
+
+
 def test_the_model_reads_no_dab() -> None:
     """Nor could it: its features are made from these columns alone."""
     assert not [

@@ -151,7 +151,7 @@ class _Slide:
 
     def examples(self, features: tuple[str, ...]) -> DrawnCells:
         drawn = self.tumour | self.other
-        table = TissueFeatures.of(self.cells, self.mpp, self.stain).table(features)
+        table = TissueFeatures.of(self.cells, self.mpp, self.stain, self.stained).table(features)
         return DrawnCells(self.slide_id, table[drawn], self.tumour[drawn])
 
     def confusion(self, model: TumourModel) -> Confusion:
@@ -281,19 +281,20 @@ def _slide(
         )
     cells = {name: table[name].to_numpy() for name in FROM_CELLS}
     classes = np.array([kind or "" for kind in table["cell_class"].to_pylist()], "U2")
+    stained = ~np.isin(classes, ("", "0"))
     stain = _stain(store, found["score_key"])
     y, x = cells["y_px0"], cells["x_px0"]
     return _Slide(
         row.slide_id,
         row.patient_id or row.case_id,
         cells,
-        ~np.isin(classes, ("", "0")),
+        stained,
         table["completeness"].to_numpy(),
         mpp,
         stain,
         tissue.tumour.contains(y, x),
         tissue.other.contains(y, x),
-        _digest(row.slide_id, tissue, cells, mpp, stain, roi),
+        _digest(row.slide_id, tissue, {**cells, "stained": stained}, mpp, stain, roi),
     )
 
 
@@ -319,8 +320,8 @@ def _digest(
     """Of all that a slide gives: regions and the classes that count, and the columns of its cells."""
     given = (slide_id, tissue.digest, mpp, stain.hematoxylin_low_od, stain.hematoxylin_high_od, str(roi))
     digest = hashlib.sha256(repr(given).encode())
-    for name in FROM_CELLS:
-        digest.update(np.ascontiguousarray(cells[name]).tobytes())
+    for values in cells.values():
+        digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 

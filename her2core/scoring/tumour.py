@@ -158,7 +158,7 @@ def choose_tumour(
     mpp, stain
         Level-0 µm/px, and the slide's colour.
     """
-    features = TissueFeatures.of(cells, mpp, stain)
+    features = TissueFeatures.of(cells, mpp, stain, stained)
     alone = model.probability(features).astype(np.float64)
     together = (alone + features.mean_around(alone, AROUND_UM)) / 2
     probability = np.asarray(np.rint(STEPS * together) / STEPS, np.float32)
