@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -149,9 +150,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     (code,) = blocks(README, "python")
     assert not re.search("import (polars|duckdb)", code)  # `make demo` does not install them
     (folder / "example.py").write_text(code, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=280, check=False
-    )
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 280, "check": False}
+    one = os.environ | {"HER2_RUN__WORKERS": "1"}  # enough for one small slide
+    done = subprocess.run([sys.executable, "example.py"], cwd=folder, env=one, **how)
     assert done.returncode == 0, done.stderr
     assert "signal" not in done.stderr
     return folder, done.stdout
