@@ -9,6 +9,7 @@ import http.client
 import re
 import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -104,11 +105,11 @@ class FaultProxy:
                 if kind == "ignore_condition":
                     headers = {k: v for k, v in headers.items() if k.lower() != "if-none-match"}
                 for _ in range(2 if kind == "twice" else 1):
-                    upstream = http.client.HTTPConnection(urlsplit(proxy.upstream).netloc, timeout=60)
-                    upstream.request(self.command, self.path, body=body, headers=headers)
-                    reply = upstream.getresponse()
-                    data = reply.read()
-                    upstream.close()
+                    address = urlsplit(proxy.upstream).netloc
+                    with closing(http.client.HTTPConnection(address, timeout=60)) as upstream:
+                        upstream.request(self.command, self.path, body=body, headers=headers)
+                        with closing(upstream.getresponse()) as reply:
+                            data = reply.read()
                 if kind == "lost_reply":
                     self.close_connection = True
                     return
