@@ -245,11 +245,11 @@ def load_config(uri: str | None = None, *, environment: Mapping[str, str] | None
         more = [f"... and {len(found) - MAX_PROBLEMS} more"] if len(found) > MAX_PROBLEMS else []
         named = uri or "configuration"
         raise ConfigError(f"{named}: " + "\n  ".join(["not usable:", *problems, *more])) from None
-    if "rules" not in values.get("ish_score", {}):
-        rules = ish_rules_for(load_rules(config.ihc_score.rules).tumour)
-        keyed = dataclasses.replace(config.ish_score, rules=rules)
-        config = config.model_copy(update={"ish_score": keyed})
     try:
+        if "rules" not in values.get("ish_score", {}):
+            rules = ish_rules_for(load_rules(config.ihc_score.rules).tumour)
+            keyed = dataclasses.replace(config.ish_score, rules=rules)
+            config = config.model_copy(update={"ish_score": keyed})
         config = _with_model(config)
         _check_meaning(config)
     except ConfigError as error:

@@ -291,3 +291,10 @@ def test_ish_rules_are_those_of_the_tumour_and_no_others() -> None:
     mixed = {"HER2_IHC_SCORE__RULES": "gastric_biopsy", "HER2_ISH_SCORE__RULES": "ish_asco_cap_2018"}
     with pytest.raises(ConfigError, match="ish_asco_cap_2018 is for breast, gastric_biopsy for gastric"):
         load_config(environment=mixed)
+
+
+def test_a_rule_set_that_is_none_is_refused_with_its_file(tmp_path: Path) -> None:
+    uri = write(tmp_path, "ihc_score: {rules: nonsense}")
+    with pytest.raises(ConfigError, match=r"ihc_score\.rules is 'nonsense'") as refused:
+        load_config(uri, environment={})
+    assert str(refused.value).startswith(f"{uri}: ")
