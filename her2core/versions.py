@@ -9,7 +9,7 @@ from __future__ import annotations
 
 PYRAMID = 6
 """The same slide and parameters would give other pixels or files."""
-PROFILE = 6
+PROFILE = 7
 """The same pyramid and parameters would give another profile or tissue mask."""
 CELLS = 16
 """The same pixels and parameters would give other rows, or other parts."""

@@ -46,6 +46,10 @@ MIN_NUCLEAR_OD = 0.04  # length by which nuclei must differ from the tint around
 # between what planted fields without a clean nucleus and whole unstained cores want.
 TINT_IN_NUCLEI = {"plain": 1 / 3, "stained": 3 / 4}
 STRONG_BROWN_PERCENTILE = 50  # of brown pixels: the browner half gives the direction of DAB; ours
+# When a direction may be more than 3 degrees off, which its note states; ours, measured on planted fields.
+MAX_DAB_TINT_DEG = 4.0  # by which DAB turns with the tint under it: 1 to 3, 4 to 6 on strong blue
+MAX_TINT_DEG = 4.5  # by which the tint, taken off nuclei in full or not at all, turns hematoxylin
+HAZY_BROWN = 0.4  # share of brown pixels from which hardly a nucleus is free of haze
 STRONG_DAB_OD = 0.40  # above it hematoxylin can no longer be told from DAB; ours
 
 
@@ -190,6 +194,8 @@ class _Poles:
     hematoxylin: Floats | None
     dab: Floats | None
     brown: float
+    tint_deg: float = 0.0  # angle by which hematoxylin depends on the tint around nuclei
+    dab_tint_deg: float = 0.0  # the same of DAB, on the tint that is taken off brown
 
 
 def _poles(od: Floats, rules: VectorRules) -> _Poles:
@@ -215,11 +221,32 @@ def _poles(od: Floats, rules: VectorRules) -> _Poles:
     pale = od[tint & (brightness <= dark_from)].mean(axis=0)
     shows = float(np.sqrt(((nuclei - pale) ** 2).sum())) >= MIN_NUCLEAR_OD
     hematoxylin = unit(nuclei - TINT_IN_NUCLEI["stained" if is_stained else "plain"] * pale)
-    dab = None
+    dab, apart = None, 0.0
     if is_stained:
         strong = brown & (brownness >= np.percentile(brownness[brown], STRONG_BROWN_PERCENTILE))
-        dab = unit(od[strong].mean(axis=0) - od[tint].mean(axis=0))
-    return _Poles(hematoxylin if shows else None, dab, share)
+        browner = od[strong].mean(axis=0)
+        dab = unit(browner - od[tint].mean(axis=0))
+        apart = angle_deg(dab, browner - pale)
+    if not shows:
+        return _Poles(None, dab, share, 0.0, apart)
+    return _Poles(hematoxylin, dab, share, angle_deg(nuclei, nuclei - pale), apart)
+
+
+def _hematoxylin_doubts(found: _Poles) -> list[str]:
+    """Why the slide's own hematoxylin may be more than 3 degrees off; its pixels cannot settle it."""
+    notes = []
+    if found.tint_deg > MAX_TINT_DEG:
+        notes.append(f"hematoxylin: in doubt by {found.tint_deg:.0f} degrees of tint, as nuclei are pale")
+    if found.brown >= HAZY_BROWN:
+        notes.append(f"hematoxylin: may hold haze, {100 * found.brown:.0f} % of the stained pixels are brown")
+    return notes
+
+
+def _dab_doubts(found: _Poles) -> list[str]:
+    """Why the slide's own DAB may be more than 3 degrees off."""
+    if found.dab_tint_deg < MAX_DAB_TINT_DEG:
+        return []
+    return [f"DAB: in doubt by {found.dab_tint_deg:.0f} degrees of the tint under it"]
 
 
 def _brightness(od: Floats) -> Floats:
@@ -263,6 +290,10 @@ def estimate_vectors(rgb: npt.NDArray[np.uint8], i0: Vector, rules: VectorRules)
     if angle_deg(h_vector, d_vector) < rules.min_separation_deg:
         notes.append(f"stains only {angle_deg(h_vector, d_vector):.0f} degrees apart")
         h_vector, d_vector, distrusted = reference_h, reference_d, True
+    if h_vector is not reference_h:
+        notes += _hematoxylin_doubts(found)
+    if d_vector is not reference_d:
+        notes += _dab_doubts(found)
     estimated = (h_vector is not reference_h) + (d_vector is not reference_d)
     return StainVectors(
         hematoxylin=as_vector(h_vector),

@@ -535,7 +535,8 @@ SLIDES = Table(
         Column("i0_source", TEXT, "", "Where the background is from: glass, white, stated, or bright_end "
                "(guessed)."),
         Column("stain_source", TEXT, "", "Stain vectors: estimated, partly or reference."),
-        Column("stain_fallback", TEXT, "", "Why a reference vector was used."),
+        Column("stain_fallback", TEXT, "", "Why a reference vector was used, or why the slide's own may be "
+               "more than 3 degrees off."),
         Column("hematoxylin_angle_deg", REAL, "degree", "Angle of the hematoxylin vector to the reference."),
         Column("dab_angle_deg", REAL, "degree", "Angle of the DAB vector to the reference."),
         Column("identity", TEXT, "", "Size and digest (or ETag) of the file that was scored."),
