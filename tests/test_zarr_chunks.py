@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from numcodecs import LZ4, Blosc, GZip, Zstd
+from numcodecs import CRC32C, LZ4, Blosc, GZip, Zstd
 from zarr.codecs import GzipCodec, ZstdCodec
+from zarr.storage import LocalStore
 
 from her2core.errors import Reason, SlideError
 from her2core.readers import omezarrmeta, zarr_chunks
@@ -97,3 +98,27 @@ def test_chunks_that_are_packed_twice_are_refused(tmp_path: Path, version: Any) 
     with pytest.raises(SlideError, match="one behind the other") as caught:
         check_packing("a.zarr", made)
     assert caught.value.reason is Reason.FILE_BEYOND_LIMITS
+
+
+def test_every_chunk_of_a_shard_is_looked_at(tmp_path: Path) -> None:
+    bounded = BoundedStore(LocalStore(tmp_path / "g"), "a.zarr")
+    zarr.create_group(tmp_path / "g")
+    made = zarr.create_array(
+        tmp_path / "g" / "0", shape=(64, 64), chunks=(16, 16), shards=(32, 32), dtype="u4", fill_value=0
+    )
+    made[:] = 7
+    array = zarr.open_group(bounded, mode="r")["0"]
+    assert isinstance(array, zarr.Array)
+    check_packing("a.zarr", array)
+    assert (array[:] == 7).all()
+    place = tmp_path / "g" / "0" / "c" / "0" / "1"
+    bomb, whole = bytes(Zstd().encode(bytes(20 * MOST))), place.read_bytes()
+    index = np.frombuffer(whole[-68:-4], "<u8").copy()
+    index[2:4] = 0, len(bomb)  # the second chunk; the others as they were, behind it
+    index[[0, 4, 6]] += np.uint64(len(bomb))
+    packed = index.tobytes()
+    check = bytes(CRC32C().encode(packed))[-4:]
+    place.write_bytes(bomb + whole[:-68] + packed + check)
+    with pytest.raises(SlideError, match=r"a\.zarr: 0/c/0/1 unpacks to more than"):
+        array[:32, 32:]
+    assert (array[:16, 32:48] == 7).all()

@@ -25,7 +25,7 @@ from her2core.errors import Reason, SlideError
 from her2core.readers.base import names_picture
 from her2core.readers.ome import parse_ome
 from her2core.readers.scale import Scale, unit_um
-from her2core.readers.zarr_chunks import MAX_CHUNK_BYTES, expanding_codecs, unpacks_beyond
+from her2core.readers.zarr_chunks import MAX_CHUNK_BYTES, Shard, expanding_codecs, shard_of, unpacks_beyond
 
 DOCUMENTS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 """Names of the files that hold metadata."""
@@ -52,20 +52,29 @@ class BoundedStore(WrapperStore[Store]):
     def __init__(self, store: Store, name: str) -> None:
         super().__init__(store)
         self._name = name
+        self.shards: dict[str, Shard] = {}
 
     def _with_store(self, store: Store) -> BoundedStore:
-        return type(self)(store, self._name)
+        made = type(self)(store, self._name)
+        made.shards = self.shards
+        return made
+
+    def _shard_of(self, key: str) -> Shard | None:
+        """How the shard of this key lists its chunks, of arrays that `check_packing` has looked at."""
+        return next((shard for path, shard in self.shards.items() if key.startswith(path)), None)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         if byte_range is not None or key.rpartition("/")[2] not in DOCUMENTS:
             chunk = await super().get(key, prototype, byte_range)
-            if chunk is not None and await asyncio.to_thread(unpacks_beyond, chunk.to_bytes()):
+            shard = None if byte_range is not None else self._shard_of(key)
+            beyond = unpacks_beyond if shard is None else shard.unpacks_beyond
+            if chunk is not None and await asyncio.to_thread(beyond, chunk.to_bytes()):
                 raise SlideError(
                     Reason.FILE_BEYOND_LIMITS,
-                    f"{self._name}: {key} unpacks to more than {MAX_CHUNK_BYTES} bytes, the most that are "
-                    "read of a chunk. Store smaller chunks",
+                    f"{self._name}: {key} unpacks to more than {shard.most if shard else MAX_CHUNK_BYTES} "
+                    "bytes a chunk, the most that are read. Store smaller chunks",
                 )
             return chunk
         found = await super().get(key, prototype, RangeByteRequest(0, MAX_DOCUMENT_BYTES + 1))
@@ -91,8 +100,20 @@ class BoundedStore(WrapperStore[Store]):
 
 
 def check_packing(name: str, array: zarr.Array[Any]) -> None:
-    """Refuse an array whose chunks are packed twice: what they unpack to is known of one time alone."""
-    packed = expanding_codecs(array.metadata.to_dict())
+    """Refuse an array whose chunks are packed twice: what they unpack to is known of one time alone.
+
+    Its store learns how its shards list their chunks.
+    """
+    metadata = array.metadata.to_dict()
+    packed = expanding_codecs(metadata)
+    try:
+        shard = shard_of(metadata, array.dtype.itemsize)
+    except ValueError as error:
+        raise SlideError(
+            Reason.FILE_BEYOND_LIMITS, f"{name}: {error}. Store it in plain shards, or in chunks"
+        ) from error
+    if shard is not None and isinstance(array.store, BoundedStore):
+        array.store.shards[f"{array.path}/".lstrip("/")] = shard
     if len(packed) > 1:
         raise SlideError(
             Reason.FILE_BEYOND_LIMITS,

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import imagecodecs
+import numpy as np
 
 MAX_CHUNK_BYTES = 1 << 29
 """Most decoded bytes of a chunk, which memory holds whole: 2^26 numbers of 64 bits (537 MB). Ours."""
@@ -21,6 +24,8 @@ DEFLATE_RATIO = 1032
 """Most bytes that one of deflate unpacks to (zlib's documentation)."""
 EXPANDING = frozenset({"blosc", "bz2", "gzip", "lz4", "lzma", "packbits", "pcodec", "zfpy", "zlib", "zstd"})
 """Codecs of Zarr by which a chunk takes fewer bytes."""
+_SLACK = 8
+"""How many times its numbers' bytes a chunk of a shard may unpack to. Ours: filters may change their type."""
 _PIECE = 1 << 20
 """Bytes that are unpacked at a time. Ours."""
 _GZIP, _ZSTD, _BZ2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
@@ -41,6 +46,56 @@ def unpacks_beyond(data: bytes, most: int = MAX_CHUNK_BYTES) -> bool:
     if deflated and len(data) > most // DEFLATE_RATIO:
         return _deflated_beyond(data, most)
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """How a shard of an array lists its chunks (Zarr's codec ``sharding_indexed``).
+
+    Attributes
+    ----------
+    chunks
+        Chunks of a shard.
+    most
+        Most bytes that one of them may unpack to.
+    """
+
+    chunks: int
+    most: int
+    checked: bool
+    at_end: bool
+
+    def unpacks_beyond(self, data: bytes) -> bool:
+        """Whether any chunk of a whole shard holds more than it may."""
+        size = 16 * self.chunks
+        end = len(data) - 4 * self.checked if self.at_end else size
+        index = np.frombuffer(data[max(end - size, 0) : end], "<u8")
+        if len(index) != 2 * self.chunks:
+            return False  # cut short: Zarr reports it
+        places = [(start, start + length) for start, length in index.reshape(-1, 2).tolist()]
+        return any(unpacks_beyond(data[start:end], self.most) for start, end in places if end <= len(data))
+
+
+def shard_of(metadata: Mapping[str, Any], bytes_a_number: int) -> Shard | None:
+    """How an array's shards list their chunks; None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If it is a way that is not read.
+    """
+    codecs = metadata.get("codecs", ())
+    if not any(codec["name"] == "sharding_indexed" for codec in codecs):
+        return None
+    about = codecs[0].get("configuration") or {}
+    index = [str(codec["name"]) for codec in about.get("index_codecs", ())]
+    nested = any(codec["name"] == "sharding_indexed" for codec in about.get("codecs", ()))
+    if len(codecs) > 1 or nested or index not in (["bytes"], ["bytes", "crc32c"]):
+        raise ValueError("shards in shards, or with other codecs around them or for their index")
+    shard, chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"], about["chunk_shape"]
+    count = math.prod(whole // part for whole, part in zip(shard, chunk, strict=True))
+    most = min(_SLACK * math.prod(chunk) * bytes_a_number + 65_536, MAX_CHUNK_BYTES)
+    return Shard(count, most, len(index) > 1, about.get("index_location", "end") == "end")
 
 
 def expanding_codecs(metadata: Mapping[str, Any]) -> list[str]:
