@@ -21,7 +21,7 @@ from her2cli.common import (
     say,
     showing_warnings,
 )
-from her2core.errors import SlideError
+from her2core.errors import ManifestError, SlideError
 from her2core.records import Assay
 from her2core.text import counted
 
@@ -54,11 +54,18 @@ def inspect_command(
     settings = load_config().run
     endpoint = settings.endpoint_url
     uris: list[str] = []
+    found: list[dict[str, Any]] = []
     for uri in slides:
         check_bucket(uri, endpoint)
-        uris += find_slides(uri, endpoint) if is_folder(uri, endpoint) else [uri]
-    broken = 0
-    found: list[dict[str, Any]] = []
+        try:
+            uris += find_slides(uri, endpoint) if is_folder(uri, endpoint) else [uri]
+        except ManifestError as error:
+            if len(slides) == 1:
+                raise
+            found.append({"uri": uri, "error": str(error), "reason": None})
+            if not as_json:
+                complain("error", str(error))
+    broken = len(found)
     for uri in uris:
         try:
             info = inspect_slide(

@@ -57,6 +57,8 @@ OF_SERVICES = re.compile(
 """Variables that Kubernetes and Docker set for a service named ``her2...``; none of ours looks so."""
 LOOKS_MEANT = 0.75
 """Likeness (difflib) from which a variable is a misspelt one of ours, and not somebody else's. Ours."""
+LIKE = 0.5
+"""Likeness from which a section or key of a configuration is taken for a misspelt one. Ours."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -440,13 +442,28 @@ def _known() -> Iterator[str]:
             yield f"{section}.{key.name}"
 
 
+def _meant_key(name: str) -> str:
+    """What an unknown section, or key of a section, may stand for; what there is where nothing is like it."""
+    section, _, key = name.partition(".")
+    if not key:
+        known = [*_sections(), *RENAMED]
+        near = difflib.get_close_matches(section, known, n=1, cutoff=LIKE)
+        return (
+            f"did you mean {RENAMED.get(near[0], near[0])}?" if near else f"expected {', '.join(_sections())}"
+        )
+    own = [one.partition(".")[2] for one in _known() if one.startswith(f"{section}.")]
+    elsewhere = [one for one in _known() if one.endswith(f".{key}")]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    near = difflib.get_close_matches(key, own, n=1, cutoff=LIKE)
+    return f"did you mean {section}.{near[0]}?" if near else f"expected {', '.join(own)}"
+
+
 def _sentence(entry: Any, origins: Mapping[str, str]) -> str:
     """One line for one of pydantic's errors: where, what was found, what was expected."""
     name = ".".join(str(part) for part in entry["loc"])
     if entry["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = [*_sections(), *RENAMED] if "." not in name else list(_known())
-        (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        return f"{name}: unknown key; did you mean {RENAMED.get(near, near)}?"
+        return f"{name}: unknown key; {_meant_key(name)}"
     found = shown(entry["input"])
     if entry["type"] == "dataclass_type":
         return f"{name}: found {found}; expected a mapping of keys to values"

@@ -416,6 +416,13 @@ def test_a_folder_without_slides_is_said(tmp_path: Path, her2: Her2) -> None:
     assert (code, "no slides in it; expected files such as .svs" in said) == (2, True)
     code, _, said = her2("manifest", str(tmp_path / "gone"))
     assert (code, "no folder that can be read" in said) == (2, True)
+    other = slide_file(tmp_path / "other" / "one.tif")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "x.txt").write_text("x")
+    code, text, _ = her2("inspect", str(tmp_path / "none"), str(other), "--json")
+    lacking, looked_at = json.loads(text)
+    assert (code, looked_at["uri"]) == (1, str(other))
+    assert "no slides in it" in lacking["error"]
 
 
 # how much is said

@@ -72,6 +72,12 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("foo: {}", "foo: unknown key; expected pyramid, profile, ihc, ish, roi, ihc_score, ish_score"),
+        (
+            "run: {strong_od: 1}",
+            "run.strong_od: unknown key; did you mean ihc.strong_od or ihc_score.strong_od?",
+        ),
+        ("roi: {wxyz: 1}", "roi.wxyz: unknown key; expected "),
         (
             "[1]",
             "found list; expected sections pyramid, profile, ihc, ish, roi, ihc_score, ish_score",

@@ -94,7 +94,7 @@ def _access(name: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SlideError(
-            Reason.FILE_MISSING, f"{name}: no such file. Correct the manifest column `uri`"
+            Reason.FILE_MISSING, f"{name}: no such file. Correct its address (column `uri` of a manifest)"
         ) from error
     except PermissionError as error:
         raise SlideError(
