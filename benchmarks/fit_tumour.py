@@ -7,8 +7,8 @@ decide: a logistic regression over the features of `FEATURES`. It is fitted agai
 other, and judged on the core left out: on its drawn tissue, and on its single cells read blind
 (`tests/data/tumour_cells_by_eye.csv`), which decide nothing. Tiles and camera fields decide nothing either,
 and the model is judged on them as it is shipped. Cells nearer to a drawn line than `MARGIN_UM` and uncertain
-tissue count neither way. ``--planted`` says too whether stain chooses: membranes of every level are planted
-on the same tumour (minutes). ``--write`` stores the model in the package.
+tissue count neither way. ``--planted`` judges too whether stain chooses: membranes are planted on the tumour
+of every other field of cores with little stain (a minute more). ``--write`` stores the model in the package.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from her2core.phantom import PhantomSpec, render_field
 from her2core.records import Box, StainProfile
 from her2core.scoring.ihc import MeasuredCells, classify
 from her2core.scoring.tissue_features import TissueFeatures
-from her2core.scoring.tumour import FROM_CELLS, LIKELY, TumourChoice, TumourModel, choose_tumour
+from her2core.scoring.tumour import FROM_CELLS, TumourChoice, TumourModel, choose_tumour
 from her2core.scoring.tumour_fit import DrawnCells, fit_model
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
@@ -59,8 +59,19 @@ LEVELS = {
 PHANTOMS = {201: 0.6, 202: 0.35, 203: 0.8}  # seed: part of the plane that is tumour
 LITTLE_STAINED = ("0_aa1d", "0_ccb6", "1_154a", "2_726f")  # cores that membranes are planted on
 BARE = dataclasses.replace(planted.PLANTS[0], name="none", od=1e-4, haze_od=0.0)
-WINDOW_PX, WINDOWS, STEP_PX, AROUND_PX = 560, 2, 140, 200  # where they are planted, in each
-EDGE_PX = 48  # cells nearer to a window's edge do not count
+PLANTED = (BARE, planted.PLANTS[0], planted.PLANTS[2])
+FIELD_PX, FIELDS, STEP_PX, AROUND_PX = 560, 4, 140, 200  # where they are planted, in each
+EDGE_PX = 48  # cells nearer to a field's edge do not count
+LEAST = 15  # cells, for a share of them to count
+COLUMNS = (
+    "tumour kept in unstained fields",
+    "in planted fields",
+    "other tissue kept in unstained fields",
+    "in planted fields",
+    "stained cells, %, drawn",
+    "chosen",
+    "off by",
+)
 PARAMS = ScoreParams(rules="gastric_resection")
 RULES = load_rules(PARAMS.rules)
 
@@ -214,10 +225,11 @@ def on_read_cells(tissue: Tissue, chosen: Flags) -> tuple[float, float]:
     return float(picked[here & tumour].mean()), float((~picked)[here & ~tumour].mean())
 
 
-def planted_choice(core: Tissue, model: TumourModel) -> dict[str, list[tuple[float, float]]]:
-    """By level, certain tumour kept where it is stained so: by the model alone, and as it is chosen.
+def planted_slides(core: Tissue) -> Iterable[tuple[str, Tissue, Flags]]:
+    """Fields of the core taken as one slide: level, cells, and which of them lie in fields that were planted.
 
-    Tumour of the windows that hold most of it is stained; everything around stays as it is.
+    Only tumour is planted, no lymphocytes or fibres: first in the even fields, then in the odd ones. With
+    nothing planted, the same halves are what to compare with. Certain are only cells off the edges.
     """
     (path,) = (SHARED / "data").glob(f"ihc_*/{core.name}")
     rgb = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
@@ -225,21 +237,36 @@ def planted_choice(core: Tissue, model: TumourModel) -> dict[str, list[tuple[flo
     stain = core.stain if real else dataclasses.replace(core.stain, dab=planted.REFERENCE_DAB)
     with DRAWN.open() as rows:
         shapes = [row for row in csv.DictReader(rows) if row["image"] == core.name]
-    kept: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for box in _windows(core, rgb.shape[:2]):
+    boxes = _fields(core, rgb.shape[:2])
+    found: dict[str, list[np.ndarray[tuple[int], np.dtype[np.void]]]] = defaultdict(list)
+    for box in boxes:
         around = box.grown(AROUND_PX)
         part = np.ascontiguousarray(rgb[around.y0 : around.y1, around.x0 : around.x1])
-        tumour = core.cells[core.tumour & _inside(core.cells, box)]
-        marks = np.stack([tumour["y_px0"], tumour["x_px0"], np.ones(len(tumour))], axis=1)
-        for plant in (BARE, *planted.PLANTS[:3]):
-            field = planted.plant_field(part, (around.y0, around.x0), box, marks, stain, plant)
-            cells = np.concatenate([planted.read(field)[0], core.cells[~_inside(core.cells, box)]])
+        here = _inside(core.cells, box)
+        places = [core.cells["y_px0"][here], core.cells["x_px0"][here], np.ones(here.sum())]
+        for plant in PLANTED:
+            field = planted.plant_field(
+                part, (around.y0, around.x0), box, np.stack(places, axis=1), stain, plant, ~core.tumour[here]
+            )
+            found[plant.name].append(planted.read(field)[0].copy())
+    for level in found:
+        for first in (0, 1):
+            turn = [k % 2 == first for k in range(len(boxes))]
+            parts = [found[level if mine else BARE.name][k] for k, mine in enumerate(turn)]
+            cells, stained = np.concatenate(parts), np.repeat(turn, [len(part) for part in parts])
             kind, certain = looked_up(shapes, cells["y_px0"] + 0.5, cells["x_px0"] + 0.5, core.mpp)
-            choice = Tissue(core.name, cells, core.mpp, core.stain, kind, certain).choice(model)
-            here = _inside(cells, box.grown(-EDGE_PX)) & certain & (kind == "tumour")
-            alone = float((choice.probability >= LIKELY)[here].mean())
-            kept[plant.name].append((alone, float(choice.chosen[here].mean())))
-    return kept
+            certain &= np.any([_inside(cells, box.grown(-EDGE_PX)) for box in boxes], axis=0)
+            yield level, Tissue(core.name, cells, core.mpp, core.stain, kind, certain), stained
+
+
+def kept(slide: Tissue, stained: Flags, model: TumourModel) -> list[float]:
+    """`COLUMNS` of a slide; not a number where there are too few cells."""
+    chosen, tumour, ok = slide.chosen(model), slide.tumour, slide.certain
+    groups = [ok & kind & field for kind in (tumour, ~tumour) for field in (~stained, stained)]
+    shares = [float(chosen[of].mean()) if of.sum() >= LEAST else np.nan for of in groups]
+    classes = [slide.classes[ok & of & (slide.classes >= CellClass.C0)] for of in (tumour, chosen)]
+    drawn, read = (100 * float((of >= CellClass.C1).mean()) for of in classes)
+    return [*shares, drawn, read, abs(read - drawn)]
 
 
 def _inside(cells: np.ndarray[tuple[int], np.dtype[np.void]], box: Box) -> Flags:
@@ -247,28 +274,28 @@ def _inside(cells: np.ndarray[tuple[int], np.dtype[np.void]], box: Box) -> Flags
     return np.asarray((y >= box.y0) & (y < box.y1) & (x >= box.x0) & (x < box.x1))
 
 
-def _windows(core: Tissue, size: tuple[int, ...]) -> list[Box]:
-    """Those with most certain tumour, apart from one another."""
+def _fields(core: Tissue, size: tuple[int, ...]) -> list[Box]:
+    """Those with most certain cells of tumour or of others, whichever are fewer; apart from one another."""
     first = AROUND_PX + EDGE_PX
     corners = [
         (y, x)
-        for y in range(first, size[0] - WINDOW_PX - first, STEP_PX)
-        for x in range(first, size[1] - WINDOW_PX - first, STEP_PX)
+        for y in range(first, size[0] - FIELD_PX - first, STEP_PX)
+        for x in range(first, size[1] - FIELD_PX - first, STEP_PX)
     ]
-    boxes = [Box(y, x, y + WINDOW_PX, x + WINDOW_PX) for y, x in corners]
-    tumour = core.cells[core.tumour & core.certain]
-    boxes.sort(key=lambda box: -int(_inside(tumour, box).sum()))
+    boxes = [Box(y, x, y + FIELD_PX, x + FIELD_PX) for y, x in corners]
+    kinds = [core.cells[core.certain & kind] for kind in (core.tumour, ~core.tumour)]
+    boxes.sort(key=lambda box: -min(int(_inside(kind, box.grown(-EDGE_PX)).sum()) for kind in kinds))
     chosen: list[Box] = []
     for box in boxes:
-        if all(max(abs(box.y0 - b.y0), abs(box.x0 - b.x0)) >= WINDOW_PX for b in chosen):
+        if all(max(abs(box.y0 - b.y0), abs(box.x0 - b.x0)) >= FIELD_PX for b in chosen):
             chosen.append(box)
-    return chosen[:WINDOWS]
+    return chosen[:FIELDS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="store the model in the package")
-    parser.add_argument("--planted", action="store_true", help="plant stain on tumour, and judge the choice")
+    parser.add_argument("--planted", action="store_true", help="plant stain on tumour, and judge again")
     options = parser.parse_args()
     images, made = list(drawn_images()), list(phantoms())
     cores = [tissue for tissue in images if "-" in tissue.name]
@@ -276,7 +303,7 @@ def main() -> None:
     shipped = fit(cores + made, note=note)
     print("image               sens  spec benign dropped  3+ drawn, chosen  2+  1+")
     rates, read = [], []
-    levels: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    levels: dict[str, list[list[float]]] = defaultdict(list)
     for tissue in cores:
         model = fit([other for other in cores if other is not tissue] + made)
         print(judged(tissue, model), "(left out)")
@@ -285,16 +312,17 @@ def main() -> None:
         read.append(on_read_cells(tissue, chosen))
         print("  cells read blind: sensitivity {:.2f}, specificity {:.2f}".format(*read[-1]))
         if options.planted and tissue.name.startswith(LITTLE_STAINED):
-            for level, both in planted_choice(tissue, model).items():
-                levels[level] += both
+            for level, slide, stained in planted_slides(tissue):
+                levels[level].append(kept(slide, stained, model))
     for what, pairs in (("drawn tissue", rates), ("cells read blind", read)):
         means = np.mean(pairs, axis=0)
         print(
             f"mean of cores left out, {what}: sensitivity, specificity {means}, balanced {means.mean():.3f}"
         )
-    for level, both in levels.items():
-        alone, kept = np.mean(both, axis=0)
-        print(f"tumour planted with {level:4s} kept by the model alone {alone:.2f}, chosen {kept:.2f}")
+    for level, slides in levels.items():
+        known = [[value for value in column if not np.isnan(value)] for column in zip(*slides, strict=True)]
+        means = (f"{what} {np.mean(of):.2f}" for what, of in zip(COLUMNS, known, strict=True) if of)
+        print(f"planted with {level}: {', '.join(means)}")
     for tissue in (*(t for t in images if t not in cores), *made):
         print(judged(tissue, shipped))
     print(json.dumps(dataclasses.asdict(shipped), indent=1))

@@ -21,7 +21,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import (
+    distance_transform_edt,
+    find_objects,
+    gaussian_filter,
+    maximum_filter,
+    minimum_filter,
+)
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from slides import MPP, RGB, SHARED, profile_of
@@ -102,9 +108,19 @@ def marked_fields() -> dict[tuple[str, int, int, int], Array]:
 
 
 def plant_field(
-    rgb: RGB, origin: tuple[int, int], box: Box, marks: Array, stain: StainProfile, plant: Plant
+    rgb: RGB,
+    origin: tuple[int, int],
+    box: Box,
+    marks: Array,
+    stain: StainProfile,
+    plant: Plant,
+    bare: NDArray[np.bool_] | None = None,
 ) -> PlantedField:
-    """Stain ``rgb``, whose first pixel is ``origin``, within ``box`` along the borders of its cells."""
+    """Stain ``rgb``, whose first pixel is ``origin``, within ``box`` along the borders of its cells.
+
+    Marks that are ``bare`` have ground of their own, but neither membrane nor haze; what a stained neighbour
+    stains of a common border is theirs too.
+    """
     rng = np.random.default_rng([plant.seed, box.y0, box.x0])
     h, w = box.height * FINE, box.width * FINE
     um = MPP / FINE
@@ -112,20 +128,23 @@ def plant_field(
     labels = territories(yx, h, w, um, rng)
     n = len(marks)
     od_of = plant.od * np.exp(plant.od_spread * rng.standard_normal(n))
-    share = rng.uniform(*plant.complete, n)
+    bare = np.zeros(n, bool) if bare is None else bare
+    share = np.where(bare, 0.0, rng.uniform(*plant.complete, n))
     border = np.zeros((h, w), np.float32)
-    on_border = np.zeros((h, w), bool)
+    on_border = (labels > 0) & (
+        minimum_filter(labels, 3, mode="nearest") != maximum_filter(labels, 3, mode="nearest")
+    )
     arcs = [stained_arcs(rng, s) for s in share]
     own: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-    for i in range(n):
-        mask = labels == i + 1
-        ys, xs = np.nonzero(mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool))
+    for i, area in enumerate(find_objects(labels, n)):
+        rows, columns = area or (slice(0, 0), slice(0, 0))
+        ys, xs = np.nonzero(on_border[rows, columns] & (labels[rows, columns] == i + 1))
+        ys, xs = ys + rows.start, xs + columns.start
         own.append((ys, xs))
         turn = np.arctan2(ys - yx[i, 0], xs - yx[i, 1]) / (2 * np.pi) % 1.0
         stained = np.zeros(len(ys), bool)
         for start, length in arcs[i]:
             stained |= (turn - start) % 1.0 < length
-        on_border[ys, xs] = True
         np.maximum.at(border, (ys[stained], xs[stained]), np.float32(od_of[i]))
     # a membrane is one line: what a cell stains of a border, its neighbour across it has too
     spread = cv2.dilate(border, np.ones((3, 3), np.uint8))
@@ -136,7 +155,7 @@ def plant_field(
     sigma = plant.width_um / 2.355 / um
     dab = line[nearest[0], nearest[1]] * np.exp(-0.5 * (distance / sigma) ** 2)
     dab = gaussian_filter(dab, 1.0)
-    cytoplasm = np.where(labels > 0, np.r_[0.0, np.where(share > 0.15, 1.0, 0.3)][labels], 0.0)
+    cytoplasm = np.r_[0.0, np.where(bare, 0.0, np.where(share > 0.15, 1.0, 0.3))][labels]
     dab = np.maximum(
         dab,
         plant.haze_od * gaussian_filter(cytoplasm * np.exp(0.3 * smooth_noise(rng, (h, w), 0.8 / um)), 2.0),
@@ -182,11 +201,14 @@ def territories(yx: Array, h: int, w: int, um: float, rng: np.random.Generator) 
     rows = np.arange(len(points))
     winner = index[rows, best]
     labels = np.where(distance[rows, best] <= reach[winner], winner + 1, 0).reshape(h, w).astype(np.int32)
-    for i in range(len(yx)):  # a territory is the piece that holds its mark
-        mask = (labels == i + 1).astype(np.uint8)
-        _, parts = cv2.connectedComponents(mask, connectivity=4)
+    for i, area in enumerate(find_objects(labels, len(yx))):  # a territory is the piece that holds its mark
+        if area is None:
+            continue
+        mask = labels[area] == i + 1
+        _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
         y, x = np.clip(np.rint(yx[i]).astype(int), 0, (h - 1, w - 1))
-        labels[(mask > 0) & (parts != parts[y, x])] = 0
+        kept = parts[y - area[0].start, x - area[1].start] if labels[y, x] == i + 1 else 0
+        labels[area][mask & (parts != kept)] = 0
     return labels
 
 
