@@ -265,14 +265,12 @@ class Publisher:
         Somebody vacuumed a table with another program, or cleared it by hand: the next run writes them again.
         """
         outcome = result.outcome
+        files = {name: file for name in self.files if (file := _file(name, result)) is not None}
         looks = [
-            partial(table.lacks, outcome.slide.slide_id, file)
-            for name, table in self.files.items()
-            if (file := _file(name, result)) is not None
+            partial(self.files[name].lacks, outcome.slide.slide_id, file) for name, file in files.items()
         ]
-        named = [name for name in self.files if _file(name, result) is not None]
         lacking = side_by_side(self.store, looks)
-        gone = [name for name, lacks in zip(named, lacking, strict=True) if lacks]
+        gone = [name for name, lacks in zip(files, lacking, strict=True) if lacks]
         if not gone:
             return result
         self.store.delete(record_of("slide", str(outcome.score_key)))

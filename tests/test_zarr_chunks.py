@@ -54,9 +54,9 @@ def test_what_unpacks_to_more_than_is_read_is_known_and_nothing_else(how: str) -
 
 def test_what_is_not_packed_passes() -> None:
     whole = np.random.default_rng(0)
-    for start in (b"\x1f\x8b", b"\x28\xb5\x2f\xfd\x00", b"BZh9", b"\xfd7zXZ\0", b"\x78\x9c", b""):
-        assert not unpacks_beyond(start + bytes(5000), 3000) or start.startswith(b"\x28\xb5")
-        assert not unpacks_beyond(start + whole.bytes(5000), 10_000) or start.startswith(b"\x28\xb5")
+    for start in (b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0", b"\x78\x9c", b""):
+        assert not unpacks_beyond(start + bytes(5000), 3000)
+        assert not unpacks_beyond(start + whole.bytes(5000), 10_000)
     assert not unpacks_beyond(bytes(LZ4().encode(bytes(100))), MOST)
 
 

@@ -206,7 +206,7 @@ def reader_conflict(slide_id: str, read: str | None, score: str | None, her2_cla
     if read is None or score is None:
         return None
     tier, _, split = read.partition("_")
-    ours = her2_class or "" if score == "0" else ""
+    ours = (her2_class or "") if score == "0" else ""
     if tier == score and {split, ours} != {"null", "ultralow"}:
         return None
     return f"{slide_id}: reader {read}, scored {score} {ours}".rstrip()

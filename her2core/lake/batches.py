@@ -76,9 +76,9 @@ class SlideTable:
         if delta is not None:
             self._look(delta)
 
-    def lacks(self, slide: str, file: DataFile | None) -> bool:
+    def lacks(self, slide: str, file: DataFile) -> bool:
         """Whether a file that is to hold a slide's rows is not in the store, or another one is."""
-        if file is None or file.path == self._digest(slide):
+        if file.path == self._digest(slide):
             return False
         try:
             return self.store.size(f"{FOLDER}/{self.table.name}/{file.path}") != file.size_bytes

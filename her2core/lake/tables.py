@@ -435,6 +435,11 @@ class Change:
     remove: Sequence[str]
     data_change: bool = True
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether no commit is needed for it."""
+        return not (self.add or self.remove)
+
 
 def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> int:
     """Plan and commit; where another writer came between, plan again on what there is then.
@@ -453,17 +458,17 @@ def commit(store: Store, table: Table, plan: Callable[[DeltaTable], Change]) -> 
         delta = kept.tables[table.name] if kept is not None and table.name in kept.current else None
         planned_on = None if delta is None else int(delta.version())
         change = Change([], []) if delta is None else plan(_fitting(store, table, delta))
-        if delta is None or not (change.add or change.remove):
+        if delta is None or change.is_nothing:
             delta = _open_or_create(store, table)  # that there is nothing to do has to be true of the newest
             change = change if planned_on == delta.version() else plan(delta)
-        if not (change.add or change.remove):
+        if change.is_nothing:
             return int(delta.version())
         if kept is not None:
             kept.current.discard(table.name)
         if _complete(delta, table):
             change = plan(delta)  # another may have committed before the columns were
         version = int(delta.version())
-        if not (change.add or change.remove):
+        if change.is_nothing:
             return version
         delta.create_write_transaction(
             _actions(change),

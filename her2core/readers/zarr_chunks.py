@@ -8,11 +8,13 @@ are unpacked into nothing first, where so few bytes can hold so much.
 from __future__ import annotations
 
 import bz2
+import gzip
 import lzma
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import imagecodecs
@@ -29,7 +31,6 @@ _SLACK = 8
 _PIECE = 1 << 20
 """Bytes that are unpacked at a time. Ours."""
 _GZIP, _ZSTD, _BZ2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
-_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 
 
 def unpacks_beyond(data: bytes, most: int = MAX_CHUNK_BYTES) -> bool:
@@ -39,12 +40,15 @@ def unpacks_beyond(data: bytes, most: int = MAX_CHUNK_BYTES) -> bool:
     if len(data) >= 16 and int.from_bytes(data[12:16], "little") == len(data):  # Blosc states both
         return int.from_bytes(data[4:8], "little") > most
     if data.startswith(_BZ2):
-        return _beyond(bz2.BZ2Decompressor, data, most)
+        return _beyond(_file_pieces(bz2.BZ2File(BytesIO(data))), most)
     if data.startswith(_XZ):
-        return _beyond(lzma.LZMADecompressor, data, most)
-    deflated = data.startswith(_GZIP) or (data[:1] == b"\x78" and int.from_bytes(data[:2], "big") % 31 == 0)
-    if deflated and len(data) > most // DEFLATE_RATIO:
-        return _deflated_beyond(data, most)
+        return _beyond(_file_pieces(lzma.LZMAFile(BytesIO(data))), most)
+    if len(data) <= most // DEFLATE_RATIO:
+        return False  # as far as deflate goes
+    if data.startswith(_GZIP):
+        return _beyond(_file_pieces(gzip.GzipFile(fileobj=BytesIO(data))), most)
+    if data.startswith(b"\x78") and int.from_bytes(data[:2], "big") % 31 == 0:  # zlib (RFC 1950)
+        return _beyond(_zlib_pieces(data), most)
     return False
 
 
@@ -129,35 +133,26 @@ def _zstd_beyond(data: bytes, most: int) -> bool:
     return False
 
 
-def _deflated_beyond(data: bytes, most: int) -> bool:
-    total = 0
-    while data:
-        unpacking = zlib.decompressobj(_ZLIB_OR_GZIP)
-        try:
-            piece = unpacking.decompress(data, _PIECE)
-            while piece:
-                total += len(piece)
-                if total > most:
-                    return True
-                piece = unpacking.decompress(unpacking.unconsumed_tail, _PIECE)
-        except zlib.error:  # not packed so after all: its decoder refuses it, or another one reads it
-            return False
-        data = unpacking.unused_data.lstrip(b"\0") if unpacking.eof else b""
-    return False
+def _file_pieces(packed: bz2.BZ2File | gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:
+    """What a packed file unpacks to, also of several behind one another."""
+    while piece := packed.read(_PIECE):
+        yield piece
 
 
-def _beyond(kind: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor], data: bytes, most: int) -> bool:
+def _zlib_pieces(data: bytes) -> Iterator[bytes]:
+    unpacking = zlib.decompressobj()
+    while piece := unpacking.decompress(data, _PIECE):
+        yield piece
+        data = unpacking.unconsumed_tail
+
+
+def _beyond(pieces: Iterator[bytes], most: int) -> bool:
     total = 0
-    while data:
-        unpacking = kind()
-        try:
-            piece = unpacking.decompress(data, _PIECE)
-            while piece:
-                total += len(piece)
-                if total > most:
-                    return True
-                piece = b"" if unpacking.eof else unpacking.decompress(b"", _PIECE)
-        except (OSError, lzma.LZMAError):
-            return False
-        data = unpacking.unused_data if unpacking.eof else b""
+    try:
+        for piece in pieces:
+            total += len(piece)
+            if total > most:
+                return True
+    except (EOFError, OSError, lzma.LZMAError, zlib.error):
+        pass  # cut short, or not packed so after all: its decoder refuses it, or another one reads it
     return False
