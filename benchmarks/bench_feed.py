@@ -147,19 +147,26 @@ def replace_kernels(template: Template, slower: float, log: Path) -> None:
 
 
 def host(address: str, count: int, folder: Path, slower: float, number: int) -> None:
-    """Be ``count`` workers of one thread each, until the scheduler is gone."""
+    """Be ``count`` workers of one thread each, until the scheduler is gone.
+
+    None samples its own stack: hundreds of workers in a process would do nothing else.
+    """
+    import dask
     from distributed import Worker
+
+    from flows.clusters import SETTINGS
 
     template: Template = pickle.loads((folder / "template").read_bytes())  # noqa: S301, we wrote it
     replace_kernels(template, slower, folder / f"work-{number}.log")
 
     async def work() -> None:
         options: dict[str, Any] = {"nthreads": 1, "dashboard": False, "memory_limit": 0}
-        workers = [
-            await Worker(address, name=f"{number}-{i}", local_directory=str(folder), **options)  # type: ignore[no-untyped-call]
-            for i in range(count)
-        ]
-        await asyncio.gather(*(worker.finished() for worker in workers))
+        with dask.config.set(SETTINGS):
+            workers = [
+                await Worker(address, name=f"{number}-{i}", local_directory=str(folder), **options)  # type: ignore[no-untyped-call]
+                for i in range(count)
+            ]
+            await asyncio.gather(*(worker.finished() for worker in workers))
 
     asyncio.run(work())
 
