@@ -336,6 +336,18 @@ def test_streams_with_what_nobody_knows_are_not_copied() -> None:
         alone(memoryview(stream), 2 * EDGE)
 
 
+def test_what_a_tile_becomes_does_not_depend_on_the_tiles_before_it() -> None:
+    tile, other = jpeg(scene(EDGE, EDGE)), jpeg(scene(EDGE, EDGE) // 2)
+    cut = tile[:-2]
+    streams = (tile, other, told(other), cut, cut + bytes(3), tile + bytes(5), tile[:-40], tile)
+    kept = jpeg_tiles(6).alone
+    for stream in streams:
+        alone = jpeg_tiles(6).alone
+        assert kept(memoryview(stream), EDGE) == alone(memoryview(stream), EDGE)
+        assert alone(memoryview(other), EDGE) == kept(memoryview(other), EDGE)
+    assert len({kept(memoryview(stream), EDGE) for stream in streams}) == 3
+
+
 def test_jpeg_2000_that_is_cut_or_holds_a_comment_inside_is_not_copied() -> None:
     stream = jpeg2000(scene(EDGE, EDGE)).removesuffix(SECRET)
     alone = jpeg2000_tiles().alone

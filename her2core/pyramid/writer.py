@@ -57,8 +57,8 @@ JPEG_GLASS_BYTES_PX = 0.03
 UNKNOWN_TISSUE_FRACTION = 0.4
 """Share of a slide that is tissue where the source's compression does not show it. Ours."""
 
-Source = Callable[[int, int, Pixels], None]
-"""``source(y, x, chunk)`` fills a chunk's pixels at ``(y, x)`` of a block."""
+Source = Callable[[int, int, Pixels], Pixels]
+"""``source(y, x, chunk)`` returns a chunk's pixels at ``(y, x)`` of a block: ``chunk`` filled, or a view of them."""
 
 _local = threading.local()
 _buffers = ThreadBuffers()
@@ -316,8 +316,8 @@ class _Block:
         self.objects, self.size = self.objects + len(objects), self.size + sum(map(len, objects.values()))
         self.uploads.put(objects, last=last)
 
-    def _source(self, y: int, x: int, chunk: Pixels) -> None:
-        """Fill a chunk of level 0 at ``(y, x)`` of the block."""
+    def _source(self, y: int, x: int, chunk: Pixels) -> Pixels:
+        """A chunk of level 0 at ``(y, x)`` of the block."""
         edge = self.grid.shard
         at = (y // edge, x // edge)
         if at != self.at:
@@ -325,7 +325,10 @@ class _Block:
                 self._leave()
             self._enter(at)
         piece = self.ground[y - at[0] * edge :, x - at[1] * edge :][: len(chunk), : len(chunk)]
+        if self.grid.tile and piece.shape == chunk.shape:
+            return piece  # it is halved, and not encoded
         chunk[: piece.shape[0], : piece.shape[1]] = piece
+        return chunk
 
     def _enter(self, at: tuple[int, int]) -> None:
         """Read the ground of a shard: at once, for tiles need not fit the chunks, and in fewer requests."""
@@ -599,25 +602,25 @@ class _Workspace:
             at, key=lambda s: [part for side in sides for part in (s[0] // side, s[1] // side)] + [*s]
         )
 
-    def _node(self, level: int, cy: int, cx: int) -> None:
+    def _node(self, level: int, cy: int, cx: int) -> Pixels:
         chunk = self._chunks[level]
         edge = len(chunk)
         height, width = (
             min(size - at * edge, edge) for size, at in zip(self._sizes[level], (cy, cx), strict=True)
         )
         if level == 0:
-            self._source(cy * edge, cx * edge, chunk)
+            chunk = self._source(cy * edge, cx * edge, chunk)
         else:
             step = len(self._chunks[level - 1]) // 2  # half a chunk; a whole one where chunks become smaller
             side = edge // step
             for qy in range(-(-height // step)):
                 for qx in range(-(-width // step)):
-                    self._node(level - 1, side * cy + qy, side * cx + qx)
-                    part = chunk[qy * step : (qy + 1) * step, qx * step : (qx + 1) * step]
-                    halve(self._chunks[level - 1], part)
+                    finer = self._node(level - 1, side * cy + qy, side * cx + qx)
+                    halve(finer, chunk[qy * step : (qy + 1) * step, qx * step : (qx + 1) * step])
         repeat_edges(chunk, height, width)
         if self._kept[level]:
             self.shards[level].add(cy, cx, chunk)
+        return chunk
 
 
 def _by_blocks(at: tuple[int, int], side: int) -> tuple[int, int]:
@@ -640,13 +643,14 @@ def _halving(reader: PyramidReader, grid: Grid, pixels: PixelFormat, first: int,
     whole = Box(2 * origin.y0, 2 * origin.x0, 2 * origin.y1, 2 * origin.x1)
     begun = reader.begin(first - 1, whole).result() if reader.waits else None
 
-    def source(y: int, x: int, chunk: Pixels) -> None:
+    def source(y: int, x: int, chunk: Pixels) -> Pixels:
         edge = 2 * len(chunk)
         y0, x0 = 2 * (origin.y0 + y), 2 * (origin.x0 + x)
         finer = _buffer(edge, edge, pixels)
         reader.read(first - 1, y0, x0, finer, begun=begun)
         repeat_edges(finer, min(height - y0, edge), min(width - x0, edge))
         halve(finer, chunk)
+        return chunk
 
     return source
 

@@ -64,8 +64,17 @@ def jpeg_tiles(photometric: int, tables: bytes = b"") -> NativeTiles:
     """JPEG tiles; parameters are those of ``jpeg_decoder``."""
     shared = b"".join(_segment(marker, body) for marker, body in segments(tables) if marker in TABLES)
 
+    last = _Headers(0, b"", b"")
+
     def alone(data: memoryview, edge: int) -> bytes:
-        return _jpeg_alone(bytes(data), edge, photometric, shared)
+        nonlocal last
+        stream = bytes(data)
+        if last.edge == edge and stream.startswith(last.read):
+            end = NEXT_MARKER.search(stream, len(last.read))
+            if end and end[0] == EOI:
+                return last.made + stream[len(last.read) : end.end()]
+        made, last = _jpeg_alone(stream, edge, photometric, shared)
+        return made
 
     return NativeTiles("jpeg", alone)
 
@@ -84,11 +93,20 @@ def joined_tiles(native: NativeTiles, join: Callable[[memoryview], memoryview]) 
     return NativeTiles(native.codec, lambda data, edge: native.alone(join(data), edge))
 
 
-def _jpeg_alone(data: bytes, edge: int, photometric: int, shared: bytes) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """What comes before a JPEG tile's coded data, as read and as it stands alone: mostly that of all tiles."""
+
+    edge: int
+    read: bytes
+    made: bytes
+
+
+def _jpeg_alone(data: bytes, edge: int, photometric: int, shared: bytes) -> tuple[bytes, _Headers]:
     if frame_of(data) != (edge, edge, 8, 3):
         raise ValueError(f"frame is {frame_of(data)}; expected {edge} x {edge} px of 3 x 8 bits")
     parts = [SOI, _adobe(_is_rgb(data, photometric)), shared]
-    at, scans = 2, 0
+    at, headers = 2, None
     while at + 2 <= len(data):
         if data[at] != 0xFF:
             raise ValueError(f"no marker at byte {at}")
@@ -102,16 +120,16 @@ def _jpeg_alone(data: bytes, edge: int, photometric: int, shared: bytes) -> byte
         if marker not in NEEDED | LEFT_OUT or end > len(data) or end < at + 4:
             raise ValueError(f"segment {marker:#04x} at byte {at}")
         if marker == START_OF_SCAN:
-            scans += 1
+            headers = headers or _Headers(edge, data[:end], b"".join([*parts, data[at:end]]))
             found = NEXT_MARKER.search(data, end)
             end = found.start() if found else len(data)
         if marker in NEEDED:
             parts.append(data[at:end])
         at = end
-    if not scans:
+    if headers is None:
         raise ValueError("no scan")
     stream = b"".join(parts)
-    return (stream if data[at : at + 2] == EOI else without_zeros(stream)) + EOI
+    return (stream if data[at : at + 2] == EOI else without_zeros(stream)) + EOI, headers
 
 
 def without_zeros(stream: bytes) -> bytes:
