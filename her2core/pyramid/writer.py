@@ -58,7 +58,7 @@ UNKNOWN_TISSUE_FRACTION = 0.4
 """Share of a slide that is tissue where the source's compression does not show it. Ours."""
 
 Source = Callable[[int, int, Pixels], Pixels]
-"""``source(y, x, chunk)`` returns a chunk's pixels at ``(y, x)`` of a block: ``chunk`` filled, or a view of them."""
+"""``source(y, x, chunk)`` returns a chunk's pixels at ``(y, x)`` of a block: ``chunk`` filled, or a view."""
 
 _local = threading.local()
 _buffers = ThreadBuffers()

@@ -95,7 +95,7 @@ def joined_tiles(native: NativeTiles, join: Callable[[memoryview], memoryview]) 
 
 @dataclass(frozen=True, slots=True)
 class _Headers:
-    """What comes before a JPEG tile's coded data, as read and as it stands alone: mostly that of all tiles."""
+    """What comes before a JPEG tile's coded data, as read and as it stands alone: mostly the same in all."""
 
     edge: int
     read: bytes
