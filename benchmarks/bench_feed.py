@@ -47,6 +47,7 @@ import psutil
 from records import Template, templates
 from slides import machine
 
+from flows import server_process
 from her2core.records import Assay, PyramidRef, SlideInfo, SlideProfile, SlideRow
 
 SIDE_PX = 44_720
@@ -265,7 +266,7 @@ class Spent(logging.Handler):
         if name == "begun":  # children that are not the cluster's: Prefect's server, or a local cluster
             for child in me.children(recursive=True):
                 words = " ".join(child.cmdline())
-                role = "Prefect server" if "server_process" in words else "workers"
+                role = "Prefect server" if child.name() == server_process.NAME else "workers"
                 if child.pid not in known and "resource_tracker" not in words:
                     self.roles.setdefault(role, []).append(child.pid)
         spent = {"driver": sum(me.cpu_times()[:2]), "wall": time.time()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.memory import choose_allocators
@@ -34,21 +34,34 @@ def run_cohort(
     from flows.server import prefect_server
 
     with prefect_server() as wait_for_it:
-        from flows.cohort import cohort, stand_in  # while the server starts
-        from her2core.config import load_config
+        return run_with(wait_for_it, manifest, out, config, cluster, only, new_only)
 
-        if load_config(config).run.pseudonyms:  # a flow's arguments stand in Prefect's database
-            manifest, out, config = stand_in(manifest), stand_in(out), config and stand_in(config)
-        wait_for_it()
-        state: Any = cohort(
-            manifest=manifest,
-            out=out,
-            config=config,
-            cluster=cluster,
-            only=list(only),
-            new_only=new_only,
-            return_state=True,
-        )
+
+def run_with(
+    wait_for_server: Callable[[], None],
+    manifest: str,
+    out: str,
+    config: str | None,
+    cluster: str,
+    only: Sequence[str],
+    new_only: bool,
+) -> CohortSummary:
+    """Score a cohort with a Prefect server that may still be loading (`flows.server.prefect_server`)."""
+    from flows.cohort import cohort, stand_in  # while the server loads
+    from her2core.config import load_config
+
+    if load_config(config).run.pseudonyms:  # a flow's arguments stand in Prefect's database
+        manifest, out, config = stand_in(manifest), stand_in(out), config and stand_in(config)
+    wait_for_server()
+    state: Any = cohort(
+        manifest=manifest,
+        out=out,
+        config=config,
+        cluster=cluster,
+        only=list(only),
+        new_only=new_only,
+        return_state=True,
+    )
     summary: CohortSummary | Exception = state.result(raise_on_failure=False)
     if isinstance(summary, Exception):
         raise summary

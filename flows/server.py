@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,15 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import server_process
 from flows.environment import ServerError, check_server
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
 
-PROCESS = Path(__file__).with_name("server_process.py")
 POLL_S = 0.2
 ENDING_S = 5.0
 """How long the server may take to end before it is killed. Ours."""
@@ -46,12 +49,15 @@ DATABASE_BYTES = 10 * 2**20
 
 @contextmanager
 def prefect_server() -> Iterator[Callable[[], None]]:
-    """Let Prefect use the named server, after asking it whether it is there, or an embedded one.
+    """Let Prefect use the named server, or an embedded one.
+
+    An embedded one takes seconds to load, in which others can begin; it opens nothing before it is waited
+    for.
 
     Yields
     ------
     callable
-        Waits until the server answers: an embedded one takes seconds to start, in which others can begin.
+        Waits until the server answers.
 
     Raises
     ------
@@ -63,8 +69,7 @@ def prefect_server() -> Iterator[Callable[[], None]]:
 
     try:
         if get_current_settings().api.url is not None:
-            check_server()
-            yield _there
+            yield check_server
         else:
             with _embedded() as (address, wait), temporary_settings({PREFECT_API_URL: address}):
                 yield wait
@@ -75,47 +80,87 @@ def prefect_server() -> Iterator[Callable[[], None]]:
         ) from error
 
 
-def _there() -> None:
-    """A server that was checked needs no waiting for."""
-
-
 @contextmanager
 def _embedded() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A server that starts: its address, and what waits for it."""
+    """A server that loads: its address, and what has it begin and waits for it."""
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        tempfile.TemporaryFile() as output,
-        subprocess.Popen(
-            [sys.executable, "-P", str(PROCESS), str(listening.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-            env=_environment(settings),
-            pass_fds=[listening.fileno()],
-            start_new_session=True,
-        ) as process,
-    ):
+    with socket.create_server(("127.0.0.1", 0)) as listening, tempfile.TemporaryFile() as output:
+        told, telling = os.pipe()
+        try:
+            process = _start(listening.fileno(), told, telling, output.fileno(), _environment(settings))
+        finally:
+            os.close(told)
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         deadline = time.monotonic() + settings.server.ephemeral.startup_timeout_seconds
 
         def wait() -> None:
+            with suppress(BrokenPipeError):  # it has ended, which is reported below
+                os.write(telling, b"!")
             if not _answers(address, process, deadline):
                 output.seek(0)
                 last = output.read().decode(errors="replace").strip().splitlines()[-1:]
                 why = " ".join(last) or "it printed nothing"
-                raise ServerError(not_started(why, settings.home, ended=process.poll() is not None))
+                raise ServerError(not_started(why, settings.home, ended=process.exitcode is not None))
 
         try:
             yield address, wait
         finally:
-            process.stdin.close()  # type: ignore[union-attr]  # it is a pipe; the server ends with it
-            try:
-                process.wait(ENDING_S)
-            except subprocess.TimeoutExpired:
+            os.close(telling)  # the server ends with it
+            process.join(ENDING_S)
+            if process.exitcode is None:
                 process.kill()
+                process.join()
+
+
+class _Program(subprocess.Popen[bytes]):
+    """A program, with the words that `multiprocessing` has for a process."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+    def join(self, timeout: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(timeout)
+
+
+def _start(
+    listening: int, told: int, telling: int, output: int, environment: dict[str, str]
+) -> _Program | BaseProcess:
+    """Start the server: forked from this process, which has imported Prefect, or as a program.
+
+    A process of several threads cannot be forked with safety: any of them may hold a lock.
+    """
+    if threads() != 1:
+        return _Program(
+            [sys.executable, "-P", server_process.__file__, str(listening)],
+            stdin=told,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            env=environment,
+            pass_fds=[listening],
+            start_new_session=True,
+        )
+    process = get_context("fork").Process(
+        target=server_process.serve_forked, args=(listening, told, telling, output, environment), daemon=True
+    )
+    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # until it has set up how it takes them
+    mine = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mine)
+    return process
+
+
+def threads() -> int | None:
+    """Threads of this process, also those of libraries; None where the system does not list them."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return None
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -145,11 +190,11 @@ def not_started(why: str, home: Path, *, ended: bool) -> str:
     )
 
 
-def _answers(address: str, process: subprocess.Popen[bytes], deadline: float) -> bool:
+def _answers(address: str, process: _Program | BaseProcess, deadline: float) -> bool:
     """Whether the server is healthy before the deadline."""
     import httpx
 
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.exitcode is None:
         try:
             if (
                 httpx.get(f"{address}/health", timeout=POLL_S * 10, trust_env=False).status_code

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import run_cohort
+from flows import run_with
 from her2cli.common import (
     BAD_INPUT,
     EXIT_CODES,
@@ -89,7 +89,7 @@ def _check(
 
 
 def _refuse_early(manifest: str, out: str, config: str | None, cluster: str, only: Sequence[str]) -> None:
-    """Refuse what can be refused before a server starts."""
+    """Refuse what can be refused before the server begins."""
     from flows.clusters import check_address
     from her2core.stages.run import open_run
     from her2core.storage.lease import refuse_if_busy
@@ -108,6 +108,7 @@ def _run(
     as_json: bool,
     new_only: bool,
 ) -> None:
+    from flows.environment import prepare_environment
     from flows.interrupt import ending_quickly, leave
 
     def last_word() -> None:
@@ -115,12 +116,18 @@ def _run(
 
     try:
         with ending_quickly(INTERRUPTED, last_word):
-            _refuse_early(manifest, out, config, cluster, only)
-            from flows.show import row_table, showing_progress
+            prepare_environment()
+            from flows.server import prefect_server
 
-            say("starting Prefect and the Dask workers")
-            with showing_progress(errors, Verbosity.level):
-                summary = run_cohort(manifest, out, config, cluster, only, new_only)
+            with (
+                prefect_server() as wait_for_server
+            ):  # it loads while we look, and begins when it is waited for
+                _refuse_early(manifest, out, config, cluster, only)
+                from flows.show import row_table, showing_progress
+
+                say("starting Prefect and the Dask workers")
+                with showing_progress(errors, Verbosity.level):
+                    summary = run_with(wait_for_server, manifest, out, config, cluster, only, new_only)
     except KeyboardInterrupt:
         last_word()
         leave(INTERRUPTED)

@@ -20,6 +20,7 @@ from unittest.mock import patch
 import polars as pl
 
 import her2cli
+from flows import server_process
 from her2core.phantom import ISHSpec, PhantomSpec, Population, plant, plant_ish
 from her2core.phantom.slides import write_fluorescence, write_slide
 from her2core.records import Assay
@@ -148,7 +149,7 @@ def run_and_signal(words: list[str], when: Any, log: Path, number: int, timeout_
             assert process.poll() is None, f"ended before the signal:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"never got there:\n{log.read_text()}"
             time.sleep(0.02)
-        servers = _children(process.pid, "server_process.py")
+        servers = _children(process.pid, server_process.NAME)
         assert servers
         os.killpg(process.pid, number)
         code = process.wait(timeout=30)
@@ -163,9 +164,9 @@ def run_and_signal(words: list[str], when: Any, log: Path, number: int, timeout_
 
 
 def _children(pid: int, name: str) -> list[int]:
-    """Children of a process that have this name in their command line."""
+    """Children of a process that the system lists by this name."""
     numbers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(n) for n in numbers if name.encode() in Path(f"/proc/{n}/cmdline").read_bytes()]
+    return [int(n) for n in numbers if Path(f"/proc/{n}/comm").read_text().strip() == name]
 
 
 def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.DataFrame]:
