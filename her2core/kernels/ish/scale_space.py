@@ -129,12 +129,18 @@ def cut_out(bins: NDArray[np.float32], y0: int, x0: int, out: NDArray[np.float32
     left, right = max(-x0, 0), min(width - x0, w)
     for y in range(h):
         line, row = bins[min(max(y0 + y, 0), height - 1)], out[y]
-        for x in range(left, right):
-            row[x] = line[x0 + x]
+        _copy(line[x0 + left : x0 + right], row[left:right])
         for x in range(left):
             row[x] = row[left]
         for x in range(right, w):
             row[x] = row[right - 1]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _copy(line: NDArray[np.float32], row: NDArray[np.float32]) -> None:
+    """In a function of its own it is vector code."""
+    for x in range(len(row)):
+        row[x] = line[x]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

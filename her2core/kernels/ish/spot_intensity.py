@@ -17,6 +17,7 @@ GROUND_STEPS: Final = 8  # samples of it to each side
 SHADES: Final = 1024  # steps of brightness in which pixels are taken; ours
 FREE: Final = -1  # a pixel of no hill yet
 TOP: Final = -2  # a pixel that is the top of signal ``TOP - value``
+SEVERAL: Final = -3  # hills around a pixel
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -35,14 +36,15 @@ def ground_around(
     """
     h, w = inside.shape
     step = max(1, reach // GROUND_STEPS)
-    values = np.empty((2 * (reach // step) + 2) ** 2, np.float32)
-    cy, cx = int(y) - pad, int(x) - pad
+    values = np.empty((2 * (reach // step) + 2) ** 2 + 1, np.float32)  # one more: what is no pixel of it
+    top, left = int(y) - pad - reach // step * step, int(x) - pad - reach // step * step
+    top += max(-top + step - 1, 0) // step * step
+    left += max(-left + step - 1, 0) // step * step
     n = 0
-    for yy in range(cy - reach // step * step, cy + reach + 1, step):
-        for xx in range(cx - reach // step * step, cx + reach + 1, step):
-            if 0 <= yy < h and 0 <= xx < w and inside[yy, xx] == label:
-                values[n] = smooth[yy + pad, xx + pad]
-                n += 1
+    for yy in range(top, min(int(y) - pad + reach + 1, h), step):
+        for xx in range(left, min(int(x) - pad + reach + 1, w), step):
+            values[n] = smooth[yy + pad, xx + pad]
+            n += inside[yy, xx] == label  # without a branch, which could not be foreseen
     return median(values[:n]) if n > 0 else 0.0
 
 
@@ -100,9 +102,8 @@ def integrate(
     size = 0
     for y in range(h):
         for x in range(w):
-            if smooth[y + pad, x + pad] > least and inside[y, x] == label:
-                pixels[size] = (y + pad) * stride + x + pad
-                size += 1
+            pixels[size] = (y + pad) * stride + pad + x
+            size += (smooth[y + pad, x + pad] > least) & (inside[y, x] == label)  # without a branch, as above
     order = _from_bright(flat, pixels[:size], least)
     parent = np.empty(size + n, np.int32)  # hills: first the signals, then tops without one
     for i in range(n):
@@ -111,6 +112,15 @@ def integrate(
     hills = n
     for j in range(size):
         p = order[j]
+        around = _only_hill(hill, p, stride)
+        if around != SEVERAL and hill[p] == FREE:  # as of most pixels
+            if around == FREE:
+                parent[hills] = hills
+                hill[p] = hills
+                hills += 1
+            else:
+                hill[p] = _hill(parent, around)
+            continue
         best = -1
         for dy in range(-stride, stride + 1, stride):
             for q in range(p + dy - 1, p + dy + 2):
@@ -147,21 +157,37 @@ def integrate(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _from_bright(flat: NDArray[np.float32], pixels: NDArray[np.int32], least: float) -> NDArray[np.int64]:
+def _only_hill(hill: NDArray[np.int32], p: int, stride: int) -> int:
+    """Hill that a pixel's eight neighbours belong to; `FREE` where none does to any, or `SEVERAL`."""
+    up, down = p - stride, p + stride
+    a, b, c, d = hill[up - 1], hill[up], hill[up + 1], hill[p - 1]
+    e, f, g, h = hill[p + 1], hill[down - 1], hill[down], hill[down + 1]
+    last = max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
+    if last < 0:
+        return FREE
+    for one in (a, b, c, d, e, f, g, h):
+        if one != last and one >= 0:
+            return SEVERAL
+    return int(last)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _from_bright(flat: NDArray[np.float32], pixels: NDArray[np.int32], least: float) -> NDArray[np.int32]:
     """Pixels from bright to dim, in `SHADES` steps; of equals the first in reading order comes first."""
     most = least
     for p in pixels:
-        most = max(most, flat[p])
+        most = flat[p] if flat[p] > most else most
     per_shade = SHADES / max(most - least, 1e-30)
-    starts = np.zeros(SHADES + 2, np.int64)
-    for p in pixels:
-        starts[min(int((most - flat[p]) * per_shade), SHADES) + 1] += 1
-    starts = np.cumsum(starts)
-    order = np.empty(len(pixels), np.int64)
-    for p in pixels:
-        shade = min(int((most - flat[p]) * per_shade), SHADES)
-        order[starts[shade]] = p
-        starts[shade] += 1
+    starts = np.zeros(SHADES + 2, np.int32)
+    shade, order = np.empty(len(pixels), np.int32), np.empty(len(pixels), np.int32)
+    for j in range(len(pixels)):
+        shade[j] = min(int((most - flat[pixels[j]]) * per_shade), SHADES)
+        starts[shade[j] + 1] += 1
+    for k in range(SHADES):
+        starts[k + 1] += starts[k]
+    for j in range(len(pixels)):
+        order[starts[shade[j]]] = pixels[j]
+        starts[shade[j]] += 1
     return order
 
 

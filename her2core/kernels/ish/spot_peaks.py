@@ -32,13 +32,12 @@ def noise_of(level: NDArray[np.float32], inside: NDArray[np.int32], label: int, 
     """
     h, w = inside.shape
     step = max(1, int(np.sqrt(h * w / SAMPLES)))
-    values = np.empty((h // step + 1) * (w // step + 1), np.float32)
+    values = np.empty((h // step + 1) * (w // step + 1) + 1, np.float32)  # one more: what is no pixel of it
     n = 0
     for y in range(step // 2, h, step):
         for x in range(step // 2, w, step):
-            if inside[y, x] == label:
-                values[n] = abs(level[y + pad, x + pad])
-                n += 1
+            values[n] = abs(level[y + pad, x + pad])
+            n += inside[y, x] == label  # without a branch, which could not be foreseen
     return ROBUST * median(values[:n]) if n > 0 else 0.0
 
 
@@ -46,32 +45,38 @@ def noise_of(level: NDArray[np.float32], inside: NDArray[np.int32], label: int, 
 def median(values: NDArray[np.float32]) -> float:
     """Median of float32 ``values`` (n,), n > 0, of which none is NaN.
 
-    By halving the range in which it lies: counting is vector code, and sorting a few hundred numbers is not.
+    By halving the range in which it lies until it holds no other: counting is vector code, and sorting a few
+    hundred numbers is not.
     """
     bits = values.view(np.int32)
     low, high = _ordered(bits[0]), _ordered(bits[0])
     for i in range(len(bits)):
         bits[i] = _ordered(bits[i])
         low, high = min(low, bits[i]), max(high, bits[i])
-    half = np.int32(len(bits) // 2)
-    while low < high:  # the least value that more than half of the values do not exceed
+    half, below, upto = (
+        np.int32(len(bits) // 2),
+        np.int32(0),
+        np.int32(len(bits)),
+    )  # less than `low`, up to `high`
+    while low < high and upto - below > 1:  # the least value that more than half of the values do not exceed
         middle = np.int32((np.int64(low) + np.int64(high)) >> 1)
         count = np.int32(0)
         for i in range(len(bits)):
             count += np.int32(bits[i] <= middle)
         if count > half:
-            high = middle
+            high, upto = middle, count
         else:
-            low = middle + np.int32(1)
-    below = np.int32(0)
-    before = low  # the value next to it, of an even number
-    if len(bits) % 2 == 0:
+            low, below = np.int32(middle + np.int32(1)), count
+    if low < high:
+        first = high
         for i in range(len(bits)):
-            below += np.int32(bits[i] < low)
-        if below == half:
-            before = bits.min()
-            for i in range(len(bits)):
-                before = max(before, bits[i] if bits[i] < low else before)
+            first = min(first, bits[i] if bits[i] >= low else high)
+        low = first
+    before = low  # the value next to it, of an even number
+    if len(bits) % 2 == 0 and below == half:
+        before = bits.min()
+        for i in range(len(bits)):
+            before = max(before, bits[i] if bits[i] < low else before)
     bits[0] = _ordered(before)
     one = values[0]
     bits[0] = _ordered(low)
@@ -102,6 +107,9 @@ def candidates(
     """
     h, w = inside.shape
     n_scales = len(scales.sigma_px)
+    stride = w + 2 * pad
+    eights = np.zeros(h * stride // 8 + 1, np.uint64)
+    tops = eights.view(np.uint8)[: h * stride]
     n = 0
     most = np.inf
     for i in range(n_scales):
@@ -110,18 +118,16 @@ def candidates(
         if i == 0:
             most = COARSER * noise
         least = np.float32(max(floor * scales.gain, mad * noise))
-        for y in range(pad, pad + h):
-            row = level[y, pad : pad + w]
-            above = 0
-            for x in range(w):
-                above += row[x] > least
-            if above == 0:
+        _mark_tops(level.reshape(level.size)[(pad - 1) * stride :], stride, least, tops)
+        for k in range(len(eights)):
+            if eights[k] == 0:  # few are not: eight pixels at a time are passed over
                 continue
-            for x in range(pad, pad + w):
-                v = level[y, x]
-                if v <= least or inside[y - pad, x - pad] != label or not _peak(level, y, x):
+            for at in range(8 * k, min(8 * k + 8, len(tops))):
+                y, x = pad + at // stride, at % stride
+                if tops[at] == 0 or not pad <= x < pad + w or inside[y - pad, x - pad] != label:
                     continue
-                if not _round(level, y, x):
+                v = level[y, x]
+                if not _peak(level, y, x) or not _round(level, y, x):
                     continue
                 if i > 0 and _beaten(levels[i - 1], y, x, v):
                     continue
@@ -133,9 +139,21 @@ def candidates(
                 spots[n, 1] = y + _vertex(level[y - 1, x], v, level[y + 1, x])
                 spots[n, 2] = x + _vertex(level[y, x - 1], v, level[y, x + 1])
                 spots[n, 3] = _fitting_sigma(levels, i, y, x, scales.sigma_px)
-                spots[n, 4] = y * level.shape[1] + x
+                spots[n, 4] = y * stride + x
                 n += 1
     return n
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _mark_tops(flat: NDArray[np.float32], stride: int, least: np.float32, tops: NDArray[np.uint8]) -> None:
+    """Mark pixels above ``least`` that four neighbours do not exceed, in vector code.
+
+    ``tops`` (h * stride,) are rows of ``flat``, which begins with the row before them.
+    """
+    before, here, after, down = flat[stride - 1 :], flat[stride:], flat[stride + 1 :], flat[2 * stride :]
+    for x in range(len(tops)):
+        v = here[x]
+        tops[x] = (v > least) & (v >= before[x]) & (v > after[x]) & (v >= flat[x]) & (v > down[x])
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
