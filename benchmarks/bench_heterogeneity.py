@@ -42,7 +42,9 @@ def made_up(n: int) -> MeasuredCells:
     wave = 0.5 + 0.4 * np.sin(y * 2 * np.pi / 1000) * np.sin(x * 2 * np.pi / 1000)
     od = np.maximum(random.normal(wave, 0.1), 0.0).astype(np.float32)
     everyone = np.ones(n, np.bool_)
-    return MeasuredCells(y, x, np.minimum(od * 1.5, 1.0), od, od, od, everyone, everyone, np.ones_like(od))
+    return MeasuredCells(
+        y, x, np.minimum(od * 1.5, 1.0), od, od, od, everyone, everyone, np.ones_like(od), od
+    )
 
 
 def measure(n: int) -> dict[str, float]:

@@ -6,7 +6,7 @@
 **Vectors**: membranes planted on real unstained tissue (see `planted`) with known DAB vectors, on tissue with
 its own, a pale and a strong counterstain, and on a grey background. Hematoxylin's truth is the mean optical
 density of the nuclei that were marked by eye, before anything was planted. **Zeros**: the unstained fields as
-they are, with haze, and with colour that is off: how many cells read as stained.
+they are, with haze, and with colour that is off: how many cells read as stained, and as what class.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from her2core.profile.build import build_profile
 from her2core.profile.sampling import SampledSlide
 from her2core.profile.tissue import find_background
 from her2core.records import Box, PyramidRef, StainProfile
-from her2core.scoring.ihc import count_classes
+from her2core.scoring.false_stain import expected_false_stain
+from her2core.scoring.ihc import count_classes, judge
 
 NO_GLASS = 0.003  # largest share of a crop, at 8 µm/px, that may be within 4 levels of the glass
 CROPS = 12  # most crops of one size from a core
@@ -100,7 +101,7 @@ class Ground:
 GROUNDS = (Ground("own"), Ground("pale", 0.5), Ground("strong", 2.0), Ground("grey", 1.0, GREY))
 PLANTS = (
     Plant("0", 0.0, 0.0, 0.64, (0.0, 0.0), haze_od=0.0, seed=21),
-    Plant("0 haze", 0.0, 0.0, 0.64, (0.0, 0.0), haze_od=0.06, seed=22),
+    Plant("0 haze", 0.0, 0.0, 0.64, (0.0, 0.0), haze_od=0.06, unstained_haze=1.0, seed=22),
     Plant("1+", 0.28, 0.25, 0.64, (0.05, 0.85), seed=11),
     Plant("2+", 0.48, 0.22, 1.0, (0.2, 1.0), haze_od=0.06, seed=12),
     Plant("3+", 0.95, 0.22, 2.14, (0.5, 1.0), haze_od=0.12, seed=13),
@@ -176,17 +177,21 @@ def judge_vectors() -> None:
 
 
 def judge_zeros() -> None:
-    """Cells that read as stained where nothing, or haze alone, was planted; fields are mirrored."""
+    """Cells that read as stained where nothing, or haze alone, was planted; fields are mirrored.
+
+    In brackets is what the field's own unstained cells explain. Every cell counts, as in a drawn region.
+    """
     rules, params = load_rules(RULES), ScoreParams()
     for ground, plant in itertools.product(GROUNDS, PLANTS[:2]):
         for stated in (True, False):
             shown = []
             for field, light, _ in planted(ground, plant, REFERENCE_DAB):
                 field = mirrored(replace(field, stain=profiled(field.rgb, light if stated else None)))
-                cells = read(field)[0]
-                counts = count_classes(measured(cells), params, rules)
-                decision = rules.decide(counts, params.false_stain_ppm)
-                shown.append(f"{100 * counts.stained / counts.n:4.1f} % of {counts.n} {decision.her2_class}")
+                cells = measured(read(field)[0])
+                counts, false = count_classes(cells, params, rules), expected_false_stain(cells, params)
+                verdict = judge(counts, params, rules, (), false_stained=false)
+                stained, expected = (100 * k / counts.n for k in (counts.stained, false))
+                shown.append(f"{stained:4.1f} % ({expected:4.1f}) of {counts.n} {verdict.her2_class}")
             light_is = "given" if stated else "guessed"
             print(f"{ground.name:7s} {plant.name:7s} {light_is:7s}" + " | ".join(shown),
                   flush=True)  # fmt: skip

@@ -63,6 +63,7 @@ class Plant:
     width_um: float
     complete: tuple[float, float]  # range of the stained share of a cell's own contour
     haze_od: float = 0.03  # in the cytoplasm of stained cells
+    unstained_haze: float = 0.3  # part of it in cells of which hardly anything is stained
     grain: float = 0.15  # spread of OD along a membrane
     blur_um: float = 0.15
     jpeg: int = 85
@@ -155,7 +156,7 @@ def plant_field(
     sigma = plant.width_um / 2.355 / um
     dab = line[nearest[0], nearest[1]] * np.exp(-0.5 * (distance / sigma) ** 2)
     dab = gaussian_filter(dab, 1.0)
-    cytoplasm = np.r_[0.0, np.where(bare, 0.0, np.where(share > 0.15, 1.0, 0.3))][labels]
+    cytoplasm = np.r_[0.0, np.where(bare, 0.0, np.where(share > 0.15, 1.0, plant.unstained_haze))][labels]
     dab = np.maximum(
         dab,
         plant.haze_od * gaussian_filter(cytoplasm * np.exp(0.3 * smooth_noise(rng, (h, w), 0.8 / um)), 2.0),

@@ -59,7 +59,7 @@ def tumour(
     od = np.maximum(MEAN_OD + SD_OD * z, 0.0).astype(np.float32)
     cuts = np.quantile(np.random.default_rng(0).normal(size=1_000_000), np.cumsum(SHARES)[:-1])
     everyone = np.ones(n, np.bool_)
-    cells = MeasuredCells(y, x, np.minimum(od, 1.0), od, od, od, everyone, everyone, np.ones_like(od))
+    cells = MeasuredCells(y, x, np.minimum(od, 1.0), od, od, od, everyone, everyone, np.ones_like(od), od)
     return cells, KINDS[np.searchsorted(cuts, z)]
 
 

@@ -44,9 +44,7 @@ class Reason(StrEnum):
     NO_TUMOUR = "no_tumour"  # neither compact tumour nor stained nests, and no region drawn
     STAINED_WITHOUT_CELLS = "stained_without_cells"  # stained tissue in which no cells were found
     TUMOUR_CHOICE = "tumour_choice"  # another choice of cells would give another score
-    FALSE_STAIN = (
-        "false_stain"  # other tissue of the slide is stained too: the class, or score, may rest on it
-    )
+    FALSE_STAIN = "false_stain"  # other tissue or chance explains the stain that class or score rest on
     INSUFFICIENT_TUMOUR = "insufficient_tumour"
     LIMITED_TUMOUR = "limited_tumour"
     LOW_END_UNRELIABLE = "low_end_unreliable"

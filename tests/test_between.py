@@ -387,7 +387,7 @@ def test_hexagons_of_the_table_add_up_to_the_cells(tmp_path: Path) -> None:
     od = draw.uniform(0, 1.5, 3000).astype(np.float32)
     yes = np.ones(3000, np.bool_)
     classes = draw.integers(0, 5, 3000).astype(np.int8)
-    measured = MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od))
+    measured = MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od), od)
     sweep = [regions_of_cells(measured, classes, size, RULES, 100) for size in (100.0, 250.0)]
     slide = SlideRow("s1", "c1", "x.tif", Assay.IHC)
     file = write_slide_file(store, REGIONS, "key", region_rows(slide, sweep))

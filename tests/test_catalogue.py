@@ -32,7 +32,7 @@ def metrics() -> tuple[Metric, ...]:
     y, x = draw.uniform(0, 800, (2, n))
     od, yes = draw.uniform(0, 1, n).astype(np.float32), np.ones(n, np.bool_)
     cells, classes = (
-        MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od)),
+        MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od), od),
         draw.integers(0, 5, n).astype(np.int8),
     )
     rules = load_rules("breast_asco_cap_2018")

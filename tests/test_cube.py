@@ -41,7 +41,7 @@ def sweep(n: int = 400) -> tuple[Regions, ...]:
     y, x = random.uniform(0, 900, (2, n))
     od = random.uniform(0, 1, n).astype(np.float32)
     yes = np.ones(n, np.bool_)
-    cells = MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od))
+    cells = MeasuredCells(y, x, od, od, od, od, yes, yes, np.ones_like(od), od)
     classes = random.integers(0, 5, n).astype(np.int8)
     return tuple(regions_of_cells(cells, classes, size, RULES, 20) for size in (100.0, 250.0))
 

@@ -32,6 +32,7 @@ def cells(n: int, squares: int, seed: int = 1) -> tuple[MeasuredCells, np.ndarra
         evaluable=np.ones(n, np.bool_),
         tumour=tumour,
         brownness=np.ones(n, np.float32),
+        dark_od=od,
     )
     return measured, np.full(n, CellClass.C1, np.int8)
 

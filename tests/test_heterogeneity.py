@@ -337,7 +337,7 @@ def slide(od: Any, classes: Any, *, side: int = 200, step: float = 10.0) -> tupl
     kinds = np.broadcast_to(np.asarray(classes(row, column), np.int8), n)
     cells = MeasuredCells(
         row * step, column * step, np.full(n, 0.5, np.float32), values, values, values,
-        np.ones(n, np.bool_), np.ones(n, np.bool_), np.ones(n, np.float32),
+        np.ones(n, np.bool_), np.ones(n, np.bool_), np.ones(n, np.float32), values,
     )  # fmt: skip
     return cells, kinds
 

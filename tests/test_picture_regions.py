@@ -55,7 +55,7 @@ def sheet(height_um: float, width_um: float, step_um: float = 20.0) -> tuple[Rea
 
 def ihc(y: Reals, x: Reals, od: Reals, classes: npt.NDArray[np.int64]) -> list[Regions]:
     everyone, measured = np.ones(len(y), np.bool_), od.astype(np.float32)
-    cells = MeasuredCells(y, x, *[measured] * 4, everyone, everyone, np.ones_like(measured))
+    cells = MeasuredCells(y, x, *[measured] * 4, everyone, everyone, np.ones_like(measured), measured)
     found = classes.astype(np.int8)
     return [regions_of_cells(cells, found, size, RULES, 100) for size in PARAMS.sweep_um]
 

@@ -44,6 +44,7 @@ def cells(y: Any, x: Any, od: Any, completeness: Any = 0.5, tumour: Any = True) 
         evaluable=np.ones(len(y), np.bool_),
         tumour=tumour.astype(np.bool_),
         brownness=np.ones(len(y), np.float32),
+        dark_od=od.astype(np.float32),
     )
 
 

@@ -71,6 +71,7 @@ def cells(*kinds: str, spacing_um: float = 10.0, **columns: Any) -> MeasuredCell
         "evaluable": np.ones(n, np.bool_),
         "tumour": np.ones(n, np.bool_),
         "brownness": np.ones(n, np.float32),
+        "dark_od": measured[:, 1],
     }
     return MeasuredCells(**(made | {k: np.asarray(v, made[k].dtype) for k, v in columns.items()}))
 

@@ -389,7 +389,7 @@ def slide(sheet: Sheet, order: NDArray[np.intp], params: HeterogeneityParams = P
     od = (np.where(j < 20, 0.7, 0.15) + 0.05 * ((i * 7 + j * 11) % 13) / 13).astype(np.float32)
     classes = np.where(j < 20, 4, np.where((i + j) % 9 == 0, -1, 0)).astype(np.int8)
     everyone = np.ones(len(y), bool)
-    cells = MeasuredCells(y, x, od / 2, od, od, od, everyone, everyone, np.ones_like(od))
+    cells = MeasuredCells(y, x, od / 2, od, od, od, everyone, everyone, np.ones_like(od), od)
     regions = regions_of_cells(cells, classes, 100.0, load_rules("breast_asco_cap_2018"), 100)
     return all_of(regions, y, x, classes, od, params)
 
@@ -445,7 +445,7 @@ def test_too_few_positive_cells_are_insufficient(sheet: Sheet) -> None:
     od[:29] = 0.7
     classes = np.where(od > 0.5, 4, 0).astype(np.int8)
     everyone = np.ones(len(y), bool)
-    cells = MeasuredCells(y, x, od, od, od, od, everyone, everyone, np.ones_like(od))
+    cells = MeasuredCells(y, x, od, od, od, od, everyone, everyone, np.ones_like(od), od)
     regions = regions_of_cells(cells, classes, 100.0, load_rules("breast_asco_cap_2018"), 100)
     found = named(all_of(regions, y, x, classes, od, PARAMS))
     for name, reach in (("label_l_3", 50.0), ("proximity_od_060", 50.0)):
@@ -457,7 +457,7 @@ def test_a_slide_without_tumour_has_every_metric_and_no_value(sheet: Sheet) -> N
     y, x, _, _ = sheet
     od, classes = np.zeros(len(y), np.float32), np.full(len(y), -1, np.int8)
     everyone = np.ones(len(y), bool)
-    cells = MeasuredCells(y, x, od, od, od, od, everyone, everyone, np.ones_like(od))
+    cells = MeasuredCells(y, x, od, od, od, od, everyone, everyone, np.ones_like(od), od)
     regions = regions_of_cells(cells, classes, 100.0, load_rules("breast_asco_cap_2018"), 100)
     found = all_of(regions, y, x, classes, od, PARAMS)
     assert {m.status for m in found} == {Status.INSUFFICIENT}
@@ -476,7 +476,7 @@ def test_cells_outside_the_tumour_take_no_part(sheet: Sheet) -> None:
     def measured(rows: NDArray[np.intp], tumour: NDArray[np.bool_]) -> tuple[Metric, ...]:
         column = od[rows]
         cells = MeasuredCells(
-            y[rows], x[rows], *[column] * 4, np.ones(len(rows), bool), tumour, np.ones_like(column)
+            y[rows], x[rows], *[column] * 4, np.ones(len(rows), bool), tumour, np.ones_like(column), column
         )
         sweep = tuple(regions_of_cells(cells, classes[rows], size, rules, 100) for size in params.sweep_um)
         of_tumour = np.where(tumour, classes[rows], np.int8(CellClass.UNEVALUABLE))

@@ -282,7 +282,7 @@ def scored(
     place = np.arange(len(classes), dtype=np.float64)
     everyone = np.ones(len(classes), np.bool_)
     measured = MeasuredCells(
-        place, place, completeness, od, od, od / 10, everyone, marks(tumour), np.ones_like(od)
+        place, place, completeness, od, od, od / 10, everyone, marks(tumour), np.ones_like(od), od
     )
     quality = dataclasses.replace(GOOD, tissue_area_mm2=more.pop("tissue_mm2", 0.01))
     chosen = None if nests is None else marks(nests)

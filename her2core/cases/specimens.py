@@ -362,7 +362,15 @@ def pool_ihc(
     scores = [score for o in outcomes if (score := o.readable_score)]
     counts = reduce(add, (s.counts for s in scores), ClassCounts())
     others = [reduce(add, choice) for choice in zip(*(_choices(s) for s in scores), strict=True)]
-    verdict = judge(counts, params, rules, _passed_on(outcomes), readable=bool(scores), others=others)
+    verdict = judge(
+        counts,
+        params,
+        rules,
+        _passed_on(outcomes),
+        readable=bool(scores),
+        others=others,
+        false_stained=sum(s.false_stained for s in scores),
+    )
     if not any(o.slide.assay is Assay.IHC for o in outcomes):
         verdict = replace(verdict, reasons=())
     return counts, verdict

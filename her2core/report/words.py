@@ -42,7 +42,7 @@ REASONS: dict[str, str] = {
     Reason.NO_TUMOUR: "no tumour found, and no region drawn",
     Reason.STAINED_WITHOUT_CELLS: "stained tissue in which no cells were found",
     Reason.TUMOUR_CHOICE: "another choice of tumour cells would change the score",
-    Reason.FALSE_STAIN: "stained too little more often than the slide's other tissue",
+    Reason.FALSE_STAIN: "hardly more stain than other tissue, or the unstained cells, explain",
     Reason.INSUFFICIENT_TUMOUR: "too few tumour cells",
     Reason.LIMITED_TUMOUR: "few tumour cells",
     Reason.LOW_END_UNRELIABLE: "pixels too coarse to tell 0 from 1+",

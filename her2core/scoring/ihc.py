@@ -18,12 +18,14 @@ from her2core.errors import ConfigError, Reason
 from her2core.guidelines.rules_ihc import SCORES, CellClass, ClassCounts, RuleSet
 from her2core.params import ScoreParams
 from her2core.records import Quality, StainProfile
+from her2core.scoring.false_stain import expected_false_stain
 from her2core.statistics import exact_sum, quantiles, wilson
 
 MEMBRANE_COLUMNS = (
     "evaluable_fraction",
     "membrane_od_median",
     "membrane_od_mean",
+    "membrane_od_p90",
     "cytoplasm_od",
     "membrane_brownness",
 )
@@ -44,6 +46,8 @@ class MeasuredCells:
         Median DAB OD of the stained part of the contour; NaN or 0 where there is none.
     membrane_od
         Mean DAB OD of the whole contour.
+    dark_od
+        DAB OD that the darkest tenth of the contour reaches.
     evaluable, tumour
         Which cells are evaluable, and which belong to the tumour.
     brownness
@@ -59,6 +63,7 @@ class MeasuredCells:
     evaluable: NDArray[np.bool_]
     tumour: NDArray[np.bool_]
     brownness: NDArray[np.float32]
+    dark_od: NDArray[np.float32]
 
     @classmethod
     def of(
@@ -99,6 +104,7 @@ class MeasuredCells:
             evaluable=evaluable,
             tumour=column("is_tumour", np.bool_),
             brownness=column("membrane_brownness", np.float32),
+            dark_od=column("membrane_od_p90", np.float32) + lacking,
         )
 
 
@@ -355,6 +361,7 @@ def judge(
     readable: bool = True,
     others: Sequence[ClassCounts] = (),
     doubtful: Sequence[ClassCounts] = (),
+    false_stained: int = 0,
 ) -> Verdict:
     """Apply a rule set to counts, unless there are too few cells or the slide is not readable.
 
@@ -371,6 +378,8 @@ def judge(
         `full_cells`. All cells but those counted are the slide's other tissue, its own negative control.
     doubtful
         What the counts may be instead, because the background was guessed.
+    false_stained
+        How many of the cells counted the slide's own unstained cells would have read as stained.
     """
     found = set(reasons)
     if params.calibration is None:
@@ -391,7 +400,9 @@ def judge(
         found.add(Reason.TUMOUR_CHOICE)
     other = _beside(others[0], counts) if others else ClassCounts()
     cleared = {rules.decide(_without_false_stain(counts, other), params.false_stain_ppm).score}
-    false_zero = decision.her2_class == "ultralow" and not _stained_beyond(counts, other)
+    if decision.score == "1+" and false_stained > n * wilson(counts.stained, n)[1]:
+        cleared.add("0")  # all of it may be false
+    false_zero = decision.her2_class == "ultralow" and not _stained_beyond(counts, other, false_stained)
     if false_zero or cleared - {decision.score}:
         found.add(Reason.FALSE_STAIN)
     if len(scores) > 1:
@@ -418,13 +429,16 @@ def _beside(every: ClassCounts, counts: ClassCounts) -> ClassCounts:
     return ClassCounts(**left)
 
 
-def _stained_beyond(counts: ClassCounts, other: ClassCounts) -> bool:
-    """Whether tumour is surely stained more often than other tissue, faintly or in class 2 and higher.
+def _stained_beyond(counts: ClassCounts, other: ClassCounts, false_stained: int) -> bool:
+    """Whether surely more of the tumour is stained than without HER2, faintly or in class 2 and higher.
 
-    Other tissue of a tumour that is 0 has no HER2 on its membranes: what is stained there is false.
+    Other tissue of a tumour that is 0 has no HER2 on its membranes: what is stained there is false. So is
+    what the tumour's own unstained cells come to, which is faint.
     """
-    pairs = ((counts.stained, other.stained), (counts.at_least_2, other.at_least_2))
-    return not other.n or any(wilson(k, counts.n)[0] > false / other.n for k, false in pairs)
+    n, elsewhere = counts.n, max(other.n, 1)
+    faint = max(other.stained / elsewhere, false_stained / n)
+    pairs = ((counts.stained, faint), (counts.at_least_2, other.at_least_2 / elsewhere))
+    return any(wilson(k, n)[0] > false for k, false in pairs)
 
 
 def _without_false_stain(counts: ClassCounts, other: ClassCounts) -> ClassCounts:
@@ -458,6 +472,8 @@ class SlideScore:
         Counts over all cells, and over those of stained nests; none where a region was drawn.
     stained_without_cells_mm2
         Stained tissue in which no cells were found.
+    false_stained
+        See `expected_false_stain`.
     """
 
     verdict: Verdict
@@ -472,6 +488,7 @@ class SlideScore:
     completeness_median: float | None
     others: tuple[ClassCounts, ...] = ()
     stained_without_cells_mm2: float = 0.0
+    false_stained: int = 0
 
     @property
     def readable(self) -> bool:
@@ -534,6 +551,7 @@ def score_slide(
         if len(cells.tumour) >= params.full_cells and not tumour_found:
             reasons.add(Reason.NO_TUMOUR)
     readable = quality.verdict != "fail" and not UNREADABLE & reasons
+    false_stained = expected_false_stain(cells, params)
     return SlideScore(
         verdict=judge(
             counts,
@@ -543,6 +561,7 @@ def score_slide(
             readable=readable,
             others=others,
             doubtful=[count_classes(other, params, rules) for other in doubtful],
+            false_stained=false_stained,
         ),
         counts=counts,
         expression=Expression.of(cells, params),
@@ -555,6 +574,7 @@ def score_slide(
         completeness_median=quantiles(cells.completeness[counted], (50,))[0],
         others=others,
         stained_without_cells_mm2=bare,
+        false_stained=false_stained,
     )
 
 

@@ -196,7 +196,7 @@ def _points() -> None:
     random = np.random.default_rng(1)
     y, x = random.uniform(0, 1500, (2, 9000))
     od, yes = random.uniform(0, 1, len(y)).astype(np.float32), np.ones(len(y), np.bool_)
-    cells = MeasuredCells(y, x, od, od, od, od, evaluable=yes, tumour=yes, brownness=od)
+    cells = MeasuredCells(y, x, od, od, od, od, evaluable=yes, tumour=yes, brownness=od, dark_od=od)
     classes = random.integers(0, 5, len(y)).astype(np.int8)
     params = HeterogeneityParams()
     rules, grouped = (load_rules(name) for name in ("breast_asco_cap_2018", "gastric_biopsy"))
