@@ -14,8 +14,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from her2core.guidelines.rules_ihc import CellClass, load_rules
@@ -24,6 +22,7 @@ from her2core.heterogeneity.regions import NucleusRegions, Regions, regions_of_c
 from her2core.params import HeterogeneityParams, ISHScoreParams
 from her2core.pictures.canvas import Panel, png_bytes
 from her2core.pictures.colours import CLASS_COLOURS
+from her2core.pictures.letters import Legend, Words
 from her2core.pictures.regions import (
     COLD,
     COLOURS,
@@ -94,6 +93,14 @@ def panels_of(figure: Figure) -> list[Panel]:
     return [each for each in figure.artists if isinstance(each, Panel)]
 
 
+def legends_of(figure: Figure) -> list[Legend]:
+    return [each for each in figure.artists if isinstance(each, Legend)]
+
+
+def words_of(figure: Figure) -> list[str]:
+    return [each.get_text() for each in figure.findobj(Words) if isinstance(each, Words)]
+
+
 def maps(figure: Figure) -> list[Panel]:
     return panels_of(figure)[1:]  # the slide is the first
 
@@ -140,10 +147,11 @@ def test_legends_count_the_hexagons_of_their_colours() -> None:
         [to_hex(face).upper() for part in collections(axes) for face in part.get_facecolor()]
         for axes in maps(figure)
     ]
-    assert len(figure.legends) == 3
-    for legend, colours in zip(figure.legends, faces, strict=True):
-        handles = [to_hex(patch.get_facecolor()).upper() for patch in legend.get_patches()]
-        counts = [int(text.get_text().rsplit(": ", 1)[1].replace(",", "")) for text in legend.get_texts()]
+    legends = legends_of(figure)
+    assert len(legends) == 3
+    for legend, colours in zip(legends, faces, strict=True):
+        handles = [plate.colour for plate in legend.plates]
+        counts = [int(words.get_text().rsplit(": ", 1)[1].replace(",", "")) for words in legend.words]
         assert [colours.count(handle) for handle in handles] == counts
     assert sum(len(colours) for colours in faces) == 3 * len(two_corners()[1])
     assert len(set(faces[1]) | set(faces[2])) > 4
@@ -164,7 +172,7 @@ def test_signals_are_drawn_as_copies_and_ratio_or_amplified_fraction() -> None:
             assert copies[i] == to_hex(colormaps[COLOURS](regions.copies_mean[i] / TOP_COPIES)).upper()
             assert second[i] == to_hex(colormaps[COLOURS](min(share[i], 1.0))).upper()
         assert gatherings.count(HOT) >= 9
-        words = {text.get_text() for text in figure.texts}
+        words = words_of(figure)
         assert ("HER2/CEP17" if dual else "fraction of amplified nuclei") in words
 
 
@@ -178,7 +186,7 @@ def test_hexagons_are_smaller_where_too_few_large_ones_count() -> None:
     assert to_draw(few, PARAMS) is few[1]
 
     figure = regions_figure(blank(1000, 1000, 2), 2.0, RGB, core, PARAMS, "s1")
-    titles = [text.get_text() for text in figure.texts]
+    titles = words_of(figure)
     assert any(title.startswith("hexagons of 100 µm") for title in titles)
     assert "score of regions of 250 µm" in titles
     scored = [part for axes in maps(figure)[1:2] for part in collections(axes)]
@@ -192,7 +200,7 @@ def test_too_few_hexagons_are_said_to_be_too_few() -> None:
     hot = maps(figure)[2]
     assert {to_hex(face).upper() for part in collections(hot) for face in part.get_facecolor()} == {FEW}
     valid = np.count_nonzero(sweep[1].n >= 20)
-    assert f"hot and cold: insufficient ({valid} of 30 regions)" in {t.get_text() for t in figure.texts}
+    assert f"hot and cold: insufficient ({valid} of 30 regions)" in words_of(figure)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +222,7 @@ def test_nothing_overlaps_or_runs_out_of_the_page(height_um: float, width_um: fl
         assert (edge == 255).all()
 
     page = figure.bbox
-    words = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+    words = figure.findobj(Words)
     boxes = {f"{i} {t.get_text()}": t.get_window_extent() for i, t in enumerate(words)}
     assert len(boxes) > 15
     for text, box in boxes.items():
@@ -224,8 +232,8 @@ def test_nothing_overlaps_or_runs_out_of_the_page(height_um: float, width_um: fl
         assert not overlap(a, b), (one, other)
     panels = panels_of(figure)
     assert len(panels) == 4
-    for legend in figure.legends:
-        assert isinstance(legend, Legend)
+    assert legends_of(figure)
+    for legend in legends_of(figure):
         assert not any(overlap(legend.get_window_extent(), axes.bbox) for axes in panels)
     for a, b in combinations([axes.bbox for axes in panels], 2):
         assert not overlap(a, b)

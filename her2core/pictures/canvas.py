@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path
-from matplotlib.text import Text
 from matplotlib.transforms import (
     Bbox,
     BboxTransformFrom,
@@ -34,6 +33,7 @@ from matplotlib.transforms import (
 from numpy.typing import NDArray
 
 from her2core.guidelines.rules_ihc import CellClass
+from her2core.pictures.letters import Plate, Words, write
 from her2core.profile.sampling import LevelReader, Pixels
 from her2core.records import PyramidRef
 
@@ -228,11 +228,15 @@ def scale_bar(panel: Panel, width_um: float) -> None:
     x0, y0 = 0.12 * inch_x, 0.12 * inch_y
     middle = x0 + plate / 2
     left, low, thick = middle - bar / 2, y0 + 0.08 * inch_y, 0.04 * inch_y
-    here, high, base = panel.transAxes, 0.42 * inch_y, y0 + 0.15 * inch_y
-    panel.add(Rectangle((x0, y0), plate, high, transform=here, facecolor="white", alpha=0.85, lw=0))
-    panel.add(Rectangle((left, low), bar, thick, transform=here, facecolor="black", lw=0))
+    high, base = 0.42 * inch_y, y0 + 0.15 * inch_y
     text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
-    panel.add(Text(middle, base, text, va="bottom", ha="center", fontsize=9, transform=here), clip=False)
+    for part in (
+        Plate((x0, y0, plate, high), "#FFFFFF", alpha=0.85),
+        Plate((left, low, bar, thick), "#000000"),
+        Words(middle, base, text, 9, "#000000", across="center", up="bottom"),
+    ):
+        part.set_transform(panel.transAxes)
+        panel.add(part, clip=False)
 
 
 def _round_length(um: float) -> float:
@@ -249,13 +253,11 @@ def heading(figure: Figure, left: float, title: str, line: str, top_in: float = 
     left
         Margin to both sides, as a fraction of the figure's width.
     """
-    high = figure.get_figheight()
-    y_title, y_line = 1 - top_in / high, 1 - (top_in + 0.38) / high
-    figure.text(left, y_title, title, fontsize=17, weight="bold", va="center", color=INK, parse_math=False)
-    figure.text(left, y_line, line, fontsize=10.5, va="center", color="#444444", parse_math=False)
-    figure.text(
-        1 - left, y_title, "research use only", fontsize=8.5, ha="right", va="center", color="#888888"
-    )
+    wide, high = figure.get_size_inches()
+    y_title, y_line, right = high - top_in, high - top_in - 0.38, (1 - left) * wide
+    write(figure, left * wide, y_title, title, 17, INK, up="center", bold=True)
+    write(figure, left * wide, y_line, line, 10.5, "#444444", up="center")
+    write(figure, right, y_title, "research use only", 8.5, "#888888", across="right", up="center")
 
 
 def shortened(text: str, longest: int) -> str:

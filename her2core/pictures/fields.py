@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from her2core.pictures.canvas import DPI, INK, Backdrop, Panel, jpeg_bytes, pixels_of, scale_bar
+from her2core.pictures.letters import write
 from her2core.profile.sampling import Pixels
 
 ARC_COLOURS = ("#9A9A9A", "#56B4E9", "#F0E442", "#E69F00", "#D62728")
@@ -60,7 +61,7 @@ def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
     gap, top, bottom = 0.16, 0.62, 0.42
     wide, high = 4 * FIELD_IN + 5 * gap, top + bottom + rows * (FIELD_IN + 0.3)
     figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
-    figure.text(gap / wide, 1 - 0.3 / high, f"{slide_id}: fields at full resolution", size=13, color=INK)
+    write(figure, gap, high - 0.3, f"{slide_id}: fields at full resolution", 13, INK)
     for k, one in enumerate(fields):
         left = gap + (k % 2) * 2 * (FIELD_IN + gap)
         low = high - top - (k // 2 + 1) * (FIELD_IN + 0.3)
@@ -72,7 +73,7 @@ def fields_picture(slide_id: str, fields: list[PicturedField]) -> bytes:
                 scale_bar(panel, width_um)
         n, counted = len(one.cells.pocket), int(one.cells.counted.sum())
         title = f"{one.name}: {n} cells, {counted} counted"
-        figure.text(left / wide, (low + FIELD_IN + 0.06) / high, title, size=9, color=INK)
+        write(figure, left, low + FIELD_IN + 0.06, title, 9, INK)
     figure.add_artist(_Keys(wide, bottom))
     return jpeg_bytes(figure)
 

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import RegularPolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import (
@@ -29,6 +26,7 @@ from her2core.pictures.canvas import (
     shortened,
 )
 from her2core.pictures.colours import CLASS_COLOURS, OTHER_COLOUR, ink_on
+from her2core.pictures.letters import ColourBar, Key, Legend, Plate, Words
 from her2core.profile.sampling import Pixels
 
 RANK = np.array([0.0, 1.0, 2.0, 2.0, 3.0])  # of CellClass 0 ... 4 on the heat map
@@ -103,7 +101,7 @@ def slide_picture(thumbnail: Pixels, um_px: float, cells: PictureCells, summary:
     faded = 255 - (255 - grey.astype(np.int16)) * 2 // 5
     Backdrop(panels[1], faded.astype(np.uint8), um_px)
     px_um = inch_um * DPI
-    _class_bar(figure, summary, (left, 0.12, wide - 2 * left, bottom - 0.3), wide, high)
+    _class_bar(figure, summary, (left, 0.12, wide - 2 * left, bottom - 0.3), wide)
     if CELL_UM * px_um >= MIN_DOT_PX:
         _draw_dots(panels[1], cells, CELL_UM * px_um * 72 / DPI)
     else:
@@ -160,52 +158,47 @@ def _colour_scale(figure: Figure, panel: Panel) -> None:
     inch_x, inch_y = panel.inch
     width, height = min(2.1 * inch_x, 0.95 - 1.0 * inch_x), 0.55 * inch_y
     x0, y0 = 1 - 0.12 * inch_x - width, 0.12 * inch_y
-    panel.add(
-        Rectangle((x0, y0), width, height, transform=panel.transAxes, facecolor="white", alpha=0.85, lw=0)
+    plate = Plate((x0, y0, width, height), "#FFFFFF", alpha=0.85)
+    plate.set_transform(panel.transAxes)
+    panel.add(plate, clip=False)
+    place = panel.part(x0 + 0.15 * inch_x, y0 + 0.22 * inch_y, width - 0.3 * inch_x, 0.11 * inch_y)
+    left, low, wide, high = (
+        part * edge for part, edge in zip(place, 2 * (*figure.get_size_inches(),), strict=True)
     )
-    bar = figure.add_axes(
-        panel.part(x0 + 0.15 * inch_x, y0 + 0.22 * inch_y, width - 0.3 * inch_x, 0.11 * inch_y)
-    )
-    scale = ScalarMappable(Normalize(0, 3), _heat_map())
-    figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[0, 1, 2, 3])
-    bar.tick_params(labelsize=8, length=2, pad=1)
-    bar.set_title("mean class, tumour cells", fontsize=8, pad=3, color=INK)
+    panel.add(ColourBar(figure, (left, low, wide, high), _heat_map(), 3.0, (0, 1, 2, 3), 8), clip=False)
+    title = Words(x0 + width / 2, y0 + 0.37 * inch_y, "mean class, tumour cells", 8, INK, across="center")
+    title.set_transform(panel.transAxes)
+    panel.add(title, clip=False)
 
 
 def _class_bar(
-    figure: Figure, summary: PictureSummary, box: tuple[float, float, float, float], wide: float, high: float
+    figure: Figure, summary: PictureSummary, box: tuple[float, float, float, float], wide: float
 ) -> None:
     """Stacked bar of the counted cells by class, which is the legend at once."""
     x, y, w, h = box
     bar = Panel(figure, (x, y + 0.42, w, h - 0.5), (0, 100), (0, 1), framed=False)
 
     def write(at: float, text: str, ink: str) -> None:
-        bar.add(Text(at, 0.48, text, color=ink, va="center", ha="center", fontsize=9.5), clip=False)
+        bar.add(Words(at, 0.48, text, 9.5, ink, across="center", up="center"), clip=False)
 
     start = 0.0
     for cell_class, count in zip(CLASS_COLOURS, summary.counts, strict=True):
         share = 100 * count / max(summary.n, 1)
         colour = CLASS_COLOURS[cell_class]
-        bar.add(Rectangle((start, 0.0), share, 1.0, facecolor=colour, linewidth=0))
+        bar.add(Plate((start, 0.0, share, 1.0), colour), clip=False)
         if share >= 5:
             write(start + share / 2, f"{share:.0f} %", ink_on(colour))
         start += share
     if not summary.n:
-        bar.add(Rectangle((0.0, 0.0), 100, 1.0, facecolor="#F0F0F0", linewidth=0))
+        bar.add(Plate((0.0, 0.0, 100, 1.0), "#F0F0F0"), clip=False)
         write(50, "no tumour cell could be judged", INK)
-    handles = [
-        Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="none")
-        for colour in (*CLASS_COLOURS.values(), OTHER_COLOUR)
+    keys = [
+        Key(colour, f"{CLASS_MEANING[cell_class]}: {_percent(count, summary.n)}")
+        for (cell_class, colour), count in zip(CLASS_COLOURS.items(), summary.counts, strict=True)
     ]
-    labels = [
-        f"{CLASS_MEANING[cell_class]}: {_percent(count, summary.n)}"
-        for cell_class, count in zip(CLASS_COLOURS, summary.counts, strict=True)
-    ]
-    figure.legend(
-        handles, [*labels, "not counted"], ncols=6 if wide >= 13 else 3, loc="lower center",
-        bbox_to_anchor=(0.5, 0.02 / high), fontsize=9 if wide >= 13 else 8, frameon=False, handlelength=1.0,
-        columnspacing=1.4,
-    )  # fmt: skip
+    keys.append(Key(OTHER_COLOUR, "not counted"))
+    points, columns = (9.0, 6) if wide >= 13 else (8.0, 3)
+    Legend(figure, keys, (wide / 2, 0.12), points, columns, centred=True, apart=1.4, pad=0.8)
 
 
 def _percent(count: int, n: int) -> str:

@@ -16,11 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from her2core.guidelines.rules_ihc import SCORES
 from her2core.heterogeneity.lattice import DISCOVERY, hot_and_cold
@@ -37,6 +35,7 @@ from her2core.pictures.canvas import (
 )
 from her2core.pictures.colours import SCORE_COLOURS as SCORE_COLOUR
 from her2core.pictures.ish import composite
+from her2core.pictures.letters import ColourBar, Key, Legend, write
 from her2core.profile.sampling import Pixels
 from her2core.records import RGB
 
@@ -133,12 +132,12 @@ def regions_figure(
         panel = Panel(figure, (left, bottom, panel_w, panel_h), x_um, y_um)
         Backdrop(panel, shown if drawn is None else faded, um_px)
         title = drawn.title if drawn is not None else "slide"
-        figure.text(left / wide, (bottom + panel_h + 0.1) / high, title, fontsize=10.5, color=INK)
+        write(figure, left, bottom + panel_h + 0.1, title, 10.5, INK)
         if drawn is None:
             scale_bar(panel, panel_w / inch_um)
             continue
         _draw(panel, drawn.hexes, drawn.colours, inch_um * DPI)
-        _explain(figure, drawn, (left, bottom - 0.08, panel_w), params, wide, high)
+        _explain(figure, drawn, (left, bottom - 0.08, panel_w), params)
     _heading(figure, to_draw(sweep, params), params, slide_id, wide)
     return figure
 
@@ -259,42 +258,26 @@ def _explain(
     drawn: _Map,
     place: tuple[float, float, float],
     params: HeterogeneityParams,
-    wide: float,
-    high: float,
 ) -> None:
     """Colour bar or keys below a panel; ``place`` is left, top and width in inches."""
     left, top, width = place
     if drawn.top is not None:
         length = min(width - 1.65, 3.2)
         left += 0.12  # space for the first tick's label
-        bar = figure.add_axes((left / wide, (top - 0.14) / high, length / wide, 0.13 / high))
-        scale = ScalarMappable(Normalize(0, drawn.top), colormaps[COLOURS])
-        extend = "max" if drawn.beyond else "neither"
-        figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=list(drawn.ticks), extend=extend)
-        bar.tick_params(labelsize=9, length=2, pad=1)
+        bar = left, top - 0.14, length, 0.13
+        shades = ColourBar(figure, bar, colormaps[COLOURS], drawn.top, drawn.ticks, 9, beyond=drawn.beyond)
+        figure.add_artist(shades)
         few = _Key(FEW, f"fewer than {params.region_cells}", int(np.count_nonzero(drawn.colours == FEW)))
-        _legend(figure, [few], (left + length + 0.1, top + 0.03), wide, high)
+        _legend(figure, [few], (left + length + 0.1, top + 0.03))
     elif drawn.keys:
-        _legend(figure, drawn.keys, (left, top + 0.03), wide, high, columns=3 if width < 4.5 else 5)
+        _legend(figure, drawn.keys, (left, top + 0.03), columns=3 if width < 4.5 else 5)
 
 
-def _legend(
-    figure: Figure,
-    keys: Sequence[_Key],
-    place: tuple[float, float],
-    wide: float,
-    high: float,
-    columns: int = 1,
-) -> None:
-    handles = [
-        Rectangle((0, 0), 1, 1, facecolor=key.colour, edgecolor=FEW_EDGE if key.colour == FEW else "none")
-        for key in keys
+def _legend(figure: Figure, keys: Sequence[_Key], place: tuple[float, float], columns: int = 1) -> None:
+    shown = [
+        Key(key.colour, f"{key.text}: {key.count:,}", FEW_EDGE if key.colour == FEW else None) for key in keys
     ]
-    figure.legend(
-        handles, [f"{key.text}: {key.count:,}" for key in keys], ncols=columns, loc="upper left",
-        bbox_to_anchor=(place[0] / wide, place[1] / high), fontsize=9, frameon=False, handlelength=1.0,
-        handletextpad=0.4, columnspacing=1.0, borderaxespad=0.0, borderpad=0.2,
-    )  # fmt: skip
+    Legend(figure, shown, (place[0] + 0.03, place[1] - 0.03), 9, columns)
 
 
 def _heading(
