@@ -1,4 +1,4 @@
-"""Prefect's environment for an embedded run, set before Prefect is imported; what a user set stays."""
+"""Environment of the processes of a run: Prefect's, set before it is imported, and that of workers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,23 @@ DEFAULTS = {
 }
 
 
+WORKER_ENVIRONMENT = {
+    # Giving freed pages back at once makes every reused buffer a fresh page fault.
+    "MALLOC_TRIM_THRESHOLD_": 1 << 30,
+    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
+    # Chunk work is single-threaded by design; nested thread pools would only fight over cores.
+    "OMP_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "NUMBA_NUM_THREADS": 1,
+}
+"""What a worker's environment holds before it starts."""
+
+
 def prepare_environment() -> None:
-    """Turn telemetry off, be patient with the embedded server, and leave the console to our own log."""
+    """Turn telemetry off, be patient with the embedded server, and leave the console to our own log.
+
+    What a user set stays.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
 

@@ -110,6 +110,7 @@ def _run(
 ) -> None:
     from flows.environment import prepare_environment
     from flows.interrupt import ending_quickly, leave
+    from flows.nursery import open_nursery
 
     def last_word() -> None:
         errors.print("interrupted; run the same command again to resume")
@@ -117,6 +118,8 @@ def _run(
     try:
         with ending_quickly(INTERRUPTED, last_word):
             prepare_environment()
+            if cluster == "local":
+                open_nursery(also=["her2cli"])
             from flows.server import prefect_server
 
             with (

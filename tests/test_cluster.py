@@ -12,8 +12,9 @@ from distributed import Client, LocalCluster
 from distributed.comm.core import CommClosedError
 
 from flows.clusters import local, open_clusters
-from flows.clusters.base import WORKER_ENVIRONMENT, check_workers, costs
+from flows.clusters.base import check_workers, costs
 from flows.clusters.local import WORKER_BYTES, useful_workers
+from flows.environment import WORKER_ENVIRONMENT
 from her2core.errors import ClusterError, ConfigError
 from her2core.records import Assay, SlideRow
 from her2core.stages.workers import WorkerFacts

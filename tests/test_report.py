@@ -19,7 +19,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
-from flows import report_process
+from flows import nursery, report_process
 from flows.report_process import ReportError, write_apart
 from her2cli import app
 from her2core.errors import ConfigError, Reason
@@ -413,7 +413,13 @@ def test_the_command_line_writes_a_page_or_says_what_it_needs(run: Store, tmp_pa
     )
 
 
-def test_a_process_of_its_own_writes_the_same_report_and_says_what_hinders_it(run: Store) -> None:
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_process_of_its_own_writes_the_same_report_and_says_what_hinders_it(
+    run: Store, monkeypatch: pytest.MonkeyPatch, forked: bool
+) -> None:
+    if forked:
+        monkeypatch.setattr(nursery, "_opened", False)  # and so again after this test
+        nursery.open_nursery()
     path = write_apart(run, RUN)
     page = run.read_bytes(path)
     assert page == run.read_bytes(write_report(run, RUN).path)

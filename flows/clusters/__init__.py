@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from flows.clusters.base import SETTINGS, WORKER_ENVIRONMENT, Cluster
+from flows.clusters.base import SETTINGS, Cluster
+from flows.environment import WORKER_ENVIRONMENT
 from her2core.errors import ConfigError
 from her2core.text import shown
 

@@ -11,23 +11,13 @@ from typing import Protocol
 import dask
 from distributed import Client
 
+from flows.environment import WORKER_ENVIRONMENT
 from her2core.errors import ClusterError
 from her2core.stages.workers import WorkerFacts, dask_setup, worker_facts
 
 log = logging.getLogger("her2core.cluster")
 
 PACKAGE = "her2cohort"
-WORKER_ENVIRONMENT = {
-    # Giving freed pages back at once makes every reused buffer a fresh page fault.
-    "MALLOC_TRIM_THRESHOLD_": 1 << 30,
-    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
-    # Chunk work is single-threaded by design; nested thread pools would only fight over cores.
-    "OMP_NUM_THREADS": 1,
-    "OPENBLAS_NUM_THREADS": 1,
-    "NUMBA_NUM_THREADS": 1,
-}
-"""What a worker's environment holds before it starts."""
-
 SETTINGS = {
     # A worker takes 10-20 s to import what it needs on a busy machine; the default drops it after 15 s.
     "distributed.deploy.lost-worker-timeout": "5 minutes",

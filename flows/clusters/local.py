@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
 import dask
+import distributed.utils
 from dask.system import cpu_count
 from distributed import Client, LocalCluster
 
+from flows import nursery
 from flows.clusters.base import SETTINGS, quieten
 from her2core.errors import ClusterError, Her2Error
 from her2core.records import SlideRow
@@ -42,6 +42,7 @@ class LocalMachine:
         quieten()
         with (
             dask.config.set(SETTINGS),
+            _started_as_can_be(),
             _local_cluster(self.workers or cpu_count()) as local,
             Client(local) as client,  # type: ignore[no-untyped-call]
         ):
@@ -80,16 +81,23 @@ def not_started(error: BaseException) -> Her2Error:
     )
 
 
+def _started_as_can_be() -> AbstractContextManager[object]:
+    """Have Dask fork its workers from the run's nursery, if that is open."""
+    if not nursery.is_open():
+        return nullcontext()
+    distributed.utils._forkserver_preload_set = True  # else Dask has others loaded there, and pandas here
+    return dask.config.set({"distributed.worker.multiprocessing-method": nursery.METHOD})
+
+
 def _local_cluster(workers: int) -> LocalCluster:
     """Worker processes that a terminal's signals do not reach: the run ends them.
 
-    A thread and a process begin with the blocked signals of the thread that starts them, so that this holds
-    for workers that are started again as well.
+    A thread begins with the blocked signals of the one that starts it, so that this holds for workers that
+    are started again as well.
     """
-    ensure_running()  # multiprocessing's tracker unblocks signals where it is started
-    mine = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        with warnings.catch_warnings():  # where its usual port is taken, Dask warns and takes another one
+        # Where its usual port is taken, Dask warns and takes another one.
+        with nursery.terminal_signals_blocked(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s)Port .* is already in use")
             return LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=workers,
@@ -100,5 +108,3 @@ def _local_cluster(workers: int) -> LocalCluster:
             )
     except (OSError, RuntimeError) as error:
         raise not_started(error) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mine)

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flows.clusters.base import SETTINGS, WORKER_ENVIRONMENT
+from flows.clusters.base import SETTINGS
+from flows.environment import WORKER_ENVIRONMENT
 from her2core.errors import ConfigError
 from her2core.text import shown
 
