@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.memory import choose_allocators
+from flows.memory import choose_allocators, loading
 
 if TYPE_CHECKING:
     from her2core.cohort import CohortSummary
@@ -47,7 +47,8 @@ def run_with(
     new_only: bool,
 ) -> CohortSummary:
     """Score a cohort with a Prefect server that may still be loading (`flows.server.prefect_server`)."""
-    from flows.cohort import cohort, stand_in  # while the server loads
+    with loading():
+        from flows.cohort import cohort, stand_in  # while the server loads
     from her2core.config import load_config
 
     if load_config(config).run.pseudonyms:  # a flow's arguments stand in Prefect's database

@@ -22,6 +22,7 @@ Rows = dict[str, dict[str, str]]
 
 def main() -> int:
     """Make the slides (once), score them, and print slides and cases beside their planted truth."""
+    from flows.nursery import open_nursery
     from flows.show import showing_progress
     from her2core.phantom import synth_cohort
 
@@ -30,6 +31,7 @@ def main() -> int:
     if not (slides / "truth_ish.csv").exists():
         console.print(f"drawing a synthetic cohort into {slides} (about a minute, once)")
         synth_cohort(slides)
+    open_nursery()
     with showing_progress(console):
         summary = run_cohort(manifest=str(slides / "manifest.csv"), out=str(FOLDER / "out"))
     rows = {row["slide_id"]: row for row in summary.slides}

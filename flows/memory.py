@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ALLOCATORS = {
     "_RJEM_MALLOC_CONF": "narenas:1,dirty_decay_ms:100,muzzy_decay_ms:0",
@@ -27,6 +30,17 @@ def choose_allocators() -> None:
     """Choose `ALLOCATORS`, before the libraries are loaded, which look once; what a user set stays."""
     for name, value in ALLOCATORS.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Look for no garbage in a block that imports: what it makes is there to stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def give_memory_back() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,27 +111,26 @@ def _run(
 ) -> None:
     from flows.environment import prepare_environment
     from flows.interrupt import ending_quickly, leave
+    from flows.memory import loading
     from flows.nursery import open_nursery
 
     def last_word() -> None:
         errors.print("interrupted; run the same command again to resume")
 
     try:
-        with ending_quickly(INTERRUPTED, last_word):
-            prepare_environment()
-            if cluster == "local":
-                open_nursery(also=["her2cli"])
-            from flows.server import prefect_server
+        with ending_quickly(INTERRUPTED, last_word), ExitStack() as stack:
+            with loading():
+                prepare_environment()
+                if cluster == "local":
+                    open_nursery(also=["her2cli"])
+                from flows.server import prefect_server
 
-            with (
-                prefect_server() as wait_for_server
-            ):  # it loads while we look, and begins when it is waited for
+                wait_for_server = stack.enter_context(prefect_server())  # it loads while we look
                 _refuse_early(manifest, out, config, cluster, only)
                 from flows.show import row_table, showing_progress
-
-                say("starting Prefect and the Dask workers")
-                with showing_progress(errors, Verbosity.level):
-                    summary = run_with(wait_for_server, manifest, out, config, cluster, only, new_only)
+            say("starting Prefect and the Dask workers")
+            stack.enter_context(showing_progress(errors, Verbosity.level))
+            summary = run_with(wait_for_server, manifest, out, config, cluster, only, new_only)
     except KeyboardInterrupt:
         last_word()
         leave(INTERRUPTED)
