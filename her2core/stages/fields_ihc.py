@@ -193,7 +193,7 @@ def _corner_um(chosen: ChosenField, um_px: float) -> NDArray[np.float64]:
 
 
 def _rings(yx: NDArray[np.float64]) -> list[str]:
-    """Closed rings as GeoJSON has them, x before y, of ``(n, ray, 2)``; as lists of lists they take longer."""
+    """Closed rings as GeoJSON has them, x before y, of ``(n, ray, 2)``; as lists they take longer."""
     rings = np.round(yx[..., ::-1], 1)
     closed = np.concatenate([rings, rings[:, :1]], axis=1)
     form = f"[{', '.join(['[%.1f, %.1f]'] * closed.shape[1])}]"
