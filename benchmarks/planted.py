@@ -7,7 +7,10 @@ which are unstained, gives every mark the ground that is nearest to it, and lays
 OD, width, gaps, granularity, haze, blur, chroma subsampling and JPEG quality. Borders are bent and lie off
 the midline between nuclei, so that a contour that only halves the distance is wrong. Printed is how well the
 kernel reads the planted values **within one field and one score**, where nothing but the reading can make
-figures agree. With a FOLDER the pictures are left there.
+figures agree; and how well an `oracle` does that knows the true contours and stains, and reads what pixels
+and JPEG left of them. Kappa says nothing where nearly all cells are of one class, as at 3+: beside it stand
+the share of cells whose class agrees, and the largest share of one true class (`one`). With a FOLDER the
+pictures are left there.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from scipy.ndimage import (
     distance_transform_edt,
     find_objects,
     gaussian_filter,
+    map_coordinates,
     maximum_filter,
     minimum_filter,
 )
@@ -35,7 +39,7 @@ from slides import MPP, RGB, SHARED, profile_of
 from her2core.analysis.kappa import cohens_kappa
 from her2core.guidelines.rules_ihc import load_rules
 from her2core.kernels.ihc.kernel import IHCKernel
-from her2core.kernels.stain import REFERENCE_DAB
+from her2core.kernels.stain import REFERENCE_DAB, unit
 from her2core.params import IHCParams, ScoreParams
 from her2core.records import Box, StainProfile
 from her2core.scoring.ihc import MeasuredCells, classify
@@ -275,6 +279,21 @@ def read(field: PlantedField) -> tuple[np.ndarray, NDArray[np.intp], NDArray[np.
     return cells, rows[hit], columns[hit]
 
 
+def oracle(field: PlantedField) -> tuple[Array, Array]:
+    """Median OD and stained shares (as `PlantedField.complete`) on the true contours, from the picture."""
+    h, dab = unit(field.stain.hematoxylin), unit(field.stain.dab)
+    apart = np.linalg.inv(np.stack([h, dab, unit(np.cross(h, dab))]))
+    seen = (-np.log10(np.maximum(field.rgb, 1) / np.array(field.stain.i0)) @ apart)[..., 1]
+    crest = cv2.dilate(seen.astype(np.float32), np.ones((3, 3), np.uint8))
+    od, complete = np.zeros(len(field.contours)), np.zeros((len(field.contours), 3))
+    for i, contour in enumerate(field.contours):
+        if len(contour):
+            values = map_coordinates(crest, (contour - field.origin).T, order=1, mode="nearest")
+            od[i] = np.median(values[values >= 0.1]) if (values >= 0.1).any() else 0.0
+            complete[i] = [(values >= cut).mean() for cut in (0.1, 0.2, 0.4)]
+    return od, complete
+
+
 def classes(od: Array, complete: Array, p: ScoreParams) -> NDArray[np.int64]:
     """Ordinal class 0 to 3 (breast) of cells by OD and completeness; 2u counts as 2."""
     full, some = complete >= p.complete_fraction, complete >= p.detect_fraction
@@ -309,7 +328,11 @@ def judge(field: PlantedField) -> dict[str, float]:
     read_class = ORDINAL[classify(measured(cells), ScoreParams(), load_rules(RULES))]
     both = (read_od > 0) & (truth_od > 0)
     p = ScoreParams()
-    bias = [float((read_c[t, 1] - truth_c[t, 1]).mean()) for t in tenths(truth_c[:, 1]) if t.sum() >= 5]
+    truth_class, (own_od, own_c) = (
+        classes(truth_od, truth_c[:, 0], p),
+        (each[marks] for each in oracle(field)),
+    )
+    own_class = classes(own_od, own_c[:, 0], p)
     return {
         "n": float(len(marks)),
         "found": float(len(marks) / max((field.whole & field.certain).sum(), 1)),
@@ -320,9 +343,22 @@ def judge(field: PlantedField) -> dict[str, float]:
         if (truth_c[:, 2] > 0).mean() > 0.3
         else float("nan"),
         "c20_err": float(np.abs(read_c[:, 1] - truth_c[:, 1]).mean()),
-        "bias": max(bias, key=abs, default=float("nan")),
-        "kappa": cohens_kappa(read_class, classes(truth_od, truth_c[:, 0], p), 4),
+        "bias": bias(read_c[:, 1], truth_c[:, 1]),
+        "kappa": cohens_kappa(read_class, truth_class, 4),
+        "agree": float((read_class == truth_class).mean()),
+        "one": float(np.bincount(truth_class).max() / len(truth_class)),
+        "o_od_r": correlation(own_od[both], truth_od[both]),
+        "o_c20_r": correlation(own_c[:, 1], truth_c[:, 1]),
+        "o_bias": bias(own_c[:, 1], truth_c[:, 1]),
+        "o_kappa": cohens_kappa(own_class, truth_class, 4),
+        "o_agree": float((own_class == truth_class).mean()),
     }
+
+
+def bias(found: Array, truth: Array) -> float:
+    """The largest mean error in a tenth of the truth that holds five cells or more."""
+    errors = [float((found[t] - truth[t]).mean()) for t in tenths(truth) if t.sum() >= 5]
+    return max(errors, key=abs, default=float("nan"))
 
 
 def tenths(value: Array) -> list[NDArray[np.bool_]]:
