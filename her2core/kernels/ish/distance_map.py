@@ -163,25 +163,54 @@ def measure_depth(depth: NDArray[np.uint8], cap: int) -> None:
     depth[h - 2 :] = 0
     depth[:, :2] = 0
     depth[:, w - 2 :] = 0
-    for y in range(2, h - 2):
-        row, up, top = depth[y], depth[y - 1], depth[y - 2]
-        for x in range(2, w - 2):
-            if row[x]:
-                side = min(min(np.int32(row[x - 1]), np.int32(up[x])) + ONE_STEP, cap)
-                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + SLANT_STEP
-                knight = min(
-                    min(np.int32(up[x - 2]), np.int32(up[x + 2])),
-                    min(np.int32(top[x - 1]), np.int32(top[x + 1])),
-                )
-                row[x] = min(side, min(slant, knight + KNIGHT_STEP))
-    for y in range(h - 3, 1, -1):
-        row, up, top = depth[y], depth[y + 1], depth[y + 2]
-        for x in range(w - 3, 1, -1):
-            if row[x]:
-                side = min(min(np.int32(row[x + 1]), np.int32(up[x])) + ONE_STEP, np.int32(row[x]))
-                slant = min(np.int32(up[x - 1]), np.int32(up[x + 1])) + SLANT_STEP
-                knight = min(
-                    min(np.int32(up[x - 2]), np.int32(up[x + 2])),
-                    min(np.int32(top[x - 1]), np.int32(top[x + 1])),
-                )
-                row[x] = min(side, min(slant, knight + KNIGHT_STEP))
+    lines = np.zeros((2, w), np.uint16)
+    for way in (-1, 1):
+        for j in range(2, h - 2):
+            y = j if way < 0 else h - 1 - j
+            _from_rows(depth, y, way, np.uint16(cap), lines)
+            k = 0
+            step = 1
+            while step * ONE_STEP < cap:  # along the row by doubled steps: each is vector code
+                _along_row(lines, k, way, step)
+                k = 1 - k
+                step *= 2
+            _put(lines, k, depth, y)
+
+
+# Loops that become vector code, each in a function of its own that cuts its arrays itself.
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _from_rows(depth: NDArray[np.uint8], y: int, way: int, cap: np.uint16, lines: NDArray[np.uint16]) -> None:
+    """Distances of row ``y``, no more than it has, from the two rows that lie that ``way``."""
+    one, slant, knight = np.uint16(ONE_STEP), np.uint16(SLANT_STEP), np.uint16(KNIGHT_STEP)
+    row, up, top, out = depth[y, 2:], depth[y + way], depth[y + 2 * way, 1:], lines[0, 2:]
+    b, c, d, e, right = up[1:], up[2:], up[3:], up[4:], top[2:]
+    for x in range(depth.shape[1] - 4):
+        aslant, far = min(b[x], d[x]), min(min(up[x], e[x]), min(top[x], right[x]))
+        near = min(np.uint16(np.uint16(c[x]) + one), np.uint16(np.uint16(aslant) + slant))
+        near = min(near, min(np.uint16(np.uint16(far) + knight), cap))
+        out[x] = min(near, np.uint16(row[x]))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _along_row(lines: NDArray[np.uint16], k: int, way: int, step: int) -> None:
+    """Line ``k``, or what lies ``step`` pixels that ``way`` and so many steps, the less, into the other."""
+    n, cost = lines.shape[1] - step, np.uint16(step * ONE_STEP)
+    line, other = lines[k], lines[1 - k]
+    if way < 0:
+        own, beside, out = line[step:], line, other[step:]
+    else:
+        own, beside, out = line, line[step:], other
+    for x in range(n):
+        out[x] = min(own[x], np.uint16(beside[x] + cost))
+    for x in range(step):
+        z = x if way < 0 else n + x
+        other[z] = line[z]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _put(lines: NDArray[np.uint16], k: int, depth: NDArray[np.uint8], y: int) -> None:
+    line, row = lines[k], depth[y]
+    for x in range(len(row)):
+        row[x] = np.uint8(line[x])

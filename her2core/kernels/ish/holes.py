@@ -29,20 +29,16 @@ def fill_holes(mask: NDArray[np.uint8], grey: NDArray[np.uint8], dark: int, wide
     regions = np.empty((FIRST_RUNS, 6), np.int32)  # parent; box: y0, x0, y1, x1; whether any is dark
     regions[OUTSIDE] = OUTSIDE
     row, above = np.empty((w // 2 + 1, 3), np.int32), np.empty((w // 2 + 1, 3), np.int32)
+    eights = np.zeros(w // 8 + 1, np.uint64)
+    changes = eights.view(np.uint8)[:w]
+    ends = np.empty(w + 2, np.int32)
     n = 0
     names = 1
     n_above = 0
     for y in range(h):
-        line = mask[y]
         n_row = 0
-        x = 0
-        while x < w:
-            if line[x] != 0:
-                x += 1
-                continue
-            first = x
-            while x < w and line[x] == 0:
-                x += 1
+        for j in range(0, _find_ends(mask, y, eights, changes, ends), 2):
+            first, x = ends[j], ends[j + 1]
             row[n_row, 0], row[n_row, 1], row[n_row, 2] = first, x, OUTSIDE
             if x - first <= widest[1]:
                 if n == len(runs) or names == len(regions):
@@ -73,6 +69,44 @@ def fill_holes(mask: NDArray[np.uint8], grey: NDArray[np.uint8], dark: int, wide
         size = max(region[3] - region[1], region[4] - region[2])
         if region[0] != OUTSIDE and size <= (widest[0] if region[5] else widest[1]):
             mask[runs[j, 0], runs[j, 1] : runs[j, 2]] = 255
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _find_ends(
+    mask: NDArray[np.uint8],
+    y: int,
+    eights: NDArray[np.uint64],
+    changes: NDArray[np.uint8],
+    ends: NDArray[np.int32],
+) -> int:
+    """First column of every run of 0 in a row, and the one after its last; how many these are.
+
+    ``changes`` is scratch as long as the row, seen eight at a time in ``eights``.
+    """
+    w = mask.shape[1]
+    _mark_changes(mask, y, changes)
+    n = 0
+    if mask[y, 0] == 0:
+        ends[n] = 0
+        n += 1
+    for k in range(len(eights)):
+        if eights[k] != 0:  # few are: eight pixels at a time are passed over
+            for x in range(8 * k, min(8 * k + 8, w)):
+                if changes[x]:
+                    ends[n] = x + 1
+                    n += 1
+    if n % 2 == 1:
+        ends[n] = w
+        n += 1
+    return n
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _mark_changes(mask: NDArray[np.uint8], y: int, changes: NDArray[np.uint8]) -> None:
+    """Mark pixels of row ``y`` that are 0 before another, and others before 0; in vector code."""
+    line, after = mask[y], mask[y, 1:]
+    for x in range(len(after)):
+        changes[x] = (line[x] == 0) != (after[x] == 0)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
