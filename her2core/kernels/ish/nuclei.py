@@ -303,11 +303,11 @@ def compete(
                 if part[i] == part[j]:
                     a, b = (i, j) if merit[i] >= merit[j] else (j, i)
                     wide, small = (i, j) if shape.area[i] >= shape.area[j] else (j, i)
-                    inside = _share(small, wide, shape, rule.ray_index) >= SHARED
+                    inside = _shared(small, wide, shape, rule.ray_index)
                     held = inside and _has_room(small, wide, shape)
                     if held and _own_edge(small, wide, shape, contrast, rule) >= OWN_EDGE:
                         keep[wide] = False
-                    elif _share(b, a, shape, rule.ray_index) >= SHARED:
+                    elif _shared(b, a, shape, rule.ray_index):
                         keep[b] = False
                 else:
                     a, b = (j, i) if part[i] else (i, j)
@@ -361,7 +361,7 @@ def _beaten(i: int, keep: NDArray[np.bool_], part: NDArray[np.bool_], shape: Out
         rival = not part[j] and keep[j] and abs(shape.x[j] - shape.x[i]) <= rule.near
         if rival and _holds(j, shape.y[i], shape.x[i], shape, rule.ray_index):
             return True
-        if rival and _share(i, j, shape, rule.ray_index) >= SHARED:
+        if rival and _shared(i, j, shape, rule.ray_index):
             return True
     return False
 
@@ -375,15 +375,23 @@ def _holds(i: int, y: int, x: int, shape: Outlines, ray_index: RayIndex) -> bool
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _share(i: int, j: int, shape: Outlines, ray_index: RayIndex) -> float:
-    """Fraction of outline ``i`` that lies in ``j``, by samples at half and nine tenths of every radius."""
+def _shared(i: int, j: int, shape: Outlines, ray_index: RayIndex) -> bool:
+    """Whether `SHARED` of outline ``i`` lies in ``j``, by samples at half and nine tenths of every radius."""
+    dy, dx = float(shape.y[i] - shape.y[j]), float(shape.x[i] - shape.x[j])
+    reach = (SAMPLED[0] + SAMPLED[1]) * shape.radius[i].max() + shape.radius[j].max() + SPARE_PX
+    if dy * dy + dx * dx > reach * reach:
+        return False
+    need = SHARED * 2.0 * N_RAYS
     n = 0
     for a in range(N_RAYS):
         for part in range(2):
             r = shape.radius[i, a] * (SAMPLED[0] + SAMPLED[1] * part)
-            dy, dx = int(np.floor(r * ray_index.sin[a] + 0.5)), int(np.floor(r * ray_index.cos[a] + 0.5))
-            n += _holds(j, shape.y[i] + dy, shape.x[i] + dx, shape, ray_index)
-    return n / (2.0 * N_RAYS)
+            y = shape.y[i] + int(np.floor(r * ray_index.sin[a] + 0.5))
+            x = shape.x[i] + int(np.floor(r * ray_index.cos[a] + 0.5))
+            n += _holds(j, y, x, shape, ray_index)
+        if n >= need or n + 2 * (N_RAYS - 1 - a) < need:
+            break
+    return n >= need
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

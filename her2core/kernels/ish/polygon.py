@@ -130,7 +130,8 @@ def paint(
     or else whose outline is farther away in proportion; of equals to the first.
     """
     h, w = labels.shape
-    ys, xs, cross = np.empty(N_RAYS), np.empty(N_RAYS), np.empty(N_RAYS)
+    ys, xs = np.empty(N_RAYS), np.empty(N_RAYS)
+    crossings, cross = np.empty(h, np.int64), np.empty((h, N_RAYS))
     mid = 0.5 * (factor - 1)
     owner = np.zeros(
         int(max(names.max() if len(names) else 0, -(names.min() if len(names) else 0))) + 1, np.int64
@@ -147,18 +148,25 @@ def paint(
             ys[a] = factor * shape.radius[i, a] * ray_index.sin[a] + mid
             xs[a] = factor * shape.radius[i, a] * ray_index.cos[a] + mid
         top, bottom = y_centre + int(np.ceil(ys.min())), y_centre + int(np.floor(ys.max()))
-        for y in range(max(-(-top // step), 0), min(bottom // step, h - 1) + 1):
-            dy = y * step - y_centre
-            n = 0
-            for a in range(N_RAYS):
-                b = (a + 1) % N_RAYS
-                if (ys[a] <= dy) != (ys[b] <= dy):
-                    cross[n] = xs[a] + (dy - ys[a]) / (ys[b] - ys[a]) * (xs[b] - xs[a])
-                    n += 1
-            cross[:n].sort()
+        first_row, last_row = max(-(-top // step), 0), min(bottom // step, h - 1)
+        for y in range(first_row, last_row + 1):
+            crossings[y] = 0
+        for a in range(N_RAYS):  # every side over the rows that it crosses
+            b = (a + 1) % N_RAYS
+            low, high = y_centre + int(np.ceil(min(ys[a], ys[b]))), y_centre + int(np.ceil(max(ys[a], ys[b])))
+            for y in range(max(-(-low // step), first_row), min((high - 1) // step, last_row) + 1):
+                dy = y * step - y_centre
+                cross[y, crossings[y]] = xs[a] + (dy - ys[a]) / (ys[b] - ys[a]) * (xs[b] - xs[a])
+                crossings[y] += 1
+        for y in range(first_row, last_row + 1):
+            n = crossings[y]
+            if n == 2:
+                cross[y, 0], cross[y, 1] = min(cross[y, 0], cross[y, 1]), max(cross[y, 0], cross[y, 1])
+            else:
+                cross[y, :n].sort()
             for k in range(0, n - 1, 2):
-                first = max(-(-(x_centre + int(np.ceil(cross[k]))) // step), 0)
-                last = min((x_centre + int(np.floor(cross[k + 1]))) // step, w - 1)
+                first = max(-(-(x_centre + int(np.ceil(cross[y, k]))) // step), 0)
+                last = min((x_centre + int(np.floor(cross[y, k + 1]))) // step, w - 1)
                 for x in range(first, last + 1):
                     there = labels[y, x]
                     if there == 0:
