@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from her2core.errors import Reason
 from her2core.kernels.ihc.planes import DAB_PER_OD
 from her2core.scoring.false_stain import STEP_OD, dark_tail, expected_false_stain
 from her2core.scoring.ihc import MeasuredCells, classify, judge
-from tests.test_scores import BREAST, PARAMS, score
+from tests.test_scores import BREAST, PARAMS, outcome, score, score_case
 from tests.test_scores import cells as measured_as
 
 N = 2000
@@ -101,3 +103,13 @@ def test_a_cell_of_class_2_is_no_false_stain() -> None:
     moderate = measured_as(*["0"] * 500, "2")
     assert int((classify(moderate, PARAMS, BREAST) > 1).sum()) == 1
     assert judge(score(moderate).counts, PARAMS, BREAST, (), false_stained=200).her2_class == "ultralow"
+
+
+def test_pooled_slides_are_held_against_what_all_their_unstained_cells_explain() -> None:
+    def case(dark: NDArray[np.float32], stained: int) -> str:
+        results = {f"s{i}": score(slide(dark.copy(), stained)) for i in range(2)}
+        slides = [dataclasses.replace(outcome(name, "0"), score=one) for name, one in results.items()]
+        return score_case(slides, PARAMS, BREAST).verdict.her2_class
+
+    assert case(spread(0.03, 0.010), 100) == "ultralow"
+    assert case(spread(0.06, 0.025), 0) == "0_unresolved"
