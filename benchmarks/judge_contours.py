@@ -1,6 +1,6 @@
 """Hold what the IHC kernel traces against contours drawn by eye on real tissue.
 
-    python benchmarks/judge_contours.py [--fields] [--all] [--pictures FOLDER]
+    python benchmarks/judge_contours.py [--fields] [--all] [--nuclei] [--pictures FOLDER]
 
 `tests/data/contours_by_eye.csv` holds the cells of small complete windows; the images have to be at hand. For
 every image, every kind of image and all of them are printed:
@@ -17,6 +17,19 @@ every image, every kind of image and all of them are printed:
 
 Distances and what follows are of certain cells that were found; ``--all`` takes the uncertain ones in. The
 last line is the eye against itself: some of the cells were drawn twice (`contours_by_eye_second.csv`).
+
+A second table says what parts arcs that the kernel and the eye call alike from those that they do not:
+
+    stained   share of the arcs that were drawn as stained, and that are read so
+    near      kappa of the arcs whose traced contour lies within 0.25 um of the drawn
+    far       share of all arcs that lie 1 um off or more, and of those that are not alike
+    auc       area under the curve of an arc's DAB OD, without a cut: of the traced contour, and of the drawn
+              line itself, read by the same means
+    best      kappa at the one cut in OD that is best on these very arcs, of both: a ceiling
+    rho       of the grade and the OD, of both (Spearman)
+
+``--nuclei`` puts the nuclei drawn by eye in the place of those that the kernel finds, so that what is left is
+owed to the contours.
 """
 
 from __future__ import annotations
@@ -31,12 +44,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata, spearmanr
 from slides import RGB, SHARED, OneLevel
 
 from her2core.analysis.kappa import UNWEIGHTED, cohens_kappa
 from her2core.kernels.ihc.kernel import IHCKernel
+from her2core.kernels.nuclei import Given
 from her2core.kernels.polar import N_RAYS
+from her2core.kernels.stain import unmix
 from her2core.params import IHCParams, ProfileParams
 from her2core.profile.build import build_profile
 from her2core.records import Box, PyramidRef, StainProfile
@@ -49,6 +66,9 @@ LIKE = (0.8, 1.25)  # so many times the drawn area is alike
 AROUND_UM = 15.0  # beyond a window: cells whose centre the eye and the kernel see on either side of its edge
 N_ARCS = 16
 FAINT, MODERATE = 1, 2
+ON_UM, FAR_UM = 0.25, 1.0  # an arc so near is on the drawn one; so far off it may lie on another membrane
+READ_UM = np.arange(-6, 7) / 8  # an arc's OD is the greatest so far across it, as the kernel reads
+CUTS = 100  # of OD that are tried
 
 Array = NDArray[np.float64]
 
@@ -87,6 +107,17 @@ class Field:
     drawn: list[Drawn]
 
 
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """A sixteenth of a cell, drawn and traced."""
+
+    grade: int
+    stained: bool  # traced as stained
+    off: float  # um, mean
+    od: float  # DAB along the traced contour; drawn again: the second grade
+    drawn_od: float  # DAB along the drawn line
+
+
 @dataclass
 class Tally:
     """What was found, and how far off it is: lists of rays, cells or arcs."""
@@ -96,7 +127,7 @@ class Tally:
     more: int
     off: list[float]  # um, inside negative
     ratio: list[float]
-    arcs: list[tuple[int, bool]]  # grade, traced as stained
+    arcs: list[Arc]
     share: list[tuple[float, float]]  # stained share of the contour: drawn, traced
 
     @classmethod
@@ -117,8 +148,8 @@ class Tally:
         if not self.ratio:
             return found
         off, ratio, share = np.array(self.off), np.array(self.ratio), np.array(self.share)
-        grade, stained = np.array(self.arcs).T
-        drawn, traced = grade >= FAINT, stained > 0
+        grade = np.array([arc.grade for arc in self.arcs])
+        drawn, traced = grade >= FAINT, np.array([arc.stained for arc in self.arcs])
         error = share[:, 1] - share[:, 0]
         return (
             f"{found} {np.median(abs(off)):7.2f} {np.median(off):+6.2f} {(abs(off) <= NEAR_UM).mean():6.2f}"
@@ -127,21 +158,46 @@ class Tally:
             f" {kappa(grade >= MODERATE, traced):6.2f} {abs(error).mean():7.2f} {error.mean():+6.2f}"
         )
 
+    def arc_line(self, title: str) -> str:
+        """What parts arcs that are alike from those that are not."""
+        grade = np.array([arc.grade for arc in self.arcs])
+        drawn, traced = grade >= FAINT, np.array([arc.stained for arc in self.arcs])
+        off, ods = (
+            np.array([arc.off for arc in self.arcs]),
+            np.array([(arc.od, arc.drawn_od) for arc in self.arcs]).T,
+        )
+        on, far, unlike = off <= ON_UM, off >= FAR_UM, drawn != traced
+        both = [f(od, drawn) for f in (area_under_curve, best_kappa) for od in ods]
+        rho = [float(spearmanr(od, grade).statistic) if np.ptp(od) > 0 else np.nan for od in ods]
+        return (
+            f"{title:24s} {len(grade):5d} {drawn.mean():7.2f} {traced.mean():5.2f} {(~unlike).mean():6.2f}"
+            f" {kappa(drawn, traced):6.2f} {kappa(drawn[on], traced[on]):6.2f} {far.mean():6.2f}"
+            f" {far[unlike].mean() if unlike.any() else np.nan:6.2f}"
+            + "".join(f" {value:6.2f}" for value in (*both, *rho))
+        )
 
+
+ARC_HEAD = (
+    f"{'':24s} {'arcs':>5s} {'stained':>7s} {'read':>5s} {'agree':>6s} {'kappa':>6s} {'near':>6s} {'far':>6s}"
+    f" {'unlike':>6s} {'auc':>6s} {'drawn':>6s} {'best':>6s} {'drawn':>6s} {'rho':>6s} {'drawn':>6s}"
+)
+AGAIN = "drawn again by eye"
 HEAD = (
     f"{'':24s} {'cells':>5s} {'found':>6s} {'more':>5s} {'off, um':>7s} {'signed':>6s} {'within':>6s}"
     f" {'area':>6s} {'ratio':>6s} {'agree':>6s} {'kappa':>6s} {'kappa':>6s} {'complete':>8s} {'signed':>6s}"
 )
 
 
-def contours_of(image: RGB, mpp: float, stain: StainProfile, box: Box) -> list[Traced]:
+def contours_of(
+    image: RGB, mpp: float, stain: StainProfile, box: Box, given: Given | None = None
+) -> list[Traced]:
     """Cells of an image whose centroid lies in ``box``, as the kernel outlines them."""
     kernel = IHCKernel(IHCParams(), stain, mpp)
     need = box.grown(kernel.halo_px)
     padded = np.full((need.height, need.width, 3), 255, np.uint8)
     part = image[max(need.y0, 0) : need.y1, max(need.x0, 0) : need.x1]
     padded[max(-need.y0, 0) :, max(-need.x0, 0) :][: part.shape[0], : part.shape[1]] = part
-    cells, lines = kernel.outline(padded, (need.y0, need.x0), box)
+    cells, lines = kernel.outline(padded, (need.y0, need.x0), box, given)
     turn = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
     towards = np.stack([np.sin(turn), np.cos(turn)], axis=1) / mpp
     found = []
@@ -180,21 +236,39 @@ def drawn_fields() -> list[Field]:
     return list(fields.values())
 
 
-def drawn_again(fields: list[Field]) -> Tally:
-    """Cells that were drawn twice: the second time against the first."""
-    tally, first = (
-        Tally.empty(),
-        {(field.name, d.name): (d, field.mpp) for field in fields for d in field.drawn},
-    )
+def given_nuclei(field: Field, found: list[Traced]) -> Given:
+    """The nuclei drawn in a field, and around them those that were ``found`` where none is drawn."""
+    nuclei = [(one.centre, one.nucleus) for one in found if not on_a_nucleus(one, field)]
+    nuclei = sorted(nuclei + [(d.centre, d.nucleus) for d in field.drawn], key=lambda one: tuple(one[0]))
+    ray = 2 * np.pi * np.arange(N_RAYS) / N_RAYS
+    radius = []
+    for centre, outline in nuclei:
+        way = dense(outline) - centre
+        turn = np.arctan2(way[:, 0], way[:, 1])
+        order = np.argsort(turn)
+        radius.append(np.interp(ray, turn[order], np.hypot(*way[order].T), period=2 * np.pi))
+    y, x = np.array([centre for centre, _ in nuclei]).T
+    return Given(y, x, (field.mpp * np.array(radius)).astype(np.float32))
+
+
+def drawn_again(fields: list[Field]) -> dict[str, Tally]:
+    """Cells that were drawn twice, the second time against the first: of every window, and last of all."""
+    tallies: dict[str, Tally] = defaultdict(Tally.empty)
+    first = {(field.name, d.name): (d, field.mpp) for field in fields for d in field.drawn}
     with (DATA / "contours_by_eye_second.csv").open() as rows:
         for row in csv.DictReader(rows):
             drawn, mpp = first[row["field"], row["cell"]]
             contour, grades = dense(polygon(row["contour"])), np.array([int(grade) for grade in row["arcs"]])
             stained = grades[arc_of(contour, drawn.centre)] >= FAINT
             again = Traced(drawn.centre, drawn.nucleus, contour, stained, np.ones(len(contour), np.bool_))
-            compare(drawn, again, mpp, tally)
-            tally.drawn, tally.found = tally.drawn + 1, tally.found + 1
-    return tally
+            one, ods = Tally.empty(), [grades.astype(float), np.full(N_ARCS, np.nan)]
+            compare(drawn, again, mpp, one, ods)
+            one.drawn = one.found = 1
+            tallies[f"  again: {row['field']}"].add(one)
+    whole = Tally.empty()
+    for tally in tallies.values():
+        whole.add(tally)
+    return {**tallies, AGAIN: whole}
 
 
 def polygon(text: str) -> Array:
@@ -202,7 +276,7 @@ def polygon(text: str) -> Array:
     return np.array(points).reshape(-1, 2)
 
 
-def judge(field: Field, traced: list[Traced], uncertain: bool) -> Tally:
+def judge(field: Field, traced: list[Traced], uncertain: bool, dab: NDArray[np.float32]) -> Tally:
     """Compare one window, and the drawn cells around it."""
     tally = Tally.empty()
     within = field.box.grown(round(AROUND_UM / field.mpp))
@@ -213,7 +287,8 @@ def judge(field: Field, traced: list[Traced], uncertain: bool) -> Tally:
             tally.drawn += 1
             tally.found += found is not None
         if whole and found is not None:
-            compare(drawn, found, field.mpp, tally)
+            ods = [od_by_arc(dab, one.contour, drawn.centre, field.mpp) for one in (found, drawn)]
+            compare(drawn, found, field.mpp, tally, ods)
     taken = {id(found) for _, found in pairs(field, traced)}
     tally.more = sum(
         id(one) not in taken and inside(one.centre, field.box) and not on_a_nucleus(one, field)
@@ -243,19 +318,33 @@ def pairs(field: Field, traced: list[Traced]) -> Iterator[tuple[Drawn, Traced | 
         yield drawn, matched.get(i)
 
 
-def compare(drawn: Drawn, found: Traced, mpp: float, tally: Tally) -> None:
+def compare(drawn: Drawn, found: Traced, mpp: float, tally: Tally, ods: list[Array]) -> None:
     corners = np.ascontiguousarray(drawn.contour, np.float32)
     depth = [cv2.pointPolygonTest(corners, (float(y), float(x)), True) for y, x in found.contour]
-    tally.off.extend(-mpp * np.array(depth))
+    off = -mpp * np.array(depth)
+    tally.off.extend(off)
     own = np.ascontiguousarray(found.contour, np.float32)
     tally.ratio.append(cv2.contourArea(own) / cv2.contourArea(corners))
     stained, length = by_arc(found.contour, drawn.centre, found.stained)
-    tally.arcs.extend(zip(drawn.grades.tolist(), (stained > 0.5 * length).tolist(), strict=True))
+    beside, weight = by_arc(found.contour, drawn.centre, np.abs(off))
+    columns = (drawn.grades, stained > 0.5 * length, beside / np.maximum(weight, 1e-9), *ods)
+    tally.arcs.extend(Arc(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
     fine, grades = dense(drawn.contour), drawn.grades >= FAINT
     faint, all_round = by_arc(fine, drawn.centre, grades[arc_of(fine, drawn.centre)])
     weight = lengths(found.contour)
     judged = max(weight[found.valid].sum(), 1e-9)
     tally.share.append((faint.sum() / all_round.sum(), weight[found.stained].sum() / judged))
+
+
+def od_by_arc(dab: NDArray[np.float32], contour: Array, centre: Array, mpp: float) -> Array:
+    """Mean DAB OD of every sixteenth of a contour: at each of its points the greatest across it."""
+    fine = dense(contour)
+    out = fine - centre
+    out /= np.maximum(np.hypot(*out.T), 1e-9)[:, None]
+    places = fine[:, None] + out[:, None] * (READ_UM / mpp)[:, None]
+    od = map_coordinates(dab, places.transpose(2, 0, 1), order=1, mode="nearest").max(axis=1)
+    arc, weight = arc_of(fine, centre), lengths(fine)
+    return np.bincount(arc, weight * od, N_ARCS) / np.maximum(np.bincount(arc, weight, N_ARCS), 1e-9)
 
 
 def arc_of(points: Array, centre: Array) -> NDArray[np.int64]:
@@ -276,19 +365,35 @@ def dense(points: Array, parts: int = 8) -> Array:
     return (points[:, None] * (1 - t) + np.roll(points, -1, axis=0)[:, None] * t).reshape(-1, 2)
 
 
-def by_arc(points: Array, centre: Array, stained: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Stained length and length of a contour in every sixteenth."""
+def by_arc(points: Array, centre: Array, value: Array | NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Length of a contour in every sixteenth, first times the value of its points: 1 for the stained."""
     fine = dense(points)
     of = np.repeat(np.arange(len(points)), 8)
     nearest = (of + (np.arange(len(fine)) % 8 >= 4)) % len(points)
     weight, arc = lengths(fine), arc_of(fine, centre)
     total = np.bincount(arc, weight, N_ARCS)
-    return np.bincount(arc, weight * stained[nearest], N_ARCS), total
+    return np.bincount(arc, weight * value[nearest], N_ARCS), total
 
 
 def kappa(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Cohen's kappa of yes and no; not a number where both say always the same."""
     return cohens_kappa(a.astype(np.int64), b.astype(np.int64), 2, UNWEIGHTED)
+
+
+def area_under_curve(value: Array, yes: NDArray[np.bool_]) -> float:
+    """Chance that a ``yes`` has the greater value than a no; not a number where there is but one of them."""
+    n, m = int(yes.sum()), int((~yes).sum())
+    if n == 0 or m == 0 or np.isnan(value).any():
+        return np.nan
+    return float((rankdata(value)[yes].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def best_kappa(value: Array, yes: NDArray[np.bool_]) -> float:
+    """Kappa at the cut in ``value`` where it is greatest; not a number where all are yes or no."""
+    if yes.all() or not yes.any() or np.isnan(value).any():
+        return np.nan
+    cuts = np.quantile(value, np.arange(1, CUTS) / CUTS)
+    return max(kappa(value >= cut, yes) for cut in cuts)
 
 
 def profile_of(rgb: RGB, mpp: float) -> StainProfile:
@@ -324,6 +429,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fields", action="store_true", help="a line for every window too")
     parser.add_argument("--all", action="store_true", help="count uncertain cells too")
+    parser.add_argument("--nuclei", action="store_true", help="outline cells around the nuclei drawn")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw both contours over windows")
     options = parser.parse_args()
     if options.pictures:
@@ -338,9 +444,15 @@ def main() -> None:
         rgb = np.ascontiguousarray(cv2.imread(str(where[image]))[..., ::-1])
         own = [field for field in fields if field.image == image]
         stain, kind = profile_of(rgb, own[0].mpp), FOLDERS[where[image].parent.name]
+        dab = unmix(rgb, stain)[..., 1]
         for field in own:
-            traced = contours_of(rgb, field.mpp, stain, field.box.grown(round(AROUND_UM / field.mpp)))
-            tally = judge(field, traced, options.all)
+            around = field.box.grown(round(AROUND_UM / field.mpp))
+            given = None
+            if options.nuclei:
+                wider = around.grown(round(2 * AROUND_UM / field.mpp))  # a nucleus bounds cells as far off
+                given = given_nuclei(field, contours_of(rgb, field.mpp, stain, wider))
+            traced = contours_of(rgb, field.mpp, stain, around, given)
+            tally = judge(field, traced, options.all, dab)
             for name in (image[:24], kind, "all"):
                 totals[name].add(tally)
             if options.fields:
@@ -352,7 +464,14 @@ def main() -> None:
     for name in (*FOLDERS.values(), "all"):
         if name in totals:
             print(totals[name].line(name))
-    print(f"\n{drawn_again(drawn_fields()).line('drawn again by eye')}")
+    again = drawn_again(drawn_fields())
+    print(f"\n{again[AGAIN].line(AGAIN)}\n\n{ARC_HEAD}")
+    kinds = (*FOLDERS.values(), "all")
+    images = [name for name in totals if name not in kinds]
+    for name in (*images, *(kind for kind in kinds if kind in totals)):
+        print(totals[name].arc_line(name))
+    for name, tally in again.items():
+        print(tally.arc_line(name))
 
 
 if __name__ == "__main__":
