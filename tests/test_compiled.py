@@ -59,6 +59,32 @@ def test_what_was_compiled_is_not_compiled_again(
     assert missing() == tuple(PARTS)
 
 
+def test_code_that_a_changed_file_is_part_of_is_not_kept(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "checkout"
+    for name in ("kernels/blur.py", "kernels/ihc/planes.py", "points/cores.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("# compiled\n")
+    monkeypatch.setattr(compiled, "ROOT", root)
+    for named in (True, False):  # in a folder of its own, and beside the code
+        kept = (cache / "ihc_0123" if named else root / "kernels/ihc/__pycache__") / "planes.fill.nbi"
+        other = cache / "elsewhere_0123/code.nbi" if named else root / "other/__pycache__/code.nbi"
+        for file in (kept, other):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        compiled.forget_outdated()
+        assert not kept.exists()  # of sources that nobody noted
+        kept.touch()
+        compiled.forget_outdated()
+        assert kept.exists()
+        (root / "kernels/blur.py").write_text(f"# changed, {named}\n")  # which planes.py calls
+        compiled.forget_outdated()
+        assert not kept.exists()
+        assert other.exists()
+        monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+
+
 def test_a_part_that_fails_is_named_and_tried_again(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def make_ready(parts: Sequence[str], processes: int | None = None) -> tuple[str,
     """
     if not parts:
         return ()
+    forget_outdated()
     functions = {part: _functions(part) for part in parts}
     total, seen, lock = sum(map(len, functions.values())), set[str](), threading.Lock()
 
@@ -110,6 +111,37 @@ def make_ready(parts: Sequence[str], processes: int | None = None) -> tuple[str,
     return tuple(part for part in parts if not made[part])
 
 
+def forget_outdated() -> None:
+    """Remove what numba keeps of these kernels if any of their files changed since it was compiled.
+
+    Numba looks at a function's own file alone, and compiled code holds that of the functions it calls: of a
+    checkout that was updated, a kernel would go on computing with the old code of a file beside its own.
+    """
+    note = _cache() / f"her2-sources-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:16]}"
+    now = repr(_stamps())
+    with suppress(OSError):
+        if note.exists() and note.read_text() == now:
+            return
+        for index in _indexes():
+            index.unlink(missing_ok=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(now)
+
+
+def _indexes() -> list[Path]:
+    """Numba's lists of what it keeps: beside the code, or in folders named after that of the code."""
+    folders = {source.parent for source in _sources()}
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    found = [
+        index
+        for folder in folders
+        for index in (
+            Path(named).glob(f"{folder.name}_*/*.nbi") if named else folder.glob("__pycache__/*.nbi")
+        )
+    ]
+    return sorted(found)
+
+
 def _cache() -> Path:
     """Where numba keeps what it compiles: beside the code by default."""
     named = os.environ.get("NUMBA_CACHE_DIR")
@@ -119,11 +151,19 @@ def _cache() -> Path:
 def _mark(part: str) -> Path:
     """A file that exists once a part of this code was compiled by this numba for this processor."""
     facts: list[object] = [version("numba"), version("llvmlite"), sys.version, _processor()]
-    for source in _sources():
-        stamp = source.stat()
-        facts += [str(source.relative_to(ROOT)), stamp.st_mtime_ns, stamp.st_size]
+    facts += _stamps()
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return _cache() / f"her2-compiled-{part}-{digest}"
+
+
+def _stamps() -> list[object]:
+    """Name, time and size of every file with kernels."""
+    stats = [(source, source.stat()) for source in _sources()]
+    return [
+        fact
+        for source, stat in stats
+        for fact in (str(source.relative_to(ROOT)), stat.st_mtime_ns, stat.st_size)
+    ]
 
 
 def _processor() -> str:
