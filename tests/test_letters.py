@@ -9,8 +9,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from her2core.pictures.canvas import DPI, pixels_of
-from her2core.pictures.letters import Across, ColourBar, Key, Legend, Up, Words, write
+from her2core.pictures.canvas import DPI, Panel, pixels_of
+from her2core.pictures.letters import Across, ColourBar, Key, Legend, Outline, Up, Words, write
 
 RGB = npt.NDArray[np.int64]
 
@@ -99,3 +99,17 @@ def test_a_colour_bar_has_the_colour_of_every_number_above_its_tick(beyond: bool
         "1.0",
         "2.5",
     ]
+
+
+def test_outlines_are_thin_lines_at_their_reach_within_their_panel() -> None:
+    figure = page()
+    panel = Panel(figure, (1.0, 0.5, 1.0, 1.0), (0, 50), (50, 0), framed=False)  # two pixels each
+    panel.add(Outline("circle", (25.0, 25.0), 10.0, "#FF0000", 0.72))
+    panel.add(Outline("square", (45.0, 25.0), 10.0, "#00FF00", 0.72))
+    image = drawn(figure)
+    row = image[100]
+    circle, square = (np.flatnonzero(row[:, a] > row[:, b]) for a, b in ((0, 1), (1, 0)))
+    assert 18.5 <= abs(circle + 0.5 - 150).min() <= abs(circle + 0.5 - 150).max() <= 21.5
+    assert 168 <= square.min() <= square.max() <= 171  # its right side lies outside of the panel
+    assert len(circle) + len(square) <= 6
+    assert (image[:, 200:] == 255).all()

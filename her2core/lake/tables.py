@@ -423,7 +423,7 @@ def check_tables(store: Store) -> list[str]:
         if delta is None:
             continue
         _fitting(store, table, delta)
-        lacks += [f"{table.name}.{field.name}" for field in _lacking(delta, table)]
+        lacks += [f"{table.name}.{field.name}" for field in _lacking(_schema(delta), table)]
     return lacks
 
 
@@ -544,7 +544,7 @@ def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
     """
     found, own = _schema(delta), table.schema
     there, ours = {field.name: field for field in found}, {*own.names}
-    lacking = {field.name for field in _lacking(delta, table)}
+    lacking = {field.name for field in _lacking(found, table)}
     kept = pa.schema([there[name] for name in own.names if name in there])
     wanted = pa.schema([field for field in own if field.name not in lacking])
     foreign = [field for field in found if field.name not in ours and not field.nullable]
@@ -556,16 +556,16 @@ def _require_schema(delta: DeltaTable, table: Table, uri: str) -> None:
         )
 
 
-def _lacking(delta: DeltaTable, table: Table) -> list[pa.Field]:
+def _lacking(found: pa.Schema, table: Table) -> list[pa.Field]:
     """Columns of ours that a table of an older version lacks and can get: null in its rows."""
-    there = {*_schema(delta).names}
+    there = {*found.names}
     fixed = {*table.key, table.replaces}
     return [f for f in table.schema if f.name not in there and f.nullable and f.name not in fixed]
 
 
 def _complete(delta: DeltaTable, table: Table) -> bool:
     """Add the columns that a table of an older version lacks, in a commit of its own; whether any were."""
-    lacking = _lacking(delta, table)
+    lacking = _lacking(_schema(delta), table)
     if lacking:
         delta.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
         log.info("%s: of an older version, gets %s", table.name, ", ".join(field.name for field in lacking))
@@ -614,7 +614,7 @@ def _query(
 ) -> _Query:
     """A table's rows in no order: these columns, or all, its own before those that someone added."""
     own, there = table.schema, _schema(delta)
-    ours, lacking = {*own.names}, {field.name for field in _lacking(delta, table)}
+    ours, lacking = {*own.names}, {field.name for field in _lacking(there, table)}
     added = [field for field in there if field.name not in ours]
     schema = pa.schema([own.field(name) for name in columns] if columns else [*own, *added])
     named = ", ".join("NULL AS " * (name in lacking) + sql_name(name) for name in schema.names)

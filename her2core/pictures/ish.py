@@ -11,15 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Rectangle
-from matplotlib.patheffects import withStroke
 
 from her2core.pictures.canvas import (
     DPI,
@@ -33,12 +29,14 @@ from her2core.pictures.canvas import (
     shortened,
 )
 from her2core.pictures.colours import OTHER_COLOUR
+from her2core.pictures.letters import Key, Legend, Outline, write
 from her2core.profile.sampling import LevelReader, Pixels
 from her2core.records import RGB, Box, PyramidRef
 from her2core.text import counted
 
 AMPLIFIED, NOT_AMPLIFIED = "#E69F00", "#56B4E9"
 PROBE_NAMES = ("HER2", "CEP17")
+PROBE_SHAPES: tuple[Literal["circle"], Literal["square"]] = ("circle", "square")
 PROBE_COLOURS = ("#D55E00", "#009E73")  # rings on bright field
 PROBE_GLOW = ("#FFB070", "#7DF0C8")  # rings on the dark of fluorescence: the same hues, lighter
 TINTS = {"DAPI": (25, 45, 150), "HER2": (255, 110, 30), "CEP17": (0, 230, 110)}  # light added a channel, RGB
@@ -46,6 +44,7 @@ AMPLIFIED_RATIO = 2  # HER2 signals a CEP17 signal, from which a nucleus is draw
 AMPLIFIED_COPIES = 6  # HER2 signals a nucleus, likewise, with a single probe (ASCO/CAP 2018)
 GALLERY = 12
 COLUMNS = 4
+KEYS_IN = 0.48  # upper edge of the legends
 TILE_IN = 2.2  # edge of a close-up on the page
 CROP_UM = 16.0  # and on the slide: a tumour nucleus is 8-14 µm wide
 DOT_UM = 11.0  # drawn diameter of a nucleus
@@ -201,18 +200,13 @@ def ish_picture(
     for i, close in enumerate(close_ups[:GALLERY]):
         row, column = divmod(i, COLUMNS)
         corner = (x0 + column * (tile + 0.1), bottom + body - row * (tile + caption) - tile)
-        axes = _bare_axes(figure, (*corner, tile, tile), wide, high)
-        _draw_close_up(axes, close, channels, mpp)
-        figure.text(
-            (corner[0] + tile / 2) / wide, (corner[1] - 0.04) / high, _counts(close),
-            fontsize=8.5, ha="center", va="top", color=INK,
-        )  # fmt: skip
+        _draw_close_up(figure, (*corner, tile, tile), close, channels, mpp)
+        middle, below = corner[0] + tile / 2, corner[1] - 0.04
+        write(figure, middle, below, _counts(close), 8.5, INK, across="center", up="top")
     if not len(close_ups):
-        figure.text(
-            (x0 + gallery_w / 2) / wide, (bottom + body - 1.0) / high, "no nucleus could be judged",
-            fontsize=11, ha="center", color="#666666",
-        )  # fmt: skip
-    _legends(figure, nuclei, (gap, x0), wide, high)
+        middle, text = x0 + gallery_w / 2, "no nucleus could be judged"
+        write(figure, middle, bottom + body - 1.0, text, 11, "#666666", across="center")
+    _legends(figure, nuclei, (gap, x0))
     _heading(figure, summary, nuclei, gap / wide)
     return jpeg_bytes(figure)
 
@@ -250,31 +244,22 @@ def _draw_nuclei(panel: Panel, nuclei: ISHNuclei, px_um: float) -> None:
         )  # fmt: skip
 
 
-def _bare_axes(figure: Figure, box: tuple[float, float, float, float], wide: float, high: float) -> Axes:
-    """Axes at ``(left, bottom, width, height)`` in inches, without ticks."""
-    x, y, w, h = box
-    axes = figure.add_axes((x / wide, y / high, w / wide, h / high))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#BBBBBB")
-    return axes
-
-
-def _draw_close_up(axes: Axes, close: CloseUp, channels: tuple[str, ...], mpp: float) -> None:
-    bright = channels == RGB
-    axes.imshow(close.pixels if bright else composite(close.pixels, channels), interpolation="antialiased")
+def _draw_close_up(
+    figure: Figure,
+    box: tuple[float, float, float, float],
+    close: CloseUp,
+    channels: tuple[str, ...],
+    mpp: float,
+) -> None:
+    """One nucleus at ``(left, bottom, width, height)`` in inches, its signals ringed."""
+    height, width = close.pixels.shape[:2]
+    panel, bright = Panel(figure, box, (0, width), (height, 0)), channels == RGB
+    Backdrop(panel, close.pixels if bright else composite(close.pixels, channels), 1.0)
     colours, under = (PROBE_COLOURS, "white") if bright else (PROBE_GLOW, "black")
     for probe, y, x, wide in zip(close.probe, close.y_px, close.x_px, close.diameter_px, strict=True):
         reach = max(RING * wide / 2, MIN_RING_UM / mpp)
-        look: dict[str, Any] = {
-            "facecolor": "none", "edgecolor": colours[probe], "linewidth": 1.0,
-            "path_effects": [withStroke(linewidth=1.8, foreground=under, alpha=0.5)],
-        }  # fmt: skip
-        if probe == 0:
-            axes.add_patch(Circle((x, y), reach, **look))
-        else:
-            axes.add_patch(Rectangle((x - reach, y - reach), 2 * reach, 2 * reach, **look))
+        centre = x + 0.5, y + 0.5  # of a pixel, whose place is that of its middle
+        panel.add(Outline(PROBE_SHAPES[probe], centre, reach, colours[probe], 1.0, under=under))
 
 
 def _counts(close: CloseUp) -> str:
@@ -288,36 +273,21 @@ def _counts(close: CloseUp) -> str:
     return "   ".join(parts)
 
 
-def _legends(figure: Figure, nuclei: ISHNuclei, left: tuple[float, float], wide: float, high: float) -> None:
+def _legends(figure: Figure, nuclei: ISHNuclei, left: tuple[float, float]) -> None:
     """Below the slide its nuclei by state, below the gallery its rings."""
     total, evaluable = len(nuclei.her2), int(np.count_nonzero(nuclei.evaluable))
     many = int(np.count_nonzero(nuclei.amplified))
     rule = f"HER2/CEP17 ≥ {AMPLIFIED_RATIO}" if nuclei.cep17 is not None else f"HER2 ≥ {AMPLIFIED_COPIES}"
-    dots = [(AMPLIFIED, f"{rule}: {many:,}"), (NOT_AMPLIFIED, f"below: {evaluable - many:,}"),
-            (OTHER_COLOUR, f"not evaluable: {total - evaluable:,}")]  # fmt: skip
-    look: dict[str, Any] = {"linestyle": "", "markersize": 8}
-    handles = [
-        Line2D([], [], marker="o", color=colour, markeredgecolor=INK, markeredgewidth=0.6, **look)
-        for colour, _ in dots
+    dots = [
+        Key(AMPLIFIED, f"{rule}: {many:,}", INK, "dot"),
+        Key(NOT_AMPLIFIED, f"below: {evaluable - many:,}", INK, "dot"),
+        Key(OTHER_COLOUR, f"not evaluable: {total - evaluable:,}", INK, "dot"),
     ]
-    style: dict[str, Any] = {
-        "loc": "center left", "fontsize": 9, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.2,
-        "borderaxespad": 0.0,
-    }  # fmt: skip
-    figure.legend(
-        handles, [text for _, text in dots], ncols=3, bbox_to_anchor=(left[0] / wide, 0.42 / high), **style
-    )
     probes = 2 if nuclei.cep17 is not None else 1
-    rings = [
-        Line2D([], [], marker="os"[k], color=PROBE_COLOURS[k], markerfacecolor="none", **look)
-        for k in range(probes)
-    ]
-    across = f"each {CROP_UM:g} µm across, by HER2 copies"
-    names = [*PROBE_NAMES[:probes], across]
-    blank = Line2D([], [], linestyle="")
-    figure.legend(
-        [*rings, blank], names, ncols=probes + 1, bbox_to_anchor=(left[1] / wide, 0.42 / high), **style
-    )
+    rings = [Key(PROBE_COLOURS[k], PROBE_NAMES[k], mark=PROBE_SHAPES[k]) for k in range(probes)]
+    rings.append(Key(INK, f"each {CROP_UM:g} µm across, by HER2 copies", mark="words"))
+    for keys, x in zip((dots, rings), left, strict=True):
+        Legend(figure, keys, (x, KEYS_IN), 9, len(keys), apart=1.4, pad=0.5)
 
 
 def _heading(figure: Figure, summary: ISHSummary, nuclei: ISHNuclei, left: float) -> None:

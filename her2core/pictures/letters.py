@@ -32,10 +32,15 @@ ASCENT, DESCENT = 1556 / 2048, 492 / 2048
 POINTS_IN = 72
 KEY_EM, KEY_HIGH_EM, ROW_EM = 1.0, 0.7, 1.5
 """Width and height of a legend's colour, and from row to row, in sizes of its font: as Matplotlib's."""
+MARK_POINTS, DOT_EDGE_POINTS = 8.0, 0.6
+"""Width of a legend's dots and outlines, and of the line around a dot."""
+UNDER_POINTS = 0.8
+"""So much wider is the line below a line."""
 ARROW = 0.05
 """Length of a colour bar's arrow, of that of the colours: as Matplotlib's."""
 TICK_POINTS, TICK_PAD_POINTS = 2.0, 1.0
 BLACK = "#000000"
+_SQUARE = Path([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)], closed=True)
 
 
 @cache
@@ -167,19 +172,85 @@ class Plate(Artist):
         x, y, w, h = self._box
         corners = self.get_transform().transform([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)])
         pen = renderer.new_gc()
-        pen.set_linewidth(0.0 if self._edge is None else _pixels(renderer, 1.0))
+        pen.set_linewidth(0.0 if self._edge is None else 1.0)
         if self._edge is not None:
             pen.set_foreground(self._edge)
         renderer.draw_path(pen, Path(corners, closed=True), IdentityTransform(), self._face)
 
 
+class Outline(Artist):
+    """A circle or a square, filled or not, in pixels of the figure unless a transform is set.
+
+    Parameters
+    ----------
+    centre, reach
+        Its middle, and from there to its edge.
+    points
+        Width of its line.
+    under
+        Colour of a wider, half transparent line below it, which sets it off.
+    """
+
+    zorder = 2
+
+    def __init__(
+        self,
+        shape: Literal["circle", "square"],
+        centre: tuple[float, float],
+        reach: float,
+        colour: str,
+        points: float,
+        *,
+        face: str | None = None,
+        under: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._place = Affine2D().scale(reach).translate(*centre)
+        self._path = Path.unit_circle() if shape == "circle" else _SQUARE
+        self._lines = [] if under is None else [(under, points + UNDER_POINTS, 0.5)]
+        self._lines.append((colour, points, 1.0))
+        self._face = None if face is None else to_rgba(face)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Called by the figure."""
+        for colour, points, alpha in self._lines:
+            pen = renderer.new_gc()
+            pen.set_foreground(colour)
+            pen.set_alpha(alpha)
+            pen.set_linewidth(points)
+            pen.set_clip_rectangle(self.get_clip_box())
+            renderer.draw_path(pen, self._path, self._place + self.get_transform(), self._face)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A colour of a legend, and its words."""
+    """A colour of a legend, and its words.
+
+    Attributes
+    ----------
+    edge
+        Colour of the line around it.
+    mark
+        What it is the colour of; ``words``: of nothing.
+    """
 
     colour: str
     text: str
     edge: str | None = None
+    mark: Literal["plate", "dot", "circle", "square", "words"] = "plate"
+
+
+def _drawn(key: Key, corner: tuple[int, int], em: float, dpi: float) -> Sequence[Plate | Outline]:
+    """A colour of a legend above and right of its corner, in pixels."""
+    wide, high = round(em * KEY_EM), round(em * KEY_HIGH_EM)
+    if key.mark == "plate":
+        return [Plate((*corner, wide, high), key.colour, edge=key.edge)]
+    if key.mark == "words":
+        return []
+    centre, reach = (corner[0] + wide / 2, corner[1] + high / 2), MARK_POINTS / 2 * dpi / POINTS_IN
+    if key.mark == "dot":
+        return [Outline("circle", centre, reach, key.edge or BLACK, DOT_EDGE_POINTS, face=key.colour)]
+    return [Outline(key.mark, centre, reach, key.colour, 1.0)]
 
 
 class Legend(Artist):
@@ -224,13 +295,12 @@ class Legend(Artist):
         high = em * (ROW_EM * (max(sizes) - 1) + ASCENT + DESCENT)
         x, top = (x - wide / 2, y + high) if centred else (x, y)
         self._box = Bbox.from_extents(x, top - high, x + wide, top)
-        self.plates: list[Plate] = []
+        self.plates: list[Plate | Outline] = []
         self.words: list[Words] = []
         for column, longest in lists:
             for row, key in enumerate(column):
                 base = round(top - em * (ASCENT + ROW_EM * row))
-                box = round(x), base, round(em * KEY_EM), round(em * KEY_HIGH_EM)
-                self.plates.append(Plate(box, key.colour, edge=key.edge))
+                self.plates += _drawn(key, (round(x), base), em, figure.dpi)
                 self.words.append(Words(x + em * (KEY_EM + pad), base, key.text, points, BLACK))
             x += longest + em * (KEY_EM + pad + apart)
         for part in self.get_children():
@@ -304,7 +374,7 @@ class ColourBar(Artist):
         renderer.draw_image(renderer.new_gc(), left, low, np.repeat(row[np.newaxis], high, axis=0))
         here = Affine2D().translate(left + 0.5, low + 0.5)  # lines of a pixel lie on its middle
         pen, bare = renderer.new_gc(), renderer.new_gc()
-        pen.set_linewidth(1.0)
+        pen.set_linewidth(1.0 / _pixels(renderer, 1.0))
         pen.set_foreground(BLACK)
         bare.set_linewidth(0.0)
         tip = [(wide + self._arrow, high / 2)] if self._arrow else []
