@@ -13,7 +13,7 @@ PROFILE = 7
 """The same pyramid and parameters would give another profile or tissue mask."""
 CELLS = 16
 """The same pixels and parameters would give other rows, or other parts."""
-SLIDE = 26
+SLIDE = 27
 """The same cells and parameters would give other rows or another picture."""
 OUTLINES = 2
 """The same file would give other nuclei."""
