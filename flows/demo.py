@@ -31,8 +31,7 @@ def main() -> int:
     if not (slides / "truth_ish.csv").exists():
         console.print(f"drawing a synthetic cohort into {slides} (about a minute, once)")
         synth_cohort(slides)
-    open_nursery()
-    with showing_progress(console):
+    with open_nursery(), showing_progress(console):
         summary = run_cohort(manifest=str(slides / "manifest.csv"), out=str(FOLDER / "out"))
     rows = {row["slide_id"]: row for row in summary.slides}
     ihc, right_ihc = _ihc_table(_planted(slides / "truth.csv", "slide_id"), rows)

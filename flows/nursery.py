@@ -36,8 +36,9 @@ MODULES = (
 _opened = False
 
 
-def open_nursery(also: Sequence[str] = ()) -> None:
-    """Start it, if it can be had here; it loads while others go on.
+@contextmanager
+def open_nursery(also: Sequence[str] = ()) -> Iterator[None]:
+    """Start it, if it can be had here, for a block; it loads while others go on.
 
     Parameters
     ----------
@@ -45,12 +46,15 @@ def open_nursery(also: Sequence[str] = ()) -> None:
         Further modules to load.
     """
     global _opened
-    if _opened or METHOD not in get_all_start_methods():
-        return
-    get_context(METHOD).set_forkserver_preload([LOADED, *also])
-    with _environment(WORKER_ENVIRONMENT), terminal_signals_blocked():
-        forkserver.ensure_running()
-    _opened = True
+    if METHOD in get_all_start_methods():
+        get_context(METHOD).set_forkserver_preload([LOADED, *also])
+        with _environment(WORKER_ENVIRONMENT), terminal_signals_blocked():
+            forkserver.ensure_running()
+        _opened = True
+    try:
+        yield
+    finally:
+        _opened = False
 
 
 def is_open() -> bool:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,9 +121,11 @@ def _run(
     try:
         with ending_quickly(INTERRUPTED, last_word), ExitStack() as stack:
             with loading():
+                if not all(Path(name).is_file() for name in (manifest, config) if name and "://" not in name):
+                    _refuse_early(manifest, out, config, cluster, only)
                 prepare_environment()
                 if cluster == "local":
-                    open_nursery(also=["her2cli"])
+                    stack.enter_context(open_nursery(also=["her2cli"]))
                 from flows.server import prefect_server
 
                 wait_for_server = stack.enter_context(prefect_server())  # it loads while we look

@@ -26,7 +26,7 @@ def look(answer):
     answer.send([os.getppid(), list(sys.modules), dict(os.environ), blocked, threading.active_count()])
 
 if __name__ == "__main__":
-    nursery.open_nursery(also=["colorsys"])
+    nursery.open_nursery(also=["colorsys"]).__enter__()
     context = get_context(nursery.METHOD)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=look, args=(theirs,))

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -415,16 +416,14 @@ def test_the_command_line_writes_a_page_or_says_what_it_needs(run: Store, tmp_pa
 
 @pytest.mark.parametrize("forked", [False, True])
 def test_a_process_of_its_own_writes_the_same_report_and_says_what_hinders_it(
-    run: Store, monkeypatch: pytest.MonkeyPatch, forked: bool
+    run: Store, forked: bool
 ) -> None:
-    if forked:
-        monkeypatch.setattr(nursery, "_opened", False)  # and so again after this test
-        nursery.open_nursery()
-    path = write_apart(run, RUN)
-    page = run.read_bytes(path)
-    assert page == run.read_bytes(write_report(run, RUN).path)
-    with pytest.raises(ReportError, match=r"ConfigError: .* holds no finished run r9; the last ones are"):
-        write_apart(run, "r9")
+    with nursery.open_nursery() if forked else nullcontext():
+        path = write_apart(run, RUN)
+        page = run.read_bytes(path)
+        assert page == run.read_bytes(write_report(run, RUN).path)
+        with pytest.raises(ReportError, match=r"ConfigError: .* holds no finished run r9; the last ones are"):
+            write_apart(run, "r9")
 
 
 def test_the_process_of_a_report_ends_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
