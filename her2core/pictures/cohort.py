@@ -15,12 +15,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from her2core.guidelines.rules_case import HER2_CLASSES, STATUSES
 from her2core.guidelines.rules_ihc import CellClass
 from her2core.pictures.canvas import CLASS_MEANING, DPI, INK, heading, png_bytes, shortened
 from her2core.pictures.colours import CLASS_COLOURS, HER2_CLASS_COLOURS, ink_on
+from her2core.pictures.letters import Key, Legend, Words
 from her2core.text import counted, joined_name
 
 Row = dict[str, Any]
@@ -111,11 +111,8 @@ def cohort_picture(cases: Sequence[Row]) -> bytes:
     if named:
         _words(panel(left, NOTE_IN), rows)
     _heading(figure, rows, wide)
-    handles = [Rectangle((0, 0), 1, 1, facecolor=CLASS_COLOURS[kind], lw=0) for kind in STACK]
-    figure.legend(
-        handles, [CLASS_MEANING[kind] for kind in STACK], ncols=5, loc="lower center", fontsize=8.5,
-        bbox_to_anchor=(0.5, 0.08 / high), frameon=False, handlelength=1.0, columnspacing=1.4,
-    )  # fmt: skip
+    keys = [Key(CLASS_COLOURS[kind], CLASS_MEANING[kind]) for kind in STACK]
+    Legend(figure, keys, (wide / 2, 0.16), 8.5, len(keys), centred=True, apart=1.4, pad=0.8)
     return png_bytes(figure)
 
 
@@ -126,21 +123,27 @@ def _rank(row: Row) -> tuple[int, float, float, str]:
     return place, -(row["h_score"] or 0.0), -(row["ish_her2_mean"] or 0.0), joined_name(row)
 
 
+def _write(axes: Axes, x: float, y: float, text: str, points: float, colour: str, **how: Any) -> None:
+    """Write a line at the height of a specimen."""
+    words = Words(x, y, text, points, colour, up="center", **how)
+    words.set_transform(axes.transData)
+    axes.add_artist(words)
+
+
 def _chips(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
     """The class of every specimen in words on its colour, and its name; of too many, how many a class has."""
     axes.set_xlim(0, 1)
     axes.axis("off")
     chips = [CHIPS.get(row["her2_class"], (row["her2_status"].lower(), PALE)) for row in rows]
     _boxes(axes, np.zeros(len(rows)), np.ones(len(rows)), [colour for _, colour in chips], named=named)
-    beside: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "color": INK}
     if not named:
         for (words, _), count in Counter(chips).items():
             first = next(y for y, chip in enumerate(chips) if chip[0] == words)
-            axes.text(-0.06, first + (count - 1) / 2, f"{words}: {count:,}", **beside)
+            _write(axes, -0.06, first + (count - 1) / 2, f"{words}: {count:,}", 9, INK, across="right")
         return
     for y, (row, (words, colour)) in enumerate(zip(rows, chips, strict=True)):
-        axes.text(0.5, y, words, ha="center", va="center", fontsize=9, weight="bold", color=ink_on(colour))
-        axes.text(-0.06, y, shortened(joined_name(row), 32), parse_math=False, **beside)
+        _write(axes, 0.5, y, words, 9, ink_on(colour), across="center", bold=True)
+        _write(axes, -0.06, y, shortened(joined_name(row), 32), 9, INK, across="right")
 
 
 def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
@@ -160,10 +163,10 @@ def _bars(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
     for y, k in zip(*np.nonzero(edges - starts >= LEAST_SHARE), strict=True):
         middle, share = (starts[y, k] + edges[y, k]) / 2, edges[y, k] - starts[y, k]
         ink = ink_on(CLASS_COLOURS[STACK[k]])
-        axes.text(middle, y, f"{share:.0f} %", ha="center", va="center", fontsize=8, color=ink)
+        _write(axes, middle, y, f"{share:.0f} %", 8, ink, across="center")
     for y, row in enumerate(rows):
         if not evaluable[y]:
-            axes.text(CUT_PCT + 2, y, _without(row), va="center", fontsize=8.5, color=MUTED, parse_math=False)
+            _write(axes, CUT_PCT + 2, y, _without(row), 8.5, MUTED)
             continue
         spans = [[(row[f"{edge}_low_pct"], y), (row[f"{edge}_high_pct"], y)] for edge in EDGES]
         axes.add_collection(LineCollection(spans, colors="white", linewidths=3.6), autolim=False)
@@ -223,7 +226,7 @@ def _words(axes: Axes, rows: Sequence[Row]) -> None:
         if missing := len(row["slides_failed"]) + len(row["slides_skipped"]):
             words.append(f"{missing} of {row['n_slides']} slides missing")
         text = shortened(", ".join(filter(None, words)) or "–", 34)
-        axes.text(0, y, text, va="center", fontsize=8.5, color=INK, parse_math=False)
+        _write(axes, 0, y, text, 8.5, INK)
 
 
 def _group(group: str | None) -> str:
