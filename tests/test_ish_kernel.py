@@ -257,7 +257,7 @@ def test_bins_average_and_show_saturation() -> None:
     pixels[:4, 4:8, 0] = np.arange(16).reshape(4, 4)
     pixels[4:, :4, 0] = 65535
     out = np.empty((2, 3), np.uint8)
-    shrink_grey(pixels, 4, (10.0, 1.0 / 16), 65535, out)
+    shrink_grey(pixels, 0, 4, (10.0, 1.0 / 16), 65535, out)
     np.testing.assert_array_equal(out, [[110, 18, 10], [255, 10, 10]])  # 7.5 rounds up
 
 

@@ -209,9 +209,7 @@ class ISHKernel:
         if isinstance(self.stain, Fluorescence):
             shade = SHADES / max(self.stain.dapi_high - self.stain.dapi_low, 1e-6)
             most = np.iinfo(pixels.dtype).max
-            shrink_grey(
-                pixels[:, left:], f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey
-            )
+            shrink_grey(pixels, left, f, (BASE - self.stain.dapi_low * shade, shade / (f * f)), most, grey)
         else:
             self._hematoxylin(pixels, left, grey)
         return grey
@@ -356,20 +354,20 @@ class ISHKernel:
         Chromatin is no signal.
         """
         if isinstance(self.stain, Fluorescence):
-            dapi = self._channel(pixels, 0, "dapi")
-            for k in range(1, pixels.shape[2]):
+            dapi, *probes = self._channels(pixels)
+            for k, probe in enumerate(probes, 1):
                 share = self.stain.dapi_share[k] if self.stain.dapi_share else 0.0
-                yield self._channel(pixels, k, "probe"), dapi, max(share, 0.0)
+                yield probe, dapi, max(share, 0.0)
         elif self.unmixer is not None:
             for plane in self.unmixer(pixels):
                 yield plane, plane, 0.0
 
-    def _channel(self, pixels: Pixels, k: int, name: str) -> NDArray[Any]:
-        """A channel by itself."""
-        h, w = pixels.shape[:2]
-        out = self._buffers.plane(f"{name} {pixels.dtype}", h, w, pixels.dtype)
-        cv2.extractChannel(pixels, k, dst=out)
-        return out
+    def _channels(self, pixels: Pixels) -> list[NDArray[Any]]:
+        """Every channel by itself."""
+        h, w, n = pixels.shape
+        planes = [self._buffers.plane(f"{k} {pixels.dtype}", h, w, pixels.dtype) for k in range(n)]
+        cv2.split(pixels, planes)
+        return planes
 
     def _silver(self, rgb: Pixels, bright: SpotRows) -> SpotRows:
         """Black signals that are seen in red light."""
@@ -392,25 +390,29 @@ def crisp(spots: Rows, n: int) -> NDArray[np.bool_]:
 @njit(nogil=True, cache=True, boundscheck=False)
 def shrink_grey(
     pixels: NDArray[np.uint16] | NDArray[np.uint8],
+    left: int,
     factor: int,
     scale: tuple[float, float],
     most: int,
     out: NDArray[np.uint8],
 ) -> None:
-    """``out`` (h, w) is ``scale[0] + scale[1]`` times the sum of a bin of channel 0; 255 where saturated."""
+    """``out`` (h, w) is ``scale[0] + scale[1]`` times the sum of a bin of channel 0; 255 where saturated.
+
+    Bins begin at column ``left``. Rows are added with all their channels, which is vector code.
+    """
     h, w = out.shape
-    sums = np.zeros(w, np.int64)
-    full = most * factor * factor
+    channels, full = pixels.shape[2], most * factor * factor
+    column = np.empty(w * factor * channels, np.uint32)
     for y in range(h):
-        sums[:] = 0
+        column[:] = 0
         for k in range(factor):
-            row = pixels[y * factor + k]
-            for x in range(w):
-                for i in range(x * factor, x * factor + factor):
-                    sums[x] += np.int64(row[i, 0])
+            _add(pixels[y * factor + k].ravel()[left * channels :], column)
         for x in range(w):
-            v = np.floor(scale[0] + scale[1] * sums[x] + 0.5)
-            out[y, x] = 255 if sums[x] == full else np.uint8(min(max(v, 0.0), 255.0))
+            total = np.int64(0)
+            for i in range(x * factor * channels, (x + 1) * factor * channels, channels):
+                total += column[i]
+            v = np.floor(scale[0] + scale[1] * total + 0.5)
+            out[y, x] = 255 if total == full else np.uint8(min(max(v, 0.0), 255.0))
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -485,7 +487,9 @@ def shrink_rgb(pixels: NDArray[np.uint8], left: int, factor: int, out: NDArray[n
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _add(row: NDArray[np.uint8], column: NDArray[np.uint16]) -> None:
+def _add(
+    row: NDArray[np.uint16] | NDArray[np.uint8], column: NDArray[np.uint32] | NDArray[np.uint16]
+) -> None:
     for x in range(len(column)):
         column[x] += row[x]
 
