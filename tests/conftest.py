@@ -71,9 +71,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Before several processes run the whole suite, compile kernels once for all of them."""
-    option = session.config.option
-    several = getattr(option, "numprocesses", None) and not hasattr(session.config, "workerinput")
+    """Let no test compute with outdated compiled code; compile once where several run the whole suite."""
+    option, worker = session.config.option, hasattr(session.config, "workerinput")
+    if not worker and option.markexpr != "not slow" and not option.collectonly:
+        from her2core.stages.compiled import forget_outdated
+
+        forget_outdated()
+    several = getattr(option, "numprocesses", None) and not worker
     whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if several and whole and option.markexpr != "not slow" and not option.collectonly:
         from her2core.stages.compiled import make_ready, missing

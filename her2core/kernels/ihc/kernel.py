@@ -170,7 +170,7 @@ class IHCKernel:
             -origin[1] % (2 * self.geometry.bin),
         )  # bins stand on absolute places
         y0, x0 = (origin[0] + cut_y) // self.geometry.bin, (origin[1] + cut_x) // self.geometry.bin
-        planes = self._unmix(rgb[cut_y:, cut_x:])
+        planes = self._unmix(rgb, cut_y, cut_x)
         top, left = core.y0 // self.geometry.bin - y0, core.x0 // self.geometry.bin - x0
         inner = Box(top, left, -(-core.y1 // self.geometry.bin) - y0, -(-core.x1 // self.geometry.bin) - x0)
         if given is None:
@@ -188,8 +188,9 @@ class IHCKernel:
         own = own[np.lexsort((cells["nucleus_area_um2"][own], x[own], y[own]))]
         return cells[own], lines.where(own)
 
-    def _unmix(self, rgb: RGB) -> Planes:
-        h, w = rgb.shape[0] // self.geometry.bin, rgb.shape[1] // self.geometry.bin
+    def _unmix(self, rgb: RGB, cut_y: int = 0, cut_x: int = 0) -> Planes:
+        """The images of a region, without so many of its first rows and columns."""
+        h, w = (rgb.shape[0] - cut_y) // self.geometry.bin, (rgb.shape[1] - cut_x) // self.geometry.bin
         self._buffers.headroom = max(1.0, self._room_px / (h * w * self.geometry.bin**2))
         full, half = (h * self.geometry.bin, w * self.geometry.bin), (h, w)
         planes = Planes(
@@ -201,7 +202,7 @@ class IHCKernel:
             seed=self._buffers.plane("seed", *half, np.int16),
             stains=self._buffers.plane("stains", *half, np.uint16),
         )
-        fill_planes(rgb, self.stains.packed, self.rules.smoothing, planes)
+        fill_planes(np.ascontiguousarray(rgb), cut_y, cut_x, self.stains.packed, self.rules.smoothing, planes)
         return planes
 
     def _given(self, given: Given, origin: tuple[int, int], inner: Box) -> Nuclei:
@@ -405,5 +406,4 @@ def warm() -> None:
         edge = 2 * kernel.halo_px + 64
         rgb = np.full((edge, edge, 3), 240, np.uint8)
         cv2.circle(rgb, (edge // 2, edge // 2), round(4 / mpp), (120, 110, 180), -1)
-        for at in (0, 1):  # bins that begin inside the array make it a view, which is compiled apart
-            kernel(rgb, (at, at), Box(at, at, at + edge, at + edge).grown(-kernel.halo_px))
+        kernel(rgb, (0, 0), Box(0, 0, edge, edge).grown(-kernel.halo_px))

@@ -88,11 +88,12 @@ class Smoothing(NamedTuple):
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def fill_planes(
-    rgb: NDArray[np.uint8], packed: NDArray[np.int32], smoothing: Smoothing, planes: Planes
+    rgb: NDArray[np.uint8], y0: int, x0: int, packed: NDArray[np.int32], smoothing: Smoothing, planes: Planes
 ) -> None:
-    """Fill `Planes` from ``rgb`` (h, w, 3), as large or less than a pixel of the nuclear image larger.
+    """Fill `Planes` from pixel ``(y0, x0)`` of ``rgb`` (h, w, 3) on.
 
-    ``packed`` is `Stains.packed`. Band by band: what has been unmixed is smoothed while it is in the cache.
+    What is cut out beforehand would be compiled apart. ``packed`` is `Stains.packed`. Band by band: what has
+    been unmixed is smoothed while it is in the cache.
     """
     h, w = planes.nuclear.shape
     factor = len(planes.raw) // h
@@ -102,9 +103,9 @@ def fill_planes(
     for top in range(0, h, BAND):
         bottom = min(top + BAND, h)
         if factor == 2:
-            unmix_binned(rgb, packed, planes, top, bottom)
+            unmix_binned(rgb, y0, x0, packed, planes, top, bottom)
         else:
-            unmix_plain(rgb, packed, planes, top, bottom)
+            unmix_plain(rgb, y0, x0, packed, planes, top, bottom)
         first, light = light, bottom if bottom == h else bottom - near
         blur(planes.raw, smoothing.light, planes.dab[factor * first : factor * light], factor * first)
         blur(planes.nuclear, smoothing.light, planes.soft[first:light], first)
@@ -119,14 +120,20 @@ def fill_planes(
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def unmix_binned(
-    rgb: NDArray[np.uint8], packed: NDArray[np.int32], planes: Planes, top: int, bottom: int
+    rgb: NDArray[np.uint8],
+    y0: int,
+    x0: int,
+    packed: NDArray[np.int32],
+    planes: Planes,
+    top: int,
+    bottom: int,
 ) -> None:
-    """Unmix ``rgb`` (2h, 2w, 3), rows ``top`` to ``bottom`` of h: raw DAB and, as 2 x 2 means, the others."""
+    """Unmix ``rgb`` into rows ``top`` to ``bottom``: raw DAB and, as 2 x 2 means, the others."""
     w = 2 * planes.nuclear.shape[1]
     both, blue = np.empty(w, np.int32), np.empty((2, w), np.int32)
     for y in range(top, bottom):
         for k in range(2):
-            _look_up(rgb[2 * y + k], packed[0], packed[1], packed[2], both)
+            _look_up(rgb[y0 + 2 * y + k, x0:], packed[0], packed[1], packed[2], both)
             _part(both, planes.raw[2 * y + k], blue[k])
         upper, lower = planes.raw[2 * y], planes.raw[2 * y + 1]
         _average(blue[0], blue[1], upper, lower, planes.stains[y], planes.nuclear[y])
@@ -134,13 +141,19 @@ def unmix_binned(
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def unmix_plain(
-    rgb: NDArray[np.uint8], packed: NDArray[np.int32], planes: Planes, top: int, bottom: int
+    rgb: NDArray[np.uint8],
+    y0: int,
+    x0: int,
+    packed: NDArray[np.int32],
+    planes: Planes,
+    top: int,
+    bottom: int,
 ) -> None:
-    """Unmix ``rgb`` (h, w, 3) where a pixel already is about half a micrometre wide; rows as above."""
+    """The same where a pixel already is about half a micrometre wide."""
     w = planes.nuclear.shape[1]
     both, blue = np.empty(w, np.int32), np.empty(w, np.int32)
     for y in range(top, bottom):
-        _look_up(rgb[y], packed[0], packed[1], packed[2], both)
+        _look_up(rgb[y0 + y, x0:], packed[0], packed[1], packed[2], both)
         _part(both, planes.raw[y], blue)
         _shade(blue, planes.raw[y], planes.stains[y], planes.nuclear[y])
 
