@@ -191,13 +191,12 @@ def tables(out: str, options: dict[str, str] | None = None) -> dict[str, pl.Data
 
 def published(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and modification time of everything that is published once and never written again: all but the
-    picture of the cohort. A task writes its shard of level 0 last; without it the shards of the other levels
-    are none of a pyramid that is not finished."""
+    picture of the cohort, and pyramids that are not finished, as a block that was broken off is made again
+    whole."""
     folders = ("stages", "parts", "pictures")
     files = [path for folder in folders for path in (out / folder).rglob("*") if path.is_file()]
-    for pyramid in (out / "pyramids").glob("*"):
-        levels = "[0-9]*" if (pyramid / "zarr.json").exists() else "0"
-        files += [path for path in pyramid.glob(f"{levels}/c/**/*") if path.is_file()]
+    for document in (out / "pyramids").glob("*/zarr.json"):
+        files += [path for path in document.parent.glob("[0-9]*/c/**/*") if path.is_file()]
     return {
         str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in files
