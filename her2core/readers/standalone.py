@@ -68,11 +68,11 @@ def jpeg_tiles(photometric: int, tables: bytes = b"") -> NativeTiles:
 
     def alone(data: memoryview, edge: int) -> bytes:
         nonlocal last
-        stream = bytes(data)
-        if last.edge == edge and stream.startswith(last.read):
-            end = NEXT_MARKER.search(stream, len(last.read))
+        stream, known = bytes(data), last  # another thread may replace it meanwhile
+        if known.edge == edge and stream.startswith(known.read):
+            end = NEXT_MARKER.search(stream, len(known.read))
             if end and end[0] == EOI:
-                return last.made + stream[len(last.read) : end.end()]
+                return known.made + stream[len(known.read) : end.end()]
         made, last = _jpeg_alone(stream, edge, photometric, shared)
         return made
 
