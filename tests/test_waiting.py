@@ -343,11 +343,12 @@ def test_shards_are_read_ahead_in_the_order_in_which_they_are_made(
     for task in grid.tasks():
         made: list[tuple[int, int]] = []
 
-        def source(y: int, x: int, chunk: np.ndarray, task: Any = task, made: Any = made) -> None:
+        def source(y: int, x: int, chunk: np.ndarray, task: Any = task, made: Any = made) -> np.ndarray:
             at = (task[0] * grid.block + y // grid.shard, task[1] * grid.block + x // grid.shard)
             if not made or made[-1] != at:
                 made.append(at)
             chunk.fill(255)
+            return chunk
 
         boxes = [grid.task_box(*task), *(grid.shard_box(level, *task) for level in grid.band_levels(0)[1:])]
         work.build(source, boxes, grid.shard)
