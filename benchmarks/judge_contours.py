@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import mannwhitneyu, spearmanr
 from slides import RGB, SHARED, OneLevel
 
 from her2core.analysis.kappa import UNWEIGHTED, cohens_kappa
@@ -382,10 +382,10 @@ def kappa(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 def area_under_curve(value: Array, yes: NDArray[np.bool_]) -> float:
     """Chance that a ``yes`` has the greater value than a no; not a number where there is but one of them."""
-    n, m = int(yes.sum()), int((~yes).sum())
-    if n == 0 or m == 0 or np.isnan(value).any():
+    if yes.all() or not yes.any() or np.isnan(value).any():
         return np.nan
-    return float((rankdata(value)[yes].sum() - n * (n + 1) / 2) / (n * m))
+    pairs = yes.sum() * (~yes).sum()
+    return float(mannwhitneyu(value[yes], value[~yes]).statistic / pairs)
 
 
 def best_kappa(value: Array, yes: NDArray[np.bool_]) -> float:

@@ -133,7 +133,7 @@ def _start(
 
     A process of several threads cannot be forked with safety: any of them may hold a lock.
     """
-    if threads() != 1:
+    if _threads() != 1:
         return _Program(
             [sys.executable, "-P", server_process.__file__, str(listening)],
             stdin=told,
@@ -155,7 +155,7 @@ def _start(
     return process
 
 
-def threads() -> int | None:
+def _threads() -> int | None:
     """Threads of this process, also those of libraries; None where the system does not list them."""
     try:
         return len(os.listdir("/proc/self/task"))

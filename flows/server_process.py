@@ -3,8 +3,7 @@
 It loads what it needs, and opens nothing before something comes from its standard input. That is a pipe
 whose other end the run holds, and when it ends the server does, so that it never outlives the run, however
 that ends. Signals do not end it: who sends them to every process of a run (a terminal, systemd, a container's
-runtime) would have the run lose its server before it can end in order. Nothing but this file and Prefect is
-imported.
+runtime) would have the run lose its server before it can end in order. It imports nothing but Prefect.
 """
 
 from __future__ import annotations
@@ -65,7 +64,6 @@ def serve(listening: int) -> None:
 
     routers: Any = sorted(server.API_ROUTERS, key=lambda router: not router.prefix.startswith(ASKED_FOR))
     server.API_ROUTERS = tuple(routers)
-    gc.freeze()
     config = uvicorn.Config(
         server.create_app(), log_level="error", lifespan="on", timeout_graceful_shutdown=1
     )

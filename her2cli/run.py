@@ -122,7 +122,7 @@ def _run(
         with ending_quickly(INTERRUPTED, last_word), ExitStack() as stack:
             with loading():
                 if not all(Path(name).is_file() for name in (manifest, config) if name and "://" not in name):
-                    _refuse_early(manifest, out, config, cluster, only)
+                    _refuse_early(manifest, out, config, cluster, only)  # before anything loads
                 prepare_environment()
                 if cluster == "local":
                     stack.enter_context(open_nursery(also=["her2cli"]))

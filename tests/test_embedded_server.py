@@ -17,13 +17,14 @@ import os, signal
 from flows.environment import prepare_environment
 prepare_environment()
 from flows.server import prefect_server
+own = open("/proc/self/comm").read()
 with prefect_server():
     child = open(f"/proc/self/task/{os.getpid()}/children").read().split()[0]
-    while open(f"/proc/{child}/comm").read().strip() == own:
+    while open(f"/proc/{child}/comm").read() == own:
         pass
     os.kill(int(child), signal.SIGINT)
     print(child, open(f"/proc/{child}/comm").read())
-""".replace("own", 'open("/proc/self/comm").read().strip()')
+"""
 
 
 def test_the_embedded_server_leaves_blocks_alone_unless_a_user_wants_them(

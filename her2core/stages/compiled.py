@@ -35,6 +35,8 @@ PARTS = {
     "points": ("points",),
 }
 """Folders whose compiled functions a part covers, longest first."""
+FOLDERS = ("kernels", "phantom", "points")
+"""Folders that hold compiled code, and the constants in it."""
 SHOWN = "kernels"
 """What progress is reported under."""
 
@@ -177,7 +179,7 @@ def _processor() -> str:
 
 
 def _sources() -> list[Path]:
-    return sorted(path for name in ("kernels", "points") for path in (ROOT / name).rglob("*.py"))
+    return sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))
 
 
 def _functions(part: str) -> frozenset[str]:

@@ -68,54 +68,28 @@ def _judge(
     size = int(reach.far) // reach.step
     least = LEAST_OD * (1 << OD_BITS) * (2 * reach.dot + 1) ** 2
     around, scratch = np.empty((2, (2 * size + 1) ** 2), np.float32)
-    half = size * reach.step + reach.dot
-    od, sums = np.empty((2, 2 * half + 1, 2 * half + 1), np.int32)
     for i in range(len(places)):
         y, x = int(np.floor(places[i, 0] + 0.5)), int(np.floor(places[i, 1] + 0.5))
-        _windows(rgb, table, y, x, reach, od, sums)
-        middle_of = half - reach.dot  # of the window whose middle is the signal's
         n = 0
         for j in range(-size, size + 1):
             for k in range(-size, size + 1):
                 dy, dx = j * reach.step, k * reach.step
                 if reach.near**2 <= dy * dy + dx * dx <= reach.far**2:
-                    around[n] = sums[middle_of + dy, middle_of + dx]
+                    around[n] = _window(rgb, table, y + dy, x + dx, reach.dot)
                     n += 1
         scratch[:n] = around[:n]
         middle = median(scratch[:n])
         scratch[:n] = np.abs(around[:n] - np.float32(middle))
         spread = ROBUST * median(scratch[:n])
-        out[i] = sums[middle_of, middle_of] - middle >= max(SEEN * spread, least)
+        out[i] = _window(rgb, table, y, x, reach.dot) - middle >= max(SEEN * spread, least)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _windows(
-    rgb: NDArray[np.uint8],
-    table: NDArray[np.int32],
-    y: int,
-    x: int,
-    reach: Reach,
-    od: NDArray[np.int32],
-    sums: NDArray[np.int32],
-) -> None:
-    """Sums of OD over all squares of `Reach.dot` around (y, x), into ``sums`` at their first row and column.
-
-    What is beyond the array repeats its edge. ``od`` is scratch of the same shape.
-    """
-    edge, width = len(od), 2 * reach.dot + 1
-    for j in range(edge):
-        line = rgb[min(max(y + j - edge // 2, 0), len(rgb) - 1)]
-        for k in range(edge):
-            od[j, k] = table[line[min(max(x + k - edge // 2, 0), len(line) - 1), 0]]
-    for j in range(edge):
-        for k in range(edge - width + 1):
-            total = np.int32(0)
-            for m in range(width):
-                total += od[j, k + m]
-            sums[j, k] = total
-    for j in range(edge - width + 1):
-        for k in range(edge - width + 1):
-            total = np.int32(0)
-            for m in range(width):
-                total += sums[j + m, k]
-            sums[j, k] = total
+def _window(rgb: NDArray[np.uint8], table: NDArray[np.int32], y: int, x: int, half: int) -> int:
+    """Sum of OD over a square; what is beyond the array repeats its edge."""
+    total = 0
+    for yy in range(y - half, y + half + 1):
+        line = rgb[min(max(yy, 0), len(rgb) - 1)]
+        for xx in range(x - half, x + half + 1):
+            total += table[line[min(max(xx, 0), len(line) - 1), 0]]
+    return total
